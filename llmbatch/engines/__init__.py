@@ -1,0 +1,131 @@
+"""Engines: a feed of requests in, a stream of outcomes out, each request answered exactly once, as it finishes.
+
+A new engine is one file here and one line in ``ENGINES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmbatch.errors import JobError
+from llmbatch.feed import Feed
+from llmbatch.types import Failure, Outcome, Prompt, Usage
+
+
+class EngineSettings(BaseModel):
+    """How the engine is built and driven. ``args`` go to the engine itself: for vLLM, its engine arguments by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("vllm", description="vllm or scripted")
+    args: dict[str, Any] = Field(
+        default_factory=dict, description="engine arguments, e.g. tensor_parallel_size, quantization"
+    )
+    in_process: bool | None = Field(
+        None, description="run the engine core in this process; by default only on a CPU, where it starts faster"
+    )
+    in_flight: int | None = Field(
+        None, ge=1, description="requests handed to the engine; by default twice its max_num_seqs"
+    )
+    in_flight_tokens: int | None = Field(None, ge=1, description="prompt tokens handed to the engine at a time")
+    timeout: float = Field(
+        600.0, gt=0, description="seconds without any progress after which the engine counts as hung"
+    )
+    restarts: int = Field(5, ge=0, description="engine deaths survived before the run stops")
+    reasoning_parser: str | None = Field(None, description="vLLM's reasoning parser that splits the thinking part off")
+    lora: dict[str, str] = Field(default_factory=dict, description="LoRA adapters: name to path")
+    script: str | None = Field(None, description="scripted engine: path of its script (YAML)")
+    trust_remote_code: bool = False
+
+
+class ChatSettings(BaseModel):
+    """How messages become the model's own prompt format."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    template: str | None = Field(
+        None, description="chat template: a path or the Jinja text; by default the model's own"
+    )
+    template_kwargs: dict[str, Any] = Field(default_factory=dict, description="e.g. {enable_thinking: false}")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What a started engine is. Lengths are in tokens."""
+
+    name: str
+    version: str
+    model: str
+    context_length: int
+    max_num_seqs: int
+    kv_cache_tokens: int | None = None
+    block_size: int | None = None
+    device: str = "none"
+    pids: tuple[int, ...] = ()  # processes of its own that must not outlive the run
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """The contract. ``stream`` is driven by one thread; ``tokenize`` may be called from another at the same time."""
+
+    def start(self) -> EngineInfo:
+        """Load the model. Raises ``EngineError``, or ``OutOfMemory``; ``JobError`` for an argument it does not know."""
+
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
+        """The token ids that the model gets for each prompt, prefill included, in order; works before ``start``."""
+
+    def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+        """Pull from the feed until it is finished; yield after every step what finished in it, often nothing.
+
+        Each request gets one outcome, once; the caller marks it ``done`` in the feed. A step lasts at most about a second
+        (while the feed is empty the engine waits in ``feed.wait``), so that the caller can look after its clocks between
+        steps. Raises ``EngineDied``: what is in flight got no answer, and the engine must be stopped and made anew.
+        """
+
+    def abort(self) -> None:
+        """Give up all requests in flight without an answer; ``stream`` may then be called again."""
+
+    def stop(self) -> None:
+        """End it: no process, thread or memory of its own is left. May be called at any time and twice."""
+
+    def counts(self) -> Usage:
+        """Tokens of all requests answered since ``start``, by the engine's own count."""
+
+    def busy(self) -> float:
+        """Seconds since ``start`` in which the engine had work to do."""
+
+
+EngineFactory = Callable[[str, EngineSettings, ChatSettings, Path], Engine]
+"""(model, engine settings, chat settings, path of the engine's log file) -> an engine that is not yet started."""
+
+
+def _vllm(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
+    from llmbatch.engines.vllm import VllmEngine
+
+    return VllmEngine(model, engine, chat, log)
+
+
+def _scripted(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
+    from llmbatch.engines.scripted import ScriptedEngine
+
+    return ScriptedEngine(model, engine, chat, log)
+
+
+ENGINES: dict[str, EngineFactory] = {"vllm": _vllm, "scripted": _scripted}
+
+
+def make_engine(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
+    """An engine by name, not yet started. Raises ``JobError`` for an unknown name."""
+    try:
+        factory = ENGINES[engine.name]
+    except KeyError:
+        raise JobError(f"unknown engine {engine.name!r}: known are {', '.join(sorted(ENGINES))}") from None
+    return factory(model, engine, chat, log)
+
+
+__all__ = ["ENGINES", "ChatSettings", "Engine", "EngineFactory", "EngineInfo", "EngineSettings", "make_engine"]

@@ -1,0 +1,297 @@
+"""The scripted engine: requests in, answers from a script or a rule out, with the latency, failures and deaths that are set.
+
+It is a product, not a mock: with it a whole job can be rehearsed without a model (without a script it echoes the last
+message, or answers a constrained request with a smallest valid instance), and every path of a run can be driven in tests.
+A token is one byte of UTF-8, so lengths, limits and cut-off answers behave as with a real tokenizer.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import re
+import time
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llmbatch.engines import ChatSettings, EngineInfo, EngineSettings
+from llmbatch.engines.instance import smallest_instance
+from llmbatch.errors import EngineDied, JobError, OutOfMemory
+from llmbatch.feed import Feed
+from llmbatch.types import (
+    Completion,
+    Constraint,
+    Failure,
+    FailureKind,
+    FinishReason,
+    Outcome,
+    Prompt,
+    Refusal,
+    Request,
+    Usage,
+)
+
+_STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
+
+
+class When(BaseModel):
+    """Which requests a rule is for: all of the conditions that are given must hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index: int | list[int] | None = Field(None, description="the row's index")
+    contains: str | None = Field(None, description="text in the last message")
+    matches: str | None = Field(None, description="regular expression found in the last message")
+    attempt: int | list[int] | None = None
+    step: int | None = None
+
+
+class Rule(BaseModel):
+    """What happens to the requests of one kind."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    when: When = When()
+    answer: str | None = Field(
+        None, description="the answer; {text} is the last message, {index} and {attempt} the request's"
+    )
+    finish_reason: FinishReason = "stop"
+    fail: str | None = Field(None, description="the engine fails this request with this message and lives")
+    die: bool = Field(False, description="the engine dies while this request is in flight")
+    hang: bool = Field(False, description="this request is never answered")
+    times: int | None = Field(
+        None, ge=1, description="how often the rule applies in the life of the process; by default always"
+    )
+
+
+class Script(BaseModel):
+    """A script file (YAML). Times in seconds, lengths in bytes, which are this engine's tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rules: list[Rule] = Field(
+        default_factory=list, description="the first that fits applies; without one, the answer is the echo"
+    )
+    latency: float = Field(0.0, ge=0, description="mean time of an answer")
+    jitter: float = Field(0.0, ge=0, le=1, description="share of the latency by which it varies, the same in every run")
+    start_seconds: float = Field(0.0, ge=0)
+    concurrency: int = Field(256, ge=1)
+    context_length: int = Field(1_000_000, ge=2)
+    die_after: list[int] = Field(
+        default_factory=list, description="the engine dies when it has answered so many requests"
+    )
+    out_of_memory_above: int | None = Field(None, description="starting with more concurrent requests than this fails")
+
+
+class ScriptedEngine:
+    """Answers from a ``Script``. State that outlives a death (how often a rule applied) is kept for each script path."""
+
+    def __init__(self, model: str, engine: EngineSettings, _chat: ChatSettings, _log: Path) -> None:
+        self._model = model
+        self._settings = engine
+        self._script = _load(engine)
+        self._state = _state_of(engine.script or "")
+        self._heap: list[tuple[float, int, Request]] = []
+        self._counts = Usage()
+        self._busy = 0.0
+
+    def start(self) -> EngineInfo:
+        script = self._script
+        concurrency = self._settings.in_flight or script.concurrency
+        if script.out_of_memory_above is not None and concurrency > script.out_of_memory_above:
+            raise OutOfMemory(f"the scripted engine has no memory for {concurrency} requests at a time")
+        if script.start_seconds:
+            time.sleep(script.start_seconds)
+        return EngineInfo(
+            name="scripted",
+            version="1",
+            model=self._model,
+            context_length=script.context_length,
+            max_num_seqs=concurrency,
+        )
+
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
+        return [list(_encode(prompt)) for prompt in prompts]
+
+    def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+        slots = self._settings.in_flight or self._script.concurrency
+        sequence = 0
+        while True:
+            now = time.monotonic()
+            for request in feed.take(slots - len(self._heap), 1 << 40):
+                heapq.heappush(self._heap, (now + self._delay(request), sequence, request))
+                sequence += 1
+            if not self._heap:
+                if feed.finished:
+                    return
+                feed.wait(_STEP_SECONDS)
+                yield []
+                continue
+            outcomes: list[Outcome] = []
+            while self._heap and self._heap[0][0] <= now:
+                outcome = self._answer(heapq.heappop(self._heap)[2])
+                if outcome is not None:
+                    outcomes.append(outcome)
+            if not outcomes and self._heap:
+                pause = min(max(self._heap[0][0] - now, 0.0), _STEP_SECONDS)
+                time.sleep(pause)
+                self._busy += pause
+            yield outcomes
+
+    def abort(self) -> None:
+        self._heap.clear()
+
+    def stop(self) -> None:
+        self._heap.clear()
+
+    def counts(self) -> Usage:
+        return self._counts
+
+    def busy(self) -> float:
+        return self._busy
+
+    def _delay(self, request: Request) -> float:
+        script = self._script
+        if self._hangs(request):
+            return 1e9
+        if not script.latency:
+            return 0.0
+        rng = random.Random(f"{request.key}")  # noqa: S311 - a repeatable latency, not a secret
+        return script.latency * (1 + script.jitter * (2 * rng.random() - 1))
+
+    def _hangs(self, request: Request) -> bool:
+        rule = self._rule(request) if self._script.rules else None
+        return rule is not None and rule.hang and self._state.use(self._script.rules.index(rule), rule)
+
+    def _answer(self, request: Request) -> Outcome | None:
+        """The outcome of one request; raises ``EngineDied`` where the script says so."""
+        state, script = self._state, self._script
+        state.answered += 1
+        if script.die_after and state.answered in script.die_after:
+            raise EngineDied(f"the scripted engine died after {state.answered} requests, as its script says")
+        rule = self._rule(request) if script.rules else None
+        if rule is not None and not rule.hang and not state.use(script.rules.index(rule), rule):
+            rule = None
+        if rule is not None and rule.die:
+            raise EngineDied(f"the scripted engine died of row {request.key.index}, as its script says")
+        if rule is not None and rule.fail is not None:
+            return Refusal(request.key, Failure(FailureKind.ENGINE, rule.fail))
+        answer, finish_reason = self._text(request, rule)
+        return self._complete(request, answer, finish_reason)
+
+    def _text(self, request: Request, rule: Rule | None) -> tuple[str, FinishReason]:
+        if rule is None or rule.answer is None:
+            reason: FinishReason = "stop" if rule is None else rule.finish_reason
+            return (_constrained(request.constraint) if request.constraint else _last_text(request.prompt)), reason
+        text = rule.answer
+        if "{" in text:
+            for name, value in (
+                ("index", request.key.index),
+                ("attempt", request.key.attempt),
+                ("text", _last_text(request.prompt)),
+            ):
+                text = text.replace("{" + name + "}", str(value))
+        return text, rule.finish_reason
+
+    def _complete(self, request: Request, answer: str, finish_reason: FinishReason) -> Completion:
+        tokens = answer.encode("utf-8", "replace")
+        already = len(request.partial)
+        limit = request.max_tokens or request.sampling.get("max_tokens")
+        prompt_tokens = len(request.token_ids or ()) + already
+        room = self._script.context_length - prompt_tokens
+        limit = room if limit is None else min(limit, room)
+        if len(tokens) - already > limit:
+            tokens, finish_reason = tokens[: already + limit], "length"
+        usage = Usage(prompt_tokens, max(len(tokens) - already, 0))
+        self._counts = self._counts + usage
+        return Completion(request.key, tokens.decode("utf-8", "ignore"), finish_reason, usage, tokens)
+
+    def _rule(self, request: Request) -> Rule | None:
+        text: str | None = None
+        for rule in self._script.rules:
+            when = rule.when
+            if when.index is not None and not _is(request.key.index, when.index):
+                continue
+            if when.attempt is not None and not _is(request.key.attempt, when.attempt):
+                continue
+            if when.step is not None and request.key.step != when.step:
+                continue
+            if when.contains is not None or when.matches is not None:
+                text = _last_text(request.prompt) if text is None else text
+                if when.contains is not None and when.contains not in text:
+                    continue
+                if when.matches is not None and not re.search(when.matches, text):
+                    continue
+            return rule
+        return None
+
+
+class _State:
+    """What a script remembers over the deaths of its engine, in one process."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+        self.used: dict[int, int] = {}
+
+    def use(self, number: int, rule: Rule) -> bool:
+        """Whether a rule may apply once more; counts it."""
+        if rule.times is None:
+            return True
+        used = self.used.get(number, 0)
+        self.used[number] = used + 1
+        return used < rule.times
+
+
+_states: dict[str, _State] = {}
+
+
+def _state_of(script: str) -> _State:
+    return _states.setdefault(script, _State())
+
+
+def _load(engine: EngineSettings) -> Script:
+    """The script of the settings: a YAML file, with ``engine.args`` laid over it. Raises ``JobError``."""
+    data: dict[str, Any] = {}
+    if engine.script is not None:
+        try:
+            data = yaml.safe_load(Path(engine.script).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise JobError(f"{engine.script}: the scripted engine's script cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise JobError(
+            f"{engine.script}: a script is a YAML mapping, with keys such as {', '.join(Script.model_fields)}"
+        )
+    try:
+        return Script.model_validate({**data, **engine.args})
+    except ValidationError as error:
+        where = engine.script or "engine.args"
+        details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise JobError(f"{where}: {details}. Known keys: {', '.join(Script.model_fields)}") from error
+
+
+def _is(value: int, wanted: int | list[int]) -> bool:
+    return value in wanted if isinstance(wanted, list) else value == wanted
+
+
+def _encode(prompt: Prompt) -> bytes:
+    """The ids of a prompt: the bytes of a plain rendering of it (a sequence of ints below 256)."""
+    if prompt.messages is None:
+        return ((prompt.text or "") + prompt.prefill).encode("utf-8", "replace")
+    text = "".join([f"<{m['role']}>{m['content']}\n" for m in prompt.messages])
+    return f"{text}<assistant>{prompt.prefill}".encode("utf-8", "replace")
+
+
+def _last_text(prompt: Prompt) -> str:
+    if prompt.messages is None:
+        return prompt.text or ""
+    return str(prompt.messages[-1]["content"]) if prompt.messages else ""
+
+
+@lru_cache(maxsize=256)
+def _constrained(constraint: Constraint) -> str:
+    return smallest_instance(constraint)

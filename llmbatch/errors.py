@@ -1,0 +1,92 @@
+"""What ends a job. A bad row is data (a ``Failure`` in its record); only a broken job is an exception.
+
+LlmbatchError                    everything below; has an exit code
+├── UsageError                   the command, job file or API call is wrong: exit 2, nothing was started
+│   ├── JobError                 unknown key, wrong value, missing setting, unknown name
+│   ├── PromptError              a prompt file that cannot be used
+│   ├── SchemaError              an output schema that cannot be used or satisfied
+│   └── SourceError              an input that is missing, empty or not in the format said
+├── RunError                     the run broke: exit 1, resumable unless it says otherwise
+│   ├── FolderError              the run folder is another job's, damaged, or of a newer version
+│   │   └── Locked               another run has the folder
+│   ├── InputChanged             the input is not what the run began with
+│   ├── ReadError                the input failed half-way
+│   ├── WriteError               the disk is full or failed
+│   ├── EngineError              the engine cannot start, or keeps dying
+│   │   ├── EngineDied           one death, with requests in flight; the runner restarts it
+│   │   └── OutOfMemory          the model or its cache does not fit
+│   └── TooManyFailures          --max-failures
+└── Stopped                      SIGINT, SIGTERM or a budget: exit 130, resumable
+"""
+
+from __future__ import annotations
+
+
+class LlmbatchError(Exception):
+    """Base of every error that llmbatch raises on purpose. ``str(error)`` says what was seen, where, and what to try."""
+
+    exit_code = 1
+
+
+class UsageError(LlmbatchError):
+    exit_code = 2
+
+
+class JobError(UsageError):
+    pass
+
+
+class PromptError(UsageError):
+    pass
+
+
+class SchemaError(UsageError):
+    pass
+
+
+class SourceError(UsageError):
+    pass
+
+
+class RunError(LlmbatchError):
+    exit_code = 1
+
+
+class FolderError(RunError):
+    pass
+
+
+class Locked(FolderError):
+    pass
+
+
+class InputChanged(RunError):
+    pass
+
+
+class ReadError(RunError):
+    pass
+
+
+class WriteError(RunError):
+    pass
+
+
+class EngineError(RunError):
+    pass
+
+
+class EngineDied(EngineError):
+    pass
+
+
+class OutOfMemory(EngineError):
+    pass
+
+
+class TooManyFailures(RunError):
+    pass
+
+
+class Stopped(LlmbatchError):
+    exit_code = 130

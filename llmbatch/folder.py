@@ -1,0 +1,144 @@
+"""The run folder: whose it is (``run.json``), who writes in it (the lock), and where everything lies.
+
+``run.json`` holds the job's identity, the input's fingerprint and one entry a session. It is rewritten whole, atomically, when a
+session begins and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmbatch.errors import FolderError, WriteError
+from llmbatch.files import atomic_write
+from llmbatch.lock import Lock
+from llmbatch.parts import Parts
+
+MANIFEST_VERSION = 1
+
+
+@dataclass(slots=True)
+class Manifest:
+    """The content of ``run.json``. Times are seconds since the epoch."""
+
+    identity: dict[str, str]
+    fingerprint: list[dict[str, Any]]
+    created: float
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+
+
+class RunFolder:
+    """A run folder that is held by this process between ``open`` and ``close``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parts = Parts(path / "parts")
+        self._lock = Lock(path / "lock")
+        self.manifest: Manifest | None = None  # None: a new folder
+
+    @property
+    def lost(self) -> bool:
+        """Whether another run took this folder over while we held it."""
+        return self._lock.lost
+
+    def open(self) -> str | None:
+        """Make the folder if need be, lock it and read its manifest; returns a sentence where a dead run's lock was taken over.
+
+        Raises ``Locked``, ``FolderError`` for a folder that holds something else, or ``WriteError``.
+        """
+        try:
+            if self.path.is_dir() and not (self.path / "run.json").exists():
+                strangers = [e.name for e in os.scandir(self.path) if not _ours(e.name)]
+                if strangers:
+                    raise FolderError(
+                        f"{self.path}: the folder holds files that are not llmbatch's ({', '.join(sorted(strangers)[:3])}); "
+                        "give an empty or a new folder as --output"
+                    )
+            self.parts.folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise FolderError(f"{self.path}: is a file; --output names a folder") from None
+        except OSError as error:
+            raise WriteError(f"{self.path}: {error.strerror}; --output must be a folder that can be written") from error
+        taken = self._lock.acquire()
+        self.manifest = read_manifest(self.path)
+        return taken
+
+    def begin_session(self, identity: dict[str, str], fingerprint: list[dict[str, Any]]) -> int:
+        """Write down that a session begins; returns its number, from 1. Raises ``FolderError`` where the identity is another's."""
+        if self.manifest is None:
+            self.manifest = Manifest(identity, fingerprint, time.time())
+        elif changes := _changes(self.manifest.identity, identity):
+            raise FolderError(
+                f"{self.path}: was begun by another job; going on would mix its results. What changed: {'; '.join(changes)}. "
+                "Give another --output, or the settings it was begun with"
+            )
+        self.manifest.fingerprint = fingerprint
+        self.manifest.sessions.append(
+            {"started": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "outcome": None}
+        )
+        self._write()
+        return len(self.manifest.sessions)
+
+    def end_session(self, outcome: str, **facts: Any) -> None:
+        """Write down how the session ended."""
+        if self.manifest is not None and self.manifest.sessions:
+            self.manifest.sessions[-1].update({"ended": time.time(), "outcome": outcome, **facts})
+            self._write()
+
+    def close(self) -> None:
+        """Release the lock. May be called twice."""
+        self._lock.release()
+
+    def _write(self) -> None:
+        assert self.manifest is not None  # noqa: S101 - for the type checker
+        body = {
+            "llmbatch_run": MANIFEST_VERSION,
+            "created": self.manifest.created,
+            "identity": self.manifest.identity,
+            "fingerprint": self.manifest.fingerprint,
+            "sessions": self.manifest.sessions,
+        }
+        atomic_write(self.path / "run.json", json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest of a run folder; ``None`` where there is none. Raises ``FolderError`` for a damaged or newer one."""
+    file = path / "run.json"
+    try:
+        data = json.loads(file.read_bytes())
+        version = data["llmbatch_run"]
+        if version > MANIFEST_VERSION:
+            raise FolderError(f"{file}: written by a newer llmbatch (version {version}); upgrade llmbatch to go on")
+        return Manifest(data["identity"], data["fingerprint"], data["created"], data["sessions"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FolderError(f"{file}: cannot be read as a run's manifest: {error!r}") from error
+
+
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What differs between two identities, in words."""
+    changes = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if old != new:
+            changes.append(f"{key} was {_short(old)}, now {_short(new)}")
+    return changes
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "not set"
+    return value if len(value) <= 60 else value[:57] + "..."
+
+
+def _ours(name: str) -> bool:
+    return name in {"parts", "lock", "job.yaml", "input.jsonl", "engine.log", "progress.json"} or name.startswith(
+        (".", "lock.", "run.json", "job.yaml.", "input.jsonl.", "progress.json.")
+    )

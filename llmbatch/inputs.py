@@ -1,0 +1,105 @@
+"""The input of a run: opened, and held against what the run began with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from llmbatch.errors import InputChanged
+from llmbatch.job import Job
+from llmbatch.parts import Bounds
+from llmbatch.sources import Source, open_source
+from llmbatch.sources.stdin import spool
+
+Known = tuple[Bounds, str | None]
+"""A window that was read before, and the digest of its input."""
+
+
+def open_input(job: Job, folder: Path, stdin: BinaryIO) -> Source:
+    """The job's source. Stdin is first copied into the run folder, so that the run can be resumed.
+
+    Raises ``SourceError``, ``ReadError`` or ``WriteError``.
+    """
+    settings = job.input
+    if settings.path == "-":
+        copy = folder / "input.jsonl"
+        if not copy.exists():
+            spool(stdin, copy)
+        settings = settings.model_copy(update={"path": str(copy), "format": settings.format or "jsonl"})
+    return open_source(settings)
+
+
+def input_digest(source: Source, bounds: Bounds) -> str | None:
+    """The digest of a window's input, up to its last row where the input ended: what is appended later does not change it."""
+    return source.digest(bounds.start, bounds.stop or bounds.last)
+
+
+def check_input(
+    source: Source, known: list[dict[str, Any]] | None, windows: Sequence[Known], *, extend: bool
+) -> list[dict[str, Any]]:
+    """Compare the input with what the run began with; returns its fingerprint as it is now.
+
+    A file that was merely touched or copied passes. Raises ``InputChanged``, naming what changed.
+    """
+    now = source.fingerprint()
+    if known is None or now == known:
+        return now
+    if changed := _changed_windows(source, windows):
+        raise InputChanged(
+            f"the input is not what this run began with: rows {changed} differ. Restore it, or give another --output to begin anew"
+        )
+    grown, problems = _compare(known, now)
+    if problems:
+        raise InputChanged(
+            f"the input is not what this run began with: {'; '.join(problems)}. Restore it, or give another --output to begin anew"
+        )
+    if grown and not extend:
+        raise InputChanged(f"the input has grown: {'; '.join(grown)}. Give --extend to run the new rows too")
+    return now
+
+
+def _changed_windows(source: Source, windows: Sequence[Known]) -> str:
+    """The first window whose rows are not what they were, as a range of row indexes; empty where all are."""
+    for bounds, digest in windows:
+        if digest is not None and input_digest(source, bounds) != digest:
+            return f"{bounds.start.index} to {bounds.last.index}"
+    return ""
+
+
+def _compare(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """(what has grown, what changed otherwise), in words. A newer time alone is nothing, if the ends of the file agree."""
+    grown: list[str] = []
+    problems: list[str] = []
+    for number, (old, new) in enumerate(zip(known, now, strict=False)):
+        name = str(new.get("file", new.get("dataset", "the input")))
+        different = [key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key != "mtime_ns"]
+        if not different:
+            continue
+        before, after = old.get("size"), new.get("size")
+        if old.get("file") != new.get("file"):
+            problems.append(f"file {number + 1} was {old.get('file')}, now {new.get('file')}")
+        elif before is not None and after is not None and after > before and number == len(known) - 1:
+            if _went_on_in_a_line(Path(str(new.get("file"))), int(before)):
+                problems.append(f"the last line of {name} was unfinished, and went on")
+            else:
+                grown.append(f"{name} had {before:,} bytes, now {after:,}")
+        elif before != after:
+            problems.append(f"{name} had {before:,} bytes, now {after:,}")
+        else:
+            problems.append(f"{name}: {', '.join(sorted(different))} changed")
+    if len(now) < len(known):
+        problems.append(f"it had {len(known)} files, now {len(now)}")
+    elif len(now) > len(known):
+        grown.append(f"it had {len(known)} files, now {len(now)}")
+    return grown, problems
+
+
+def _went_on_in_a_line(path: Path, size: int) -> bool:
+    """Whether what was appended belongs to the line that was the last: then a finished row is no longer what it was."""
+    if path.suffix in {".gz", ".zst", ".parquet"} or not size:
+        return False
+    with path.open("rb") as file:
+        file.seek(size - 1)
+        around = file.read(2)
+    return b"\n" not in around and b"\r" not in around

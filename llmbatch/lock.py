@@ -1,0 +1,163 @@
+"""One writer for a run folder: a lock file that says which host and process has it, and that is taken over when its owner is dead.
+
+No advisory lock of the kernel is used, because those do not hold on every network file system. The owner touches its file
+every few seconds, so that a host that cannot see the owner's process can still tell that it lives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from llmbatch.errors import FolderError, Locked, WriteError
+
+HEARTBEAT_SECONDS = 5.0
+DEAD_AFTER_SECONDS = 60.0  # without a heartbeat, seen from another host
+
+
+class Lock:
+    """Held from ``acquire`` to ``release``. ``lost`` is set when another run took the folder over all the same."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._token = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.lost = False
+
+    def acquire(self) -> str | None:
+        """Take the lock; returns a sentence about the dead run that it was taken from, or ``None``.
+
+        Raises ``Locked``, naming host and process, while another run lives.
+        """
+        taken_from: str | None = None
+        while True:
+            try:
+                self._create()
+                break
+            except FileExistsError:
+                owner = read_lock(self._path)
+                if owner is None:
+                    continue  # released between the two looks
+                if not self._is_dead(owner):
+                    raise Locked(
+                        f"{self._path.parent}: another run has this folder: process {owner.get('pid')} on {owner.get('host')}, "
+                        f"since {owner.get('since')}. Wait for it, stop it, or give another --output"
+                    ) from None
+                if self._remove(owner):
+                    taken_from = f"process {owner.get('pid')} on {owner.get('host')} is dead; its run is taken over"
+            except OSError as error:
+                raise WriteError(f"{self._path}: {error.strerror}; the run folder must be writable") from error
+        self._thread = threading.Thread(target=self._beat, name="llmbatch-lock", daemon=True)
+        self._thread.start()
+        return taken_from
+
+    def release(self) -> None:
+        """Give the folder free, if it is still ours. May be called twice."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            owner = read_lock(self._path)
+            if owner is not None and owner.get("token") == self._token:
+                self._path.unlink(missing_ok=True)
+
+    def _create(self) -> None:
+        """Make the file whole or not at all: written under another name, then linked to its own, which fails if that exists."""
+        temporary = self._path.with_name(f"{self._path.name}.{self._token}")
+        body = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_started": psutil.Process().create_time(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "token": self._token,
+        }
+        temporary.write_text(json.dumps(body), encoding="utf-8")
+        try:
+            os.link(temporary, self._path)
+        finally:
+            temporary.unlink()
+
+    def _is_dead(self, owner: dict[str, Any]) -> bool:
+        if owner.get("host") == socket.gethostname():
+            return not _runs(owner.get("pid"), owner.get("process_started"))
+        return self._silence() > DEAD_AFTER_SECONDS
+
+    def _silence(self) -> float:
+        """Seconds since the owner's last heartbeat, by the file system's own clock: hosts' clocks differ."""
+        probe = self._path.with_name(f"{self._path.name}.{self._token}")
+        try:
+            probe.touch()
+            return probe.stat().st_mtime - self._path.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _remove(self, owner: dict[str, Any]) -> bool:
+        """Take a dead owner's file away; ``False`` where another run was faster. Only one of several can win the rename."""
+        aside = self._path.with_name(f"{self._path.name}.{self._token}")
+        try:
+            self._path.rename(aside)
+        except FileNotFoundError:
+            return False
+        moved = read_lock(aside)
+        if moved is not None and moved.get("token") != owner.get("token"):
+            try:  # what was renamed is a new owner's: give it back
+                os.link(aside, self._path)
+            finally:
+                aside.unlink()
+            return False
+        aside.unlink()
+        return True
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            try:
+                owner = read_lock(self._path)
+                if owner is None or owner.get("token") != self._token:
+                    self.lost = True
+                    return
+                os.utime(self._path)
+            except (OSError, FolderError):
+                continue  # a network file system that does not answer now: the next beat tries again
+
+
+def read_lock(path: Path) -> dict[str, Any] | None:
+    """Who has a run folder, or ``None``. Raises ``FolderError`` where the file says nothing that can be understood."""
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise FolderError(
+            f"{path}: the lock cannot be read ({error}); if no run is going on, remove the file"
+        ) from error
+    if not isinstance(owner, dict):
+        raise FolderError(f"{path}: the lock cannot be understood; if no run is going on, remove the file")
+    return owner
+
+
+def alive(owner: dict[str, Any]) -> bool | None:
+    """Whether the process that a lock names runs; ``None`` where it is on another host and cannot be seen."""
+    if owner.get("host") != socket.gethostname():
+        return None
+    return _runs(owner.get("pid"), owner.get("process_started"))
+
+
+def _runs(pid: Any, started: Any) -> bool:
+    try:
+        process = psutil.Process(int(pid))
+        # a process number is used again; the time at which the process began is not
+        same = abs(process.create_time() - float(started)) < 1.0
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, ValueError, TypeError):
+        return False

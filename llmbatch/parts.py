@@ -1,0 +1,328 @@
+"""A window's records in, appended to its journal as they finish; sealed in input order as a part when all are there.
+
+In the folder ``parts/``, for window 42:
+
+    part-00042.journal      while the window is open: a header line, then an entry a line, appended
+    part-00042.meta.json    written just before the part: bounds, checksum, ledger
+    part-00042.jsonl        the sealed part: the window's lines of results.jsonl. Its rename is the commit.
+
+Files are only appended or renamed into place, so this holds on NFS and object stores, and a reader never sees half a part.
+What a kill can leave behind is a torn last line of a journal (the row is owed again), a meta file without its part (made again)
+and a journal beside its part (removed).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from llmbatch.errors import FolderError, WriteError
+from llmbatch.faults import point
+from llmbatch.files import atomic_write, fsync_folder
+from llmbatch.types import Completion, Cursor, Failure, FailureKind, Outcome, Refusal, RequestKey, Usage
+
+JOURNAL_VERSION = 1
+PART_VERSION = 1
+
+_RECORD, _FOLDED, _TAIL = b'{"record":', b'{"folded":true,"record":', b"}\n"
+_NAME = re.compile(r"part-(\d{5,})\.(jsonl|journal|meta\.json)")
+
+
+class Bounds(NamedTuple):
+    """Which rows a window holds: from ``start`` up to ``stop`` (``None``: the end of the input as it was)."""
+
+    window: int
+    start: Cursor
+    last: Cursor  # of its last row: where a grown input is entered again
+    stop: Cursor | None
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What is known of a sealed part without reading it. ``ledger`` is the JSON form of its rows' ledger."""
+
+    bounds: Bounds
+    sha256: str
+    input_sha256: str | None
+    ledger: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Replay:
+    """What the journal of an open window holds: finished rows' lines and, of unfinished rows, the outcomes so far."""
+
+    bounds: Bounds
+    input_sha256: str | None = None
+    lines: dict[int, bytes] = field(default_factory=dict)  # row index -> line of results.jsonl
+    folded: set[int] = field(default_factory=set)  # rows whose record was copied from a duplicate's
+    outcomes: dict[int, list[Outcome]] = field(default_factory=dict)
+
+
+class Parts:
+    """The parts of one run folder. One thread writes; reading is free for all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._journals: dict[int, IO[bytes]] = {}
+        self._dirty: set[int] = set()
+
+    def scan(self) -> tuple[set[int], set[int]]:
+        """(numbers of the sealed windows, numbers of the windows with a journal that is still needed); one directory listing."""
+        sealed, journals = set(), set()
+        for path in self.folder.iterdir() if self.folder.exists() else ():
+            if match := _NAME.fullmatch(path.name):
+                if match[2] == "jsonl":
+                    sealed.add(int(match[1]))
+                elif match[2] == "journal":
+                    journals.add(int(match[1]))
+        return sealed, journals - sealed
+
+    def path(self, window: int) -> Path:
+        """Where a window's sealed part is or will be."""
+        return self.folder / f"part-{window:05d}.jsonl"
+
+    def meta(self, window: int) -> Meta:
+        """What is known of a sealed part. Raises ``FolderError`` where its meta file is missing, damaged or newer."""
+        path = self._meta_path(window)
+        try:
+            data = json.loads(path.read_bytes())
+            version = data["llmbatch_part"]
+            if version > PART_VERSION:
+                raise FolderError(
+                    f"{path}: written by a newer llmbatch (part version {version}); upgrade llmbatch to go on"
+                )
+            return Meta(_bounds(data), data["sha256"], data["input_sha256"], data["ledger"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FolderError(
+                f"{path}: the meta file of a sealed part cannot be read: {error!r}; see llmbatch audit"
+            ) from error
+
+    def open(self, bounds: Bounds, input_sha256: str | None) -> None:
+        """Begin a window's journal. Its header is on disk when this returns, so its bounds survive whatever follows."""
+        header = {"llmbatch_journal": JOURNAL_VERSION, **_bounds_to_dict(bounds), "input_sha256": input_sha256}
+        path = self._journal_path(bounds.window)
+        try:
+            file = path.open("wb")
+            file.write(json.dumps(header).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise _write_error(path, error) from error
+        self._journals[bounds.window] = file
+        fsync_folder(self.folder)
+        point("journal-opened")
+
+    def known(self, sealed: Iterable[int], journals: Iterable[int]) -> list[tuple[Bounds, str | None]]:
+        """The bounds of windows that were read before, and the digests of their input."""
+        known = [(meta.bounds, meta.input_sha256) for meta in map(self.meta, sealed)]
+        for window in journals:
+            replay, _ = read_journal(self._journal_path(window))
+            if replay is not None:
+                known.append((replay.bounds, replay.input_sha256))
+        return known
+
+    def reopen(self, window: int) -> Replay | None:
+        """Read a journal and go on appending to it; ``None``, and the file is removed, where not even its header is whole."""
+        path = self._journal_path(window)
+        try:
+            replay, good = read_journal(path)
+            if replay is None:
+                path.unlink()
+                return None
+            file = path.open("r+b")
+            file.truncate(good)
+            file.seek(good)
+        except OSError as error:
+            raise _write_error(path, error) from error
+        self._journals[window] = file
+        return replay
+
+    def append(self, window: int, entries: Sequence[bytes]) -> None:
+        """Append entries to a window's journal: after this they survive the death of the process, not yet that of the machine."""
+        file = self._journals[window]
+        try:
+            file.write(b"".join(entries))
+            point("journal-append")
+            file.flush()
+        except OSError as error:
+            raise _write_error(self._journal_path(window), error) from error
+        self._dirty.add(window)
+
+    def commit(self) -> None:
+        """Group commit: all that was appended survives the death of the machine too."""
+        for window in self._dirty:
+            try:
+                os.fsync(self._journals[window].fileno())
+            except OSError as error:
+                raise _write_error(self._journal_path(window), error) from error
+        self._dirty.clear()
+
+    def seal(
+        self, bounds: Bounds, lines: Iterable[bytes], *, ledger: Mapping[str, Any], input_sha256: str | None
+    ) -> None:
+        """Write a window's part, in input order, and remove its journal. ``lines`` are its lines of results.jsonl."""
+        window, content = bounds.window, b"".join(lines)
+        meta = {
+            "llmbatch_part": PART_VERSION,
+            **_bounds_to_dict(bounds),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "input_sha256": input_sha256,
+            "ledger": ledger,
+        }
+        atomic_write(self._meta_path(window), json.dumps(meta).encode() + b"\n")
+        point("meta-written")
+        atomic_write(self.path(window), content)
+        point("part-sealed")
+        if (file := self._journals.pop(window, None)) is not None:
+            self._dirty.discard(window)
+            file.close()
+        self._journal_path(window).unlink(missing_ok=True)
+        point("journal-removed")
+
+    def close(self) -> None:
+        """Commit and close what is open; the journals stay for the next session."""
+        try:
+            self.commit()
+        finally:
+            for file in self._journals.values():
+                file.close()
+            self._journals.clear()
+
+    def tidy(self) -> None:
+        """Remove what a kill left beside sealed parts: their journals, and temporary files."""
+        sealed, _ = self.scan()
+        for path in self.folder.glob("*.journal"):
+            if (match := _NAME.fullmatch(path.name)) and int(match[1]) in sealed:
+                path.unlink(missing_ok=True)
+        for path in self.folder.glob("*.tmp"):
+            path.unlink(missing_ok=True)
+
+    def _journal_path(self, window: int) -> Path:
+        return self.folder / f"part-{window:05d}.journal"
+
+    def _meta_path(self, window: int) -> Path:
+        return self.folder / f"part-{window:05d}.meta.json"
+
+
+def record_entry(line: bytes, *, folded: bool = False) -> bytes:
+    """The journal entry of a finished row; ``line`` is its line of results.jsonl, kept byte for byte."""
+    return (_FOLDED if folded else _RECORD) + line[:-1] + _TAIL
+
+
+def outcome_entry(outcome: Outcome) -> bytes:
+    """The journal entry of an outcome after which its row is not finished."""
+    if isinstance(outcome, Refusal):
+        body: dict[str, Any] = {"kind": outcome.failure.kind.value, "message": outcome.failure.message}
+    else:
+        body = {
+            "text": outcome.text,
+            "finish_reason": outcome.finish_reason,
+            "usage": outcome.usage.as_dict(),
+            "token_ids": list(outcome.token_ids),
+            "reasoning": outcome.reasoning,
+            "stop_reason": outcome.stop_reason,
+            "logprobs": outcome.logprobs,
+        }
+    return json.dumps({"outcome": {"key": list(outcome.key), **body}}, separators=(",", ":")).encode() + b"\n"
+
+
+def read_journal(path: Path) -> tuple[Replay | None, int]:
+    """(what a journal holds, how many of its bytes are whole entries). The first entry that is not whole ends it.
+
+    ``None`` where not even the header is whole. Raises ``FolderError`` for a journal of a newer version.
+    """
+    with path.open("rb") as file:
+        header = _parse(file.readline())
+        if header is None or "llmbatch_journal" not in header:
+            return None, 0
+        if header["llmbatch_journal"] > JOURNAL_VERSION:
+            raise FolderError(
+                f"{path}: written by a newer llmbatch (journal version {header['llmbatch_journal']}); upgrade llmbatch to go on"
+            )
+        try:
+            replay = Replay(_bounds(header), header["input_sha256"])
+        except (KeyError, TypeError, ValueError):
+            return None, 0
+        good = file.tell()
+        for line in file:
+            if not _replay(line, replay):
+                break
+            good += len(line)
+    return replay, good
+
+
+def _replay(line: bytes, replay: Replay) -> bool:
+    """Take one entry in; ``False`` where it is not whole."""
+    entry = _parse(line)
+    if entry is None:
+        return False
+    try:
+        if "record" in entry:
+            folded = "folded" in entry
+            index = entry["record"]["index"]
+            replay.lines[index] = line[len(_FOLDED if folded else _RECORD) : -len(_TAIL)] + b"\n"
+            if folded:
+                replay.folded.add(index)
+            replay.outcomes.pop(index, None)
+        else:
+            outcome = _outcome(entry["outcome"])
+            replay.outcomes.setdefault(outcome.key.index, []).append(outcome)
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _outcome(body: dict[str, Any]) -> Outcome:
+    key = RequestKey(*body["key"])
+    if "kind" in body:
+        return Refusal(key, Failure(FailureKind(body["kind"]), body["message"]))
+    return Completion(
+        key,
+        body["text"],
+        body["finish_reason"],
+        Usage(**body["usage"]),
+        tuple(body["token_ids"]),
+        body["reasoning"],
+        body["stop_reason"],
+        body["logprobs"],
+    )
+
+
+def _bounds(data: Mapping[str, Any]) -> Bounds:
+    stop = data["stop"]
+    return Bounds(
+        data["window"], Cursor(*data["start"]), Cursor(*data["last"]), Cursor(*stop) if stop else None, data["rows"]
+    )
+
+
+def _bounds_to_dict(bounds: Bounds) -> dict[str, Any]:
+    return {
+        "window": bounds.window,
+        "start": list(bounds.start),
+        "last": list(bounds.last),
+        "stop": list(bounds.stop) if bounds.stop else None,
+        "rows": bounds.rows,
+    }
+
+
+def _write_error(path: Path, error: OSError) -> WriteError:
+    return WriteError(
+        f"{path}: {error.strerror or error}; what was sealed before is safe, the same command goes on from there"
+    )

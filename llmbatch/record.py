@@ -1,0 +1,105 @@
+"""Records in, lines of ``results.jsonl`` out, and back.
+
+A line is one JSON object in UTF-8. ``id``, ``index``, ``status``, ``output``, ``finish_reason``, ``attempts`` and ``usage``
+are always there; ``error``, ``raw``, ``reasoning``, ``logprobs``, ``history`` and ``input`` only where there is something to say.
+The line depends on the input, the job and the model's answers alone, and not on when or in which order things ran;
+``usage.cached_tokens`` is the one exception: it tells what the prefix cache happened to hold.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from llmbatch.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False).encode
+
+
+def record_to_dict(record: Record) -> dict[str, Any]:
+    """The JSON form of a record, in the order in which its keys are written."""
+    line: dict[str, Any] = {
+        "id": record.id,
+        "index": record.index,
+        "status": record.status.value,
+        "output": record.output,
+        "finish_reason": record.finish_reason,
+        "attempts": record.attempts,
+        "usage": {**_usage(record.usage), "wasted": _usage(record.wasted)},
+    }
+    if record.failure is not None:
+        line["error"] = {"kind": record.failure.kind.value, "message": record.failure.message}
+    if record.raw is not None:
+        line["raw"] = record.raw
+    if record.reasoning is not None:
+        line["reasoning"] = record.reasoning
+    if record.logprobs is not None:
+        line["logprobs"] = record.logprobs
+    if record.history:
+        line["history"] = [attempt_to_dict(attempt) for attempt in record.history]
+    if record.input is not None:
+        line["input"] = record.input
+    return line
+
+
+def record_to_line(record: Record) -> bytes:
+    """One line of ``results.jsonl``, with its newline.
+
+    Raises ``ValueError`` for a value that JSON cannot hold and ``UnicodeEncodeError`` for one that UTF-8 cannot.
+    """
+    return _encode(record_to_dict(record)).encode() + b"\n"
+
+
+def record_from_dict(line: dict[str, Any]) -> Record:
+    """The record that ``record_to_dict`` was given. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+    usage = dict(line["usage"])
+    wasted = usage.pop("wasted")
+    error = line.get("error")
+    return Record(
+        index=line["index"],
+        id=line["id"],
+        status=Status(line["status"]),
+        output=line["output"],
+        finish_reason=line["finish_reason"],
+        attempts=line["attempts"],
+        usage=Usage(**usage),
+        wasted=Usage(**wasted),
+        failure=Failure(FailureKind(error["kind"]), error["message"]) if error else None,
+        raw=line.get("raw"),
+        reasoning=line.get("reasoning"),
+        logprobs=line.get("logprobs"),
+        history=tuple(attempt_from_dict(attempt, line["index"]) for attempt in line.get("history", ())),
+        input=line.get("input"),
+    )
+
+
+def attempt_to_dict(attempt: Attempt) -> dict[str, Any]:
+    """The JSON form of an answer that was sent back."""
+    return {
+        "step": attempt.key.step,
+        "sample": attempt.key.sample,
+        "attempt": attempt.key.attempt,
+        "error": {"kind": attempt.failure.kind.value, "message": attempt.failure.message},
+        "text": attempt.text,
+        "finish_reason": attempt.finish_reason,
+        "usage": _usage(attempt.usage),
+    }
+
+
+def attempt_from_dict(line: dict[str, Any], index: int) -> Attempt:
+    """The attempt that ``attempt_to_dict`` was given, of the row with this index."""
+    return Attempt(
+        key=RequestKey(index, line["step"], line["sample"], line["attempt"]),
+        failure=Failure(FailureKind(line["error"]["kind"]), line["error"]["message"]),
+        usage=Usage(**line["usage"]),
+        text=line["text"],
+        finish_reason=line["finish_reason"],
+    )
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": usage.cached_tokens,
+    }

@@ -1,0 +1,349 @@
+"""The one place where the stages meet: a job in, a run folder with one checked record for every row out.
+
+``run_job`` is what the command line and the Python API call. What an interrupted run left is found again by listing the folder,
+so running the same job again goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from llmbatch.engines import Engine, EngineSettings, make_engine
+from llmbatch.errors import LlmbatchError, RunError, Stopped, WriteError
+from llmbatch.events import Event, Finished, Note, Snapshot, Started, Watcher
+from llmbatch.files import atomic_write
+from llmbatch.folder import RunFolder
+from llmbatch.inputs import check_input, open_input
+from llmbatch.job import Job
+from llmbatch.parts import Meta
+from llmbatch.plan import LengthEstimate
+from llmbatch.prompt import Rendered
+from llmbatch.report import Facts, NoteReport, Report, RunOutcome, Session, SessionReport, build_report
+from llmbatch.report.ledger import Ledger
+from llmbatch.runner import Runner, Stop
+from llmbatch.sinks import write_sinks
+from llmbatch.sources import Source
+from llmbatch.stages import Stages
+from llmbatch.supervise import SupervisedEngine
+from llmbatch.types import Row
+from llmbatch.versions import versions
+from llmbatch.windows import Ahead, Front, OpenWindow, Resume, read_windows
+from llmbatch.work import Work
+from llmbatch.writer import Writer
+
+_AHEAD = 2  # windows that are planned before the runner has room for them
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended. ``report`` is the content of ``report.json``."""
+
+    folder: Path
+    outcome: RunOutcome
+    report: Report
+    exit_code: int
+
+
+def run_job(job: Job, watchers: Sequence[Watcher] = (), *, extend: bool = False) -> RunResult:
+    """Run a job to its end, or go on with it. ``extend`` accepts an input that has grown since.
+
+    Returns where the run finished or was stopped. Raises ``UsageError`` before a model is loaded for whatever can be known by
+    then, and ``RunError`` where the run broke; finished rows are safe, and the same call goes on.
+    """
+    with open_session(job, watchers, extend=extend) as session:
+        for _ in session.windows():
+            pass
+        return session.result()
+
+
+@contextlib.contextmanager
+def open_session(job: Job, watchers: Sequence[Watcher] = (), *, extend: bool = False) -> Iterator[RunSession]:
+    """A session on the job's run folder, which is locked as long as the session is open."""
+    notes: list[NoteReport] = []
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append({"level": event.level, "message": event.message})
+        for watcher in watchers:
+            watcher(event)
+
+    stages = Stages(job)  # all that can be wrong about prompt, answer and sampling is said here
+    folder = RunFolder(job.output)
+    taken = folder.open()
+    try:
+        if taken:
+            tell(Note("warning", taken))
+        yield RunSession(job, folder, open_input(job, folder.path, sys.stdin.buffer), stages, tell, notes, extend)
+    finally:
+        folder.close()
+
+
+class RunSession:
+    """One start of the command on one run folder."""
+
+    def __init__(
+        self,
+        job: Job,
+        folder: RunFolder,
+        source: Source,
+        stages: Stages,
+        tell: Watcher,
+        notes: list[NoteReport],
+        extend: bool,
+    ) -> None:
+        self._job = job
+        self._folder = folder
+        self._source = source
+        self._stages = stages
+        self._tell = tell
+        self._notes = notes
+        self._extend = extend
+        self._began = time.monotonic()
+        self._began_at = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        self._engine = SupervisedEngine(self._make_engine, job.engine, tell)
+        self._runner: Runner | None = None
+        self._rows_before = 0
+        self._result: RunResult | None = None
+        self._progress_at = 0.0
+
+    def windows(self) -> Iterator[OpenWindow]:
+        """Run, and yield each window of this session as it is complete, in no particular order.
+
+        Sets the result at the end. A run that finished before yields nothing.
+        """
+        if (done := self._already_finished()) is not None:
+            self._result = done
+            return
+        resume, ledger = self._open()
+        stop = Stop()
+        ahead = Ahead(self._read(resume), _AHEAD)
+        writer = Writer(self._folder.parts, self._job.run.commit_seconds)
+        self._runner = runner = Runner(
+            self._front, ahead, self._engine, writer, settings=self._job.run, ledger=ledger, tell=self._watch, stop=stop
+        )
+        outcome: RunOutcome = "finished"
+        error: str | None = None
+        try:
+            # ended in the reverse order: the engine first, the writer last, when nobody gives it work any more
+            with contextlib.closing(writer), _ended(ahead.stop), _ended(self._engine.stop), _signals(stop):
+                ahead.start()
+                for complete in runner.steps():
+                    if self._folder.lost:
+                        raise RunError(
+                            "another run took this folder over, as this one gave no sign of life for a minute; this one ends"
+                        )
+                    yield from complete
+        except Stopped as stopped:
+            outcome, error = "stopped", str(stopped)
+        except (KeyboardInterrupt, GeneratorExit) as interrupt:
+            outcome, error = (
+                "stopped",
+                "interrupted" if isinstance(interrupt, KeyboardInterrupt) else "the caller stopped iterating",
+            )
+            if isinstance(interrupt, GeneratorExit):
+                self._end(outcome, error)
+                raise
+        except BaseException as broken:
+            with contextlib.suppress(LlmbatchError, OSError):  # the first error is the one to be told
+                self._end("broken", str(broken) or repr(broken))
+            raise
+        self._end(outcome, error)
+
+    def result(self) -> RunResult:
+        """How it ended; after ``windows`` is exhausted."""
+        if self._result is None:
+            raise RunError("the run did not come to an end")
+        return self._result
+
+    def _already_finished(self) -> RunResult | None:
+        """The result of a run whose every row is done, where neither job nor input changed since."""
+        folder, manifest = self._folder.path, self._folder.manifest
+        if manifest is None or not manifest.sessions or manifest.sessions[-1]["outcome"] != "finished":
+            return None
+        try:
+            same = (folder / "job.yaml").read_text(encoding="utf-8") == self._job.to_yaml()
+            report: Report = json.loads((folder / "report.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        unchanged = manifest.fingerprint == self._source.fingerprint() and manifest.identity == self._identity()
+        if not (same and unchanged and (folder / "results.jsonl").exists()):
+            return None
+        self._tell(
+            Note("info", f"{folder}: the run is finished, nothing is left to do; its results are in results.jsonl")
+        )
+        self._tell(Finished("finished", report))
+        return RunResult(folder, "finished", report, report["exit_code"])
+
+    def _open(self) -> tuple[Resume, Ledger]:
+        """Look at what earlier sessions left, compare job and input with it, and begin a session."""
+        folder, parts = self._folder, self._folder.parts
+        parts.tidy()
+        sealed, journals = parts.scan()
+        if not sealed and not journals:
+            folder.manifest = None  # nothing was done yet: a corrected job may begin here
+        known = folder.manifest.fingerprint if folder.manifest is not None else None
+        fingerprint = check_input(self._source, known, parts.known(sealed, journals), extend=self._extend)
+        number = folder.begin_session(self._identity(), fingerprint)
+        atomic_write(folder.path / "job.yaml", self._job.to_yaml().encode())
+        ledger = _sum_of([parts.meta(window) for window in sealed])
+        self._rows_before = ledger.rows
+        self._tell(Started(folder.path, ledger.rows, number))
+        return Resume(sealed, journals), ledger
+
+    def _read(self, resume: Resume) -> Iterator[OpenWindow]:
+        job, stages, engine = self._job, self._stages, self._engine
+        stages.context_length = lambda: engine.info.context_length if engine.info is not None else None
+
+        def begin(row: Row, rendered: Rendered) -> Work:
+            engine.need()  # it starts while the rest of the window is read
+            return stages.begin(row, rendered)
+
+        self._front = Front(
+            source=self._source,
+            render=stages.render,
+            begin=begin,
+            keep=stages.keep,
+            tokenize=engine.tokenize,
+            info=engine.wait_ready,
+            plan=job.plan if stages.foldable else job.plan.model_copy(update={"fold": False}),
+            lengths=LengthEstimate(),
+            rows=_row_indexes(job.run.rows),
+        )
+        return read_windows(
+            self._front, self._folder.parts, resume, window=job.run.window, characters=job.run.window_characters
+        )
+
+    def _make_engine(self, settings: EngineSettings) -> Engine:
+        return make_engine(self._job.model_path, settings, self._job.chat, self._folder.path / "engine.log")
+
+    def _identity(self) -> dict[str, str]:
+        return {**self._job.identity(), **self._stages.identity()}
+
+    def _watch(self, event: Event) -> None:
+        """Pass events on; the state of the run also goes to a file, for ``llmbatch status`` in another terminal."""
+        if isinstance(event, Snapshot):
+            self._write_progress(event)
+        self._tell(event)
+
+    def _write_progress(self, snapshot: Snapshot) -> None:
+        body = {"written_at": time.time(), "pid": os.getpid(), **asdict(snapshot)}
+        path = self._folder.path / "progress.json"
+        temporary = path.with_name("progress.json.tmp")
+        try:  # not atomic_write: nothing is lost with it, so it need not wait for the disk
+            temporary.write_text(json.dumps(body), encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            raise WriteError(f"{path}: {error.strerror}; finished rows are safe, the same command goes on") from error
+
+    def _end(self, outcome: RunOutcome, error: str | None) -> None:
+        """Write results (where all rows are done) and the report, and set the result."""
+        folder, parts = self._folder.path, self._folder.parts
+        assert self._runner is not None  # noqa: S101 - for the type checker
+        ledger = self._runner.ledger
+        outputs: list[str] = []
+        if outcome == "finished":
+            sealed, _ = parts.scan()
+            written = write_sinks([parts.path(window) for window in sorted(sealed)], folder, self._job.sinks)
+            outputs = [path.name for path in written]
+        engine = self._engine
+        session = Session(
+            number=len(self._folder.manifest.sessions) if self._folder.manifest else 1,
+            started_at=self._began_at,
+            outcome=outcome,
+            total_seconds=time.monotonic() - self._began,
+            start_up_seconds=engine.start_seconds,
+            rows=ledger.rows - self._rows_before,
+            engine_tokens=engine.counts(),
+            busy_seconds=engine.busy_seconds,
+            engine_restarts=engine.deaths,
+        )
+        facts = Facts(
+            folder=str(folder),
+            job=self._job_facts(),
+            input={"path": self._job.input.path, "fingerprint": self._source.fingerprint()},
+            versions=versions(),
+            engine=_plain(engine.info) if engine.info is not None else None,
+            rows_total=self._runner.rows_total(),
+            notes=self._notes,
+            outputs=outputs,
+        )
+        report = build_report(ledger, session, facts, earlier=_earlier_sessions(folder), error=error)
+        atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
+        self._folder.end_session(outcome, rows=session.rows)
+        self._result = RunResult(folder, outcome, report, report["exit_code"])
+        self._tell(Finished(outcome, report))
+
+    def _job_facts(self) -> dict[str, Any]:
+        return {"model": self._job.model, "prompt": self._stages.prompt_name, "identity": self._identity()}
+
+
+def _sum_of(metas: Sequence[Meta]) -> Ledger:
+    ledger = Ledger()
+    for meta in metas:
+        ledger.merge(Ledger.from_dict(meta.ledger))
+    return ledger
+
+
+def _earlier_sessions(folder: Path) -> list[SessionReport]:
+    """The sessions that the report of the folder knows; a session that was killed left none."""
+    try:
+        sessions: list[SessionReport] = json.loads((folder / "report.json").read_bytes())["sessions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return sessions
+
+
+def _row_indexes(path: Path | None) -> frozenset[int] | None:
+    if path is None:
+        return None
+    try:
+        return frozenset(int(line) for line in path.read_text(encoding="utf-8").split())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: is to hold a row index a line: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+@contextlib.contextmanager
+def _ended(end: Callable[[], None]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        end()
+
+
+@contextlib.contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    """SIGINT and SIGTERM ask the run to stop; a second one ends it at once. Only the main thread can have handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.reason, stop.asked = signal.Signals(number).name, True
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["RunResult", "RunSession", "open_session", "run_job"]

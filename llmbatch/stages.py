@@ -1,0 +1,155 @@
+"""A job in; out what its rows go through before and after the engine: rendering, the row's program, checks and retries.
+
+All that can be wrong about prompt, answer and sampling is found here, before a model is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llmbatch.check import Check, OutputSettings, check_from_mapping, make_check
+from llmbatch.errors import JobError, SchemaError
+from llmbatch.job import Job
+from llmbatch.programs import Ask, make_program
+from llmbatch.prompt import Rendered, RequestsPrompt, RowPrompt, load_prompt
+from llmbatch.prompt.sampling import sampling_problem
+from llmbatch.retry import next_request
+from llmbatch.sources import guess_format
+from llmbatch.types import Completion, Failure, FailureKind, Request, Row, Sampling
+from llmbatch.work import Rules, Work
+
+DEFAULT_MAX_TOKENS = 1024  # vLLM's own default of 16 cuts nearly every answer off; no limit lets one row run away
+_DISTINCT_REQUESTS = 4096
+
+
+class Stages:
+    """The stages of one job. Raises ``UsageError`` for whatever is wrong with them."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._template = _template(job)
+        self.prompt_name = self._template.name
+        self._answer = job.answer or OutputSettings()
+        self._check = self._make_check()
+        self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **self._template.sampling}
+        self._settings = _sampling(self._defaults, job.sampling)
+        if self._check.constraint is not None and getattr(self._template, "prefill", None):
+            raise JobError(
+                "a prefilled answer cannot be combined with constrained decoding: set answer.constrained to false"
+            )
+        self._variants: dict[str, tuple[Sampling, int]] = {}
+        self._base = self._variant({})
+        self._rules = Rules(self._check, self._next_request)
+        self._shape = make_program("single")
+        self.context_length: Callable[[], int | None] = lambda: None  # known once the engine is up
+
+    @property
+    def foldable(self) -> bool:
+        """Whether rows with equal requests have equal records: one request a row, and no rule that looks at the row."""
+        return self._base[1] == 1 and all(rule.startswith("/") for rule in self._answer.reject)
+
+    def identity(self) -> dict[str, str]:
+        """What the results depend on besides the job's own keys: the prompt's text, and sampling as it is after all defaults."""
+        text = hashlib.sha256(self._template.text.encode()).hexdigest()[:16]
+        return {
+            "prompt (text)": text,
+            **{
+                f"sampling.{k}": json.dumps(v, ensure_ascii=False, default=str)
+                for k, v in sorted(self._settings.items())
+            },
+        }
+
+    def render(self, row: Row) -> Rendered | Failure:
+        """The row's prompt, or why there is none."""
+        rendered = self._template.render(row)
+        if isinstance(rendered, Rendered) and rendered.output is not None:
+            try:
+                check_from_mapping(rendered.output, self._answer)
+            except SchemaError as error:
+                return Failure(FailureKind.PROMPT, f"row {row.id!r}: {error}")
+        return rendered
+
+    def begin(self, row: Row, rendered: Rendered) -> Work:
+        """The work of a row whose prompt is rendered."""
+        sampling, samples = self._variant(rendered.sampling) if rendered.sampling else self._base
+        check: Check | None = None
+        constraint = self._check.constraint
+        if rendered.output is not None:
+            check = check_from_mapping(rendered.output, self._answer)
+            constraint = check.constraint
+        ask = Ask(rendered.prompt, sampling, constraint, lora=rendered.lora, samples=samples, check=check)
+        return Work(row, self._shape(ask), self._rules)
+
+    def keep(self, row: Row) -> Mapping[str, Any] | None:
+        """The input fields that the record carries."""
+        keep = self._job.sinks.keep
+        if not keep or not row.data:
+            return None
+        if keep == "all":
+            return row.data
+        return {name: row.data[name] for name in keep if name in row.data}
+
+    def _make_check(self) -> Check:
+        """What the job asks of an answer, or else the prompt."""
+        answer, output = self._answer, self._template.output
+        if output is None or answer.kind != "text":
+            return make_check(answer)
+        return make_check(
+            OutputSettings.model_validate({**answer.model_dump(exclude_defaults=True, by_alias=True), **output})
+        )
+
+    def _variant(self, asked: Mapping[str, Any]) -> tuple[Sampling, int]:
+        """(sampling, number of samples) for what one row asks for; equal settings are one object."""
+        key = json.dumps(asked, sort_keys=True, default=str) if asked else ""
+        if key not in self._variants:
+            if len(self._variants) >= _DISTINCT_REQUESTS:
+                self._variants.clear()
+            settings = _sampling({**self._defaults, **asked}, self._job.sampling)
+            samples = int(settings.pop("n", 1) or 1)
+            self._variants[key] = Sampling(tuple(sorted((k, _frozen(v)) for k, v in settings.items()))), samples
+        return self._variants[key]
+
+    def _next_request(
+        self, request: Request, failure: Failure, completion: Completion | None, earlier: Sequence[FailureKind]
+    ) -> Request | None:
+        context = self.context_length()
+        if context is None:  # refused before the engine was up: nothing about it can be changed
+            return None
+        return next_request(request, failure, completion, earlier, settings=self._job.retry, context_length=context)
+
+
+def _template(job: Job) -> RowPrompt:
+    path = job.input.path
+    is_requests = job.input.format == "requests" or (
+        job.input.format is None and job.prompt is None and guess_format(path) == "requests"
+    )
+    if job.prompt is not None:
+        return load_prompt(job.prompt)
+    if is_requests:
+        return RequestsPrompt(adapters=job.engine.lora)
+    raise JobError(
+        "prompt is missing: give --prompt, a file, a shipped prompt (see llmbatch prompts) or the text itself"
+    )
+
+
+def _sampling(defaults: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {k: v for k, v in {**defaults, **job}.items() if v is not None}
+    for name, value in settings.items():
+        if problem := sampling_problem(name, value):
+            raise JobError(f"sampling.{name} {problem}")
+    return settings
+
+
+def _frozen(value: Any) -> Any:
+    """Sampling values are compared and hashed: lists become tuples, mappings sorted pairs."""
+    if isinstance(value, list):
+        return tuple(map(_frozen, value))
+    if isinstance(value, dict):
+        return tuple(sorted((k, _frozen(v)) for k, v in value.items()))
+    return value
+
+
+__all__ = ["DEFAULT_MAX_TOKENS", "Stages"]

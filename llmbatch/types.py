@@ -1,0 +1,263 @@
+"""The values that flow between the stages: frozen, slotted, and nothing in them but data and arithmetic.
+
+Identity is a row's index, never its text and never its position in a list. Token counts are counts of tokens, times are
+seconds. Nothing here imports another module of llmbatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple
+
+RowId = str | int
+Message = Mapping[str, Any]
+FinishReason = Literal["stop", "length", "error", "abort"]
+
+
+class Status(StrEnum):
+    """What became of a row; every input row ends in exactly one."""
+
+    OK = "ok"  # an answer came and every check passed
+    INVALID = "invalid"  # an answer came, and the check sent it back at every attempt
+    TRUNCATED = "truncated"  # the answer was cut off at every attempt
+    FAILED = "failed"  # there is no answer: the row, its prompt or the engine failed
+    SKIPPED = "skipped"  # not sent, because the job's own policy says so
+
+
+class FailureKind(StrEnum):
+    """Why a row, a request or an answer failed. Whether trying again can help belongs to the kind."""
+
+    # the row, before any request
+    MALFORMED_ROW = "malformed_row"  # not JSON, not an object, not UTF-8
+    PROMPT = "prompt"  # a variable is missing or has the wrong type, the template failed
+    EMPTY_PROMPT = "empty_prompt"
+    TOO_LONG = "too_long"  # the prompt leaves no room in the context
+    # the answer
+    TRUNCATED = "truncated"
+    INVALID_JSON = "invalid_json"
+    SCHEMA = "schema"
+    CHOICE = "choice"
+    REGEX = "regex"
+    GRAMMAR = "grammar"
+    EMPTY = "empty"
+    REJECTED = "rejected"  # by a rule of the job's
+    # the engine
+    REFUSED = "refused"  # the engine would not take the request
+    ENGINE = "engine"  # the engine failed this request and lives
+    ENGINE_DIED = "engine_died"  # the engine died, several times, with this request in flight
+
+    @property
+    def status(self) -> Status:
+        """The status of a row whose last failure is of this kind."""
+        return _STATUS_OF_KIND.get(self, Status.FAILED)
+
+    @property
+    def retryable(self) -> bool:
+        """Whether a *different* request for the same row can succeed."""
+        return self in _RETRYABLE
+
+
+_ANSWER_CHECKS = frozenset(
+    {
+        FailureKind.INVALID_JSON,
+        FailureKind.SCHEMA,
+        FailureKind.CHOICE,
+        FailureKind.REGEX,
+        FailureKind.GRAMMAR,
+        FailureKind.EMPTY,
+        FailureKind.REJECTED,
+    }
+)
+_STATUS_OF_KIND = dict.fromkeys(_ANSWER_CHECKS, Status.INVALID) | {FailureKind.TRUNCATED: Status.TRUNCATED}
+_RETRYABLE = _ANSWER_CHECKS | {FailureKind.TRUNCATED, FailureKind.ENGINE}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One thing that went wrong, in words for a person: what was seen, where, and what to try."""
+
+    kind: FailureKind
+    message: str
+
+
+class Cursor(NamedTuple):
+    """The place in the input where a row starts, and from which a source can go on reading. Stored as a JSON list."""
+
+    index: int  # type: ignore[assignment]  # the row's index, counted from 0 over the whole input
+    file: int = 0  # which of the source's files, in the source's order
+    offset: int = 0  # byte offset in the (decompressed) file; for tables and datasets the row's number in it
+    line: int = 0  # how many lines of that file lie before
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the input. A row that could not be read has a ``failure`` and no ``data``: it still gets its record."""
+
+    index: int
+    id: RowId
+    data: Mapping[str, Any]
+    cursor: Cursor
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model is to answer: ``messages`` for a chat model, else ``text`` for plain completion; exactly one is set.
+
+    ``prefill`` is a start of the answer that the model goes on from; it is part of the answer that is checked.
+    """
+
+    messages: tuple[Message, ...] | None = None
+    text: str | None = None
+    prefill: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What constrained decoding holds the answer to. ``spec`` is text: the schema as JSON, choices as a JSON list, ..."""
+
+    kind: Literal["json", "choice", "regex", "grammar"]
+    spec: str
+
+
+class RequestKey(NamedTuple):
+    """Which request: unique in a run. ``step`` counts a row program's requests from 0, ``attempt`` from 1."""
+
+    index: int  # type: ignore[assignment]
+    step: int = 0
+    sample: int = 0
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to the engine.
+
+    ``sampling`` is shared between requests: equal settings are one object, so an engine may cache by identity.
+    ``seed`` and ``max_tokens`` differ by request and override those of ``sampling``.
+    ``partial`` is the ids of an answer that was cut off: the engine goes on after them, and the completion holds the
+    whole answer. ``token_ids`` are the ids of prompt and prefill, without the partial answer, once it is tokenized.
+    """
+
+    key: RequestKey
+    prompt: Prompt
+    sampling: Sampling
+    constraint: Constraint | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    lora: str | None = None
+    partial: tuple[int, ...] = ()
+    token_ids: Sequence[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling settings by the names of vLLM's ``SamplingParams``; one object for each distinct setting of a job.
+
+    Only what was asked for is in ``values`` (sorted pairs, lists as tuples): the rest is the engine's and the model's own
+    default.
+    """
+
+    values: tuple[tuple[str, Any], ...] = ()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of one setting, or ``default`` where the job leaves it to the engine."""
+        for key, value in self.values:
+            if key == name:
+                return value
+        return default
+
+    def replace(self, **changes: Any) -> Sampling:
+        """A copy with some settings changed; ``None`` removes one."""
+        merged = {**dict(self.values), **changes}
+        return Sampling(tuple(sorted((k, v) for k, v in merged.items() if v is not None)))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that requests took. ``cached_tokens`` is the part of ``prompt_tokens`` that the prefix cache spared."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+    def as_dict(self) -> dict[str, int]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer of the engine to one request, exactly as it came.
+
+    ``text`` and ``token_ids`` are the whole answer, an earlier partial answer included, without prompt and prefill;
+    ``text`` is without the reasoning part where a reasoning parser is set. ``usage`` is of this request alone.
+    ``logprobs`` is JSON: one object a token, ``{"token", "logprob", "top": [{"token", "logprob"}, ...]}``.
+    """
+
+    key: RequestKey
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    token_ids: Sequence[int] = ()
+    reasoning: str | None = None
+    stop_reason: str | int | None = None
+    logprobs: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An engine's word that one request got no answer; the engine lives."""
+
+    key: RequestKey
+    failure: Failure
+
+
+Outcome = Completion | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A completion whose answer passed: what a row program is sent. ``value`` is text, or JSON for a schema."""
+
+    value: Any
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An answer that was sent back, kept so that nothing is hidden: what came, and why it did not do."""
+
+    key: RequestKey
+    failure: Failure
+    usage: Usage
+    text: str | None = None
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The one terminal record of a row. Its JSON form, a line of ``results.jsonl``, is documented in ``record.py``."""
+
+    index: int
+    id: RowId
+    status: Status
+    output: Any = None
+    finish_reason: FinishReason | None = None
+    attempts: int = 0
+    usage: Usage = Usage()
+    wasted: Usage = Usage()  # the part of ``usage`` that went into attempts that were sent back
+    failure: Failure | None = None
+    raw: str | None = None  # the last answer's text, where it is not the output
+    reasoning: str | list[str | None] | None = None  # of several samples a list, as of ``logprobs``
+    logprobs: list[Any] | None = None
+    history: tuple[Attempt, ...] = ()
+    input: Mapping[str, Any] | None = None  # the input fields that ``--keep`` joins in

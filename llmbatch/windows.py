@@ -1,0 +1,377 @@
+"""Rows in, planned windows out, read ahead of the engine in a thread of its own.
+
+A window is read, rendered and tokenized here, what its journal already holds is replayed, and the rest is planned. Rows that need
+no engine (malformed, impossible to render, too long) get their record at once.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from llmbatch.engines import EngineInfo
+from llmbatch.inputs import input_digest
+from llmbatch.parts import Bounds, Parts, Replay, record_entry
+from llmbatch.plan import LengthEstimate, Limits, PlanSettings, WindowPlan, plan_window
+from llmbatch.prompt import Rendered
+from llmbatch.record import record_from_dict, record_to_line
+from llmbatch.report.ledger import Ledger
+from llmbatch.sources import Source
+from llmbatch.supervise import Cancelled
+from llmbatch.types import Cursor, Failure, FailureKind, Prompt, Record, Refusal, Request, Row, Status
+from llmbatch.work import Work
+
+
+class OpenWindow:
+    """One window from its reading to its sealing. Only the thread that has it touches it: first the reader's, then the runner's."""
+
+    __slots__ = (
+        "bounds",
+        "entries",
+        "followers",
+        "input_sha256",
+        "ledger",
+        "lines",
+        "order",
+        "plan",
+        "requests",
+        "works",
+    )
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.order: list[int] = []  # row indexes in input order
+        self.lines: dict[int, bytes] = {}  # row index -> its line of results.jsonl
+        self.works: dict[int, Work] = {}  # rows that are not finished
+        self.followers: dict[int, list[int]] = {}  # row index -> rows that get a copy of its record
+        self.requests: list[Request] = []  # to be fed, in order
+        self.entries: list[bytes] = []  # journal entries that are not yet appended
+        self.ledger = Ledger()
+        self.plan: WindowPlan | None = None
+        self.input_sha256: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row of the window has its record."""
+        return len(self.lines) == len(self.order)
+
+    def finish(self, record: Record, *, folded: bool = False) -> None:
+        """A row has its record."""
+        line = _line(record)
+        self.lines[record.index] = line
+        self.works.pop(record.index, None)
+        self.entries.append(record_entry(line, folded=folded))
+        self.ledger.add(record, folded=folded)
+
+    def sealed_lines(self) -> Iterator[bytes]:
+        """The lines in input order, for the part."""
+        return map(self.lines.__getitem__, self.order)
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What turns rows into requests. ``tokenize`` is called from the reader's thread; ``info`` blocks until the engine is ready."""
+
+    source: Source
+    render: Callable[[Row], Rendered | Failure]
+    begin: Callable[[Row, Rendered], Work]
+    keep: Callable[[Row], Mapping[str, Any] | None]
+    tokenize: Callable[[list[Prompt]], list[Any]]
+    info: Callable[[], EngineInfo]
+    plan: PlanSettings
+    lengths: LengthEstimate
+    rows: frozenset[int] | None = None  # only these indexes
+
+
+@dataclass(slots=True)
+class Resume:
+    """Where reading goes on: windows that are sealed or have a journal, and what lies behind them."""
+
+    sealed: set[int] = field(default_factory=set)
+    journals: set[int] = field(default_factory=set)
+    rows_done: int = 0
+
+
+def read_windows(front: Front, parts: Parts, resume: Resume, *, window: int, characters: int) -> Iterator[OpenWindow]:
+    """Every window that is not sealed, in order, planned and with its journal open."""
+    reader = _Reader(front.source)
+    number, start = 0, Cursor(0)
+    after: Cursor | None = (
+        None  # the last row of a window at whose end the input ended: what comes after it was not there then
+    )
+    last = max(resume.sealed | resume.journals, default=-1)
+    while True:
+        if number in resume.sealed:
+            bounds = parts.meta(number).bounds
+        else:
+            replay = parts.reopen(number) if number in resume.journals else None
+            if replay is not None:
+                opened = _read_again(front, reader, replay)
+            else:
+                limit = _known_start(parts, resume, number, last)
+                read = _read_new(front, reader, number, start, after, limit, window, characters)
+                if read is None:
+                    return
+                opened = read
+                opened.window.input_sha256 = input_digest(front.source, opened.window.bounds)
+                parts.open(opened.window.bounds, opened.window.input_sha256)
+            bounds = opened.window.bounds
+            _plan(front, opened)
+            yield opened.window
+        number += 1
+        start, after = (bounds.stop, None) if bounds.stop is not None else (bounds.last, bounds.last)
+
+
+def _known_start(parts: Parts, resume: Resume, number: int, last: int) -> int | None:
+    """Where a window must end because the next one is known already (its own journal's header was lost): a row index."""
+    for later in range(number + 1, last + 1):
+        if later in resume.sealed:
+            return parts.meta(later).bounds.start.index
+    return None
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A window that was read and rendered, and is not yet planned."""
+
+    window: OpenWindow
+    rows: dict[int, Row] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+
+
+class _Reader:
+    """A source's rows with one row of look-ahead; goes back only when it has to."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._rows: Iterator[Row] | None = None
+        self._next: Row | None = None
+
+    def seek(self, start: Cursor) -> None:
+        """Be before the row at ``start``."""
+        if self._rows is None or self._next is None or self._next.index != start.index:
+            self._rows = iter(self._source.rows(start))
+            self._next = next(self._rows, None)
+
+    @property
+    def next(self) -> Row | None:
+        """The row that ``take`` would give, or ``None`` at the end."""
+        return self._next
+
+    def take(self) -> Row:
+        """One row on. Only where ``next`` is not ``None``."""
+        row = self._next
+        assert row is not None and self._rows is not None  # noqa: S101 - for the type checker
+        self._next = next(self._rows, None)
+        return row
+
+
+def _read_new(
+    front: Front,
+    reader: _Reader,
+    number: int,
+    start: Cursor,
+    after: Cursor | None,
+    limit: int | None,
+    size: int,
+    characters: int,
+) -> _Opened | None:
+    """The next ``size`` rows; ``None`` where there are none."""
+    reader.seek(start)
+    if after is not None and reader.next is not None and reader.next.index == after.index:
+        reader.take()
+    while front.rows is not None and reader.next is not None and reader.next.index not in front.rows:
+        reader.take()
+    if (first := reader.next) is None:
+        return None
+    opened = _Opened(OpenWindow(Bounds(number, first.cursor, first.cursor, None, 0)))
+    last, length = first, 0
+    while (row := reader.next) is not None and len(opened.window.order) < size and length < characters:
+        if limit is not None and row.index >= limit:
+            break
+        reader.take()
+        if front.rows is None or row.index in front.rows:
+            last = row
+            length += _take(front, opened, row)
+    stop = reader.next.cursor if reader.next is not None else None
+    opened.window.bounds = Bounds(number, first.cursor, last.cursor, stop, len(opened.window.order))
+    return opened
+
+
+def _read_again(front: Front, reader: _Reader, replay: Replay) -> _Opened:
+    """A window whose journal is there: the same rows, without the work that is done."""
+    bounds = replay.bounds
+    opened = _Opened(OpenWindow(bounds))
+    window = opened.window
+    window.lines.update(replay.lines)
+    window.input_sha256 = replay.input_sha256
+    reader.seek(bounds.start)
+    while len(window.order) < bounds.rows and (row := reader.next) is not None:
+        reader.take()
+        if front.rows is None or row.index in front.rows:
+            if row.index in replay.lines:
+                window.order.append(row.index)
+                record = record_from_dict(_parse(replay.lines[row.index]))
+                window.ledger.add(record, folded=row.index in replay.folded)
+            else:
+                _take(front, opened, row, replay)
+    return opened
+
+
+def _take(front: Front, opened: _Opened, row: Row, replay: Replay | None = None) -> int:
+    """Render one row and begin its work; returns the length of its prompt in characters."""
+    window = opened.window
+    window.order.append(row.index)
+    rendered = row.failure or front.render(row)
+    if isinstance(rendered, Failure):
+        window.finish(
+            Record(
+                row.index, row.id, rendered.kind.status, failure=rendered, input=front.keep(row) if row.data else None
+            )
+        )
+        return 0
+    work = front.begin(row, rendered)
+    window.works[row.index] = work
+    opened.rows[row.index] = row
+    requests = work.start()
+    for outcome in replay.outcomes.get(row.index, ()) if replay is not None else ():
+        requests = [r for r in requests if r.key != outcome.key] + work.feed(outcome)
+    if work.record is not None:
+        window.finish(replace(work.record, input=front.keep(row)))
+    opened.requests.extend(requests)
+    prompt = rendered.prompt
+    return sum(len(m["content"]) for m in prompt.messages) if prompt.messages is not None else len(prompt.text or "")
+
+
+def _plan(front: Front, opened: _Opened) -> None:
+    """Tokenize a window's requests and put them in order; what cannot run is finished."""
+    window = opened.window
+    unknown = [i for i, r in enumerate(opened.requests) if r.token_ids is None]
+    requests: list[Request] = list(opened.requests)
+    refused: dict[int, Failure] = {}
+    for i, ids in zip(unknown, front.tokenize([requests[i].prompt for i in unknown]), strict=True):
+        if isinstance(ids, Failure):
+            refused[i] = ids
+        else:
+            requests[i] = replace(requests[i], token_ids=array("I", ids))  # a ninth of a list's memory
+    for i, failure in refused.items():
+        _refuse(window, requests[i], failure, front)
+    requests = [r for i, r in enumerate(requests) if i not in refused]
+    if not requests:
+        return
+    info = front.info()
+    limits = Limits(
+        context_length=info.context_length,
+        kv_cache_tokens=info.kv_cache_tokens,
+        block_size=info.block_size,
+        max_num_seqs=info.max_num_seqs,
+        max_num_batched_tokens=info.details.get("max_num_batched_tokens"),
+    )
+    plan = plan_window(requests, limits, front.plan, front.lengths)
+    window.plan = plan
+    for position, failure in plan.too_long.items():
+        _refuse(window, requests[position], failure, front)
+    for position, leader in plan.folded.items():
+        follower, of = requests[position].key.index, requests[leader].key.index
+        window.followers.setdefault(of, []).append(follower)
+    window.requests = [requests[position] for position in plan.order]
+
+
+def _refuse(window: OpenWindow, request: Request, failure: Failure, front: Front) -> None:
+    work = window.works.get(request.key.index)
+    if work is None:
+        return  # another request of the same row was refused before
+    work.feed(Refusal(request.key, failure))
+    if work.record is not None:
+        record = work.record
+        if failure.kind is FailureKind.TOO_LONG and front.plan.overflow == "skip":
+            record = replace(record, status=Status.SKIPPED)
+        window.finish(replace(record, input=front.keep(work.row)))
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(line)
+    return parsed
+
+
+def _line(record: Record) -> bytes:
+    """The record's line; an answer that JSON or UTF-8 cannot hold is a failure of that row, not of the run."""
+    try:
+        return record_to_line(record)
+    except ValueError as error:  # UnicodeEncodeError is one
+        failure = Failure(FailureKind.ENGINE, f"the record cannot be written as JSON: {error}")
+        return record_to_line(
+            Record(
+                record.index,
+                record.id,
+                Status.FAILED,
+                attempts=record.attempts,
+                usage=record.usage,
+                wasted=record.usage,
+                failure=failure,
+            )
+        )
+
+
+class Ahead:
+    """Runs an iterator in a thread, at most ``size`` items ahead; its error is raised where the item would have come."""
+
+    def __init__(self, windows: Iterator[OpenWindow], size: int) -> None:
+        self._queue: queue.Queue[OpenWindow | BaseException | None] = queue.Queue(maxsize=size)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(windows,), name="llmbatch-reader", daemon=True)
+        self.ended = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def get(self, timeout: float) -> OpenWindow | None:
+        """The next window, or ``None`` where none is ready in time or none will come (then ``ended`` is set)."""
+        if self.ended:
+            return None
+        try:
+            item = self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()
+        except queue.Empty:
+            return None
+        if item is None:
+            self.ended = True
+            return None
+        if isinstance(item, BaseException):
+            self.ended = True
+            raise item
+        return item
+
+    def stop(self) -> None:
+        """Let the thread end; what it has ready is dropped (its journals stay)."""
+        self._stopped.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get_nowait()
+            except queue.Empty:
+                self._thread.join(0.05)
+        self.ended = True
+
+    def _run(self, windows: Iterator[OpenWindow]) -> None:
+        try:
+            for window in windows:
+                self._put(window)
+                if self._stopped.is_set():
+                    return
+            self._put(None)
+        except Cancelled:
+            return
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: OpenWindow | BaseException | None) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
