@@ -1,3 +1,40 @@
-"""Run an LLM over a whole corpus on hardware that you own: one checked result for every row, nothing lost."""
+"""Run an LLM over a whole corpus on hardware that you own: one checked result for every row, nothing lost.
+
+``run`` runs a job into a folder, ``generate`` gives records inside a script. Importing this package loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmbatch.errors import LlmbatchError, RunError, Stopped, UsageError
+from llmbatch.types import Failure, FailureKind, Record, Status, Usage
+
+if TYPE_CHECKING:
+    from llmbatch.api import Run, generate, run
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Failure",
+    "FailureKind",
+    "LlmbatchError",
+    "Record",
+    "Run",
+    "RunError",
+    "Status",
+    "Stopped",
+    "Usage",
+    "UsageError",
+    "__version__",
+    "generate",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"Run", "generate", "run"}:
+        from llmbatch import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'llmbatch' has no attribute {name!r}")

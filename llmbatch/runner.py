@@ -178,7 +178,8 @@ class Runner:
         self._feed.push(ready, first=True)
 
     def _finish(self, window: OpenWindow, work: Work, record: Record) -> None:
-        window.finish(replace(record, input=self._front.keep(work.row)))
+        kept = self._front.keep(work.row)
+        window.finish(record if kept is None else replace(record, input=kept))
         del self._window_of[record.index]
         for index in window.followers.pop(record.index, ()):
             follower = window.works[index].row

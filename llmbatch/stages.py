@@ -51,6 +51,11 @@ class Stages:
         """Whether rows with equal requests have equal records: one request a row, and no rule that looks at the row."""
         return self._base[1] == 1 and all(rule.startswith("/") for rule in self._answer.reject)
 
+    @property
+    def samples(self) -> int:
+        """How many answers a row has, where it does not say otherwise itself."""
+        return self._base[1]
+
     def identity(self) -> dict[str, str]:
         """What the results depend on besides the job's own keys: the prompt's text, and sampling as it is after all defaults."""
         text = hashlib.sha256(self._template.text.encode()).hexdigest()[:16]

@@ -56,7 +56,8 @@ class SupervisedEngine:
 
     def need(self) -> None:
         """There is work for the engine; the first time, ``stream`` starts it. May be called from any thread."""
-        self._needed.set()
+        if not self._needed.is_set():
+            self._needed.set()
 
     def wait_ready(self) -> EngineInfo:
         """Block until the engine is up. Raises ``Cancelled`` when it was stopped instead. May be called from any thread."""

@@ -258,7 +258,7 @@ def _plan(front: Front, opened: _Opened) -> None:
         if isinstance(ids, Failure):
             refused[i] = ids
         else:
-            requests[i] = replace(requests[i], token_ids=array("I", ids))  # a ninth of a list's memory
+            requests[i] = _with_ids(requests[i], array("I", ids))  # a ninth of a list's memory
     for i, failure in refused.items():
         _refuse(window, requests[i], failure, front)
     requests = [r for i, r in enumerate(requests) if i not in refused]
@@ -280,6 +280,11 @@ def _plan(front: Front, opened: _Opened) -> None:
         follower, of = requests[position].key.index, requests[leader].key.index
         window.followers.setdefault(of, []).append(follower)
     window.requests = [requests[position] for position in plan.order]
+
+
+def _with_ids(r: Request, ids: array[int]) -> Request:
+    """``dataclasses.replace``, at a tenth of its cost: this is done for every request."""
+    return Request(r.key, r.prompt, r.sampling, r.constraint, r.seed, r.max_tokens, r.lora, r.partial, ids)
 
 
 def _refuse(window: OpenWindow, request: Request, failure: Failure, front: Front) -> None:

@@ -33,7 +33,7 @@ from llmbatch.prompt import Rendered
 from llmbatch.report import Facts, NoteReport, Report, RunOutcome, Session, SessionReport, build_report
 from llmbatch.report.ledger import Ledger
 from llmbatch.runner import Runner, Stop
-from llmbatch.sinks import write_sinks
+from llmbatch.sinks import Origin, write_sinks
 from llmbatch.sources import Source
 from llmbatch.stages import Stages
 from llmbatch.supervise import SupervisedEngine
@@ -255,7 +255,7 @@ class RunSession:
         outputs: list[str] = []
         if outcome == "finished":
             sealed, _ = parts.scan()
-            written = write_sinks([parts.path(window) for window in sorted(sealed)], folder, self._job.sinks)
+            written = write_sinks(self._job.sinks, [parts.path(n) for n in sorted(sealed)], folder, self._origin())
             outputs = [path.name for path in written]
         engine = self._engine
         session = Session(
@@ -284,6 +284,10 @@ class RunSession:
         self._folder.end_session(outcome, rows=session.rows)
         self._result = RunResult(folder, outcome, report, report["exit_code"])
         self._tell(Finished(outcome, report))
+
+    def _origin(self) -> Origin:
+        created = int(self._folder.manifest.created) if self._folder.manifest is not None else 0
+        return Origin(self._job.model, created, samples=self._stages.samples)
 
     def _job_facts(self) -> dict[str, Any]:
         return {"model": self._job.model, "prompt": self._stages.prompt_name, "identity": self._identity()}

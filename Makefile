@@ -1,0 +1,48 @@
+# `make demo` and `make test` set everything up by themselves; they need Python 3.11 or newer, make, and a package index.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# A machine with an NVIDIA GPU gets vLLM's own build, any other its CPU build, of the versions that were tested.
+ifneq ($(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null),)
+ENGINE ?= gpu
+else
+ENGINE ?= cpu
+endif
+# torch for the CPU comes from the folder that pip is told to look in, where there is one, and else from PyTorch's own index.
+FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
+ifeq ($(ENGINE),cpu)
+INSTALL_OPTIONS := --constraints constraints.txt --overrides overrides-cpu.txt $(if $(FIND_LINKS),,--torch-backend cpu)
+else
+INSTALL_OPTIONS := --torch-backend auto
+endif
+
+.PHONY: demo test check format bench chaos fuzz clean
+.DELETE_ON_ERROR:
+
+$(VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "llmbatch needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(if $(FIND_LINKS),UV_FIND_LINKS="$(FIND_LINKS)") $(BIN)/uv pip install --quiet --python $(BIN)/python $(INSTALL_OPTIONS) --editable '.[dev,$(ENGINE)]'
+	touch $@
+
+demo: $(VENV)/ready-$(ENGINE)  ## run the main job for real: translate and extract a small corpus with the model that comes along
+	rm -rf demo-output
+	$(BIN)/llmbatch demo --output demo-output
+
+test: check  ## linters, types and every test, those of the real vLLM engine among them
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready-$(ENGINE)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready-$(ENGINE)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
