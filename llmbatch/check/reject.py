@@ -1,0 +1,87 @@
+"""Rules of the job's author that send back an answer which is otherwise right.
+
+A rule is a pattern between slashes, ``/as an ai/``, that sends back every answer in which it is found, or the import
+path of a predicate ``package.module:name``. A predicate gets the checked value and, if it takes two arguments, the
+row's data; it sends the answer back by returning a true value, which is the reason where it is text.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llmbatch.check.verdict import clip, quote
+from llmbatch.errors import JobError, RunError
+from llmbatch.imports import is_import_path, load_object
+
+Rule = Callable[[str, Any, Mapping[str, Any]], str | None]
+"""(text, checked value, the row's data) -> why the answer is sent back, or None."""
+
+
+def make_rules(rules: Sequence[str]) -> tuple[Rule, ...]:
+    """The rules ready for use. Raises ``JobError`` for one that is neither a pattern nor a usable predicate."""
+    return tuple(_pattern(rule) if rule.startswith("/") else _predicate(rule) for rule in rules)
+
+
+def _pattern(rule: str) -> Rule:
+    if len(rule) < 3 or not rule.endswith("/"):
+        raise JobError(f"the reject rule {rule!r} is not a pattern between slashes, such as '/(?i)as an ai/'")
+    try:
+        find = re.compile(rule[1:-1]).search
+    except (re.error, RecursionError, OverflowError) as error:
+        raise JobError(f"the reject rule {rule!r} is not a valid regular expression: {error}") from error
+
+    def judge(text: str, _value: Any, _row: Mapping[str, Any]) -> str | None:
+        found = find(text)
+        return (
+            None
+            if found is None
+            else f"the answer contains {quote(found.group())}, which the rule {clip(rule, 200)} refuses"
+        )
+
+    return judge
+
+
+def _predicate(rule: str) -> Rule:
+    if not is_import_path(rule):
+        raise JobError(
+            f"the reject rule {rule!r} is neither a /pattern/ nor the import path of a predicate, package.module:name"
+        )
+    predicate = load_object(rule)
+    if not callable(predicate):
+        raise JobError(f"the reject rule {rule} is not a function but {quote(repr(predicate), 80)}")
+    wants_row = _wants_row(predicate, rule)
+
+    def judge(_text: str, value: Any, row: Mapping[str, Any]) -> str | None:
+        try:
+            said = predicate(value, row) if wants_row else predicate(value)
+            refused = bool(said)
+        except Exception as error:
+            # Not a failure of the row: every row may be judged wrongly, and the author would not be told.
+            raise RunError(
+                f"the reject rule {rule} raised {type(error).__name__}: {error}, on the answer"
+                f" {quote(repr(value), 200)}; correct it and run the same command again to go on"
+            ) from error
+        if not refused:
+            return None
+        return said if isinstance(said, str) else f"the rule {rule} refuses the answer"
+
+    return judge
+
+
+def _wants_row(predicate: Callable[..., Any], rule: str) -> bool:
+    try:
+        parameters = inspect.signature(predicate).parameters.values()
+    except ValueError:  # some built-in functions do not tell
+        return False
+    by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = sum(p.default is p.empty for p in by_position)
+    keyword_only = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if required > 2 or keyword_only or not (by_position or takes_any):
+        raise JobError(
+            f"the reject rule {rule} must take the value, or the value and the row; its arguments are otherwise"
+        )
+    return required == 2 or (len(by_position) > 1 and by_position[1].name == "row")

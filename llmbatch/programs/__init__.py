@@ -1,0 +1,88 @@
+"""Programs: a row's prompt in, the row's value out, by way of as many requests as it takes.
+
+A program is a generator. It yields what it wants to ask, is sent the checked answers, and returns the row's value:
+
+| it yields | it is sent |
+|---|---|
+| an ``Ask`` | a ``Checked``, or None where every attempt failed |
+| an ``Ask`` with ``samples`` n > 1 | a list of n of these |
+| a list of asks | a list with one of the above for each |
+
+It does no input or output and reads no clock, so that it can be replayed from answers that are on disk. Requests of one
+yield run at the same time; those of the next begin when all of them are answered. Retries happen around the program.
+
+A new shape is one file here and one line in ``PROGRAMS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llmbatch.errors import JobError
+from llmbatch.types import Constraint, Failure, Prompt, Sampling
+
+
+class Judge(Protocol):
+    """Answer text in, ``(value, failure)`` out, one of them None; see ``llmbatch.check.Check``."""
+
+    def __call__(
+        self, text: str, row: Mapping[str, Any] | None = None, *, cut_off: bool = False
+    ) -> tuple[Any, Failure | None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a program wants answered: a ``Request`` without its key, and how many answers to it.
+
+    ``check`` judges its answers, None for the job's own check. Of ``samples`` > 1, ``sampling`` must not have vLLM's
+    ``n``: each sample is a request of its own, and where there is a seed, sample i has seed + i, as vLLM has it.
+    """
+
+    prompt: Prompt
+    sampling: Sampling
+    constraint: Constraint | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    lora: str | None = None
+    token_ids: Sequence[int] | None = None
+    samples: int = 1
+    check: Judge | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """Returned by a program in place of a value when the row is not ok. ``output`` is what there is all the same.
+
+    ``failure`` is the program's own reason; without one, the reason is that of the first request that failed.
+    """
+
+    output: Any = None
+    failure: Failure | None = None
+
+
+Program = Generator[Ask | Sequence[Ask], Any, Any]
+Shape = Callable[[Ask], Program]
+"""The row's own prompt, rendered, in; its program out."""
+
+
+def _single() -> Shape:
+    from llmbatch.programs.single import single
+
+    return single
+
+
+PROGRAMS: dict[str, Callable[[], Shape]] = {"single": _single}
+
+
+def make_program(name: str) -> Shape:
+    """A shape by name. Raises ``JobError`` for an unknown one."""
+    try:
+        factory = PROGRAMS[name]
+    except KeyError:
+        raise JobError(f"unknown program {name!r}: known are {', '.join(sorted(PROGRAMS))}") from None
+    return factory()
+
+
+__all__ = ["PROGRAMS", "Ask", "Incomplete", "Judge", "Program", "Shape", "make_program"]

@@ -1,0 +1,282 @@
+"""One row's work: outcomes of its requests in, the requests to send next and at the end its record out.
+
+It drives the row's program and keeps the books of every attempt. It does no input or output and reads no clock: the
+same outcomes, in whatever order the requests of one step were answered, give the same record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmbatch.errors import RunError
+from llmbatch.programs import Ask, Incomplete, Judge, Program
+from llmbatch.types import (
+    Attempt,
+    Checked,
+    Completion,
+    Failure,
+    FailureKind,
+    Outcome,
+    Record,
+    Request,
+    RequestKey,
+    Row,
+    Status,
+    Usage,
+)
+
+Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], Request | None]
+"""(request, why it failed, its answer, kinds of the failures before) -> the next request, or None to give up."""
+
+_NOTHING = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is the same for every row of a job: how answers are judged, and what follows a failure."""
+
+    check: Judge
+    next_request: Retry
+
+
+class Work:
+    """The state of one row between its first request and its record.
+
+    ``start`` once, then ``feed`` each outcome once, until ``record`` is set. The record's books are exact:
+
+    - ``attempts`` counts the requests that were answered, be it by a refusal; ``usage`` is the sum of theirs.
+    - ``history`` holds every attempt that failed, by step, sample and attempt, but for the one that ``failure`` and
+      ``raw`` tell of.
+    - ``wasted`` is the usage of the attempts in ``history``. Where an answer that was cut off was gone on from, its
+      tokens are part of the later answer and count with that; wasted is only that the prompt was sent again.
+    """
+
+    __slots__ = ("_lines", "_open", "_program", "_rules", "_steps", "_wanted", "record", "row")
+
+    def __init__(self, row: Row, program: Program, rules: Rules) -> None:
+        self.row = row
+        self.record: Record | None = None
+        self._program = program
+        self._rules = rules
+        self._open: dict[RequestKey, _Line] = {}
+        self._lines: list[_Line] = []
+        self._wanted: Ask | Sequence[Ask] = ()
+        self._steps = 0
+
+    def start(self) -> list[Request]:
+        """The row's first requests; none where its program needs none, and then the record is set."""
+        return self._advance(None)
+
+    def feed(self, outcome: Outcome) -> list[Request]:
+        """Take the outcome of one of the row's requests, and say what to send next: retries, or the next step.
+
+        Raises ``KeyError`` for a request that is not waited for, and ``RunError``, naming the row, where code of the
+        job's author fails on the answer.
+        """
+        line = self._open.pop(outcome.key)
+        try:
+            following = line.take(outcome, self._rules, self.row)
+        except RunError as error:
+            raise type(error)(f"row {self.row.id!r}: {error}") from error
+        if following is not None:
+            self._open[following.key] = line
+            return [following]
+        return [] if self._open else self._advance(self._answer())
+
+    def _advance(self, answer: Any) -> list[Request]:
+        while True:
+            try:
+                wanted = self._program.send(answer)
+            except StopIteration as stop:
+                self.record = self._finish(stop.value)
+                return []
+            self._wanted = wanted
+            requests = self._ask((wanted,) if isinstance(wanted, Ask) else wanted)
+            if requests:
+                return requests
+            answer = []  # the program asked for an empty list of things
+
+    def _ask(self, asks: Sequence[Ask]) -> list[Request]:
+        requests = []
+        for ask in asks:
+            for sample in range(ask.samples):
+                key = RequestKey(self.row.index, self._steps, sample)
+                request = Request(
+                    key,
+                    ask.prompt,
+                    ask.sampling,
+                    ask.constraint,
+                    ask.seed if ask.samples == 1 else _seed(ask, sample),
+                    ask.max_tokens,
+                    ask.lora,
+                    (),
+                    ask.token_ids,
+                )
+                line = _Line(request, ask.check)
+                self._open[key] = line
+                self._lines.append(line)
+                requests.append(request)
+            self._steps += 1
+        return requests
+
+    def _answer(self) -> Any:
+        """What the program is sent for its last yield, whose requests are the last of the lines."""
+        wanted = self._wanted
+        if isinstance(wanted, Ask):
+            if wanted.samples == 1:
+                return self._lines[-1].checked
+            return [line.checked for line in self._lines[-wanted.samples :]]
+        lines = iter(self._lines[-sum(ask.samples for ask in wanted) :])
+        return [
+            next(lines).checked if ask.samples == 1 else [next(lines).checked for _ in range(ask.samples)]
+            for ask in wanted
+        ]
+
+    def _finish(self, value: Any) -> Record:
+        row, lines = self.row, self._lines
+        if (
+            len(lines) == 1
+            and lines[0].answered == 1
+            and (done := lines[0].checked)
+            and not isinstance(value, Incomplete)
+        ):
+            last = done.completion  # nearly every row: one request, answered well at once
+            return Record(
+                row.index,
+                row.id,
+                Status.OK,
+                value,
+                last.finish_reason,
+                1,
+                last.usage,
+                reasoning=last.reasoning,
+                logprobs=last.logprobs,
+            )
+        failure: Failure | None = None
+        told: _Line | None = None  # the line that the record's failure tells of
+        if isinstance(value, Incomplete):
+            value, failure = value.output, value.failure
+            if failure is None:
+                told = next((line for line in lines if line.checked is None), None)
+                failure = _tell(told, lines)
+        shown = told or (lines[-1] if lines else None)
+        group = [line for line in lines if shown and line.key.step == shown.key.step]
+        usage = wasted = _NOTHING
+        history: list[Attempt] = []
+        for line in lines:
+            usage = usage + line.usage
+            history += line.failed if line is not told else line.failed[:-1]
+            kept = line.kept if line.checked or line is told else _NOTHING
+            wasted = wasted + _less(line.usage, kept)
+        last_answer = shown.completion if shown else None
+        return Record(
+            index=row.index,
+            id=row.id,
+            status=Status.OK if failure is None else failure.kind.status,
+            output=value,
+            finish_reason=last_answer.finish_reason if last_answer else None,
+            attempts=sum(line.answered for line in lines),
+            usage=usage,
+            wasted=wasted,
+            failure=failure,
+            raw=None if failure is None or shown is None else shown.text,
+            reasoning=_each([line.completion.reasoning if line.completion else None for line in group]),
+            logprobs=_each([line.completion.logprobs if line.completion else None for line in group]),
+            history=tuple(history),
+        )
+
+
+class _Line:
+    """One answer that is wanted, and its attempts one after another."""
+
+    __slots__ = ("answered", "check", "checked", "completion", "failed", "kept", "key", "request", "text", "usage")
+
+    def __init__(self, request: Request, check: Judge | None) -> None:
+        self.request = request  # the last one sent
+        self.key = request.key
+        self.check = check
+        self.answered = 0
+        self.usage = _NOTHING  # of all attempts
+        self.kept = _NOTHING  # the part of it that went into the answer as it now stands
+        self.failed: list[Attempt] = []
+        self.completion: Completion | None = None  # the last one that came
+        self.text: str | None = None  # its text, with the prefill
+        self.checked: Checked | None = None
+
+    def take(self, outcome: Outcome, rules: Rules, row: Row) -> Request | None:
+        """Judge the outcome; returns the next attempt, or None when the line is at its end, well or not."""
+        request = self.request
+        self.answered += 1
+        completion: Completion | None = None
+        if isinstance(outcome, Completion):
+            completion = self.completion = outcome
+            prefill = request.prompt.prefill
+            text = self.text = prefill + outcome.text if prefill else outcome.text
+            self._count(outcome.usage)
+            value, failure = _judge(self.check or rules.check, text, outcome.finish_reason, row)
+            if failure is None:
+                self.checked = Checked(value, outcome)
+                return None
+            attempt = Attempt(request.key, failure, outcome.usage, text, outcome.finish_reason)
+        else:
+            failure = outcome.failure
+            attempt = Attempt(request.key, failure, _NOTHING)
+            if not request.partial:
+                self.kept = _NOTHING
+        following = rules.next_request(request, failure, completion, [each.failure.kind for each in self.failed])
+        self.failed.append(attempt)
+        if following is not None:
+            self.request = following
+        return following
+
+    def _count(self, usage: Usage) -> None:
+        self.usage = self.usage + usage if self.answered > 1 else usage
+        if self.request.partial:
+            kept = self.kept
+            self.kept = Usage(kept.prompt_tokens, kept.completion_tokens + usage.completion_tokens, kept.cached_tokens)
+        else:
+            self.kept = usage
+
+
+def _judge(check: Judge, text: str, finish_reason: str, row: Row) -> tuple[Any, Failure | None]:
+    if finish_reason == "stop":
+        return check(text, row.data)
+    if finish_reason == "length":
+        return check(text, row.data, cut_off=True)
+    return None, Failure(FailureKind.ENGINE, f"the engine ended the request with finish_reason {finish_reason!r}")
+
+
+def _tell(told: _Line | None, lines: list[_Line]) -> Failure:
+    """The failure of a row whose program says only that it is incomplete."""
+    if told is None:
+        return Failure(FailureKind.REJECTED, "every answer passed, but the row's program made no value of them")
+    failure = told.failed[-1].failure
+    if len(lines) == 1:
+        return failure
+    failed = [line for line in lines if line.checked is None]
+    sampled = all(line.key.step == lines[0].key.step for line in lines)
+    names = [str(line.key.sample if sampled else line.key.step) for line in failed]
+    word = ("sample" if sampled else "step") + ("s" if len(names) > 1 else "")
+    return Failure(failure.kind, f"{word} {', '.join(names)} of {len(lines)} failed; the first: {failure.message}")
+
+
+def _each(values: list[Any]) -> Any:
+    """What a record says of the answers of its last step: one thing, of several samples a list, None if none has it."""
+    if all(value is None for value in values):
+        return None
+    return values[0] if len(values) == 1 else values
+
+
+def _seed(ask: Ask, sample: int) -> int | None:
+    seed = ask.sampling.get("seed") if ask.seed is None else ask.seed
+    return None if seed is None else seed + sample
+
+
+def _less(usage: Usage, part: Usage) -> Usage:
+    return Usage(
+        usage.prompt_tokens - part.prompt_tokens,
+        usage.completion_tokens - part.completion_tokens,
+        usage.cached_tokens - part.cached_tokens,
+    )

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from llmbatch.errors import JobError
+from llmbatch.programs import PROGRAMS, Ask, Incomplete, Program, make_program
+from llmbatch.types import Checked, Completion, Prompt, RequestKey, Sampling, Usage
+
+ASK = Ask(Prompt(text="How many?"), Sampling())
+
+
+def checked(value: object) -> Checked:
+    return Checked(value, Completion(RequestKey(0), "", "stop", Usage()))
+
+
+def returned(program: Program, answer: object) -> object:
+    assert program.send(None) is not None
+    with pytest.raises(StopIteration) as stop:
+        program.send(answer)
+    return stop.value.value
+
+
+def test_every_shape_of_the_table_can_be_made() -> None:
+    assert all(callable(make_program(name)) for name in PROGRAMS)
+
+
+def test_an_unknown_shape_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(JobError, match="unknown program 'triple': known are single"):
+        make_program("triple")
+
+
+def test_single_asks_the_rows_own_prompt() -> None:
+    assert make_program("single")(ASK).send(None) is ASK
+
+
+def test_single_returns_the_checked_value() -> None:
+    assert returned(make_program("single")(ASK), checked({"n": 1})) == {"n": 1}
+    assert returned(make_program("single")(ASK), checked(None)) is None
+
+
+def test_single_is_incomplete_without_an_answer() -> None:
+    assert returned(make_program("single")(ASK), None) == Incomplete()
+
+
+def test_single_of_several_samples_returns_the_list_of_their_values() -> None:
+    ask = Ask(ASK.prompt, ASK.sampling, samples=2)
+    assert returned(make_program("single")(ask), [checked("a"), checked(None)]) == ["a", None]
+
+
+def test_single_of_several_samples_is_incomplete_with_null_at_those_that_failed() -> None:
+    ask = Ask(ASK.prompt, ASK.sampling, samples=2)
+    assert returned(make_program("single")(ask), [None, checked("b")]) == Incomplete([None, "b"])
