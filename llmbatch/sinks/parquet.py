@@ -1,0 +1,72 @@
+"""Sealed parts in, ``results.parquet`` out: a row for each record, in the same order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmbatch.files import atomic
+from llmbatch.sinks.part_lines import parse, part_lines
+
+_BATCH_BYTES = 16 << 20  # of JSON; bounds memory, and is a row group
+_JSON = ("output", "logprobs", "history", "input")  # as JSON text; of these an output that is text stays as it is
+
+
+def write_parquet(parts: Sequence[Path], folder: Path) -> Path:
+    """Columns: ``id`` (text), ``index``, ``status``, ``output`` (text; JSON text where it is none), ``finish_reason``,
+    ``attempts``, ``prompt_tokens``, ``completion_tokens``, ``cached_tokens`` and the same three with ``wasted_`` before
+    them, ``error_kind``, ``error_message``, ``raw``, ``reasoning``, and as JSON text ``logprobs``, ``history``, ``input``.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text, number = pa.large_string(), pa.int64()
+    columns = {
+        "id": pa.string(), "index": number, "status": pa.string(), "output": text, "finish_reason": pa.string(),
+        "attempts": number, "prompt_tokens": number, "completion_tokens": number, "cached_tokens": number,
+        "wasted_prompt_tokens": number, "wasted_completion_tokens": number, "wasted_cached_tokens": number,
+        "error_kind": pa.string(), "error_message": pa.string(), "raw": text, "reasoning": text,
+        "logprobs": text, "history": text, "input": text,
+    }  # fmt: skip
+    schema = pa.schema(list(columns.items()))
+    path = folder / "results.parquet"
+    with atomic(path) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        for rows in _batches(parts):
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+    return path
+
+
+def _batches(parts: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
+    rows: list[dict[str, Any]] = []
+    size = 0
+    for line in part_lines(parts):
+        rows.append(_row(parse(line)))
+        size += len(line)
+        if size > _BATCH_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    usage = record["usage"]
+    error = record.get("error", {})
+    return {
+        **record,
+        **{name: usage[name] for name in _TOKENS},
+        **{f"wasted_{name}": usage["wasted"][name] for name in _TOKENS},
+        **{name: _json(record.get(name)) for name in _JSON},
+        "id": str(record["id"]),
+        "error_kind": error.get("kind"),
+        "error_message": error.get("message"),
+    }
+
+
+_TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
+
+
+def _json(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)

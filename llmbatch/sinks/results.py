@@ -1,0 +1,46 @@
+"""Sealed parts in, ``results.jsonl`` out: their bytes, one after another."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from llmbatch.errors import FolderError
+from llmbatch.files import atomic
+from llmbatch.sinks.part_lines import reading
+
+# what kernels and file systems say that cannot copy within the kernel between these two files
+_CANNOT_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EPERM})
+
+
+def write_results(parts: Sequence[Path], folder: Path) -> Path:
+    """Put the parts together. Where the file system can, their bytes are shared or copied without passing through here."""
+    path = folder / "results.jsonl"
+    with atomic(path) as target:
+        for part in parts:
+            with reading(part):
+                source = part.open("rb", buffering=0)
+            with source:
+                size = os.fstat(source.fileno()).st_size
+                before = target.tell()
+                _copy(source, target, size)
+                if target.tell() - before != size:
+                    raise FolderError(f"{part}: changed while it was copied; see llmbatch audit")
+    return path
+
+
+def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
+    target.flush()
+    left = size if hasattr(os, "copy_file_range") else 0
+    try:
+        while left and (count := os.copy_file_range(source.fileno(), target.fileno(), left)):
+            left -= count
+    except OSError as error:
+        if error.errno not in _CANNOT_COPY:
+            raise
+    target.seek(0, os.SEEK_END)
+    shutil.copyfileobj(source, target, 1 << 20)  # the rest, or all of it

@@ -1,0 +1,136 @@
+"""JSON lines in, rows out; a line that is not a JSON object becomes a malformed row, and its neighbours live.
+
+What is taken is JSON as its standard has it: NaN, infinities and numbers too great for a float are not, nor is text with
+half of a surrogate pair, because neither can be written back. Of two equal keys in an object the last wins. Whole numbers
+are kept exactly, up to Python's limit of 4,300 digits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import jsonlines
+
+from llmbatch.errors import SourceError
+from llmbatch.sources import Source, SourceSettings
+from llmbatch.sources.input_files import FileSource, InputFiles, suffix_of
+from llmbatch.sources.lines import MAX_LINE, Lines, first_line
+from llmbatch.sources.rows import MAX_DEPTH, depth, excerpt, has_lone_surrogate, make_row, malformed_row
+from llmbatch.types import Cursor, Row
+
+Complaint = Callable[[dict[str, Any]], str | None]
+"""What is wrong with an object, in words, or ``None``; for formats that are JSON lines of a certain kind."""
+
+
+def open_jsonl(settings: SourceSettings) -> Source:
+    """A source of JSON lines: plain, .gz, .zst, .bz2 or .xz, one or many files, or stdin.
+
+    Raises ``SourceError`` for a .json file that is one document.
+    """
+    files = InputFiles.named(settings.path)
+    if (
+        suffix_of(files.name(0)) == ".json"
+        and (first := first_line(files).strip())
+        and (first[:1] == b"[" or first == b"{")
+    ):
+        raise SourceError(
+            f"{settings.path}: one JSON document, and not a JSON object on every line; turn a list into lines with "
+            "jq -c '.[]' FILE.json > FILE.jsonl"
+        )
+    return json_lines(files, settings.id_field)
+
+
+def json_lines(files: InputFiles, id_field: str | None, complaint: Complaint | None = None) -> FileSource:
+    """A source of the files' lines. An object for which ``complaint`` has words is a malformed row."""
+
+    def locate(cursor: Cursor) -> str:
+        return f"{files.name(cursor.file)}:{cursor.line + 1}"
+
+    def read(files: InputFiles, start: Cursor) -> Iterator[Row]:
+        index, offset, before = start.index, start.offset, start.line
+        for number in range(start.file, len(files.paths)):
+            with files.open(number, offset) as stream:
+                lines = Lines(stream, files.name(number), offset, before)
+                read_value = jsonlines.Reader(lines, loads=_loads).read
+                while True:
+                    data: Any = None
+                    try:
+                        data = read_value()
+                    except EOFError:
+                        break
+                    except (jsonlines.InvalidLineError, RecursionError) as error:
+                        problem: str | None = _explain(error, lines)
+                    else:
+                        problem = _problem(data, lines.raw) or (complaint(data) if complaint else None)
+                    cursor = Cursor(index, number, lines.start, lines.number - 1)
+                    if problem is None:
+                        yield make_row(data, cursor, id_field, locate)
+                    else:
+                        yield malformed_row(cursor, f"{locate(cursor)}: {problem}; saw: {excerpt(lines.raw)}")
+                    index += 1
+            offset = before = 0
+
+    return FileSource(files, read)
+
+
+def _problem(data: Any, raw: bytes) -> str | None:
+    """Why a value that is JSON is no row, or ``None``. Looks inside only where the line's bytes give a reason to."""
+    if type(data) is not dict:
+        return f'{_KINDS[type(data)]}, and a row is a JSON object; write it as {{"name": value, ...}} on one line'
+    if len(raw) > MAX_DEPTH and raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and depth(data) > MAX_DEPTH:
+        return _TOO_DEEP
+    if (
+        b"\\u" in raw
+        and (b"\\ud" in raw or b"\\uD" in raw)
+        and has_lone_surrogate(json.dumps(data, ensure_ascii=False))
+    ):
+        return (
+            "half of a surrogate pair (\\ud800 to \\udfff), which is no character: was text cut inside one? take it out"
+        )
+    return None
+
+
+def _explain(error: BaseException, lines: Lines) -> str:
+    cause = error.__cause__
+    if lines.too_long:
+        return f"a line longer than {MAX_LINE >> 20} MiB; split it into several rows"
+    if isinstance(error, RecursionError):
+        return _TOO_DEEP
+    if isinstance(cause, UnicodeDecodeError):
+        byte = cause.object[cause.start]
+        return f"not UTF-8: 0x{byte:02x} is byte {cause.start + 1} of the line; convert it, e.g. with iconv -t UTF-8"
+    if isinstance(cause, json.JSONDecodeError):
+        cut = "" if lines.raw.endswith(b"\n") else " (the file ends in this line: it may have been cut off)"
+        return f"not JSON: {cause.msg} at column {cause.colno}{cut}; write one JSON object a line"
+    if isinstance(cause, ValueError) and "digits" in str(cause):
+        return "a whole number with more than 4,300 digits; write it as text"
+    if cause is not None:
+        return f"not JSON: {cause}"
+    return "a JSON null, and a row is a JSON object; leave the line out"  # the one value that jsonlines itself refuses
+
+
+_TOO_DEEP = f"nested more than {MAX_DEPTH} deep; write the inner part as text"
+_KINDS = {
+    list: "a JSON list",
+    str: "a JSON string",
+    int: "a JSON number",
+    float: "a JSON number",
+    bool: "a JSON boolean",
+}
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{excerpt(text)} is too great for a number; write it as text")
+    return value
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not in the JSON standard; write null or text")
+
+
+_loads = json.JSONDecoder(parse_float=_float, parse_constant=_refuse).decode

@@ -1,0 +1,35 @@
+"""A source and a number in; the source's first so many rows out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from llmbatch.sources import START, Source
+from llmbatch.types import Cursor, Row
+
+
+class Limited:
+    """The first ``limit`` rows of a source, malformed ones included."""
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self._source = source
+        self._limit = limit
+
+    def rows(self, start: Cursor = START) -> Iterator[Row]:
+        return islice(self._source.rows(start), max(0, self._limit - start.index))
+
+    def locate(self, cursor: Cursor) -> str:
+        return self._source.locate(cursor)
+
+    def fingerprint(self) -> list[dict[str, Any]]:
+        return self._source.fingerprint()
+
+    def digest(self, start: Cursor, stop: Cursor | None) -> str | None:
+        """As of the source; with ``stop`` ``None`` the rows beyond the limit are part of it too."""
+        return self._source.digest(start, stop)
+
+    def progress(self, cursor: Cursor) -> float | None:
+        """The greater of the share of the limit and the share of the input, which may end before the limit."""
+        return max(min(1.0, cursor.index / self._limit), self._source.progress(cursor) or 0.0)

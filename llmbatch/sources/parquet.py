@@ -1,0 +1,101 @@
+"""Parquet files in, rows out; values become JSON values as ``rows.plain`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from llmbatch.errors import ReadError, SourceError
+from llmbatch.sources import START, Source, SourceSettings
+from llmbatch.sources.input_files import PUT_RIGHT, InputFiles, read_error
+from llmbatch.sources.rows import choose_columns
+from llmbatch.sources.tables import BATCH, fields_of, table_row
+from llmbatch.types import Cursor, Row
+
+
+def open_parquet(settings: SourceSettings) -> Source:
+    """A source of one or many Parquet files. Raises ``SourceError`` where the first one lacks a column."""
+    if settings.path == "-":
+        raise SourceError("Parquet cannot be read from stdin: its index is at its end; name the file")
+    return ParquetSource(InputFiles.named(settings.path), settings)
+
+
+class ParquetSource:
+    """Rows of Parquet files. A cursor's ``offset`` and ``line`` are both the row's number in its file."""
+
+    def __init__(self, files: InputFiles, settings: SourceSettings) -> None:
+        self._files = files
+        self._id_field = settings.id_field
+        self._columns = settings.columns
+        self._rows_in: dict[int, int] = {}
+        with self._open(0) as file:
+            self._choose(file, 0)
+
+    def rows(self, start: Cursor = START) -> Iterator[Row]:
+        """Row groups before ``start`` are not read."""
+        index, skip = start.index, start.offset
+        for number in range(start.file, len(self._files.paths)):
+            with self._open(number) as file:
+                for position, batch in self._batches(file, number, skip):
+                    for row, fields in enumerate(fields_of(batch), position):
+                        yield table_row(fields, Cursor(index, number, row, row), self._id_field, self.locate)
+                        index += 1
+            skip = 0
+
+    def locate(self, cursor: Cursor) -> str:
+        return f"{self._files.name(cursor.file)}[{cursor.offset}]"
+
+    def fingerprint(self) -> list[dict[str, Any]]:
+        """The end of a Parquet file, which is part of ``ends``, is its index with statistics of every column."""
+        return self._files.fingerprint()
+
+    def digest(self, start: Cursor, stop: Cursor | None) -> str | None:  # noqa: ARG002
+        """``None``: rows lie column by column, so what is between two of them is not in one place."""
+        return None
+
+    def progress(self, cursor: Cursor) -> float | None:
+        sizes = self._files.sizes
+        before = float(sum(sizes[: cursor.file]))
+        if cursor.offset and cursor.file < len(sizes):
+            if cursor.file not in self._rows_in:
+                with self._open(cursor.file):
+                    pass
+            before += sizes[cursor.file] * min(1.0, cursor.offset / max(1, self._rows_in[cursor.file]))
+        return min(1.0, before / sum(sizes))
+
+    def _open(self, number: int) -> Any:
+        """A ``pyarrow.parquet.ParquetFile``. Raises ``ReadError``."""
+        import pyarrow.parquet as pq
+
+        try:
+            file = pq.ParquetFile(self._files.paths[number], pre_buffer=False)
+        except (OSError, ValueError) as error:
+            raise read_error(self._files.name(number), 0, error) from error
+        self._rows_in[number] = file.metadata.num_rows
+        return file
+
+    def _choose(self, file: Any, number: int) -> list[str]:
+        return choose_columns(self._files.name(number), file.schema_arrow.names, self._columns, self._id_field)
+
+    def _batches(self, file: Any, number: int, skip: int) -> Iterator[tuple[int, Any]]:
+        """(number of its first row in the file, batch) from row ``skip`` on. Raises ``ReadError``."""
+        name, of_group = (
+            self._files.name(number),
+            [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)],
+        )
+        if skip > sum(of_group):
+            raise ReadError(f"{name}: has {sum(of_group)} rows, and {skip} were read before")
+        group, at = 0, 0
+        while group < len(of_group) and at + of_group[group] <= skip:
+            at += of_group[group]
+            group += 1
+        try:
+            columns = self._choose(file, number)
+            for batch in file.iter_batches(BATCH, row_groups=range(group, len(of_group)), columns=columns):
+                start, at = at, at + batch.num_rows
+                if at > skip:
+                    yield max(start, skip), batch.slice(max(0, skip - start))
+        except SourceError as error:
+            raise ReadError(str(error)) from error
+        except (OSError, ValueError, NotImplementedError) as error:
+            raise ReadError(f"{name}: cannot be read beyond row {at}: {error}; {PUT_RIGHT}") from error

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from llmbatch.record import record_to_dict
+from llmbatch.sinks import SinkSettings, write_sinks
+from llmbatch.types import Record, Status, Usage
+
+Seal = Callable[[Sequence[Record], int], list[Path]]
+PARQUET = SinkSettings(formats=("parquet",))
+
+
+def test_a_row_for_each_record_in_order_with_all_that_it_says(
+    tmp_path: Path, seal: Seal, records: tuple[Record, ...]
+) -> None:
+    write_sinks(PARQUET, seal(records, 2), tmp_path)
+    rows = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    assert [row["index"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [row["id"] for row in rows] == ["a", "1", 'tricky","status":"ok"', "status", str(10**30)]
+    for row, record in zip(rows, records, strict=True):
+        line = record_to_dict(record)
+        for name in ("status", "finish_reason", "attempts"):
+            assert row[name] == line[name]
+        for name in ("prompt_tokens", "completion_tokens", "cached_tokens"):
+            assert row[name] == line["usage"][name]
+            assert row[f"wasted_{name}"] == line["usage"]["wasted"][name]
+        assert (row["error_kind"], row["error_message"]) == (
+            (line["error"]["kind"], line["error"]["message"]) if "error" in line else (None, None)
+        )
+        for name in ("raw", "reasoning"):
+            assert row[name] == line.get(name)
+        for name in ("logprobs", "history", "input"):
+            assert (row[name] and json.loads(row[name])) == line.get(name)
+
+
+def test_an_output_that_is_text_stays_and_another_is_json_text(
+    tmp_path: Path, seal: Seal, records: tuple[Record, ...]
+) -> None:
+    write_sinks(PARQUET, seal(records, 5), tmp_path)
+    outputs = pq.read_table(tmp_path / "results.parquet")["output"].to_pylist()
+    assert outputs[:3] == [records[0].output, None, None]
+    assert [json.loads(output) for output in outputs[3:]] == [records[3].output, records[4].output]
+
+
+def test_many_records_are_written_in_several_row_groups(tmp_path: Path, seal: Seal) -> None:
+    records = [Record(n, n, Status.OK, "x" * 100_000, "stop", 1, Usage(1, 1)) for n in range(400)]
+    write_sinks(PARQUET, seal(records, 100), tmp_path)
+    file = pq.ParquetFile(tmp_path / "results.parquet")
+    assert file.num_row_groups > 1
+    assert file.read()["index"].to_pylist() == list(range(400))

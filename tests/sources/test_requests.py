@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llmbatch.sources import Source, guess_format
+
+Write = Callable[..., Path]
+Open = Callable[..., Source]
+
+CHAT = {
+    "custom_id": "r-1",
+    "method": "POST",
+    "url": "/v1/chat/completions",
+    "body": {"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0},
+}
+COMPLETION = {"custom_id": "r-2", "method": "POST", "url": "/v1/completions", "body": {"prompt": "once"}}
+
+
+def test_a_request_is_a_row_with_the_whole_object_under_its_custom_id(write: Write, source: Open) -> None:
+    path = write("a.jsonl", "\n".join(json.dumps(request) for request in (CHAT, COMPLETION)))
+    rows = list(source(path, format="requests").rows())
+    assert [(row.id, row.data) for row in rows] == [("r-1", CHAT), ("r-2", COMPLETION)]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"custom_id":"x"}', "has no body"),
+        ('{"body":{}}', "has no custom_id"),
+        ('{"a":1}', "has no custom_id and no body"),
+        ('{"custom_id":"x","body":"hi"}', "the body of this is not an object"),
+        ('{"custom_id":null,"body":{}}', "no usable id in the field 'custom_id'"),
+        ("oops", "not JSON"),
+    ],
+)
+def test_a_line_that_is_no_request_is_malformed_and_its_neighbours_live(
+    write: Write, source: Open, line: str, said: str
+) -> None:
+    rows = list(source(write("a.jsonl", f"{json.dumps(CHAT)}\n{line}\n{json.dumps(COMPLETION)}\n")).rows())
+    assert [row.id for row in rows] == ["r-1", 1, "r-2"]
+    assert rows[1].failure is not None
+    assert "a.jsonl:2: " in rows[1].failure.message
+    assert said in rows[1].failure.message
+
+
+def test_requests_are_told_from_other_json_lines_by_their_first_line(write: Write) -> None:
+    assert guess_format(str(write("a.jsonl", "\n" + json.dumps(CHAT)))) == "requests"
+    assert guess_format(str(write("b.jsonl", '{"custom_id": "x", "text": "y"}'))) == "jsonl"
+    assert guess_format(str(write("c.jsonl", "[1]"))) == "jsonl"
+    assert guess_format(str(write("d.jsonl", "oops"))) == "jsonl"
+    assert guess_format(str(write("e.jsonl", "[" * 100_000))) == "jsonl"
