@@ -1,0 +1,189 @@
+"""``llmbatch render``: a job in, the requests that its rows become out, as OpenAI-batch JSON lines; no model is loaded.
+
+Memory does not grow with the input. A row that has no prompt is named on stderr and makes the exit code 3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from llmbatch.cli.settings import JobCommand, job_data_of, job_options
+from llmbatch.types import Failure
+
+if TYPE_CHECKING:
+    from llmbatch.job import Job
+    from llmbatch.prompt import Rendered, RowPrompt
+    from llmbatch.tokenizer import Tokenizer
+    from llmbatch.types import Row
+
+    Outcome = tuple[Row, Rendered | Failure]
+    Counted = tuple[Row, Rendered | Failure, int | None]
+
+SHOWN = 10  # failed rows that are named one by one
+_BATCH = 256  # rows tokenized together
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+@click.command(cls=JobCommand)
+@job_options("Corpus", "Sampling", "Answers")
+@click.option("--output", "target", default="-", metavar="FILE", help="Where to write the requests; - is stdout.")
+@click.option("--tokens", is_flag=True, help="Add each request's number of prompt tokens; needs the model's tokenizer.")
+@click.pass_context
+def render(ctx: click.Context, target: str, tokens: bool) -> None:
+    """Write the requests that a job's rows become, one line of JSON each, in the OpenAI batch format.
+
+    The lines are what `vllm run-batch` takes, and what `llmbatch run` takes as --input. Exit code 3 if a row has no
+    prompt.
+    """
+    from llmbatch.job import job_from
+    from llmbatch.sources import open_source
+
+    data = job_data_of(ctx)
+    model = data.get("model")
+    if tokens and model is None:
+        raise click.UsageError("--tokens needs --model: the tokens are counted by its tokenizer")
+    job = job_from({"model": "none", **data, "output": "-"})  # render needs no model, and writes no run folder
+    prompt = _prompt(job)
+    to_line = _Lines(job, prompt, model)
+    source = open_source(job.input)
+    tokenizer = _tokenizer(job) if tokens else None
+    rendered = ((row, prompt.render(row)) for row in source.rows())
+    tally = _Tally()
+    with _writing(target) as stream:
+        for row, result, count in _counted(rendered, tokenizer):
+            if isinstance(result, Failure):
+                tally.failed(result)
+            else:
+                stream.write(to_line(row, result, count))
+                tally.written(count)
+    tally.sum_up(tokens)
+    if tally.failures:
+        ctx.exit(3)
+
+
+class _Tally:
+    """Counts rows and tokens, and names the first rows that failed on stderr."""
+
+    def __init__(self) -> None:
+        self.requests = self.tokens = self.failures = 0
+
+    def written(self, tokens: int | None) -> None:
+        self.requests += 1
+        self.tokens += tokens or 0
+
+    def failed(self, failure: Failure) -> None:
+        self.failures += 1
+        if self.failures <= SHOWN:
+            click.echo(f"no request: {failure.message}", err=True)
+
+    def sum_up(self, tokens: bool) -> None:
+        if self.failures > SHOWN:
+            click.echo(f"no request for {self.failures - SHOWN} more rows", err=True)
+        if tokens:
+            click.echo(f"{self.requests} requests, {self.tokens} prompt tokens", err=True)
+
+
+class _Lines:
+    """Turns a rendered row into the bytes of its line."""
+
+    def __init__(self, job: Job, prompt: RowPrompt, model: str | None) -> None:
+        from llmbatch.prompt import to_request_line
+        from llmbatch.stages import DEFAULT_MAX_TOKENS
+
+        self._model = model
+        self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **prompt.sampling}
+        self._overrides = job.sampling
+        self._sampling = self._merged({})
+        self._output = _output(job, prompt)
+        self._to_request_line = to_request_line
+
+    def __call__(self, row: Row, rendered: Rendered, tokens: int | None) -> bytes:
+        sampling = self._merged(rendered.sampling) if rendered.sampling else self._sampling
+        line = self._to_request_line(row, rendered, self._model, sampling, self._output)
+        if tokens is not None:
+            line["prompt_tokens"] = tokens
+        return f"{_encode(line)}\n".encode()
+
+    def _merged(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        merged = {**self._defaults, **asked, **self._overrides}
+        return {name: value for name, value in merged.items() if value is not None}
+
+
+def _prompt(job: Job) -> RowPrompt:
+    from llmbatch.errors import JobError
+    from llmbatch.prompt import RequestsPrompt, load_prompt
+    from llmbatch.sources import guess_format
+
+    if job.prompt is not None:
+        return load_prompt(job.prompt)
+    if (job.input.format or guess_format(job.input.path)) == "requests":
+        return RequestsPrompt(adapters=job.engine.lora)
+    raise JobError(
+        "prompt is missing: give --prompt, a file, a shipped prompt (see llmbatch prompts) or the text itself"
+    )
+
+
+def _output(job: Job, prompt: RowPrompt) -> Mapping[str, Any] | None:
+    """What decoding is held to for every row: the job's answer, or else the prompt's output."""
+    from llmbatch.check import OutputSettings, make_check
+
+    answer = job.answer or OutputSettings()
+    if prompt.output is not None and answer.kind == "text":
+        settings = {**answer.model_dump(exclude_defaults=True, by_alias=True), **prompt.output}
+        answer = OutputSettings.model_validate(settings)
+    constraint = make_check(answer).constraint
+    if constraint is None:
+        return None
+    if constraint.kind == "json":
+        return {"schema": json.loads(constraint.spec)}
+    return {constraint.kind: json.loads(constraint.spec) if constraint.kind == "choice" else constraint.spec}
+
+
+def _tokenizer(job: Job) -> Tokenizer:
+    from llmbatch.tokenizer import load_tokenizer
+
+    return load_tokenizer(job.model_path, job.chat, without_torch=True)
+
+
+def _counted(rendered: Iterator[Outcome], tokenizer: Tokenizer | None) -> Iterator[Counted]:
+    """The same rows in the same order, with the number of prompt tokens where there is a tokenizer."""
+    if tokenizer is None:
+        for row, result in rendered:
+            yield row, result, None
+        return
+    while batch := list(islice(rendered, _BATCH)):
+        yield from _with_tokens(batch, tokenizer)
+
+
+def _with_tokens(batch: Iterable[Outcome], tokenizer: Tokenizer) -> Iterator[Counted]:
+    ids = iter(tokenizer.encode([result.prompt for _, result in batch if not isinstance(result, Failure)]))
+    for row, result in batch:
+        if isinstance(result, Failure):
+            yield row, result, None
+            continue
+        encoded = next(ids)
+        if isinstance(encoded, Failure):
+            yield row, encoded, None
+        else:
+            yield row, result, len(encoded)
+
+
+@contextlib.contextmanager
+def _writing(target: str) -> Iterator[BinaryIO]:
+    from llmbatch.files import atomic
+
+    if target == "-":
+        stream = sys.stdout.buffer
+        yield stream
+        stream.flush()
+    else:
+        with atomic(Path(target)) as stream:
+            yield stream

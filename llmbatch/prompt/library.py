@@ -1,0 +1,57 @@
+"""What a job calls its prompt in (a shipped name, a path, or the text itself); the prompt's text and its origin out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from llmbatch.errors import PromptError
+from llmbatch.prompt.sampling import near
+
+_PACKAGE = Path(__file__).parent.parent
+_FOLDERS = (_PACKAGE / "prompts", _PACKAGE.parent / "prompts")  # installed; in a checkout
+_SHIPPED_NAME = re.compile(r"[a-z0-9-]+")
+
+
+class PromptText(NamedTuple):
+    """A prompt's text. ``source`` is a path, ``shipped:NAME`` or ``inline``; ``name`` is how messages call it."""
+
+    text: str
+    source: str
+    name: str
+
+
+def shipped_prompts() -> list[str]:
+    """The names of the prompts that come with llmbatch, sorted."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def read_prompt(path: str) -> PromptText:
+    """The text of the prompt that ``path`` names: with ``{{`` or ``{%`` in it, it is the text.
+
+    A bare name is a shipped prompt's, so a file of one's own needs its ``.yaml`` or a folder. Raises ``PromptError``.
+    """
+    if "{{" in path or "{%" in path:
+        return PromptText(path, "inline", "inline prompt")
+    if _SHIPPED_NAME.fullmatch(path) and path in shipped_prompts():
+        return PromptText((_folder() / f"{path}.yaml").read_text(encoding="utf-8"), f"shipped:{path}", f"{path}.yaml")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise PromptError(_not_found(path)) from None
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{path}: a prompt file is UTF-8 text: byte {error.start} is not") from error
+    except (OSError, ValueError) as error:
+        raise PromptError(f"{path}: the prompt file cannot be read: {error}") from error
+    return PromptText(text, path, path)
+
+
+def _not_found(path: str) -> str:
+    shipped = shipped_prompts()
+    listed = f"the shipped prompts are {', '.join(shipped)}"
+    return f"no prompt file and no shipped prompt is called {path!r}{near(path, shipped)}; {listed}"
+
+
+def _folder() -> Path:
+    return next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[0])

@@ -1,0 +1,58 @@
+"""What rendering a row gives, and what everything that renders rows looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from llmbatch.types import Failure, Prompt, Row
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One row's prompt, and what the row itself asks for; what holds for all rows is on the prompt, not here.
+
+    ``sampling`` is by the names of vLLM's ``SamplingParams``. ``output`` is one of ``{"schema": ...}``,
+    ``{"choice": [...]}``, ``{"regex": ...}`` and ``{"grammar": ...}``.
+    """
+
+    prompt: Prompt
+    sampling: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    output: Mapping[str, Any] | None = None
+    lora: str | None = None
+
+
+class RowPrompt(Protocol):
+    """Turns rows into prompts: a ``PromptTemplate``, or a ``RequestsPrompt`` for rows that are requests already.
+
+    ``sampling`` and ``output`` are the prompt's own defaults for all rows. ``text`` is what a job's digest needs.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sampling(self) -> Mapping[str, Any]: ...
+    @property
+    def output(self) -> Mapping[str, Any] | None: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+
+    def render(self, row: Row) -> Rendered | Failure:
+        """The row's prompt, or why it has none. Never raises for what is in a row."""
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text is made of whole characters. JSON can hold half a surrogate pair, which no tokenizer takes."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,330 @@
+"""Rows in, prompts out: a prompt file's content compiled once, rendered for each row.
+
+A variable's value is, in this order: the one given for the whole job, the row's, the default. A row's field counts for a
+variable of its name, or for the one that the job maps to it; for one with ``scope: job`` only if mapped. What depends on
+no row is rendered once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llmbatch.errors import PromptError
+from llmbatch.prompt.document import Document, read_document
+from llmbatch.prompt.file import (
+    ExampleSpec,
+    LoopSpec,
+    MessageSpec,
+    PromptFile,
+    VariableSpec,
+    referred_variables,
+    value_problem,
+)
+from llmbatch.prompt.loading import LoadedFile
+from llmbatch.prompt.messages import ready_messages
+from llmbatch.prompt.order import order_notes
+from llmbatch.prompt.rendered import Rendered
+from llmbatch.prompt.sampling import near, token_biases
+from llmbatch.prompt.sandbox import RenderError, Text, compile_text
+from llmbatch.prompt.variables import Variable, collect, short
+from llmbatch.types import Failure, FailureKind, Message, Prompt, Row
+
+
+class _Message(NamedTuple):
+    role: str
+    content: Text
+
+
+class _Loop(NamedTuple):
+    item: str
+    items: str
+    messages: tuple[_Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The compiled texts of a prompt. ``messages`` holds a dict where a message is the same for every row."""
+
+    messages: tuple[Message | _Message | _Loop, ...] = ()
+    messages_from: str | None = None
+    text: Text | None = None
+    prefill: Text | None = None
+    lora: Text | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The variables that some row's rendering needs."""
+        names = {self.messages_from} if self.messages_from else set()
+        for text in (self.text, self.prefill, self.lora):
+            names |= _needed(text)
+        for step in self.messages:
+            if isinstance(step, _Message):
+                names |= _needed(step.content)
+            elif isinstance(step, _Loop):
+                names.add(step.items)
+                for message in step.messages:
+                    names |= _needed(message.content) - {step.item}
+        return frozenset(names)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """A prompt, ready to render.
+
+    ``sampling`` are its defaults, by the names of vLLM's ``SamplingParams``; ``output`` is one of ``{"schema": ...}``,
+    ``{"choice": [...]}``, ``{"regex": ...}``, ``{"grammar": ...}``, or ``None``. ``source`` is a path, ``shipped:NAME``
+    or ``inline``; ``text`` is the prompt file's content and the values given for the job, for the job's digest.
+    ``prefill`` is a template. ``unused`` are variables that are declared and never used, ``row_variables`` those that rows
+    bring, and ``notes`` is advice for the prompt's author.
+    """
+
+    name: str
+    description: str
+    variables: Mapping[str, VariableSpec]
+    sampling: Mapping[str, Any]
+    output: Mapping[str, Any] | None
+    examples: tuple[ExampleSpec, ...]
+    source: str
+    text: str
+    prefill: str
+    unused: tuple[str, ...]
+    row_variables: tuple[Variable, ...]
+    notes: tuple[str, ...]
+    _where: str
+    _fixed: Mapping[str, Any]
+    _texts: _Texts
+
+    def render(self, row: Row) -> Rendered | Failure:
+        """The row's prompt, or a ``Failure`` that names row and variable. Never raises for what is in a row."""
+        if row.failure is not None:
+            return row.failure
+        values = collect(self.row_variables, row, self._fixed)
+        if isinstance(values, Failure):
+            return values
+        texts = self._texts
+        try:
+            prefill = texts.prefill.render(values) if texts.prefill else ""
+            lora = texts.lora.render(values).strip() or None if texts.lora else None
+            if texts.text is not None:
+                text = texts.text.render(values)
+                if not text or text.isspace():
+                    return self._empty(row)
+                return Rendered(Prompt(text=text, prefill=prefill), lora=lora)
+            messages = _messages(texts.messages, values)
+        except RenderError as error:
+            return Failure(FailureKind.PROMPT, f"row {short(row.id)}: {self._where}:{error.line}: {error}")
+        if texts.messages_from is not None:
+            ready = ready_messages(values[texts.messages_from])
+            if isinstance(ready, str):
+                return Failure(FailureKind.PROMPT, f"row {short(row.id)}: the variable {texts.messages_from!r} {ready}")
+            messages = ready
+        if not messages or not (last := messages[-1]["content"]) or last.isspace():
+            return self._empty(row)
+        return Rendered(Prompt(messages=messages, prefill=prefill), lora=lora)
+
+    def _empty(self, row: Row) -> Failure:
+        return Failure(
+            FailureKind.EMPTY_PROMPT, f"row {short(row.id)}: the prompt {self.name!r} comes out blank for this row"
+        )
+
+
+def _messages(steps: Iterable[Message | _Message | _Loop], values: Mapping[str, Any]) -> tuple[Message, ...]:
+    messages: list[Message] = []
+    for step in steps:
+        if step.__class__ is dict:
+            messages.append(step)
+        elif isinstance(step, _Message):
+            messages.append({"role": step.role, "content": step.content.render(values)})
+        elif isinstance(step, _Loop):
+            for item in values[step.items] or ():
+                inner = {**values, step.item: item}
+                messages += [
+                    {"role": message.role, "content": message.content.render(inner)} for message in step.messages
+                ]
+    return tuple(messages)
+
+
+def bind(loaded: LoadedFile, variables: Mapping[str, Any], fields: Mapping[str, str]) -> PromptTemplate:
+    """A prompt file with the job's ``variables`` and ``fields`` (variable -> the row's field), ready to render.
+
+    Raises ``PromptError`` for a template that is wrong, and for a variable that is unknown, of the wrong type, or that
+    must be given for the whole job and is not.
+    """
+    file, document = loaded.file, loaded.document
+    texts = _compile(file, document)
+    used = texts.names | referred_variables(file)
+    for name in fields:
+        if name not in file.variables:
+            raise PromptError(_unknown(file, name))
+    fixed = _fixed_values(file, variables, fields.keys())
+    try:
+        texts = _fold(texts, fixed)
+    except RenderError as error:
+        raise PromptError(f"{document.name}:{error.line}: {error}") from error
+    needed = texts.names
+    row_variables = tuple(
+        Variable(name, spec.type, fields.get(name, name), spec.required, spec.default, tuple(spec.enum or ()))
+        for name, spec in file.variables.items()
+        if name in needed and name not in fixed
+    )
+    return PromptTemplate(
+        name=file.name,
+        description=file.description,
+        variables=file.variables,
+        sampling=_sampling(file.sampling),
+        output=_output(file, fixed),
+        examples=tuple(file.examples),
+        source=loaded.source,
+        text=_identity(loaded.text, fixed, variables.keys()),
+        prefill=file.prefill,
+        unused=tuple(name for name in file.variables if name not in used),
+        row_variables=row_variables,
+        notes=order_notes(file, [variable.name for variable in row_variables if variable.required]),
+        _where=document.name,
+        _fixed={name: value for name, value in fixed.items() if name in needed},
+        _texts=texts,
+    )
+
+
+def _compile(file: PromptFile, document: Document) -> _Texts:
+    # a variable that may be null has no plain type: what is written for null is Jinja's business
+    kinds = {
+        name: "any" if not spec.required and spec.default is None else str(spec.type)
+        for name, spec in file.variables.items()
+    }
+
+    def text(source: str, *path: str | int, extra: str | None = None) -> Text:
+        known = {**kinds, extra: "any"} if extra else kinds
+        return compile_text(source, known, document.name, document.line(path))
+
+    def message(spec: MessageSpec, *path: str | int, extra: str | None = None) -> _Message:
+        return _Message(spec.role, text(spec.content, *path, "content", extra=extra))
+
+    steps: list[Message | _Message | _Loop] = []
+    for index, spec in enumerate(file.messages or ()):
+        if isinstance(spec, LoopSpec):
+            inner = (message(m, "messages", index, "messages", i, extra=spec.item) for i, m in enumerate(spec.messages))
+            steps.append(_Loop(spec.item, spec.items, tuple(inner)))
+        else:
+            steps.append(message(spec, "messages", index))
+    return _Texts(
+        messages=tuple(steps),
+        messages_from=file.messages_from,
+        text=None if file.text is None else text(file.text, "text"),
+        prefill=text(file.prefill, "prefill") if file.prefill else None,
+        lora=None if file.lora is None else text(file.lora, "lora"),
+    )
+
+
+def _fold(texts: _Texts, fixed: Mapping[str, Any]) -> _Texts:
+    """The texts with what is the same for every row rendered."""
+    steps: list[Message | _Message | _Loop] = []
+    for step in texts.messages:
+        if isinstance(step, _Message):
+            content = step.content.given(fixed)
+            steps.append(step if content.constant is None else {"role": step.role, "content": content.constant})
+        elif isinstance(step, _Loop) and step.items in fixed and _needed_inside(step) <= fixed.keys():
+            steps += _messages((step,), fixed)
+        else:
+            steps.append(step)
+    return _Texts(
+        messages=tuple(steps),
+        messages_from=texts.messages_from,
+        text=texts.text and texts.text.given(fixed),
+        prefill=texts.prefill and texts.prefill.given(fixed),
+        lora=texts.lora and texts.lora.given(fixed),
+    )
+
+
+def _needed(text: Text | None) -> frozenset[str]:
+    return text.names if text is not None else frozenset()
+
+
+def _needed_inside(loop: _Loop) -> frozenset[str]:
+    return frozenset().union(*(message.content.names for message in loop.messages)) - {loop.item}
+
+
+def _fixed_values(file: PromptFile, given: Mapping[str, Any], mapped: Collection[str]) -> dict[str, Any]:
+    """The variables with one value for all rows: those that the job gives, and those of its scope."""
+    fixed: dict[str, Any] = {}
+    for name, value in given.items():
+        spec = file.variables.get(name)
+        if spec is None:
+            raise PromptError(_unknown(file, name))
+        typed = _typed(file, name, spec, value)
+        if problem := value_problem(spec, typed):
+            raise PromptError(f"the prompt {file.name!r}: the variable {name!r} {problem}")
+        fixed[name] = typed
+    held_to = (file.output.schema_from or file.output.choice_from) if file.output else None
+    for name, spec in file.variables.items():
+        if name in mapped and (name in fixed or name == held_to):
+            raise PromptError(
+                f"the prompt {file.name!r}: {name!r} has one value for all rows, so no row's field can be it"
+            )
+        if name not in fixed and name not in mapped and (spec.scope == "job" or name == held_to):
+            if spec.required:
+                advice = f"give it with --var {name}=VALUE, or --var {name}=@FILE"
+                raise PromptError(f"the prompt {file.name!r} needs the variable {name!r} for the whole job: {advice}")
+            fixed[name] = spec.default
+    return fixed
+
+
+def _identity(text: str, fixed: Mapping[str, Any], given: Iterable[str]) -> str:
+    """The file's text, and the job's values as they are: a setting may name a file whose content has changed since."""
+    values = {name: fixed[name] for name in given}
+    return f"{text}\n{json.dumps(values, sort_keys=True, default=str)}" if values else text
+
+
+def _typed(file: PromptFile, name: str, spec: VariableSpec, value: object) -> Any:
+    """A command line gives text: read it as what the variable is, from a file where it says ``@FILE``."""
+    if not isinstance(value, str) or spec.type in ("string", "any"):
+        return value
+    text, where = value, f"variable {name}"
+    if value.startswith("@"):
+        where = value[1:]
+        try:
+            text = Path(where).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            problem = f"the variable {name!r} cannot be read from {where}: {error}"
+            raise PromptError(f"the prompt {file.name!r}: {problem}") from error
+    try:
+        return json.loads(text)  # YAML reads most JSON, but no tabs and no escaped pairs of surrogates
+    except (ValueError, RecursionError):
+        return read_document(text, where).value
+
+
+def _unknown(file: PromptFile, name: str) -> str:
+    declared = f"it has {', '.join(file.variables)}" if file.variables else "it has none"
+    return f"the prompt {file.name!r} has no variable {name!r}{near(name, file.variables)}; {declared}"
+
+
+def _sampling(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "logit_bias" in given:
+        return {**given, "logit_bias": token_biases(given["logit_bias"])}
+    return dict(given)
+
+
+def _output(file: PromptFile, fixed: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    output = file.output
+    if output is None:
+        return None
+    if output.schema_from is not None:
+        schema = fixed[output.schema_from]
+        return None if schema is None else {"schema": schema}
+    if output.choice_from is not None:
+        choice = fixed[output.choice_from]
+        if choice is None:
+            return None
+        if (
+            not choice
+            or not all(isinstance(label, str) and label for label in choice)
+            or len(set(choice)) < len(choice)
+        ):
+            problem = f"must be a list of different texts, and is {short(choice)}"
+            raise PromptError(f"the prompt {file.name!r}: the variable {output.choice_from!r} {problem}")
+        return {"choice": list(choice)}
+    return output.model_dump(by_alias=True, exclude_none=True)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmbatch.prompt.messages import ready_messages
+
+
+def test_plain_messages_are_kept() -> None:
+    given = [{"role": "system", "content": "s"}, {"role": "user", "content": "u", "name": "anna"}]
+    assert ready_messages(given) == tuple(given)
+
+
+def test_text_parts_become_lines_of_one_text() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert ready_messages([{"role": "user", "content": parts}]) == ({"role": "user", "content": "a\nb"},)
+
+
+def test_keys_that_are_null_or_empty_do_not_matter() -> None:
+    message = {"role": "assistant", "content": "a", "refusal": None, "tool_calls": [], "name": None}
+    assert ready_messages([message]) == ({"role": "assistant", "content": "a"},)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("hello", "must be a list of messages, not of type string"),
+        (None, "not of type null"),
+        ([], "has no message"),
+        (["hello"], "message 1 of 1 must be an object"),
+        ([{"role": "user", "content": "x"}, {"content": "x"}], "message 2 of 2 has the role None"),
+        ([{"role": "asistant", "content": "x"}], "did you mean 'assistant'?"),
+        ([{"role": ["user"], "content": "x"}], "has the role ['user']"),
+        ([{"role": "user", "content": None}], "must have a content of text or text parts, not of type null"),
+        ([{"role": "user", "content": 5}], "not of type integer"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
+            "multimodal input is not supported",
+        ),
+        ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "not of type array"),
+        ([{"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}], "has the key 'tool_calls'"),
+        ([{"role": "user", "content": "a\udc00"}], "half a surrogate pair"),
+    ],
+)
+def test_what_is_wrong_is_said(value: Any, words: str) -> None:
+    problem = ready_messages(value)
+    assert isinstance(problem, str)
+    assert words in problem

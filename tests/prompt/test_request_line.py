@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbatch.prompt import Rendered, RequestsPrompt, to_request_line
+from llmbatch.types import Cursor, Prompt, Row
+
+TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: not text.isspace())
+MESSAGES = st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": TEXT}),
+    min_size=1,
+    max_size=3,
+).map(tuple)
+PROMPTS = st.builds(Prompt, messages=MESSAGES, prefill=st.just("") | TEXT) | st.builds(Prompt, text=TEXT)
+SAMPLING = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_tokens": st.integers(1, 4096),
+        "temperature": st.floats(0, 2),
+        "top_p": st.floats(0.1, 1),
+        "top_k": st.integers(1, 100),
+        "seed": st.integers(0, 2**31),
+        "n": st.integers(1, 4),
+        "stop": st.lists(TEXT, min_size=1, max_size=2),
+        "logprobs": st.integers(0, 5),
+        "logit_bias": st.dictionaries(st.integers(0, 9), st.floats(-2, 2), min_size=1, max_size=2),
+        "min_tokens": st.integers(0, 9),
+        "ignore_eos": st.booleans(),
+        "bad_words": st.lists(TEXT, min_size=1, max_size=2),
+    },
+)
+OUTPUTS = st.none() | st.sampled_from(
+    [{"schema": {"type": "object"}}, {"choice": ["a", "b"]}, {"regex": "[ab]+"}, {"grammar": 'root ::= "a"'}]
+)
+
+
+def line_of(prompt: Prompt, sampling: dict[str, Any], output: dict[str, Any] | None) -> dict[str, Any]:
+    row = Row(5, "id-5", {}, Cursor(5))
+    line = to_request_line(row, Rendered(prompt), "m", sampling, output)
+    return json.loads(json.dumps(line))  # type: ignore[no-any-return]
+
+
+@given(PROMPTS, SAMPLING, OUTPUTS)
+def test_a_line_reads_back_as_the_same_request(
+    prompt: Prompt, sampling: dict[str, Any], output: dict[str, Any] | None
+) -> None:
+    line = line_of(prompt, sampling, output)
+    back = RequestsPrompt().render(Row(0, line["custom_id"], line, Cursor(0)))
+    assert isinstance(back, Rendered)
+    assert back.prompt == prompt
+    assert back.sampling == sampling
+    assert back.output == output
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(
+    "output",
+    [None, {"schema": {"type": "object"}}, {"choice": ["a", "b"]}, {"regex": "[ab]+"}, {"grammar": 'root ::= "a"'}],
+)
+def test_vllm_s_run_batch_reads_a_line_as_the_same_sampling(output: dict[str, Any] | None) -> None:
+    from vllm.entrypoints.launchers.run_batch import BatchRequestInput
+
+    prompt = Prompt(messages=({"role": "system", "content": "s"}, {"role": "user", "content": "u"}), prefill="{")
+    sampling = {
+        "max_tokens": 7,
+        "temperature": 0.5,
+        "top_k": 3,
+        "seed": 1,
+        "logprobs": 2,
+        "logit_bias": {7: -1.0},
+        "stop": ["x"],
+    }
+    request = BatchRequestInput.model_validate_json(json.dumps(line_of(prompt, sampling, output)))
+    body = request.body
+    assert request.custom_id == "id-5"
+    assert not body.model_extra
+    assert [message["role"] for message in body.messages] == ["system", "user", "assistant"]
+    assert body.continue_final_message
+    params = body.to_sampling_params(body.max_completion_tokens, {})
+    assert (params.max_tokens, params.temperature, params.top_k, params.seed) == (7, 0.5, 3, 1)
+    assert (params.logprobs, params.logit_bias, params.stop) == (2, {7: -1.0}, ["x"])
+    constraint = params.structured_outputs
+    if output is None:
+        assert constraint is None
+    else:
+        ((kind, value),) = output.items()
+        assert getattr(constraint, "json" if kind == "schema" else kind) == value
+
+
+def test_the_row_s_output_goes_before_the_job_s_and_its_adapter_before_the_model() -> None:
+    row = Row(0, 17, {}, Cursor(0))
+    rendered = Rendered(Prompt(text="x"), output={"regex": "a"}, lora="poet")
+    line = to_request_line(row, rendered, "m", {}, {"choice": ["b"]})
+    assert line["custom_id"] == "17"
+    assert line["body"] == {"model": "poet", "prompt": "x", "structured_outputs": {"regex": "a"}}
+
+
+def test_without_a_model_none_is_named() -> None:
+    assert "model" not in to_request_line(Row(0, 0, {}, Cursor(0)), Rendered(Prompt(text="x")), None, {})["body"]

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2 import Environment, StrictUndefined
+
+from llmbatch.errors import PromptError
+from llmbatch.prompt.sandbox import MAX_CHARACTERS, RenderError, compile_text, pieces_in_order, used_variables
+
+ANY = {"x": "any", "y": "any", "n": "any", "text": "string"}
+
+
+def written(source: str, **values: Any) -> str:
+    return compile_text(source, ANY, "p.yaml", 1).render(values)
+
+
+@pytest.mark.parametrize("kind", ["string", "any"])
+def test_template_code_in_a_value_stays_text(kind: str) -> None:
+    code = "{{ 7 * 7 }} {% for x in y %} {# c #}"
+    assert compile_text("<{{ x }}>", {"x": kind}, "p.yaml", 1).render({"x": code}) == f"<{code}>"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        ([1, "é", None], '[1, "é", null]'),
+        ({"a": "<'>"}, '{"a": "<\'>"}'),
+        (1.5, "1.5"),
+        ((1, 2), "[1, 2]"),
+    ],
+)
+def test_a_value_is_written_as_json_where_it_is_no_text(value: object, text: str) -> None:
+    assert written("{{ x }}", x=value) == text
+
+
+def test_the_tojson_filter_writes_plain_json() -> None:
+    assert written("{{ x | tojson }}", x={"a": "<é'>"}) == '{"a": "<é\'>"}'
+
+
+def test_a_null_that_is_written_out_is_an_error() -> None:
+    with pytest.raises(RenderError, match="null"):
+        written("{{ x }}", x=None)
+
+
+def test_a_row_s_key_goes_before_a_method_of_the_same_name() -> None:
+    assert written("{{ x.items }} {{ x.keys() | list }}", x={"items": "apples"}) == 'apples ["items"]'
+
+
+def test_a_missing_key_is_an_error_that_names_it_and_its_line() -> None:
+    text = compile_text("one\ntwo {{ x.y }}", ANY, "p.yaml", 10)
+    with pytest.raises(RenderError, match="'y'") as caught:
+        text.render({"x": {}})
+    assert caught.value.line == 11
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ x.__class__ }}",
+        "{{ x['__class__'] }}",
+        "{{ x | attr('__class__') }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ range.__globals__ }}",
+        "{{ x.append(1) }}",
+        "{{ '{0.__class__}'.format(x) }}",
+        "{{ ('{0.__class__}' | attr('format'))(x) }}",
+        "{{ '{x.__class__}'.format_map({'x': x}) }}",
+        "{{ 'x' * 10 ** 10 }}",
+        "{{ 10 ** 10 * 'x' }}",
+        "{{ [0] * 10 ** 10 }}",
+        "{{ 10 ** (10 ** 10) }}",
+        "{{ range(10 ** 9) | list }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ 'x'.ljust(10 ** 10) }}",
+        "{{ 'x'.zfill(10 ** 10) }}",
+        "{{ x | map('upper') }}",
+        "{{ x.pop }}",
+    ],
+)
+def test_what_reaches_out_or_explodes_is_an_error(source: str) -> None:
+    with pytest.raises(RenderError):
+        written(source, x=[1])
+
+
+@pytest.mark.parametrize("source", ["{{ lipsum() }}", "{{ cycler('a') }}", "{{ x | urlize }}", "{{ x | center(9) }}"])
+def test_what_a_prompt_does_not_need_is_not_there(source: str) -> None:
+    with pytest.raises(PromptError, match=r"p.yaml:1"):
+        compile_text(source, {"x": "any"}, "p.yaml", 1)
+
+
+def test_a_text_that_grows_without_end_is_cut_short() -> None:
+    with pytest.raises(RenderError, match="longer than"):
+        written(
+            "{% for a in range(100000) %}{% for b in range(100000) %}{{ x }}{% endfor %}{% endfor %}", x="x" * 10**6
+        )
+
+
+def test_a_value_that_is_too_long_is_an_error_in_a_plain_text_too() -> None:
+    with pytest.raises(RenderError, match="longer than"):
+        compile_text("{{ x }}{{ x }}", {"x": "string"}, "p.yaml", 1).render({"x": "x" * (MAX_CHARACTERS // 2 + 1)})
+
+
+@pytest.mark.parametrize("kind", ["string", "any"])
+def test_half_a_surrogate_pair_is_an_error(kind: str) -> None:
+    with pytest.raises(RenderError, match="surrogate"):
+        compile_text("{{ x }}", {"x": kind}, "p.yaml", 1).render({"x": "a\ud83d"})
+
+
+def test_ordinary_arithmetic_and_repetition_work() -> None:
+    assert written("{{ n * 2 }} {{ n ** 2 }} {{ n % 2 }} {{ '-' * n }}", n=3) == "6 9 1 ---"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("one\n{{ x", r"p.yaml:6: the template is wrong"),
+        ("one\n{{ z }}", r"p.yaml:6: the variable 'z' is not declared under variables; declared are x, y, n, text"),
+        ("{{ txt }}", r"\(did you mean 'text'\?\)"),
+        ("{{ x | nofilter }}", r"p.yaml:5: the template is wrong: No filter named 'nofilter'"),
+        ("{% include 'other' %}", "p.yaml:5: a prompt is one file"),
+        ("{% from 'other' import x %}{{ x }}", "p.yaml:5: a prompt is one file"),
+        ("{{ " + "(" * 5000 + " }}", "p.yaml:5: "),
+        ("{% for a in x %}" * 30 + "{% endfor %}" * 30, "p.yaml:5: the template is nested too deeply"),
+    ],
+)
+def test_a_mistake_is_found_when_compiled(source: str, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        compile_text(source, ANY, "p.yaml", 5)
+
+
+def test_names_that_a_text_sets_itself_need_no_declaration() -> None:
+    text = compile_text("{% set a = x %}{% for b in [a] %}{{ b }}{{ loop.index }}{% endfor %}", ANY, "p.yaml", 1)
+    assert text.names == {"x"}
+    assert text.render({"x": "v"}) == "v1"
+
+
+def test_one_line_break_at_the_end_and_those_after_blocks_are_not_text() -> None:
+    assert written("a\n{% if x %}\nb\n{% endif %}\nc\n", x=1) == "a\nb\nc"
+
+
+def test_a_text_whose_values_are_all_given_is_constant() -> None:
+    text = compile_text("{{ x }} and {{ y }}", ANY, "p.yaml", 1)
+    assert text.given({"x": 1}).constant is None
+    assert text.given({"x": 1, "y": 2}).constant == "1 and 2"
+
+
+def test_pieces_come_in_the_order_written() -> None:
+    source = "ab{{ x }}c{% if y %}{{ text | upper }}{% endif %}d"
+    assert list(pieces_in_order(source)) == [2, "x", 1, "y", "text", 1]
+    assert used_variables(source, "p") == ["text", "x", "y"]
+
+
+PIECES = st.lists(st.sampled_from(["{{ a }}", "{{b}}", "100% of\n", "%s", "é\n", "{# c #}", "{{ n }}"]), max_size=6)
+
+
+@given(PIECES, st.text(), st.text(), st.integers() | st.floats(allow_nan=False))
+def test_the_quick_way_writes_what_jinja_writes(pieces: list[str], a: str, b: str, n: float) -> None:
+    source = "".join(pieces)
+    jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
+    values = {"a": a, "b": b, "n": n}
+    text = compile_text(source, {"a": "string", "b": "string", "n": "number"}, "p.yaml", 1)
+    assert text.render(values) == jinja.from_string(source).render(values)
+
+
+@given(st.text(alphabet="{}%#x y|.'\"()[]~*\n-") | st.text())
+def test_any_source_is_a_text_or_a_prompt_error(source: str) -> None:
+    try:
+        text = compile_text(source, ANY, "p.yaml", 1)
+    except PromptError:
+        return
+    try:
+        assert isinstance(text.render({"x": "v", "y": [1], "n": 2, "text": "t"}), str)
+    except RenderError:
+        return
