@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from llmbatch.engines import Engine, EngineSettings, make_engine
+from llmbatch.engines import Engine, EngineFactory, EngineSettings, make_engine
 from llmbatch.errors import LlmbatchError, RunError, Stopped, WriteError
 from llmbatch.events import Event, Finished, Note, Snapshot, Started, Watcher
 from llmbatch.files import atomic_write
@@ -56,20 +56,26 @@ class RunResult:
     exit_code: int
 
 
-def run_job(job: Job, watchers: Sequence[Watcher] = (), *, extend: bool = False) -> RunResult:
+def run_job(
+    job: Job, watchers: Sequence[Watcher] = (), *, extend: bool = False, make: EngineFactory = make_engine
+) -> RunResult:
     """Run a job to its end, or go on with it. ``extend`` accepts an input that has grown since.
+
+    ``make`` makes the engine; with an ``EngineKeeper``'s several runs share one.
 
     Returns where the run finished or was stopped. Raises ``UsageError`` before a model is loaded for whatever can be known by
     then, and ``RunError`` where the run broke; finished rows are safe, and the same call goes on.
     """
-    with open_session(job, watchers, extend=extend) as session:
+    with open_session(job, watchers, extend=extend, make=make) as session:
         for _ in session.windows():
             pass
         return session.result()
 
 
 @contextlib.contextmanager
-def open_session(job: Job, watchers: Sequence[Watcher] = (), *, extend: bool = False) -> Iterator[RunSession]:
+def open_session(
+    job: Job, watchers: Sequence[Watcher] = (), *, extend: bool = False, make: EngineFactory = make_engine
+) -> Iterator[RunSession]:
     """A session on the job's run folder, which is locked as long as the session is open."""
     notes: list[NoteReport] = []
 
@@ -85,7 +91,8 @@ def open_session(job: Job, watchers: Sequence[Watcher] = (), *, extend: bool = F
     try:
         if taken:
             tell(Note("warning", taken))
-        yield RunSession(job, folder, open_input(job, folder.path, sys.stdin.buffer), stages, tell, notes, extend)
+        source = open_input(job, folder.path, sys.stdin.buffer)
+        yield RunSession(job, folder, source, stages, tell, notes, extend=extend, make=make)
     finally:
         folder.close()
 
@@ -101,7 +108,9 @@ class RunSession:
         stages: Stages,
         tell: Watcher,
         notes: list[NoteReport],
+        *,
         extend: bool,
+        make: EngineFactory,
     ) -> None:
         self._job = job
         self._folder = folder
@@ -110,6 +119,7 @@ class RunSession:
         self._tell = tell
         self._notes = notes
         self._extend = extend
+        self._make = make
         self._began = time.monotonic()
         self._began_at = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         self._engine = SupervisedEngine(self._make_engine, job.engine, tell)
@@ -226,7 +236,7 @@ class RunSession:
         )
 
     def _make_engine(self, settings: EngineSettings) -> Engine:
-        return make_engine(self._job.model_path, settings, self._job.chat, self._folder.path / "engine.log")
+        return self._make(self._job.model_path, settings, self._job.chat, self._folder.path / "engine.log")
 
     def _identity(self) -> dict[str, str]:
         return {**self._job.identity(), **self._stages.identity()}

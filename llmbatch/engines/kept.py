@@ -1,0 +1,86 @@
+"""An engine that outlives a run: the next run with the same model and settings finds it started.
+
+For scripts that run several jobs one after another, and for benchmarks. An engine that died is not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmbatch.engines import ChatSettings, Engine, EngineInfo, EngineSettings, make_engine
+from llmbatch.errors import EngineDied
+from llmbatch.feed import Feed
+from llmbatch.types import Failure, Outcome, Prompt, Usage
+
+
+class EngineKeeper:
+    """Makes engines for runs, and keeps the last one started. A context manager: leaving it ends the engine."""
+
+    def __init__(self) -> None:
+        self._key: Any = None
+        self._engine: Engine | None = None
+        self._info: EngineInfo | None = None
+
+    def __enter__(self) -> EngineKeeper:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def make(self, model: str, settings: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
+        """As ``make_engine``; the engine that is kept, if it was made with the same arguments. Another one is ended first."""
+        key = (model, settings.model_dump_json(), chat.model_dump_json())
+        if self._engine is None or key != self._key:
+            self.close()
+            self._key, self._engine = key, make_engine(model, settings, chat, log)
+        return _Kept(self, self._engine)
+
+    def close(self) -> None:
+        """End the engine that is kept, if there is one."""
+        engine, self._engine, self._info = self._engine, None, None
+        if engine is not None:
+            engine.stop()
+
+
+class _Kept:
+    """One run's view of a kept engine: it counts from this run on, and stopping it leaves the engine alone."""
+
+    def __init__(self, keeper: EngineKeeper, engine: Engine) -> None:
+        self._keeper = keeper
+        self._engine = engine
+        self._before, self._busy_before = engine.counts(), engine.busy()
+
+    def start(self) -> EngineInfo:
+        if self._keeper._info is None:
+            self._keeper._info = self._engine.start()
+        return self._keeper._info
+
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
+        return self._engine.tokenize(prompts)
+
+    def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+        try:
+            yield from self._engine.stream(feed)
+        except EngineDied:
+            self._keeper.close()
+            raise
+
+    def abort(self) -> None:
+        self._engine.abort()
+
+    def stop(self) -> None:
+        if self._keeper._info is not None:
+            self._engine.abort()
+
+    def counts(self) -> Usage:
+        now, before = self._engine.counts(), self._before
+        return Usage(
+            now.prompt_tokens - before.prompt_tokens,
+            now.completion_tokens - before.completion_tokens,
+            now.cached_tokens - before.cached_tokens,
+        )
+
+    def busy(self) -> float:
+        return self._engine.busy() - self._busy_before
