@@ -1,0 +1,28 @@
+"""A request's tokens and the context length in -> whether it fits out, before the engine sees it."""
+
+from __future__ import annotations
+
+from llmbatch.plan.demand import Demand
+from llmbatch.types import Failure, FailureKind
+
+
+def misfit(tokens: int, demand: Demand, context_length: int) -> Failure | None:
+    """Why a prompt of so many tokens cannot be sent; None if it fits.
+
+    The context must hold the prompt and the shortest answer asked for, at least one token. A ``max_tokens`` that
+    reaches beyond the context is no misfit: that answer ends there, with finish reason ``length``.
+    """
+    least = max(1, demand.least if demand.least != demand.most else 1)
+    if tokens + least <= context_length:
+        return None
+    answer = "1 token" if least == 1 else f"min_tokens = {least:,} tokens"
+    return Failure(
+        FailureKind.TOO_LONG,
+        f"the prompt has {tokens:,} tokens, and the context of {context_length:,} must hold it and {answer} of answer: "
+        f"shorten or split the row's text, or give the engine a larger max_model_len if the model allows it",
+    )
+
+
+def may_be_cut(tokens: int, demand: Demand, context_length: int) -> bool:
+    """Whether the context ends before ``max_tokens`` does, so that a long answer would be cut off."""
+    return demand.most is not None and tokens + demand.most > context_length

@@ -1,0 +1,162 @@
+"""Planned windows in, one by one -> what a whole corpus will take, out. Memory does not grow with the corpus."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmbatch.plan import WindowPlan
+from llmbatch.plan.advice import Advice, advise
+from llmbatch.plan.fold import TOKEN_BYTES, pack
+from llmbatch.plan.order import DEFAULT_BLOCK_SIZE, Limits, spared
+from llmbatch.plan.reach import LargerWindow, Reach
+from llmbatch.types import Failure, Request, RowId
+
+EXAMPLES = 10  # rows named for each kind of trouble
+_SAMPLE_PROMPTS = 512
+_SAMPLE_TOKENS = 400_000
+_EDGES = [0, *(int(m * 10**e) for e in range(1, 8) for m in (1, 2, 5))]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Prompts of at least ``low`` and less than ``high`` tokens."""
+
+    low: int
+    high: int
+    prompts: int
+
+
+@dataclass(slots=True)
+class Survey:
+    """Sums over the windows added so far. Tokens of prompts are of requests that fit, duplicates left out."""
+
+    limits: Limits
+    rows: int = 0
+    requests: int = 0
+    duplicates: int = 0
+    prompt_tokens: int = 0
+    folded_tokens: int = 0
+    answer_tokens: float = 0.0  # expected
+    answer_tokens_most: int = 0  # if every answer went on to its limit
+    computed_given: int = 0
+    computed: int = 0
+    computed_least: int = 0
+    longest: int = 0
+    troubles: Counter[str] = field(default_factory=Counter)  # rows that get no answer, by kind
+    examples: dict[str, list[tuple[RowId, str]]] = field(default_factory=dict)  # the first of each kind: id and message
+    may_be_cut: int = 0
+    _bars: list[int] = field(default_factory=lambda: [0] * len(_EDGES))
+    _sample: list[bytes] = field(default_factory=list)
+    _sample_tokens: int = 0
+    _window: int = 0  # the most requests that a window had
+    _reach: Reach = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reach = Reach(self.limits.block_size or DEFAULT_BLOCK_SIZE)
+
+    def trouble(self, row: RowId, failure: Failure) -> None:
+        """A row that gets no answer."""
+        kind = str(failure.kind)
+        self.troubles[kind] += 1
+        known = self.examples.setdefault(kind, [])
+        if len(known) < EXAMPLES:
+            known.append((row, failure.message))
+
+    def add(self, requests: Sequence[Request], plan: WindowPlan, ids: Sequence[RowId]) -> None:
+        """A planned window; ``ids`` are the rows' of its requests."""
+        for position, failure in plan.too_long.items():
+            self.trouble(ids[position], failure)
+        self.requests += len(requests)
+        self.duplicates += len(plan.folded)
+        self.may_be_cut += plan.may_be_cut
+        expected = plan.expected
+        self.prompt_tokens += expected.prompt_tokens
+        self.folded_tokens += expected.folded_tokens
+        self.answer_tokens += expected.answer_tokens
+        self.answer_tokens_most += expected.answer_tokens_most
+        self.computed_given += expected.computed_given
+        self.computed += expected.computed
+        self.computed_least += expected.computed_least
+        self._window = max(self._window, len(requests))
+        prompts = [pack(request) or b"" for request in requests]
+        self._reach.add([prompts[position] for position in plan.order])
+        for prompt in prompts:
+            length = len(prompt) // TOKEN_BYTES
+            self._bars[bisect_right(_EDGES, length) - 1] += 1
+            self.longest = max(self.longest, length)
+            if len(self._sample) < _SAMPLE_PROMPTS and self._sample_tokens + length <= _SAMPLE_TOKENS:
+                self._sample.append(prompt)
+                self._sample_tokens += length
+
+    def histogram(self) -> list[Bar]:
+        """How long the prompts are, those that do not fit included; from the first to the last bar that is not empty."""
+        filled = [i for i, count in enumerate(self._bars) if count]
+        if not filled:
+            return []
+        span = range(filled[0], filled[-1] + 1)
+        return [Bar(_EDGES[i], _EDGES[i + 1] if i + 1 < len(_EDGES) else self.longest + 1, self._bars[i]) for i in span]
+
+    def advice(self) -> list[Advice]:
+        """What another order of the prompt's parts would save; read from the first rows."""
+        return advise(self._sample, self.limits.block_size or DEFAULT_BLOCK_SIZE)
+
+    def window_advice(self) -> str | None:
+        """Whether rows that share a prefix lie too far apart for the windows that were added, as a sentence."""
+        larger: LargerWindow | None = self._reach.larger()
+        cache = self.limits.kv_cache_tokens
+        if larger is None or (cache is not None and cache >= larger.distinct_tokens):
+            return None
+        return (
+            f"rows that share a prefix lie farther apart than a window of {self._window:,} rows: in windows of "
+            f"{self._window * larger.factor:,} (run.window, and run.window_characters to match) the prefix cache can spare "
+            f"{larger.share:.0%} of the prompt tokens instead of {larger.share_now:.0%}, unless the KV cache holds "
+            f"{larger.distinct_tokens:,} tokens; an input sorted by what rows share does the same"
+        )
+
+    def sample_tokens(self, prompt: int, start: int, count: int) -> list[int]:
+        """Some token ids of a prompt of the sample, for the example of an advice."""
+        return memoryview(self._sample[prompt]).cast("I").tolist()[start : start + count]
+
+    @property
+    def saving(self) -> float:
+        """Share of the tokens to compute that the planned order saves against the order of the input."""
+        return 1.0 - self.computed / self.computed_given if self.computed_given else 0.0
+
+    @property
+    def hit_rate(self) -> float:
+        return spared(self.computed, self.prompt_tokens)
+
+    @property
+    def hit_rate_given(self) -> float:
+        return spared(self.computed_given, self.prompt_tokens)
+
+    @property
+    def hit_rate_possible(self) -> float:
+        return spared(self.computed_least, self.prompt_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What is known of speed and price; None: not given."""
+
+    tokens_per_second: float | None = None  # computed: prompt tokens that the cache does not spare, and answer tokens
+    per_gpu_hour: float | None = None
+    gpus: int = 1
+    per_million: tuple[float, float] | None = None  # of prompt tokens, of answer tokens
+
+
+def costs(survey: Survey, prices: Prices) -> dict[str, Any]:
+    """Hours and costs as far as they are known: ``hours``, ``cost_gpu``, ``cost_tokens``; answers at their expected length."""
+    found: dict[str, Any] = {}
+    if prices.tokens_per_second:
+        found["hours"] = (survey.computed + survey.answer_tokens) / prices.tokens_per_second / 3600
+        if prices.per_gpu_hour is not None:
+            found["cost_gpu"] = found["hours"] * prices.per_gpu_hour * prices.gpus
+    if prices.per_million is not None:
+        into, out = prices.per_million
+        found["cost_tokens"] = (survey.prompt_tokens * into + survey.answer_tokens * out) / 1e6
+    return found
