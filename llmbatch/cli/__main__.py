@@ -1,0 +1,5 @@
+"""``python -m llmbatch.cli``: the command where its script is not installed."""
+
+from llmbatch.cli import main
+
+main(prog_name="llmbatch")

@@ -1,0 +1,264 @@
+"""Command-line flags in, the nested settings of a job out: the same plain data that a job file holds.
+
+Each flag is one line in a table and names the one setting that it overrides. A command takes the flags it needs with
+``@job_options(...)`` and reads the job with ``job_of(ctx)``, so no flag is a parameter of a command.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from llmbatch.job import Job
+
+_META = "llmbatch.cli.settings"
+_SHORTHANDS = {"prompt": "path", "input": "path"}
+"""Sections that a job file may also give as one string, and the setting that the string stands for."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _fields(text: str) -> str | list[str]:
+    return "all" if text.strip() == "all" else _listed(text)
+
+
+def _whole_or_text(text: str) -> int | str:
+    return int(text) if text.strip().isdecimal() else text.strip()
+
+
+class Flag(NamedTuple):
+    """One flag and the setting, ``section.key``, that it overrides."""
+
+    name: str
+    metavar: str
+    setting: str
+    type: Callable[[str], Any]
+    help: str
+
+
+FLAGS = {
+    "Corpus": (
+        Flag("--model", "MODEL", "model", str, "The model: a folder or a name on the hub."),
+        Flag("--prompt", "PROMPT", "prompt.path", str, "A prompt file, or the name of one that comes with llmbatch."),
+        Flag("--input", "INPUT", "input.path", str, "File, glob, folder or dataset; - for stdin."),
+        Flag("--format", "FORMAT", "input.format", str, "The input's format, where its name does not tell."),
+        Flag("--id-field", "FIELD", "input.id_field", str, "The field with a row's id; else `id`, else the index."),
+        Flag("--limit", "N", "input.limit", int, "Only the first N rows."),
+    ),
+    "Run": (
+        Flag("--output", "DIR", "output", str, "The run folder: results, report, and what a resumed run needs."),
+        Flag("--engine", "ENGINE", "engine.name", str, "vllm, or scripted for a dry run without a model."),
+        Flag("--engine-timeout", "S", "engine.timeout", float, "Seconds without progress before a restart."),
+        Flag(
+            "--max-failures", "N|P%", "run.max_failures", _whole_or_text, "Stop when so many rows, or this share, fail."
+        ),
+        Flag("--max-time", "TIME", "run.max_time", _whole_or_text, "Stop after, e.g., 90m or 8h; can be resumed."),
+        Flag("--max-total-tokens", "N", "run.max_total_tokens", int, "Stop after so many tokens; can be resumed."),
+    ),
+    "Sampling": (
+        Flag("--max-tokens", "N", "sampling.max_tokens", int, "The longest answer, in tokens."),
+        Flag("--temperature", "T", "sampling.temperature", float, "0 is greedy."),
+        Flag("--seed", "S", "sampling.seed", int, "Makes sampling repeatable, row by row."),
+    ),
+    "Answers": (
+        Flag(
+            "--schema", "FILE|MODULE:MODEL", "answer.schema", str, "A JSON Schema file, or a pydantic model to import."
+        ),
+        Flag("--choice", "A,B,C", "answer.choice", _listed, "The answer is one of these."),
+        Flag("--regex", "REGEX", "answer.regex", str, "The whole answer matches this."),
+        Flag("--max-attempts", "N", "retry.max_attempts", int, "How often a row is tried, the first time included."),
+        Flag("--keep", "FIELD,FIELD|all", "sinks.keep", _fields, "Input fields to join into the results."),
+    ),
+}
+"""The flags under the headings that ``--help`` lists them under."""
+
+
+@dataclass(slots=True)
+class _Given:
+    """What one command line gave, in the order it is applied."""
+
+    job_file: Path | None = None
+    flags: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def _given(ctx: click.Context) -> _Given:
+    return ctx.meta.setdefault(_META, _Given())  # type: ignore[no-any-return]
+
+
+class JobOption(click.Option):
+    """An option that knows under which heading ``--help`` lists it."""
+
+    def __init__(self, *arguments: Any, section: str = "Options", **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.section = section
+
+
+class JobCommand(click.Command):
+    """A command whose ``--help`` lists its many flags under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            line = parameter.get_help_record(ctx)
+            if line is not None and isinstance(parameter, click.Option):
+                sections.setdefault(getattr(parameter, "section", "Options"), []).append(line)
+        for heading, lines in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(lines)
+
+
+def job_options(*sections: str, job_file: bool = True) -> Callable[[Command], Command]:
+    """Give a command these sections' flags, ``--var``, ``--map``, ``--set`` and, with ``job_file``, ``[JOB.yaml]``."""
+
+    def decorate(command: Command) -> Command:
+        decorators = [_job_file_argument()] if job_file else []
+        decorators += [_flag_option(flag, section) for section in sections for flag in FLAGS[section]]
+        decorators.append(_pairs_option("--var", "NAME=VALUE", _keep_variables, "A variable of the prompt."))
+        decorators.append(_pairs_option("--map", "NAME=FIELD", _keep_fields, "The field that a variable comes from."))
+        decorators.append(_pairs_option("--set", "SECTION.KEY=VALUE", _keep_settings, "Any setting of a job, in YAML."))
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def overrides_of(ctx: click.Context) -> dict[str, Any]:
+    """The settings that the command line itself gives, nested as in a job file."""
+    given = _given(ctx)
+    data: dict[str, Any] = {}
+    for setting, value in given.flags.items():
+        put(data, setting, value)
+    if given.variables:
+        put(data, "prompt.variables", given.variables)
+    if given.fields:
+        put(data, "prompt.fields", given.fields)
+    for setting, value in given.settings.items():
+        put(data, setting, value)
+    return data
+
+
+def job_data_of(ctx: click.Context) -> dict[str, Any]:
+    """The job file's settings, where one is given, with those of the command line over them."""
+    from llmbatch.job import load_job_data
+
+    job_file = _given(ctx).job_file
+    return merged(load_job_data(job_file) if job_file else {}, overrides_of(ctx))
+
+
+def job_of(ctx: click.Context) -> Job:
+    """The job that a command line asks for. Raises ``JobError`` for a setting that is missing, unknown or wrong."""
+    from llmbatch.job import job_from
+
+    return job_from(job_data_of(ctx))
+
+
+def put(data: dict[str, Any], setting: str, value: Any) -> None:
+    """Set ``section.key`` in nested data, in place; a section given as a shorthand string becomes a mapping first."""
+    *sections, key = setting.split(".")
+    place, path = data, ""
+    for section in sections:
+        path = f"{path}.{section}" if path else section
+        inner = _as_section(path, place.get(section, {}))
+        if not isinstance(inner, dict):
+            raise click.UsageError(f"{setting} cannot be set: {path} is {inner!r}, not a section with keys of its own")
+        place[section] = inner
+        place = inner
+    place[key] = value
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any], *, path: str = "") -> dict[str, Any]:
+    """``base`` with the values of ``over`` put over it, section by section; neither is changed."""
+    result = dict(base)
+    for key, value in over.items():
+        here = f"{path}.{key}" if path else key
+        below = _as_section(here, result.get(key))
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            result[key] = merged(below, value, path=here)
+        else:
+            result[key] = value
+    return result
+
+
+def parsed_value(text: str) -> Any:
+    """The value of a ``--set``: JSON where it is JSON (so that ``1e-3`` is a number), else YAML."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise click.UsageError(f"--set: the value {text!r} is not YAML ({_first_line(error)})") from error
+
+
+def _as_section(path: str, value: Any) -> Any:
+    """A shorthand string as the section it stands for; everything else as it is."""
+    if isinstance(value, str) and path in _SHORTHANDS:
+        return {_SHORTHANDS[path]: value}
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _job_file_argument() -> Callable[[Command], Command]:
+    looks: dict[str, Any] = {"metavar": "[JOB.yaml]", "type": click.Path(path_type=Path)}
+    return click.argument("job_file", required=False, callback=_keep_job_file, expose_value=False, **looks)
+
+
+def _flag_option(flag: Flag, section: str) -> Callable[[Command], Command]:
+    def keep(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        if value is not None:
+            _given(ctx).flags[flag.setting] = value
+
+    looks: dict[str, Any] = {"metavar": flag.metavar, "help": flag.help, "cls": JobOption, "section": section}
+    return click.option(flag.name, type=flag.type, callback=keep, expose_value=False, **looks)
+
+
+def _pairs_option(
+    name: str, metavar: str, keep: Callable[[click.Context, click.Parameter, tuple[str, ...]], None], text: str
+) -> Callable[[Command], Command]:
+    looks: dict[str, Any] = {"metavar": metavar, "help": text + " Can be repeated.", "section": "Anything else"}
+    return click.option(name, multiple=True, callback=keep, expose_value=False, cls=JobOption, **looks)
+
+
+def _keep_job_file(ctx: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
+    _given(ctx).job_file = value
+
+
+def _keep_variables(ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> None:
+    _given(ctx).variables.update(_pair(ctx, "--var", "NAME=VALUE", text) for text in values)
+
+
+def _keep_fields(ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> None:
+    _given(ctx).fields.update(_pair(ctx, "--map", "NAME=FIELD", text) for text in values)
+
+
+def _keep_settings(ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> None:
+    for text in values:
+        setting, value = _pair(ctx, "--set", "SECTION.KEY=VALUE", text)
+        _given(ctx).settings[setting] = parsed_value(value)
+
+
+def _pair(ctx: click.Context, option: str, form: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip() or not all(part.strip() for part in name.split(".")):
+        raise click.UsageError(f"{option} takes {form}, not {text!r}", ctx)
+    return name.strip(), value

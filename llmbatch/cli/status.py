@@ -1,0 +1,174 @@
+"""``llmbatch status``: a run folder in, where its run stands out, be it over, stopped, dead or going on in another terminal.
+
+Nothing is written and no lock is taken. What is read is bounded: the parts' meta files, the open journals, and what the run
+says of itself.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llmbatch.errors import FolderError, UsageError
+
+if TYPE_CHECKING:
+    from llmbatch.report import Report
+    from llmbatch.report.ledger import Ledger
+    from llmbatch.report.progress import Progress
+
+FRESH_SECONDS = 60.0  # a run on another host that said nothing for longer may be dead
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a run stands. ``state`` is running, finished, stopped, broken, dead, or begun (it never got to a first report)."""
+
+    state: str
+    sentence: str
+    ledger: Ledger
+    rows_total: int | None
+    progress: Progress | None
+    report: Report | None
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as an HTML page instead."
+)
+def status(folder: Path, as_json: bool, html: Path | None) -> None:
+    """Counts, speed and time left of the run in DIR, also while it goes on in another terminal."""
+    standing = standing_of(folder)
+    if html is not None:
+        _write_html(standing, html)
+    elif as_json:
+        click.echo(json.dumps(_as_dict(standing), ensure_ascii=False))
+    else:
+        _print(standing)
+
+
+def standing_of(folder: Path) -> Standing:
+    """Where the run of a folder stands. Raises ``FolderError`` for a folder that no run has begun."""
+    from llmbatch.folder import read_manifest
+    from llmbatch.report.progress import read_progress
+
+    if read_manifest(folder) is None:
+        raise FolderError(f"{folder}: no run has begun here (there is no run.json); is it the --output of a run?")
+    report, progress = _read_report(folder), read_progress(folder)
+    ledger = _count(folder)
+    state, sentence = _state(folder, report, progress)
+    total = report["rows"]["total"] if report is not None and state != "running" else None
+    if total is None and progress is not None:
+        total = progress.snapshot.rows_total
+    return Standing(state, sentence, ledger, total, progress if state == "running" else None, report)
+
+
+def _read_report(folder: Path) -> Report | None:
+    try:
+        report: Report = json.loads((folder / "report.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise FolderError(f"{folder / 'report.json'}: cannot be read: {error}") from error
+    return report
+
+
+def _count(folder: Path) -> Ledger:
+    """The records that are safe: those of sealed parts and of open journals."""
+    from llmbatch.parts import Parts
+    from llmbatch.record import record_from_dict
+    from llmbatch.report.ledger import Ledger
+
+    parts = Parts(folder / "parts")
+    ledger = Ledger()
+    sealed, journals = parts.scan()
+    for window in sorted(sealed):
+        ledger.merge(Ledger.from_dict(parts.meta(window).ledger))
+    for window in sorted(journals):
+        try:
+            replay = parts.replay(window)
+        except FolderError:
+            if not parts.path(window).exists():
+                raise
+            ledger.merge(Ledger.from_dict(parts.meta(window).ledger))  # sealed just now, by the run that goes on
+            continue
+        if replay is not None:
+            for index, line in replay.lines.items():
+                ledger.add(record_from_dict(json.loads(line)), folded=index in replay.folded)
+    return ledger
+
+
+def _state(folder: Path, report: Report | None, progress: Progress | None) -> tuple[str, str]:
+    """The state of a run, and a sentence that says how that is known."""
+    from llmbatch.lock import alive, read_lock
+
+    owner = read_lock(folder / "lock")
+    if owner is not None:
+        who = f"process {owner.get('pid')} on {owner.get('host')}"
+        lives = alive(owner)
+        if lives:
+            return "running", f"running: {who}, since {owner.get('since')}"
+        if lives is False:
+            return "dead", f"dead: {who} ended without a word; the same command goes on"
+        silence = time.time() - progress.written_at if progress else float("inf")
+        if silence <= FRESH_SECONDS:
+            return "running", f"running: {who}, as it said {silence:.0f} s ago"
+        return "dead", f"probably dead: {who} has not said anything for a while, and cannot be seen from here"
+    if report is None:
+        return "begun", "begun, and ended before its first report; the same command goes on"
+    outcome = report["outcome"]
+    return outcome, outcome + (f": {report['error']}" if report["error"] else "")
+
+
+def _print(standing: Standing) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from llmbatch.report import words
+    from llmbatch.report.live import snapshot_view
+    from llmbatch.report.summary import print_summary
+
+    console = Console()
+    if standing.progress is not None:
+        console.print(Text(words.printable(standing.sentence), style="bold"))
+        console.print(snapshot_view(standing.progress.snapshot))
+        return
+    if standing.report is not None and standing.state == standing.report["outcome"]:
+        print_summary(console, standing.report)
+        return
+    rows = words.count(standing.ledger.rows)
+    of = f" of about {words.count(standing.rows_total)}" if standing.rows_total else ""
+    console.print(Text(words.printable(standing.sentence), style="bold yellow"))
+    console.print(f"{rows}{of} rows are safe: {words.counts(standing.ledger.by_status) or 'none yet'}", highlight=False)
+    if standing.ledger.by_failure:
+        console.print(f"failures: {words.counts(standing.ledger.by_failure)}", highlight=False)
+
+
+def _write_html(standing: Standing, path: Path) -> None:
+    from llmbatch.files import atomic_write
+    from llmbatch.report.html import report_to_html
+
+    if standing.report is None:
+        raise UsageError("there is no report yet: a run writes it when it finishes or stops")
+    atomic_write(path, report_to_html(standing.report).encode())
+
+
+def _as_dict(standing: Standing) -> dict[str, Any]:
+    from llmbatch.report.jsonl import event_to_dict
+
+    return {
+        "state": standing.state,
+        "message": standing.sentence,
+        "rows": standing.ledger.rows,
+        "rows_total": standing.rows_total,
+        "by_status": standing.ledger.as_dict()["by_status"],
+        "by_failure": standing.ledger.as_dict()["by_failure"],
+        "snapshot": event_to_dict(standing.progress.snapshot) if standing.progress else None,
+        "report": standing.report,
+    }

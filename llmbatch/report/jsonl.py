@@ -1,0 +1,50 @@
+"""Events in, one JSON object a line out: for programs that watch a run (``--json``).
+
+Each has ``event`` (started, engine_ready, planned, snapshot, sealed, note or finished), ``time`` (seconds since the
+epoch) and the event's own fields, as ``llmbatch/events.py`` documents them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TextIO
+
+from llmbatch.events import Event
+from llmbatch.types import Usage
+
+
+class JsonLog:
+    """A watcher that writes every event as a line of JSON."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        line = {"event": event_name(event), "time": round(time.time(), 3), **event_to_dict(event)}
+        self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._stream.flush()
+
+
+def event_name(event: Event) -> str:
+    """``engine_ready`` for an ``EngineReady``."""
+    return re.sub(r"(?<!^)([A-Z])", r"_\1", type(event).__name__).lower()
+
+
+def event_to_dict(event: Event) -> dict[str, Any]:
+    """An event's fields as JSON data."""
+    return {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Usage):
+        return value.as_dict()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, Path):
+        return str(value)
+    return value

@@ -1,0 +1,83 @@
+"""Events in, plain lines of a log out: for a terminal's scroll-back, a file or a job scheduler."""
+
+from __future__ import annotations
+
+import time
+from typing import TextIO
+
+from llmbatch.events import EngineReady, Event, Finished, Note, Planned, Snapshot, Started
+from llmbatch.report import words
+from llmbatch.types import Status
+
+SECONDS_BETWEEN_LINES = 30.0
+SHARE_BETWEEN_LINES = 0.1
+
+
+class LineLog:
+    """A watcher that writes a line for what happened, and where the run stands every 30 s or 10% of the rows."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._last_elapsed = 0.0
+        self._last_share = 0.0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Snapshot():
+                if self._due(event):
+                    self._write(progress_line(event))
+            case Started():
+                self._write(started_line(event))
+            case EngineReady():
+                self._write(f"engine ready after {words.duration(event.seconds)}: {event.description}")
+            case Planned():
+                for note in event.notes:
+                    self._write(f"window {event.window}: {note}")
+            case Note():
+                self._write(event.message if event.level == "info" else f"{event.level}: {event.message}")
+            case Finished():
+                self._write(f"{event.outcome}")
+
+    def _due(self, snapshot: Snapshot) -> bool:
+        """Whether enough time or work has passed since the last line."""
+        done = snapshot.rows / snapshot.rows_total if snapshot.rows_total else 0.0
+        late = snapshot.elapsed - self._last_elapsed >= SECONDS_BETWEEN_LINES
+        if not late and done - self._last_share < SHARE_BETWEEN_LINES:
+            return False
+        self._last_elapsed, self._last_share = snapshot.elapsed, done
+        return True
+
+    def _write(self, line: str) -> None:
+        self._stream.write(f"{time.strftime('%H:%M:%S')} {words.printable(line)}\n")
+        self._stream.flush()
+
+
+def started_line(event: Started) -> str:
+    """How a session begins, in words."""
+    if event.session == 1:
+        return f"run folder {event.folder}"
+    return f"run folder {event.folder}, session {event.session}: {words.count(event.rows_done)} rows were done before"
+
+
+def progress_line(snapshot: Snapshot) -> str:
+    """Where the run stands, on one line."""
+    parts = [rows_text(snapshot)]
+    bad = {name: n for name, n in snapshot.by_status.items() if name != Status.OK}
+    if any(bad.values()):
+        parts.append(words.counts(bad))
+    parts.append(f"{words.count(snapshot.rows_per_s)} rows/s")
+    parts.append(
+        f"tokens/s {words.count(snapshot.prompt_tokens_per_s)} in, {words.count(snapshot.completion_tokens_per_s)} out"
+    )
+    parts.append(f"in flight {words.count(snapshot.in_flight)}")
+    if snapshot.seconds_left is not None and snapshot.seconds_left >= 1:
+        parts.append(f"about {words.rough(snapshot.seconds_left)} left")
+    return "; ".join(parts)
+
+
+def rows_text(snapshot: Snapshot) -> str:
+    """``1,204 of 10,000 rows (12%)``."""
+    if not snapshot.rows_total:
+        return f"{words.count(snapshot.rows)} rows"
+    part = min(1.0, snapshot.rows / snapshot.rows_total)
+    return f"{words.count(snapshot.rows)} of {words.count(snapshot.rows_total)} rows ({words.share(part)})"

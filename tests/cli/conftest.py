@@ -1,0 +1,73 @@
+"""A small corpus and the command line that runs it with the scripted engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from llmbatch.cli import main
+
+SCRIPT = """
+rules:
+  - when: {contains: second, attempt: 1}
+    answer: wrong
+  - when: {contains: never}
+    answer: wrong
+  - answer: blue
+"""
+
+
+@dataclass(slots=True)
+class Commands:
+    """The command, called on a small run. ``folder`` is the run's, ``run`` the arguments that make it."""
+
+    folder: Path
+    run: list[str]
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def __call__(self, *arguments: str | Path) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """The command in a process of its own, which is ended with the test."""
+        command = [sys.executable, "-m", "llmbatch.cli", *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.processes.append(process)
+        return process
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    """Five rows: ok at once, a duplicate of it, ok at the second attempt, never ok, and one that is not JSON."""
+    texts = {"a": "first", "b": "first", "c": "second", 7: "never"}
+    lines = [*(json.dumps({"id": row_id, "text": text}) for row_id, text in texts.items()), "{not json"]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "script.yaml").write_text(SCRIPT)
+    folder = tmp_path / "out"
+    commands = Commands(
+        folder,
+        [
+            "run", "--model", "any", "--engine", "scripted", "--prompt", "Say: {{ text }}",
+            "--input", str(tmp_path / "rows.jsonl"), "--output", str(folder), "--choice", "blue,green",
+            "--max-attempts", "2", "--temperature", "0", "--set", "retry.feedback=false",
+            "--set", f"engine.script={tmp_path / 'script.yaml'}",
+        ],
+    )  # fmt: skip
+    yield commands
+    for process in commands.processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def slow(commands: Commands) -> Commands:
+    """The same run with an engine that takes longer for each answer than any test."""
+    commands.run += ["--set", "engine.args.latency=600"]
+    return commands

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+PROMPT = "Document: {{ doc }} Question: {{ q }}"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows that share 20 documents, interleaved; a duplicate, a row without its field, a broken line, a huge row."""
+    random = Random(1)
+
+    def text(length: int) -> str:
+        return "".join(random.choice("abcdefghijklmnop ") for _ in range(length))
+
+    documents = [text(400) for _ in range(20)]
+    rows = [{"id": f"{d}-{q}", "doc": documents[d], "q": text(20)} for q in range(6) for d in range(20)]
+    rows += [{**rows[3], "id": "again"}, {"id": "poor", "doc": "x"}, {"id": "huge", "doc": text(9000), "q": "?"}]
+    path = tmp_path_factory.mktemp("plan") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n", encoding="utf-8")
+    return path
+
+
+def plan(corpus: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "llmbatch.cli",
+        "plan",
+        "--model",
+        "demo",
+        "--prompt",
+        PROMPT,
+        "--input",
+        str(corpus),
+    ]
+    return subprocess.run([*command, "--temperature", "0", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def found(corpus: Path) -> dict[str, object]:
+    small = ("--kv-cache-tokens", "4096", "--set", "engine.args.max_num_seqs=4")
+    result = plan(corpus, *small, "--tokens-per-second", "1000", "--price-per-gpu-hour", "2", "--json")
+    assert result.returncode == 0, result.stderr
+    loaded: dict[str, object] = json.loads(result.stdout)
+    return loaded
+
+
+def test_every_row_is_counted(found: dict[str, object]) -> None:
+    assert found["rows"] == 124
+    assert found["requests"] == 122
+    assert found["duplicates"] == 1
+    assert found["not_run"] == {"prompt": 1, "malformed_row": 1, "too_long": 1}
+
+
+def test_rows_that_will_not_run_are_named(found: dict[str, dict[str, list[dict[str, object]]]]) -> None:
+    assert [row["id"] for row in found["examples"]["too_long"]] == ["huge"]
+    assert [row["id"] for row in found["examples"]["prompt"]] == ["poor"]
+
+
+def test_the_shared_documents_are_seen(found: dict[str, dict[str, float]]) -> None:
+    rate = found["hit_rate"]
+    assert rate["in_input_order"] < 0.2
+    assert rate["as_planned"] > 0.6
+    assert found["to_compute"]["as_planned"] < found["to_compute"]["in_input_order"]
+
+
+def test_time_and_cost_follow_from_speed_and_price(found: dict[str, float]) -> None:
+    assert found["cost_gpu"] == pytest.approx(2 * found["hours"])
+
+
+def test_the_page_for_a_person_says_the_same(corpus: Path) -> None:
+    result = plan(corpus, "--kv-cache-tokens", "4096", "--set", "engine.args.max_num_seqs=4")
+    assert result.returncode == 0, result.stderr
+    for words in ("rows", "124", "too_long", "huge", "as planned", "saved"):
+        assert words in result.stdout
+
+
+def test_a_question_before_its_document_gets_advice(corpus: Path) -> None:
+    result = plan(corpus, "--prompt", "Question: {{ q }} Document: {{ doc }}")
+    assert "Advice" in result.stdout
+
+
+def test_memory_that_cannot_hold_the_model_is_a_clear_error(corpus: Path) -> None:
+    result = plan(corpus, "--gpu-memory-gib", "1")
+    assert result.returncode == 2
+    assert "no room for a KV cache" in " ".join(result.stderr.split())
+
+
+def test_a_price_by_the_hour_needs_a_speed(corpus: Path) -> None:
+    result = plan(corpus, "--price-per-gpu-hour", "2")
+    assert result.returncode == 2
+    assert "--tokens-per-second" in result.stderr
+
+
+def test_planning_imports_neither_torch_nor_vllm(corpus: Path) -> None:
+    code = (
+        "import sys; from llmbatch.cli import main; "
+        f"main(['plan','--model','demo','--prompt','{{{{doc}}}}','--input',{str(corpus)!r},'--json'], standalone_mode=False); "
+        "assert not sys.modules.get('torch') and 'vllm' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def done(commands: Any) -> Any:
+    commands(*commands.run)
+    return commands
+
+
+def test_a_row_is_shown_with_its_input_its_prompt_and_its_result(done: Any) -> None:
+    text = done("show", done.folder, "a").stdout
+    assert "row a (index 0" in text
+    assert "rows.jsonl:1" in text
+    assert '"text": "first"' in text
+    assert "Say: first" in text
+    assert "blue" in text
+    assert "1 attempts" in text
+
+
+def test_an_answer_that_was_sent_back_is_shown_with_its_reason(done: Any) -> None:
+    text = done("show", done.folder, "c").stdout
+    assert "attempt 1, sent back: choice" in text
+    assert "wrong" in text
+    assert "why: " in text
+    assert text.index("sent back") < text.index("result")
+
+
+def test_a_number_as_an_id_is_found_by_its_digits(done: Any) -> None:
+    text = done("show", done.folder, "7").stdout
+    assert "row 7 (index 3" in text
+    assert "result: choice" in text
+
+
+def test_a_row_that_could_not_be_read_is_shown_with_its_line(done: Any) -> None:
+    text = done("show", done.folder, "4").stdout
+    assert "rows.jsonl:5" in text
+    assert "result: malformed_row" in text
+
+
+def test_all_rows_with_an_id_are_shown(commands: Any, tmp_path: Any) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(rows.read_text().replace('"b"', '"a"'))
+    commands(*commands.run)
+    lines = commands("show", commands.folder, "a", "--json").stdout.splitlines()
+    assert [json.loads(line)["record"]["index"] for line in lines] == [0, 1]
+
+
+def test_as_json_a_row_has_its_record_its_input_and_its_messages(done: Any) -> None:
+    shown = json.loads(done("show", done.folder, "c", "--json").stdout)
+    assert shown["record"]["status"] == "ok"
+    assert shown["row"] == {"id": "c", "text": "second"}
+    assert shown["messages"][-1]["content"] == "Say: second"
+    assert shown["problem"] is None
+
+
+def test_a_row_is_shown_without_its_input_where_that_is_gone(done: Any, tmp_path: Any) -> None:
+    (tmp_path / "rows.jsonl").unlink()
+    result = done("show", done.folder, "a")
+    assert result.exit_code == 0
+    assert "the prompt cannot be shown" in result.stdout
+    assert "blue" in result.stdout
+
+
+def test_a_text_in_a_row_cannot_drive_the_terminal(commands: Any, tmp_path: Any) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"id": "x", "text": "[bold]\x1b[31mred"}) + "\n")
+    commands(*commands.run)
+    text = commands("show", commands.folder, "x").stdout
+    assert "\x1b" not in text
+    assert "Say: [bold]\\x1b[31mred" in text
+
+
+def test_an_id_that_no_row_has_is_wrong_usage(done: Any) -> None:
+    result = done("show", done.folder, "nobody")
+    assert result.exit_code == 2
+    assert "no record has the id 'nobody'" in result.stderr
+
+
+def test_a_folder_without_results_is_refused(commands: Any, tmp_path: Any) -> None:
+    result = commands("show", tmp_path, "a")
+    assert result.exit_code == 1
+    assert "no results here" in result.stderr

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def status_of(commands: Any) -> dict[str, Any]:
+    result = commands("status", commands.folder, "--json")
+    assert result.exit_code == 0
+    status: dict[str, Any] = json.loads(result.stdout)
+    return status
+
+
+def wait_for(condition: Any) -> None:
+    for _ in range(300):
+        if condition():
+            return
+        time.sleep(0.1)
+    pytest.fail("it did not happen within half a minute")
+
+
+def test_a_finished_run_is_shown_as_it_ended(commands: Any) -> None:
+    commands(*commands.run)
+    assert "finished: 2 of 5 rows are not ok" in commands("status", commands.folder).stdout
+    status = status_of(commands)
+    assert (status["state"], status["rows"], status["rows_total"]) == ("finished", 5, 5)
+    assert status["by_status"] == {"failed": 1, "invalid": 1, "ok": 3}
+    assert status["by_failure"] == {"choice": 1, "malformed_row": 1}
+
+
+def test_a_run_that_goes_on_elsewhere_is_shown_with_its_process_and_counts(slow: Any) -> None:
+    process = slow.start(*slow.run)
+    wait_for(lambda: (slow.folder / "progress.json").exists() and status_of(slow)["snapshot"]["in_flight"])
+    status = status_of(slow)
+    assert status["state"] == "running"
+    assert f"process {process.pid} on" in status["message"]
+    assert status["snapshot"]["in_flight"] == 3
+    assert "in flight" in slow("status", slow.folder).stdout
+
+
+def test_a_run_that_was_killed_is_dead_and_what_it_did_is_counted(slow: Any) -> None:
+    process = slow.start(*slow.run)
+    wait_for(lambda: list((slow.folder / "parts").glob("*.journal")) and status_of(slow)["rows"] == 1)
+    process.kill()
+    process.wait()
+    status = status_of(slow)
+    assert status["state"] == "dead"
+    assert status["by_failure"] == {"malformed_row": 1}
+    text = slow("status", slow.folder).stdout
+    assert f"process {process.pid}" in text
+    assert "the same command goes on" in text
+
+
+@pytest.mark.parametrize(("silence", "state"), [(5, "running"), (600, "dead")])
+def test_a_run_on_another_host_lives_as_long_as_it_says_something(commands: Any, silence: int, state: str) -> None:
+    commands(*commands.run)
+    owner = {"host": "elsewhere", "pid": 1, "process_started": 0, "since": "yesterday", "token": "t"}
+    (commands.folder / "lock").write_text(json.dumps(owner))
+    progress = commands.folder / "progress.json"
+    progress.write_text(json.dumps({**json.loads(progress.read_bytes()), "written_at": time.time() - silence}))
+    status = status_of(commands)
+    assert status["state"] == state
+    assert "process 1 on elsewhere" in status["message"]
+
+
+def test_the_report_can_be_had_as_a_page(commands: Any, tmp_path: Path) -> None:
+    commands(*commands.run)
+    page = tmp_path / "report.html"
+    assert commands("status", commands.folder, "--html", page).exit_code == 0
+    assert "finished: 2 of 5 rows are not ok" in page.read_text()
+
+
+def test_a_folder_without_a_run_is_refused(commands: Any, tmp_path: Path) -> None:
+    result = commands("status", tmp_path)
+    assert result.exit_code == 1
+    assert "no run has begun here" in result.stderr

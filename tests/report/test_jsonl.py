@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import io
+import json
+
+from llmbatch.events import Event
+from llmbatch.report import Report
+from llmbatch.report.jsonl import JsonLog
+
+
+def test_every_event_is_a_line_of_json_with_its_name_and_its_fields(events: list[Event], report: Report) -> None:
+    stream = io.StringIO()
+    log = JsonLog(stream)
+    for event in events:
+        log(event)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == [
+        "started",
+        "engine_ready",
+        "planned",
+        "snapshot",
+        "note",
+        "sealed",
+        "finished",
+    ]
+    assert all(isinstance(line["time"], float) for line in lines)
+    assert lines[0]["folder"] == "out/my run"
+    assert lines[3]["by_status"] == {"ok": 1180, "invalid": 12, "failed": 12}
+    assert lines[3]["usage"] == {"prompt_tokens": 10_000, "completion_tokens": 2_000, "cached_tokens": 7_000}
+    assert lines[6]["report"] == report

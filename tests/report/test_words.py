@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbatch.report import words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (4.21, "4.2 s"),
+        (59.4, "59 s"),
+        (59.6, "1m 00s"),
+        (65, "1m 05s"),
+        (7380, "2h 03m"),
+        (273600, "3d 04h"),
+    ],
+)
+def test_a_duration_is_told_with_two_units_at_most(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [(0, "0%"), (0.0001, "<0.1%"), (0.123, "12.3%"), (0.5, "50%"), (0.9999, ">99.9%"), (1, "100%")],
+)
+def test_a_share_is_all_or_nothing_only_where_it_is(part: float, text: str) -> None:
+    assert words.share(part) == text
+
+
+def test_counts_leave_out_what_is_zero() -> None:
+    assert words.counts({"ok": 12345, "failed": 0, "invalid": 2}) == "ok 12,345 · invalid 2"
+
+
+@given(st.characters())
+def test_no_control_character_reaches_a_terminal(character: str) -> None:
+    assert words.one_line(f"a{character}b").isprintable()
+
+
+def test_a_newline_stays_in_text_and_goes_from_a_line() -> None:
+    assert words.printable("a\nb\x1b[31m") == "a\nb\\x1b[31m"
+    assert words.one_line("a\nb\tc") == "a b c"
+
+
+def test_a_long_line_is_cut_at_its_width() -> None:
+    assert words.one_line("x" * 50, width=10) == "x" * 9 + "…"
