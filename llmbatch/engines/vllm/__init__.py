@@ -1,0 +1,21 @@
+"""The vLLM engine: a feed of requests in, a stream of outcomes out, on vLLM's offline engine (0.24 to 0.33).
+
+Only this package knows vLLM's names, and it imports vLLM when an engine starts or tokenizes, not before.
+
+| module | in -> out |
+|---|---|
+| `engine` | the loop: feed -> vLLM -> outcomes |
+| `args` | settings -> engine arguments, checked, with defaults for offline use |
+| `sampling` | a request's settings -> vLLM's `SamplingParams`, checked once for each distinct setting |
+| `render` | prompts -> token ids, by our tokenizer where it agrees with vLLM's renderer, else by that |
+| `text` | token ids of an answer -> its text and log-probabilities |
+| `reasoning` | an answer's text -> its thinking part and the rest |
+| `processes` | start and end of the engine's own processes |
+| `log` | whatever vLLM and its processes print -> a file |
+| `trouble` | vLLM's exceptions -> ours, with what to try |
+"""
+
+from llmbatch.engines.vllm.engine import VllmEngine
+from llmbatch.engines.vllm.sampling import validate_sampling
+
+__all__ = ["VllmEngine", "validate_sampling"]

@@ -1,0 +1,208 @@
+"""One vLLM engine from start to end: settings in; a model that answers requests out, and nothing of it left after ``stop``."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmbatch.engines import ChatSettings, EngineInfo, EngineSettings
+from llmbatch.engines.vllm import args as vllm_args
+from llmbatch.engines.vllm import log as vllm_log
+from llmbatch.engines.vllm import trouble
+from llmbatch.engines.vllm.loop import Limits, Loop, Parts
+from llmbatch.engines.vllm.processes import Processes
+from llmbatch.engines.vllm.reasoning import load_reasoning
+from llmbatch.engines.vllm.render import Encoded, Encoder, vllm_renderer
+from llmbatch.engines.vllm.sampling import Samplings
+from llmbatch.engines.vllm.text import Detokenizer
+from llmbatch.errors import EngineDied, EngineError, JobError
+from llmbatch.feed import Feed
+from llmbatch.tokenizer import load_template, load_tokenizer
+from llmbatch.types import Constraint, Outcome, Prompt, Usage
+
+_TOKENS_PER_REQUEST = 1024  # what vLLM holds for a request that waits is some hundred bytes a token
+_SHUTDOWN_SECONDS = 10.0
+
+
+class VllmEngine:
+    """Implements ``llmbatch.engines.Engine``. An engine is started once; after ``stop`` make a new one.
+
+    While it starts and stops, file descriptors 1 and 2 of this process point to the log (see ``log.captured``).
+    """
+
+    def __init__(self, model: str, settings: EngineSettings, chat: ChatSettings, log: Path) -> None:
+        self._model = model
+        self._settings = settings
+        self._chat = chat
+        self._log = log
+        self._log_start = log.stat().st_size if log.exists() else 0
+        self._preparing = threading.Lock()
+        self._prepared: tuple[dict[str, Any], Encoder] | None = None
+        self._constraints: tuple[Constraint, ...] = ()
+        self._processes = Processes()
+        self._llm: Any = None
+        self._loop: Loop | None = None
+
+    def expect(self, constraints: Sequence[Constraint]) -> None:
+        """Say before ``start`` which constraints will come, so that the grammar backend is one that can take them all.
+
+        vLLM fixes the backend when the engine starts. Without this it is xgrammar, which refuses some JSON schemas.
+        """
+        self._constraints = tuple(constraints)
+
+    def start(self) -> EngineInfo:
+        args, encoder = self._prepare()
+        in_process = vllm_args.is_cpu() if self._settings.in_process is None else self._settings.in_process
+        from vllm import LLM
+
+        try:
+            with vllm_log.captured(self._log), vllm_args.environment(in_process=in_process), self._processes.starting():
+                self._llm = LLM(**vllm_args.with_backend_for(args, self._constraints))
+                vllm_log.redirect_loggers(self._log)
+            return self._ready(in_process, encoder)
+        except Exception as error:
+            failure = trouble.start_failure(error, self._model, self._log, self._log_start)
+            self.stop()
+            raise failure from error
+
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[Encoded]:
+        return self._prepare()[1].encode(prompts)
+
+    def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+        if self._loop is None:
+            raise EngineError("the engine has not been started, or was stopped")
+        return self._loop.stream(feed)
+
+    def abort(self) -> None:
+        if self._loop is not None:
+            self._loop.abort()
+
+    def stop(self) -> None:
+        llm, self._llm = self._llm, None
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            self._counts, self._busy = loop.counts, loop.busy
+        del loop
+        with vllm_log.captured(self._log):
+            if llm is not None:
+                self._shut_down(llm)
+            del llm
+            gc.collect()
+            self._processes.end()
+
+    def counts(self) -> Usage:
+        return self._counts if self._loop is None else self._loop.counts
+
+    def busy(self) -> float:
+        return self._busy if self._loop is None else self._loop.busy
+
+    _counts = Usage()
+    _busy = 0.0
+
+    def _prepare(self) -> tuple[dict[str, Any], Encoder]:
+        """Import vLLM, check the arguments, make the encoder; once, whichever thread comes first."""
+        with self._preparing:
+            if self._prepared is None:
+                trouble.check_model(self._model)
+                with vllm_log.captured(self._log):
+                    import vllm  # noqa: F401
+
+                    vllm_log.redirect_loggers(self._log)
+                    args = vllm_args.engine_args(self._model, self._settings, self._chat)
+                    self._prepared = args, self._make_encoder(args)
+            return self._prepared
+
+    def _make_encoder(self, args: dict[str, Any]) -> Encoder:
+        template = None if self._chat.template is None else load_template(self._chat.template)
+        try:
+            theirs = vllm_renderer(vllm_args.render_args(args), template, self._chat.template_kwargs)
+        except Exception as error:
+            raise trouble.start_failure(error, self._model, self._log, self._log_start) from error
+        try:
+            own = load_tokenizer(
+                self._model,
+                self._chat,
+                tokenizer=args.get("tokenizer"),
+                revision=args.get("tokenizer_revision") or args.get("revision"),
+                trust_remote_code=self._settings.trust_remote_code,
+            )
+        except JobError as error:  # a tokenizer that only vLLM has
+            logging.getLogger(__name__).info("%s", error)
+            own = None
+        return Encoder(own, theirs)
+
+    def _ready(self, in_process: bool, encoder: Encoder) -> EngineInfo:
+        """Put the loop together, and say what the engine has become."""
+        import vllm
+
+        config = self._llm.llm_engine.vllm_config
+        model, scheduler, cache = config.model_config, config.scheduler_config, config.cache_config
+        kv_tokens = getattr(cache, "kv_cache_size_tokens", None) or (cache.num_gpu_blocks or 0) * (cache.block_size or 0)
+        requests = self._settings.in_flight or 2 * int(scheduler.max_num_seqs)
+        # enough that what runs at a time is there twice, even where long prefixes are not shared
+        tokens = self._settings.in_flight_tokens or max(2 * kv_tokens, requests * _TOKENS_PER_REQUEST)
+        limits = Limits(requests, tokens, int(model.max_model_len), self._settings.timeout)
+        parts = self._make_parts(model)
+        self._loop = Loop(self._llm, limits, parts, self._kill, self._death)
+        return EngineInfo(
+            name="vllm",
+            version=str(vllm.__version__),
+            model=self._model,
+            context_length=limits.context_length,
+            max_num_seqs=int(scheduler.max_num_seqs),
+            kv_cache_tokens=kv_tokens or None,
+            block_size=cache.block_size,
+            device=str(vllm.platforms.current_platform.get_device_name()),
+            pids=self._processes.pids,
+            details={
+                "in_process": in_process,
+                "dtype": str(model.dtype).removeprefix("torch."),
+                "max_num_batched_tokens": scheduler.max_num_batched_tokens,
+                "enable_prefix_caching": cache.enable_prefix_caching,
+                "enforce_eager": model.enforce_eager,
+                "grammar_backend": config.structured_outputs_config.backend,
+                "in_flight": requests,
+                "in_flight_tokens": tokens,
+                "own_detokenizer": parts.detokenizer.supported,
+                "note": encoder.note,
+            },
+        )
+
+    def _make_parts(self, model_config: Any) -> Parts:
+        from vllm.lora.request import LoRARequest
+
+        tokenizer = self._llm.llm_engine.get_tokenizer()
+        name = self._settings.reasoning_parser
+        reasoning = None if name is None else load_reasoning(name, tokenizer, self._chat.template_kwargs, model_config)
+        detokenizer = Detokenizer(tokenizer)
+        defaults = dict(model_config.get_diff_sampling_param())
+        if reasoning is not None and reasoning.needs_special_tokens:
+            defaults["skip_special_tokens"] = False
+        samplings = Samplings(self._llm, defaults, can_detokenize=detokenizer.supported)
+        adapters = sorted(self._settings.lora.items())
+        return Parts(samplings, detokenizer, reasoning, {n: LoRARequest(n, i, path) for i, (n, path) in enumerate(adapters, 1)})
+
+    def _kill(self) -> None:
+        self._processes.notice()
+        self._processes.kill()
+
+    def _death(self, error: BaseException | None, seen: str) -> EngineDied:
+        return trouble.death(error, seen, self._log, self._log_start)
+
+    def _shut_down(self, llm: Any) -> None:
+        """Ask vLLM to end; whatever it leaves of its processes is ended after it."""
+        self._processes.notice()
+        try:
+            llm.llm_engine.engine_core.shutdown(timeout=_SHUTDOWN_SECONDS)
+            if (end := getattr(getattr(llm, "renderer", None), "shutdown", None)) is not None:
+                end()
+            if not self._processes.pids:
+                from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+                cleanup_dist_env_and_memory()
+        except Exception:
+            logging.getLogger(__name__).exception("vLLM did not shut down cleanly; its processes are killed")

@@ -1,0 +1,217 @@
+"""A feed of requests in; their outcomes out: hand over, step, take what finished. Everything around it is in ``engine``."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from llmbatch.engines.vllm import trouble
+from llmbatch.engines.vllm.reasoning import Reasoning
+from llmbatch.engines.vllm.sampling import Samplings, Setting
+from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
+from llmbatch.errors import EngineDied
+from llmbatch.feed import Feed
+from llmbatch.types import Completion, Failure, FailureKind, FinishReason, Outcome, Refusal, Request, Usage
+
+_WAIT_SECONDS = 0.5  # how long the loop waits for the engine, or for the feed, before it looks around
+_FINISH: Mapping[str, FinishReason] = {
+    "stop": "stop", "length": "length", "abort": "abort", "error": "error", "repetition": "stop",
+}  # fmt: skip
+
+Death = Callable[[BaseException | None, str], EngineDied]
+"""(what was raised, what was seen) -> the exception that says it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much vLLM is handed at a time, and for how many seconds it may show no sign of life."""
+
+    requests: int
+    tokens: int
+    context_length: int
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the loop puts a request and an answer together with."""
+
+    samplings: Samplings
+    detokenizer: Detokenizer
+    reasoning: Reasoning | None
+    loras: Mapping[str, Any]  # vllm.lora.request.LoRARequest by name
+
+
+class _Pending(NamedTuple):
+    """A request that vLLM has."""
+
+    request: Request
+    setting: Setting
+    tokens: int
+
+
+class Loop:
+    """Drives one ``vllm.LLM``. ``kill`` ends a hanging engine's processes, ``death`` makes the exception for a dead one."""
+
+    def __init__(self, llm: Any, limits: Limits, parts: Parts, kill: Callable[[], None], death: Death) -> None:
+        self._engine = llm.llm_engine
+        self._core = self._engine.engine_core
+        self._outputs: Any = getattr(self._core, "outputs_queue", None)  # of an engine in its own process
+        self._limits = limits
+        self._parts = parts
+        self._kill = kill
+        self._death = death
+        self._refusals = trouble.refusals()
+        self._numbers = itertools.count()
+        self._pending: dict[str, _Pending] = {}
+        self._tokens = 0
+        self._progress_at = time.monotonic()
+        self._marked_at = time.monotonic()
+        self.busy = 0.0
+        self.counts = Usage()
+
+    def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+        """As ``Engine.stream``."""
+        self._progress_at = self._marked_at = time.monotonic()
+        while True:
+            self._mark()
+            outcomes = self._fill(feed)
+            if self._pending:
+                outcomes += self._step()
+            elif not outcomes:
+                if feed.finished:
+                    return
+                feed.wait(_WAIT_SECONDS)
+            yield outcomes
+
+    def abort(self) -> None:
+        """Give up what is in flight."""
+        if self._pending:
+            self._engine.abort_request(list(self._pending))
+        self._pending.clear()
+        self._tokens = 0
+
+    def _fill(self, feed: Feed) -> list[Outcome]:
+        """Hand over what there is room for; what vLLM refuses is an outcome at once."""
+        slots = self._limits.requests - len(self._pending)
+        tokens = self._limits.tokens - self._tokens
+        if slots <= 0 or (tokens <= 0 and self._pending):
+            return []
+        refused: list[Outcome] = []
+        for request in feed.take(slots, tokens):
+            failure = self._submit(request)
+            if failure is not None:
+                refused.append(Refusal(request.key, failure))
+        return refused
+
+    def _submit(self, request: Request) -> Failure | None:
+        ids = [*(request.token_ids or ()), *request.partial]
+        if len(ids) >= self._limits.context_length:
+            room = f"no room for an answer in the context of {self._limits.context_length:,}"
+            return Failure(FailureKind.TOO_LONG, f"the prompt has {len(ids):,} tokens, which leaves {room}")
+        lora = None
+        if request.lora is not None and (lora := self._parts.loras.get(request.lora)) is None:
+            known = ", ".join(self._parts.loras) or "none (give them with engine.lora)"
+            return Failure(FailureKind.REFUSED, f"unknown LoRA adapter {request.lora!r}; there are: {known}")
+        name = str(next(self._numbers))
+        try:
+            setting, params = self._parts.samplings.of(request)
+            self._engine.add_request(name, {"type": "token", "prompt_token_ids": ids}, params, lora_request=lora)
+        except self._refusals as error:
+            self._engine.abort_request([name])  # it may have been taken half-way
+            return Failure(FailureKind.REFUSED, f"vLLM refuses this request: {' '.join(str(error).split())}")
+        except Exception as error:
+            raise self._death(error, "vLLM's engine failed while a request was handed to it") from error
+        self._pending[name] = _Pending(request, setting, len(ids))
+        self._tokens += len(ids)
+        return None
+
+    def _step(self) -> list[Outcome]:
+        """One step of the engine, or a wait for it: the outcomes of the requests that finished."""
+        if self._outputs is not None and not self._has_output():
+            return []
+        began = time.monotonic()
+        try:
+            finished = [output for output in self._engine.step() if output.finished]
+        except Exception as error:
+            raise self._death(error, "vLLM's engine failed") from error
+        self._progress_at = time.monotonic()
+        if self._outputs is None:
+            self.busy += self._progress_at - began
+        return self._outcomes(finished) if finished else []
+
+    def _has_output(self) -> bool:
+        """Whether an engine in its own process has sent something. vLLM's ``step`` would wait for a dead one for ever."""
+        queue = self._outputs
+        with queue.not_empty:
+            if queue.queue or queue.not_empty.wait(_WAIT_SECONDS):
+                return True
+        ended = [process for process in getattr(self._core.resources.engine_manager, "processes", ()) if not process.is_alive()]
+        if ended or self._core.resources.engine_dead:
+            how = "".join(f" with exit code {process.exitcode}" for process in ended[:1])
+            raise self._death(None, f"vLLM's engine process ended{how}")
+        waited = time.monotonic() - self._progress_at
+        if waited > self._limits.timeout:
+            self._kill()
+            raise self._death(TimeoutError(), f"vLLM's engine showed no sign of life for {waited:.0f} s and was killed")
+        return False
+
+    def _outcomes(self, finished: Sequence[Any]) -> list[Outcome]:
+        pending = [self._pending.pop(output.request_id) for output in finished]
+        self._tokens -= sum(p.tokens for p in pending)
+        ours = [i for i, p in enumerate(pending) if p.setting.detokenize or p.request.partial]
+        texts = self._parts.detokenizer.texts([_answer(pending[i], finished[i]) for i in ours])
+        text_of = dict(zip(ours, texts, strict=True))
+        outcomes: list[Outcome] = []
+        for i, output in enumerate(finished):
+            completion = self._completion(pending[i], output, text_of.get(i))
+            self.counts = self.counts + completion.usage
+            outcomes.append(completion)
+        return outcomes
+
+    def _completion(self, pending: _Pending, output: Any, text: str | None) -> Completion:
+        request, answer = pending.request, output.outputs[0]
+        if text is None:
+            text = answer.text
+        elif isinstance(answer.stop_reason, str):
+            text = _cut(text, answer.stop_reason, keep=pending.setting.include_stop)
+        reasoning = None
+        if self._parts.reasoning is not None:
+            reasoning, text = self._parts.reasoning.split(text)
+        return Completion(
+            key=request.key,
+            text=text,
+            finish_reason=_FINISH[answer.finish_reason],
+            usage=Usage(len(output.prompt_token_ids), len(answer.token_ids), output.num_cached_tokens or 0),
+            token_ids=(*request.partial, *answer.token_ids),
+            reasoning=reasoning,
+            stop_reason="repetition" if answer.finish_reason == "repetition" else answer.stop_reason,
+            logprobs=None if answer.logprobs is None else logprobs_json(answer.logprobs),
+        )
+
+    def _mark(self) -> None:
+        """Count the time since the last mark as busy if there was work; an engine in this process counts its steps."""
+        now = time.monotonic()
+        if self._outputs is not None and self._pending:
+            self.busy += now - self._marked_at
+        self._marked_at = now
+
+
+def _answer(pending: _Pending, output: Any) -> Answer:
+    """The ids whose text is the answer: the whole one, without the token that ended it."""
+    request, answer = pending.request, output.outputs[0]
+    ids = [*request.partial, *answer.token_ids]
+    if answer.finish_reason == "stop" and not isinstance(answer.stop_reason, str) and not pending.setting.include_stop:
+        ids.pop()
+    return Answer(request.token_ids or (), ids, pending.setting.skip_special_tokens)
+
+
+def _cut(text: str, stop: str, *, keep: bool) -> str:
+    """The text up to the stop string that ended it: the last one in it."""
+    place = text.rfind(stop)
+    if place < 0:
+        return text
+    return text[: place + len(stop)] if keep else text[:place]

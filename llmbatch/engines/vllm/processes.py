@@ -1,0 +1,95 @@
+"""The processes that vLLM starts in; none of them left out: noticed as they come, watched over by the guardian, and ended."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+import psutil
+
+from llmbatch.guardian import Guardian
+
+_POLL_SECONDS = 0.2
+_GRACE_SECONDS = 5.0
+
+
+class Processes:
+    """The engine's own processes, from the first on. Without any (an engine in this process) it does nothing."""
+
+    def __init__(self) -> None:
+        self._before = {child.pid for child in _children()}
+        self._seen: dict[int, psutil.Process] = {}
+        self._guardian: Guardian | None = None
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Those that are alive."""
+        return tuple(sorted(pid for pid, process in self._seen.items() if _is_running(process)))
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Watch for new processes while it lasts: a run that is killed while a model loads leaves none behind either."""
+        self._guardian = Guardian()
+        resource_tracker.ensure_running()  # Python's own, one for all of a program's processes: it is there to stay
+        self._before |= {child.pid for child in _children()}
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.wait(_POLL_SECONDS):
+                self.notice()
+
+        thread = threading.Thread(target=look, name="llmbatch-processes", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            self.notice()
+
+    def notice(self) -> None:
+        """Take in processes that are new since the last look."""
+        for child in _children():
+            if child.pid not in self._before and child.pid not in self._seen:
+                self._seen[child.pid] = child
+        if self._guardian is not None:
+            self._guardian.watch(self._seen)
+
+    def kill(self) -> None:
+        """Kill them all, at once and without asking."""
+        for process in self._seen.values():
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+
+    def end(self) -> None:
+        """Wait for them to end, kill those that do not, and let the guardian go. May be called twice."""
+        for process in list(self._seen.values()):
+            try:
+                for child in process.children(recursive=True):
+                    self._seen.setdefault(child.pid, child)
+            except psutil.NoSuchProcess:
+                continue
+        _, alive = psutil.wait_procs(self._seen.values(), timeout=_GRACE_SECONDS)
+        if alive:
+            self.kill()
+            psutil.wait_procs(alive, timeout=_GRACE_SECONDS)
+        self._seen.clear()
+        if self._guardian is not None:
+            self._guardian.close()
+            self._guardian = None
+
+
+def _children() -> list[psutil.Process]:
+    return [child for child in psutil.Process(os.getpid()).children(recursive=True) if _is_running(child)]
+
+
+def _is_running(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,110 @@
+"""Prompts in; token ids out that are vLLM's: by llmbatch's own tokenizer where it agrees with vLLM's renderer, else by that one.
+
+Whether it agrees is tried on a few prompts with the model at hand, so that a model with a renderer of its own (Mistral's,
+DeepSeek's, a multimodal processor's) is never given other ids than ``LLM.chat`` would give it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from llmbatch.errors import JobError
+from llmbatch.tokenizer import Tokenizer, is_plain
+from llmbatch.types import Failure, FailureKind, Prompt
+
+Encoded = list[int] | Failure
+
+_USER = {"role": "user", "content": "Où est 数 🙂?\n  x "}
+_PROBES = (
+    Prompt(messages=(_USER,)),
+    Prompt(messages=({"role": "system", "content": " Be brief. "}, _USER)),
+    Prompt(messages=(_USER, {"role": "assistant", "content": " là\n"}, {"role": "user", "content": "and\tthen"})),
+    Prompt(messages=(_USER,), prefill='{"a":'),
+    Prompt(messages=(_USER,), prefill="So, "),
+)
+_TEXT_PROBES = (Prompt(text="Où est 数 🙂?\n  x "), Prompt(text="one", prefill=" two"))
+
+
+class Encoder:
+    """Prompts of one model -> ids. ``note`` is a sentence for a person where vLLM's slower renderer is used, else empty."""
+
+    def __init__(self, own: Tokenizer | None, theirs: Callable[[Prompt], Encoded]) -> None:
+        self._own = own
+        self._theirs = theirs
+        self._chat = own is not None and _agree(own, theirs, _PROBES)
+        self._text = own is not None and _agree(own, theirs, _TEXT_PROBES)
+        self.note = ""
+        if not (self._chat and self._text):
+            what = "chats" if self._text else "text" if self._chat else "prompts"
+            self.note = f"vLLM's own renderer makes this model's {what}: it is slower, and gives ids that ours does not"
+            logging.getLogger(__name__).warning(self.note)
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[Encoded]:
+        """Ids of each prompt, prefill included, or why there are none."""
+        ours = [i for i, prompt in enumerate(prompts) if self._is_ours(prompt)]
+        result: list[Encoded | None] = [None] * len(prompts)
+        if ours and self._own is not None:
+            for i, ids in zip(ours, self._own.encode([prompts[i] for i in ours]), strict=True):
+                result[i] = ids
+        return [self._theirs(prompts[i]) if ids is None else ids for i, ids in enumerate(result)]
+
+    def _is_ours(self, prompt: Prompt) -> bool:
+        return self._text if prompt.messages is None else self._chat and is_plain(prompt)
+
+
+def vllm_renderer(args: Mapping[str, Any], template: str | None, template_kwargs: Mapping[str, Any]) -> Callable[[Prompt], Encoded]:
+    """What ``LLM.chat`` and ``LLM.generate`` do to a prompt, without an engine. ``args``: engine arguments.
+
+    Raises what vLLM raises for a model that it cannot read.
+    """
+    from vllm import LLM
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.renderers import renderer_from_config
+    from vllm.usage.usage_lib import UsageContext
+
+    config = EngineArgs(**args).create_engine_config(usage_context=UsageContext.LLM_CLASS)
+    if config.model_config.is_encoder_decoder:
+        raise JobError("encoder-decoder models are not supported")
+    # LLM's own methods, on an object that has what they read
+    llm = SimpleNamespace(renderer=renderer_from_config(config), model_config=config.model_config, chat_template=template)
+    lock = threading.Lock()
+
+    def encode(prompt: Prompt) -> Encoded:
+        try:
+            with lock:  # a tokenizer of vLLM's is for one thread at a time
+                if prompt.messages is None:
+                    (made,) = LLM._preprocess_cmpl(llm, [(prompt.text or "") + prompt.prefill])
+                else:
+                    chat = [dict(message) for message in prompt.messages]
+                    if prompt.prefill:
+                        chat.append({"role": "assistant", "content": prompt.prefill})
+                    (made,) = LLM._preprocess_chat(
+                        llm,
+                        [chat],
+                        chat_template=template,
+                        chat_template_kwargs=dict(template_kwargs) or None,
+                        add_generation_prompt=not prompt.prefill,
+                        continue_final_message=bool(prompt.prefill),
+                    )
+        except Exception as error:  # whatever a renderer raises is about this prompt
+            too_long = getattr(error, "parameter", None) in ("input_tokens", "input_text")
+            return Failure(FailureKind.TOO_LONG if too_long else FailureKind.PROMPT, f"vLLM refuses this prompt: {error}")
+        if made["type"] != "token":
+            return Failure(FailureKind.PROMPT, "images, audio and video in a prompt are not supported")
+        return list(made["prompt_token_ids"])
+
+    return encode
+
+
+def _agree(own: Tokenizer, theirs: Callable[[Prompt], Encoded], probes: Sequence[Prompt]) -> bool:
+    """Whether both give the same ids; where both refuse, that is agreement too."""
+    mine = own.encode(probes)
+    return all(_same(a, theirs(probe)) for a, probe in zip(mine, probes, strict=True))
+
+
+def _same(a: Encoded, b: Encoded) -> bool:
+    return a == b or (isinstance(a, Failure) and isinstance(b, Failure))

@@ -1,0 +1,157 @@
+"""A request's settings in; vLLM's ``SamplingParams`` out, made and checked once for each distinct setting and then shared.
+
+vLLM checks and deep-copies the parameters of every request; for a JSON schema that alone costs half a millisecond a row. Here
+the check is done once, and the copy that vLLM makes of each request's is shallow: it sets plain fields on the copy and adds
+the same stop tokens to a shared set, nothing else (read in 0.24 and 0.32).
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from llmbatch.engines.vllm import trouble
+from llmbatch.errors import JobError
+from llmbatch.types import Constraint, Request, Sampling
+
+DEFAULT_MAX_TOKENS = 1024  # where neither the job nor the model's generation config says anything; vLLM would stop after 16
+_KEPT = 4096  # distinct settings; a job that has more makes them anew
+
+# ours to decide, or made by vLLM itself
+_NOT_SETTABLE = frozenset(
+    {"detokenize", "output_kind", "output_text_buffer_length", "skip_clone", "skip_reading_prefix_cache", "stream_interval",
+     "structured_outputs"}
+)  # fmt: skip
+
+
+class Setting(NamedTuple):
+    """Parameters that requests share, and how their answers' text is made."""
+
+    params: Any  # vllm.SamplingParams
+    detokenize: bool  # whether we make the text; else vLLM does
+    skip_special_tokens: bool
+    include_stop: bool
+
+
+class Samplings:
+    """The settings of one engine. ``defaults`` are the model's own (its generation config), by vLLM's names."""
+
+    def __init__(self, llm: Any, defaults: Mapping[str, Any], *, can_detokenize: bool) -> None:
+        engine = llm.llm_engine
+        self._checks = (engine.model_config, engine.vllm_config.speculative_config, engine.vllm_config.structured_outputs_config)
+        self._tokenizer = engine.get_tokenizer()
+        self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **defaults}
+        self._can_detokenize = can_detokenize
+        self._class = _checked_class()
+        self._made: dict[tuple[int, Constraint | None], tuple[Sampling, Setting]] = {}
+
+    def of(self, request: Request) -> tuple[Setting, Any]:
+        """The shared setting of a request and its own parameters. Raises ``ValueError`` for what vLLM would refuse."""
+        key = (id(request.sampling), request.constraint)
+        made = self._made.get(key)
+        if made is None:
+            if len(self._made) >= _KEPT:
+                self._made.clear()
+            # the sampling is kept with it, so that its identity is not another's later
+            made = self._made[key] = (request.sampling, self._make(request.sampling, request.constraint))
+        setting = made[1]
+        if request.seed is None and request.max_tokens is None:
+            return setting, setting.params
+        params = copy.copy(setting.params)
+        params.__dict__.clear()  # vLLM caches there what it derived, such as the kind of sampling, which a seed changes
+        if request.seed is not None:
+            params.seed = request.seed
+        if request.max_tokens is not None:
+            params.max_tokens = request.max_tokens
+            params._verify_args()
+        return setting, params
+
+    def _make(self, sampling: Sampling, constraint: Constraint | None) -> Setting:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        values = {**self._defaults, **_plain_values(dict(sampling.values))}
+        special = bool(values.get("skip_special_tokens", True))
+        detokenize = (
+            self._can_detokenize
+            and not values.get("stop")
+            and values.get("logprobs") is None
+            and not values.get("logprob_token_ids")
+            and (special or values.get("spaces_between_special_tokens", True))
+        )
+        params = self._class(
+            **values,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=not detokenize,
+            structured_outputs=None if constraint is None else _structured(constraint),
+            skip_clone=True,
+        )
+        SamplingParams.verify(params, *self._checks, self._tokenizer)
+        return Setting(params, detokenize, special, bool(values.get("include_stop_str_in_output")))
+
+
+def validate_sampling(values: Mapping[str, Any]) -> None:
+    """Raises ``JobError`` for a name that is none of ``SamplingParams``' or a value that it refuses."""
+    try:
+        _checked_class()(**_plain_values(dict(values)))
+    except trouble.refusals() as error:
+        raise JobError(f"sampling: {error}") from error
+
+
+def xgrammar_takes(constraint: Constraint) -> bool:
+    """Whether the xgrammar backend can hold an answer to this constraint; guidance takes more JSON schemas."""
+    from vllm import SamplingParams
+    from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar
+
+    try:
+        validate_xgrammar_grammar(SamplingParams(structured_outputs=_structured(constraint)))
+    except trouble.refusals():
+        return False
+    return True
+
+
+def _plain_values(values: dict[str, Any]) -> dict[str, Any]:
+    """The values as vLLM wants them. ``n`` goes: several answers are several requests. Raises ``ValueError`` for a wrong name."""
+    from vllm.sampling_params import RepetitionDetectionParams, SamplingParams
+
+    values.pop("n", None)
+    known = [name for name in SamplingParams.__struct_fields__ if not name.startswith("_") and name not in _NOT_SETTABLE]
+    for name, value in values.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"vLLM has no sampling setting {name!r}: {hint}It knows: {', '.join(sorted(known))}")
+        if isinstance(value, tuple):
+            values[name] = list(value)
+    if (bias := values.get("logit_bias")) is not None:
+        values["logit_bias"] = {int(token): float(value) for token, value in dict(bias).items()}
+    if isinstance(repetition := values.get("repetition_detection"), (Mapping, list)):
+        values["repetition_detection"] = RepetitionDetectionParams(**dict(repetition))
+    return values
+
+
+def _structured(constraint: Constraint) -> Any:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    spec = json.loads(constraint.spec) if constraint.kind == "choice" else constraint.spec
+    return StructuredOutputsParams(**{constraint.kind: spec})
+
+
+_class: Any = None
+
+
+def _checked_class() -> Any:
+    """``SamplingParams`` whose check is done already. Made once: vLLM is imported only here."""
+    global _class
+    if _class is None:
+        from vllm import SamplingParams
+
+        class CheckedParams(SamplingParams):  # type: ignore[misc]
+            def verify(self, *args: Any, **kwargs: Any) -> None:
+                """Nothing: it was checked when it was made, and every request that shares it is the same in this."""
+
+        _class = CheckedParams
+    return _class

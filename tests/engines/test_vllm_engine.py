@@ -1,0 +1,403 @@
+"""The engine in this process, with the demo model, against the bare ``vllm.LLM`` that it drives."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbatch.engines import ChatSettings, EngineSettings
+from llmbatch.engines.vllm import VllmEngine
+from llmbatch.feed import Feed
+from llmbatch.job import DEMO_MODEL
+from llmbatch.types import (
+    Completion,
+    Constraint,
+    Failure,
+    FailureKind,
+    Outcome,
+    Prompt,
+    Refusal,
+    Request,
+    RequestKey,
+    Sampling,
+)
+
+pytestmark = pytest.mark.vllm
+
+ARGS = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28, "max_num_seqs": 64, "dtype": "float32"}
+GREEDY = Sampling((("max_tokens", 48), ("temperature", 0.0)))
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", None]
+FIELDS = {
+    "customer": {"type": "string"},
+    "item": {"type": "string"},
+    "quantity": {"type": "integer", "minimum": 1, "maximum": 999},
+    "city": {"type": ["string", "null"]},
+    "day": {"enum": DAYS},
+}
+SCHEMA = json.dumps({"type": "object", "properties": FIELDS, "required": list(FIELDS), "additionalProperties": False})
+LONG = Sampling((("max_tokens", 128), ("temperature", 0.0)))
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
+    log = tmp_path_factory.mktemp("vllm") / "engine.log"
+    engine = VllmEngine(str(DEMO_MODEL), EngineSettings(args=ARGS, in_process=True), ChatSettings(), log)
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture(scope="module")
+def bare(engine: VllmEngine) -> Any:
+    """The ``vllm.LLM`` itself, for what its users would have got."""
+    return engine._llm
+
+
+def number(text: str, language: str = "French", prefill: str = "") -> Prompt:
+    system = {"role": "system", "content": f"Translate to {language}."}
+    return Prompt(messages=(system, {"role": "user", "content": text}), prefill=prefill)
+
+
+NUMBERS = [number(f"{a} hundred and {b}") for a in ("one", "two", "six", "nine") for b in ("one", "four", "eleven", "sixty-two")]
+ORDER = Prompt(
+    messages=(
+        {"role": "system", "content": "Extract the order as JSON."},
+        {"role": "user", "content": "Nora is asking for 349 white bicycles for Ghent before Saturday."},
+    )
+)
+
+
+def run(engine: VllmEngine, requests: Sequence[Request]) -> list[Outcome]:
+    """The outcomes of requests, in their order."""
+    feed = Feed()
+    feed.push(requests)
+    feed.close()
+    found: dict[RequestKey, Outcome] = {}
+    for outcomes in engine.stream(feed):
+        for outcome in outcomes:
+            feed.done(outcome.key)
+            assert outcome.key not in found
+            found[outcome.key] = outcome
+    return [found[request.key] for request in requests]
+
+
+def ask(engine: VllmEngine, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, **more: Any) -> list[Completion]:
+    ids = engine.tokenize(prompts)
+    requests = [Request(RequestKey(i), p, sampling, token_ids=t, **more) for i, (p, t) in enumerate(zip(prompts, ids, strict=True))]
+    outcomes = run(engine, requests)
+    assert all(isinstance(outcome, Completion) for outcome in outcomes), outcomes
+    return outcomes  # type: ignore[return-value]
+
+
+def chat(bare: Any, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, **more: Any) -> list[Any]:
+    """What ``LLM.chat`` gives."""
+    from vllm import SamplingParams
+
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in sampling.values}
+    params = SamplingParams(**values, **more)
+    return bare.chat([[dict(m) for m in p.messages or ()] for p in prompts], params, use_tqdm=False)
+
+
+def same(ours: Sequence[Completion], theirs: Sequence[Any]) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        assert list(a.token_ids) == list(b.outputs[0].token_ids)
+        assert a.text == b.outputs[0].text
+        assert a.finish_reason == b.outputs[0].finish_reason
+        assert a.stop_reason == b.outputs[0].stop_reason
+        assert a.usage.prompt_tokens == len(b.prompt_token_ids)
+        assert a.usage.completion_tokens == len(b.outputs[0].token_ids)
+
+
+def test_answers_are_those_of_llm_chat(engine: VllmEngine, bare: Any) -> None:
+    same(ask(engine, NUMBERS), chat(bare, NUMBERS))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"temperature": 1.5, "seed": 7, "max_tokens": 40},
+        {"temperature": 0.0, "max_tokens": 3},
+        {"temperature": 0.0, "max_tokens": 40, "stop": (" cent",)},
+        {"temperature": 0.0, "max_tokens": 40, "stop": (" cent", "x"), "include_stop_str_in_output": True},
+        {"temperature": 0.0, "max_tokens": 40, "stop_token_ids": (225,)},
+        {"temperature": 0.0, "max_tokens": 40, "stop_token_ids": (225,), "include_stop_str_in_output": True},
+        {"temperature": 0.0, "max_tokens": 12, "ignore_eos": True},
+        {"temperature": 0.0, "max_tokens": 12, "ignore_eos": True, "skip_special_tokens": False},
+        {"temperature": 0.0, "max_tokens": 9, "skip_special_tokens": False, "spaces_between_special_tokens": False},
+        {"temperature": 0.0, "max_tokens": 40, "min_tokens": 20},
+        {"temperature": 0.0, "max_tokens": 40, "bad_words": ("cent",)},
+        {"temperature": 1.0, "seed": 3, "max_tokens": 20, "top_k": 5, "top_p": 0.9, "min_p": 0.01, "presence_penalty": 0.5},
+        {"temperature": 2.0, "seed": 11, "max_tokens": 60, "ignore_eos": True, "min_p": 0.0},
+    ],
+    ids=str,
+)
+def test_answers_under_a_sampling_setting_are_those_of_llm_chat(engine: VllmEngine, bare: Any, values: dict[str, Any]) -> None:
+    sampling = Sampling(tuple(sorted(values.items())))
+    same(ask(engine, NUMBERS, sampling), chat(bare, NUMBERS, sampling))
+
+
+def test_the_text_of_random_bytes_is_that_of_llm_generate(engine: VllmEngine, bare: Any) -> None:
+    # logit biases that favour the bytes of multi-byte characters, at a temperature that mixes them up
+    tokenizer = bare.get_tokenizer()
+    bytes_of_characters = [tokenizer.encode(c, add_special_tokens=False) for c in "é🙂数"]
+    bias = {token: 30.0 for ids in bytes_of_characters for token in ids}
+    values = {"temperature": 2.0, "seed": 5, "max_tokens": 40, "ignore_eos": True, "logit_bias": bias}
+    ours = ask(engine, NUMBERS, Sampling(tuple(sorted(values.items()))))
+    theirs = chat(bare, NUMBERS, Sampling(tuple(sorted(values.items()))))
+    same(ours, theirs)
+    assert any("\N{REPLACEMENT CHARACTER}" in a.text for a in ours)
+
+
+def test_a_prefill_goes_on_as_continue_final_message_does(engine: VllmEngine, bare: Any) -> None:
+    from vllm import SamplingParams
+
+    prompts = [number("two hundred and four", prefill="deux"), number("seven", prefill="s")]
+    conversations = [[*map(dict, p.messages or ()), {"role": "assistant", "content": p.prefill}] for p in prompts]
+    params = SamplingParams(temperature=0, max_tokens=48)
+    theirs = bare.chat(conversations, params, use_tqdm=False, add_generation_prompt=False, continue_final_message=True)
+    same(ask(engine, prompts), theirs)
+
+
+def test_a_text_prompt_goes_on_as_llm_generate_does(engine: VllmEngine, bare: Any) -> None:
+    from vllm import SamplingParams
+
+    texts = ["Translate", "one two three", "é 🙂"]
+    theirs = bare.generate(texts, SamplingParams(temperature=0, max_tokens=20), use_tqdm=False)
+    same(ask(engine, [Prompt(text=t) for t in texts], Sampling((("max_tokens", 20), ("temperature", 0.0)))), theirs)
+
+
+def test_a_seed_and_max_tokens_of_a_request_override_the_shared_ones(engine: VllmEngine, bare: Any) -> None:
+    shared = Sampling((("max_tokens", 40), ("temperature", 1.5)))
+    ours = ask(engine, NUMBERS[:3], shared, seed=9, max_tokens=4)
+    same(ours, chat(bare, NUMBERS[:3], Sampling((("max_tokens", 4), ("seed", 9), ("temperature", 1.5)))))
+    again = ask(engine, NUMBERS[:3], shared, seed=10, max_tokens=30)
+    same(again, chat(bare, NUMBERS[:3], Sampling((("max_tokens", 30), ("seed", 10), ("temperature", 1.5)))))
+
+
+def test_a_json_constraint_gives_json_without_needless_white_space(engine: VllmEngine) -> None:
+    (answer,) = ask(engine, [ORDER], LONG, constraint=Constraint("json", SCHEMA))
+    assert answer.finish_reason == "stop"
+    assert json.loads(answer.text).keys() == FIELDS.keys()
+    assert "\n" not in answer.text
+    assert "  " not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("constraint", "allowed"),
+    [
+        (Constraint("choice", '["yes", "no"]'), ["yes", "no"]),
+        (Constraint("regex", "[ab]{3}"), [a + b + c for a in "ab" for b in "ab" for c in "ab"]),
+        (Constraint("grammar", 'root ::= "left" | "right"'), ["left", "right"]),
+    ],
+)
+def test_a_constraint_holds(engine: VllmEngine, constraint: Constraint, allowed: list[str]) -> None:
+    for answer in ask(engine, NUMBERS[:4], constraint=constraint):
+        assert answer.text in allowed
+        assert answer.finish_reason == "stop"
+
+
+def test_constrained_answers_are_those_of_llm_chat(engine: VllmEngine, bare: Any) -> None:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    prompts = [ORDER, *NUMBERS[:3]]
+    theirs = chat(bare, prompts, LONG, structured_outputs=StructuredOutputsParams(json=SCHEMA))
+    same(ask(engine, prompts, LONG, constraint=Constraint("json", SCHEMA)), theirs)
+
+
+def test_a_schema_that_the_backend_cannot_take_refuses_only_its_row(engine: VllmEngine) -> None:
+    ids = engine.tokenize(NUMBERS[:2])
+    bad = Constraint("json", '{"type": "array", "uniqueItems": true, "items": {"type": "integer"}}')
+    requests = [
+        Request(RequestKey(0), NUMBERS[0], GREEDY, bad, token_ids=ids[0]),  # type: ignore[arg-type]
+        Request(RequestKey(1), NUMBERS[1], GREEDY, token_ids=ids[1]),  # type: ignore[arg-type]
+    ]
+    refused, answered = run(engine, requests)
+    assert isinstance(refused, Refusal)
+    assert refused.failure.kind is FailureKind.REFUSED
+    assert isinstance(answered, Completion)
+
+
+def test_an_answer_goes_on_from_a_partial_one_as_if_it_had_not_been_cut_off(engine: VllmEngine) -> None:
+    whole = ask(engine, NUMBERS)
+    cut = ask(engine, NUMBERS, max_tokens=3)
+    for i, (full, part) in enumerate(zip(whole, cut, strict=True)):
+        ids = engine.tokenize([NUMBERS[i]])[0]
+        request = Request(RequestKey(i, attempt=2), NUMBERS[i], GREEDY, token_ids=ids, partial=tuple(part.token_ids))  # type: ignore[arg-type]
+        (rest,) = run(engine, [request])
+        assert isinstance(rest, Completion)
+        assert (rest.text, list(rest.token_ids)) == (full.text, list(full.token_ids))
+        assert rest.usage.prompt_tokens == full.usage.prompt_tokens + 3
+        assert rest.usage.completion_tokens == full.usage.completion_tokens - 3
+
+
+def test_a_partial_answer_that_ends_within_a_character_or_before_a_stop_string_is_made_whole(engine: VllmEngine, bare: Any) -> None:
+    tokenizer = bare.get_tokenizer()
+    (ids,) = engine.tokenize([NUMBERS[0]])
+    smile = tokenizer.encode("🙂", add_special_tokens=False)
+    bias = (("logit_bias", {smile[2]: 100.0}), ("max_tokens", 1), ("temperature", 0.0))
+    request = Request(RequestKey(0), NUMBERS[0], Sampling(bias), token_ids=ids, partial=tuple(smile[:2]))  # type: ignore[arg-type]
+    (answer,) = run(engine, [request])
+    assert isinstance(answer, Completion)
+    assert list(answer.token_ids) == smile[:3]
+    assert answer.text == ""  # vLLM shows no part of a character
+    stop = Sampling((("max_tokens", 40), ("stop", ("cent",)), ("temperature", 0.0)))
+    (full,) = ask(engine, [NUMBERS[4]], stop)
+    (part,) = ask(engine, [NUMBERS[4]], stop, max_tokens=1)
+    (ids,) = engine.tokenize([NUMBERS[4]])
+    (again,) = run(engine, [Request(RequestKey(1), NUMBERS[4], stop, token_ids=ids, partial=tuple(part.token_ids))])  # type: ignore[arg-type]
+    assert isinstance(again, Completion)
+    assert (again.text, again.stop_reason) == (full.text, "cent")
+
+
+def test_log_probabilities_are_vllms_as_json(engine: VllmEngine, bare: Any) -> None:
+    sampling = Sampling((("logprobs", 3), ("max_tokens", 10), ("temperature", 0.0)))
+    ours = ask(engine, NUMBERS[:2], sampling)
+    theirs = chat(bare, NUMBERS[:2], sampling)
+    same(ours, theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.logprobs is not None
+        json.dumps(a.logprobs, allow_nan=False)
+        for position, token, entries in zip(a.logprobs, b.outputs[0].token_ids, b.outputs[0].logprobs, strict=True):
+            assert position["token"] == entries[token].decoded_token
+            assert position["logprob"] == pytest.approx(entries[token].logprob)
+            best = sorted(entries.values(), key=lambda e: e.rank)[:3]
+            assert [entry["token"] for entry in position["top"]] == [e.decoded_token for e in best]
+
+
+def test_cached_tokens_are_counted(engine: VllmEngine) -> None:
+    text = " ".join(random.Random(1).choices(["one", "two", "three", "four", "five"], k=150))
+    first, second = ask(engine, [number(text)]), ask(engine, [number(text)])
+    assert second[0].usage.cached_tokens > first[0].usage.cached_tokens
+    assert second[0].usage.cached_tokens <= second[0].usage.prompt_tokens
+
+
+def test_counts_are_the_sum_of_the_usages(engine: VllmEngine) -> None:
+    before = engine.counts()
+    answers = ask(engine, NUMBERS)
+    gained = engine.counts()
+    assert gained.prompt_tokens - before.prompt_tokens == sum(a.usage.prompt_tokens for a in answers)
+    assert gained.completion_tokens - before.completion_tokens == sum(a.usage.completion_tokens for a in answers)
+    assert engine.busy() > 0
+
+
+@pytest.mark.parametrize("length", [4096, 5000])
+def test_a_prompt_without_room_for_an_answer_is_too_long_and_its_neighbour_lives(engine: VllmEngine, length: int) -> None:
+    (ids,) = engine.tokenize([NUMBERS[0]])
+    long = Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[50] * length)
+    short = Request(RequestKey(1), NUMBERS[0], GREEDY, token_ids=ids)  # type: ignore[arg-type]
+    refused, answered = run(engine, [long, short])
+    assert isinstance(refused, Refusal)
+    assert refused.failure.kind is FailureKind.TOO_LONG
+    assert isinstance(answered, Completion)
+
+
+def test_a_prompt_that_leaves_one_token_ends_with_length(engine: VllmEngine) -> None:
+    (answer,) = run(engine, [Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[50] * 4095)])
+    assert isinstance(answer, Completion)
+    assert answer.finish_reason == "length"
+    assert answer.usage.completion_tokens == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "word"),
+    [
+        (Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[]), "empty"),
+        (Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[10**6]), "vocabulary"),
+        (Request(RequestKey(0), NUMBERS[0], Sampling((("temperature", -1.0),)), token_ids=[5]), "temperature"),
+        (Request(RequestKey(0), NUMBERS[0], Sampling((("tempurature", 1.0),)), token_ids=[5]), "did you mean 'temperature'"),
+        (Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[5], max_tokens=0), "max_tokens"),
+        (Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[5], lora="x"), "unknown LoRA adapter 'x'"),
+        (Request(RequestKey(0), NUMBERS[0], GREEDY, Constraint("json", "{"), token_ids=[5]), "refuses"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_vllm_refuses_is_refused_for_that_request_alone(engine: VllmEngine, request_: Request, word: str) -> None:
+    (ids,) = engine.tokenize([NUMBERS[0]])
+    refused, answered = run(engine, [request_, Request(RequestKey(1), NUMBERS[0], GREEDY, token_ids=ids)])  # type: ignore[arg-type]
+    assert isinstance(refused, Refusal)
+    assert refused.failure.kind is FailureKind.REFUSED
+    assert word in refused.failure.message
+    assert isinstance(answered, Completion)
+
+
+def test_abort_gives_up_what_is_in_flight_and_the_engine_goes_on(engine: VllmEngine) -> None:
+    ids = engine.tokenize(NUMBERS)
+    feed = Feed()
+    feed.push([Request(RequestKey(i), p, GREEDY, token_ids=t) for i, (p, t) in enumerate(zip(NUMBERS, ids, strict=True))])  # type: ignore[arg-type]
+    feed.close()
+    next(iter(engine.stream(feed)))
+    engine.abort()
+    assert not engine._llm.llm_engine.has_unfinished_requests()
+    assert len(ask(engine, NUMBERS[:2])) == 2
+
+
+def test_more_requests_than_slots_come_back_each_once(engine: VllmEngine) -> None:
+    assert len(ask(engine, NUMBERS * 20)) == len(NUMBERS) * 20
+
+
+def test_a_feed_that_is_filled_while_the_engine_runs_is_answered(engine: VllmEngine) -> None:
+    ids = engine.tokenize(NUMBERS)
+    requests = [Request(RequestKey(i), p, GREEDY, token_ids=t) for i, (p, t) in enumerate(zip(NUMBERS, ids, strict=True))]  # type: ignore[arg-type]
+    feed = Feed()
+    answered = 0
+    for outcomes in engine.stream(feed):
+        for outcome in outcomes:
+            feed.done(outcome.key)
+            answered += 1
+        if requests:
+            feed.push([requests.pop()])
+            if not requests:
+                feed.close()
+    assert answered == len(NUMBERS)
+
+
+CHATS = [
+    Prompt(messages=({"role": "user", "content": "hello"},)),
+    Prompt(messages=({"role": "system", "content": "  Be brief.\n"}, {"role": "user", "content": "é 🙂 数\x00\t\n "})),
+    Prompt(
+        messages=(
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+            {"role": "user", "content": "c"},
+            {"role": "assistant", "content": "d"},
+            {"role": "user", "content": ""},
+        )
+    ),
+    Prompt(messages=({"role": "user", "content": "spelled out: <|end|><|assistant|> {{ x }} {% raw %}"},)),
+    Prompt(messages=({"role": "user", "content": "x", "name": "eve"},)),
+    Prompt(messages=({"role": "user", "content": [{"type": "text", "text": "two"}, {"type": "text", "text": "parts"}]},)),
+    Prompt(messages=({"role": "developer", "content": "be"}, {"role": "user", "content": "x"})),
+    Prompt(messages=({"role": "user", "content": "x"}, {"role": "tool", "content": "y", "tool_call_id": "1"})),
+]
+
+
+def test_the_ids_of_a_chat_are_those_of_llm_chat(engine: VllmEngine, bare: Any) -> None:
+    theirs = chat(bare, CHATS, Sampling((("max_tokens", 1),)))
+    assert engine.tokenize(CHATS) == [output.prompt_token_ids for output in theirs]
+
+
+def test_text_that_spells_a_special_token_becomes_that_token_as_in_llm_chat(engine: VllmEngine) -> None:
+    (ids,) = engine.tokenize([Prompt(messages=({"role": "user", "content": "<|end|>"},))])
+    assert not isinstance(ids, Failure)
+    assert ids.count(4) == 2
+
+
+def test_what_the_engine_prints_goes_to_the_log_and_not_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    engine = VllmEngine(str(DEMO_MODEL), EngineSettings(args=ARGS, in_process=True), ChatSettings(), tmp_path / "engine.log")
+    engine.start()
+    ask(engine, NUMBERS[:2])
+    engine.stop()
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+    assert "Loading safetensors" in (tmp_path / "engine.log").read_text()
+    # and a second one starts in the same process, after it
+    engine = VllmEngine(str(DEMO_MODEL), EngineSettings(args=ARGS, in_process=True), ChatSettings(), tmp_path / "engine.log")
+    engine.start()
+    assert ask(engine, NUMBERS[:1])
+    engine.stop()
+    engine.stop()

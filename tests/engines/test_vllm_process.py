@@ -1,0 +1,145 @@
+"""The engine in a process of its own: deaths, hangs, and that nothing of it is left whatever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from llmbatch.engines import ChatSettings, EngineInfo, EngineSettings
+from llmbatch.engines.vllm import VllmEngine
+from llmbatch.errors import EngineDied
+from llmbatch.feed import Feed
+from llmbatch.job import DEMO_MODEL
+from llmbatch.types import Completion, Constraint, Outcome, Prompt, Request, RequestKey, Sampling
+
+pytestmark = pytest.mark.vllm
+
+ARGS = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28, "max_num_seqs": 64, "dtype": "float32"}
+PROMPT = Prompt(messages=({"role": "system", "content": "Translate to French."}, {"role": "user", "content": "six hundred and one"}))
+LONG = Sampling((("ignore_eos", True), ("max_tokens", 3500), ("temperature", 0.0)))
+SHORT = Sampling((("max_tokens", 20), ("temperature", 0.0)))
+
+
+def engine_of(log: Path, timeout: float = 600.0) -> VllmEngine:
+    return VllmEngine(str(DEMO_MODEL), EngineSettings(args=ARGS, in_process=False, timeout=timeout), ChatSettings(), log)
+
+
+def feed_of(engine: VllmEngine, sampling: Sampling, count: int = 4, constraint: Constraint | None = None) -> Feed:
+    (ids,) = engine.tokenize([PROMPT])
+    feed = Feed()
+    feed.push(Request(RequestKey(i), PROMPT, sampling, constraint, token_ids=ids) for i in range(count))  # type: ignore[arg-type]
+    feed.close()
+    return feed
+
+
+def answers(engine: VllmEngine, feed: Feed) -> Iterator[Outcome]:
+    for outcomes in engine.stream(feed):
+        for outcome in outcomes:
+            feed.done(outcome.key)
+            yield outcome
+
+
+def alive(pids: tuple[int, ...]) -> list[int]:
+    """Those that are still there, after up to ten seconds."""
+    for _ in range(100):
+        left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+        if not left:
+            return []
+        time.sleep(0.1)
+    return left
+
+
+def core(info: EngineInfo) -> int:
+    """The process that vLLM's engine core runs in: the one that is our own child."""
+    return next(pid for pid in info.pids if psutil.Process(pid).ppid() == os.getpid())
+
+
+def test_an_engine_process_that_is_killed_is_a_death_and_a_new_engine_answers(tmp_path: Path) -> None:
+    engine = engine_of(tmp_path / "engine.log")
+    info = engine.start()
+    choice = Constraint("choice", '["yes", "no"]')
+    for outcome in answers(engine, feed_of(engine, SHORT, constraint=choice)):
+        assert isinstance(outcome, Completion)
+        assert outcome.text in ("yes", "no")
+    first = [outcome.text for outcome in answers(engine, feed_of(engine, SHORT)) if isinstance(outcome, Completion)]
+    assert first == ["six cent un"] * 4
+
+    stream = engine.stream(feed_of(engine, LONG))
+    next(stream)
+    os.kill(core(info), signal.SIGKILL)
+    with pytest.raises(EngineDied, match="engine process ended"):
+        list(stream)
+    engine.stop()
+    assert alive(info.pids) == []
+
+    again = engine_of(tmp_path / "engine.log")
+    info = again.start()
+    assert [o.text for o in answers(again, feed_of(again, SHORT)) if isinstance(o, Completion)] == first
+    again.stop()
+    assert alive(info.pids) == []
+
+
+def test_an_engine_that_shows_no_sign_of_life_is_killed_after_the_timeout(tmp_path: Path) -> None:
+    engine = engine_of(tmp_path / "engine.log", timeout=3.0)
+    info = engine.start()
+    stream = engine.stream(feed_of(engine, LONG))
+    next(stream)
+    for pid in info.pids:
+        os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(EngineDied, match="no sign of life"):
+        list(stream)
+    assert alive(info.pids) == []
+    engine.stop()
+
+
+RUN = """
+import sys
+from pathlib import Path
+from llmbatch.engines import ChatSettings, EngineSettings
+from llmbatch.engines.vllm import VllmEngine
+from llmbatch.job import DEMO_MODEL
+
+if __name__ == "__main__":
+    args = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28}
+    engine = VllmEngine(str(DEMO_MODEL), EngineSettings(args=args, in_process=False), ChatSettings(), Path(sys.argv[1]))
+    print(*engine.start().pids, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("loading", [False, True])
+def test_a_run_that_is_killed_leaves_no_process_behind(tmp_path: Path, loading: bool) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    run = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "engine.log")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    if loading:
+        while not (children := _engine_processes(run.pid)):
+            time.sleep(0.1)
+            assert run.poll() is None
+        time.sleep(0.5)
+        pids = tuple(children)
+    else:
+        pids = tuple(map(int, run.stdout.readline().split()))
+    assert pids
+    run.kill()
+    run.wait()
+    assert alive(pids) == []
+
+
+def _engine_processes(pid: int) -> list[int]:
+    """Children that were spawned with multiprocessing."""
+    try:
+        return [c.pid for c in psutil.Process(pid).children(recursive=True) if "spawn_main" in " ".join(c.cmdline())]
+    except psutil.NoSuchProcess:
+        return []
