@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from llmbatch.errors import JobError, RunError
+from llmbatch.errors import FolderError, JobError, LlmbatchError, ReadError, RunError, Stopped
 from llmbatch.events import Watcher
+from llmbatch.files import atomic_write
+from llmbatch.folder import RunFolder
 from llmbatch.job import Job, job_from
 from llmbatch.record import record_from_dict
 from llmbatch.report import Report
-from llmbatch.session import RunResult, open_session, run_job
+from llmbatch.session import open_session, run_job
+from llmbatch.sources.rows import plain
+from llmbatch.stages import Stages
 from llmbatch.types import Record, Status
 
 if TYPE_CHECKING:
@@ -24,11 +30,19 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=BaseModel)
 Rows = Iterable[Mapping[str, Any]]
+"""Rows in memory: a list, a generator, a ``datasets.Dataset``. Dates become ISO 8601, bytes and decimals text, NaN null."""
+Schema = type[BaseModel] | Mapping[str, Any] | str | Path
+"""What an answer must be: a pydantic model, a JSON Schema, or the path of either (``schema.json``, ``module:Model``)."""
+
+_ROWS = "input.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that came to an end: iterate it for its records, in input order."""
+    """A run that came to an end: iterate it for its records, in input order.
+
+    ``report`` is the content of ``report.json``, ``exit_code`` that of the command: 0 every row ok, 3 some rows not, 130 stopped.
+    """
 
     folder: Path
     report: Report
@@ -36,121 +50,196 @@ class Run:
 
     def __iter__(self) -> Iterator[Record]:
         """Every record. Raises ``RunError`` where the run was stopped before all were there."""
-        path = self.folder / "results.jsonl"
-        if not path.exists():
+        if self.report["outcome"] != "finished":
             raise RunError(f"{self.folder}: the run did not finish, so there are no results yet; run it again to go on")
-        with path.open("rb") as lines:
-            for line in lines:
-                yield record_from_dict(json.loads(line))
+        path = self.folder / "results.jsonl"
+        try:
+            with path.open("rb") as lines:
+                for line in lines:
+                    yield record_from_dict(json.loads(line))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FolderError(f"{path}: cannot be read: {error!r}; see llmbatch audit {self.folder}") from error
 
     def parsed(self, model: type[Model]) -> Iterator[Model | None]:
-        """Each row's output as an object of a pydantic model; ``None`` for a row that is not ok."""
+        """Each row's output as an object of a pydantic model; ``None`` for a row that is not ok.
+
+        Raises pydantic's ``ValidationError`` where the model asks for more than the schema that the answers were checked against.
+        """
         for record in self:
             yield model.model_validate(record.output) if record.status is Status.OK else None
 
     def to_dataset(self) -> Dataset:
-        """The results as a ``datasets.Dataset``, a row a record, with the columns of ``results.parquet``."""
+        """The results as a ``datasets.Dataset``, a row a record, with the columns of ``results.parquet``, which is written if need be.
+
+        Raises as iterating does, and ``WriteError``.
+        """
         from datasets import Dataset
 
         from llmbatch.sinks.parquet import write_parquet
 
-        path = self.folder / "results.parquet"
-        if not path.exists():
-            write_parquet([self.folder / "results.jsonl"], self.folder)
+        next(iter(self), None)
+        results, path = self.folder / "results.jsonl", self.folder / "results.parquet"
+        if not path.exists() or path.stat().st_mtime_ns < results.stat().st_mtime_ns:
+            write_parquet([results], self.folder)
         dataset: Dataset = Dataset.from_parquet(str(path))
         return dataset
 
 
 def run(
     *,
-    model: str,
-    input: str | Mapping[str, Any] | Rows,
+    model: str | Path,
+    input: str | Path | Mapping[str, Any] | Rows,
     output: str | Path,
-    prompt: str | Mapping[str, Any] | None = None,
-    schema: type[BaseModel] | Mapping[str, Any] | str | None = None,
+    prompt: str | Path | Mapping[str, Any] | None = None,
+    schema: Schema | None = None,
     watchers: Sequence[Watcher] = (),
     extend: bool = False,
     **sections: Mapping[str, Any],
 ) -> Run:
-    """Run a job into a folder, or go on with it; the arguments are those of a job file.
+    """Run a job into a folder, or go on with it; the arguments are those of a job file, ``sections`` its other sections.
 
-    ``input`` is a path, an ``input`` section, or rows: a list of mappings or a ``datasets.Dataset``, which are written into the
-    run folder first, so that the run can be resumed. ``schema`` is short for ``answer={"schema": ...}``.
-    Raises ``UsageError`` and ``RunError`` as the command does.
+    ``input`` is a path, an ``input`` section, or rows, which are first written into the run folder, so that the run can be resumed
+    with the same rows. ``schema`` is short for ``answer={"schema": ...}``. ``extend`` accepts an input that has grown since.
+
+        run = llmbatch.run(model="demo", prompt="translate", input=[{"text": "two"}], output="out", retry={"max_attempts": 2})
+
+    A row that fails is data: see each record's ``status``. Raises ``UsageError`` for what is wrong with the job, before a model is
+    loaded wherever that can be known by then, and ``RunError`` where the run broke; the same call goes on with it.
     """
-    folder = Path(output)
-    if not isinstance(input, str | Mapping):
-        input = {"path": str(_write_rows(input, folder)), "format": "jsonl"}
-    job = _job({"model": model, "prompt": prompt, "input": input, "output": folder}, schema, sections)
-    result: RunResult = run_job(job, watchers, extend=extend)
+    folder, rows = Path(output), None
+    if not isinstance(input, str | Path | Mapping):
+        rows, input = input, {"path": str(folder / _ROWS), "format": "jsonl"}
+    job = _job({"model": model, "prompt": prompt, "input": input, "output": folder, **sections}, schema)
+    if rows is not None:
+        _keep_rows(rows, job.output, extend)
+    result = run_job(job, watchers, extend=extend)
     return Run(result.folder, result.report, result.exit_code)
 
 
 def generate(
     rows: Rows,
     *,
-    model: str,
-    prompt: str | Mapping[str, Any],
-    schema: type[BaseModel] | Mapping[str, Any] | str | None = None,
+    model: str | Path,
+    prompt: str | Path | Mapping[str, Any],
+    schema: Schema | None = None,
     watchers: Sequence[Watcher] = (),
     **sections: Mapping[str, Any],
-) -> Iterator[Record]:
-    """Records for rows, in their order, as soon as they are there; nothing is left on disk.
+) -> Generator[Record, None, None]:
+    """Records for rows, in the rows' order, a window at a time; nothing is left on disk. Arguments as those of ``run``.
 
-    The rows are read while the records are taken. Abandoning the iterator ends the engine.
+        for record in llmbatch.generate([{"text": "two"}], model="demo", prompt="translate"): ...
+
+    The rows are read to their end first, into a temporary folder. The engine is ended with the iterator, be it exhausted, closed or
+    abandoned. Raises ``UsageError`` at once for what is wrong with the job; taking records raises ``RunError`` as ``run`` does, and
+    ``Stopped`` where a signal or a budget stopped it.
     """
+    data = {"model": model, "prompt": prompt, "input": {}, "output": "run", **sections}
+    data["input"] = {"format": "jsonl", **data["input"], "path": _ROWS}
+    job = _job(data, schema)
+    return _generate(rows, job, watchers)
+
+
+def _generate(rows: Rows, job: Job, watchers: Sequence[Watcher]) -> Generator[Record, None, None]:
     with tempfile.TemporaryDirectory(prefix="llmbatch-") as name:
-        folder = Path(name)
-        path = _write_rows(rows, folder / "rows")
-        data = {
-            "model": model,
-            "prompt": prompt,
-            "input": {"path": str(path), "format": "jsonl"},
-            "output": folder / "run",
-        }
+        path = Path(name) / _ROWS
+        _write_rows(rows, path)
+        here = {"output": Path(name) / "run", "input": job.input.model_copy(update={"path": str(path)})}
         waiting: dict[int, list[bytes]] = {}
         following = 0
-        with open_session(_job(data, schema, sections), watchers) as session:
-            for window in session.windows():
+        with open_session(job.model_copy(update=here), watchers) as session, contextlib.ExitStack() as stack:
+            windows = session.windows()
+            if isinstance(windows, Generator):
+                stack.callback(windows.close)  # the engine goes before the folder's lock
+            for window in windows:
                 waiting[window.bounds.window] = list(window.sealed_lines())
                 while following in waiting:
                     for line in waiting.pop(following):
                         yield record_from_dict(json.loads(line))
                     following += 1
+            result = session.result()
+        if result.outcome != "finished":
+            raise Stopped(result.report["error"] or "the run was stopped")
 
 
-def _job(data: dict[str, Any], schema: Any, sections: Mapping[str, Any]) -> Job:
-    data = {key: value for key, value in {**data, **sections}.items() if value is not None}
+def _job(data: Mapping[str, Any], schema: Schema | None) -> Job:
+    """The job, with all that can be wrong about it found. Raises ``UsageError``."""
+    data = {key: value for key, value in data.items() if value is not None}
     if schema is not None:
-        data["answer"] = {**data.get("answer", {}), "schema": _schema(schema)}
-    return job_from(data)
+        answer = data.get("answer", {})
+        if not isinstance(answer, Mapping):
+            raise JobError(f"answer: is a mapping of settings, not {answer!r:.80}")
+        data["answer"] = {**answer, "schema": _schema(schema)}
+    job = job_from(data)
+    Stages(job)
+    return job
 
 
-def _schema(schema: Any) -> Any:
+def _schema(schema: Schema) -> Any:
     """A pydantic model by its import path, where it has one: then its own validators judge the answers too."""
     if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
         return schema
-    if "<" in schema.__qualname__ or schema.__module__ == "__main__":
-        return schema.model_json_schema()
-    return f"{schema.__module__}:{schema.__qualname__}"
+    found: Any = sys.modules.get(schema.__module__) if schema.__module__ != "__main__" else None
+    for name in schema.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return f"{schema.__module__}:{schema.__qualname__}" if found is schema else schema.model_json_schema()
 
 
-def _write_rows(rows: Rows, folder: Path) -> Path:
-    """The rows as JSON lines in the folder; an existing copy must hold the same rows."""
-    from llmbatch.files import atomic_write
+def _keep_rows(rows: Rows, output: Path, extend: bool) -> None:
+    """Put the rows into the run folder, from where the run reads them. Raises ``JobError`` where it holds a run on other rows."""
+    folder = RunFolder(output)
+    folder.open()
+    try:
+        path, new = output / _ROWS, output / f".{_ROWS}.new"
+        _write_rows(rows, new)
+        if not path.exists():
+            new.replace(path)
+        elif not _same(new, path):
+            begun = any(folder.parts.scan())
+            grown = begun and _begins_with(new, path)
+            if grown and not extend:
+                raise JobError(f"{output}: the rows are those of the run and more; give extend=True to run the new ones too")
+            if folder.manifest is None or (begun and not grown):
+                raise JobError(f"{output}: holds other rows in {_ROWS}; give the same rows, or another output")
+            new.replace(path)
+    finally:
+        (output / f".{_ROWS}.new").unlink(missing_ok=True)
+        folder.close()
 
-    if isinstance(rows, str | bytes | Mapping):
+
+def _write_rows(rows: Rows, path: Path) -> None:
+    """The rows as JSON lines. One that JSON cannot hold becomes a line that says why, and so a row that is malformed."""
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
         raise JobError(f"rows are mappings, one a row, not a {type(rows).__name__}")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "input.jsonl"
-    content = (json.dumps(dict(row), ensure_ascii=False).encode() + b"\n" for row in rows)
-    if path.exists():
-        with path.open("rb") as known:
-            if list(known) == list(content):
-                return path
-        raise JobError(f"{folder}: holds a run on other rows; give another output")
-    atomic_write(path, content)
-    return path
+    atomic_write(path, map(_line, _read(rows)))
+
+
+def _read(rows: Rows) -> Iterator[Any]:
+    try:
+        yield from rows
+    except LlmbatchError:
+        raise
+    except OSError as error:  # not to be taken for one of writing
+        raise ReadError(f"reading the rows failed: {error}") from error
+
+
+def _line(row: Any) -> bytes:
+    try:
+        return json.dumps(plain(row), ensure_ascii=False).encode() + b"\n"
+    except ValueError as error:
+        return json.dumps(str(error)).encode() + b"\n"
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.stat().st_size == other.stat().st_size and _begins_with(one, other)
+
+
+def _begins_with(new: Path, known: Path) -> bool:
+    """Whether a file begins with all that another holds."""
+    with new.open("rb") as left, known.open("rb") as right:
+        while block := right.read(1 << 20):
+            if left.read(len(block)) != block:
+                return False
+    return True
 
 
 __all__ = ["Run", "generate", "run"]

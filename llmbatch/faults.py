@@ -1,7 +1,20 @@
 """Fault points: places where a test kills the process on purpose, so that what must survive a kill there is seen to survive it.
 
-``LLMBATCH_FAULT=name:3`` ends the process by SIGKILL the third time that it passes the point ``name``. Unset, a point costs
-one look at a module variable.
+``LLMBATCH_FAULT=name:3`` ends the process by SIGKILL the third time that it passes the point ``name``; ``name/detail:1`` counts
+only those of one file. Unset, a point costs one look at a module variable.
+
+| point | where |
+|---|---|
+| ``journal-opened`` | a window's journal has its header |
+| ``journal-torn`` | half of what was to be appended to a journal is written |
+| ``journal-append`` | all of it is |
+| ``meta-written`` | a window's meta file is there, its part is not |
+| ``temp-written/NAME`` | NAME (a part, ``results.jsonl``, ``report.json``, ``run.json``, ...) lies there under its temporary name |
+| ``renamed/NAME`` | it has its own name, and the folder is not synced yet |
+| ``part-sealed`` | a part is there, and its journal still |
+| ``journal-removed`` | only the part is |
+| ``results-written`` | results and errors are there, the report is not |
+| ``report-written`` | the report is there, the session's end is not written down |
 """
 
 from __future__ import annotations
@@ -13,15 +26,22 @@ _name, _, _count = os.environ.get("LLMBATCH_FAULT", "").partition(":")
 _left = int(_count or 1)
 
 
-def point(name: str) -> None:
+def point(name: str, detail: str = "") -> None:
     """Pass a fault point; does nothing unless the environment names it."""
     if _name:
-        _pass(name)
+        _pass(name, detail)
 
 
-def _pass(name: str) -> None:
+def torn(name: str, data: bytes) -> bytes:
+    """What of ``data`` is to be written before the point ``name``: half of it where the process ends there, else all."""
+    if _name == name and _left == 1:
+        return data[: len(data) // 2]
+    return data
+
+
+def _pass(name: str, detail: str) -> None:
     global _left
-    if name == _name:
+    if _name in {name, f"{name}/{detail}"}:
         _left -= 1
         if _left == 0:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -99,6 +99,11 @@ class Feed:
                 self._changed.wait(timeout)
 
     @property
+    def halted(self) -> bool:
+        """Whether ``halt`` was called."""
+        return self._halted
+
+    @property
     def waiting(self) -> int:
         """How many requests wait to be taken."""
         return len(self._first) + len(self._queue) + sum(map(len, self._alone))

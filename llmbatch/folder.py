@@ -66,11 +66,27 @@ class RunFolder:
         except OSError as error:
             raise WriteError(f"{self.path}: {error.strerror}; --output must be a folder that can be written") from error
         taken = self._lock.acquire()
-        self.manifest = read_manifest(self.path)
+        try:
+            self.manifest = read_manifest(self.path)
+        except BaseException:
+            self._lock.release()
+            raise
         return taken
 
-    def begin_session(self, identity: dict[str, str], fingerprint: list[dict[str, Any]]) -> int:
-        """Write down that a session begins; returns its number, from 1. Raises ``FolderError`` where the identity is another's."""
+    def crashes(self, done: int) -> int:
+        """How many sessions up to now were killed, one after another, without adding to what was ``done``: records and answers."""
+        count = 0
+        for session in reversed(self.manifest.sessions if self.manifest is not None else []):
+            if session["outcome"] is not None or session.get("done_before") != done:
+                break
+            count += 1
+        return count
+
+    def begin_session(self, identity: dict[str, str], fingerprint: list[dict[str, Any]], done: int) -> int:
+        """Write down that a session begins; returns its number, from 1. Raises ``FolderError`` where the identity is another's.
+
+        ``done`` counts the records and answers that are there already.
+        """
         if self.manifest is None:
             self.manifest = Manifest(identity, fingerprint, time.time())
         elif changes := _changes(self.manifest.identity, identity):
@@ -80,7 +96,13 @@ class RunFolder:
             )
         self.manifest.fingerprint = fingerprint
         self.manifest.sessions.append(
-            {"started": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "outcome": None}
+            {
+                "started": time.time(),
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "done_before": done,
+                "outcome": None,  # stays so where the session is killed
+            }
         )
         self._write()
         return len(self.manifest.sessions)

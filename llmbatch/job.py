@@ -7,19 +7,19 @@ What changes speed alone (window sizes, batch sizes, budgets) is not part of it.
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from llmbatch.check import OutputSettings
 from llmbatch.engines import ChatSettings, EngineSettings
 from llmbatch.errors import JobError
+from llmbatch.identity import identity_of
+from llmbatch.job_file import DEMO, job_text, read_job_file, resolve_paths
 from llmbatch.plan import PlanSettings
 from llmbatch.prompt import PromptSettings
 from llmbatch.retry import RetrySettings
@@ -28,34 +28,44 @@ from llmbatch.sources import SourceSettings
 
 DEMO_MODEL = Path(__file__).parent / "demo" / "model"
 
-# Engine arguments that change how fast answers come, and the answers at most by the rounding of their arithmetic.
-_SPEED_ARGS = frozenset(
-    {
-        "async_scheduling", "block_size", "compilation_config", "cpu_offload_gb", "cudagraph_capture_sizes", "data_parallel_size",
-        "disable_custom_all_reduce", "disable_log_stats", "distributed_executor_backend", "download_dir", "enable_chunked_prefill",
-        "enable_prefix_caching", "enforce_eager", "gpu_memory_utilization", "kv_cache_memory_bytes", "load_format",
-        "max_cudagraph_capture_size", "max_num_batched_tokens", "max_num_seqs", "max_parallel_loading_workers",
-        "num_gpu_blocks_override", "pipeline_parallel_size", "swap_space", "tensor_parallel_size", "use_tqdm_on_load",
-        # of the scripted engine
-        "concurrency", "die_after", "jitter", "latency", "out_of_memory_above", "start_seconds",
-    }
-)  # fmt: skip
-
-
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhd]\s*)+")
+_SHARE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
+_MAX_DEPTH = 100  # of nesting in a job
+_SECRET = re.compile(
+    r"(?:.*_)?(?:hf_token|(?:access|api|auth|session)_token|api_?key|access_key(?:_id)?|secret(?:_key)?|password|passwd|credentials?)",
+    re.IGNORECASE,
+)
 
 
 def _seconds(value: Any) -> Any:
     """``90``, ``"90s"``, ``"15m"``, ``"8h"``, ``"1h30m"`` or ``"2d"`` as seconds."""
     if not isinstance(value, str):
         return value
-    parts = re.findall(r"([\d.]+)\s*([smhd])", value)
-    if not parts or re.sub(r"[\d.]+\s*[smhd]\s*", "", value.strip()):
+    text = value.strip().lower()
+    if _DURATION.fullmatch(text):
+        return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("a time is a number of seconds, or such as 90s, 15m, 1h30m or 2d") from None
+
+
+def _failures(value: Any) -> Any:
+    """A count of rows, or a share of them such as ``"5%"``."""
+    if isinstance(value, str):
+        text = value.strip()
+        if (share := _SHARE.fullmatch(text)) and float(share[1]) <= 100:
+            return text
+        if text.isdecimal() and text.isascii():
+            return int(text)
+    elif value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    raise ValueError("is a number of rows, or a share of them from 0% to 100%, such as 5%")
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(allow_inf_nan=False)]
+Failures = Annotated[int | str | None, BeforeValidator(_failures)]
 
 
 class RunSettings(BaseModel):
@@ -68,9 +78,7 @@ class RunSettings(BaseModel):
     window_characters: int = Field(
         64_000_000, ge=1, description="a window ends before its prompts are longer than this together"
     )
-    max_failures: int | str | None = Field(
-        None, description="stop when so many rows failed: a count, or a share such as 5%"
-    )
+    max_failures: Failures = Field(None, description="stop when so many rows failed: a count, or a share such as 5%")
     max_time: Seconds | None = Field(None, gt=0, description="stop after so long: seconds, or 8h, 30m; resumable")
     max_total_tokens: int | None = Field(
         None, ge=1, description="stop when the engine has handled so many tokens; resumable"
@@ -86,11 +94,10 @@ class RunSettings(BaseModel):
     def failures_allowed(self, rows: int) -> float:
         """How many failed rows ``max_failures`` allows after so many rows. A share counts from the 100th row on."""
         if self.max_failures is None:
-            return float("inf")
-        text = str(self.max_failures).strip()
-        if text.endswith("%"):
-            return max(float(text[:-1]) / 100 * rows, 0.0) if rows >= 100 else float("inf")
-        return int(text)
+            return math.inf
+        if share := _SHARE.fullmatch(str(self.max_failures)):
+            return float(share[1]) / 100 * rows if rows >= 100 else math.inf
+        return int(self.max_failures)
 
 
 class Job(BaseModel):
@@ -116,90 +123,105 @@ class Job(BaseModel):
     @property
     def model_path(self) -> str:
         """What the engine is given: ``demo`` stands for the packaged model's folder."""
-        return str(DEMO_MODEL) if self.model == "demo" else self.model
+        return str(DEMO_MODEL) if self.model == DEMO else self.model
+
+    def data(self) -> dict[str, Any]:
+        """The job as the plain data that ``job_from`` takes; settings left at their default are left out."""
+        return self.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+
+    def absolute(self) -> Job:
+        """The same job with its paths made absolute, so that it means the same from every folder."""
+        return job_from(resolve_paths(self.data(), Path.cwd()))
 
     def to_yaml(self) -> str:
-        """The job as a file that ``load_job_data`` reads; settings left at their default are left out."""
-        data = self.model_dump(mode="json", exclude_defaults=True, by_alias=True)
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        """The job as a file in its own run folder; there ``load_job_data`` and ``job_from`` make of it ``self.absolute()``."""
+        return job_text(resolve_paths(self.data(), Path.cwd()), self.output.expanduser().absolute())
 
     def identity(self) -> dict[str, str]:
-        """What the results depend on, flat, as ``section.key -> value`` in short text; compared to tell what changed.
-
-        Reads the files that the job names (chat template, script, schema, the model's config) but not the prompt's, whose text
-        the runner adds.
-        """
-        data = self.model_dump(mode="json", by_alias=True, exclude={"output", "run", "input", "plan"})
-        data["engine"] = {
-            k: v
-            for k, v in data["engine"].items()
-            if k not in {"in_process", "in_flight", "in_flight_tokens", "timeout", "restarts"}
-        }
-        data["engine"]["args"] = {k: v for k, v in self.engine.args.items() if k not in _SPEED_ARGS}
-        data["sinks"] = {"keep": data["sinks"]["keep"]}
-        data["input"] = self.input.model_dump(
-            mode="json", include={"format", "id_field", "config", "split", "revision"}
-        )
-        data["plan"] = {"overflow": self.plan.overflow}
-        flat = _flatten(data)
-        for name, path in _files(self):
-            flat[name + " (content)"] = _digest_of_file(path)
-        return flat
+        """What the results depend on, see ``identity.py``."""
+        return identity_of(self)
 
 
 def job_from(data: Mapping[str, Any]) -> Job:
     """A job from nested plain data; a plain string for ``prompt`` or ``input`` is its path. Raises ``JobError``."""
-    data = dict(data)
+    plain = {str(key): _plain(value, str(key)) for key, value in data.items()}
     for section in ("prompt", "input"):
-        if isinstance(data.get(section), str):
-            data[section] = {"path": data[section]}
+        if isinstance(plain.get(section), str):
+            plain[section] = {"path": plain[section]}
     try:
-        return Job.model_validate(data)
+        job = Job.model_validate(plain)
     except ValidationError as error:
-        raise JobError("; ".join(_explain(problem) for problem in error.errors())) from None
+        raise JobError("; ".join(_explain(error, plain))) from None
+    _refuse_secrets(job.engine.args, "engine.args")
+    return job
 
 
 def load_job_data(path: Path) -> dict[str, Any]:
     """A job file (YAML) as plain data; paths in it are relative to its own folder. Raises ``JobError``."""
+    return read_job_file(path)
+
+
+def _plain(value: Any, where: str, depth: int = 0) -> Any:
+    """The value as JSON has it, so that a job means the same once it was written and read. Raises ``JobError``."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str | Path):
+        return _sound(str(value), where)
+    if isinstance(value, int):
+        if value.bit_length() > 64:
+            raise JobError(f"{where}: is a whole number beyond 64 bits")
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise JobError(f"{where}: is {value}, and a setting is a finite number")
+        return float(value)
+    if depth >= _MAX_DEPTH:
+        raise JobError(f"{where[:80]}...: is nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        return {_key(key, where): _plain(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray | memoryview):
+        return [_plain(item, f"{where}[{number}]", depth + 1) for number, item in enumerate(value)]
+    raise JobError(
+        f"{where}: is a {type(value).__name__}, and a setting is text, a number, true, false, a list or a mapping"
+    )
+
+
+def _sound(text: str, where: str) -> str:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise JobError(f"{path}: there is no such job file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise JobError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise JobError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise JobError(f"{path}: a job file is a mapping with keys such as {', '.join(Job.model_fields)}")
-    return resolve_paths(data, path.parent)
+        text.encode()
+    except UnicodeEncodeError:
+        raise JobError(f"{where}: holds half of a surrogate pair, which is no character") from None
+    return text
 
 
-def resolve_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
-    """The same data with the relative paths that exist under ``base`` made absolute; names (of models, of prompts) stay."""
-    data = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
-    for section, key in (
-        ("model", None), ("prompt", None), ("prompt", "path"), ("input", None), ("input", "path"), ("answer", "schema"),
-        ("answer", "grammar"), ("engine", "script"), ("chat", "template"), ("run", "rows"),
-    ):  # fmt: skip
-        holder, name = (data, section) if key is None else (data.get(section), key)
-        if isinstance(holder, dict) and isinstance(value := holder.get(name), str) and _is_path(value, base):
-            holder[name] = str((base / value).absolute())
-    if isinstance(lora := data.get("engine", {}).get("lora") if isinstance(data.get("engine"), dict) else None, dict):
-        data["engine"]["lora"] = {k: str((base / v).absolute()) if _is_path(v, base) else v for k, v in lora.items()}
-    if isinstance(data.get("output"), str):
-        data["output"] = str((base / data["output"]).absolute())
-    return data
+def _key(key: Any, where: str) -> str:
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise JobError(f"{where}: has the key {key!r:.80}, and a key is text")
+    return _sound(str(key), where)
 
 
-def _is_path(value: Any, base: Path) -> bool:
-    if not isinstance(value, str) or value in {"", "-"} or "\n" in value or len(value) > 4000:
-        return False
-    return (base / value).exists() or ("*" in value and "/" in value)
+def _refuse_secrets(args: Mapping[str, Any], where: str) -> None:
+    """A job is written to the run folder, its report and the engine's log, so it must not hold what nobody may read."""
+    for key, value in args.items():
+        if isinstance(value, Mapping):
+            _refuse_secrets(value, f"{where}.{key}")
+        elif isinstance(value, str) and value and _SECRET.fullmatch(key):
+            known = "set HF_TOKEN in the environment" if key == "hf_token" else "give it in an environment variable"
+            raise JobError(
+                f"{where}.{key}: a secret has no place in a job, which is written to the run folder and to logs: {known} instead"
+            )
 
 
-def _explain(problem: Any) -> str:
-    """One of pydantic's problems in words: where, what was seen, and what is known or near."""
-    where = [str(part) for part in problem["loc"]]
+def _explain(error: ValidationError, data: Mapping[str, Any]) -> list[str]:
+    """pydantic's problems in words, one for each place: where, what was seen, and what is known or near."""
+    problems: dict[str, list[str]] = {}
+    for problem in error.errors(include_url=False):
+        where = _place(problem["loc"], data)
+        problems.setdefault(".".join(where), []).append(_problem(problem, where))
+    return [" or ".join(dict.fromkeys(said)) for said in problems.values()]
+
+
+def _problem(problem: Any, where: list[str]) -> str:
     name = ".".join(where)
     if problem["type"] == "missing":
         return f"{name} is missing: give --{where[0]} or the key {name!r} in the job file"
@@ -208,13 +230,29 @@ def _explain(problem: Any) -> str:
         near = difflib.get_close_matches(where[-1], known, n=1)
         hint = f"did you mean {'.'.join([*where[:-1], near[0]])}? " if near else ""
         return f"unknown key {name!r}: {hint}known keys: {', '.join(known)}"
-    return f"{name}: {problem['msg']} (got {problem.get('input')!r:.80})"
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {said} (got {problem.get('input')!r:.80})"
+
+
+def _place(path: Sequence[str | int], data: Any) -> list[str]:
+    """A problem's place by the keys of the data, without the names that pydantic has for the variants of a type."""
+    where: list[str] = []
+    for step in path:
+        if isinstance(step, str) and isinstance(data, Mapping):
+            data = data.get(step)
+        elif isinstance(step, int) and isinstance(data, list) and step < len(data):
+            data = data[step]
+        else:
+            continue
+        where.append(str(step))
+    return where
 
 
 def _known_keys(path: list[str]) -> list[str]:
     model: Any = Job
     for part in path:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        fields = {f.alias or name: f for name, f in model.model_fields.items()}
+        annotation = fields[part].annotation if part in fields else None
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
         if model is None:
@@ -222,30 +260,4 @@ def _known_keys(path: list[str]) -> list[str]:
     return [f.alias or name for name, f in model.model_fields.items()]
 
 
-def _flatten(data: Any, prefix: str = "") -> dict[str, str]:
-    if isinstance(data, dict):
-        flat: dict[str, str] = {}
-        for key, value in sorted(data.items()):
-            flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
-        return flat
-    return {} if data is None else {prefix: json.dumps(data, ensure_ascii=False, sort_keys=True)}
-
-
-def _files(job: Job) -> list[tuple[str, Path]]:
-    """The files whose content the results depend on, besides input and prompt."""
-    named: list[tuple[str, Any]] = [("chat.template", job.chat.template), ("engine.script", job.engine.script)]
-    if job.answer is not None:
-        named += [("answer.schema", job.answer.json_schema), ("answer.grammar", job.answer.grammar)]
-    found = [(name, Path(value)) for name, value in named if isinstance(value, str) and _is_path(value, Path())]
-    folder = Path(job.model_path)
-    for name in ("config.json", "model.safetensors.index.json", "tokenizer.json"):
-        if (folder / name).is_file():
-            found.append((f"model {name}", folder / name))
-    return [(name, path) for name, path in found if path.is_file()]
-
-
-def _digest_of_file(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
+__all__ = ["DEMO_MODEL", "Failures", "Job", "RunSettings", "Seconds", "job_from", "load_job_data"]

@@ -1,11 +1,13 @@
 """One writer for a run folder: a lock file that says which host and process has it, and that is taken over when its owner is dead.
 
 No advisory lock of the kernel is used, because those do not hold on every network file system. The owner touches its file
-every few seconds, so that a host that cannot see the owner's process can still tell that it lives.
+every few seconds, so that a run on another host, or in another container, can tell that it lives without seeing its process.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import socket
@@ -20,7 +22,9 @@ import psutil
 from llmbatch.errors import FolderError, Locked, WriteError
 
 HEARTBEAT_SECONDS = 5.0
-DEAD_AFTER_SECONDS = 60.0  # without a heartbeat, seen from another host
+DEAD_AFTER_SECONDS = 60.0  # without a heartbeat, where the owner's process cannot be seen
+# what file systems say that have no hard links
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
 
 
 class Lock:
@@ -44,13 +48,13 @@ class Lock:
                 self._create()
                 break
             except FileExistsError:
-                owner = read_lock(self._path)
+                owner = _owner_of(self._path)
                 if owner is None:
                     continue  # released between the two looks
                 if not self._is_dead(owner):
                     raise Locked(
                         f"{self._path.parent}: another run has this folder: process {owner.get('pid')} on {owner.get('host')}, "
-                        f"since {owner.get('since')}. Wait for it, stop it, or give another --output"
+                        f"since {owner.get('since')}. Wait for it, stop it, or give another --output{_patience(owner)}"
                     ) from None
                 if self._remove(owner):
                     taken_from = f"process {owner.get('pid')} on {owner.get('host')} is dead; its run is taken over"
@@ -66,30 +70,40 @@ class Lock:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-            owner = read_lock(self._path)
-            if owner is not None and owner.get("token") == self._token:
-                self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a file system that is gone: the run is over all the same
+                owner = _owner_of(self._path)
+                if owner is not None and owner.get("token") == self._token:
+                    self._path.unlink(missing_ok=True)
 
     def _create(self) -> None:
         """Make the file whole or not at all: written under another name, then linked to its own, which fails if that exists."""
         temporary = self._path.with_name(f"{self._path.name}.{self._token}")
         body = {
             "host": socket.gethostname(),
+            "place": _place(),
             "pid": os.getpid(),
             "process_started": psutil.Process().create_time(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
             "token": self._token,
         }
-        temporary.write_text(json.dumps(body), encoding="utf-8")
         try:
-            os.link(temporary, self._path)
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(json.dumps(body))
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(temporary, self._path)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                with self._path.open("x", encoding="utf-8") as file:
+                    file.write(json.dumps(body))
         finally:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
 
     def _is_dead(self, owner: dict[str, Any]) -> bool:
-        if owner.get("host") == socket.gethostname():
-            return not _runs(owner.get("pid"), owner.get("process_started"))
-        return self._silence() > DEAD_AFTER_SECONDS
+        seen = alive(owner)
+        return self._silence() > DEAD_AFTER_SECONDS if seen is None else not seen
 
     def _silence(self) -> float:
         """Seconds since the owner's last heartbeat, by the file system's own clock: hosts' clocks differ."""
@@ -109,7 +123,7 @@ class Lock:
             self._path.rename(aside)
         except FileNotFoundError:
             return False
-        moved = read_lock(aside)
+        moved = _owner_of(aside)
         if moved is not None and moved.get("token") != owner.get("token"):
             try:  # what was renamed is a new owner's: give it back
                 os.link(aside, self._path)
@@ -122,12 +136,12 @@ class Lock:
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
-                owner = read_lock(self._path)
+                owner = _owner_of(self._path)
                 if owner is None or owner.get("token") != self._token:
                     self.lost = True
                     return
                 os.utime(self._path)
-            except (OSError, FolderError):
+            except OSError:
                 continue  # a network file system that does not answer now: the next beat tries again
 
 
@@ -147,10 +161,36 @@ def read_lock(path: Path) -> dict[str, Any] | None:
 
 
 def alive(owner: dict[str, Any]) -> bool | None:
-    """Whether the process that a lock names runs; ``None`` where it is on another host and cannot be seen."""
-    if owner.get("host") != socket.gethostname():
+    """Whether the process that a lock names runs; ``None`` where it is on another host or in a container and cannot be seen."""
+    if owner.get("place") != _place():
         return None
     return _runs(owner.get("pid"), owner.get("process_started"))
+
+
+def _owner_of(path: Path) -> dict[str, Any] | None:
+    """As ``read_lock``; a file that says nothing is of an owner that cannot be seen, and so dead when it is silent."""
+    try:
+        owner = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _place() -> str:
+    """Where a process number means the same process: host, boot and namespace; containers of one name may have others."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)
+
+
+def _patience(owner: dict[str, Any]) -> str:
+    if alive(owner) is not None:
+        return ""
+    return f"; its process cannot be seen from here: without a sign of life for {DEAD_AFTER_SECONDS:g} s it counts as dead"
 
 
 def _runs(pid: Any, started: Any) -> bool:

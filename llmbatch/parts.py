@@ -19,12 +19,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from llmbatch.errors import FolderError, WriteError
-from llmbatch.faults import point
-from llmbatch.files import atomic_write, fsync_folder
+from llmbatch.errors import FolderError
+from llmbatch.faults import point, torn
+from llmbatch.files import atomic_write, fsync_folder, writing
 from llmbatch.types import Completion, Cursor, Failure, FailureKind, Outcome, Refusal, RequestKey, Usage
 
 JOURNAL_VERSION = 1
@@ -66,11 +67,14 @@ class Replay:
 
 
 class Parts:
-    """The parts of one run folder. One thread writes; reading is free for all."""
+    """The parts of one run folder. One thread opens journals, one writes to them and seals; reading is free for all.
+
+    Every method that writes raises ``WriteError``. Journals have no buffer: what ``append`` returned from is with the kernel.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._journals: dict[int, IO[bytes]] = {}
+        self._journals: dict[int, FileIO] = {}
         self._dirty: set[int] = set()
 
     def scan(self) -> tuple[set[int], set[int]]:
@@ -87,6 +91,22 @@ class Parts:
     def path(self, window: int) -> Path:
         """Where a window's sealed part is or will be."""
         return self.folder / f"part-{window:05d}.jsonl"
+
+    def whole(self, *, gaps: bool = False) -> list[Path]:
+        """The parts of a run whose every window is sealed, in order. ``gaps`` says that only some rows of the input were run.
+
+        Raises ``FolderError`` where a window is missing or does not begin where the one before it ends.
+        """
+        sealed, open_ = self.scan()
+        following = 0
+        for number, window in enumerate(sorted(sealed | open_)):
+            start = self.meta(window).bounds.start.index if window in sealed else -1
+            if window != number or start < following or (start > following and not gaps):
+                raise FolderError(
+                    f"{self.path(number)}: the sealed parts do not hold every row, from row {following} on; see llmbatch audit"
+                )
+            following = self.meta(window).bounds.last.index + 1
+        return [self.path(window) for window in sorted(sealed)]
 
     def meta(self, window: int) -> Meta:
         """What is known of a sealed part. Raises ``FolderError`` where its meta file is missing, damaged or newer."""
@@ -108,60 +128,49 @@ class Parts:
         """Begin a window's journal. Its header is on disk when this returns, so its bounds survive whatever follows."""
         header = {"llmbatch_journal": JOURNAL_VERSION, **_bounds_to_dict(bounds), "input_sha256": input_sha256}
         path = self._journal_path(bounds.window)
-        try:
-            file = path.open("wb")
-            file.write(json.dumps(header).encode() + b"\n")
-            file.flush()
+        with writing(path):
+            file = FileIO(path, "w")
+            self._journals[bounds.window] = file
+            _write(file, json.dumps(header).encode() + b"\n")
             os.fsync(file.fileno())
-        except OSError as error:
-            raise _write_error(path, error) from error
-        self._journals[bounds.window] = file
         fsync_folder(self.folder)
         point("journal-opened")
 
-    def known(self, sealed: Iterable[int], journals: Iterable[int]) -> list[tuple[Bounds, str | None]]:
-        """The bounds of windows that were read before, and the digests of their input."""
-        known = [(meta.bounds, meta.input_sha256) for meta in map(self.meta, sealed)]
-        for window in journals:
-            replay, _ = read_journal(self._journal_path(window))
-            if replay is not None:
-                known.append((replay.bounds, replay.input_sha256))
-        return known
+    def replay(self, window: int) -> Replay | None:
+        """What a window's journal holds; ``None`` where not even its header is whole. Raises ``FolderError``."""
+        path = self._journal_path(window)
+        try:
+            return read_journal(path)[0]
+        except OSError as error:
+            raise FolderError(f"{path}: cannot be read: {error.strerror or error}") from error
 
     def reopen(self, window: int) -> Replay | None:
         """Read a journal and go on appending to it; ``None``, and the file is removed, where not even its header is whole."""
         path = self._journal_path(window)
-        try:
+        with writing(path):
             replay, good = read_journal(path)
             if replay is None:
                 path.unlink()
                 return None
-            file = path.open("r+b")
+            # appending: should a run that was taken for dead wake up, what both write stays whole
+            file = self._journals[window] = FileIO(path, "a")
             file.truncate(good)
-            file.seek(good)
-        except OSError as error:
-            raise _write_error(path, error) from error
-        self._journals[window] = file
         return replay
 
     def append(self, window: int, entries: Sequence[bytes]) -> None:
         """Append entries to a window's journal: after this they survive the death of the process, not yet that of the machine."""
         file = self._journals[window]
-        try:
-            file.write(b"".join(entries))
-            point("journal-append")
-            file.flush()
-        except OSError as error:
-            raise _write_error(self._journal_path(window), error) from error
+        with writing(self._journal_path(window)):
+            _write(file, torn("journal-torn", b"".join(entries)))
+        point("journal-torn")
+        point("journal-append")
         self._dirty.add(window)
 
     def commit(self) -> None:
         """Group commit: all that was appended survives the death of the machine too."""
         for window in self._dirty:
-            try:
+            with writing(self._journal_path(window)):
                 os.fsync(self._journals[window].fileno())
-            except OSError as error:
-                raise _write_error(self._journal_path(window), error) from error
         self._dirty.clear()
 
     def seal(
@@ -183,7 +192,8 @@ class Parts:
         if (file := self._journals.pop(window, None)) is not None:
             self._dirty.discard(window)
             file.close()
-        self._journal_path(window).unlink(missing_ok=True)
+        with writing(self._journal_path(window)):
+            self._journal_path(window).unlink(missing_ok=True)
         point("journal-removed")
 
     def close(self) -> None:
@@ -191,18 +201,18 @@ class Parts:
         try:
             self.commit()
         finally:
-            for file in self._journals.values():
-                file.close()
-            self._journals.clear()
+            journals, self._journals = self._journals, {}
+            for window, file in journals.items():
+                with writing(self._journal_path(window)):
+                    file.close()
 
     def tidy(self) -> None:
         """Remove what a kill left beside sealed parts: their journals, and temporary files."""
         sealed, _ = self.scan()
-        for path in self.folder.glob("*.journal"):
-            if (match := _NAME.fullmatch(path.name)) and int(match[1]) in sealed:
+        leftovers = [p for p in self.folder.glob("*.journal") if (m := _NAME.fullmatch(p.name)) and int(m[1]) in sealed]
+        for path in (*leftovers, *self.folder.glob(".*.tmp")):
+            with writing(path):
                 path.unlink(missing_ok=True)
-        for path in self.folder.glob("*.tmp"):
-            path.unlink(missing_ok=True)
 
     def _journal_path(self, window: int) -> Path:
         return self.folder / f"part-{window:05d}.journal"
@@ -240,13 +250,13 @@ def read_journal(path: Path) -> tuple[Replay | None, int]:
     """
     with path.open("rb") as file:
         header = _parse(file.readline())
-        if header is None or "llmbatch_journal" not in header:
+        if header is None:
             return None, 0
-        if header["llmbatch_journal"] > JOURNAL_VERSION:
-            raise FolderError(
-                f"{path}: written by a newer llmbatch (journal version {header['llmbatch_journal']}); upgrade llmbatch to go on"
-            )
         try:
+            if header["llmbatch_journal"] > JOURNAL_VERSION:
+                raise FolderError(
+                    f"{path}: written by a newer llmbatch (journal version {header['llmbatch_journal']}); upgrade llmbatch to go on"
+                )
             replay = Replay(_bounds(header), header["input_sha256"])
         except (KeyError, TypeError, ValueError):
             return None, 0
@@ -266,8 +276,11 @@ def _replay(line: bytes, replay: Replay) -> bool:
     try:
         if "record" in entry:
             folded = "folded" in entry
-            index = entry["record"]["index"]
-            replay.lines[index] = line[len(_FOLDED if folded else _RECORD) : -len(_TAIL)] + b"\n"
+            prefix = _FOLDED if folded else _RECORD
+            index = int(entry["record"]["index"])
+            if not line.startswith(prefix):
+                return False
+            replay.lines[index] = line[len(prefix) : -len(_TAIL)] + b"\n"
             if folded:
                 replay.folded.add(index)
             replay.outcomes.pop(index, None)
@@ -322,7 +335,8 @@ def _bounds_to_dict(bounds: Bounds) -> dict[str, Any]:
     }
 
 
-def _write_error(path: Path, error: OSError) -> WriteError:
-    return WriteError(
-        f"{path}: {error.strerror or error}; what was sealed before is safe, the same command goes on from there"
-    )
+def _write(file: FileIO, data: bytes) -> None:
+    """Write all of it: a disk that fills up takes a part first and says so only at the next try."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]

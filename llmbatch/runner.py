@@ -11,14 +11,16 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from llmbatch.errors import Stopped, TooManyFailures
+from llmbatch.errors import ReadError, RunError, Stopped, TooManyFailures
 from llmbatch.events import Note, Planned, Sealed, Snapshot, Watcher
 from llmbatch.feed import Feed
 from llmbatch.job import RunSettings
 from llmbatch.parts import outcome_entry
+from llmbatch.plan.demand import Demands
+from llmbatch.plan.fit import misfit
 from llmbatch.report.ledger import Ledger
 from llmbatch.supervise import SupervisedEngine
-from llmbatch.types import Completion, Failure, FailureKind, Outcome, Record, Refusal, Request, Status, Usage
+from llmbatch.types import Completion, Failure, Outcome, Record, Refusal, Request, Status, Usage
 from llmbatch.windows import Ahead, Front, OpenWindow
 from llmbatch.work import Work
 from llmbatch.writer import Writer
@@ -68,13 +70,13 @@ class Runner:
         self._halted_at: float | None = None
         self._rates: deque[tuple[float, int, Usage]] = deque()
         self._last_row: OpenWindow | None = None
-        self.notes: list[Note] = []
+        self._read_error: ReadError | None = None
 
     def steps(self) -> Iterator[list[OpenWindow]]:
         """Run; yields after each step of the engine the windows that were completed in it, already given to the writer.
 
         Raises ``Stopped``, ``TooManyFailures``, and what engine, source and writer raise; then all that finished is in the
-        journals once the writer is closed.
+        journals once the writer is closed. An input that fails half-way ends the run when the rows before are finished.
         """
         try:
             yield self._feed_more(wait=0.0)
@@ -91,6 +93,9 @@ class Runner:
             self._tick(time.monotonic())
             if self._halted_at is not None:
                 raise Stopped(f"stopped: {self._stop.reason}")
+            if self._read_error is not None:
+                raise self._read_error
+            self._see_that_all_is_answered()
         finally:
             for window in self._open.values():
                 self._writer.append(window)
@@ -107,20 +112,37 @@ class Runner:
     def _feed_more(self, wait: float) -> list[OpenWindow]:
         """Take planned windows in while there is room; returns those that were complete at once."""
         complete: list[OpenWindow] = []
-        while len(self._open) < self._settings.windows_open and not self._ahead.ended and self._halted_at is None:
+        while self._has_room() and not self._ahead.ended and self._halted_at is None:
             if self._feed.waiting > self._settings.window:
                 break  # enough for a while: planning later windows late lets their plan know more
-            window = self._ahead.get(wait)
+            try:
+                window = self._ahead.get(wait)
+            except ReadError as error:
+                self._read_error = error
+                self._tell(Note("error", f"{error}. The rows before that are finished, then the run stops"))
+                break
             if window is None:
                 break
             wait = 0.0
             self._admit(window)
             if window.complete:
                 complete.append(window)
-        self._seal(complete)
-        if self._ahead.ended and not self._halted_at:
+                self._seal([window])
+        if self._ahead.ended and self._halted_at is None:
             self._feed.close()
         return complete
+
+    def _has_room(self) -> bool:
+        """Whether one more window may be open; windows that a slow disk has not taken yet count as well."""
+        return len(self._open) + self._writer.sealing < self._settings.windows_open
+
+    def _see_that_all_is_answered(self) -> None:
+        """The last line of defence of the promise that no row is lost: better no results than too few."""
+        for window in self._open.values():
+            raise RunError(
+                f"rows {sorted(window.works)[:5]} got no answer, and nothing more is asked: this is a bug of llmbatch, please "
+                "report it. What is finished is kept"
+            )
 
     def _admit(self, window: OpenWindow) -> None:
         bounds = window.bounds
@@ -162,13 +184,9 @@ class Runner:
             ids = ids_of.get(request.key, request.token_ids)
             failure: Failure | None = ids if isinstance(ids, Failure) else None
             if failure is None and info is not None and ids is not None and not isinstance(ids, Failure):
-                length = len(ids) + len(request.partial)
-                if length >= info.context_length:
-                    failure = Failure(
-                        FailureKind.TOO_LONG,
-                        f"the next prompt of this row has {length} tokens, the context {info.context_length}",
-                    )
-                else:
+                # as the planner would say it: a resumed run gives the same record
+                failure = misfit(len(ids) + len(request.partial), Demands().of(request), info.context_length)
+                if failure is None:
                     ready.append(replace(request, token_ids=ids))
             if failure is not None:
                 refusal = Refusal(request.key, failure)

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,6 +23,7 @@ from typing import Any
 from llmbatch.engines import Engine, EngineFactory, EngineSettings, make_engine
 from llmbatch.errors import LlmbatchError, RunError, Stopped, WriteError
 from llmbatch.events import Event, Finished, Note, Snapshot, Started, Watcher
+from llmbatch.faults import point
 from llmbatch.files import atomic_write
 from llmbatch.folder import RunFolder
 from llmbatch.inputs import check_input, open_input
@@ -44,6 +45,7 @@ from llmbatch.work import Work
 from llmbatch.writer import Writer
 
 _AHEAD = 2  # windows that are planned before the runner has room for them
+_CRASHES = 2  # sessions in a row that were killed without getting anywhere, before the engine is put apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,6 @@ class RunSession:
         self._runner: Runner | None = None
         self._rows_before = 0
         self._result: RunResult | None = None
-        self._progress_at = 0.0
 
     def windows(self) -> Iterator[OpenWindow]:
         """Run, and yield each window of this session as it is complete, in no particular order.
@@ -147,10 +148,17 @@ class RunSession:
         error: str | None = None
         try:
             # ended in the reverse order: the engine first, the writer last, when nobody gives it work any more
-            with contextlib.closing(writer), _ended(ahead.stop), _ended(self._engine.stop), _signals(stop):
+            with (
+                contextlib.closing(writer),
+                _ended(ahead.stop),
+                _ended(self._engine.stop),
+                _signals(stop, self._engine),
+                contextlib.closing(runner.steps()) as steps,
+            ):
                 ahead.start()
-                for complete in runner.steps():
+                for complete in steps:
                     if self._folder.lost:
+                        writer.abandon()
                         raise RunError(
                             "another run took this folder over, as this one gave no sign of life for a minute; this one ends"
                         )
@@ -160,14 +168,17 @@ class RunSession:
         except (KeyboardInterrupt, GeneratorExit) as interrupt:
             outcome, error = (
                 "stopped",
-                "interrupted" if isinstance(interrupt, KeyboardInterrupt) else "the caller stopped iterating",
+                f"stopped at once: {stop.reason or 'interrupted'}"
+                if isinstance(interrupt, KeyboardInterrupt)
+                else "the caller stopped iterating",
             )
             if isinstance(interrupt, GeneratorExit):
                 self._end(outcome, error)
                 raise
         except BaseException as broken:
-            with contextlib.suppress(LlmbatchError, OSError):  # the first error is the one to be told
-                self._end("broken", str(broken) or repr(broken))
+            if not self._folder.lost:
+                with contextlib.suppress(LlmbatchError, OSError):  # the first error is the one to be told
+                    self._end("broken", str(broken) or repr(broken))
             raise
         self._end(outcome, error)
 
@@ -203,14 +214,30 @@ class RunSession:
         sealed, journals = parts.scan()
         if not sealed and not journals:
             folder.manifest = None  # nothing was done yet: a corrected job may begin here
-        known = folder.manifest.fingerprint if folder.manifest is not None else None
-        fingerprint = check_input(self._source, known, parts.known(sealed, journals), extend=self._extend)
-        number = folder.begin_session(self._identity(), fingerprint)
-        atomic_write(folder.path / "job.yaml", self._job.to_yaml().encode())
-        ledger = _sum_of([parts.meta(window) for window in sealed])
+        metas = {window: parts.meta(window) for window in sorted(sealed)}
+        replays = {window: replay for window in sorted(journals) if (replay := parts.replay(window)) is not None}
+        seen = [(meta.bounds, meta.input_sha256) for meta in metas.values()]
+        seen += [(replay.bounds, replay.input_sha256) for replay in replays.values()]
+        before = folder.manifest.fingerprint if folder.manifest is not None else None
+        fingerprint = check_input(self._source, before, seen, extend=self._extend)
+        ledger = _sum_of(metas.values())
         self._rows_before = ledger.rows
-        self._tell(Started(folder.path, ledger.rows, number))
-        return Resume(sealed, journals), ledger
+        done = ledger.rows + sum(len(replay.lines) for replay in replays.values())
+        answers = sum(len(outcomes) for replay in replays.values() for outcomes in replay.outcomes.values())
+        crashes = folder.crashes(done + answers)
+        number = folder.begin_session(self._identity(), fingerprint, done + answers)
+        atomic_write(folder.path / "job.yaml", self._job.to_yaml().encode())
+        self._tell(Started(folder.path, done, number))
+        if crashes >= _CRASHES and self._job.engine.in_process is not False:
+            self._engine.use(in_process=False)
+            self._tell(
+                Note(
+                    "warning",
+                    f"the last {crashes} sessions were killed before they finished a row: the engine now runs in a process of its "
+                    "own, so that a row that kills it can be found and set apart",
+                )
+            )
+        return Resume({n: m.bounds for n, m in metas.items()}, {n: r.bounds for n, r in replays.items()}), ledger
 
     def _read(self, resume: Resume) -> Iterator[OpenWindow]:
         job, stages, engine = self._job, self._stages, self._engine
@@ -264,9 +291,9 @@ class RunSession:
         ledger = self._runner.ledger
         outputs: list[str] = []
         if outcome == "finished":
-            sealed, _ = parts.scan()
-            written = write_sinks(self._job.sinks, [parts.path(n) for n in sorted(sealed)], folder, self._origin())
-            outputs = [path.name for path in written]
+            whole = parts.whole(gaps=self._job.run.rows is not None)
+            outputs = [path.name for path in write_sinks(self._job.sinks, whole, folder, self._origin())]
+            point("results-written")
         engine = self._engine
         session = Session(
             number=len(self._folder.manifest.sessions) if self._folder.manifest else 1,
@@ -291,6 +318,7 @@ class RunSession:
         )
         report = build_report(ledger, session, facts, earlier=_earlier_sessions(folder), error=error)
         atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
+        point("report-written")
         self._folder.end_session(outcome, rows=session.rows)
         self._result = RunResult(folder, outcome, report, report["exit_code"])
         self._tell(Finished(outcome, report))
@@ -303,7 +331,7 @@ class RunSession:
         return {"model": self._job.model, "prompt": self._stages.prompt_name, "identity": self._identity()}
 
 
-def _sum_of(metas: Sequence[Meta]) -> Ledger:
+def _sum_of(metas: Iterable[Meta]) -> Ledger:
     ledger = Ledger()
     for meta in metas:
         ledger.merge(Ledger.from_dict(meta.ledger))
@@ -341,16 +369,19 @@ def _ended(end: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the run to stop; a second one ends it at once. Only the main thread can have handlers."""
+def _signals(stop: Stop, engine: SupervisedEngine) -> Iterator[None]:
+    """SIGINT and SIGTERM ask the run to stop; a second one, or one while the engine starts, ends it at once.
+
+    Only the main thread can have handlers.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if stop.asked:
+        again, stop.reason, stop.asked = stop.asked, signal.Signals(number).name, True
+        if again or engine.starting:
             raise KeyboardInterrupt
-        stop.reason, stop.asked = signal.Signals(number).name, True
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -3,7 +3,7 @@
 After a death the requests in flight go again, as they are: a death is not an attempt. Requests that were there at two deaths
 are suspects and run in groups with nothing else in flight, halved at each further death, so that with n suspects the one that
 kills is found after about log2(n) deaths and the others are answered on the way. A request that is alone at its third death
-is refused; the run goes on without it.
+is refused, once the engine has answered a harmless one: an engine that dies of everything is broken, and no row is to blame.
 """
 
 from __future__ import annotations
@@ -12,19 +12,34 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from llmbatch.engines import Engine, EngineInfo, EngineSettings
 from llmbatch.errors import EngineDied, EngineError, OutOfMemory
 from llmbatch.events import EngineReady, Note, Watcher
 from llmbatch.feed import Feed
-from llmbatch.types import Failure, FailureKind, Outcome, Prompt, Refusal, Request, RequestKey, Usage
+from llmbatch.types import (
+    Completion,
+    Failure,
+    FailureKind,
+    Outcome,
+    Prompt,
+    Refusal,
+    Request,
+    RequestKey,
+    Sampling,
+    Usage,
+)
 
-_BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 30.0)
+_BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 30.0)  # before a restart, by how many deaths came without an answer between
 _DEATHS_TO_SUSPECT = 2
 _DEATHS_TO_REFUSE = 3
 _PATIENCE_SECONDS = 0.02  # between two looks while nothing has needed the engine yet
+_PAUSE_SECONDS = 0.2
 _SEARCH_DEATHS = 12  # a search among 4096 suspects may take so many deaths without an answer
 _MIN_SEQS = 8
+_PROBE_KEY = RequestKey(-1)
+_PROBE_SAMPLING = Sampling((("max_tokens", 1), ("temperature", 0.0)))
 
 
 class Cancelled(Exception):
@@ -41,16 +56,16 @@ class SupervisedEngine:
         self._engine = make(settings)
         self._deaths_of: Counter[RequestKey] = Counter()
         self._deaths_since_answer = 0
-        self._guilty: list[
-            Refusal
-        ] = []  # refused once the engine has shown on another request that it lives without them
+        self._harmless: Request | None = None  # the last one that was answered
         self._past = Usage()
+        self._probed = Usage()
         self._past_busy = 0.0
         self._past_ready = 0.0
         self._ready_at: float | None = None
         self._needed = threading.Event()
         self._ready = threading.Event()
         self.deaths = 0
+        self.starting = False
         self.info: EngineInfo | None = None
         self.start_seconds: float | None = None  # of the first start
 
@@ -72,6 +87,13 @@ class SupervisedEngine:
 
         Raises ``EngineError`` where it cannot be started.
         """
+        self.starting = True
+        try:
+            return self._start()
+        finally:
+            self.starting = False
+
+    def _start(self) -> EngineInfo:
         began = time.monotonic()
         while True:
             try:
@@ -96,6 +118,10 @@ class SupervisedEngine:
         """As the engine's own; may be called from another thread and before ``start``."""
         return self._engine.tokenize(prompts)
 
+    def use(self, **changes: Any) -> None:
+        """Change settings before the engine is started."""
+        self._rebuild(self._settings.model_copy(update=changes))
+
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
         """As the engine's own, through deaths. Starts the engine when it is first needed; marks what is answered as done.
 
@@ -113,20 +139,25 @@ class SupervisedEngine:
             try:
                 for outcomes in self._engine.stream(feed):
                     for outcome in outcomes:
-                        feed.done(outcome.key)
+                        request = feed.done(outcome.key)
+                        if isinstance(outcome, Completion):
+                            self._harmless = request
                     if outcomes:
                         self._deaths_since_answer = 0
-                    if self._guilty and (outcomes or not (feed.in_flight or feed.waiting)):
-                        outcomes = outcomes + self._pop_guilty()
+                        self._acquit(outcomes)
                     yield outcomes
-            except EngineDied as death:
-                self._after_death(death, feed)
-                self._restart(death)
-            else:
-                if self._guilty:
-                    yield list(self._pop_guilty())
                 if feed.finished:
                     return
+            except EngineDied as death:
+                accused = self._after_death(death, feed)
+                yield from self._restart(death, feed)
+                if feed.halted:  # the run is being stopped: what was in flight is owed again, and needs no engine now
+                    return
+                if accused is not None:
+                    yield from self._prove(feed)
+                    if not feed.halted:
+                        self._acquit([accused])
+                        yield [accused]
 
     def abort(self) -> None:
         """Give up what is in flight, without outcomes."""
@@ -140,7 +171,8 @@ class SupervisedEngine:
 
     def counts(self) -> Usage:
         """Tokens by the engines' own count, over all restarts."""
-        return self._past + self._engine.counts() if self._ready_at is not None else self._past
+        total = self._past + self._engine.counts() if self._ready_at is not None else self._past
+        return _less(total, self._probed)
 
     @property
     def busy_seconds(self) -> float:
@@ -152,8 +184,8 @@ class SupervisedEngine:
         ready = self._past_ready + (time.monotonic() - self._ready_at if self._ready_at is not None else 0.0)
         return max(0.0, 1 - self.busy_seconds / ready) if ready > 0 else 0.0
 
-    def _after_death(self, death: EngineDied, feed: Feed) -> None:
-        """Decide what the requests in flight do next."""
+    def _after_death(self, death: EngineDied, feed: Feed) -> Refusal | None:
+        """Decide what the requests in flight do next; returns the refusal of one that was found to kill the engine."""
         self.deaths += 1
         self._deaths_since_answer += 1
         lost = feed.recall()
@@ -162,8 +194,7 @@ class SupervisedEngine:
         suspects = [r for r in lost if self._deaths_of[r.key] >= _DEATHS_TO_SUSPECT]
         rest = [r for r in lost if self._deaths_of[r.key] < _DEATHS_TO_SUSPECT]
         if len(lost) == 1 and self._deaths_of[lost[0].key] >= _DEATHS_TO_REFUSE:
-            self._accuse(lost[0], death)
-            return
+            return self._accuse(lost[0], death)
         feed.push(rest, first=True)
         middle = (len(suspects) + 1) // 2
         for group in (suspects[middle:], suspects[:middle]):
@@ -171,38 +202,80 @@ class SupervisedEngine:
                 feed.push_alone(group)
         apart = f"; {len(suspects)} of them saw two deaths and run apart, to find one that kills it" if suspects else ""
         self._tell(Note("warning", f"{death}. {len(lost)} requests were in flight and go again{apart}"))
+        return None
 
-    def _accuse(self, request: Request, death: EngineDied) -> None:
-        deaths = self._deaths_of[request.key]
-        message = f"the engine died {deaths} times with this row in flight, the last time with this row alone: {death}"
-        self._tell(Note("error", f"the row with index {request.key.index} is set apart as failed: {message}"))
-        self._guilty.append(Refusal(request.key, Failure(FailureKind.ENGINE_DIED, message)))
+    def _accuse(self, request: Request, death: EngineDied) -> Refusal:
+        # without the number of deaths and the last one's words: a record is the same in every run
+        message = "the engine died again and again with this row in flight, the last time with this row alone; see engine.log"
+        self._tell(Note("error", f"the row with index {request.key.index} is set apart as failed: {message}: {death}"))
+        return Refusal(request.key, Failure(FailureKind.ENGINE_DIED, message))
 
-    def _pop_guilty(self) -> list[Outcome]:
-        guilty: list[Outcome] = list(self._guilty)
-        self._guilty.clear()
-        return guilty
+    def _acquit(self, outcomes: list[Outcome]) -> None:
+        """Requests that have an outcome are suspects no more."""
+        if self._deaths_of:
+            for outcome in outcomes:
+                self._deaths_of.pop(outcome.key, None)
 
-    def _restart(self, death: EngineDied) -> None:
+    def _prove(self, feed: Feed) -> Iterator[list[Outcome]]:
+        """See the engine answer something harmless, through as many deaths as the settings allow; yields nothing but pauses."""
+        while not feed.halted:
+            probe = Feed()
+            probe.push(self._probe())
+            probe.close()
+            before = self._engine.counts()
+            try:
+                for outcomes in self._engine.stream(probe):
+                    for outcome in outcomes:
+                        probe.done(outcome.key)
+            except EngineDied as death:
+                self.deaths += 1
+                self._deaths_since_answer += 1
+                yield from self._restart(death, feed)
+            else:
+                self._probed = self._probed + _less(self._engine.counts(), before)
+                return
+
+    def _probe(self) -> list[Request]:
+        if self._harmless is not None:
+            known = self._harmless
+            return [Request(_PROBE_KEY, known.prompt, _PROBE_SAMPLING, lora=known.lora, token_ids=known.token_ids)]
+        prompt = Prompt(text="1")
+        ids = self._engine.tokenize([prompt])[0]
+        return [] if isinstance(ids, Failure) else [Request(_PROBE_KEY, prompt, _PROBE_SAMPLING, token_ids=ids)]
+
+    def _restart(self, death: EngineError, feed: Feed) -> Iterator[list[Outcome]]:
+        """Make the engine anew, after a pause in which the caller can look after its clocks; not if the feed is halted.
+
+        A start that fails counts as one more death. Raises ``EngineError`` where there were too many.
+        """
         self._account()
         self._engine.stop()
-        if self._deaths_since_answer > self._settings.restarts + _SEARCH_DEATHS * self._searching():
-            raise EngineError(
-                f"the engine died {self._deaths_since_answer} times without an answer between: {death}. "
-                "Finished rows are safe; see engine.log in the run folder. The same command goes on from here"
-            ) from death
         settings = self._settings
         if isinstance(death.__cause__, OutOfMemory | MemoryError) and (lower := self._lowered()) is not None:
             settings = lower
             self._tell(
                 Note("warning", f"the engine ran out of memory; it is restarted with max_num_seqs={_seqs(lower)}")
             )
-        time.sleep(_BACKOFF_SECONDS[min(self._deaths_since_answer, len(_BACKOFF_SECONDS) - 1)])
-        self._rebuild(settings)
-        self.start()
-
-    def _searching(self) -> bool:
-        return any(deaths >= _DEATHS_TO_SUSPECT for deaths in self._deaths_of.values())
+        while True:
+            searching = any(deaths >= _DEATHS_TO_SUSPECT for deaths in self._deaths_of.values())
+            if self._deaths_since_answer > self._settings.restarts + _SEARCH_DEATHS * searching:
+                raise EngineError(
+                    f"the engine died {self._deaths_since_answer} times without an answer between: {death}. "
+                    "Finished rows are safe; see engine.log in the run folder. The same command goes on from here"
+                ) from death
+            explained = searching and isinstance(death, EngineDied)
+            yield from _pause(0.0 if explained else _backoff(self._deaths_since_answer), feed)
+            if feed.halted:
+                return
+            self._rebuild(settings)
+            try:
+                self.start()
+                return
+            except EngineError as error:
+                self._engine.stop()
+                self._deaths_since_answer += 1
+                self._tell(Note("warning", f"the engine could not be restarted: {error}"))
+                settings, death = self._settings, error
 
     def _rebuild(self, settings: EngineSettings) -> None:
         self._settings = settings
@@ -233,6 +306,27 @@ class SupervisedEngine:
                 args["max_num_batched_tokens"] = max(int(batched) // 2, 512)
             changes["args"] = args
         return self._settings.model_copy(update=changes)
+
+
+def _backoff(deaths: int) -> float:
+    return _BACKOFF_SECONDS[min(deaths, len(_BACKOFF_SECONDS)) - 1] if deaths else 0.0
+
+
+def _pause(seconds: float, feed: Feed) -> Iterator[list[Outcome]]:
+    """Wait, and yield now and then, but at least once; over at once when the feed is halted."""
+    end = time.monotonic() + seconds
+    yield []
+    while not feed.halted and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _PAUSE_SECONDS))
+        yield []
+
+
+def _less(usage: Usage, part: Usage) -> Usage:
+    return Usage(
+        usage.prompt_tokens - part.prompt_tokens,
+        usage.completion_tokens - part.completion_tokens,
+        usage.cached_tokens - part.cached_tokens,
+    )
 
 
 def _describe(info: EngineInfo) -> str:

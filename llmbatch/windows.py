@@ -15,10 +15,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmbatch.engines import EngineInfo
+from llmbatch.errors import InputChanged
 from llmbatch.inputs import input_digest
 from llmbatch.parts import Bounds, Parts, Replay, record_entry
 from llmbatch.plan import LengthEstimate, Limits, PlanSettings, WindowPlan, plan_window
 from llmbatch.prompt import Rendered
+from llmbatch.reader import Reader
 from llmbatch.record import record_from_dict, record_to_line
 from llmbatch.report.ledger import Ledger
 from llmbatch.sources import Source
@@ -61,8 +63,12 @@ class OpenWindow:
         return len(self.lines) == len(self.order)
 
     def finish(self, record: Record, *, folded: bool = False) -> None:
-        """A row has its record."""
-        line = _line(record)
+        """A row has its record. An answer that JSON or UTF-8 cannot hold is a failure of that row, not of the run."""
+        try:
+            line = record_to_line(record)
+        except ValueError as error:  # UnicodeEncodeError is one
+            record = _unwritable(record, error)
+            line = record_to_line(record)
         self.lines[record.index] = line
         self.works.pop(record.index, None)
         self.entries.append(record_entry(line, folded=folded))
@@ -90,30 +96,33 @@ class Front:
 
 @dataclass(slots=True)
 class Resume:
-    """Where reading goes on: windows that are sealed or have a journal, and what lies behind them."""
+    """What earlier sessions left: the windows that are sealed, and those with a journal. By number."""
 
-    sealed: set[int] = field(default_factory=set)
-    journals: set[int] = field(default_factory=set)
-    rows_done: int = 0
+    sealed: dict[int, Bounds] = field(default_factory=dict)
+    journals: dict[int, Bounds] = field(default_factory=dict)
 
 
 def read_windows(front: Front, parts: Parts, resume: Resume, *, window: int, characters: int) -> Iterator[OpenWindow]:
-    """Every window that is not sealed, in order, planned and with its journal open."""
-    reader = _Reader(front.source)
+    """Every window that is not sealed, in order, planned and with its journal open.
+
+    Where the input fails half-way the rows before still come, and then ``ReadError`` is raised.
+    """
+    reader = Reader(front.source)
     number, start = 0, Cursor(0)
     after: Cursor | None = (
         None  # the last row of a window at whose end the input ended: what comes after it was not there then
     )
-    last = max(resume.sealed | resume.journals, default=-1)
+    starts = {known: bounds.start.index for known, bounds in (*resume.sealed.items(), *resume.journals.items())}
     while True:
         if number in resume.sealed:
-            bounds = parts.meta(number).bounds
+            bounds = resume.sealed[number]
         else:
             replay = parts.reopen(number) if number in resume.journals else None
             if replay is not None:
                 opened = _read_again(front, reader, replay)
             else:
-                limit = _known_start(parts, resume, number, last)
+                # the next window that is known: this one, whose own journal was lost, ends there
+                limit = starts[min(later)] if (later := [n for n in starts if n > number]) else None
                 read = _read_new(front, reader, number, start, after, limit, window, characters)
                 if read is None:
                     return
@@ -127,14 +136,6 @@ def read_windows(front: Front, parts: Parts, resume: Resume, *, window: int, cha
         start, after = (bounds.stop, None) if bounds.stop is not None else (bounds.last, bounds.last)
 
 
-def _known_start(parts: Parts, resume: Resume, number: int, last: int) -> int | None:
-    """Where a window must end because the next one is known already (its own journal's header was lost): a row index."""
-    for later in range(number + 1, last + 1):
-        if later in resume.sealed:
-            return parts.meta(later).bounds.start.index
-    return None
-
-
 @dataclass(slots=True)
 class _Opened:
     """A window that was read and rendered, and is not yet planned."""
@@ -144,36 +145,9 @@ class _Opened:
     requests: list[Request] = field(default_factory=list)
 
 
-class _Reader:
-    """A source's rows with one row of look-ahead; goes back only when it has to."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._rows: Iterator[Row] | None = None
-        self._next: Row | None = None
-
-    def seek(self, start: Cursor) -> None:
-        """Be before the row at ``start``."""
-        if self._rows is None or self._next is None or self._next.index != start.index:
-            self._rows = iter(self._source.rows(start))
-            self._next = next(self._rows, None)
-
-    @property
-    def next(self) -> Row | None:
-        """The row that ``take`` would give, or ``None`` at the end."""
-        return self._next
-
-    def take(self) -> Row:
-        """One row on. Only where ``next`` is not ``None``."""
-        row = self._next
-        assert row is not None and self._rows is not None  # noqa: S101 - for the type checker
-        self._next = next(self._rows, None)
-        return row
-
-
 def _read_new(
     front: Front,
-    reader: _Reader,
+    reader: Reader,
     number: int,
     start: Cursor,
     after: Cursor | None,
@@ -181,18 +155,20 @@ def _read_new(
     size: int,
     characters: int,
 ) -> _Opened | None:
-    """The next ``size`` rows; ``None`` where there are none."""
+    """The next ``size`` rows, or all up to the row with index ``limit``; ``None`` where there are none."""
     reader.seek(start)
     if after is not None and reader.next is not None and reader.next.index == after.index:
         reader.take()
     while front.rows is not None and reader.next is not None and reader.next.index not in front.rows:
         reader.take()
     if (first := reader.next) is None:
+        if reader.failure is not None:
+            raise reader.failure
         return None
     opened = _Opened(OpenWindow(Bounds(number, first.cursor, first.cursor, None, 0)))
     last, length = first, 0
-    while (row := reader.next) is not None and len(opened.window.order) < size and length < characters:
-        if limit is not None and row.index >= limit:
+    while (row := reader.next) is not None:
+        if row.index >= limit if limit is not None else len(opened.window.order) >= size or length >= characters:
             break
         reader.take()
         if front.rows is None or row.index in front.rows:
@@ -203,23 +179,31 @@ def _read_new(
     return opened
 
 
-def _read_again(front: Front, reader: _Reader, replay: Replay) -> _Opened:
-    """A window whose journal is there: the same rows, without the work that is done."""
+def _read_again(front: Front, reader: Reader, replay: Replay) -> _Opened:
+    """A window whose journal is there: the same rows, without the work that is done. Raises ``InputChanged``."""
     bounds = replay.bounds
     opened = _Opened(OpenWindow(bounds))
     window = opened.window
-    window.lines.update(replay.lines)
     window.input_sha256 = replay.input_sha256
     reader.seek(bounds.start)
     while len(window.order) < bounds.rows and (row := reader.next) is not None:
         reader.take()
         if front.rows is None or row.index in front.rows:
-            if row.index in replay.lines:
-                window.order.append(row.index)
-                record = record_from_dict(_parse(replay.lines[row.index]))
-                window.ledger.add(record, folded=row.index in replay.folded)
-            else:
+            line = replay.lines.get(row.index)
+            record = None if line is None else _record(line)
+            if line is None or record is None:
                 _take(front, opened, row, replay)
+                continue
+            window.order.append(row.index)
+            window.lines[row.index] = line
+            window.ledger.add(record, folded=row.index in replay.folded)
+    if reader.failure is not None:
+        raise reader.failure
+    if len(window.order) < bounds.rows:
+        raise InputChanged(
+            f"the input ends before row {bounds.last.index}, and this run has read that far before. Restore it, or give another "
+            "--output to begin anew"
+        )
     return opened
 
 
@@ -239,8 +223,12 @@ def _take(front: Front, opened: _Opened, row: Row, replay: Replay | None = None)
     window.works[row.index] = work
     opened.rows[row.index] = row
     requests = work.start()
-    for outcome in replay.outcomes.get(row.index, ()) if replay is not None else ():
-        requests = [r for r in requests if r.key != outcome.key] + work.feed(outcome)
+    outcomes = replay.outcomes.get(row.index, ()) if replay is not None else ()
+    if outcomes:
+        front.info()  # what follows a failure depends on the context length, as it did the first time
+    for outcome in outcomes:
+        if any(request.key == outcome.key for request in requests):
+            requests = [r for r in requests if r.key != outcome.key] + work.feed(outcome)
     if work.record is not None:
         window.finish(replace(work.record, input=front.keep(row)))
     opened.requests.extend(requests)
@@ -272,7 +260,10 @@ def _plan(front: Front, opened: _Opened) -> None:
         max_num_seqs=info.max_num_seqs,
         max_num_batched_tokens=info.details.get("max_num_batched_tokens"),
     )
-    plan = plan_window(requests, limits, front.plan, front.lengths)
+    settings = front.plan
+    if len(requests) != len({request.key.index for request in requests}):  # rows with several requests
+        settings = settings.model_copy(update={"fold": False})
+    plan = plan_window(requests, limits, settings, front.lengths)
     window.plan = plan
     for position, failure in plan.too_long.items():
         _refuse(window, requests[position], failure, front)
@@ -294,33 +285,25 @@ def _refuse(window: OpenWindow, request: Request, failure: Failure, front: Front
     work.feed(Refusal(request.key, failure))
     if work.record is not None:
         record = work.record
-        if failure.kind is FailureKind.TOO_LONG and front.plan.overflow == "skip":
+        first = request.key.step == 0 and request.key.attempt == 1
+        if first and failure.kind is FailureKind.TOO_LONG and front.plan.overflow == "skip":
             record = replace(record, status=Status.SKIPPED)
         window.finish(replace(record, input=front.keep(work.row)))
 
 
-def _parse(line: bytes) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(line)
-    return parsed
-
-
-def _line(record: Record) -> bytes:
-    """The record's line; an answer that JSON or UTF-8 cannot hold is a failure of that row, not of the run."""
+def _record(line: bytes) -> Record | None:
+    """The record that a journal holds; ``None`` for what is not one, and then the row is owed again."""
     try:
-        return record_to_line(record)
-    except ValueError as error:  # UnicodeEncodeError is one
-        failure = Failure(FailureKind.ENGINE, f"the record cannot be written as JSON: {error}")
-        return record_to_line(
-            Record(
-                record.index,
-                record.id,
-                Status.FAILED,
-                attempts=record.attempts,
-                usage=record.usage,
-                wasted=record.usage,
-                failure=failure,
-            )
-        )
+        return record_from_dict(json.loads(line))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _unwritable(record: Record, error: ValueError) -> Record:
+    failure = Failure(FailureKind.ENGINE, f"the record cannot be written as JSON: {error}")
+    return Record(
+        record.index, record.id, Status.FAILED, attempts=record.attempts, usage=record.usage, failure=failure
+    )
 
 
 class Ahead:

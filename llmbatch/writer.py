@@ -1,6 +1,7 @@
 """Journal entries and complete windows in, files out: a thread of its own, so that a slow disk never leaves the engine waiting.
 
-Operations run in the order given. The first that fails ends the run: its error is raised by the next ``check`` or ``close``.
+Operations run in the order given. The first that fails is the last: nothing is written after it, and its error is raised by the
+next ``check`` or ``close``.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from llmbatch.windows import OpenWindow
 
 
 class Writer:
-    """Writes for one run. Memory is bounded by the windows that the runner keeps open until they are sealed."""
+    """Writes for one run. Memory is bounded by a runner that looks at ``sealing`` before it opens more windows."""
 
     def __init__(self, parts: Parts, commit_seconds: float) -> None:
         self._parts = parts
         self._commit_seconds = commit_seconds
         self._committed = time.monotonic()
+        self._appended = False  # since the last commit
+        self._broken = False
+        self._sealed: deque[Future[None]] = deque()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmbatch-writer")
         self._pending: deque[Future[None]] = deque()
 
@@ -28,30 +32,38 @@ class Writer:
         """Append a window's new entries to its journal."""
         entries, window.entries = window.entries, []
         if entries:
-            self._submit(lambda: self._append(window.bounds.window, entries))
+            self._appended = True
+            self._submit(lambda: self._parts.append(window.bounds.window, entries))
 
-    def seal(self, window: OpenWindow) -> Future[None]:
+    def seal(self, window: OpenWindow) -> None:
         """Write a complete window's part and remove its journal; its unwritten entries are no longer needed."""
         window.entries = []
-        return self._submit(
+        sealed = self._submit(
             lambda: self._parts.seal(
                 window.bounds, window.sealed_lines(), ledger=window.ledger.as_dict(), input_sha256=window.input_sha256
             )
         )
-
-    def run(self, operation: Callable[[], None]) -> None:
-        """Do something else in the writer's thread, in turn."""
-        self._submit(operation)
+        self._sealed.append(sealed)
 
     def check(self) -> None:
-        """Raise the error of an operation that failed, as soon as it is known."""
+        """Raise the error of an operation that failed, as soon as it is known; commit when it is time. Call it now and then."""
         while self._pending and self._pending[0].done():
             self._pending.popleft().result()
+        now = time.monotonic()
+        if self._appended and now - self._committed >= self._commit_seconds:
+            self._appended, self._committed = False, now
+            self._submit(self._parts.commit)
 
     @property
-    def behind(self) -> int:
-        """How many operations wait."""
-        return len(self._pending)
+    def sealing(self) -> int:
+        """How many windows were given to ``seal`` and are not on disk yet."""
+        while self._sealed and self._sealed[0].done():
+            self._sealed.popleft()
+        return len(self._sealed)
+
+    def abandon(self) -> None:
+        """Write nothing more: the folder is no longer ours."""
+        self._broken = True
 
     def close(self) -> None:
         """Wait for all that was given, commit and close the journals. Raises the first error."""
@@ -62,14 +74,16 @@ class Writer:
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._parts.close()
 
-    def _append(self, window: int, entries: list[bytes]) -> None:
-        self._parts.append(window, entries)
-        now = time.monotonic()
-        if now - self._committed >= self._commit_seconds:
-            self._committed = now
-            self._parts.commit()
-
     def _submit(self, operation: Callable[[], None]) -> Future[None]:
-        future = self._executor.submit(operation)
+        future = self._executor.submit(self._run, operation)
         self._pending.append(future)
         return future
+
+    def _run(self, operation: Callable[[], None]) -> None:
+        if self._broken:
+            return
+        try:
+            operation()
+        except BaseException:
+            self._broken = True
+            raise

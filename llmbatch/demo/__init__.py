@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmbatch.engines.kept import EngineKeeper
 from llmbatch.events import Watcher
 from llmbatch.job import Job, job_from
 from llmbatch.session import RunResult, run_job
@@ -52,7 +53,8 @@ def demo_job(name: str, output: Path, sections: dict[str, Any] | None = None) ->
 
 def run_demo(output: Path, watchers: Sequence[Watcher] = (), sections: dict[str, Any] | None = None) -> list[Score]:
     """Run both jobs and score them. Raises as ``run_job`` does."""
-    return [score(name, run_job(demo_job(name, output, sections), watchers)) for name in JOBS]
+    with EngineKeeper() as engine:  # one start for both
+        return [score(name, run_job(demo_job(name, output, sections), watchers, make=engine.make)) for name in JOBS]
 
 
 def score(name: str, result: RunResult) -> Score:

@@ -36,7 +36,9 @@ class EngineSettings(BaseModel):
     timeout: float = Field(
         600.0, gt=0, description="seconds without any progress after which the engine counts as hung"
     )
-    restarts: int = Field(5, ge=0, description="engine deaths survived before the run stops")
+    restarts: int = Field(
+        5, ge=0, description="engine deaths survived without an answer between them, before the run stops"
+    )
     reasoning_parser: str | None = Field(None, description="vLLM's reasoning parser that splits the thinking part off")
     lora: dict[str, str] = Field(default_factory=dict, description="LoRA adapters: name to path")
     script: str | None = Field(None, description="scripted engine: path of its script (YAML)")
@@ -84,7 +86,8 @@ class Engine(Protocol):
 
         Each request gets one outcome, once; the caller marks it ``done`` in the feed. A step lasts at most about a second
         (while the feed is empty the engine waits in ``feed.wait``), so that the caller can look after its clocks between
-        steps. Raises ``EngineDied``: what is in flight got no answer, and the engine must be stopped and made anew.
+        steps. Raises ``EngineDied``, also where nothing moves for ``EngineSettings.timeout`` seconds: what is in flight
+        got no answer, and the engine must be stopped and made anew.
         """
 
     def abort(self) -> None:

@@ -8,13 +8,15 @@ A token is one byte of UTF-8, so lengths, limits and cut-off answers behave as w
 from __future__ import annotations
 
 import heapq
+import os
 import random
 import re
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -62,8 +64,12 @@ class Rule(BaseModel):
     )
     finish_reason: FinishReason = "stop"
     fail: str | None = Field(None, description="the engine fails this request with this message and lives")
-    die: bool = Field(False, description="the engine dies while this request is in flight")
-    hang: bool = Field(False, description="this request is never answered")
+    die: bool | Literal["out_of_memory"] = Field(False, description="the engine dies while this request is in flight")
+    crash: bool = Field(
+        False,
+        description="as a segfault does: it kills the run's own process, or with engine.in_process=false only the engine",
+    )
+    hang: bool = Field(False, description="this request is never answered; after engine.timeout the engine counts as hung")
     times: int | None = Field(
         None, ge=1, description="how often the rule applies in the life of the process; by default always"
     )
@@ -121,9 +127,11 @@ class ScriptedEngine:
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
         slots = self._settings.in_flight or self._script.concurrency
         sequence = 0
+        moved = time.monotonic()  # when something was last taken or answered
         while True:
             now = time.monotonic()
             for request in feed.take(slots - len(self._heap), 1 << 40):
+                moved = now
                 heapq.heappush(self._heap, (now + self._delay(request), sequence, request))
                 sequence += 1
             if not self._heap:
@@ -133,15 +141,23 @@ class ScriptedEngine:
                 yield []
                 continue
             outcomes: list[Outcome] = []
-            while self._heap and self._heap[0][0] <= now:
-                outcome = self._answer(heapq.heappop(self._heap)[2])
-                if outcome is not None:
-                    outcomes.append(outcome)
-            if not outcomes and self._heap:
-                pause = min(max(self._heap[0][0] - now, 0.0), _STEP_SECONDS)
+            death: EngineDied | None = None
+            while self._heap and self._heap[0][0] <= now and death is None:
+                try:
+                    outcomes.append(self._answer(heapq.heappop(self._heap)[2]))
+                except EngineDied as error:
+                    death = error
+            if outcomes:
+                moved = now
+            elif death is None:
+                if now - moved > self._settings.timeout:
+                    raise EngineDied(f"the scripted engine answered nothing for {self._settings.timeout:g} s")
+                pause = min(max(self._heap[0][0] - now, 0.0), _STEP_SECONDS, self._settings.timeout)
                 time.sleep(pause)
                 self._busy += pause
             yield outcomes
+            if death is not None:
+                raise death
 
     def abort(self) -> None:
         self._heap.clear()
@@ -168,7 +184,7 @@ class ScriptedEngine:
         rule = self._rule(request) if self._script.rules else None
         return rule is not None and rule.hang and self._state.use(self._script.rules.index(rule), rule)
 
-    def _answer(self, request: Request) -> Outcome | None:
+    def _answer(self, request: Request) -> Outcome:
         """The outcome of one request; raises ``EngineDied`` where the script says so."""
         state, script = self._state, self._script
         state.answered += 1
@@ -177,8 +193,11 @@ class ScriptedEngine:
         rule = self._rule(request) if script.rules else None
         if rule is not None and not rule.hang and not state.use(script.rules.index(rule), rule):
             rule = None
-        if rule is not None and rule.die:
-            raise EngineDied(f"the scripted engine died of row {request.key.index}, as its script says")
+        if rule is not None and rule.crash and self._settings.in_process is not False:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if rule is not None and (rule.die or rule.crash):
+            cause = OutOfMemory("no memory, as its script says") if rule.die == "out_of_memory" else None
+            raise EngineDied(f"the scripted engine died of row {request.key.index}, as its script says") from cause
         if rule is not None and rule.fail is not None:
             return Refusal(request.key, Failure(FailureKind.ENGINE, rule.fail))
         answer, finish_reason = self._text(request, rule)

@@ -1,0 +1,150 @@
+"""A job in, what its results depend on out: flat text by setting, compared to tell what changed between two runs.
+
+Two jobs with the same identity give the same results. What changes speed alone is not part of it, nor is where a file lies:
+of the files that a job names it is their content that counts. The prompt's text and the sampling after all defaults are added by
+``stages.py``, which knows them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbatch.errors import JobError
+from llmbatch.job_file import is_there
+
+if TYPE_CHECKING:
+    from llmbatch.job import Job
+
+_ENDS = 1 << 16  # bytes at each end of a weights file that are looked at; these files are too long to be read for this
+
+# Engine arguments that change how fast answers come, and the answers at most by the rounding of their arithmetic.
+_SPEED_ARGS = frozenset(
+    {
+        "aggregate_engine_logging", "all2all_backend", "async_scheduling", "block_size", "compilation_config",
+        "cp_kv_cache_interleave_size", "cpu_distributed_timeout_seconds", "cpu_offload_gb", "cpu_offload_params",
+        "cudagraph_capture_sizes", "data_parallel_address", "data_parallel_backend", "data_parallel_rpc_port", "data_parallel_size",
+        "data_parallel_size_local", "dcp_kv_cache_interleave_size", "decode_context_parallel_size", "device_ids",
+        "disable_custom_all_reduce", "disable_log_stats", "distributed_executor_backend", "distributed_timeout_seconds",
+        "download_dir", "enable_chunked_prefill", "enable_dbo", "enable_expert_parallel", "enable_prefix_caching", "enforce_eager",
+        "gpu_memory_utilization", "hf_token", "kv_cache_memory_bytes", "kv_cache_metrics", "long_prefill_token_threshold",
+        "master_addr", "master_port", "max_cpu_loras", "max_cudagraph_capture_size", "max_loras", "max_num_batched_tokens",
+        "max_num_scheduled_tokens", "max_num_seqs", "max_parallel_loading_workers", "nnodes", "node_rank",
+        "num_gpu_blocks_override", "numa_bind", "numa_bind_cpus", "numa_bind_nodes", "offload_backend", "otlp_traces_endpoint",
+        "pipeline_parallel_size", "prefill_context_parallel_size", "prefix_caching_hash_algo", "ray_workers_use_nsight",
+        "renderer_num_workers", "safetensors_load_strategy", "show_hidden_metrics_for_version", "swap_space",
+        "tensor_parallel_size", "ubatch_size", "use_tqdm_on_load",
+        # of the scripted engine
+        "concurrency", "die_after", "jitter", "latency", "out_of_memory_above", "start_seconds",
+    }
+)  # fmt: skip
+_SPEED_SETTINGS = frozenset({"in_process", "in_flight", "in_flight_tokens", "timeout", "restarts"})
+
+
+def identity_of(job: Job) -> dict[str, str]:
+    """The identity, as ``section.key -> value`` in short text. Raises ``JobError`` for a file that cannot be read."""
+    data = job.model_dump(mode="json", by_alias=True, include={"engine", "chat", "sampling", "answer", "retry"})
+    data["model"] = _where(job.model)
+    data["prompt"] = job.prompt.model_dump(mode="json", exclude={"path"}) if job.prompt is not None else None
+    # not limit: it may be raised to go on with more rows
+    data["input"] = job.input.model_dump(
+        mode="json", include={"format", "id_field", "columns", "delimiter", "config", "split", "revision"}
+    )
+    data["engine"] = {key: value for key, value in data["engine"].items() if key not in _SPEED_SETTINGS}
+    data["engine"]["args"] = {key: value for key, value in job.engine.args.items() if not _is_speed(key, value)}
+    data["engine"]["lora"] = {name: _where(path) for name, path in job.engine.lora.items()}
+    data["plan"] = {"overflow": job.plan.overflow}
+    data["sinks"] = {"keep": data_of_keep(job)}
+    for section, key, _ in _named_files(job):
+        if isinstance(data.get(section), dict):
+            data[section].pop(key, None)
+    flat = _flatten(data)
+    for section, key, path in _named_files(job):
+        flat[f"{section}.{key} (content)"] = _digest(path)
+    for name, digest in _model_files(Path(job.model_path)):
+        flat[f"model {name}"] = digest
+    return flat
+
+
+def data_of_keep(job: Job) -> Any:
+    """Which input fields a record carries, as JSON data."""
+    keep = job.sinks.keep
+    return keep if isinstance(keep, str) else list(keep)
+
+
+def _is_speed(name: str, value: Any) -> bool:
+    if name == "load_format":
+        return bool(value != "dummy")  # how the weights are read, unless they are made up
+    return name in _SPEED_ARGS
+
+
+def _where(name: str) -> str:
+    """A local model by its absolute path, any other by its name."""
+    return str(Path(name).expanduser().absolute()) if is_there(name) else name
+
+
+def _named_files(job: Job) -> Iterator[tuple[str, str, Path]]:
+    """The files that settings name, by section and key: what is in them counts, not where they lie."""
+    named: list[tuple[str, str, Any]] = [
+        ("chat", "template", job.chat.template),
+        ("engine", "script", job.engine.script),
+        ("run", "rows", job.run.rows),
+    ]
+    if job.answer is not None:
+        named += [("answer", "schema", job.answer.json_schema), ("answer", "grammar", job.answer.grammar)]
+    for section, key, value in named:
+        if isinstance(value, str | Path) and is_there(str(value)) and (path := Path(value).expanduser()).is_file():
+            yield section, key, path
+
+
+def _model_files(model: Path) -> Iterator[tuple[str, str]]:
+    """(name, digest) of what a local model is made of; none for a name on the hub."""
+    if model.is_file():
+        yield model.name, _digest_of_ends(model)
+    for name in (
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    ):
+        if (model / name).is_file():
+            yield name, _digest(model / name)
+    for path in sorted(p for suffix in ("safetensors", "bin", "gguf") for p in model.glob(f"*.{suffix}")):
+        yield path.name, _digest_of_ends(path)
+
+
+def _flatten(data: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(data, dict):
+        flat: dict[str, str] = {}
+        for key, value in sorted(data.items()):
+            flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+        return flat
+    return {} if data is None else {prefix: json.dumps(data, ensure_ascii=False, sort_keys=True)}
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _digest_of_ends(path: Path) -> str:
+    """Of size, beginning and end: weights that were trained further differ there."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            digest = hashlib.sha256(f"{size}:".encode() + file.read(_ENDS))
+            file.seek(max(0, size - _ENDS))
+            digest.update(file.read(_ENDS))
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
+    return digest.hexdigest()[:16]
+
+
+__all__ = ["identity_of"]

@@ -1,0 +1,67 @@
+"""A source in, its rows one by one out, with a look at the next; reading that fails is tried again where that can help."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import Iterator
+
+from llmbatch.errors import ReadError
+from llmbatch.sources import Source
+from llmbatch.types import Cursor, Row
+
+_AGAIN_SECONDS = (0.2, 1.0, 3.0)  # a file system or network that fails is given so long between two tries
+
+
+class Reader:
+    """A source's rows with one row of look-ahead; goes back only when it has to.
+
+    Reading that fails is tried again a few times, where that can help. If it goes on failing, ``next`` is ``None`` as at the end,
+    and ``failure`` says why.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._rows: Iterator[Row] | None = None
+        self._next: Row | None = None
+        self.failure: ReadError | None = None
+
+    def seek(self, start: Cursor) -> None:
+        """Be before the row at ``start``."""
+        if self._rows is None or self._next is None or self._next.index != start.index:
+            self._rows = self.failure = None
+            self._next = self._read(start, passed=False)
+
+    @property
+    def next(self) -> Row | None:
+        """The row that ``take`` would give, or ``None`` at the end."""
+        return self._next
+
+    def take(self) -> Row:
+        """One row on. Only where ``next`` is not ``None``."""
+        row = self._next
+        assert row is not None  # noqa: S101 - for the type checker
+        self._next = self._read(row.cursor, passed=True)
+        return row
+
+    def _read(self, at: Cursor, *, passed: bool) -> Row | None:
+        """The row at ``at``, or if that was ``passed`` the one after it."""
+        for pause in (*_AGAIN_SECONDS, None):
+            try:
+                if self._rows is None:
+                    self._rows = iter(self._source.rows(at))
+                    if passed:
+                        next(self._rows, None)
+                return next(self._rows, None)
+            except ReadError as error:
+                self._rows = None
+                if pause is None or not _may_pass(error):
+                    self.failure = error
+                    return None
+                time.sleep(pause)
+        return None
+
+
+def _may_pass(error: ReadError) -> bool:
+    """Whether reading again may help: after an error of the file system or network, not where the content is damaged."""
+    return isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, gzip.BadGzipFile)
