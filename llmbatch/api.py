@@ -69,9 +69,9 @@ class Run:
             yield model.model_validate(record.output) if record.status is Status.OK else None
 
     def to_dataset(self) -> Dataset:
-        """The results as a ``datasets.Dataset``, a row a record, with the columns of ``results.parquet``, which is written if need be.
+        """The results as a ``datasets.Dataset``, a row a record, with the columns of ``results.parquet``.
 
-        Raises as iterating does, and ``WriteError``.
+        That file is written where it is not there or older than the results. Raises as iterating does, and ``WriteError``.
         """
         from datasets import Dataset
 
@@ -106,12 +106,11 @@ def run(
     A row that fails is data: see each record's ``status``. Raises ``UsageError`` for what is wrong with the job, before a model is
     loaded wherever that can be known by then, and ``RunError`` where the run broke; the same call goes on with it.
     """
-    folder, rows = Path(output), None
+    in_memory = {"path": str(Path(output) / _ROWS), "format": "jsonl"}
+    section = input if isinstance(input, str | Path | Mapping) else in_memory
+    job = _job({"model": model, "prompt": prompt, "input": section, "output": output, **sections}, schema)
     if not isinstance(input, str | Path | Mapping):
-        rows, input = input, {"path": str(folder / _ROWS), "format": "jsonl"}
-    job = _job({"model": model, "prompt": prompt, "input": input, "output": folder, **sections}, schema)
-    if rows is not None:
-        _keep_rows(rows, job.output, extend)
+        _keep_rows(input, job.output, extend)
     result = run_job(job, watchers, extend=extend)
     return Run(result.folder, result.report, result.exit_code)
 
@@ -133,9 +132,8 @@ def generate(
     abandoned. Raises ``UsageError`` at once for what is wrong with the job; taking records raises ``RunError`` as ``run`` does, and
     ``Stopped`` where a signal or a budget stopped it.
     """
-    data = {"model": model, "prompt": prompt, "input": {}, "output": "run", **sections}
-    data["input"] = {"format": "jsonl", **data["input"], "path": _ROWS}
-    job = _job(data, schema)
+    input = {"format": "jsonl", **sections.pop("input", {}), "path": _ROWS}
+    job = _job({"model": model, "prompt": prompt, **sections, "input": input, "output": "run"}, schema)
     return _generate(rows, job, watchers)
 
 

@@ -206,6 +206,11 @@ class Parts:
                 with writing(self._journal_path(window)):
                     file.close()
 
+    def discard(self, journals: Iterable[int]) -> None:
+        """Remove the journals of windows in which nothing was done."""
+        for window in journals:
+            self._journal_path(window).unlink(missing_ok=True)
+
     def tidy(self) -> None:
         """Remove what a kill left beside sealed parts: their journals, and temporary files."""
         sealed, _ = self.scan()

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -90,9 +91,13 @@ def next_request(
     return _redrawn(request, key, settings)
 
 
-def derive_seed(base: int, key: RequestKey) -> int:
-    """A seed in 0 .. 2**31 - 1 that depends on the arguments alone: the same in every process, on every machine."""
-    text = f"{base}:{key.index}:{key.step}:{key.sample}:{key.attempt}"
+def derive_seed(base: int, key: RequestKey, prompt: Prompt) -> int:
+    """A seed in 0 .. 2**31 - 1 that depends on the arguments alone: the same in every process, on every machine.
+
+    The row's index has no part in it: rows with the same prompt are drawn alike, be they folded into one or not.
+    """
+    asked = [list(map(dict, prompt.messages or ())), prompt.text, prompt.prefill]
+    text = json.dumps([base, key.step, key.sample, key.attempt, asked], sort_keys=True, default=str)
     return int.from_bytes(blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
 
 
@@ -162,7 +167,7 @@ def _redrawn(request: Request, key: RequestKey, settings: RetrySettings) -> Requ
         request,
         key=key,
         sampling=_changed(sampling, tuple(changes)),
-        seed=derive_seed(base, key),
+        seed=derive_seed(base, key, request.prompt),
         partial=(),
         max_tokens=_whole_budget(request),
     )

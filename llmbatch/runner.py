@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from llmbatch.errors import ReadError, RunError, Stopped, TooManyFailures
@@ -72,7 +72,7 @@ class Runner:
         self._last_row: OpenWindow | None = None
         self._read_error: ReadError | None = None
 
-    def steps(self) -> Iterator[list[OpenWindow]]:
+    def steps(self) -> Generator[list[OpenWindow], None, None]:
         """Run; yields after each step of the engine the windows that were completed in it, already given to the writer.
 
         Raises ``Stopped``, ``TooManyFailures``, and what engine, source and writer raise; then all that finished is in the
@@ -112,7 +112,7 @@ class Runner:
     def _feed_more(self, wait: float) -> list[OpenWindow]:
         """Take planned windows in while there is room; returns those that were complete at once."""
         complete: list[OpenWindow] = []
-        while self._has_room() and not self._ahead.ended and self._halted_at is None:
+        while self._has_room(wait) and not self._ahead.ended and self._halted_at is None:
             if self._feed.waiting > self._settings.window:
                 break  # enough for a while: planning later windows late lets their plan know more
             try:
@@ -132,9 +132,11 @@ class Runner:
             self._feed.close()
         return complete
 
-    def _has_room(self) -> bool:
-        """Whether one more window may be open; windows that a slow disk has not taken yet count as well."""
-        return len(self._open) + self._writer.sealing < self._settings.windows_open
+    def _has_room(self, wait: float) -> bool:
+        """Whether one more window may be open: not where a slow disk has as many complete ones still to take."""
+        if len(self._open) >= self._settings.windows_open:
+            return False
+        return self._writer.sealing < self._settings.windows_open or self._writer.sealed_one(wait)
 
     def _see_that_all_is_answered(self) -> None:
         """The last line of defence of the promise that no row is lost: better no results than too few."""

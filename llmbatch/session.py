@@ -212,10 +212,12 @@ class RunSession:
         folder, parts = self._folder, self._folder.parts
         parts.tidy()
         sealed, journals = parts.scan()
-        if not sealed and not journals:
-            folder.manifest = None  # nothing was done yet: a corrected job may begin here
         metas = {window: parts.meta(window) for window in sorted(sealed)}
         replays = {window: replay for window in sorted(journals) if (replay := parts.replay(window)) is not None}
+        if not sealed and not any(replay.lines or replay.outcomes for replay in replays.values()):
+            folder.manifest = None  # nothing was done yet: a corrected job may begin here
+            parts.discard(journals)
+            replays = {}
         seen = [(meta.bounds, meta.input_sha256) for meta in metas.values()]
         seen += [(replay.bounds, replay.input_sha256) for replay in replays.values()]
         before = folder.manifest.fingerprint if folder.manifest is not None else None
@@ -263,7 +265,9 @@ class RunSession:
         )
 
     def _make_engine(self, settings: EngineSettings) -> Engine:
-        return self._make(self._job.model_path, settings, self._job.chat, self._folder.path / "engine.log")
+        engine = self._make(self._job.model_path, settings, self._job.chat, self._folder.path / "engine.log")
+        engine.expect(self._stages.constraints)
+        return engine
 
     def _identity(self) -> dict[str, str]:
         return {**self._job.identity(), **self._stages.identity()}
@@ -304,6 +308,7 @@ class RunSession:
             rows=ledger.rows - self._rows_before,
             engine_tokens=engine.counts(),
             busy_seconds=engine.busy_seconds,
+            ready_seconds=engine.ready_seconds if engine.start_seconds is not None else None,
             engine_restarts=engine.deaths,
         )
         facts = Facts(

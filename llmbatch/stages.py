@@ -18,7 +18,7 @@ from llmbatch.prompt import Rendered, RequestsPrompt, RowPrompt, load_prompt
 from llmbatch.prompt.sampling import sampling_problem
 from llmbatch.retry import next_request
 from llmbatch.sources import guess_format
-from llmbatch.types import Completion, Failure, FailureKind, Request, Row, Sampling
+from llmbatch.types import Completion, Constraint, Failure, FailureKind, Request, Row, Sampling
 from llmbatch.work import Rules, Work
 
 DEFAULT_MAX_TOKENS = 1024  # vLLM's own default of 16 cuts nearly every answer off; no limit lets one row run away
@@ -48,13 +48,22 @@ class Stages:
 
     @property
     def foldable(self) -> bool:
-        """Whether rows with equal requests have equal records: one request a row, and no rule that looks at the row."""
-        return self._base[1] == 1 and all(rule.startswith("/") for rule in self._answer.reject)
+        """Whether rows with equal requests have equal records: one request a row, and nothing that looks at the row.
+
+        Where rows say themselves what their answer must be, their requests tell it only as a constraint.
+        """
+        told = self._answer.constrained or not isinstance(self._template, RequestsPrompt)
+        return self._base[1] == 1 and told and all(rule.startswith("/") for rule in self._answer.reject)
 
     @property
     def samples(self) -> int:
         """How many answers a row has, where it does not say otherwise itself."""
         return self._base[1]
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What the engine holds the answers to, where a row does not say otherwise itself."""
+        return () if self._check.constraint is None else (self._check.constraint,)
 
     def identity(self) -> dict[str, str]:
         """What the results depend on besides the job's own keys: the prompt's text, and sampling as it is after all defaults."""

@@ -179,9 +179,14 @@ class SupervisedEngine:
         """Seconds in which an engine had work to do, over all restarts."""
         return self._past_busy + (self._engine.busy() if self._ready_at is not None else 0.0)
 
+    @property
+    def ready_seconds(self) -> float:
+        """Seconds in which an engine was up, over all restarts."""
+        return self._past_ready + (time.monotonic() - self._ready_at if self._ready_at is not None else 0.0)
+
     def idle_share(self) -> float:
-        """Share of the time that an engine was ready in which it had nothing to do, between 0 and 1."""
-        ready = self._past_ready + (time.monotonic() - self._ready_at if self._ready_at is not None else 0.0)
+        """Share of the time that an engine was up in which it had nothing to do, between 0 and 1."""
+        ready = self.ready_seconds
         return max(0.0, 1 - self.busy_seconds / ready) if ready > 0 else 0.0
 
     def _after_death(self, death: EngineDied, feed: Feed) -> Refusal | None:

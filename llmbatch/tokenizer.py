@@ -186,7 +186,9 @@ def loops_over_content(template: str) -> bool:
 
 
 class _ContentNames:
-    """Which expressions of a template stand for a message's content: found by following names, without their scopes."""
+    """Which expressions of a template stand for a message's content, found as far as vLLM looks: without scopes, and of the
+    names that a content is given only ``content`` and the parameters of macros.
+    """
 
     def __init__(self, tree: Any) -> None:
         from jinja2 import nodes
@@ -195,12 +197,6 @@ class _ContentNames:
         lists = _aliases(tree, {"messages"}, self._is_name)
         loops = [loop for loop in tree.find_all(nodes.For) if isinstance(loop.target, nodes.Name)]
         self.messages = {loop.target.name for loop in loops if self._is_name(loop.iter, lists)}
-        direct = {
-            a.target.name
-            for a in tree.find_all(nodes.Assign)
-            if isinstance(a.target, nodes.Name) and self._is_content(a.node, self.messages)
-        }
-        self._names = _aliases(tree, direct, self._is_name) if direct else set()
         self.macros: dict[int, set[str]] = {}
         for macro in tree.find_all(nodes.Macro):
             parameters = self._content_parameters(tree, macro)
@@ -209,7 +205,7 @@ class _ContentNames:
 
     def holds(self, expression: Any, inside: set[str] | None) -> bool:
         """Whether an expression that is looped over is a content. ``inside``: parameters of the macro that the loop is in."""
-        if self._is_content(expression, self.messages) or self._is_name(expression, self._names):
+        if self._is_content(expression, self.messages):
             return True
         if not isinstance(expression, self._nodes.Name):
             return False

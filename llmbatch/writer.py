@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from llmbatch.parts import Parts
 from llmbatch.windows import OpenWindow
@@ -60,6 +60,10 @@ class Writer:
         while self._sealed and self._sealed[0].done():
             self._sealed.popleft()
         return len(self._sealed)
+
+    def sealed_one(self, timeout: float) -> bool:
+        """Wait until one window more is on disk; ``False`` where that took longer."""
+        return not self._sealed or bool(wait([self._sealed[0]], timeout).done)
 
     def abandon(self) -> None:
         """Write nothing more: the folder is no longer ours."""

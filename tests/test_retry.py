@@ -179,16 +179,17 @@ def test_another_draw_has_a_new_seed_and_a_higher_temperature(kind: FailureKind,
     request = ask(sampling=GREEDY.replace(temperature=given))
     following = some(after(request, kind))
     assert following.sampling == request.sampling.replace(temperature=drawn)
-    assert following.seed == derive_seed(0, RequestKey(7, attempt=2))
+    assert following.seed == derive_seed(0, RequestKey(7, attempt=2), request.prompt)
     assert following.token_ids == request.token_ids
 
 
 def test_seeds_are_derived_from_the_requests_own_then_the_jobs() -> None:
     key = RequestKey(7, attempt=2)
     seeded = GREEDY.replace(seed=5)
-    assert some(after(ask(), FailureKind.EMPTY, seed=9)).seed == derive_seed(9, key)
-    assert some(after(ask(sampling=seeded), FailureKind.EMPTY, seed=9)).seed == derive_seed(5, key)
-    assert some(after(ask(sampling=seeded, seed=3), FailureKind.EMPTY, seed=9)).seed == derive_seed(3, key)
+    prompt = ask().prompt
+    assert some(after(ask(), FailureKind.EMPTY, seed=9)).seed == derive_seed(9, key, prompt)
+    assert some(after(ask(sampling=seeded), FailureKind.EMPTY, seed=9)).seed == derive_seed(5, key, prompt)
+    assert some(after(ask(sampling=seeded, seed=3), FailureKind.EMPTY, seed=9)).seed == derive_seed(3, key, prompt)
 
 
 def test_settings_that_would_keep_a_draw_greedy_are_loosened() -> None:
@@ -299,11 +300,19 @@ def test_a_deterministic_request_is_never_sent_twice(
 
 
 @given(st.integers(0, 2**63), st.lists(st.tuples(*[st.integers(0, 10**9)] * 4), unique=True, max_size=30))
-def test_seeds_depend_on_base_and_key_alone_and_fit_31_bits(base: int, keys: list[tuple[int, int, int, int]]) -> None:
-    seeds = [derive_seed(base, RequestKey(*key)) for key in keys]
-    assert seeds == [derive_seed(base, RequestKey(*key)) for key in keys]
+def test_seeds_depend_on_base_key_and_prompt_alone_and_fit_31_bits(base: int, keys: list[tuple[int, int, int, int]]) -> None:
+    prompt = ask().prompt
+    seeds = [derive_seed(base, RequestKey(*key), prompt) for key in keys]
+    assert seeds == [derive_seed(base, RequestKey(*key), prompt) for key in keys]
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
+def test_rows_with_the_same_prompt_are_drawn_alike_whether_they_are_folded_or_not() -> None:
+    one, other = (replace(ask(), key=RequestKey(index)) for index in (3, 8))
+    assert some(after(one, FailureKind.EMPTY)).seed == some(after(other, FailureKind.EMPTY)).seed
+    different = replace(other, prompt=Prompt(text="something else"))
+    assert some(after(one, FailureKind.EMPTY)).seed != some(after(different, FailureKind.EMPTY)).seed
+
+
 def test_seeds_are_the_same_on_every_machine() -> None:
-    assert derive_seed(42, RequestKey(5, 0, 1, 2)) == 862818664
+    assert derive_seed(42, RequestKey(5, 0, 1, 2), Prompt(text="a")) == 1452256062

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.errors import JobError
 from llmbatch.feed import Feed
-from llmbatch.types import Failure, Outcome, Prompt, Usage
+from llmbatch.types import Constraint, Failure, Outcome, Prompt, Usage
 
 
 class EngineSettings(BaseModel):
@@ -77,6 +77,9 @@ class Engine(Protocol):
 
     def start(self) -> EngineInfo:
         """Load the model. Raises ``EngineError``, or ``OutOfMemory``; ``JobError`` for an argument it does not know."""
+
+    def expect(self, constraints: Sequence[Constraint]) -> None:
+        """Say before ``start`` which constraints requests will have, as far as that is known by then."""
 
     def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
         """The token ids that the model gets for each prompt, prefill included, in order; works before ``start``."""

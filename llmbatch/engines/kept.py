@@ -12,7 +12,7 @@ from typing import Any
 from llmbatch.engines import ChatSettings, Engine, EngineInfo, EngineSettings, make_engine
 from llmbatch.errors import EngineDied
 from llmbatch.feed import Feed
-from llmbatch.types import Failure, Outcome, Prompt, Usage
+from llmbatch.types import Constraint, Failure, Outcome, Prompt, Usage
 
 
 class EngineKeeper:
@@ -56,6 +56,10 @@ class _Kept:
         if self._keeper._info is None:
             self._keeper._info = self._engine.start()
         return self._keeper._info
+
+    def expect(self, constraints: Sequence[Constraint]) -> None:
+        if self._keeper._info is None:
+            self._engine.expect(constraints)
 
     def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
         return self._engine.tokenize(prompts)

@@ -7,6 +7,7 @@ Only this package knows vLLM's names, and it imports vLLM when an engine starts 
 | `engine` | the loop: feed -> vLLM -> outcomes |
 | `args` | settings -> engine arguments, checked, with defaults for offline use |
 | `sampling` | a request's settings -> vLLM's `SamplingParams`, checked once for each distinct setting |
+| `structured` | a constraint -> vLLM's structured outputs, with JSON spaced as models write it |
 | `render` | prompts -> token ids, by our tokenizer where it agrees with vLLM's renderer, else by that |
 | `text` | token ids of an answer -> its text and log-probabilities |
 | `reasoning` | an answer's text -> its thinking part and the rest |

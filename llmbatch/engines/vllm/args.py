@@ -61,7 +61,11 @@ def engine_args(model: str, settings: EngineSettings, chat: ChatSettings) -> dic
     structured = given.pop("structured_outputs_config", None)
     args |= given
     # Without it a weak model fills the answer with white space until it is cut off. vLLM wants the backend named for it.
-    args["structured_outputs_config"] = {"backend": "xgrammar", "disable_any_whitespace": True, **_structured(structured)}
+    args["structured_outputs_config"] = {
+        "backend": "xgrammar",
+        "disable_any_whitespace": True,
+        **_structured(structured),
+    }
     return args
 
 
@@ -132,7 +136,9 @@ def _cpu_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     defaults: dict[str, Any] = {"block_size": 32}  # vLLM's 128 never shares a shorter prefix
     if not _has_bf16():
         defaults["dtype"] = "float32"  # 2.4 times as fast as bfloat16 that is emulated
-    if not {"kv_cache_memory_bytes", "gpu_memory_utilization"} & given.keys() and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+    if not {"kv_cache_memory_bytes", "gpu_memory_utilization"} & given.keys() and not os.environ.get(
+        "VLLM_CPU_KVCACHE_SPACE"
+    ):
         defaults["kv_cache_memory_bytes"] = _free_memory() // 4
     return defaults
 
@@ -153,7 +159,11 @@ def _free_memory() -> int:
     free = int(psutil.virtual_memory().available)
     for path in Path("/sys/devices/system/node").glob("node[0-9]*/meminfo"):
         lines = dict(line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if ":" in line)
-        numbers = {name.split()[-1]: int(value.split()[0]) * 1024 for name, value in lines.items() if value.split()[0].isdigit()}
+        numbers = {
+            name.split()[-1]: int(value.split()[0]) * 1024
+            for name, value in lines.items()
+            if value.split()[0].isdigit()
+        }
         if numbers.get("MemTotal"):
             free = min(free, numbers.get("MemFree", 0) + numbers.get("FilePages", 0))
     return max(free, 4 << 28)
@@ -164,7 +174,12 @@ def _lora_defaults(adapters: Mapping[str, str]) -> dict[str, Any]:
     ranks = [_lora_rank(name, path) for name, path in adapters.items()]
     fitting = next((rank for rank in _LORA_RANKS if rank >= max(ranks)), max(ranks))
     at_once = min(len(adapters), _LORAS_AT_ONCE)
-    return {"enable_lora": True, "max_lora_rank": max(fitting, 16), "max_loras": at_once, "max_cpu_loras": len(adapters)}
+    return {
+        "enable_lora": True,
+        "max_lora_rank": max(fitting, 16),
+        "max_loras": at_once,
+        "max_cpu_loras": len(adapters),
+    }
 
 
 def _lora_rank(name: str, path: str) -> int:
@@ -174,7 +189,9 @@ def _lora_rank(name: str, path: str) -> int:
     try:
         return int(json.loads(config.read_text(encoding="utf-8"))["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise JobError(f"engine.lora.{name}: {path!r} is no LoRA adapter: {config.name} cannot be read: {error}") from error
+        raise JobError(
+            f"engine.lora.{name}: {path!r} is no LoRA adapter: {config.name} cannot be read: {error}"
+        ) from error
 
 
 def _structured(given: Any) -> dict[str, Any]:

@@ -141,7 +141,9 @@ class VllmEngine:
 
         config = self._llm.llm_engine.vllm_config
         model, scheduler, cache = config.model_config, config.scheduler_config, config.cache_config
-        kv_tokens = getattr(cache, "kv_cache_size_tokens", None) or (cache.num_gpu_blocks or 0) * (cache.block_size or 0)
+        kv_tokens = getattr(cache, "kv_cache_size_tokens", None) or (cache.num_gpu_blocks or 0) * (
+            cache.block_size or 0
+        )
         requests = self._settings.in_flight or 2 * int(scheduler.max_num_seqs)
         # enough that what runs at a time is there twice, even where long prefixes are not shared
         tokens = self._settings.in_flight_tokens or max(2 * kv_tokens, requests * _TOKENS_PER_REQUEST)
@@ -184,7 +186,9 @@ class VllmEngine:
             defaults["skip_special_tokens"] = False
         samplings = Samplings(self._llm, defaults, can_detokenize=detokenizer.supported)
         adapters = sorted(self._settings.lora.items())
-        return Parts(samplings, detokenizer, reasoning, {n: LoRARequest(n, i, path) for i, (n, path) in enumerate(adapters, 1)})
+        return Parts(
+            samplings, detokenizer, reasoning, {n: LoRARequest(n, i, path) for i, (n, path) in enumerate(adapters, 1)}
+        )
 
     def _kill(self) -> None:
         self._processes.notice()

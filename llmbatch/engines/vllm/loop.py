@@ -149,7 +149,11 @@ class Loop:
         with queue.not_empty:
             if queue.queue or queue.not_empty.wait(_WAIT_SECONDS):
                 return True
-        ended = [process for process in getattr(self._core.resources.engine_manager, "processes", ()) if not process.is_alive()]
+        ended = [
+            process
+            for process in getattr(self._core.resources.engine_manager, "processes", ())
+            if not process.is_alive()
+        ]
         if ended or self._core.resources.engine_dead:
             how = "".join(f" with exit code {process.exitcode}" for process in ended[:1])
             raise self._death(None, f"vLLM's engine process ended{how}")

@@ -28,7 +28,9 @@ def load_reasoning(name: str, tokenizer: Any, template_kwargs: Mapping[str, Any]
     try:
         kind = ReasoningParserManager.get_reasoning_parser(name)
     except (KeyError, ValueError, ImportError) as error:
-        known = sorted({*ReasoningParserManager.reasoning_parsers, *getattr(ReasoningParserManager, "lazy_parsers", ())})
+        known = sorted(
+            {*ReasoningParserManager.reasoning_parsers, *getattr(ReasoningParserManager, "lazy_parsers", ())}
+        )
         raise JobError(f"engine.reasoning_parser: vLLM has no parser {name!r}; it has {', '.join(known)}") from error
     request = ChatCompletionRequest(
         model="", messages=[{"role": "user", "content": ""}], chat_template_kwargs=dict(template_kwargs) or None
@@ -37,7 +39,9 @@ def load_reasoning(name: str, tokenizer: Any, template_kwargs: Mapping[str, Any]
         parser = kind(tokenizer, chat_template_kwargs=dict(template_kwargs), model_config=model_config)
         parser.extract_reasoning("", request)
     except NotImplementedError as error:
-        raise JobError(f"engine.reasoning_parser: vLLM's parser {name!r} does not work on finished text: {error}") from error
+        raise JobError(
+            f"engine.reasoning_parser: vLLM's parser {name!r} does not work on finished text: {error}"
+        ) from error
     except (ValueError, RuntimeError, TypeError) as error:
         raise JobError(f"engine.reasoning_parser: {name!r} does not fit this model: {error}") from error
     adjusted = parser.adjust_request(request.model_copy())

@@ -56,7 +56,9 @@ class Encoder:
         return self._text if prompt.messages is None else self._chat and is_plain(prompt)
 
 
-def vllm_renderer(args: Mapping[str, Any], template: str | None, template_kwargs: Mapping[str, Any]) -> Callable[[Prompt], Encoded]:
+def vllm_renderer(
+    args: Mapping[str, Any], template: str | None, template_kwargs: Mapping[str, Any]
+) -> Callable[[Prompt], Encoded]:
     """What ``LLM.chat`` and ``LLM.generate`` do to a prompt, without an engine. ``args``: engine arguments.
 
     Raises what vLLM raises for a model that it cannot read.
@@ -70,7 +72,9 @@ def vllm_renderer(args: Mapping[str, Any], template: str | None, template_kwargs
     if config.model_config.is_encoder_decoder:
         raise JobError("encoder-decoder models are not supported")
     # LLM's own methods, on an object that has what they read
-    llm = SimpleNamespace(renderer=renderer_from_config(config), model_config=config.model_config, chat_template=template)
+    llm = SimpleNamespace(
+        renderer=renderer_from_config(config), model_config=config.model_config, chat_template=template
+    )
     lock = threading.Lock()
 
     def encode(prompt: Prompt) -> Encoded:
@@ -92,7 +96,9 @@ def vllm_renderer(args: Mapping[str, Any], template: str | None, template_kwargs
                     )
         except Exception as error:  # whatever a renderer raises is about this prompt
             too_long = getattr(error, "parameter", None) in ("input_tokens", "input_text")
-            return Failure(FailureKind.TOO_LONG if too_long else FailureKind.PROMPT, f"vLLM refuses this prompt: {error}")
+            return Failure(
+                FailureKind.TOO_LONG if too_long else FailureKind.PROMPT, f"vLLM refuses this prompt: {error}"
+            )
         if made["type"] != "token":
             return Failure(FailureKind.PROMPT, "images, audio and video in a prompt are not supported")
         return list(made["prompt_token_ids"])

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import copy
 import difflib
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from llmbatch.engines.vllm import trouble
+from llmbatch.engines.vllm.structured import structured_outputs
 from llmbatch.errors import JobError
 from llmbatch.types import Constraint, Request, Sampling
 
-DEFAULT_MAX_TOKENS = 1024  # where neither the job nor the model's generation config says anything; vLLM would stop after 16
+DEFAULT_MAX_TOKENS = (
+    1024  # where neither the job nor the model's generation config says anything; vLLM would stop after 16
+)
 _KEPT = 4096  # distinct settings; a job that has more makes them anew
 
 # ours to decide, or made by vLLM itself
@@ -41,8 +43,13 @@ class Samplings:
 
     def __init__(self, llm: Any, defaults: Mapping[str, Any], *, can_detokenize: bool) -> None:
         engine = llm.llm_engine
-        self._checks = (engine.model_config, engine.vllm_config.speculative_config, engine.vllm_config.structured_outputs_config)
+        self._checks = (
+            engine.model_config,
+            engine.vllm_config.speculative_config,
+            engine.vllm_config.structured_outputs_config,
+        )
         self._tokenizer = engine.get_tokenizer()
+        self._backend = str(engine.vllm_config.structured_outputs_config.backend)
         self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **defaults}
         self._can_detokenize = can_detokenize
         self._class = _checked_class()
@@ -86,7 +93,7 @@ class Samplings:
             **values,
             output_kind=RequestOutputKind.FINAL_ONLY,
             detokenize=not detokenize,
-            structured_outputs=None if constraint is None else _structured(constraint),
+            structured_outputs=None if constraint is None else structured_outputs(constraint, self._backend),
             skip_clone=True,
         )
         SamplingParams.verify(params, *self._checks, self._tokenizer)
@@ -107,7 +114,7 @@ def xgrammar_takes(constraint: Constraint) -> bool:
     from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar
 
     try:
-        validate_xgrammar_grammar(SamplingParams(structured_outputs=_structured(constraint)))
+        validate_xgrammar_grammar(SamplingParams(structured_outputs=structured_outputs(constraint, "")))
     except trouble.refusals():
         return False
     return True
@@ -118,7 +125,9 @@ def _plain_values(values: dict[str, Any]) -> dict[str, Any]:
     from vllm.sampling_params import RepetitionDetectionParams, SamplingParams
 
     values.pop("n", None)
-    known = [name for name in SamplingParams.__struct_fields__ if not name.startswith("_") and name not in _NOT_SETTABLE]
+    known = [
+        name for name in SamplingParams.__struct_fields__ if not name.startswith("_") and name not in _NOT_SETTABLE
+    ]
     for name, value in values.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -131,13 +140,6 @@ def _plain_values(values: dict[str, Any]) -> dict[str, Any]:
     if isinstance(repetition := values.get("repetition_detection"), (Mapping, list)):
         values["repetition_detection"] = RepetitionDetectionParams(**dict(repetition))
     return values
-
-
-def _structured(constraint: Constraint) -> Any:
-    from vllm.sampling_params import StructuredOutputsParams
-
-    spec = json.loads(constraint.spec) if constraint.kind == "choice" else constraint.spec
-    return StructuredOutputsParams(**{constraint.kind: spec})
 
 
 _class: Any = None

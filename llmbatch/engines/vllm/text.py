@@ -69,9 +69,13 @@ class Detokenizer:
             spaces_between_special_tokens=True,
         )
         prompt = list(answer.prompt)
-        if self._rust is not None and self._prefix(tuple(prompt[-_TAIL:]), answer.skip_special_tokens).endswith(_REPLACEMENT):
+        if self._rust is not None and self._prefix(tuple(prompt[-_TAIL:]), answer.skip_special_tokens).endswith(
+            _REPLACEMENT
+        ):
             prompt = []  # after such a prompt vLLM's detokenizer puts the prompt into the text
-        request = SimpleNamespace(sampling_params=params, prompt_token_ids=prompt, prompt_embeds=None, request_id="replay")
+        request = SimpleNamespace(
+            sampling_params=params, prompt_token_ids=prompt, prompt_embeds=None, request_id="replay"
+        )
         stream = IncrementalDetokenizer.from_new_request(self._tokenizer, request)
         stream.update(list(answer.ids), False)
         return str(stream.output_text)

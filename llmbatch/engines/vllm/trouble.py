@@ -13,14 +13,18 @@ _OUT_OF_MEMORY = re.compile(
     r"|is less than requested memory for kv|Cannot allocate memory|MemoryError|std::bad_alloc",
     re.IGNORECASE,
 )
-_CONTEXT_TOO_LONG = re.compile(r"larger than the available KV cache memory|estimated maximum model length", re.IGNORECASE)
+_CONTEXT_TOO_LONG = re.compile(
+    r"larger than the available KV cache memory|estimated maximum model length", re.IGNORECASE
+)
 _NO_MODEL = re.compile(
     r"not a valid model identifier|Repository Not Found|is not a local folder|Cannot find any model weights|GatedRepoError"
     r"|Can't load the configuration|couldn't connect to|No such file or directory",
     re.IGNORECASE,
 )
 _ERROR_LINE = re.compile(r"^(?:\(.*?\)\s*)?(?:ERROR .*?\] )?((?:[\w.]+\.)?\w*(?:Error|Exception)\b: .+)$", re.MULTILINE)
-_ELSEWHERE = re.compile(r"Engine core initialization failed|EngineCore encountered an issue|See .*stack trace|EngineDeadError")
+_ELSEWHERE = re.compile(
+    r"Engine core initialization failed|EngineCore encountered an issue|See .*stack trace|EngineDeadError"
+)
 _NO_GUARD = "before the current process has finished its bootstrapping phase"
 
 
@@ -42,7 +46,9 @@ def start_failure(error: BaseException, model: str, log: Path, begin: int) -> Ll
         )
         return OutOfMemory(f"not enough memory for model {model!r}: {reason}. {hint}")
     if _NO_MODEL.search(reason):
-        return EngineError(f"model {model!r} cannot be loaded: {reason}. Check the name or path; a gated model needs HF_TOKEN")
+        return EngineError(
+            f"model {model!r} cannot be loaded: {reason}. Check the name or path; a gated model needs HF_TOKEN"
+        )
     return EngineError(f"vLLM could not start with model {model!r}: {reason}. The whole log is in {log}")
 
 
@@ -65,7 +71,9 @@ def check_model(model: str) -> None:
     """Raises ``JobError`` for a model that can be neither a folder nor a hub name, before anything heavy is imported."""
     path = Path(model).expanduser()
     if path.is_dir():
-        if not any((path / name).is_file() for name in ("config.json", "params.json")) and not list(path.glob("*.gguf")):
+        if not any((path / name).is_file() for name in ("config.json", "params.json")) and not list(
+            path.glob("*.gguf")
+        ):
             raise JobError(f"model {model!r} is a folder without config.json: it holds no model")
         return
     if path.is_file() and path.suffix == ".gguf":
@@ -84,7 +92,7 @@ def _reason(error: BaseException | None, log: Path, begin: int) -> str:
         return own
     text = tail(log, begin)
     if _NO_GUARD in text:
-        return "the program starts processes, so its code must be under `if __name__ == \"__main__\":`"
+        return 'the program starts processes, so its code must be under `if __name__ == "__main__":`'
     causes = [line for line in _ERROR_LINE.findall(text) if not _ELSEWHERE.search(line)]
     memory = [line for line in causes if _OUT_OF_MEMORY.search(line)]
     return _one_line((memory or causes or [own])[-1])
