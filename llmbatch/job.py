@@ -73,8 +73,8 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    window: int = Field(4096, ge=1, description="rows that are planned, committed and resumed together")
-    windows_open: int = Field(8, ge=1, description="windows that may be unfinished at a time; bounds memory")
+    window: int = Field(16_384, ge=1, description="rows that are planned, committed and resumed together")
+    windows_open: int = Field(4, ge=1, description="windows that may be unfinished at a time; bounds memory")
     window_characters: int = Field(
         64_000_000, ge=1, description="a window ends before its prompts are longer than this together"
     )

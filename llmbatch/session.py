@@ -44,7 +44,7 @@ from llmbatch.windows import Ahead, Front, OpenWindow, Resume, read_windows
 from llmbatch.work import Work
 from llmbatch.writer import Writer
 
-_AHEAD = 2  # windows that are planned before the runner has room for them
+_AHEAD = 1  # windows that are planned before the runner has room for them
 _CRASHES = 2  # sessions in a row that were killed without getting anywhere, before the engine is put apart
 
 

@@ -263,7 +263,7 @@ def _plan(front: Front, opened: _Opened) -> None:
     settings = front.plan
     if len(requests) != len({request.key.index for request in requests}):  # rows with several requests
         settings = settings.model_copy(update={"fold": False})
-    plan = plan_window(requests, limits, settings, front.lengths)
+    plan = plan_window(requests, limits, settings, front.lengths, last=window.bounds.stop is None)
     window.plan = plan
     for position, failure in plan.too_long.items():
         _refuse(window, requests[position], failure, front)

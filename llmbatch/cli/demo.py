@@ -26,6 +26,7 @@ def demo(ctx: click.Context, output: Path, engine: str) -> None:
     from rich.console import Console
 
     from llmbatch.demo import JOBS, demo_job, score
+    from llmbatch.engines.kept import EngineKeeper
     from llmbatch.report import words
     from llmbatch.report.summary import print_summary
     from llmbatch.report.watch import watching
@@ -33,13 +34,14 @@ def demo(ctx: click.Context, output: Path, engine: str) -> None:
 
     console = Console()
     scores = []
-    for name in JOBS:
-        with watching("auto") as watcher:
-            result = run_job(demo_job(name, output, {"engine": {"name": engine}}), [watcher])
-        print_summary(console, result.report, f"llmbatch demo --output {output}")
-        if result.outcome != "finished":
-            ctx.exit(result.exit_code)
-        scores.append(score(name, result))
+    with EngineKeeper() as keeper:  # one start for both jobs
+        for name in JOBS:
+            with watching("auto") as watcher:
+                result = run_job(demo_job(name, output, {"engine": {"name": engine}}), [watcher], make=keeper.make)
+            print_summary(console, result.report, f"llmbatch demo --output {output}")
+            if result.outcome != "finished":
+                ctx.exit(result.exit_code)
+            scores.append(score(name, result))
     click.echo()
     for each in scores:
         click.echo(f"{each.name}: {each.right} of {each.rows} answers are exactly right ({words.share(each.share)})")
