@@ -74,16 +74,18 @@ def start_time(pid: int) -> int | None:
 def _main(parent: int) -> None:
     watched: dict[int, int] = {}
     rest = b""
-    while os.getppid() == parent:
-        if not select.select([0], [], [], _POLL_SECONDS)[0]:
-            continue
-        data = os.read(0, 65536)
-        if not data:
-            break
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            number, started_at = line.split()
-            watched[int(number)] = int(started_at)
+    gone = False
+    while not gone:
+        gone = os.getppid() != parent  # looked at first, so that what was told before is still read
+        while select.select([0], [], [], 0 if gone else _POLL_SECONDS)[0]:
+            data = os.read(0, 65536)
+            if not data:
+                gone = True
+                break
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                number, started_at = line.split()
+                watched[int(number)] = int(started_at)
     for pid, started in watched.items():
         if start_time(pid) == started:
             try:

@@ -215,9 +215,10 @@ class RunSession:
         metas = {window: parts.meta(window) for window in sorted(sealed)}
         replays = {window: replay for window in sorted(journals) if (replay := parts.replay(window)) is not None}
         if not sealed and not any(replay.lines or replay.outcomes for replay in replays.values()):
-            folder.manifest = None  # nothing was done yet: a corrected job may begin here
-            parts.discard(journals)
+            parts.discard(journals)  # nothing was done yet: a corrected job may begin here
             replays = {}
+            if folder.manifest is not None:
+                folder.manifest.identity, folder.manifest.fingerprint = self._identity(), self._source.fingerprint()
         seen = [(meta.bounds, meta.input_sha256) for meta in metas.values()]
         seen += [(replay.bounds, replay.input_sha256) for replay in replays.values()]
         before = folder.manifest.fingerprint if folder.manifest is not None else None

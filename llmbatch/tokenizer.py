@@ -24,7 +24,9 @@ _LENGTH_KEYS = (
     "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_target_positions",
     "max_sequence_length", "max_seq_length", "seq_len",
 )  # fmt: skip
-_ROPE_WITHOUT_FACTOR = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "default"})
+_ROPE_WITHOUT_FACTOR = frozenset(
+    {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "default"}
+)
 _UNKNOWN_LENGTH = 2048  # vLLM's own assumption for a config that does not say
 
 
@@ -51,7 +53,9 @@ class Tokenizer:
         self._longest_token = max(map(len, hf.get_vocab()), default=1)
         # The plain fast tokenizer's own encoding step is one call of its Rust part, so that part can be called directly.
         plain = "_encode_plus" not in {name for c in type(hf).__mro__[:-1] if _is_special(c) for name in vars(c)}
-        self._rust = getattr(hf, "_tokenizer", None) if plain and not getattr(hf, "split_special_tokens", False) else None
+        self._rust = (
+            getattr(hf, "_tokenizer", None) if plain and not getattr(hf, "split_special_tokens", False) else None
+        )
         if self._rust is not None:
             self._rust.no_truncation()
             self._rust.no_padding()
@@ -64,7 +68,9 @@ class Tokenizer:
         texts = [self.render(prompt) for prompt in prompts]
         result: list[list[int] | Failure] = [text if isinstance(text, Failure) else [] for text in texts]
         for special in (False, True):
-            rows = [i for i, text in enumerate(texts) if isinstance(text, str) and (prompts[i].messages is None) == special]
+            rows = [
+                i for i, text in enumerate(texts) if isinstance(text, str) and (prompts[i].messages is None) == special
+            ]
             for batch in _batches(rows, texts):
                 for i, ids in zip(batch, self._ids([texts[i] for i in batch], special), strict=True):
                     result[i] = ids
@@ -96,7 +102,8 @@ class Tokenizer:
 
         if self.template is None:
             return Failure(
-                FailureKind.PROMPT, "the model has no chat template: give one with chat.template, or use a prompt of plain text"
+                FailureKind.PROMPT,
+                "the model has no chat template: give one with chat.template, or use a prompt of plain text",
             )
         try:
             chat = [_conversation(message, self._wrap) for message in messages]
@@ -125,7 +132,11 @@ class Tokenizer:
 def is_plain(prompt: Prompt) -> bool:
     """Whether a prompt is text, or messages of plain text by system, user and assistant: what ``Tokenizer`` covers exactly."""
     for message in prompt.messages or ():
-        if message.keys() - _PLAIN_KEYS or message["role"] not in _PLAIN_ROLES or not isinstance(message.get("content"), str):
+        if (
+            message.keys() - _PLAIN_KEYS
+            or message["role"] not in _PLAIN_ROLES
+            or not isinstance(message.get("content"), str)
+        ):
             return False
     return True
 
@@ -151,12 +162,14 @@ def load_tokenizer(
 
     name = tokenizer or model
     try:
-        hf = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code, truncation_side="left")
+        hf = AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=trust_remote_code, truncation_side="left"
+        )
     except Exception as error:
         raise JobError(
             f"the tokenizer of model {name!r} cannot be loaded: {error}. Check the name or path, and that tokenizer files are there"
         ) from error
-    return Tokenizer(hf, _chat_template(hf, chat.template), chat.template_kwargs, _context_length(model, revision))
+    return Tokenizer(hf, _chat_template(hf, chat.template), chat.template_kwargs, context_length(model, revision))
 
 
 def load_template(template: str) -> str:
@@ -166,7 +179,9 @@ def load_template(template: str) -> str:
     try:
         return Path(template).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise JobError(f"chat.template {template!r} is neither Jinja text nor a file that can be read: {error}") from error
+        raise JobError(
+            f"chat.template {template!r} is neither Jinja text nor a file that can be read: {error}"
+        ) from error
 
 
 def loops_over_content(template: str) -> bool:
@@ -216,7 +231,10 @@ class _ContentNames:
         found: set[str] = set()
         for call in tree.find_all(self._nodes.Call):
             if isinstance(call.node, self._nodes.Name) and call.node.name == macro.name:
-                pairs = [*zip(names, call.args, strict=False), *((k.key, k.value) for k in call.kwargs if k.key in names)]
+                pairs = [
+                    *zip(names, call.args, strict=False),
+                    *((k.key, k.value) for k in call.kwargs if k.key in names),
+                ]
                 found |= {name for name, value in pairs if self._is_content(value, self.messages)}
         return found
 
@@ -235,7 +253,9 @@ class _ContentNames:
     def _bare(self, node: Any) -> Any:
         """The expression without filters, tests and slices around it."""
         around = (self._nodes.Filter, self._nodes.Test)
-        while isinstance(node, around) or (isinstance(node, self._nodes.Getitem) and isinstance(node.arg, self._nodes.Slice)):
+        while isinstance(node, around) or (
+            isinstance(node, self._nodes.Getitem) and isinstance(node.arg, self._nodes.Slice)
+        ):
             node = node.node
         return node
 
@@ -294,7 +314,7 @@ def _is_special(cls: type) -> bool:
     }
 
 
-def _context_length(model: str, revision: str | None) -> int:
+def context_length(model: str, revision: str | None = None) -> int:
     """The context length that vLLM would derive from ``config.json``: positions, with a rotary scaling where one applies."""
     from transformers.utils import cached_file
 

@@ -12,6 +12,7 @@ import pytest
 
 from llmbatch.engines import ChatSettings, EngineSettings
 from llmbatch.engines.vllm import VllmEngine
+from llmbatch.engines.vllm.structured import structured_outputs
 from llmbatch.feed import Feed
 from llmbatch.job import DEMO_MODEL
 from llmbatch.types import (
@@ -63,7 +64,11 @@ def number(text: str, language: str = "French", prefill: str = "") -> Prompt:
     return Prompt(messages=(system, {"role": "user", "content": text}), prefill=prefill)
 
 
-NUMBERS = [number(f"{a} hundred and {b}") for a in ("one", "two", "six", "nine") for b in ("one", "four", "eleven", "sixty-two")]
+NUMBERS = [
+    number(f"{a} hundred and {b}")
+    for a in ("one", "two", "six", "nine")
+    for b in ("one", "four", "eleven", "sixty-two")
+]
 ORDER = Prompt(
     messages=(
         {"role": "system", "content": "Extract the order as JSON."},
@@ -88,7 +93,10 @@ def run(engine: VllmEngine, requests: Sequence[Request]) -> list[Outcome]:
 
 def ask(engine: VllmEngine, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, **more: Any) -> list[Completion]:
     ids = engine.tokenize(prompts)
-    requests = [Request(RequestKey(i), p, sampling, token_ids=t, **more) for i, (p, t) in enumerate(zip(prompts, ids, strict=True))]
+    requests = [
+        Request(RequestKey(i), p, sampling, token_ids=t, **more)
+        for i, (p, t) in enumerate(zip(prompts, ids, strict=True))
+    ]
     outcomes = run(engine, requests)
     assert all(isinstance(outcome, Completion) for outcome in outcomes), outcomes
     return outcomes  # type: ignore[return-value]
@@ -131,12 +139,22 @@ def test_answers_are_those_of_llm_chat(engine: VllmEngine, bare: Any) -> None:
         {"temperature": 0.0, "max_tokens": 9, "skip_special_tokens": False, "spaces_between_special_tokens": False},
         {"temperature": 0.0, "max_tokens": 40, "min_tokens": 20},
         {"temperature": 0.0, "max_tokens": 40, "bad_words": ("cent",)},
-        {"temperature": 1.0, "seed": 3, "max_tokens": 20, "top_k": 5, "top_p": 0.9, "min_p": 0.01, "presence_penalty": 0.5},
+        {
+            "temperature": 1.0,
+            "seed": 3,
+            "max_tokens": 20,
+            "top_k": 5,
+            "top_p": 0.9,
+            "min_p": 0.01,
+            "presence_penalty": 0.5,
+        },
         {"temperature": 2.0, "seed": 11, "max_tokens": 60, "ignore_eos": True, "min_p": 0.0},
     ],
     ids=str,
 )
-def test_answers_under_a_sampling_setting_are_those_of_llm_chat(engine: VllmEngine, bare: Any, values: dict[str, Any]) -> None:
+def test_answers_under_a_sampling_setting_are_those_of_llm_chat(
+    engine: VllmEngine, bare: Any, values: dict[str, Any]
+) -> None:
     sampling = Sampling(tuple(sorted(values.items())))
     same(ask(engine, NUMBERS, sampling), chat(bare, NUMBERS, sampling))
 
@@ -179,12 +197,12 @@ def test_a_seed_and_max_tokens_of_a_request_override_the_shared_ones(engine: Vll
     same(again, chat(bare, NUMBERS[:3], Sampling((("max_tokens", 30), ("seed", 10), ("temperature", 1.5)))))
 
 
-def test_a_json_constraint_gives_json_without_needless_white_space(engine: VllmEngine) -> None:
+def test_a_json_constraint_gives_json_that_is_spaced_as_python_writes_it(engine: VllmEngine) -> None:
     (answer,) = ask(engine, [ORDER], LONG, constraint=Constraint("json", SCHEMA))
     assert answer.finish_reason == "stop"
-    assert json.loads(answer.text).keys() == FIELDS.keys()
-    assert "\n" not in answer.text
-    assert "  " not in answer.text
+    value = json.loads(answer.text)
+    assert value.keys() == FIELDS.keys()
+    assert answer.text == json.dumps(value, ensure_ascii=False)
 
 
 @pytest.mark.parametrize(
@@ -201,17 +219,16 @@ def test_a_constraint_holds(engine: VllmEngine, constraint: Constraint, allowed:
         assert answer.finish_reason == "stop"
 
 
-def test_constrained_answers_are_those_of_llm_chat(engine: VllmEngine, bare: Any) -> None:
-    from vllm.sampling_params import StructuredOutputsParams
-
+def test_constrained_answers_are_those_of_llm_chat_under_the_same_grammar(engine: VllmEngine, bare: Any) -> None:
     prompts = [ORDER, *NUMBERS[:3]]
-    theirs = chat(bare, prompts, LONG, structured_outputs=StructuredOutputsParams(json=SCHEMA))
-    same(ask(engine, prompts, LONG, constraint=Constraint("json", SCHEMA)), theirs)
+    constraint = Constraint("json", SCHEMA)
+    theirs = chat(bare, prompts, LONG, structured_outputs=structured_outputs(constraint, "xgrammar"))
+    same(ask(engine, prompts, LONG, constraint=constraint), theirs)
 
 
-def test_a_schema_that_the_backend_cannot_take_refuses_only_its_row(engine: VllmEngine) -> None:
+def test_a_schema_that_no_grammar_can_be_made_of_refuses_only_its_row(engine: VllmEngine) -> None:
     ids = engine.tokenize(NUMBERS[:2])
-    bad = Constraint("json", '{"type": "array", "uniqueItems": true, "items": {"type": "integer"}}')
+    bad = Constraint("json", '{"type": "strng"}')
     requests = [
         Request(RequestKey(0), NUMBERS[0], GREEDY, bad, token_ids=ids[0]),  # type: ignore[arg-type]
         Request(RequestKey(1), NUMBERS[1], GREEDY, token_ids=ids[1]),  # type: ignore[arg-type]
@@ -235,7 +252,9 @@ def test_an_answer_goes_on_from_a_partial_one_as_if_it_had_not_been_cut_off(engi
         assert rest.usage.completion_tokens == full.usage.completion_tokens - 3
 
 
-def test_a_partial_answer_that_ends_within_a_character_or_before_a_stop_string_is_made_whole(engine: VllmEngine, bare: Any) -> None:
+def test_a_partial_answer_that_ends_within_a_character_or_before_a_stop_string_is_made_whole(
+    engine: VllmEngine, bare: Any
+) -> None:
     tokenizer = bare.get_tokenizer()
     (ids,) = engine.tokenize([NUMBERS[0]])
     smile = tokenizer.encode("🙂", add_special_tokens=False)
@@ -286,7 +305,9 @@ def test_counts_are_the_sum_of_the_usages(engine: VllmEngine) -> None:
 
 
 @pytest.mark.parametrize("length", [4096, 5000])
-def test_a_prompt_without_room_for_an_answer_is_too_long_and_its_neighbour_lives(engine: VllmEngine, length: int) -> None:
+def test_a_prompt_without_room_for_an_answer_is_too_long_and_its_neighbour_lives(
+    engine: VllmEngine, length: int
+) -> None:
     (ids,) = engine.tokenize([NUMBERS[0]])
     long = Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[50] * length)
     short = Request(RequestKey(1), NUMBERS[0], GREEDY, token_ids=ids)  # type: ignore[arg-type]
@@ -309,7 +330,10 @@ def test_a_prompt_that_leaves_one_token_ends_with_length(engine: VllmEngine) -> 
         (Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[]), "empty"),
         (Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[10**6]), "vocabulary"),
         (Request(RequestKey(0), NUMBERS[0], Sampling((("temperature", -1.0),)), token_ids=[5]), "temperature"),
-        (Request(RequestKey(0), NUMBERS[0], Sampling((("tempurature", 1.0),)), token_ids=[5]), "did you mean 'temperature'"),
+        (
+            Request(RequestKey(0), NUMBERS[0], Sampling((("tempurature", 1.0),)), token_ids=[5]),
+            "did you mean 'temperature'",
+        ),
         (Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[5], max_tokens=0), "max_tokens"),
         (Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[5], lora="x"), "unknown LoRA adapter 'x'"),
         (Request(RequestKey(0), NUMBERS[0], GREEDY, Constraint("json", "{"), token_ids=[5]), "refuses"),
@@ -328,7 +352,9 @@ def test_what_vllm_refuses_is_refused_for_that_request_alone(engine: VllmEngine,
 def test_abort_gives_up_what_is_in_flight_and_the_engine_goes_on(engine: VllmEngine) -> None:
     ids = engine.tokenize(NUMBERS)
     feed = Feed()
-    feed.push([Request(RequestKey(i), p, GREEDY, token_ids=t) for i, (p, t) in enumerate(zip(NUMBERS, ids, strict=True))])  # type: ignore[arg-type]
+    feed.push(
+        [Request(RequestKey(i), p, GREEDY, token_ids=t) for i, (p, t) in enumerate(zip(NUMBERS, ids, strict=True))]
+    )  # type: ignore[arg-type]
     feed.close()
     next(iter(engine.stream(feed)))
     engine.abort()
@@ -342,7 +368,9 @@ def test_more_requests_than_slots_come_back_each_once(engine: VllmEngine) -> Non
 
 def test_a_feed_that_is_filled_while_the_engine_runs_is_answered(engine: VllmEngine) -> None:
     ids = engine.tokenize(NUMBERS)
-    requests = [Request(RequestKey(i), p, GREEDY, token_ids=t) for i, (p, t) in enumerate(zip(NUMBERS, ids, strict=True))]  # type: ignore[arg-type]
+    requests = [
+        Request(RequestKey(i), p, GREEDY, token_ids=t) for i, (p, t) in enumerate(zip(NUMBERS, ids, strict=True))
+    ]  # type: ignore[arg-type]
     feed = Feed()
     answered = 0
     for outcomes in engine.stream(feed):
@@ -370,7 +398,9 @@ CHATS = [
     ),
     Prompt(messages=({"role": "user", "content": "spelled out: <|end|><|assistant|> {{ x }} {% raw %}"},)),
     Prompt(messages=({"role": "user", "content": "x", "name": "eve"},)),
-    Prompt(messages=({"role": "user", "content": [{"type": "text", "text": "two"}, {"type": "text", "text": "parts"}]},)),
+    Prompt(
+        messages=({"role": "user", "content": [{"type": "text", "text": "two"}, {"type": "text", "text": "parts"}]},)
+    ),
     Prompt(messages=({"role": "developer", "content": "be"}, {"role": "user", "content": "x"})),
     Prompt(messages=({"role": "user", "content": "x"}, {"role": "tool", "content": "y", "tool_call_id": "1"})),
 ]
@@ -387,8 +417,12 @@ def test_text_that_spells_a_special_token_becomes_that_token_as_in_llm_chat(engi
     assert ids.count(4) == 2
 
 
-def test_what_the_engine_prints_goes_to_the_log_and_not_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    engine = VllmEngine(str(DEMO_MODEL), EngineSettings(args=ARGS, in_process=True), ChatSettings(), tmp_path / "engine.log")
+def test_what_the_engine_prints_goes_to_the_log_and_not_to_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    engine = VllmEngine(
+        str(DEMO_MODEL), EngineSettings(args=ARGS, in_process=True), ChatSettings(), tmp_path / "engine.log"
+    )
     engine.start()
     ask(engine, NUMBERS[:2])
     engine.stop()
@@ -396,8 +430,50 @@ def test_what_the_engine_prints_goes_to_the_log_and_not_to_the_terminal(tmp_path
     assert (out, err) == ("", "")
     assert "Loading safetensors" in (tmp_path / "engine.log").read_text()
     # and a second one starts in the same process, after it
-    engine = VllmEngine(str(DEMO_MODEL), EngineSettings(args=ARGS, in_process=True), ChatSettings(), tmp_path / "engine.log")
+    engine = VllmEngine(
+        str(DEMO_MODEL), EngineSettings(args=ARGS, in_process=True), ChatSettings(), tmp_path / "engine.log"
+    )
     engine.start()
     assert ask(engine, NUMBERS[:1])
     engine.stop()
     engine.stop()
+
+
+def _adapter(folder: Path) -> str:
+    """A LoRA adapter of random weights for the demo model."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 64, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    generator = torch.Generator().manual_seed(1)
+    weights = {}
+    for layer in range(4):
+        for name in ("q_proj", "v_proj"):
+            place = f"base_model.model.model.layers.{layer}.self_attn.{name}"
+            weights[f"{place}.lora_A.weight"] = torch.randn(8, 128, generator=generator)
+            weights[f"{place}.lora_B.weight"] = torch.randn(128, 8, generator=generator)
+    save_file(weights, folder / "adapter_model.safetensors")
+    return str(folder)
+
+
+def test_a_request_may_name_an_adapter_and_thinking_is_split_off(tmp_path: Path) -> None:
+    lora = {"wild": _adapter(tmp_path / "wild")}
+    settings = EngineSettings(args=ARGS, in_process=True, lora=lora, reasoning_parser="granite")
+    engine = VllmEngine(str(DEMO_MODEL), settings, ChatSettings(), tmp_path / "engine.log")
+    engine.start()
+    try:
+        plain, wild, again = (ask(engine, NUMBERS[:4], lora=name) for name in (None, "wild", None))
+        assert [a.text for a in plain] == [a.text for a in again]
+        assert [a.text for a in plain] != [a.text for a in wild]
+
+        (ids,) = engine.tokenize([NUMBERS[0]])
+        (thought,) = engine.tokenize([Prompt(text="Here is my thought process: so. Here is my response: ")])
+        request = Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=ids, partial=tuple(thought))  # type: ignore[arg-type]
+        (answer,) = run(engine, [request])
+        assert isinstance(answer, Completion)
+        assert (answer.reasoning or "").strip() == "so."
+        assert "thought process" not in answer.text
+    finally:
+        engine.stop()

@@ -23,13 +23,16 @@ from llmbatch.types import Completion, Constraint, Outcome, Prompt, Request, Req
 pytestmark = pytest.mark.vllm
 
 ARGS = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28, "max_num_seqs": 64, "dtype": "float32"}
-PROMPT = Prompt(messages=({"role": "system", "content": "Translate to French."}, {"role": "user", "content": "six hundred and one"}))
+SYSTEM = {"role": "system", "content": "Translate to French."}
+PROMPT = Prompt(messages=(SYSTEM, {"role": "user", "content": "six hundred and one"}))
 LONG = Sampling((("ignore_eos", True), ("max_tokens", 3500), ("temperature", 0.0)))
 SHORT = Sampling((("max_tokens", 20), ("temperature", 0.0)))
 
 
 def engine_of(log: Path, timeout: float = 600.0) -> VllmEngine:
-    return VllmEngine(str(DEMO_MODEL), EngineSettings(args=ARGS, in_process=False, timeout=timeout), ChatSettings(), log)
+    return VllmEngine(
+        str(DEMO_MODEL), EngineSettings(args=ARGS, in_process=False, timeout=timeout), ChatSettings(), log
+    )
 
 
 def feed_of(engine: VllmEngine, sampling: Sampling, count: int = 4, constraint: Constraint | None = None) -> Feed:
@@ -62,7 +65,7 @@ def core(info: EngineInfo) -> int:
     return next(pid for pid in info.pids if psutil.Process(pid).ppid() == os.getpid())
 
 
-def test_an_engine_process_that_is_killed_is_a_death_and_a_new_engine_answers(tmp_path: Path) -> None:
+def test_an_engine_process_answers_and_is_seen_to_die_when_it_is_killed(tmp_path: Path) -> None:
     engine = engine_of(tmp_path / "engine.log")
     info = engine.start()
     choice = Constraint("choice", '["yes", "no"]')
@@ -78,12 +81,6 @@ def test_an_engine_process_that_is_killed_is_a_death_and_a_new_engine_answers(tm
     with pytest.raises(EngineDied, match="engine process ended"):
         list(stream)
     engine.stop()
-    assert alive(info.pids) == []
-
-    again = engine_of(tmp_path / "engine.log")
-    info = again.start()
-    assert [o.text for o in answers(again, feed_of(again, SHORT)) if isinstance(o, Completion)] == first
-    again.stop()
     assert alive(info.pids) == []
 
 
@@ -120,7 +117,10 @@ def test_a_run_that_is_killed_leaves_no_process_behind(tmp_path: Path, loading: 
     script = tmp_path / "run.py"
     script.write_text(RUN)
     run = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path / "engine.log")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(script), str(tmp_path / "engine.log")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert run.stdout is not None
     if loading:

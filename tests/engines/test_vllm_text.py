@@ -56,7 +56,11 @@ def by_vllm(tokenizer: Any, prompt: list[int], ids: list[int], skip: bool) -> st
     from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
     params = SimpleNamespace(
-        stop=[], min_tokens=0, include_stop_str_in_output=False, skip_special_tokens=skip, spaces_between_special_tokens=True
+        stop=[],
+        min_tokens=0,
+        include_stop_str_in_output=False,
+        skip_special_tokens=skip,
+        spaces_between_special_tokens=True,
     )
     request = SimpleNamespace(sampling_params=params, prompt_token_ids=prompt, prompt_embeds=None, request_id="0")
     stream = IncrementalDetokenizer.from_new_request(tokenizer, request)
@@ -74,11 +78,15 @@ def test_the_text_of_any_ids_is_vllms(name: str, skip: bool) -> None:
     ids = st.integers(0, len(tokenizer) - 1)
 
     @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.lists(st.tuples(st.lists(ids, min_size=1, max_size=8), st.lists(ids, max_size=10)), min_size=1, max_size=4))
+    @given(
+        st.lists(st.tuples(st.lists(ids, min_size=1, max_size=8), st.lists(ids, max_size=10)), min_size=1, max_size=4)
+    )
     @example([([1], [8, 8]), ([4], [8, 10])])
     def check(pairs: list[tuple[list[int], list[int]]]) -> None:
         for prompt, _ in pairs:  # after such a prompt vLLM's text starts with the prompt
-            assume(not tokenizer._tokenizer.decode(prompt, skip_special_tokens=skip).endswith("\N{REPLACEMENT CHARACTER}"))
+            assume(
+                not tokenizer._tokenizer.decode(prompt, skip_special_tokens=skip).endswith("\N{REPLACEMENT CHARACTER}")
+            )
         ours = detokenizer.texts([Answer(prompt, answer, skip) for prompt, answer in pairs])
         assert ours == [by_vllm(tokenizer, prompt, answer, skip) for prompt, answer in pairs]
 

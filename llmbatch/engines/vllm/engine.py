@@ -46,6 +46,8 @@ class VllmEngine:
         self._processes = Processes()
         self._llm: Any = None
         self._loop: Loop | None = None
+        self._counts = Usage()  # of the loop, once it is gone
+        self._busy = 0.0
 
     def expect(self, constraints: Sequence[Constraint]) -> None:
         """Say before ``start`` which constraints will come, so that the grammar backend is one that can take them all.
@@ -99,9 +101,6 @@ class VllmEngine:
 
     def busy(self) -> float:
         return self._busy if self._loop is None else self._loop.busy
-
-    _counts = Usage()
-    _busy = 0.0
 
     def _prepare(self) -> tuple[dict[str, Any], Encoder]:
         """Import vLLM, check the arguments, make the encoder; once, whichever thread comes first."""

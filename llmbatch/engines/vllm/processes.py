@@ -1,4 +1,4 @@
-"""The processes that vLLM starts in; none of them left out: noticed as they come, watched over by the guardian, and ended."""
+"""The processes that vLLM starts: noticed as they come, watched over by the guardian, and ended to the last one."""
 
 from __future__ import annotations
 

@@ -17,9 +17,8 @@ from llmbatch.engines.vllm.structured import structured_outputs
 from llmbatch.errors import JobError
 from llmbatch.types import Constraint, Request, Sampling
 
-DEFAULT_MAX_TOKENS = (
-    1024  # where neither the job nor the model's generation config says anything; vLLM would stop after 16
-)
+# where neither the job nor the model's generation config says anything; vLLM would stop after 16
+DEFAULT_MAX_TOKENS = 1024
 _KEPT = 4096  # distinct settings; a job that has more makes them anew
 
 # ours to decide, or made by vLLM itself

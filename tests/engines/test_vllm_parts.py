@@ -1,0 +1,307 @@
+"""The parts around the loop that need vLLM but no engine: arguments, sampling settings, reasoning parsers, rendering, errors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from llmbatch.engines import ChatSettings, EngineSettings
+from llmbatch.engines.vllm import VllmEngine, trouble, validate_sampling
+from llmbatch.engines.vllm.args import engine_args, environment, with_backend_for
+from llmbatch.engines.vllm.log import captured, redirect_loggers, tail
+from llmbatch.engines.vllm.reasoning import load_reasoning
+from llmbatch.engines.vllm.render import Encoder, vllm_renderer
+from llmbatch.engines.vllm.structured import structured_outputs
+from llmbatch.errors import EngineDied, EngineError, JobError, OutOfMemory
+from llmbatch.job import DEMO_MODEL
+from llmbatch.tokenizer import load_tokenizer
+from llmbatch.types import Constraint, Failure, FailureKind, Prompt
+
+pytestmark = pytest.mark.vllm
+
+
+def args_of(given: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    return engine_args(str(DEMO_MODEL), EngineSettings(args=given, **settings), ChatSettings())
+
+
+# -- arguments ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_argument_that_vllm_does_not_know_is_refused_with_its_own_list() -> None:
+    with pytest.raises(JobError, match="'max_model_length'") as caught:
+        args_of({"max_model_length": 100})
+    assert "did you mean max_model_len" in str(caught.value)
+    assert "tensor_parallel_size" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["quantization", "tensor_parallel_size", "max_model_len", "load_format", "speculative_config"]
+)
+def test_vllms_own_arguments_pass_through(name: str) -> None:
+    assert args_of({name: "x"})[name] == "x"
+
+
+def test_an_argument_with_a_setting_of_its_own_is_refused_by_that_name() -> None:
+    with pytest.raises(JobError, match=r"chat\.template"):
+        args_of({"chat_template": "x"})
+
+
+def test_the_users_arguments_override_the_defaults() -> None:
+    assert args_of({})["block_size"] == 32
+    assert args_of({})["enable_prefix_caching"] is True
+    changed = args_of(
+        {"block_size": 64, "enable_prefix_caching": False, "structured_outputs_config": {"backend": "guidance"}}
+    )
+    assert (changed["block_size"], changed["enable_prefix_caching"]) == (64, False)
+    assert changed["structured_outputs_config"] == {"backend": "guidance", "disable_any_whitespace": True}
+
+
+def test_the_cache_of_a_cpu_has_a_size_unless_the_user_gives_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    assert args_of({})["kv_cache_memory_bytes"] > 1 << 28
+    assert args_of({"kv_cache_memory_bytes": 5})["kv_cache_memory_bytes"] == 5
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "2")
+    assert "kv_cache_memory_bytes" not in args_of({})
+
+
+def test_a_schema_that_xgrammar_cannot_take_selects_guidance() -> None:
+    plain = Constraint("json", '{"type": "object", "properties": {"a": {"type": "integer"}}}')
+    hard = Constraint("json", '{"type": "integer", "multipleOf": 3}')
+    assert with_backend_for(args_of({}), [plain])["structured_outputs_config"]["backend"] == "xgrammar"
+    assert with_backend_for(args_of({}), [plain, hard])["structured_outputs_config"]["backend"] == "guidance"
+
+
+def test_guidance_is_told_how_to_space_json() -> None:
+    params = structured_outputs(Constraint("json", '{"type": "object"}'), "guidance")
+    spaced = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    assert json.loads(params.json) == {"type": "object", "x-guidance": spaced}
+    own = '{"type": "object", "x-guidance": {"whitespace_flexible": true}}'
+    assert structured_outputs(Constraint("json", own), "guidance").json == own
+
+
+def test_adapters_turn_lora_on_with_room_for_their_ranks(tmp_path: Path) -> None:
+    for name, rank in (("a", 8), ("b", 40)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    args = args_of({}, lora={"a": str(tmp_path / "a"), "b": str(tmp_path / "b")})
+    assert (args["enable_lora"], args["max_lora_rank"], args["max_loras"]) == (True, 64, 2)
+    with pytest.raises(JobError, match=r"engine\.lora\.c"):
+        args_of({}, lora={"c": str(tmp_path)})
+
+
+def test_the_environment_is_as_before_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    with environment(in_process=True):
+        assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "1"
+
+
+# -- sampling -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"tempurature": 1.0}, "did you mean 'temperature'"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"detokenize": True}, "detokenize"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"logit_bias": {"x": 1.0}}, "invalid literal"),
+    ],
+)
+def test_a_wrong_sampling_setting_is_a_job_error(values: dict[str, Any], word: str) -> None:
+    with pytest.raises(JobError, match=word):
+        validate_sampling(values)
+
+
+def test_sampling_settings_in_json_form_are_accepted() -> None:
+    validate_sampling(
+        {"n": 4, "stop": ("a", "b"), "logit_bias": {"5": 1}, "bad_words": ("x",), "logprobs": 2, "seed": 1}
+    )
+
+
+# -- reasoning ----------------------------------------------------------------------------------------------------------
+
+
+def thinking_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[unk]": 2}, unk_token="[unk]"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_tokens(["<think>", "</think>"])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def test_the_thinking_part_is_split_off() -> None:
+    split = load_reasoning("deepseek_r1", thinking_tokenizer(), {}, None).split
+    assert split("<think>first this</think>then that") == ("first this", "then that")
+    assert split("cut off while thinking") == ("cut off while thinking", "")
+
+
+def test_an_unknown_reasoning_parser_is_refused_with_vllms_own_list() -> None:
+    with pytest.raises(JobError, match=r"no parser 'deepseek'.*deepseek_r1"):
+        load_reasoning("deepseek", thinking_tokenizer(), {}, None)
+
+
+def test_a_reasoning_parser_that_does_not_fit_the_model_is_refused() -> None:
+    with pytest.raises(JobError, match="does not fit this model"):
+        load_reasoning("deepseek_r1", load_tokenizer(str(DEMO_MODEL), ChatSettings()).hf, {}, None)
+
+
+# -- rendering ----------------------------------------------------------------------------------------------------------
+
+CHAT = Prompt(messages=({"role": "system", "content": "s"}, {"role": "user", "content": "one 🙂"}))
+TEMPLATES = {
+    "text": "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}>{% endif %}",
+    "parts": "{% for m in messages %}{% for p in m['content'] %}<{{ p['text'] }}>{% endfor %}\n{% endfor %}",
+    "a name for the content": (
+        "{% for m in messages %}{% set c = m.content %}{% if c is string %}S{{ c }}{% else %}{% for p in c %}P{{ p.text }}"
+        "{% endfor %}{% endif %}{% endfor %}"
+    ),
+    "a macro": (
+        "{% macro show(body) %}{% if body is string %}S{{ body }}{% else %}{% for p in body %}P{{ p.text }}{% endfor %}{% endif %}"
+        "{% endmacro %}{% for m in messages %}{{ show(m.content) }}{% endfor %}"
+    ),
+    "the name content": (
+        "{% for m in messages %}{% set content = m.content %}{% if content is string %}S{{ content }}{% else %}"
+        "{% for p in content %}P{{ p.text }}{% endfor %}{% endif %}{% endfor %}"
+    ),
+    "a slice": (
+        "{% for m in messages[1:] %}{{ m.content | trim }}{% endfor %}"
+        "{% set l = messages %}{% for m in l %}{% for p in m.content %}{{ p }}{% endfor %}{% endfor %}"
+    ),
+    "arguments": "{{ mood }}{% if think %}T{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}",
+    "refuses": "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}{{ messages[0].content }}",
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_our_rendering_of_a_template_agrees_with_vllms(name: str, tmp_path: Path) -> None:
+    chat = ChatSettings(template=TEMPLATES[name], template_kwargs={"mood": "glad", "think": True})
+    theirs = vllm_renderer({"model": str(DEMO_MODEL)}, chat.template, chat.template_kwargs)
+    encoder = Encoder(load_tokenizer(str(DEMO_MODEL), chat), theirs)
+    assert encoder.note == ""
+    (ours,) = encoder.encode([CHAT])
+    assert ours == theirs(CHAT) or (isinstance(ours, Failure) and "no system here" in ours.message)
+
+
+def test_where_ours_does_not_agree_vllms_own_renderer_is_used() -> None:
+    theirs = vllm_renderer({"model": str(DEMO_MODEL)}, TEMPLATES["text"], {})
+    encoder = Encoder(load_tokenizer(str(DEMO_MODEL), ChatSettings()), theirs)
+    assert "vLLM's own renderer" in encoder.note
+    assert encoder.encode([CHAT, Prompt(text="x")]) == [theirs(CHAT), theirs(Prompt(text="x"))]
+    alone = Encoder(None, theirs)
+    assert alone.encode([CHAT]) == [theirs(CHAT)]
+
+
+def test_vllms_renderer_says_which_prompt_is_too_long_and_which_is_wrong() -> None:
+    theirs = vllm_renderer({"model": str(DEMO_MODEL), "max_model_len": 64}, None, {})
+    long = theirs(Prompt(text="one " * 4000))
+    image = theirs(Prompt(messages=({"role": "user", "content": [{"type": "image_url"}]},)))
+    assert isinstance(long, Failure)
+    assert long.kind is FailureKind.TOO_LONG
+    assert isinstance(image, Failure)
+    assert image.kind is FailureKind.PROMPT
+
+
+# -- errors and the log ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "word"), [("./no/such/folder", "no such folder"), ("/no/such", "no such folder"), ("a b", "no hub name")]
+)
+def test_a_model_that_is_neither_folder_nor_hub_name_is_refused_before_vllm_is_imported(model: str, word: str) -> None:
+    with pytest.raises(JobError, match=word):
+        trouble.check_model(model)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"without config\.json"):
+        VllmEngine(str(tmp_path), EngineSettings(), ChatSettings(), tmp_path / "log").start()
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("CUDA out of memory. Tried to allocate 20.00 GiB", OutOfMemory),
+        ("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`", OutOfMemory),
+        (
+            "Free memory on device cuda:0 (1/80 GiB) on startup is less than desired GPU memory utilization (0.9)",
+            OutOfMemory,
+        ),
+        ("3.0 GiB KV cache is needed, which is larger than the available KV cache memory (1.0 GiB)", EngineError),
+        ("x/y is not a local folder and is not a valid model identifier listed on the hub", EngineError),
+        ("something else", EngineError),
+    ],
+)
+def test_a_failure_to_start_says_what_to_try(message: str, kind: type[Exception], tmp_path: Path) -> None:
+    failure = trouble.start_failure(RuntimeError(message), "m", tmp_path / "log", 0)
+    assert type(failure) is kind
+    assert message.split(".")[0] in str(failure)
+
+
+def test_the_reason_of_an_engine_in_its_own_process_is_found_in_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "ValueError: of an earlier start\n"
+        "(EngineCore pid=7) ERROR 11-22 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1 GiB\n"
+        "(EngineCore pid=7) ERROR 11-22 [core.py:1] RuntimeError: worker failed\n"
+    )
+    error = RuntimeError("Engine core initialization failed. See root cause above.")
+    begin = len("ValueError: of an earlier start\n")
+    assert isinstance(trouble.start_failure(error, "m", log, begin), OutOfMemory)
+    died = trouble.death(error, "vLLM's engine failed", log, begin)
+    assert isinstance(died, EngineDied)
+    assert isinstance(died.__cause__, OutOfMemory)
+    assert "Tried to allocate 1 GiB" in str(died)
+
+
+def test_everything_printed_meanwhile_goes_to_the_log_and_later_output_does_not(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    code = f"""
+import os, sys, subprocess, logging
+from pathlib import Path
+from llmbatch.engines.vllm.log import captured, redirect_loggers
+log = Path({str(log)!r})
+print("before")
+with captured(log), captured(log):
+    print("from print")
+    os.write(2, b"from a descriptor\\n")
+    subprocess.run([sys.executable, "-c", "print('from a child')"])
+    code = "import sys; sys.stdin.read(); print('from a child, later')"
+    late = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+print("after")
+late.communicate()
+logging.getLogger("vllm").addHandler(logging.StreamHandler())
+redirect_loggers(log)
+logging.getLogger("vllm.x").warning("from a logger")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("before\nafter\n", "")
+    said = log.read_text()
+    for words in ("from print", "from a descriptor", "from a child", "from a child, later", "from a logger"):
+        assert words in said
+
+
+def test_the_tail_of_a_log_begins_where_it_is_told_to(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert tail(log) == ""
+    log.write_text("0123456789")
+    assert (tail(log, 4), tail(log, 0, 3)) == ("456789", "789")
+
+
+def test_a_users_own_logging_configuration_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_LOGGING_CONFIG_PATH", "x")
+    before = list(logging.getLogger("vllm").handlers)
+    redirect_loggers(tmp_path / "log")
+    assert logging.getLogger("vllm").handlers == before
+    with captured(tmp_path / "log"):
+        print("x")
+    assert (tmp_path / "log").read_text() == "x\n"
