@@ -37,7 +37,7 @@ def demo(ctx: click.Context, output: Path, engine: str) -> None:
     with EngineKeeper() as keeper:  # one start for both jobs
         for name in JOBS:
             with watching("auto") as watcher:
-                result = run_job(demo_job(name, output, {"engine": {"name": engine}}), [watcher], make=keeper.make)
+                result = run_job(demo_job(name, output, engine), [watcher], make=keeper.make)
             print_summary(console, result.report, f"llmbatch demo --output {output}")
             if result.outcome != "finished":
                 ctx.exit(result.exit_code)
