@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -111,6 +112,11 @@ EngineFactory = Callable[[str, EngineSettings, ChatSettings, Path], Engine]
 
 
 def _vllm(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
+    if find_spec("vllm") is None:
+        raise JobError(
+            "vLLM is not installed: pip install 'llmbatch[gpu]' for an NVIDIA GPU, 'llmbatch[cpu]' for a CPU; "
+            "--engine scripted rehearses a job without it"
+        )
     from llmbatch.engines.vllm import VllmEngine
 
     return VllmEngine(model, engine, chat, log)
