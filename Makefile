@@ -44,5 +44,23 @@ format: $(VENV)/ready-$(ENGINE)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Ray Data LLM, a peer in the benchmark, has dependencies of its own.
+BENCH_VENV ?= .venv-bench
+$(BENCH_VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt | $(VENV)/ready-$(ENGINE)
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(if $(FIND_LINKS),UV_FIND_LINKS="$(FIND_LINKS)") $(BIN)/uv pip install --quiet --python $(BENCH_VENV)/bin/python $(INSTALL_OPTIONS) --editable '.[$(ENGINE)]' 'ray[data]>=2.60,<3'
+	touch $@
+
+# `make bench BENCH="--shapes neutral --arms ours,chat"` measures only that again; see eval/bench/bench.py --help.
+bench: $(VENV)/ready-$(ENGINE) $(BENCH_VENV)/ready-$(ENGINE)  ## every shape of corpus against every peer: eval/bench/RESULTS.md
+	$(BIN)/python eval/bench/bench.py $(BENCH)
+	$(BIN)/python eval/bench/report.py
+
+# `make fuzz FUZZ_SECONDS=600` for ten minutes a parser
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/ready-$(ENGINE)  ## every parser of outside data under a coverage-guided fuzzer, hostile rows in bulk: eval/fuzz/RESULTS.md
+	$(BIN)/uv pip install --quiet --python $(BIN)/python 'atheris>=3'
+	$(BIN)/python eval/fuzz/run.py --seconds $(FUZZ_SECONDS)
+
 clean:
-	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -195,7 +195,9 @@ def _keep_rows(rows: Rows, output: Path, extend: bool) -> None:
             begun = any(folder.parts.scan())
             grown = begun and _begins_with(new, path)
             if grown and not extend:
-                raise JobError(f"{output}: the rows are those of the run and more; give extend=True to run the new ones too")
+                raise JobError(
+                    f"{output}: the rows are those of the run and more; give extend=True to run the new ones too"
+                )
             if folder.manifest is None or (begun and not grown):
                 raise JobError(f"{output}: holds other rows in {_ROWS}; give the same rows, or another output")
             new.replace(path)

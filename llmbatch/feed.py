@@ -25,8 +25,10 @@ class Feed:
         self._first: deque[Request] = deque()  # retries and later steps: their prefixes are still in the cache
         self._queue: deque[Request] = deque()
         self._alone: list[list[Request]] = []  # a stack of groups, each to run with nothing else in flight
+        self._apart = False  # what is in flight is such a group
         self._closed = False
         self._halted = False
+        self._woken = False
         self.in_flight: dict[RequestKey, Request] = {}
 
     def push(self, requests: Iterable[Request], *, first: bool = False) -> None:
@@ -44,10 +46,14 @@ class Feed:
         with self._changed:
             if self._halted:
                 return taken
+            if self._apart and self.in_flight:
+                return taken
+            self._apart = False
             if self._alone:
                 if not self.in_flight:
                     taken = self._alone.pop()  # whole, whatever its size: who runs together is the point of a group
                     self.in_flight.update((request.key, request) for request in taken)
+                    self._apart = True
                 return taken
             while len(taken) < slots and (queue := self._first or self._queue):
                 length = len(queue[0].token_ids or ()) + len(queue[0].partial)
@@ -92,11 +98,18 @@ class Feed:
             self._closed = True
             self._changed.notify_all()
 
-    def wait(self, timeout: float) -> None:
-        """Block until something is pushed, the feed is closed or halted, or ``timeout`` seconds have passed."""
+    def wake(self) -> None:
+        """End the present or the next ``wait``: who drives the engine has something to push once it is given a turn."""
         with self._changed:
-            if not (self._first or self._queue or self._alone or self._closed or self._halted):
+            self._woken = True
+            self._changed.notify_all()
+
+    def wait(self, timeout: float) -> None:
+        """Block until something is pushed, the feed is closed, halted or woken, or ``timeout`` seconds have passed."""
+        with self._changed:
+            if not (self._first or self._queue or self._alone or self._closed or self._halted or self._woken):
                 self._changed.wait(timeout)
+            self._woken = False
 
     @property
     def halted(self) -> bool:

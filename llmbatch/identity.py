@@ -69,6 +69,15 @@ def identity_of(job: Job) -> dict[str, str]:
     return flat
 
 
+def model_identity(job: Job) -> dict[str, str]:
+    """The part of the identity that decides, with a request's tokens and sampling, about its answer: the model and its engine."""
+    return {
+        key: value
+        for key, value in identity_of(job).items()
+        if key.partition(" ")[0].partition(".")[0] in ("model", "engine")
+    }
+
+
 def data_of_keep(job: Job) -> Any:
     """Which input fields a record carries, as JSON data."""
     keep = job.sinks.keep
@@ -147,4 +156,4 @@ def _digest_of_ends(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-__all__ = ["identity_of"]
+__all__ = ["identity_of", "model_identity"]

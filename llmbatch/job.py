@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from llmbatch.check import OutputSettings
 from llmbatch.engines import ChatSettings, EngineSettings
@@ -23,6 +23,7 @@ from llmbatch.job_file import DEMO, job_text, read_job_file, resolve_paths
 from llmbatch.plan import PlanSettings
 from llmbatch.prompt import PromptSettings
 from llmbatch.retry import RetrySettings
+from llmbatch.reuse import ReuseSettings
 from llmbatch.sinks import SinkSettings
 from llmbatch.sources import SourceSettings
 
@@ -64,6 +65,21 @@ def _failures(value: Any) -> Any:
     raise ValueError("is a number of rows, or a share of them from 0% to 100%, such as 5%")
 
 
+def _prices(value: Any) -> Any:
+    """``0.2``, ``"0.1,0.4"`` or ``[0.1, 0.4]``: the price of prompt tokens, and of answer tokens."""
+    if value is None:
+        return None
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    try:
+        prices = [float(part) for part in parts]
+    except (TypeError, ValueError):
+        prices = []
+    if len(prices) not in (1, 2) or not all(math.isfinite(price) and price >= 0 for price in prices):
+        raise ValueError("is one price, or two (in, out) such as 0.1,0.4")
+    return prices[0], prices[-1]
+
+
+Prices = Annotated[tuple[float, float] | None, BeforeValidator(_prices)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(allow_inf_nan=False)]
 Failures = Annotated[int | str | None, BeforeValidator(_failures)]
 
@@ -79,9 +95,19 @@ class RunSettings(BaseModel):
         64_000_000, ge=1, description="a window ends before its prompts are longer than this together"
     )
     max_failures: Failures = Field(None, description="stop when so many rows failed: a count, or a share such as 5%")
-    max_time: Seconds | None = Field(None, gt=0, description="stop after so long: seconds, or 8h, 30m; resumable")
+    max_time: Seconds | None = Field(
+        None, gt=0, description="stop when all sessions of the run took so long: seconds, or 8h, 30m; resumable"
+    )
     max_total_tokens: int | None = Field(
-        None, ge=1, description="stop when the engine has handled so many tokens; resumable"
+        None, ge=1, description="stop when the engine has handled so many tokens in all sessions; resumable"
+    )
+    max_cost: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="stop when all sessions of the run cost so much; needs a price"
+    )
+    price_per_gpu_hour: float | None = Field(None, ge=0, allow_inf_nan=False, description="of one GPU")
+    price_per_million: Prices = Field(None, description="of a million tokens: one price, or two: in, out")
+    autotune: bool = Field(
+        False, description="try a few engine settings on the first rows; a clear winner replaces the default"
     )
     grace: Seconds = Field(
         30.0, ge=0, description="seconds that what is in flight gets to finish when the run is stopped"
@@ -90,6 +116,12 @@ class RunSettings(BaseModel):
         1.0, gt=0, description="finished rows survive a power cut after at most so many seconds"
     )
     rows: Path | None = Field(None, description="a file with a row index a line: only these rows are run")
+
+    @model_validator(mode="after")
+    def _a_cost_needs_a_price(self) -> RunSettings:
+        if self.max_cost is not None and self.price_per_gpu_hour is None and self.price_per_million is None:
+            raise ValueError("max_cost needs a price: price_per_gpu_hour, price_per_million, or both")
+        return self
 
     def failures_allowed(self, rows: int) -> float:
         """How many failed rows ``max_failures`` allows after so many rows. A share counts from the 100th row on."""
@@ -117,6 +149,7 @@ class Job(BaseModel):
     answer: OutputSettings | None = Field(None, description="what an answer must be; by default as the prompt says")
     retry: RetrySettings = RetrySettings()
     plan: PlanSettings = PlanSettings()
+    reuse: ReuseSettings = ReuseSettings()
     sinks: SinkSettings = SinkSettings()
     run: RunSettings = RunSettings()
 
@@ -152,6 +185,10 @@ def job_from(data: Mapping[str, Any]) -> Job:
         job = Job.model_validate(plain)
     except ValidationError as error:
         raise JobError("; ".join(_explain(error, plain))) from None
+    if job.reuse.cache is not None and not job.plan.fold:
+        raise JobError(
+            "reuse.cache: a cache answers requests that are equal to earlier ones, and plan.fold says that none are"
+        )
     _refuse_secrets(job.engine.args, "engine.args")
     return job
 

@@ -110,6 +110,7 @@ _PATHS: dict[str, Callable[[str, Path], bool]] = {
     "chat.template": _template,
     "answer.schema": _schema,
     "answer.grammar": is_there,
+    "reuse.cache": _always,
     "run.rows": _always,
 }
 """Which settings can be paths, and when a text there is one."""

@@ -190,7 +190,9 @@ def _place() -> str:
 def _patience(owner: dict[str, Any]) -> str:
     if alive(owner) is not None:
         return ""
-    return f"; its process cannot be seen from here: without a sign of life for {DEAD_AFTER_SECONDS:g} s it counts as dead"
+    return (
+        f"; its process cannot be seen from here: without a sign of life for {DEAD_AFTER_SECONDS:g} s it counts as dead"
+    )
 
 
 def _runs(pid: Any, started: Any) -> bool:

@@ -26,12 +26,12 @@ from typing import Any, NamedTuple
 from llmbatch.errors import FolderError
 from llmbatch.faults import point, torn
 from llmbatch.files import atomic_write, fsync_folder, writing
-from llmbatch.types import Completion, Cursor, Failure, FailureKind, Outcome, Refusal, RequestKey, Usage
+from llmbatch.types import Completion, Cursor, Failure, FailureKind, Outcome, Refusal, RequestKey, Reused, Usage
 
 JOURNAL_VERSION = 1
 PART_VERSION = 1
 
-_RECORD, _FOLDED, _TAIL = b'{"record":', b'{"folded":true,"record":', b"}\n"
+_RECORD, _REUSED, _TAIL = b'"record":', b'{"reused":{', b"}\n"
 _NAME = re.compile(r"part-(\d{5,})\.(jsonl|journal|meta\.json)")
 
 
@@ -62,7 +62,7 @@ class Replay:
     bounds: Bounds
     input_sha256: str | None = None
     lines: dict[int, bytes] = field(default_factory=dict)  # row index -> line of results.jsonl
-    folded: set[int] = field(default_factory=set)  # rows whose record was copied from a duplicate's
+    reused: dict[int, Reused] = field(default_factory=dict)  # row index -> the part of its usage not computed for it
     outcomes: dict[int, list[Outcome]] = field(default_factory=dict)
 
 
@@ -226,9 +226,12 @@ class Parts:
         return self.folder / f"part-{window:05d}.meta.json"
 
 
-def record_entry(line: bytes, *, folded: bool = False) -> bytes:
+def record_entry(line: bytes, reused: Reused | None = None) -> bytes:
     """The journal entry of a finished row; ``line`` is its line of results.jsonl, kept byte for byte."""
-    return (_FOLDED if folded else _RECORD) + line[:-1] + _TAIL
+    if reused is None:
+        return b"{" + _RECORD + line[:-1] + _TAIL
+    body = json.dumps({**reused.usage.as_dict(), "cached": reused.cached}).encode()
+    return b'{"reused":' + body + b"," + _RECORD + line[:-1] + _TAIL
 
 
 def outcome_entry(outcome: Outcome) -> bytes:
@@ -245,6 +248,8 @@ def outcome_entry(outcome: Outcome) -> bytes:
             "stop_reason": outcome.stop_reason,
             "logprobs": outcome.logprobs,
         }
+        if outcome.reused_from is not None:
+            body["reused_from"] = outcome.reused_from
     return json.dumps({"outcome": {"key": list(outcome.key), **body}}, separators=(",", ":")).encode() + b"\n"
 
 
@@ -280,14 +285,12 @@ def _replay(line: bytes, replay: Replay) -> bool:
         return False
     try:
         if "record" in entry:
-            folded = "folded" in entry
-            prefix = _FOLDED if folded else _RECORD
             index = int(entry["record"]["index"])
-            if not line.startswith(prefix):
+            if not line.startswith((b"{" + _RECORD, _REUSED)):
                 return False
-            replay.lines[index] = line[len(prefix) : -len(_TAIL)] + b"\n"
-            if folded:
-                replay.folded.add(index)
+            if "reused" in entry:
+                replay.reused[index] = _reused(entry["reused"])
+            replay.lines[index] = line[line.index(_RECORD) + len(_RECORD) : -len(_TAIL)] + b"\n"
             replay.outcomes.pop(index, None)
         else:
             outcome = _outcome(entry["outcome"])
@@ -320,7 +323,13 @@ def _outcome(body: dict[str, Any]) -> Outcome:
         body["reasoning"],
         body["stop_reason"],
         body["logprobs"],
+        body.get("reused_from"),
     )
+
+
+def _reused(body: dict[str, Any]) -> Reused:
+    cached = body.pop("cached")
+    return Reused(Usage(**body), bool(cached))
 
 
 def _bounds(data: Mapping[str, Any]) -> Bounds:

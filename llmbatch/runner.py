@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
 
+from llmbatch.budget import Budget
 from llmbatch.errors import ReadError, RunError, Stopped, TooManyFailures
 from llmbatch.events import Note, Planned, Sealed, Snapshot, Watcher
 from llmbatch.feed import Feed
@@ -18,7 +19,9 @@ from llmbatch.job import RunSettings
 from llmbatch.parts import outcome_entry
 from llmbatch.plan.demand import Demands
 from llmbatch.plan.fit import misfit
+from llmbatch.plan.fold import Folder, pack
 from llmbatch.report.ledger import Ledger
+from llmbatch.reuse import Reuse
 from llmbatch.supervise import SupervisedEngine
 from llmbatch.types import Completion, Failure, Outcome, Record, Refusal, Request, Status, Usage
 from llmbatch.windows import Ahead, Front, OpenWindow
@@ -49,19 +52,26 @@ class Runner:
         writer: Writer,
         *,
         settings: RunSettings,
+        budget: Budget,
         ledger: Ledger,
         tell: Watcher,
         stop: Stop,
+        reuse: Reuse,
     ) -> None:
         self._front = front
         self._ahead = ahead
         self._engine = engine
         self._writer = writer
         self._settings = settings
+        self._budget = budget
         self._tell = tell
         self._stop = stop
+        self._reuse = reuse
         self._feed = Feed()
+        ahead.ready = self._feed.wake  # an engine with nothing to do waits in the feed
         self._open: dict[int, OpenWindow] = {}
+        self._complete: list[OpenWindow] = []  # not sealed yet
+        self._unsettled: deque[Outcome] = deque()
         self._window_of: dict[int, OpenWindow] = {}  # row index -> its window, for rows that are not finished
         self._sealed_ledger = ledger
         self._before = ledger.rows
@@ -81,12 +91,10 @@ class Runner:
         try:
             yield self._feed_more(wait=0.0)
             for outcomes in self._engine.stream(self._feed):
-                complete: list[OpenWindow] = []
                 for outcome in outcomes:
-                    window = self._settle(outcome)
-                    if window.complete:
-                        complete.append(window)
-                self._seal(complete)
+                    self._unsettled.append(outcome)
+                    self._settle()
+                complete = self._seal()
                 complete += self._feed_more(wait=0.0 if self._feed.in_flight or self._feed.waiting else _TICK_SECONDS)
                 self._look_after_clocks()
                 yield complete
@@ -116,7 +124,7 @@ class Runner:
             if self._feed.waiting > self._settings.window:
                 break  # enough for a while: planning later windows late lets their plan know more
             try:
-                window = self._ahead.get(wait)
+                window = self._ahead.get(0.0)
             except ReadError as error:
                 self._read_error = error
                 self._tell(Note("error", f"{error}. The rows before that are finished, then the run stops"))
@@ -125,9 +133,7 @@ class Runner:
                 break
             wait = 0.0
             self._admit(window)
-            if window.complete:
-                complete.append(window)
-                self._seal([window])
+            complete += self._seal()
         if self._ahead.ended and self._halted_at is None:
             self._feed.close()
         return complete
@@ -152,28 +158,52 @@ class Runner:
         self._last_row = window
         for index in window.works:
             self._window_of[index] = window
+        if window.complete:
+            self._complete.append(window)
         if window.plan is not None:
-            expected = sum(len(r.token_ids or ()) for r in window.requests)
+            sent = window.requests[: len(window.plan.order)]
+            expected = sum(len(r.token_ids or ()) for r in sent)
             self._tell(Planned(bounds.window, bounds.rows, len(window.plan.folded), expected, window.plan.notes))
-        self._feed.push(window.requests)
-        window.requests = []
+        requests, window.requests = window.requests, []
+        digests, window.digests = window.digests, {}
+        self._feed.push(self._asked((request, digests.get(request.key)) for request in requests))
+        self._settle()
 
-    def _settle(self, outcome: Outcome) -> OpenWindow:
-        """Give an outcome to its row's work: the row is finished, or more requests follow."""
-        window = self._window_of[outcome.key.index]
-        work = window.works[outcome.key.index]
-        if isinstance(outcome, Completion):
-            self._front.lengths.observe(
-                outcome.usage.prompt_tokens, outcome.usage.completion_tokens, cut=outcome.finish_reason == "length"
-            )
-        more = work.feed(outcome)
-        if work.record is None:
-            window.entries.append(outcome_entry(outcome))
-            if more:
-                self._send(window, work, more)
-        if work.record is not None:
-            self._finish(window, work, work.record)
-        return window
+    def _asked(self, requests: Iterable[tuple[Request, bytes | None]]) -> list[Request]:
+        """Those of the requests that are to be sent; the others' outcomes are known and to be settled, or waited for."""
+        sent: list[Request] = []
+        for request, digest in requests:
+            if digest is not None:
+                known = self._reuse.known(request, digest)
+                if known is not None:
+                    self._unsettled.append(known)
+                    continue
+                if not self._reuse.leads(request, digest):
+                    continue
+            sent.append(request)
+        return sent
+
+    def _settle(self) -> None:
+        """Give each outcome to its row's work: the row is finished, or more requests follow."""
+        while self._unsettled:
+            outcome = self._unsettled.popleft()
+            shared = self._reuse.settle(outcome)
+            if isinstance(outcome, Completion) and outcome.reused_from is None:
+                self._front.lengths.observe(
+                    outcome.usage.prompt_tokens, outcome.usage.completion_tokens, cut=outcome.finish_reason == "length"
+                )
+            window = self._window_of[outcome.key.index]
+            work = window.works[outcome.key.index]
+            more = work.feed(outcome)
+            if work.record is None:
+                window.entries.append(outcome_entry(outcome))
+                if more:
+                    self._send(window, work, more)
+            if work.record is not None:
+                self._finish(window, work, work.record)
+            if shared is not None:
+                self._unsettled.extend(shared.outcomes)
+                self._feed.push(shared.alone, first=True)
 
     def _send(self, window: OpenWindow, work: Work, requests: list[Request]) -> None:
         """Tokenize what follows in a row's work and let it go before the rows that wait: its prefix is still cached."""
@@ -195,24 +225,29 @@ class Runner:
                 requests.extend(work.feed(refusal))
                 if work.record is None:
                     window.entries.append(outcome_entry(refusal))
-        self._feed.push(ready, first=True)
+        folder = Folder()
+        self._feed.push(self._asked((request, self._digest(request, folder)) for request in ready), first=True)
+
+    def _digest(self, request: Request, folder: Folder) -> bytes | None:
+        packed = pack(request) if self._front.plan.fold else None
+        return None if packed is None else folder.digest(request, packed)
 
     def _finish(self, window: OpenWindow, work: Work, record: Record) -> None:
         kept = self._front.keep(work.row)
-        window.finish(record if kept is None else replace(record, input=kept))
+        window.finish(record if kept is None else replace(record, input=kept), work.reused)
         del self._window_of[record.index]
-        for index in window.followers.pop(record.index, ()):
-            follower = window.works[index].row
-            copy = replace(record, index=index, id=follower.id, input=self._front.keep(follower))
-            window.finish(copy, folded=True)
-            del self._window_of[index]
+        if window.complete:
+            self._complete.append(window)
 
-    def _seal(self, complete: list[OpenWindow]) -> None:
+    def _seal(self) -> list[OpenWindow]:
+        """Give the windows that are complete to the writer; returns them."""
+        complete, self._complete = self._complete, []
         for window in complete:
             del self._open[window.bounds.window]
             self._sealed_ledger.merge(window.ledger)
             self._writer.seal(window)
             self._tell(Sealed(window.bounds.window, window.bounds.rows))
+        return complete
 
     def _look_after_clocks(self) -> None:
         now = time.monotonic()
@@ -225,6 +260,8 @@ class Runner:
             self._next_tick = now + _TICK_SECONDS
             self._tick(now)
             self._check_budgets(now)
+        elif self._engine.info is None and self._engine.needed:
+            self._check_budgets(now)  # before a model is loaded for a run whose budget is used up
         if self._stop.reason is not None:
             self._wind_down(now)
 
@@ -253,14 +290,9 @@ class Runner:
                 f"{worst[0]}, as at row {worst[1].id!r}: {worst[1].message}. All finished rows are kept; to go on all the same, "
                 "raise --max-failures"
             )
-        if settings.max_time is not None and now - self._started > settings.max_time:
-            self._stop.reason = self._stop.reason or f"max_time of {settings.max_time:g} s is over"
-        counts = self._engine.counts()
-        if (
-            settings.max_total_tokens is not None
-            and counts.prompt_tokens + counts.completion_tokens >= settings.max_total_tokens
-        ):
-            self._stop.reason = self._stop.reason or f"max_total_tokens of {settings.max_total_tokens} is spent"
+        if self._engine.needed:  # what needs no engine costs nothing, and may still be finished
+            used_up = self._budget.used_up(now - self._started, self._engine.counts())
+            self._stop.reason = self._stop.reason or used_up
 
     def _tick(self, now: float) -> None:
         ledger, counts = self.ledger, self._engine.counts()

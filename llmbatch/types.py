@@ -201,6 +201,8 @@ class Completion:
     ``text`` and ``token_ids`` are the whole answer, an earlier partial answer included, without prompt and prefill;
     ``text`` is without the reasoning part where a reasoning parser is set. ``usage`` is of this request alone.
     ``logprobs`` is JSON: one object a token, ``{"token", "logprob", "top": [{"token", "logprob"}, ...]}``.
+    ``reused_from`` is set where it was not computed for this request, but for an equal one: of a row of this run, or of an
+    earlier run whose answers are in the cache. Then ``usage`` is what it took there.
     """
 
     key: RequestKey
@@ -211,6 +213,7 @@ class Completion:
     reasoning: str | None = None
     stop_reason: str | int | None = None
     logprobs: list[dict[str, Any]] | None = None
+    reused_from: Literal["row", "cache"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +244,14 @@ class Attempt:
     usage: Usage
     text: str | None = None
     finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """The part of a record's usage that was not computed for it: that of answers to equal requests."""
+
+    usage: Usage
+    cached: bool = False  # some of them came from the cache of earlier runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,22 +10,36 @@ import json
 import queue
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmbatch.engines import EngineInfo
 from llmbatch.errors import InputChanged
 from llmbatch.inputs import input_digest
-from llmbatch.parts import Bounds, Parts, Replay, record_entry
+from llmbatch.parts import Bounds, Parts, Replay, outcome_entry, record_entry
 from llmbatch.plan import LengthEstimate, Limits, PlanSettings, WindowPlan, plan_window
+from llmbatch.plan.fold import Folder, pack
 from llmbatch.prompt import Rendered
 from llmbatch.reader import Reader
 from llmbatch.record import record_from_dict, record_to_line
 from llmbatch.report.ledger import Ledger
 from llmbatch.sources import Source
 from llmbatch.supervise import Cancelled
-from llmbatch.types import Cursor, Failure, FailureKind, Prompt, Record, Refusal, Request, Row, Status
+from llmbatch.types import (
+    Completion,
+    Cursor,
+    Failure,
+    FailureKind,
+    Prompt,
+    Record,
+    Refusal,
+    Request,
+    RequestKey,
+    Reused,
+    Row,
+    Status,
+)
 from llmbatch.work import Work
 
 
@@ -34,8 +48,8 @@ class OpenWindow:
 
     __slots__ = (
         "bounds",
+        "digests",
         "entries",
-        "followers",
         "input_sha256",
         "ledger",
         "lines",
@@ -50,8 +64,8 @@ class OpenWindow:
         self.order: list[int] = []  # row indexes in input order
         self.lines: dict[int, bytes] = {}  # row index -> its line of results.jsonl
         self.works: dict[int, Work] = {}  # rows that are not finished
-        self.followers: dict[int, list[int]] = {}  # row index -> rows that get a copy of its record
-        self.requests: list[Request] = []  # to be fed, in order
+        self.requests: list[Request] = []  # to be asked, in order, duplicates last
+        self.digests: dict[RequestKey, bytes] = {}  # of those requests that have one
         self.entries: list[bytes] = []  # journal entries that are not yet appended
         self.ledger = Ledger()
         self.plan: WindowPlan | None = None
@@ -62,8 +76,11 @@ class OpenWindow:
         """Whether every row of the window has its record."""
         return len(self.lines) == len(self.order)
 
-    def finish(self, record: Record, *, folded: bool = False) -> None:
-        """A row has its record. An answer that JSON or UTF-8 cannot hold is a failure of that row, not of the run."""
+    def finish(self, record: Record, reused: Reused | None = None) -> None:
+        """A row has its record; ``reused`` is the part of it that was not computed for the row.
+
+        An answer that JSON or UTF-8 cannot hold is a failure of that row, not of the run.
+        """
         try:
             line = record_to_line(record)
         except ValueError as error:  # UnicodeEncodeError is one
@@ -71,12 +88,16 @@ class OpenWindow:
             line = record_to_line(record)
         self.lines[record.index] = line
         self.works.pop(record.index, None)
-        self.entries.append(record_entry(line, folded=folded))
-        self.ledger.add(record, folded=folded)
+        self.entries.append(record_entry(line, reused))
+        self.ledger.add(record, reused)
 
     def sealed_lines(self) -> Iterator[bytes]:
         """The lines in input order, for the part."""
         return map(self.lines.__getitem__, self.order)
+
+
+Cached = Callable[[Iterable[bytes]], dict[bytes, Completion]]
+"""Digests of requests -> the answers of earlier runs, for those that have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +113,7 @@ class Front:
     plan: PlanSettings
     lengths: LengthEstimate
     rows: frozenset[int] | None = None  # only these indexes
+    cached: Cached | None = None
 
 
 @dataclass(slots=True)
@@ -196,7 +218,7 @@ def _read_again(front: Front, reader: Reader, replay: Replay) -> _Opened:
                 continue
             window.order.append(row.index)
             window.lines[row.index] = line
-            window.ledger.add(record, folded=row.index in replay.folded)
+            window.ledger.add(record, replay.reused.get(row.index))
     if reader.failure is not None:
         raise reader.failure
     if len(window.order) < bounds.rows:
@@ -230,26 +252,18 @@ def _take(front: Front, opened: _Opened, row: Row, replay: Replay | None = None)
         if any(request.key == outcome.key for request in requests):
             requests = [r for r in requests if r.key != outcome.key] + work.feed(outcome)
     if work.record is not None:
-        window.finish(replace(work.record, input=front.keep(row)))
+        window.finish(replace(work.record, input=front.keep(row)), work.reused)
     opened.requests.extend(requests)
     prompt = rendered.prompt
     return sum(len(m["content"]) for m in prompt.messages) if prompt.messages is not None else len(prompt.text or "")
 
 
 def _plan(front: Front, opened: _Opened) -> None:
-    """Tokenize a window's requests and put them in order; what cannot run is finished."""
+    """Tokenize a window's requests and put them in order; what cannot run is finished, and what the cache knows answered."""
     window = opened.window
-    unknown = [i for i, r in enumerate(opened.requests) if r.token_ids is None]
-    requests: list[Request] = list(opened.requests)
-    refused: dict[int, Failure] = {}
-    for i, ids in zip(unknown, front.tokenize([requests[i].prompt for i in unknown]), strict=True):
-        if isinstance(ids, Failure):
-            refused[i] = ids
-        else:
-            requests[i] = _with_ids(requests[i], array("I", ids))  # a ninth of a list's memory
-    for i, failure in refused.items():
-        _refuse(window, requests[i], failure, front)
-    requests = [r for i, r in enumerate(requests) if i not in refused]
+    requests = _tokenized(front, window, opened.requests)
+    if front.cached is not None:
+        requests = _asked_anew(front, front.cached, window, requests)
     if not requests:
         return
     info = front.info()
@@ -260,17 +274,51 @@ def _plan(front: Front, opened: _Opened) -> None:
         max_num_seqs=info.max_num_seqs,
         max_num_batched_tokens=info.details.get("max_num_batched_tokens"),
     )
-    settings = front.plan
-    if len(requests) != len({request.key.index for request in requests}):  # rows with several requests
-        settings = settings.model_copy(update={"fold": False})
-    plan = plan_window(requests, limits, settings, front.lengths, last=window.bounds.stop is None)
+    plan = plan_window(requests, limits, front.plan, front.lengths, last=window.bounds.stop is None)
     window.plan = plan
     for position, failure in plan.too_long.items():
         _refuse(window, requests[position], failure, front)
-    for position, leader in plan.folded.items():
-        follower, of = requests[position].key.index, requests[leader].key.index
-        window.followers.setdefault(of, []).append(follower)
-    window.requests = [requests[position] for position in plan.order]
+    window.requests = [requests[position] for position in (*plan.order, *plan.folded)]
+    window.digests = {requests[position].key: digest for position, digest in plan.digests.items()}
+
+
+def _tokenized(front: Front, window: OpenWindow, requests: Sequence[Request]) -> list[Request]:
+    """The requests with their token ids, without those that have none."""
+    known: list[Request] = list(requests)
+    unknown = [i for i, r in enumerate(known) if r.token_ids is None]
+    refused: dict[int, Failure] = {}
+    for i, ids in zip(unknown, front.tokenize([known[i].prompt for i in unknown]), strict=True):
+        if isinstance(ids, Failure):
+            refused[i] = ids
+        else:
+            known[i] = _with_ids(known[i], array("I", ids))  # a ninth of a list's memory
+    for i, failure in refused.items():
+        _refuse(window, known[i], failure, front)
+    return [r for i, r in enumerate(known) if i not in refused]
+
+
+def _asked_anew(front: Front, cached: Cached, window: OpenWindow, requests: list[Request]) -> list[Request]:
+    """Give the answers that the cache has to their rows; returns what it does not know, of what then follows too."""
+    unknown: list[Request] = []
+    folder = Folder()
+    while requests:
+        digests = [None if (packed := pack(r)) is None else folder.digest(r, packed) for r in requests]
+        answers = cached(digest for digest in digests if digest is not None)
+        following: list[Request] = []
+        for request, digest in zip(requests, digests, strict=True):
+            answer = answers.get(digest) if digest is not None else None
+            work = window.works.get(request.key.index)
+            if answer is None or work is None:
+                unknown.append(request)
+                continue
+            completion = replace(answer, key=request.key)
+            following += work.feed(completion)
+            if work.record is not None:
+                window.finish(replace(work.record, input=front.keep(work.row)), work.reused)
+            else:
+                window.entries.append(outcome_entry(completion))
+        requests = _tokenized(front, window, following)
+    return [r for r in unknown if r.key.index in window.works]
 
 
 def _with_ids(r: Request, ids: array[int]) -> Request:
@@ -288,7 +336,7 @@ def _refuse(window: OpenWindow, request: Request, failure: Failure, front: Front
         first = request.key.step == 0 and request.key.attempt == 1
         if first and failure.kind is FailureKind.TOO_LONG and front.plan.overflow == "skip":
             record = replace(record, status=Status.SKIPPED)
-        window.finish(replace(record, input=front.keep(work.row)))
+        window.finish(replace(record, input=front.keep(work.row)), work.reused)
 
 
 def _record(line: bytes) -> Record | None:
@@ -301,9 +349,7 @@ def _record(line: bytes) -> Record | None:
 
 def _unwritable(record: Record, error: ValueError) -> Record:
     failure = Failure(FailureKind.ENGINE, f"the record cannot be written as JSON: {error}")
-    return Record(
-        record.index, record.id, Status.FAILED, attempts=record.attempts, usage=record.usage, failure=failure
-    )
+    return Record(record.index, record.id, Status.FAILED, attempts=record.attempts, usage=record.usage, failure=failure)
 
 
 class Ahead:
@@ -313,6 +359,7 @@ class Ahead:
         self._queue: queue.Queue[OpenWindow | BaseException | None] = queue.Queue(maxsize=size)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(windows,), name="llmbatch-reader", daemon=True)
+        self.ready: Callable[[], None] = lambda: None  # called from the thread when an item is there to get
         self.ended = False
 
     def start(self) -> None:
@@ -360,6 +407,7 @@ class Ahead:
         while not self._stopped.is_set():
             try:
                 self._queue.put(item, timeout=0.1)
+                self.ready()
                 return
             except queue.Full:
                 continue

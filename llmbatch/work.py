@@ -22,6 +22,7 @@ from llmbatch.types import (
     Record,
     Request,
     RequestKey,
+    Reused,
     Row,
     Status,
     Usage,
@@ -53,11 +54,12 @@ class Work:
       tokens are part of the later answer and count with that; wasted is only that the prompt was sent again.
     """
 
-    __slots__ = ("_lines", "_open", "_program", "_rules", "_steps", "_wanted", "record", "row")
+    __slots__ = ("_lines", "_open", "_program", "_rules", "_steps", "_wanted", "record", "reused", "row")
 
     def __init__(self, row: Row, program: Program, rules: Rules) -> None:
         self.row = row
         self.record: Record | None = None
+        self.reused: Reused | None = None  # the part of the record's usage that was not computed for this row
         self._program = program
         self._rules = rules
         self._open: dict[RequestKey, _Line] = {}
@@ -76,6 +78,9 @@ class Work:
         job's author fails on the answer.
         """
         line = self._open.pop(outcome.key)
+        if isinstance(outcome, Completion) and outcome.reused_from is not None:
+            before = self.reused or Reused(_NOTHING)
+            self.reused = Reused(before.usage + outcome.usage, before.cached or outcome.reused_from == "cache")
         try:
             following = line.take(outcome, self._rules, self.row)
         except RunError as error:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
+from llmbatch.errors import WriteError
 from llmbatch.parts import Parts
 from llmbatch.windows import OpenWindow
 
@@ -76,7 +77,11 @@ class Writer:
                 self._pending.popleft().result()
         finally:
             self._executor.shutdown(wait=True, cancel_futures=True)
-            self._parts.close()
+            try:
+                self._parts.close()
+            except WriteError:
+                if not self._broken:  # else the first error is the one to be told
+                    raise
 
     def _submit(self, operation: Callable[[], None]) -> Future[None]:
         future = self._executor.submit(self._run, operation)

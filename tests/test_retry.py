@@ -300,7 +300,9 @@ def test_a_deterministic_request_is_never_sent_twice(
 
 
 @given(st.integers(0, 2**63), st.lists(st.tuples(*[st.integers(0, 10**9)] * 4), unique=True, max_size=30))
-def test_seeds_depend_on_base_key_and_prompt_alone_and_fit_31_bits(base: int, keys: list[tuple[int, int, int, int]]) -> None:
+def test_seeds_depend_on_base_key_and_prompt_alone_and_fit_31_bits(
+    base: int, keys: list[tuple[int, int, int, int]]
+) -> None:
     prompt = ask().prompt
     seeds = [derive_seed(base, RequestKey(*key), prompt) for key in keys]
     assert seeds == [derive_seed(base, RequestKey(*key), prompt) for key in keys]

@@ -96,6 +96,12 @@ def _regex(settings: OutputSettings) -> Kind:
     return make(settings.regex or "")
 
 
+def _regex_of_row(settings: OutputSettings) -> Kind:
+    from llmbatch.check.regex import make_linear
+
+    return make_linear(settings.regex or "")
+
+
 def _grammar(settings: OutputSettings) -> Kind:
     from llmbatch.check.grammar import make
 
@@ -110,6 +116,8 @@ KINDS: dict[str, Callable[[OutputSettings], Kind]] = {
     "regex": _regex,
     "grammar": _grammar,
 }
+KINDS_OF_ROWS = {**KINDS, "regex": _regex_of_row}
+"""The same where what is asked for comes from a row."""
 
 
 def make_check(settings: OutputSettings, base: Path | None = None) -> Check:
@@ -157,7 +165,7 @@ def _check_of_request(canonical: str, reject: tuple[str, ...], allow_empty: bool
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
         raise SchemaError(f"the output asked for is not valid: {'; '.join(problems)}") from None
-    return _make(settings)
+    return _make(settings, KINDS_OF_ROWS)
 
 
 def _response_format(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -175,8 +183,8 @@ def _response_format(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"schema": schema}
 
 
-def _make(settings: OutputSettings) -> Check:
-    kind = KINDS[settings.kind](settings)
+def _make(settings: OutputSettings, kinds: Mapping[str, Callable[[OutputSettings], Kind]] = KINDS) -> Check:
+    kind = kinds[settings.kind](settings)
     rules = make_rules(settings.reject)
     return AnswerCheck(kind, constrained=settings.constrained, allow_empty=settings.allow_empty, rules=rules)
 

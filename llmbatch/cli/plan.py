@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from llmbatch.cli.settings import JobCommand, job_data_of, job_options
+from llmbatch.cli.settings import JobCommand, job_data_of, job_options, merged
 from llmbatch.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from llmbatch.calibrate import Sample
+    from llmbatch.cli.plan_calibrate import Calibration
+    from llmbatch.engines import EngineInfo
     from llmbatch.job import Job
     from llmbatch.plan import Limits
     from llmbatch.plan.survey import Prices, Survey
@@ -32,19 +35,7 @@ class Assumptions(NamedTuple):
     kv_cache_tokens: int | None
     gpu_memory_gib: float | None
     answer_tokens: int | None
-
-
-def _prices(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[float, float] | None:
-    """``0.2`` or ``0.1,0.4``: the price of prompt tokens, and of answer tokens."""
-    if value is None:
-        return None
-    try:
-        prices = [float(part) for part in value.split(",")]
-    except ValueError:
-        prices = []
-    if len(prices) not in (1, 2):
-        raise click.BadParameter(f"{value!r} is neither one price nor two (in, out) with a comma between")
-    return prices[0], prices[-1]
+    engine: EngineInfo | None = None  # unless it is there after all
 
 
 @click.command(cls=JobCommand)
@@ -57,11 +48,20 @@ def _prices(_ctx: click.Context, _parameter: click.Parameter, value: str | None)
 @click.option(
     "--tokens-per-second", type=click.FloatRange(0, min_open=True), metavar="N", help="Speed, for time and cost."
 )
-@click.option("--price-per-gpu-hour", type=click.FloatRange(0), metavar="P", help="Needs --tokens-per-second.")
+@click.option("--calibrate", is_flag=True, help="Load the model and measure the speed on a sample of the rows.")
 @click.option(
-    "--gpus", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="How many are paid for."
+    "--calibrate-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=30,
+    show_default=True,
+    metavar="S",
+    help="For about how long; long answers need more.",
 )
-@click.option("--price-per-million", callback=_prices, metavar="P[,P]", help="Price of a million tokens; in, out.")
+@click.option("--price-per-gpu-hour", metavar="P", help="Needs --calibrate or --tokens-per-second.")
+@click.option(
+    "--gpus", type=click.IntRange(1), metavar="N", help="How many are paid for; by default as the engine has."
+)
+@click.option("--price-per-million", metavar="P[,P]", help="Price of a million tokens; in, out.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_context
 def plan(
@@ -70,38 +70,63 @@ def plan(
     gpu_memory_gib: float | None,
     answer_tokens: int | None,
     tokens_per_second: float | None,
-    price_per_gpu_hour: float | None,
-    gpus: int,
-    price_per_million: tuple[float, float] | None,
+    calibrate: bool,
+    calibrate_seconds: float,
+    price_per_gpu_hour: str | None,
+    gpus: int | None,
+    price_per_million: str | None,
     as_json: bool,
 ) -> None:
-    """Say what a job would take; no model is loaded.
+    """Say what a job would take; without --calibrate no model is loaded.
 
     Reads the whole input with the model's tokenizer: duplicates, rows that do not fit, shared prefixes, and what folding
     and ordering save. With a size of the KV cache it predicts the prefix cache's hit rate; with a speed or a price, time
-    and cost.
+    and cost. With --calibrate the model is loaded and answers a sample of the rows, and what it measures takes the place
+    of assumptions; answers that would be sent back and asked for again are not foreseen.
     """
-    if price_per_gpu_hour is not None and tokens_per_second is None:
+    if price_per_gpu_hour is not None and tokens_per_second is None and not calibrate:
         raise click.UsageError(
-            "--price-per-gpu-hour needs --tokens-per-second, as measured by an earlier run or a benchmark"
+            "--price-per-gpu-hour needs --calibrate, or --tokens-per-second as measured by an earlier run or a benchmark"
         )
-    job = _job(ctx)
+    given = {"price_per_gpu_hour": price_per_gpu_hour, "price_per_million": price_per_million}
+    job = _job(ctx, {name: price for name, price in given.items() if price is not None})
+    from llmbatch.budget import gpus_of
     from llmbatch.plan.survey import Prices
 
-    prices = Prices(tokens_per_second, price_per_gpu_hour, gpus, price_per_million)
-    survey, tokenizer = survey_job(job, Assumptions(kv_cache_tokens, gpu_memory_gib, answer_tokens), as_json)
+    assumed = Assumptions(kv_cache_tokens, gpu_memory_gib, answer_tokens)
+    calibration: Calibration | None = None
+    if calibrate:
+        from llmbatch.cli.plan_calibrate import calibrated
+
+        survey, tokenizer, calibration = calibrated(job, assumed, calibrate_seconds, as_json)
+    else:
+        survey, tokenizer = survey_job(job, assumed, as_json)
+    prices = Prices(
+        tokens_per_second,
+        job.run.price_per_gpu_hour,
+        gpus or gpus_of(job.engine),
+        job.run.price_per_million,
+        None if calibration is None else calibration.hours,
+    )
     if as_json:
-        click.echo(json.dumps(_as_dict(survey, tokenizer, prices), ensure_ascii=False))
+        measured = {} if calibration is None else {"calibration": calibration.as_dict()}
+        click.echo(json.dumps({**_as_dict(survey, tokenizer, prices), **measured}, ensure_ascii=False))
     else:
         from rich.console import Console
 
         from llmbatch.cli.plan_view import view
 
-        Console().print(view(survey, advice_of(survey, tokenizer), prices))
+        sentences = [] if calibration is None else calibration.sentences()
+        Console().print(view(survey, advice_of(survey, tokenizer), prices, sentences))
 
 
-def survey_job(job: Job, assumed: Assumptions, quiet: bool = True) -> tuple[Survey, Tokenizer]:
-    """Read and plan all of a job's input, window by window. Raises ``UsageError``, or ``ReadError`` where the input fails."""
+def survey_job(
+    job: Job, assumed: Assumptions, quiet: bool = True, sample: Sample | None = None
+) -> tuple[Survey, Tokenizer]:
+    """Read and plan all of a job's input, window by window. Raises ``UsageError``, or ``ReadError`` where the input fails.
+
+    What would be sent is offered to ``sample``.
+    """
     from llmbatch.plan.survey import Survey
     from llmbatch.sources import open_source
     from llmbatch.stages import Stages
@@ -121,16 +146,18 @@ def survey_job(job: Job, assumed: Assumptions, quiet: bool = True) -> tuple[Surv
     survey = Survey(_limits(job, tokenizer, assumed))
     with _progress(quiet, job.input.path) as tell:
         for rows in _windows(source.rows(), job.run.window, job.run.window_characters):
-            _add_window(survey, job, stages, tokenizer, rows, assumed.answer_tokens)
+            sent = _add_window(survey, job, stages, tokenizer, rows, assumed.answer_tokens)
+            if sample is not None:
+                sample.offer(sent)
             tell(survey.rows)
     return survey, tokenizer
 
 
-def _job(ctx: click.Context) -> Job:
+def _job(ctx: click.Context, prices: Mapping[str, str]) -> Job:
     """The job of the command line; a plan needs no output folder."""
     from llmbatch.job import job_from
 
-    return job_from({"output": ".", **job_data_of(ctx)})
+    return job_from(merged({"output": ".", **job_data_of(ctx)}, {"run": prices}))
 
 
 def _windows(rows: Iterable[Row], size: int, characters: int) -> Iterator[list[Row]]:
@@ -149,7 +176,8 @@ def _windows(rows: Iterable[Row], size: int, characters: int) -> Iterator[list[R
 
 def _add_window(
     survey: Survey, job: Job, stages: Stages, tokenizer: Tokenizer, rows: Sequence[Row], answer_tokens: int | None
-) -> None:
+) -> Iterator[Request]:
+    """Add a window to the survey; returns the requests that it would send."""
     from llmbatch.plan import LengthEstimate, plan_window
     from llmbatch.types import Failure
 
@@ -173,13 +201,22 @@ def _add_window(
         else:
             requests.append(replace(request, token_ids=tokens))
             ids.append(row_id)
-    settings = job.plan if stages.foldable else job.plan.model_copy(update={"fold": False})
-    survey.add(requests, plan_window(requests, survey.limits, settings, lengths), ids)
+    plan = plan_window(requests, survey.limits, job.plan, lengths)
+    survey.add(requests, plan, ids)
+    return (requests[position] for position in plan.order)
 
 
 def _limits(job: Job, tokenizer: Tokenizer, assumed: Assumptions) -> Limits:
     from llmbatch.plan import Limits
 
+    if (info := assumed.engine) is not None:
+        return Limits(
+            context_length=info.context_length,
+            max_num_seqs=info.max_num_seqs,
+            kv_cache_tokens=info.kv_cache_tokens or assumed.kv_cache_tokens,
+            block_size=info.block_size,
+            max_num_batched_tokens=info.details.get("max_num_batched_tokens"),
+        )
     args = job.engine.args
     longest = args.get("max_model_len")
     return Limits(

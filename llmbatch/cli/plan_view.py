@@ -14,12 +14,12 @@ from llmbatch.report import words
 _BAR_WIDTH = 40
 
 
-def view(survey: Survey, advice: Sequence[str], prices: Prices) -> RenderableType:
-    """All of it, for rich to print."""
-    return Group(*_parts(survey, advice, prices))
+def view(survey: Survey, advice: Sequence[str], prices: Prices, measured: Sequence[str] = ()) -> RenderableType:
+    """All of it, for rich to print. ``measured`` are sentences about a calibration."""
+    return Group(*_parts(survey, advice, prices, measured))
 
 
-def _parts(survey: Survey, advice: Sequence[str], prices: Prices) -> Iterator[RenderableType]:
+def _parts(survey: Survey, advice: Sequence[str], prices: Prices, measured: Sequence[str]) -> Iterator[RenderableType]:
     yield _figures(survey)
     if survey.requests:
         yield Text("\nTokens of a prompt", style="bold")
@@ -32,6 +32,8 @@ def _parts(survey: Survey, advice: Sequence[str], prices: Prices) -> Iterator[Re
     if costs(survey, prices):
         yield Text("\nTime and cost", style="bold")
         yield _costs(survey, prices)
+    for sentence in measured:
+        yield Text(sentence, style="dim")
     for sentence in advice:
         yield Text()
         yield Text("Advice: ", style="bold yellow").append(words.printable(sentence), style="default")
@@ -116,11 +118,16 @@ def _computing(survey: Survey) -> Table:
 def _costs(survey: Survey, prices: Prices) -> Table:
     found = costs(survey, prices)
     table = _pairs()
-    if "hours" in found:
+    if "hours_low" in found:
+        seconds = [words.rough(found[name] * 3600) for name in ("hours", "hours_low", "hours_high")]
+        table.add_row("time", seconds[0], f"measured; {seconds[1]} to {seconds[2]} in four of five cases")
+    elif "hours" in found:
         speed = f"at {words.count(prices.tokens_per_second or 0)} tokens/s, answers as long as expected"
         table.add_row("time", words.rough(found["hours"] * 3600), speed)
     if "cost_gpu" in found:
-        table.add_row("cost", f"{found['cost_gpu']:,.2f}", f"{prices.gpus} GPU at {prices.per_gpu_hour:g} an hour")
+        bounds = f"{found['cost_gpu_low']:,.2f} to {found['cost_gpu_high']:,.2f}; " if "cost_gpu_low" in found else ""
+        paid = f"{bounds}{prices.gpus} GPU at {prices.per_gpu_hour:g} an hour"
+        table.add_row("cost", f"{found['cost_gpu']:,.2f}", paid)
     if "cost_tokens" in found and prices.per_million is not None:
         into, out = prices.per_million
         table.add_row("price by tokens", f"{found['cost_tokens']:,.2f}", f"{into:g} a million in, {out:g} out")

@@ -37,7 +37,7 @@ def _whole_or_text(text: str) -> int | str:
 
 
 class Flag(NamedTuple):
-    """One flag and the setting, ``section.key``, that it overrides."""
+    """One flag and the setting, ``section.key``, that it overrides. One of type ``bool`` takes no value, and switches it on."""
 
     name: str
     metavar: str
@@ -63,7 +63,12 @@ FLAGS = {
             "--max-failures", "N|P%", "run.max_failures", _whole_or_text, "Stop when so many rows, or this share, fail."
         ),
         Flag("--max-time", "TIME", "run.max_time", _whole_or_text, "Stop after, e.g., 90m or 8h; can be resumed."),
+        Flag("--cache", "PATH", "reuse.cache", str, "Keep answers in this file, and take from it what it has."),
         Flag("--max-total-tokens", "N", "run.max_total_tokens", int, "Stop after so many tokens; can be resumed."),
+        Flag("--max-cost", "C", "run.max_cost", float, "Stop when it cost so much; needs a price; can be resumed."),
+        Flag("--price-per-gpu-hour", "P", "run.price_per_gpu_hour", float, "Price of an hour of one GPU."),
+        Flag("--price-per-million", "P[,P]", "run.price_per_million", str, "Of a million tokens; in, out."),
+        Flag("--autotune", "", "run.autotune", bool, "First try a few engine settings, for about a minute."),
     ),
     "Sampling": (
         Flag("--max-tokens", "N", "sampling.max_tokens", int, "The longest answer, in tokens."),
@@ -228,8 +233,12 @@ def _flag_option(flag: Flag, section: str) -> Callable[[Command], Command]:
         if value is not None:
             _given(ctx).flags[flag.setting] = value
 
-    looks: dict[str, Any] = {"metavar": flag.metavar, "help": flag.help, "cls": JobOption, "section": section}
-    return click.option(flag.name, type=flag.type, callback=keep, expose_value=False, **looks)
+    looks: dict[str, Any] = {"help": flag.help, "cls": JobOption, "section": section}
+    if flag.type is bool:
+        looks |= {"is_flag": True, "default": None}
+    else:
+        looks |= {"metavar": flag.metavar, "type": flag.type}
+    return click.option(flag.name, callback=keep, expose_value=False, **looks)
 
 
 def _pairs_option(

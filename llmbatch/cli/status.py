@@ -100,7 +100,7 @@ def _count(folder: Path) -> Ledger:
             continue
         if replay is not None:
             for index, line in replay.lines.items():
-                ledger.add(record_from_dict(json.loads(line)), folded=index in replay.folded)
+                ledger.add(record_from_dict(json.loads(line)), replay.reused.get(index))
     return ledger
 
 

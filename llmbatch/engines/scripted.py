@@ -14,7 +14,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from llmbatch.engines import ChatSettings, EngineInfo, EngineSettings
 from llmbatch.engines.instance import smallest_instance
 from llmbatch.errors import EngineDied, JobError, OutOfMemory
 from llmbatch.feed import Feed
+from llmbatch.tokenizer import Tokenizer, load_tokenizer
 from llmbatch.types import (
     Completion,
     Constraint,
@@ -90,6 +91,9 @@ class Script(BaseModel):
     start_seconds: float = Field(0.0, ge=0)
     concurrency: int = Field(256, ge=1)
     context_length: int = Field(1_000_000, ge=2)
+    tokenizer: str | None = Field(
+        None, description="a model whose chat template and tokenizer make the prompts' ids; without it they are bytes"
+    )
     die_after: list[int] = Field(
         default_factory=list, description="the engine dies when it has answered so many requests"
     )
@@ -99,8 +103,9 @@ class Script(BaseModel):
 class ScriptedEngine:
     """Answers from a ``Script``. State that outlives a death (how often a rule applied) is kept for each script path."""
 
-    def __init__(self, model: str, engine: EngineSettings, _chat: ChatSettings, _log: Path) -> None:
+    def __init__(self, model: str, engine: EngineSettings, chat: ChatSettings, _log: Path) -> None:
         self._model = model
+        self._chat = chat
         self._settings = engine
         self._script = _load(engine)
         self._state = _state_of(engine.script or "")
@@ -127,7 +132,13 @@ class ScriptedEngine:
         """Any will do."""
 
     def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
+        if self._script.tokenizer is not None:
+            return self._tokenizer.encode(prompts)
         return [list(_encode(prompt)) for prompt in prompts]
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self._script.tokenizer or self._model, self._chat)
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
         slots = self._settings.in_flight or self._script.concurrency

@@ -6,14 +6,14 @@ Pure functions over token ids: no I/O, no clock, the same plan for the same wind
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.plan.demand import Demands
 from llmbatch.plan.fit import may_be_cut, misfit
-from llmbatch.plan.fold import TOKEN_BYTES, Folder, fold, pack
+from llmbatch.plan.fold import TOKEN_BYTES, Folded, Folder, fold, pack
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.plan.order import Expected, Limits, OrderName, Prompts, choose_order
 from llmbatch.types import Failure, Request, Status
@@ -52,6 +52,7 @@ class WindowPlan:
     expected: Expected
     may_be_cut: int = 0  # requests whose context ends before their max_tokens
     notes: tuple[str, ...] = ()  # sentences for a person
+    digests: dict[int, bytes] = field(default_factory=dict)  # by position, see ``Folder``; none where folding is off
 
 
 def plan_window(
@@ -83,7 +84,7 @@ def plan_window(
             cut += may_be_cut(count, demand, limits.context_length)
         fitting.append(position)
 
-    folded = fold(requests, packed, fitting, Folder(demands)) if settings.fold else {}
+    folded, digests = fold(requests, packed, fitting, Folder(demands)) if settings.fold else Folded({}, {})
     leaders = [position for position in fitting if position not in folded] if folded else fitting
 
     context = f"{limits.context_length:,} tokens"
@@ -97,13 +98,13 @@ def plan_window(
 
     ready = [(position, tokens) for position in leaders if (tokens := packed[position]) is not None]
     if len(ready) < len(leaders):
-        return WindowPlan(leaders, folded, too_long, Expected(), cut, tuple(notes))
+        return WindowPlan(leaders, folded, too_long, Expected(), cut, tuple(notes), digests)
     prompts = _prompts([(requests[position], tokens) for position, tokens in ready], limits, demands, lengths)
     choice = choose_order(prompts, limits, settings.order, settings.min_saving, last=last)
     folded_tokens = sum(len(packed[leader] or b"") // TOKEN_BYTES for leader in folded.values())
     expected = replace(choice.expected, folded_tokens=folded_tokens)
     order = [leaders[i] for i in choice.order]
-    return WindowPlan(order, folded, too_long, expected, cut, (*notes, *choice.notes))
+    return WindowPlan(order, folded, too_long, expected, cut, (*notes, *choice.notes), digests)
 
 
 def _prompts(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from typing import NamedTuple
 
 from llmbatch.plan.demand import Demands
 from llmbatch.types import Constraint, Request, Sampling
@@ -59,18 +60,27 @@ def _digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
 
+class Folded(NamedTuple):
+    """``leaders``: position of each duplicate -> that of the first of its like. ``digests``: of all that have one, by position."""
+
+    leaders: dict[int, int]
+    digests: dict[int, bytes]
+
+
 def fold(
     requests: Sequence[Request], packed: Sequence[bytes | None], positions: Iterable[int], folder: Folder
-) -> dict[int, int]:
-    """Position of each duplicate -> position of its leader, the first of its like; ``positions`` must be ascending."""
+) -> Folded:
+    """Find the duplicates among the requests at these positions, which must be ascending."""
     leaders: dict[bytes, int] = {}
     folded: dict[int, int] = {}
+    digests: dict[int, bytes] = {}
     for position in positions:
         tokens = packed[position]
         digest = None if tokens is None else folder.digest(requests[position], tokens)
         if digest is None:
             continue
+        digests[position] = digest
         leader = leaders.setdefault(digest, position)
         if leader != position:
             folded[position] = leader
-    return folded
+    return Folded(folded, digests)

@@ -98,7 +98,10 @@ class LengthEstimate:
     def observe(self, prompt_tokens: int, completion_tokens: int, *, cut: bool) -> None:
         """One answer came; ``cut`` says that it was cut off (finish reason ``length``) and would have gone on."""
         self._all.add(completion_tokens, cut)
-        self._by_size.setdefault(prompt_tokens.bit_length(), _Curve()).add(completion_tokens, cut)
+        curve = self._by_size.get(size := prompt_tokens.bit_length())
+        if curve is None:
+            curve = self._by_size[size] = _Curve()
+        curve.add(completion_tokens, cut)
 
     def expected(self, prompt_tokens: int, most: int, least: int = 0) -> float:
         """Expected tokens of an answer that ends at ``most`` tokens at the latest and at ``least`` at the earliest."""

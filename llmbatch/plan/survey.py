@@ -38,6 +38,7 @@ class Survey:
     rows: int = 0
     requests: int = 0
     duplicates: int = 0
+    sent: int = 0  # requests that fit, duplicates left out
     prompt_tokens: int = 0
     folded_tokens: int = 0
     answer_tokens: float = 0.0  # expected
@@ -72,6 +73,7 @@ class Survey:
             self.trouble(ids[position], failure)
         self.requests += len(requests)
         self.duplicates += len(plan.folded)
+        self.sent += len(plan.order)
         self.may_be_cut += plan.may_be_cut
         expected = plan.expected
         self.prompt_tokens += expected.prompt_tokens
@@ -140,22 +142,38 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
+class Hours:
+    """A measured expectation, and the bounds that hold it in four of five cases."""
+
+    expected: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Prices:
-    """What is known of speed and price; None: not given."""
+    """What is known of speed and price; None: not given. Measured ``hours`` go before a speed."""
 
     tokens_per_second: float | None = None  # computed: prompt tokens that the cache does not spare, and answer tokens
     per_gpu_hour: float | None = None
     gpus: int = 1
     per_million: tuple[float, float] | None = None  # of prompt tokens, of answer tokens
+    hours: Hours | None = None
 
 
 def costs(survey: Survey, prices: Prices) -> dict[str, Any]:
-    """Hours and costs as far as they are known: ``hours``, ``cost_gpu``, ``cost_tokens``; answers at their expected length."""
+    """Hours and costs as far as they are known: ``hours``, ``cost_gpu``, ``cost_tokens``; answers at their expected length.
+
+    Of what was measured also ``_low`` and ``_high`` of the first two.
+    """
     found: dict[str, Any] = {}
-    if prices.tokens_per_second:
+    if prices.hours is not None:
+        found |= {"hours": prices.hours.expected, "hours_low": prices.hours.low, "hours_high": prices.hours.high}
+    elif prices.tokens_per_second:
         found["hours"] = (survey.computed + survey.answer_tokens) / prices.tokens_per_second / 3600
-        if prices.per_gpu_hour is not None:
-            found["cost_gpu"] = found["hours"] * prices.per_gpu_hour * prices.gpus
+    if prices.per_gpu_hour is not None:
+        hourly = prices.per_gpu_hour * prices.gpus
+        found |= {name.replace("hours", "cost_gpu"): hours * hourly for name, hours in found.items()}
     if prices.per_million is not None:
         into, out = prices.per_million
         found["cost_tokens"] = (survey.prompt_tokens * into + survey.answer_tokens * out) / 1e6

@@ -29,7 +29,9 @@ class TokenReport(TypedDict):
     total: Tokens  # the sum over the records
     useful: Tokens  # gave an ok row its output
     wasted: Tokens  # answers that were sent back, and rows that did not end ok
-    folded: Tokens  # counted by the records of duplicates, computed once for all of them
+    folded: (
+        Tokens  # of answers that were computed for an equal request: of another row, or of an earlier run (the cache)
+    )
     cache_hit_rate: float | None  # of the prompt tokens computed, the share that came from the prefix cache
 
 
@@ -39,6 +41,7 @@ class RowReport(TypedDict):
     by_status: dict[str, int]  # every status, also those with no row
     retried: int  # rows that took more than one answer
     folded: int  # rows that shared the answer of a row with the same request
+    cached: int  # rows with an answer from the cache of earlier runs
 
 
 class FailureReport(TypedDict):
@@ -110,6 +113,7 @@ class Report(Counts):
     folder: str
     seconds: TimeReport  # over all sessions
     speed: SpeedReport  # over all sessions
+    cost: float | None  # over all sessions, killed ones too, by the job's prices; None where it has none
     engine: dict[str, Any] | None  # what the engine says of itself; None where none was started
     job: dict[str, Any]  # digest, model, prompt
     input: dict[str, Any]  # fingerprint
@@ -147,6 +151,7 @@ class Facts:
     rows_total: int | None = None
     notes: Sequence[NoteReport] = ()
     outputs: Sequence[str] = ()
+    cost: float | None = None
 
 
 def build_report(
@@ -164,6 +169,7 @@ def build_report(
         **counts_of(ledger, rows_total=facts.rows_total),
         "seconds": seconds,
         "speed": _speed(sum(each["rows"] for each in sessions), _sum_tokens(sessions), seconds["running"]),
+        "cost": facts.cost,
         "engine": dict(facts.engine) if facts.engine is not None else None,
         "job": dict(facts.job),
         "input": dict(facts.input),
@@ -183,6 +189,7 @@ def counts_of(ledger: Ledger, *, rows_total: int | None) -> Counts:
             "by_status": {status.value: ledger.by_status.get(status, 0) for status in Status},
             "retried": ledger.rows_retried,
             "folded": ledger.rows_folded,
+            "cached": ledger.rows_cached,
         },
         "failures": _failures(ledger),
         "sent_back": _sent_back(ledger),

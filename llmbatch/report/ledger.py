@@ -1,7 +1,8 @@
 """Records in, the account of a run out: rows by status, failures by kind, and where every token went.
 
 Each token that a record counts is in exactly one of three sums: *useful* (it gave an ok row its output), *wasted* (its
-answer was sent back, or its row did not end ok) and *folded* (counted by a duplicate, computed once for all). So
+answer was sent back, or its row did not end ok) and *folded* (of an answer that was computed for an equal request: that of a
+row of this run, or of an earlier run whose answers are in the cache). So
 
     useful + wasted + folded = the sum over the records        useful + wasted = what the engine computed for them
 
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from llmbatch.types import Failure, FailureKind, Record, RowId, Status, Usage
+from llmbatch.types import Failure, FailureKind, Record, Reused, RowId, Status, Usage
 
 _NOTHING = Usage()
 
@@ -48,6 +49,14 @@ class TokenSum:
         self.completion -= usage.completion_tokens
         self.cached -= usage.cached_tokens
 
+    def holds(self, usage: Usage) -> bool:
+        """Whether the sum is at least this usage, count by count."""
+        return (
+            self.prompt >= usage.prompt_tokens
+            and self.completion >= usage.completion_tokens
+            and self.cached >= usage.cached_tokens
+        )
+
     @property
     def usage(self) -> Usage:
         return Usage(self.prompt, self.completion, self.cached)
@@ -65,6 +74,7 @@ class Ledger:
         "by_failure",
         "by_status",
         "examples",
+        "rows_cached",
         "rows_folded",
         "rows_retried",
         "sent_back",
@@ -76,28 +86,32 @@ class Ledger:
         self.examples: dict[str, Example] = {}
         self.attempts = 0
         self.rows_retried = 0
-        self.rows_folded = 0
-        self.sent_back: dict[str, int] = {}  # answers that did not do, by kind, those of folded rows left out
+        self.rows_folded = 0  # with an answer that was computed for another row of the run
+        self.rows_cached = 0  # with an answer from the cache of earlier runs; no row is counted by both
+        self.sent_back: dict[str, int] = {}  # answers that were computed and did not do, by kind
         self._sent_back_tokens: dict[str, TokenSum] = {}
         self._useful = TokenSum()
         self._wasted = TokenSum()
         self._folded = TokenSum()
 
-    def add(self, record: Record, folded: bool = False) -> None:
-        """Count one record. ``folded`` says that its answer was computed for another row with the same request."""
+    def add(self, record: Record, reused: Reused | None = None) -> None:
+        """Count one record. ``reused`` is the part of its usage that was not computed for it."""
         self.by_status[record.status] = self.by_status.get(record.status, 0) + 1
         self.attempts += record.attempts
         if record.attempts > 1:
             self.rows_retried += 1
         if record.failure is not None:
             self._add_failure(record, record.failure)
-        if folded:
-            self.rows_folded += 1
-            self._folded.add(record.usage)
+        if reused is not None:
+            self.rows_cached += reused.cached
+            self.rows_folded += not reused.cached
+            self._folded.add(reused.usage)
+            if reused.usage != record.usage:  # else nothing was computed for it
+                self._add_sent_back(record, reused.usage)
         elif record.status is Status.OK and not record.history:
             self._useful.add(record.usage)
         else:
-            self._add_sent_back(record)
+            self._add_sent_back(record, _NOTHING)
 
     def merge(self, other: Ledger) -> None:
         """Count all that ``other`` counted."""
@@ -111,6 +125,7 @@ class Ledger:
         self.attempts += other.attempts
         self.rows_retried += other.rows_retried
         self.rows_folded += other.rows_folded
+        self.rows_cached += other.rows_cached
         self._useful.add(other.useful)
         self._wasted.add(other.wasted)
         self._folded.add(other.folded)
@@ -129,7 +144,7 @@ class Ledger:
 
     @property
     def folded(self) -> Usage:
-        """What folding duplicates spared: counted by records, but not computed for them."""
+        """What duplicates and the cache spared: counted by records, but not computed for them."""
         return self._folded.usage
 
     @property
@@ -159,6 +174,7 @@ class Ledger:
             "attempts": self.attempts,
             "rows_retried": self.rows_retried,
             "rows_folded": self.rows_folded,
+            "rows_cached": self.rows_cached,
             "sent_back": _plain(self.sent_back),
             "sent_back_tokens": {str(kind): usage.as_dict() for kind, usage in sorted(self.sent_back_tokens.items())},
             "useful": self.useful.as_dict(),
@@ -176,6 +192,7 @@ class Ledger:
         ledger.attempts = data["attempts"]
         ledger.rows_retried = data["rows_retried"]
         ledger.rows_folded = data["rows_folded"]
+        ledger.rows_cached = data["rows_cached"]
         ledger.sent_back = dict(data["sent_back"])
         ledger._sent_back_tokens = {k: TokenSum(Usage(**tokens)) for k, tokens in data["sent_back_tokens"].items()}
         ledger._useful = TokenSum(Usage(**data["useful"]))
@@ -192,20 +209,38 @@ class Ledger:
         if known is None or example.index < known.index:
             self.examples[kind] = example
 
-    def _add_sent_back(self, record: Record) -> None:
-        """Count a row's tokens by what became of each answer: those of a row that did not end ok are all wasted."""
+    def _add_sent_back(self, record: Record, reused: Usage) -> None:
+        """Count a row's computed tokens by what became of each answer: those of a row that did not end ok are all wasted.
+
+        Which answers were reused is told by their usage; as a rule they are the row's first.
+        """
+        wasted, left, left_cut_off = TokenSum(record.wasted), TokenSum(reused), TokenSum()
         # an answer that was cut off may have been gone on from, and then not all of its tokens were wasted
         cut_off = TokenSum(record.wasted)
         for attempt in record.history:
-            kind = attempt.failure.kind
-            self.sent_back[kind] = self.sent_back.get(kind, 0) + 1
-            if kind is not FailureKind.TRUNCATED:
-                self._add_tokens(kind, attempt.usage)
-                cut_off.take(attempt.usage)
+            kind, usage = attempt.failure.kind, attempt.usage
+            known = usage != _NOTHING and left.holds(usage)
+            if known:
+                left.take(usage)
+            else:
+                self.sent_back[kind] = self.sent_back.get(kind, 0) + 1
+            if kind is FailureKind.TRUNCATED:
+                if known:
+                    left_cut_off.add(usage)
+                continue
+            cut_off.take(usage)
+            if known:
+                wasted.take(usage)
+            else:
+                self._add_tokens(kind, usage)
+        spared = _least(cut_off.usage, left_cut_off.usage)
+        cut_off.take(spared)
+        wasted.take(spared)
         self._add_tokens(FailureKind.TRUNCATED, cut_off.usage)
         last = TokenSum(record.usage)
-        last.take(record.wasted)
-        self._wasted.add(record.wasted)
+        last.take(reused)
+        last.take(wasted.usage)
+        self._wasted.add(wasted.usage)
         if record.status is Status.OK:
             self._useful.add(last.usage)
             return
@@ -218,6 +253,14 @@ class Ledger:
     def _add_tokens(self, kind: str, usage: Usage) -> None:
         if usage != _NOTHING:
             self._sent_back_tokens.setdefault(kind, TokenSum()).add(usage)
+
+
+def _least(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        min(one.prompt_tokens, other.prompt_tokens),
+        min(one.completion_tokens, other.completion_tokens),
+        min(one.cached_tokens, other.cached_tokens),
+    )
 
 
 def _add_counts(counts: dict[str, int], others: Mapping[str, int]) -> None:

@@ -109,13 +109,23 @@ def _tokens(report: Report) -> RenderableType:
     if any(tokens["wasted"].values()):
         table.add_row("wasted", *_token_cells(tokens["wasted"]), Text(_reasons(report), style="dim"))
     if any(tokens["folded"].values()):
-        folded = f"spared: {words.count(report['rows']['folded'])} rows were duplicates"
-        table.add_row("folded", *_token_cells(tokens["folded"]), Text(folded, style="dim"))
+        table.add_row("folded", *_token_cells(tokens["folded"]), Text(_spared(report), style="dim"))
     return table
 
 
 def _token_cells(tokens: Tokens) -> list[str]:
     return [words.count(tokens[name]) for name in ("prompt_tokens", "cached_tokens", "completion_tokens")]
+
+
+def _spared(report: Report) -> str:
+    """Why nothing was computed for them: ``spared: 120 rows were duplicates, 4,000 came from the cache``."""
+    rows = report["rows"]
+    said = []
+    if rows["folded"] or not rows["cached"]:
+        said.append(f"{words.count(rows['folded'])} rows were duplicates")
+    if rows["cached"]:
+        said.append(f"{words.count(rows['cached'])} came from the cache")
+    return "spared: " + ", ".join(said)
 
 
 def _reasons(report: Report) -> str:
@@ -130,6 +140,8 @@ def _facts(report: Report) -> RenderableType:
     table.add_row("time", _time(report))
     if speed := _speed(report):
         table.add_row("speed", speed)
+    if (cost := report.get("cost")) is not None:
+        table.add_row("cost", f"{cost:,.2f}")
     if report["engine"]:
         table.add_row("engine", Text(words.printable(_engine(report, report["engine"]))))
     return table

@@ -104,7 +104,7 @@ def _explain(error: BaseException, lines: Lines) -> str:
         return f"not UTF-8: 0x{byte:02x} is byte {cause.start + 1} of the line; convert it, e.g. with iconv -t UTF-8"
     if isinstance(cause, json.JSONDecodeError):
         cut = "" if lines.raw.endswith(b"\n") else " (the file ends in this line: it may have been cut off)"
-        return f"not JSON: {cause.msg} at column {cause.colno}{cut}; write one JSON object a line"
+        return f"not JSON: {cause.msg.removesuffix(' at')} at column {cause.colno}{cut}; write one JSON object a line"
     if isinstance(cause, ValueError) and "digits" in str(cause):
         return "a whole number with more than 4,300 digits; write it as text"
     if cause is not None:

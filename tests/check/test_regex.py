@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmbatch.check import OutputSettings, make_check
+from llmbatch.check import OutputSettings, check_from_mapping, make_check
 from llmbatch.errors import SchemaError
 from llmbatch.types import Constraint, FailureKind
 
@@ -32,3 +32,35 @@ def test_a_match_that_was_cut_off_could_have_gone_on() -> None:
 def test_an_expression_that_does_not_compile_is_refused() -> None:
     with pytest.raises(SchemaError, match=r"'\(a' is not valid: missing \)"):
         make_check(OutputSettings(regex="(a"))
+
+
+# from a row
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "fits"),
+    [
+        (r"\d{4}", "2024", True),
+        (r"\d{4}", "2024 ", False),
+        (r"\d{4}", "2024\n", False),
+        ("a|bc", "bc", True),
+        ("a|bc", "abc", False),
+        ("a.c", "a\nc", False),
+        ("(?i)yes", "YES", True),
+        ("^a$", "a", True),
+        ("[äö]+", "äö", True),
+        ("", "x", False),
+        ("(a+)+b", "a" * 5000, False),
+        ("(a|aa)*c", "a" * 5000, False),
+    ],
+)
+def test_an_expression_of_a_row_is_matched_as_a_whole_and_without_delay(pattern: str, text: str, fits: bool) -> None:
+    assert (check_from_mapping({"regex": pattern})(text).failure is None) is fits
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a", "a)(b", "(a+)+(?=b)", r"(a)\1", "a{1000000000}", "((a{1000}){1000}){1000}", "(" * 1000]
+)
+def test_an_expression_of_a_row_that_could_cost_too_much_is_refused(pattern: str) -> None:
+    with pytest.raises(SchemaError, match="is not valid, too large, or has look-around or back-references"):
+        check_from_mapping({"regex": pattern})

@@ -75,6 +75,42 @@ def test_time_and_cost_follow_from_speed_and_price(found: dict[str, float]) -> N
     assert found["cost_gpu"] == pytest.approx(2 * found["hours"])
 
 
+def test_a_calibration_measures_answers_and_time_on_a_sample(corpus: Path) -> None:
+    engine = (
+        "--set",
+        "engine.name=scripted",
+        "--set",
+        "engine.args={latency: 0.01, concurrency: 8, context_length: 4096}",
+    )
+    prices = ("--price-per-gpu-hour", "2", "--price-per-million", "1,3")
+    result = plan(corpus, *engine, *prices, "--calibrate", "--calibrate-seconds", "60", "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert 0 < found["hours_low"] <= found["hours"] <= found["hours_high"]
+    assert found["cost_gpu_high"] == pytest.approx(2 * found["hours_high"])
+    assert found["calibration"]["requests"] == 120  # all that would be sent
+    assert found["calibration"]["answers_unfinished"] == 0
+    assert found["answer_tokens"]["expected"] == round(120 * found["calibration"]["tokens_of_an_answer"])
+    assert found["assumed"]["max_num_seqs"] == 8
+
+
+def test_answers_that_take_too_long_to_calibrate_are_a_clear_error(corpus: Path) -> None:
+    engine = ("--set", "engine.name=scripted", "--set", "engine.args.latency=600")
+    result = plan(corpus, *engine, "--calibrate", "--calibrate-seconds", "0.2")
+    assert result.returncode == 2
+    assert "give more --calibrate-seconds" in " ".join(result.stderr.split())
+
+
+@pytest.mark.vllm
+def test_a_calibration_runs_on_the_real_engine(corpus: Path) -> None:
+    result = plan(corpus, "--max-tokens", "8", "--calibrate", "--calibrate-seconds", "4", "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert 0 < found["hours_low"] <= found["hours"] <= found["hours_high"]
+    assert 0 < found["calibration"]["tokens_of_an_answer"] <= 8
+    assert found["assumed"]["kv_cache_tokens"] > 0
+
+
 def test_the_page_for_a_person_says_the_same(corpus: Path) -> None:
     result = plan(corpus, "--kv-cache-tokens", "4096", "--set", "engine.args.max_num_seqs=4")
     assert result.returncode == 0, result.stderr

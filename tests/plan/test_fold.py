@@ -18,7 +18,7 @@ def request(index: int = 0, **changes: object) -> Request:
 
 
 def folded(*requests: Request) -> dict[int, int]:
-    return fold(requests, [pack(r) for r in requests], range(len(requests)), Folder())
+    return fold(requests, [pack(r) for r in requests], range(len(requests)), Folder()).leaders
 
 
 def test_duplicates_share_the_first_of_their_like() -> None:

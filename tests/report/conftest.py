@@ -9,7 +9,7 @@ import pytest
 from llmbatch.events import EngineReady, Event, Finished, Note, Planned, Sealed, Snapshot, Started
 from llmbatch.report import Facts, Report, Session, build_report
 from llmbatch.report.ledger import Ledger
-from llmbatch.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
+from llmbatch.types import Attempt, Failure, FailureKind, Record, RequestKey, Reused, Status, Usage
 
 
 def make_snapshot(**changes: object) -> Snapshot:
@@ -43,7 +43,7 @@ def ledger() -> Ledger:
     """Four rows: two ok, of which one is a duplicate; one invalid after two answers; one that could not be read."""
     ledger = Ledger()
     ledger.add(Record(0, "a", Status.OK, "x", attempts=1, usage=Usage(100, 10, 50)))
-    ledger.add(Record(1, "b", Status.OK, "x", attempts=1, usage=Usage(100, 10, 50)), folded=True)
+    ledger.add(Record(1, "b", Status.OK, "x", attempts=1, usage=Usage(100, 10, 50)), Reused(Usage(100, 10, 50)))
     wrong = Failure(FailureKind.SCHEMA, "'age' is missing [bold]\x1b[31m")
     back = Attempt(RequestKey(2), wrong, Usage(80, 20, 0), text="{}")
     usage = Usage(160, 40, 0)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.report.ledger import Ledger
-from llmbatch.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
+from llmbatch.types import Attempt, Failure, FailureKind, Record, RequestKey, Reused, Status, Usage
 
 counts = st.integers(0, 1_000)
 usages = st.builds(Usage, counts, counts, counts)
@@ -47,7 +47,7 @@ def runs(draw: st.DrawFn) -> list[tuple[Record, bool]]:
 def ledger_of(run: list[tuple[Record, bool]]) -> Ledger:
     ledger = Ledger()
     for record, folded in run:
-        ledger.add(record, folded)
+        ledger.add(record, Reused(record.usage) if folded else None)
     return ledger
 
 
@@ -90,6 +90,39 @@ def test_each_row_is_counted_once_by_status_and_each_failure_once_by_kind(run: l
     ledger = ledger_of(run)
     assert ledger.rows == len(run)
     assert sum(ledger.by_failure.values()) == sum(record.failure is not None for record, _ in run)
+
+
+@st.composite
+def partly_reused(draw: st.DrawFn) -> tuple[Record, Reused]:
+    """A record whose first answers were computed for another row, the rest for it."""
+    record = draw(records())
+    first = draw(st.integers(0, len(record.history)))
+    usage = sum((attempt.usage for attempt in record.history[:first]), Usage())
+    gone_on = sum((attempt.usage for attempt in record.history), Usage()) != record.wasted
+    return record, Reused(Usage() if gone_on else usage, draw(st.booleans()))
+
+
+@given(partly_reused())
+def test_of_a_row_that_was_answered_in_part_by_others_the_rest_was_computed(case: tuple[Record, Reused]) -> None:
+    record, reused = case
+    ledger = Ledger()
+    ledger.add(record, reused)
+    assert ledger.folded == reused.usage
+    assert ledger.total == record.usage
+    assert sum(ledger.sent_back_tokens.values(), Usage()) == ledger.wasted
+    assert ledger.rows_folded + ledger.rows_cached == 1
+
+
+def test_a_reused_answer_that_was_cut_off_and_gone_on_from_leaves_the_going_on_as_computed() -> None:
+    first, second = Usage(10, 5), Usage(15, 3)
+    attempt = Attempt(RequestKey(0), Failure(FailureKind.TRUNCATED, "cut off"), first)
+    ledger = Ledger()
+    ledger.add(
+        Record(0, 0, Status.OK, "x", attempts=2, usage=first + second, wasted=Usage(15), history=(attempt,)),
+        Reused(first),
+    )
+    assert (ledger.folded, ledger.computed) == (first, second)
+    assert ledger.sent_back == {}
 
 
 def failed(index: int, kind: FailureKind = FailureKind.SCHEMA) -> Record:

@@ -1,0 +1,68 @@
+"""Ray Data LLM: ``read_json``, vLLM's processor with Ray's defaults, ``write_json``; on CPUs, where Ray asks for GPUs by default.
+
+Each pipeline starts its engine anew: Ray Data has no way to keep one. So a run's start-up is told apart by a second, tiny
+pipeline, whose whole time counts as start-up.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import ray  # type: ignore[import-not-found, unused-ignore]
+import shapes
+from ray.data.llm import (  # type: ignore[import-not-found, unused-ignore]
+    build_processor,
+    vLLMEngineProcessorConfig,
+)
+
+from arms.worker import Task, serve
+
+_LOGICAL_CPUS = 8  # what Ray schedules by, not how much runs: each of its stages wants one, and the engine one
+
+
+class RayData:
+    def __init__(self, settings: dict[str, Any]) -> None:
+        ray.init(
+            num_cpus=_LOGICAL_CPUS,
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            object_store_memory=1 << 30,
+            runtime_env={"env_vars": {"PYTHONPATH": str(shapes.HERE)}},
+        )
+        self._config = vLLMEngineProcessorConfig(
+            model_source=str(shapes.MODEL),
+            engine_kwargs=dict(settings["engine"]),
+            placement_group_config={"bundles": [{"CPU": 1}]},
+            log_engine_metrics=False,
+        )
+
+    def run(self, task: Task) -> Mapping[str, Any]:
+        document = shapes.prompt_file(str(shapes.SHAPES[task.shape].prompt))
+        messages, sampling = document["messages"], dict(document["sampling"])
+        if schema := document.get("output", {}).get("schema"):
+            sampling["structured_outputs"] = {"json": json.dumps(schema)}
+
+        def prepare(row: dict[str, Any]) -> dict[str, Any]:
+            chat = shapes.fill(messages, {k: v for k, v in row.items() if k != "id"})
+            return {"id": row["id"], "messages": chat, "sampling_params": sampling}
+
+        def finish(row: dict[str, Any]) -> dict[str, Any]:
+            return {"id": row["id"], "text": row["generated_text"]}
+
+        process = build_processor(self._config, preprocess=prepare, postprocess=finish)
+        rows = process(ray.data.read_json(str(task.source)))
+        rows.write_json(str(task.target / "answers"))
+        return {"answers": "answers"}
+
+    def reset(self) -> None:
+        """The next pipeline has a new engine."""
+
+    def close(self) -> None:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    serve(RayData)

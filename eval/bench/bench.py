@@ -1,0 +1,307 @@
+"""Shapes and arms in; how long each arm takes for each shape out, as ``results.json``.
+
+    python eval/bench/bench.py [--shapes neutral,schema] [--arms ours,chat,tuned] [--repetitions 3] [--parts shapes,pipeline]
+
+Every arm is a process that loads its engine once; then the arms take turns, so that a drift of the machine's speed meets all
+of them, and nothing else computes meanwhile. A repetition goes from the input file to an output file on disk, with an empty
+prefix cache. A round in which other work took part of the machine is run again; a machine that stays busy ends the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import machine
+import pipeline
+import shapes
+
+HERE = Path(__file__).resolve().parent
+WORK = HERE / ".work"
+WARM_UP_ROWS = 8  # an arm has started when it has answered so many
+_AGAIN = 3  # disturbed rounds that may be run again, for each shape
+
+
+class ArmSpec(NamedTuple):
+    """How an arm is started, and where it takes part by default. ``venv``: where its packages are, if not here."""
+
+    title: str
+    module: str
+    settings: Mapping[str, Any] = {}
+    everywhere: bool = False
+    venv: str | None = None
+
+
+ARMS = {
+    "ours": ArmSpec("llmbatch", "arms.ours", everywhere=True),
+    "chat": ArmSpec("LLM.chat(list), vLLM's defaults", "arms.chat", everywhere=True),
+    "tuned": ArmSpec("LLM.chat(list), llmbatch's engine settings", "arms.chat", {"tuned": True}, everywhere=True),
+    "run_batch": ArmSpec("vllm run-batch", "arms.run_batch"),
+    "generate": ArmSpec("transformers generate", "arms.generate"),
+    "ray_data": ArmSpec("Ray Data LLM", "arms.ray_data", venv=".venv-bench"),
+}
+RESTARTS = ("ray_data",)  # a repetition starts the engine anew, so its start-up has to be taken off
+
+
+class Busy(Exception):
+    """Something else computes on the machine."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Every arm once, in an order that moves on from round to round."""
+
+    arms: dict[str, dict[str, Any]]
+
+    @property
+    def quiet(self) -> bool:
+        return all(arm["elsewhere"] <= machine.ELSEWHERE for arm in self.arms.values())
+
+
+class Worker:
+    """One arm's process."""
+
+    def __init__(self, arm: str, engine: Mapping[str, Any], folder: Path) -> None:
+        spec = ARMS[arm]
+        self.arm, self._folder, self._count = arm, folder, 0
+        python = shapes.ROOT / spec.venv / "bin" / "python" if spec.venv else sys.executable
+        self._log: IO[bytes] = (folder / f"{arm}.log").open("ab")
+        self._began = time.perf_counter()
+        self._process = subprocess.Popen(
+            [str(python), "-m", spec.module, json.dumps({"engine": dict(engine), **spec.settings})],
+            cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
+        )  # fmt: skip
+        self.start_up = 0.0
+
+    def start(self, shape: str) -> None:
+        """Have it answer a few rows; that is when it has started."""
+        self.start_up = self.warm_up(shape, since=self._began)
+
+    def warm_up(self, shape: str, since: float | None = None) -> float:
+        began = time.perf_counter() if since is None else since
+        source, requests = shapes.write(shape, WARM_UP_ROWS, self._folder)
+        self._run(shape, source, requests)
+        return time.perf_counter() - began
+
+    def repeat(self, shape: str, source: Path, requests: Path) -> dict[str, Any]:
+        """One repetition: its seconds, what the arm says of it, and what else happened on the machine."""
+        self._ask({"do": "reset"})
+        os.sync()  # what others left to be written is not this repetition's
+        meter = machine.Meter(self._process.pid)
+        said = self._run(shape, source, requests)
+        use = meter.read()
+        return {**said, "seconds": use.seconds, "cpu_seconds": use.arm, "elsewhere": use.elsewhere}
+
+    def close(self) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._log.close()
+
+    def _run(self, shape: str, source: Path, requests: Path) -> dict[str, Any]:
+        self._count += 1
+        target = self._folder / f"{self.arm}-{shape}-{self._count}"
+        target.mkdir()
+        paths = {"source": str(source), "requests": str(requests), "target": str(target)}
+        said = self._ask({"do": "run", "shape": shape, **paths})
+        return {**said, "answers": str(target / said["answers"])}
+
+    def _ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(command) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"the arm {self.arm} ended; its log is {self._log.name}")
+        said: dict[str, Any] = json.loads(answer)
+        return said
+
+
+def measure_shape(name: str, workers: Sequence[Worker], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """All rounds of one shape. Raises ``Busy`` where the machine does not keep quiet."""
+    shape = shapes.SHAPES[name]
+    rows = max(round(shape.rows * options.scale), 16)
+    source, requests = shapes.write(name, rows, folder)
+    rounds: list[Round] = []
+    disturbed = 0
+    while len(rounds) < options.repetitions:
+        turn = len(rounds) % len(workers)
+        done = Round({w.arm: _turn(w, name, source, requests) for w in (*workers[turn:], *workers[:turn])})
+        seconds = ", ".join(f"{arm} {done.arms[arm]['seconds']:.2f} s" for arm in done.arms)
+        worst = max(arm["elsewhere"] for arm in done.arms.values())
+        print(f"{name}: {seconds}; elsewhere at most {worst:.1%}", flush=True)
+        if done.quiet or options.force or disturbed >= _AGAIN:
+            if not done.quiet and not options.force:
+                raise Busy(f"{name}: other work took up to {worst:.0%} of the processors in {disturbed + 1} rounds")
+            rounds.append(done)
+        else:
+            disturbed += 1
+    last = rounds[-1].arms
+    answers = {arm: _answers(Path(last[arm]["answers"])) for arm in last}
+    block = (last["ours"]["engine"] or {}).get("block_size") if "ours" in last else None
+    return {
+        "title": shape.title, "note": shape.note, "rows": rows, "must_reach": shape.must_reach,
+        "engine": dict(shape.engine),
+        "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        "scale": options.scale,
+        "disturbed_rounds": disturbed,
+        "quiet": all(done.quiet for done in rounds),
+        "start_up": {worker.arm: worker.start_up for worker in workers},
+        "rounds": [_without_paths(done.arms) for done in rounds],
+        "equal": {arm: _equal(answers["chat"], answers[arm]) for arm in answers if "chat" in answers and arm != "chat"},
+        "hit_rate_possible": shapes.possible_hit_rate(source, name, block) if block else None,
+    }  # fmt: skip
+
+
+def _turn(worker: Worker, name: str, source: Path, requests: Path) -> dict[str, Any]:
+    measured = worker.repeat(name, source, requests)
+    if worker.arm in RESTARTS:
+        measured["seconds_with_start_up"] = measured["seconds"]
+        measured["seconds"] -= worker.warm_up(name)
+    return measured
+
+
+def _answers(path: Path) -> dict[str, Any]:
+    """Row id -> its answer, of any arm's output: text, or the value under a schema."""
+    files = sorted(path.glob("*.json*")) if path.is_dir() else [path]
+    found: dict[str, Any] = {}
+    for file in files:
+        for line in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+            if "custom_id" in line:
+                found[line["custom_id"]] = line["response"]["body"]["choices"][0]["message"]["content"]
+            elif "text" in line:
+                found[line["id"]] = line["text"]
+            else:
+                found[line["id"]] = line["output"] if line.get("raw") is None else line["raw"]
+    return found
+
+
+def _equal(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:
+    """The share of rows with the same answer; JSON counts by its value, because llmbatch writes that and spaces differ."""
+    return sum(bool(_value(answer) == _value(theirs.get(row))) for row, answer in ours.items()) / len(ours)
+
+
+def _value(answer: Any) -> Any:
+    if isinstance(answer, str) and answer.startswith("{"):
+        try:
+            return json.loads(answer)
+        except ValueError:
+            return answer
+    return answer
+
+
+def _without_paths(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    kept: dict[str, dict[str, Any]] = {}
+    for arm, said in arms.items():
+        kept[arm] = {key: value for key, value in said.items() if key != "answers"}
+        if engine := kept[arm].get("engine"):
+            kept[arm]["engine"] = {key: value for key, value in engine.items() if key not in ("model", "pids")}
+    return kept
+
+
+@contextmanager
+def started(arms: Sequence[str], engine: Mapping[str, Any], shape: str, folder: Path) -> Iterator[list[Worker]]:
+    """The arms with these engine settings, started one after another."""
+    with ExitStack() as stack:
+        workers = []
+        for arm in arms:
+            worker = Worker(arm, engine, folder)
+            stack.callback(worker.close)
+            worker.start(shape)
+            print(f"{arm} has started: {worker.start_up:.1f} s", flush=True)
+            workers.append(worker)
+        yield workers
+
+
+def groups(names: Sequence[str], arms: Sequence[str] | None) -> Iterator[tuple[list[str], list[str]]]:
+    """Shapes that can share started engines, with their arms: the same engine settings, and the same arms."""
+    known: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        taking_part = arms or [arm for arm, spec in ARMS.items() if spec.everywhere or name == "neutral"]
+        key = (json.dumps(dict(shapes.SHAPES[name].engine)), *taking_part)
+        known.setdefault(key, []).append(name)
+    for (_, *taking_part), members in known.items():
+        yield members, taking_part
+
+
+class Results:
+    """The file of results: what is measured anew replaces what was there."""
+
+    def __init__(self, path: Path, *, forced: bool) -> None:
+        self._path, self._forced = path, forced
+        self.data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def put(self, section: str, name: str, value: dict[str, Any]) -> None:
+        self.data["machine"] = machine.describe()
+        self.data["arms"] = {arm: spec.title for arm, spec in ARMS.items()}
+        self.data.setdefault(section, {})[name] = {**value, "forced": self._forced}
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.data, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(self._path)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", default=",".join(shapes.SHAPES), help="which shapes, with commas between")
+    parser.add_argument(
+        "--arms", help=f"which arms: {', '.join(ARMS)}; by default run-batch and others for neutral only"
+    )
+    parser.add_argument("--parts", default="shapes,pipeline", help="shapes, pipeline, or both")
+    parser.add_argument("--figures", default=",".join(pipeline.FIGURES), help="which figures of the pipeline")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the rows, to try it out")
+    parser.add_argument("--results", type=Path, default=HERE / "results.json")
+    parser.add_argument("--patience", type=float, default=120, help="seconds to wait for a quiet machine")
+    parser.add_argument("--force", action="store_true", help="measure on a busy machine too; the results then say so")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    options = parse()
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir()
+    results = Results(options.results, forced=options.force)
+    if not options.force and (trouble := machine.wait_until_quiet(options.patience)):
+        raise SystemExit(f"the machine is busy: {trouble}. Nothing was measured; --force measures all the same")
+    parts = options.parts.split(",")
+    try:
+        if "shapes" in parts:
+            for members, arms in groups(options.shapes.split(","), options.arms and options.arms.split(",")):
+                with started(arms, shapes.SHAPES[members[0]].engine, members[0], WORK) as workers:
+                    for name in members:
+                        results.put("shapes", name, measure_shape(name, workers, options, WORK))
+        if "pipeline" in parts:
+            for name in options.figures.split(","):
+                use, figure = pipeline.measure(name, options.scale, options.repetitions, WORK)
+                print(f"{name}: {json.dumps(figure)[:300]}; elsewhere {use.elsewhere:.1%}", flush=True)
+                if not use.quiet and not options.force:
+                    raise Busy(f"{name}: other work took {use.elsewhere:.0%} of the processors")
+                results.put(
+                    "pipeline", name, {**figure, "use": asdict(use), "quiet": use.quiet, "scale": options.scale}
+                )
+    except Busy as busy:
+        raise SystemExit(f"{busy}. It is not in the results; --force measures all the same") from None
+    shutil.rmtree(WORK)
+
+
+if __name__ == "__main__":
+    main()

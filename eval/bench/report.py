@@ -1,0 +1,302 @@
+"""``results.json`` in; ``RESULTS.md`` and ``speedup.svg`` out. Nothing is written there that was not measured.
+
+    python eval/bench/report.py
+
+The table of the simulation is added where its file is there (``simulation.json``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+from xml.sax.saxutils import escape
+
+HERE = Path(__file__).resolve().parent
+BUSY = "> **These figures were taken on a busy machine (`--force`) and are worth nothing.** Run `make bench` on a quiet one.\n"
+INTRO = """# Benchmarks
+
+Made by `make bench`; this text is written by `eval/bench/report.py` from `eval/bench/results.json`.
+
+How it was measured: every arm is a process that loads its engine once; then the arms take turns, in an order that moves on
+from round to round, with nothing else computing (a round in which other work took more than 5% of the processors is run
+again). A repetition goes from the input file to an output file on disk, with the prefix cache emptied before it; llmbatch
+writes a fresh run folder, its journal, parts and fsyncs included. Ratios are taken within a round, and their median is given,
+with the least and the greatest in brackets. All answers are greedy. Nothing is retried, so that every arm does the same work.
+"""
+
+
+class Table:
+    def __init__(self, *head: str) -> None:
+        self._lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+
+    def add(self, *cells: str) -> None:
+        self._lines.append("| " + " | ".join(cells) + " |")
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+
+def ratios(shape: Mapping[str, Any], arm: str) -> list[float]:
+    """How many times as fast as that arm llmbatch was, round by round."""
+    return [r[arm]["seconds"] / r["ours"]["seconds"] for r in shape["rounds"] if arm in r and "ours" in r]
+
+
+def with_start_up(shape: Mapping[str, Any], arm: str) -> list[float]:
+    """The seconds of each repetition with one start-up each: as if the command were run once for it."""
+    return [
+        round_[arm].get("seconds_with_start_up", round_[arm]["seconds"] + shape["start_up"][arm])
+        for round_ in shape["rounds"]
+        if arm in round_
+    ]
+
+
+def spread(values: Sequence[float], digits: int = 2, unit: str = "") -> str:
+    if not values:
+        return "not measured"
+    return f"{median(values):.{digits}f}{unit} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def times(values: Sequence[float]) -> str:
+    return spread(values, unit="x")
+
+
+def verdict(value: float, wanted: float) -> str:
+    return "reached" if value >= wanted else "**not reached**"
+
+
+def machine_text(machine: Mapping[str, Any]) -> str:
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
+    kind = "virtual machine" if machine["virtual"] else "machine"
+    bf16 = "with" if machine["bf16"] else "without"
+    return (
+        f"## Machine\n\nA {kind} with {machine['cpus']} processors ({machine['cpu']}, {bf16} bfloat16 instructions) and "
+        f"{machine['memory_gib']} GiB of memory; no GPU. {machine['system']}, Python {machine['python']}; {packages}.\n"
+    )
+
+
+def shapes_text(results: Mapping[str, Any]) -> str:
+    shapes = results["shapes"]
+    table = Table("shape", "rows", "must reach", "measured", "", "against `LLM.chat` tuned", "rows/s", "equal answers")
+    for shape in shapes.values():
+        found = ratios(shape, "chat")
+        name = shape["title"] + (f" ({shape['note']})" if shape["note"] else "")
+        rates = [shape["rows"] / r["ours"]["seconds"] for r in shape["rounds"] if "ours" in r]
+        table.add(
+            name,
+            f"{shape['rows']:,}",
+            f"{shape['must_reach']}x",
+            f"**{times(found)}**" if found else "not measured",
+            verdict(median(found), shape["must_reach"]) if found else "",
+            times(ratios(shape, "tuned")),
+            f"{median(rates):,.0f}" if rates else "",
+            ", ".join(f"{share:.1%}" for arm, share in shape["equal"].items() if arm == "ours"),
+        )
+    return (
+        "## llmbatch against `LLM.chat` on the whole list\n\n![speed-ups](speedup.svg)\n\n" + str(table) + "\n"
+        "*Measured*: against `LLM.chat` with vLLM's own defaults. *Tuned*: `LLM.chat` with the very engine arguments that "
+        "llmbatch chooses, and the engine core in its own process as there. *Equal answers*: share of the rows whose answer is "
+        "that of `LLM.chat`; where it is not, another batch made the same sums in another order.\n"
+    )
+
+
+def seconds_text(results: Mapping[str, Any]) -> str:
+    names = results["arms"]
+    table = Table("shape", "arm", "seconds", "processor seconds", "start-up", "prefix hit rate", "equal to `LLM.chat`")
+    for shape in results["shapes"].values():
+        for arm, title in names.items():
+            rounds = [r[arm] for r in shape["rounds"] if arm in r]
+            if not rounds:
+                continue
+            hits = [r["hit_rate"] for r in rounds if r.get("hit_rate") is not None]
+            table.add(
+                shape["title"],
+                title,
+                spread([r["seconds"] for r in rounds]),
+                f"{median(r['cpu_seconds'] for r in rounds):.2f}",
+                f"{median(with_start_up(shape, arm)) - median(r['seconds'] for r in rounds):.1f} s",
+                f"{median(hits):.1%}" if hits else "",
+                f"{shape['equal'][arm]:.1%}" if arm in shape["equal"] else "",
+            )
+    return "## All arms\n\n" + str(table)
+
+
+def hits_text(results: Mapping[str, Any]) -> str:
+    lines = []
+    for shape in results["shapes"].values():
+        ours = [r["ours"]["hit_rate"] for r in shape["rounds"] if "ours" in r and r["ours"]["hit_rate"] is not None]
+        possible = shape.get("hit_rate_possible")
+        if ours and possible and possible > 0.2:
+            share = median(ours) / possible
+            lines.append(
+                f"- {shape['title']}: llmbatch {median(ours):.2%} of the prompt tokens, of a possible {possible:.2%} "
+                f"({share:.1%} of it; must reach 95%, {verdict(share, 0.95)})."
+            )
+    return "## Prefix cache\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def peers_text(results: Mapping[str, Any]) -> str:
+    shape = results["shapes"].get("neutral")
+    if shape is None:
+        return ""
+    table = Table("llmbatch against", "start-up left out", "must reach", "", "start-up counted", "must reach", "")
+    for arm, wanted, wanted_counted in (("run_batch", 1.3, 3.0), ("ray_data", 1.3, 3.0), ("generate", None, None)):
+        left_out = ratios(shape, arm)
+        if not left_out:
+            continue
+        pairs = zip(with_start_up(shape, arm), with_start_up(shape, "ours"), strict=True)
+        counted = [theirs / ours for theirs, ours in pairs]
+        table.add(
+            results["arms"][arm],
+            times(left_out),
+            f"{wanted}x" if wanted else "",
+            verdict(median(left_out), wanted) if wanted else "",
+            times(counted),
+            f"{wanted_counted}x" if wanted_counted else "",
+            verdict(median(counted), wanted_counted) if wanted_counted else "",
+        )
+    return (
+        "## Other peers, neutral shape\n\n" + str(table) + "\n"
+        "A start-up lasts from the start of the process until its first eight answers are on disk. run-batch is run by the "
+        "functions of its own command, with the engine kept up between repetitions, so that its start-up can be told apart. Ray "
+        "Data LLM starts an engine for every pipeline; the time of a pipeline of eight rows counts as its start-up. transformers "
+        "runs in batches of 128 in input order, padded on the left, in the model's own float32.\n"
+    )
+
+
+def pipeline_text(figures: Mapping[str, Any]) -> str:
+    table = Table("figure", "must reach", "measured", "")
+
+    def add(name: str, wanted: str, seen: str, reached: bool | None = None) -> None:
+        table.add(name, wanted, seen, "" if reached is None else verdict(float(reached), 1))
+
+    for key, name, wanted in (
+        ("throughput", "rows/s without tokenization", 20_000),
+        ("throughput_with_tokenizer", "rows/s with the demo model's template and tokenizer", None),
+    ):
+        if figure := figures.get(key):
+            rate = figure["rows_per_second"]
+            seen = spread(figure["all_rows_per_second"], 0)
+            add(
+                f"{name}, {figure['rows']:,} rows",
+                f"{wanted:,}" if wanted else "",
+                seen,
+                rate >= wanted if wanted else None,
+            )
+    if figure := figures.get("million"):
+        rows = f"{figure['rows']:,} rows"
+        add(f"rows/s over {rows}", "", f"{figure['rows_per_second']:,.0f}")
+        peak = figure["rss_peak_mib"]
+        add(f"peak memory (RSS), {rows}, without torch", "400 MB", f"{peak * 1.048576:,.0f} MB", peak * 1.048576 <= 400)
+        slope = figure["rss_slope_mib_per_million_rows"]
+        add("its slope by least squares", "flat", f"{slope:+.1f} MiB for a million rows")
+        start = figure["resumed_first_answer_seconds"]
+        add(f"resumed after {rows}: from process start to the first new answer", "3 s", f"{start:.2f} s", start <= 3)
+    if figure := figures.get("help"):
+        add("`llmbatch --help`", "", f"{figure['seconds']:.2f} s")
+    if figure := figures.get("render"):
+        add(f"`llmbatch render`, {figure['rows']:,} rows", "", f"{figure['rows_per_second']:,.0f} rows/s")
+        add("its peak memory (RSS)", "", f"{figure['rss_peak_mib'] * 1.048576:,.0f} MB")
+    return (
+        "## The pipeline without a model\n\nThe scripted engine answers at once, so this is llmbatch's own work: reading, "
+        "prompts, plan, checks, journal, parts, results. One process on one core, from its start of the run to `results.jsonl`.\n\n"
+        + str(table)
+    )
+
+
+def simulation_text(path: Path) -> str:
+    if not path.exists():
+        return ""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    table = Table("input order", "sent in", "hit rate", "prompt tokens computed", "steps", "modelled hours")
+    for arm in data["arms"]:
+        computed = arm["prompt_tokens"] - arm["hit_tokens"]
+        rate = arm["hit_tokens"] / arm["prompt_tokens"]
+        hours = arm["modelled_seconds"] / 3600
+        table.add(arm["input"], arm["sent"], f"{rate:.1%}", f"{computed:,}", f"{arm['steps']:,}", f"{hours:.2f}")
+    return (
+        "## GPU scale: a simulation\n\n**No model ran.** vLLM's real scheduler and KV-cache manager with a stand-in for the model "
+        f"runner, at the cache size of an 8B model on an H200 ({data['kv_cache_tokens']:,} tokens): hit rates and steps are exact, "
+        "hours come from a roofline model. Made by `eval/bench/simulate_gpu.py`.\n\n" + str(table)
+    )
+
+
+def plot(results: Mapping[str, Any]) -> str:
+    """Bars of the speed-up over ``LLM.chat`` for each shape, with its spread, and a mark at what must be reached."""
+    shapes = [(s, ratios(s, "chat"), ratios(s, "tuned")) for s in results["shapes"].values() if ratios(s, "chat")]
+    left, width, row, top = 300, 400, 46, 34
+    most = max([1.5, *(max([s["must_reach"], *chat, *tuned]) for s, chat, tuned in shapes)]) * 1.05
+    height = top + row * len(shapes) + 30
+
+    def x(value: float) -> float:
+        return float(left + width * value / most)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 90} {height}" '
+        'font-family="sans-serif" font-size="13">',
+        f'<rect width="{left + width + 90}" height="{height}" fill="white"/>',
+        f'<text x="{left}" y="20" font-weight="bold">times as fast as LLM.chat(list)</text>',
+    ]
+    for tick in range(int(most) + 1):
+        colour = "#888" if tick == 1 else "#ddd"
+        parts.append(f'<line x1="{x(tick):.1f}" y1="{top}" x2="{x(tick):.1f}" y2="{height - 24}" stroke="{colour}"/>')
+        parts.append(f'<text x="{x(tick):.1f}" y="{height - 8}" text-anchor="middle" fill="#555">{tick}x</text>')
+    for number, (shape, chat, tuned) in enumerate(shapes):
+        y = top + row * number + 6
+        parts.append(f'<text x="{left - 10}" y="{y + 19}" text-anchor="end">{escape(shape["title"])}</text>')
+        parts += _bar(left, x, y, chat, "#2a6fbb", 17)
+        parts += _bar(left, x, y + 19, tuned, "#a9c7e8", 9)
+        goal = x(shape["must_reach"])
+        parts.append(
+            f'<line x1="{goal:.1f}" y1="{y - 4}" x2="{goal:.1f}" y2="{y + 32}" stroke="#c0392b" stroke-width="2"/>'
+        )
+    parts.append(
+        f'<text x="{left + 230}" y="20" fill="#555">dark: its defaults; pale: tuned; red: must be reached</text></svg>'
+    )
+    return "\n".join(parts) + "\n"
+
+
+def _bar(left: float, x: Any, y: float, values: Sequence[float], colour: str, thickness: int) -> Iterable[str]:
+    if not values:
+        return []
+    middle, low, high = median(values), min(values), max(values)
+    centre = y + thickness / 2
+    return [
+        f'<rect x="{left}" y="{y}" width="{x(middle) - left:.1f}" height="{thickness}" fill="{colour}"/>',
+        f'<line x1="{x(low):.1f}" y1="{centre}" x2="{x(high):.1f}" y2="{centre}" stroke="black"/>',
+        f'<text x="{x(high) + 6:.1f}" y="{centre + 4}" font-size="{min(13, thickness + 2)}">{middle:.2f}x</text>',
+    ]
+
+
+def report(results: Mapping[str, Any], folder: Path) -> str:
+    sections = [INTRO]
+    figures = [*results.get("shapes", {}).values(), *results.get("pipeline", {}).values()]
+    if any(figure["forced"] and not figure["quiet"] for figure in figures):
+        sections.append(BUSY)
+    if any(figure["scale"] != 1 for figure in figures):
+        sections.append("> **A trial run with fewer rows (`--scale`).**\n")
+    sections.append(machine_text(results["machine"]))
+    if results.get("shapes"):
+        sections += [shapes_text(results), hits_text(results), peers_text(results), seconds_text(results)]
+    if results.get("pipeline"):
+        sections.append(pipeline_text(results["pipeline"]))
+    sections.append(simulation_text(folder / "simulation.json"))
+    return "\n".join(section for section in sections if section)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=HERE / "results.json")
+    parser.add_argument("--output", type=Path, default=HERE, help="the folder of RESULTS.md and speedup.svg")
+    options = parser.parse_args()
+    results = json.loads(options.results.read_text(encoding="utf-8"))
+    (options.output / "RESULTS.md").write_text(report(results, HERE), encoding="utf-8")
+    if results.get("shapes"):
+        (options.output / "speedup.svg").write_text(plot(results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""The parts of a run and its retries in, whether results, errors and report are made of them out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmbatch.audit.check import Check
+from llmbatch.errors import LlmbatchError
+from llmbatch.record import record_from_dict
+from llmbatch.report.ledger import Ledger
+from llmbatch.retried import finished_retries, overlay, sealed_lines
+from llmbatch.types import Status
+
+
+def check_outputs(folder: Path, *, finished: bool, pending: Path | None) -> list[Check]:
+    """A check for each file. Of a run that is not ``finished`` the files may be those of a shorter one, which it extends.
+
+    ``pending`` is a retry that is being taken over: each file may be from before or after.
+    """
+    done = finished_retries(folder)
+    states = [done] if pending is None else [done, [*done, pending]]
+    found = [_outputs(folder, retries, finished) for retries in states]
+    return [min(of_one, key=lambda check: len(check.problems)) for of_one in zip(*found, strict=True)]
+
+
+def _outputs(folder: Path, retries: Sequence[Path], finished: bool) -> tuple[Check, Check, Check]:
+    over = f" and of {len(retries)} retries over them" if retries else ""
+    results = Check("results", f"results.jsonl holds the lines of the parts{over}, in order")
+    errors = Check("errors", "errors.jsonl holds the records that are not ok")
+    report = Check("report", "report.json counts what the records hold")
+    ledger = Ledger()
+    expected_results = _Expected(folder / "results.jsonl", results, whole=finished)
+    expected_errors = _Expected(folder / "errors.jsonl", errors, whole=finished)
+    try:
+        for line in overlay(sealed_lines(folder), retries):
+            record = record_from_dict(json.loads(line))
+            ledger.add(record)
+            expected_results.next(line)
+            if record.status is not Status.OK:
+                expected_errors.next(line)
+        if finished:
+            _check_report(folder / "report.json", ledger, report)
+    except (LlmbatchError, ValueError, KeyError, TypeError) as error:
+        results.problem(str(error) if isinstance(error, LlmbatchError) else f"a part cannot be read: {error!r}")
+    else:
+        expected_results.end()
+        expected_errors.end()
+    finally:
+        expected_results.close()
+        expected_errors.close()
+    return results, errors, report
+
+
+def _check_report(path: Path, ledger: Ledger, check: Check) -> None:
+    counted: dict[str, Any] = {
+        "rows": ledger.rows,
+        "by status": {str(status): count for status, count in ledger.by_status.items()},
+        "by failure": {str(kind): count for kind, count in ledger.by_failure.items()},
+        "attempts": ledger.attempts,
+        "tokens": ledger.total.as_dict(),
+    }
+    try:
+        report = json.loads(path.read_bytes())
+        rows, tokens = report["rows"], report["tokens"]
+        said = {
+            "rows": rows["done"],
+            "by status": {status: count for status, count in rows["by_status"].items() if count},
+            "by failure": {kind: failure["rows"] for kind, failure in report["failures"].items()},
+            "attempts": report["attempts"],
+            "tokens": tokens["total"],
+        }
+        sums = {name: sum(tokens[part][name] for part in ("useful", "wasted", "folded")) for name in tokens["total"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        check.problem(f"{path}: cannot be read: {error!r}")
+        return
+    for name, value in counted.items():
+        if said[name] != value:
+            check.problem(f"{path}: says {name} {said[name]}, the records have {value}")
+    if sums != said["tokens"]:
+        check.problem(f"{path}: useful, wasted and folded tokens do not add up to their total")
+
+
+class _Expected:
+    """A file's lines, held against those that are expected. A file that need not be ``whole`` may end earlier."""
+
+    def __init__(self, path: Path, check: Check, *, whole: bool) -> None:
+        self._path = path
+        self._check = check
+        self._whole = whole
+        self._number = 0
+        self._ended = False
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            check.problem(f"{path}: {error.strerror}")
+            self._ended = True
+
+    def next(self, expected: bytes) -> None:
+        """The line that comes next."""
+        if self._ended:
+            return
+        self._number += 1
+        line = self._file.readline()
+        if not line:
+            self._ended = True
+            if self._whole:
+                self._check.problem(f"{self._path}: ends before line {self._number}; more records were sealed")
+        elif line != expected:
+            self._check.problem(f"{self._path}:{self._number}: is not the record that was sealed")
+
+    def end(self) -> None:
+        """No more lines come."""
+        if not self._ended and self._file.readline():
+            self._check.problem(f"{self._path}: goes on after line {self._number}; no more records were sealed")
+
+    def close(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()

@@ -1,0 +1,101 @@
+"""The input of a run and its records in, whether every row is accounted for once out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmbatch.audit.check import Check
+from llmbatch.audit.windows import Windows
+from llmbatch.errors import InputChanged, LlmbatchError, SourceError
+from llmbatch.inputs import check_input, input_digest, open_input
+from llmbatch.job import Job
+from llmbatch.sources import Source
+
+
+def check_rows(
+    job: Job, folder: Path, fingerprint: Sequence[Mapping[str, Any]], windows: Windows
+) -> tuple[Check, Check, int | None]:
+    """Walk input and records side by side: whether the input is what was read, whether every row has its record, and how many
+    rows have none (``None`` where the input cannot be read).
+    """
+    unchanged, rows = Check("input", "is what the run read"), Check("rows")
+    owed: int | None = None
+    try:
+        source = _open(job, folder)
+        _check_unchanged(source, fingerprint, windows, unchanged)
+        owed = _walk(source, _wanted(job), windows, rows)
+    except (LlmbatchError, OSError, ValueError) as error:
+        rows.problem(f"not every row can be accounted for: {error}")
+    return unchanged, rows, owed
+
+
+def same_names(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A fingerprint with its files called as they are now: from another current folder, or in a folder that was moved."""
+    renamed = [dict(entry) for entry in known]
+    for before, after in zip(renamed, now, strict=False):
+        if "file" in before and "file" in after:
+            before["file"] = after["file"]
+    return renamed
+
+
+def _open(job: Job, folder: Path) -> Source:
+    copy = folder / "input.jsonl"
+    if job.input.path == "-" and not copy.exists():
+        raise SourceError(f"{copy}: the copy of what came through stdin is gone")
+    return open_input(job, folder, sys.stdin.buffer)
+
+
+def _check_unchanged(source: Source, fingerprint: Sequence[Mapping[str, Any]], windows: Windows, check: Check) -> None:
+    read = {window: (meta.bounds, meta.input_sha256) for window, meta in windows.sealed.items()} | windows.open
+    for _, (bounds, digest) in sorted(read.items()):
+        if digest is not None and input_digest(source, bounds) != digest:
+            where = source.locate(bounds.start)
+            check.problem(
+                f"rows {bounds.start.index} to {bounds.last.index} (from {where} on) are not what the run read"
+            )
+    if check.problems:
+        return
+    try:
+        check_input(source, same_names(fingerprint, source.fingerprint()), [], extend=True)
+    except InputChanged as error:
+        check.problem(str(error))
+
+
+def _walk(source: Source, wanted: frozenset[int] | None, windows: Windows, check: Check) -> int:
+    records = windows.records()
+    sealed = sorted((meta.bounds.last.index, meta.bounds.start.index) for meta in windows.sealed.values())
+    rows = owed = passed = 0
+    first = ""
+    record = next(records, None)
+    for row in source.rows():
+        if wanted is not None and row.index not in wanted:
+            continue
+        rows += 1
+        while record is not None and record[0] < row.index:
+            check.problem(f"there is a record for row {record[0]}, which the input does not have")
+            record = next(records, None)
+        if record is not None and record[0] == row.index:
+            if record[1] != row.id:
+                check.problem(f"{source.locate(row.cursor)}: the row's id is {row.id!r}, its record's {record[1]!r}")
+            record = next(records, None)
+            continue
+        owed += 1
+        first = first or source.locate(row.cursor)
+        while passed < len(sealed) and sealed[passed][0] < row.index:
+            passed += 1
+        if passed < len(sealed) and sealed[passed][1] <= row.index:
+            check.problem(f"{source.locate(row.cursor)}: row {row.index} has no record, though its window is sealed")
+    while record is not None:
+        check.problem(f"there is a record for row {record[0]}, which the input does not have")
+        record = next(records, None)
+    check.seen = f"{rows} input rows: {rows - owed} with a record, {owed} owed{f', from {first} on' if owed else ''}"
+    return owed
+
+
+def _wanted(job: Job) -> frozenset[int] | None:
+    if job.run.rows is None:
+        return None
+    return frozenset(int(line) for line in job.run.rows.read_text(encoding="utf-8").split())

@@ -1,0 +1,258 @@
+"""Some of a job's requests in; the engine settings that answer them fastest, and what was tried, out.
+
+Each candidate changes one batch size of the default. All run the same requests in the same order on an engine of their own, with
+an empty prefix cache; those that look better than the default are run once more, after the default once more, so that a machine
+that became faster meanwhile is not taken for a better setting. The default stays unless another wins clearly. Every candidate
+needs a start of the engine, so with a large model the starts take most of the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from llmbatch.calibrate import Measured, run_for, warm_up
+from llmbatch.engines import Engine, EngineInfo, EngineSettings
+from llmbatch.errors import EngineError, ReadError
+from llmbatch.files import atomic_write
+from llmbatch.job import Job
+from llmbatch.plan import LengthEstimate, Limits, plan_window
+from llmbatch.prompt import Rendered
+from llmbatch.sources import Source
+from llmbatch.stages import Stages
+from llmbatch.types import Failure, Request
+
+AUTOTUNE_VERSION = 1
+SAMPLE = 4096  # requests
+_SECONDS = 60.0  # of measuring, over all candidates
+_MOST_SECONDS = 600.0  # with the starts: no further candidate is begun after so long
+_CLEAR = 0.05  # share by which a winner must be faster, beyond the noise
+_SURE = 2.0  # standard errors
+_LEAST_SEQS = 2
+_LEAST_TOKENS = 512
+
+Make = Callable[[EngineSettings], Engine]
+Say = Callable[[str], None]
+Requests = Callable[[Engine, EngineInfo], Sequence[Request]]
+"""A started engine, and what it is -> the requests to try it with."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """One candidate: what it changes, and how fast it was; ``error`` says why it could not be tried to the end."""
+
+    name: str
+    changes: dict[str, Any]  # of EngineSettings
+    start_seconds: float = 0.0
+    measured: list[Measured] = field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def all(self) -> Measured:
+        """Its rounds together."""
+        return Measured(
+            tuple(each for measured in self.measured for each in measured.slices),
+            (),
+            sum(measured.sent for measured in self.measured),
+        )
+
+    def report(self, default: Trial) -> dict[str, Any]:
+        """As JSON data. ``gain`` is against the default; ``noise`` is the standard error as a share."""
+        together = self.all
+        rate, noise, base = together.tokens_per_second, together.noise, default.all.tokens_per_second
+        return {
+            "name": self.name,
+            "tokens_per_second": rate or None,
+            "noise": noise if noise < float("inf") else None,
+            "gain": rate / base - 1 if rate and base else None,
+            "rounds": len(self.measured),
+            "start_seconds": self.start_seconds,
+            "error": self.error,
+        }
+
+
+def tuned(job: Job, settings: EngineSettings, source: Source, path: Path, make: Make, say: Say) -> dict[str, Any]:
+    """What ``autotune`` found on the first rows of a job, now or in an earlier session: then ``path`` has it.
+
+    Raises ``WriteError``.
+    """
+    about = json.dumps([job.model, settings.model_dump(mode="json")], sort_keys=True)
+    found = read(path, about)
+    if found is None:
+        stages = Stages(job)  # one of its own: those of the run are in use in another thread
+        found = autotune(make, settings, partial(_first_requests, job, source, stages), say)
+        write(path, about, found)
+    say(found["said"])
+    return found
+
+
+def autotune(make: Make, settings: EngineSettings, requests: Requests, say: Say) -> dict[str, Any]:
+    """Try the default and the candidates beside it; returns what was tried and what was chosen, as JSON data.
+
+    ``requests`` gives the sample, once there is an engine. What fails is recorded and left out, and never breaks the run.
+    """
+    end = time.monotonic() + _MOST_SECONDS
+    default = Trial("default", {})
+    sample: Sequence[Request] = ()
+    others: list[Trial] = []
+
+    def first(engine: Engine, info: EngineInfo) -> Sequence[Request]:
+        nonlocal sample, others
+        sample = requests(engine, info)
+        others = candidates(settings, info) if len(sample) >= 2 * info.max_num_seqs else []
+        if others:
+            say(
+                f"autotune: trying {1 + len(others)} engine settings on {len(sample):,} requests, for about "
+                f"{_SECONDS:g} s; each needs a start of the engine, which comes on top"
+            )
+        return sample if others else ()
+
+    # a second round of the default and of the best is likely
+    share = _SECONDS / 8
+    _try(make, settings, default, first, share)
+    if default.error is not None:  # the run will see whether it can be helped
+        return _result([default], default, f"autotune: nothing was tried: {default.error}")
+    if not others:
+        said = "autotune: the engine's own settings are kept: there are too few requests, or all is set by the job"
+        return _result([default], default, said)
+    for trial in others:
+        if time.monotonic() < end:
+            _try(make, settings, trial, lambda *_: sample, share)
+        else:
+            trial.error = "not tried: the time for it was over"
+    hopeful = sorted((t for t in others if _gain(t, default) > _CLEAR), key=lambda t: -_gain(t, default))[:2]
+    if hopeful:
+        for trial in (default, *hopeful):
+            _try(make, settings, trial, lambda *_: sample, share)
+    winner = max(hopeful, key=lambda t: _gain(t, default), default=default)
+    chosen = winner if default.error is None and winner.error is None and is_clear(winner, default) else default
+    return _result([default, *others], chosen, _sentence([default, *others], chosen))
+
+
+def candidates(settings: EngineSettings, info: EngineInfo) -> list[Trial]:
+    """Twice and half of each batch size that the job leaves to the engine."""
+    found = []
+    if settings.name == "scripted":
+        if settings.in_flight is None:
+            sizes = [2 * info.max_num_seqs, info.max_num_seqs // 2]
+            found = [Trial(f"in_flight={size}", {"in_flight": size}) for size in sizes if size >= _LEAST_SEQS]
+        return found
+    context = info.context_length if settings.args.get("enable_chunked_prefill") is False else 0
+    tokens = info.details.get("max_num_batched_tokens")
+    for name, size, least in (
+        ("max_num_seqs", info.max_num_seqs, _LEAST_SEQS),
+        ("max_num_batched_tokens", tokens, max(_LEAST_TOKENS, info.max_num_seqs, context)),
+    ):
+        if isinstance(size, int) and name not in settings.args:
+            for other in (2 * size, size // 2):
+                if other >= least:
+                    found.append(Trial(f"{name}={other}", {"args": {**_fixed(settings, name, tokens), name: other}}))
+    return found
+
+
+def is_clear(trial: Trial, default: Trial) -> bool:
+    """Whether a candidate is faster than the default by more than a little and by more than chance explains."""
+    noise = math.hypot(trial.all.noise, default.all.noise)
+    gain = _gain(trial, default)
+    return gain - _SURE * noise * (1 + gain) > _CLEAR
+
+
+def read(path: Path, about: str) -> dict[str, Any] | None:
+    """What an earlier session found out about the same engine (``about``); ``None`` where there is nothing to go by."""
+    try:
+        kept: dict[str, Any] = json.loads(path.read_bytes())
+        return kept if kept["llmbatch_autotune"] == AUTOTUNE_VERSION and kept["about"] == about else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write(path: Path, about: str, found: dict[str, Any]) -> None:
+    """Keep it for later sessions. Raises ``WriteError``."""
+    body = {"llmbatch_autotune": AUTOTUNE_VERSION, "about": about, **found}
+    atomic_write(path, json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def _try(
+    make: Make,
+    settings: EngineSettings,
+    trial: Trial,
+    sample: Requests,
+    seconds: float,
+) -> None:
+    """Start an engine with a candidate's settings, measure it, end it; what goes wrong is the trial's error."""
+    engine = make(settings.model_copy(update=trial.changes))
+    try:
+        began = time.monotonic()
+        info = engine.start()
+        trial.start_seconds = time.monotonic() - began
+        requests = sample(engine, info)
+        if requests:
+            warm_up(engine, requests, seconds)
+            trial.measured.append(run_for(engine, requests, seconds))
+    except EngineError as error:
+        trial.error = str(error)
+    finally:
+        engine.stop()
+
+
+def _first_requests(job: Job, source: Source, stages: Stages, engine: Engine, info: EngineInfo) -> Sequence[Request]:
+    """Those of the first rows, planned as the run will plan them."""
+    asked: list[Request] = []
+    with contextlib.suppress(ReadError):  # the run itself says it
+        for row in itertools.islice(source.rows(), SAMPLE):
+            rendered = row.failure or stages.render(row)
+            if isinstance(rendered, Rendered):
+                asked.extend(stages.begin(row, rendered).start())
+    encoded = zip(asked, engine.tokenize([request.prompt for request in asked]), strict=True)
+    ready = [replace(request, token_ids=ids) for request, ids in encoded if not isinstance(ids, Failure)]
+    limits = Limits(
+        context_length=info.context_length,
+        kv_cache_tokens=info.kv_cache_tokens,
+        block_size=info.block_size,
+        max_num_seqs=info.max_num_seqs,
+        max_num_batched_tokens=info.details.get("max_num_batched_tokens"),
+    )
+    plan = plan_window(ready, limits, job.plan, LengthEstimate(), last=False)
+    return [ready[position] for position in plan.order]
+
+
+def _fixed(settings: EngineSettings, name: str, tokens: Any) -> dict[str, Any]:
+    """The job's own arguments; vLLM may derive the one size from the other, so the one that is not tried is held fixed."""
+    hold = {"max_num_batched_tokens": tokens} if name == "max_num_seqs" and isinstance(tokens, int) else {}
+    return {**hold, **settings.args}
+
+
+def _gain(trial: Trial, default: Trial) -> float:
+    base = default.all.tokens_per_second
+    return trial.all.tokens_per_second / base - 1 if base and trial.error is None else 0.0
+
+
+def _result(trials: Sequence[Trial], chosen: Trial, said: str) -> dict[str, Any]:
+    return {
+        "chosen": chosen.name,
+        "changes": chosen.changes,
+        "tried": [trial.report(trials[0]) for trial in trials],
+        "said": said,
+    }
+
+
+def _sentence(trials: Sequence[Trial], chosen: Trial) -> str:
+    default = trials[0]
+    tried = ", ".join(
+        f"{trial.name} " + ("failed" if trial.error else f"{trial.all.tokens_per_second:,.0f} tokens/s")
+        for trial in trials
+    )
+    if chosen is default:
+        return f"autotune: the engine's own settings are kept, none of the others is clearly faster ({tried})"
+    return f"autotune: {chosen.name} is {_gain(chosen, default):.0%} faster than the engine's own settings ({tried})"
+
+
+__all__ = ["SAMPLE", "Trial", "autotune", "candidates", "is_clear", "read", "tuned", "write"]

@@ -1,0 +1,113 @@
+"""What a run has taken so far in; whether a budget of its job is used up, out.
+
+Budgets are of the run: what earlier sessions in the same run folder took counts, a killed session's up to its last sign of life.
+A folder of ``retry-failed`` is a run of its own. What is in flight when a budget is used up may still finish within ``run.grace``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbatch.engines import EngineSettings
+from llmbatch.job import RunSettings
+from llmbatch.types import Usage
+
+_GPU_ARGS = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Seconds from a session's start to its end, the engine's start included, and tokens by the engine's own count."""
+
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.seconds + other.seconds,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The budgets of a job, over what its run took ``before`` this session."""
+
+    settings: RunSettings
+    gpus: int = 1
+    before: Spent = Spent()
+
+    def cost(self, spent: Spent) -> float | None:
+        """What it costs by the job's prices: GPU-hours and tokens together; ``None`` where it has no price."""
+        hourly, tokens = self.settings.price_per_gpu_hour, self.settings.price_per_million
+        if hourly is None and tokens is None:
+            return None
+        cost = spent.seconds / 3600 * self.gpus * (hourly or 0.0)
+        if tokens is not None:
+            cost += (spent.prompt_tokens * tokens[0] + spent.completion_tokens * tokens[1]) / 1e6
+        return cost
+
+    def used_up(self, seconds: float, usage: Usage) -> str | None:
+        """The budget that is used up after so much of this session, and what to do, as a sentence; ``None``: go on."""
+        settings = self.settings
+        spent = self.before + Spent(seconds, usage.prompt_tokens, usage.completion_tokens)
+        if settings.max_time is not None and spent.seconds >= settings.max_time:
+            return f"max_time of {settings.max_time:g} s is over{self._sessions()}; to go on, raise --max-time"
+        if settings.max_total_tokens is not None and spent.tokens >= settings.max_total_tokens:
+            return (
+                f"max_total_tokens of {settings.max_total_tokens} is spent{self._sessions()}; "
+                "to go on, raise --max-total-tokens"
+            )
+        cost = self.cost(spent)
+        if settings.max_cost is not None and cost is not None and cost >= settings.max_cost:
+            return f"max_cost of {settings.max_cost:g} is spent{self._sessions()}; to go on, raise --max-cost"
+        return None
+
+    def _sessions(self) -> str:
+        return ", earlier sessions of this run counted" if self.before != Spent() else ""
+
+
+def gpus_of(engine: EngineSettings) -> int:
+    """How many GPUs the engine runs on, as far as its arguments tell."""
+    sizes = [engine.args.get(name) for name in _GPU_ARGS]
+    return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
+
+
+def spent_by(sessions: list[dict[str, Any]], folder: Path) -> Spent:
+    """What the sessions of a run's manifest took together.
+
+    Of a session that was killed the last progress file tells it; its entry is completed with that, for the manifest to keep.
+    """
+    if sessions and "spent" not in sessions[-1]:
+        sessions[-1]["spent"] = asdict(_last_sign(sessions[-1], folder / "progress.json"))
+    return sum((Spent(**session["spent"]) for session in sessions if "spent" in session), Spent())
+
+
+def _last_sign(session: Mapping[str, Any], progress: Path) -> Spent:
+    """What the progress file says, if it is that session's."""
+    try:
+        seen = json.loads(progress.read_bytes())
+        if seen["pid"] != session["pid"] or seen["written_at"] < session["started"]:
+            return Spent()
+        usage = seen["usage"]
+        return Spent(
+            max(0.0, float(seen["written_at"]) - float(session["started"])),
+            int(usage["prompt_tokens"]),
+            int(usage["completion_tokens"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return Spent()
+
+
+__all__ = ["Budget", "Spent", "gpus_of", "spent_by"]

@@ -1,0 +1,193 @@
+"""A run's sealed records and those of its finished retries in, the records as they are now out, and the run's files made of them.
+
+Parts are never changed. A retry lies over them: a row that was tried again has the record that came of it, with the attempts and
+tokens of both. So what is written here can be made again from what is there, as often as need be.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from llmbatch.errors import FolderError
+from llmbatch.files import atomic_write
+from llmbatch.parts import Parts
+from llmbatch.record import record_from_dict, record_to_line
+from llmbatch.report import Report, counts_of, exit_code
+from llmbatch.report.ledger import Ledger
+from llmbatch.sinks import Origin, SinkSettings, write_sinks
+from llmbatch.types import Attempt, Record, RequestKey, Status, Usage
+
+_INDEX = re.compile(rb'\{"id": ?(?:"(?:[^"\\]|\\.)*"|-?\d+), ?"index": ?(\d+),')
+
+
+@dataclass(slots=True)
+class Tally:
+    """What laying retries over a run changes in counts that cannot be added up."""
+
+    rows_retried: int = 0
+
+
+def finished_retries(folder: Path) -> list[Path]:
+    """The retries of a run whose records are taken over, oldest first."""
+    return [path for path in all_retries(folder) if (path / "done").exists()]
+
+
+def all_retries(folder: Path) -> list[Path]:
+    """The folders of a run's retries, oldest first; the last may be unfinished."""
+    return sorted(
+        path for path in (folder / "retries").glob("[0-9][0-9][0-9]*") if path.is_dir() and path.name.isdigit()
+    )
+
+
+def overlay(lines: Iterable[bytes], retries: Sequence[Path], tally: Tally | None = None) -> Iterator[bytes]:
+    """The lines of results, in input order, with those of the retries laid over them. Raises ``FolderError``."""
+    for retry in retries:
+        lines = _overlay(lines, retry / "results.jsonl", tally or Tally())
+    yield from lines
+
+
+def take_over(folder: Path, sinks: SinkSettings, origin: Origin, retries: Sequence[Path]) -> Report:
+    """Write the run's results, other outputs and report anew, with the retries laid over its parts; returns the report.
+
+    Whatever a kill leaves of it, doing it again gives the same files. Raises ``FolderError`` and ``WriteError``.
+    """
+    merged, tally = folder / "retries" / "merged.jsonl", Tally()
+    try:
+        atomic_write(merged, overlay(sealed_lines(folder), retries, tally))
+        write_sinks(sinks, [merged], folder, origin)
+    finally:
+        merged.unlink(missing_ok=True)
+    report = _report(folder, _ledger(folder, retries, tally), retries)
+    atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
+    return report
+
+
+def sealed_lines(folder: Path) -> Iterator[bytes]:
+    """The lines of a run's sealed parts, in input order. Raises ``FolderError``."""
+    parts = Parts(folder / "parts")
+    sealed, _ = parts.scan()
+    return chain.from_iterable(_lines(parts.path(window)) for window in sorted(sealed))
+
+
+def combine(before: Record, after: Record) -> Record:
+    """The record of a row that was tried again: what came of it, with the attempts and tokens of both.
+
+    Everything that the first record took is wasted, because it did not end ok.
+    """
+    history = list(before.history)
+    if before.attempts and before.failure is not None:
+        last = before.usage
+        spent = Usage(
+            last.prompt_tokens - before.wasted.prompt_tokens,
+            last.completion_tokens - before.wasted.completion_tokens,
+            last.cached_tokens - before.wasted.cached_tokens,
+        )
+        key = RequestKey(before.index, attempt=before.attempts)
+        history.append(Attempt(key, before.failure, spent, before.raw, before.finish_reason))
+    later = [replace(a, key=a.key._replace(attempt=a.key.attempt + before.attempts)) for a in after.history]
+    return replace(
+        after,
+        attempts=before.attempts + after.attempts,
+        usage=before.usage + after.usage,
+        wasted=before.usage + after.wasted,
+        history=(*history, *later),
+    )
+
+
+def _overlay(lines: Iterable[bytes], retried: Path, tally: Tally) -> Iterator[bytes]:
+    pairs = heapq.merge(_by_index(lines, 0), _by_index(_lines(retried), 1), key=lambda item: item[:2])
+    last: tuple[int, bytes] | None = None
+    for index, which, line in pairs:
+        if which == 1:
+            if last is None or last[0] != index:
+                raise FolderError(f"{retried}: has a row (index {index}) that the run does not have")
+            before, after = _record(last[1]), _record(line)
+            if before.id != after.id:
+                raise FolderError(
+                    f"{retried}: the row with index {index} has the id {after.id!r}, in the run it is {before.id!r}"
+                )
+            both = combine(before, after)
+            tally.rows_retried += (both.attempts > 1) - (before.attempts > 1) - (after.attempts > 1)
+            last = (index, record_to_line(both))
+            continue
+        if last is not None:
+            yield last[1]
+        last = (index, line)
+    if last is not None:
+        yield last[1]
+
+
+def _by_index(lines: Iterable[bytes], which: int) -> Iterator[tuple[int, int, bytes]]:
+    for line in lines:
+        match = _INDEX.match(line)
+        yield int(match[1]) if match else _record(line).index, which, line
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as error:
+        raise FolderError(f"{path}: cannot be read: {error.strerror or error}; see llmbatch audit") from error
+
+
+def _record(line: bytes) -> Record:
+    try:
+        return record_from_dict(json.loads(line))
+    except (ValueError, KeyError, TypeError) as error:
+        raise FolderError(f"a line of results is no record: {line[:80]!r} ({error!r}); see llmbatch audit") from error
+
+
+def _ledger(folder: Path, retries: Sequence[Path], tally: Tally) -> Ledger:
+    """The account of the run with its retries: tokens and answers add up, what became of the rows is read from the results."""
+    ledger, bad = _sum_of_parts(folder), Ledger()
+    rows = ledger.rows
+    for retry in retries:
+        ledger.merge(_sum_of_parts(retry))
+    for line in _lines(folder / "errors.jsonl"):
+        bad.add(_record(line))
+    ledger.by_status = {
+        status: count for status, count in {Status.OK: rows - bad.rows, **bad.by_status}.items() if count
+    }
+    ledger.by_failure, ledger.examples = bad.by_failure, bad.examples
+    ledger.rows_retried += tally.rows_retried
+    return ledger
+
+
+def _sum_of_parts(folder: Path) -> Ledger:
+    parts, ledger = Parts(folder / "parts"), Ledger()
+    sealed, _ = parts.scan()
+    for window in sealed:
+        try:
+            ledger.merge(Ledger.from_dict(parts.meta(window).ledger))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FolderError(
+                f"{parts.path(window)}: the ledger in its meta file cannot be read; see llmbatch audit"
+            ) from error
+    return ledger
+
+
+def _report(folder: Path, ledger: Ledger, retries: Sequence[Path]) -> Report:
+    """The run's report with the counts as they are now. Its sessions stay; a retry's stand in its own folder."""
+    path = folder / "report.json"
+    try:
+        report: Any = json.loads(path.read_bytes())
+        report.update(counts_of(ledger, rows_total=report["rows"]["total"]))
+        known = {note["message"] for note in report["notes"]}
+        notes = [f"rows were tried again: see {retry.relative_to(folder)}" for retry in retries]
+        report["notes"] += [{"level": "info", "message": note} for note in notes if note not in known]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FolderError(f"{path}: cannot be read: {error!r}; see llmbatch audit") from error
+    report["exit_code"] = exit_code("finished", ledger)
+    updated: Report = report
+    return updated
+
+
+__all__ = ["Tally", "all_retries", "combine", "finished_retries", "overlay", "sealed_lines", "take_over"]

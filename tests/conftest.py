@@ -1,0 +1,111 @@
+"""Jobs on the scripted engine, run in this process or, where it is to be killed, in one of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llmbatch.events import Event, Note
+from llmbatch.job import Job, job_from
+from llmbatch.session import RunResult, run_job
+
+
+@dataclass(slots=True)
+class Jobs:
+    """Makes jobs in a folder of the test's own, runs them and reads what they left."""
+
+    path: Path
+    events: list[Event] = field(default_factory=list)  # of the runs in this process
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def rows(self, rows: Iterable[Mapping[str, Any] | str], name: str = "rows.jsonl") -> Path:
+        """An input of these rows; a string is a line as it is."""
+        lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+        path = self.path / name
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return path
+
+    def data(self, rows: Path, script: Mapping[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
+        """The data of a job over the rows, on an engine with this script. Sections are laid over it: ``run={"window": 8}``."""
+        data: dict[str, Any] = {
+            "model": "any",
+            "prompt": {"path": "{{ text }}"},
+            "input": {"path": str(rows)},
+            "output": str(self.path / "out"),
+            "engine": {"name": "scripted"},
+            "sampling": {"temperature": 0},
+        }
+        if script is not None:
+            path = self.path / "script.yaml"
+            path.write_text(yaml.safe_dump(dict(script)), encoding="utf-8")
+            data["engine"]["script"] = str(path)
+        for name, section in sections.items():
+            data[name] = {**data.get(name, {}), **section} if isinstance(section, Mapping) else section
+        return data
+
+    def job(self, rows: Path, script: Mapping[str, Any] | None = None, **sections: Any) -> Job:
+        return job_from(self.data(rows, script, **sections))
+
+    def run(self, job: Job, watch: Callable[[Event], None] = lambda _: None, *, extend: bool = False) -> RunResult:
+        return run_job(job, [self.events.append, watch], extend=extend)
+
+    def start(
+        self, data: Mapping[str, Any], *arguments: str, environment: Mapping[str, str] | None = None, **popen: Any
+    ) -> subprocess.Popen[str]:
+        """The command on a job file, in a process that ends with the test."""
+        path = self.path / "job.yaml"
+        path.write_text(yaml.safe_dump(dict(data)), encoding="utf-8")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "llmbatch.cli", "run", str(path), *arguments],
+            env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen,
+        )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def finish(self, data: Mapping[str, Any], *arguments: str, **popen: Any) -> tuple[int, str, str]:
+        """The command on a job file, to its end: (exit code, what it printed, what it complained about)."""
+        process = self.start(data, *arguments, **popen)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    def results(self, folder: str = "out") -> bytes:
+        return (self.path / folder / "results.jsonl").read_bytes()
+
+    def records(self, folder: str = "out") -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.results(folder).splitlines()]
+
+    def report(self, folder: str = "out") -> dict[str, Any]:
+        report: dict[str, Any] = json.loads((self.path / folder / "report.json").read_bytes())
+        return report
+
+    def notes(self) -> list[str]:
+        return [event.message for event in self.events if isinstance(event, Note)]
+
+
+def texts(count: int, *, distinct: int | None = None) -> Sequence[dict[str, Any]]:
+    """So many rows with an id and a text; of the texts only so many are ``distinct``."""
+    return [{"id": f"r{i}", "text": f"text {i % (distinct or count)}"} for i in range(count)]
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    made = Jobs(tmp_path)
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def ten(jobs: Jobs) -> Path:
+    """An input of ten rows."""
+    return jobs.rows(texts(10))

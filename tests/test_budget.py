@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbatch.budget import Budget, Spent, gpus_of, spent_by
+from llmbatch.engines import EngineSettings
+from llmbatch.errors import JobError
+from llmbatch.job import RunSettings, job_from
+from llmbatch.types import Usage
+
+NOTHING = Spent()
+
+
+def budget(before: Spent = NOTHING, gpus: int = 1, **settings: Any) -> Budget:
+    return Budget(RunSettings(**settings), gpus, before)
+
+
+def test_without_a_budget_nothing_is_used_up() -> None:
+    assert budget().used_up(1e9, Usage(10**12, 10**12)) is None
+
+
+def test_gpu_hours_and_tokens_are_paid_for_together() -> None:
+    priced = budget(gpus=4, price_per_gpu_hour=2.0, price_per_million=(0.5, 3.0))
+    assert priced.cost(Spent(1800, 2_000_000, 1_000_000)) == pytest.approx(4 * 2 * 0.5 + 1.0 + 3.0)
+
+
+def test_without_a_price_there_is_no_cost() -> None:
+    assert budget().cost(Spent(3600, 1, 1)) is None
+
+
+def test_earlier_sessions_count() -> None:
+    before = Spent(50, 60, 30)
+    assert budget(before, max_total_tokens=100).used_up(0, Usage(5, 4)) is None
+    assert "max_total_tokens" in str(budget(before, max_total_tokens=100).used_up(0, Usage(5, 5)))
+    assert budget(before, max_time=60).used_up(9, Usage()) is None
+    assert "--max-time" in str(budget(before, max_time=60).used_up(10, Usage()))
+    assert budget(before, max_cost=60, price_per_gpu_hour=3600).used_up(9, Usage()) is None
+    assert "max_cost" in str(budget(before, max_cost=60, price_per_gpu_hour=3600).used_up(10, Usage()))
+
+
+def test_as_many_gpus_are_paid_for_as_the_model_is_spread_over() -> None:
+    assert gpus_of(EngineSettings()) == 1
+    assert gpus_of(EngineSettings(args={"tensor_parallel_size": 4, "pipeline_parallel_size": 2})) == 8
+
+
+def test_a_cost_without_a_price_is_refused() -> None:
+    with pytest.raises(JobError, match="max_cost needs a price"):
+        job_from({"model": "m", "input": "a.jsonl", "output": "out", "run": {"max_cost": 5}})
+
+
+@pytest.mark.parametrize(
+    ("said", "prices"), [("0.1,0.4", (0.1, 0.4)), (0.2, (0.2, 0.2)), ("0.2", (0.2, 0.2)), ([1, 2], (1.0, 2.0))]
+)
+def test_a_price_of_tokens_is_one_number_or_two(said: Any, prices: tuple[float, float]) -> None:
+    assert RunSettings(price_per_million=said).price_per_million == prices
+
+
+@pytest.mark.parametrize("said", ["cheap", "1,2,3", "-1", "nan", [], {"in": 1}])
+def test_any_other_price_is_refused(said: Any) -> None:
+    with pytest.raises(ValueError, match="one price, or two"):
+        RunSettings(price_per_million=said)
+
+
+def test_a_job_with_prices_is_the_same_after_it_was_written_and_read() -> None:
+    job = job_from({"model": "m", "input": "a.jsonl", "output": "out", "run": {"price_per_million": "0.1,0.4"}})
+    assert job_from(job.data()) == job
+
+
+def killed(**changes: Any) -> list[dict[str, Any]]:
+    return [
+        {"started": 10.0, "pid": 6, "outcome": "stopped", "spent": {"seconds": 5.0, "prompt_tokens": 1, "completion_tokens": 2}},
+        {"started": 100.0, "pid": 7, "outcome": None, **changes},
+    ]  # fmt: skip
+
+
+def test_a_killed_session_counts_up_to_its_last_sign_of_life(tmp_path: Path) -> None:
+    seen = {"written_at": 130.0, "pid": 7, "usage": {"prompt_tokens": 40, "completion_tokens": 9, "cached_tokens": 3}}
+    (tmp_path / "progress.json").write_text(json.dumps(seen))
+    sessions = killed()
+    assert spent_by(sessions, tmp_path) == Spent(35.0, 41, 11)
+    (tmp_path / "progress.json").unlink()
+    assert spent_by(sessions, tmp_path) == Spent(35.0, 41, 11)  # the manifest has it now
+
+
+def test_the_progress_of_another_session_says_nothing_of_a_killed_one(tmp_path: Path) -> None:
+    usage = {"prompt_tokens": 40, "completion_tokens": 9, "cached_tokens": 3}
+    (tmp_path / "progress.json").write_text(json.dumps({"written_at": 130.0, "pid": 6, "usage": usage}))
+    assert spent_by(killed(), tmp_path) == Spent(5.0, 1, 2)
+    assert spent_by(killed(), tmp_path / "nothing") == Spent(5.0, 1, 2)
+    assert spent_by([], tmp_path) == Spent()

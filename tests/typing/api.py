@@ -1,0 +1,88 @@
+"""Never run: the public API as a typed caller uses it, checked by mypy --strict as part of ``make check``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, assert_type
+
+from pydantic import BaseModel
+
+import llmbatch
+from llmbatch import FailureKind, Record, Run, Status, Usage
+from llmbatch.events import Event, Finished
+
+
+class City(BaseModel):
+    name: str
+    people: int
+
+
+def watch(event: Event) -> None:
+    if isinstance(event, Finished):
+        assert_type(event.outcome, Literal["finished", "stopped", "broken"])
+
+
+# a run, from a path, a section or rows
+run = llmbatch.run(model="demo", prompt="summarize", input="rows.jsonl", output="out")
+assert_type(run, Run)
+assert_type(run.folder, Path)
+assert_type(run.exit_code, int)
+assert_type(run.report["exit_code"], int)
+assert_type(run.report["tokens"]["useful"]["prompt_tokens"], int)
+
+llmbatch.run(
+    model=Path("models/small"),
+    prompt={"path": "translate.yaml", "variables": {"language": "French"}},
+    input={"path": "rows.csv", "id_field": "key"},
+    output=Path("out"),
+    schema=City,
+    watchers=[watch],
+    extend=True,
+    engine={"args": {"tensor_parallel_size": 2}},
+    sampling={"temperature": 0},
+    retry={"max_attempts": 3},
+    sinks={"keep": "all", "formats": ["parquet"]},
+)
+llmbatch.run(model="demo", prompt="{{ text }}", input=[{"text": "one"}], output="out", schema={"type": "object"})
+llmbatch.run(model="demo", prompt="{{ text }}", input=({"text": str(i)} for i in range(3)), output="out", schema="a:B")
+llmbatch.run(model="demo", input="requests.jsonl", output="out")
+
+# its records
+for record in run:
+    assert_type(record, Record)
+    assert_type(record.id, str | int)
+    assert_type(record.status, Status)
+    assert_type(record.usage, Usage)
+    if record.failure is not None:
+        assert_type(record.failure.kind, FailureKind)
+        assert_type(record.failure.message, str)
+for city in run.parsed(City):
+    assert_type(city, City | None)
+run.to_dataset()
+
+# records without a run folder
+records = llmbatch.generate([{"text": "one"}], model="demo", prompt="{{ text }}", schema=City)
+with contextlib.closing(records):
+    assert_type(next(records), Record)
+plain: Iterator[Record] = llmbatch.generate([{"text": "one"}], model="demo", prompt="{{ text }}")
+
+# errors
+try:
+    llmbatch.run(model="demo", prompt="{{ text }}", input="rows.jsonl", output="out")
+except llmbatch.UsageError as usage_error:
+    assert_type(usage_error.exit_code, int)
+except (llmbatch.RunError, llmbatch.Stopped) as error:
+    assert_type(str(error), str)
+except llmbatch.LlmbatchError:
+    pass
+
+# what a type checker is to refuse (an ignore that is not needed is an error under --strict)
+llmbatch.run(model="demo", prompt="x", output="out")  # type: ignore[call-arg]
+llmbatch.run("demo", prompt="x", input="y", output="out")  # type: ignore[call-arg]
+llmbatch.run(model="demo", prompt="x", input="y", output="out", engine="vllm")  # type: ignore[arg-type]
+llmbatch.run(model="demo", prompt="x", input=5, output="out")  # type: ignore[arg-type]
+llmbatch.generate(["text"], model="demo", prompt="x")  # type: ignore[list-item]
+run.parsed(dict)  # type: ignore[type-var]
+record.status = Status.OK  # type: ignore[misc]
