@@ -68,12 +68,18 @@ def _changed_windows(source: Source, windows: Sequence[Known]) -> str:
 
 
 def _compare(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
-    """(what has grown, what changed otherwise), in words. A newer time alone is nothing, if the ends of the file agree."""
+    """(what has grown, what changed otherwise), in words.
+
+    A newer time or another name alone is nothing, if size and ends agree: the file was copied, or moved with its run folder, or is
+    named from another current folder.
+    """
     grown: list[str] = []
     problems: list[str] = []
     for number, (old, new) in enumerate(zip(known, now, strict=False)):
         name = str(new.get("file", new.get("dataset", "the input")))
-        different = [key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key != "mtime_ns"]
+        different = [
+            key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in ("mtime_ns", "file")
+        ]
         if not different:
             continue
         before, after = old.get("size"), new.get("size")

@@ -38,6 +38,7 @@ from llmbatch.plan import LengthEstimate
 from llmbatch.prompt import Rendered
 from llmbatch.report import Facts, NoteReport, Report, RunOutcome, Session, SessionReport, build_report
 from llmbatch.report.ledger import Ledger
+from llmbatch.retried import finished_retries, take_over
 from llmbatch.reuse import Reuse
 from llmbatch.runner import Runner, Stop
 from llmbatch.sinks import Origin, write_sinks
@@ -368,6 +369,8 @@ class RunSession:
         report = build_report(ledger, session, facts, earlier=_earlier_sessions(folder), error=error)
         atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
         point("report-written")
+        if outcome == "finished" and (retries := finished_retries(folder)):
+            report = take_over(folder, self._job.sinks, self._origin(), retries)
         self._folder.end_session(outcome, rows=session.rows, spent=asdict(spent))
         self._result = RunResult(folder, outcome, report, report["exit_code"])
         self._tell(Finished(outcome, report))

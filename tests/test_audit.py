@@ -593,6 +593,18 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
         audit(tmp_path)
 
 
+@pytest.mark.parametrize("gone", ["a", "b"])
+def test_of_several_files_one_that_is_gone_is_named(case: Case, gone: str) -> None:
+    for name, rows in (("a", range(5)), ("b", range(5, ROWS))):
+        (case.base / f"{name}.jsonl").write_text("".join(json.dumps({"id": i, "text": "x"}) + "\n" for i in rows))
+    case.run(input=str(case.base / "[ab].jsonl"))
+    assert case.audit().complete
+    (case.base / f"{gone}.jsonl").unlink()
+    report = case.audit()
+    assert not report.ok
+    assert {check.name for check in report.checks if not check.ok} <= {"input", "rows"}
+
+
 # damaged retries
 
 RETRY_DAMAGES: dict[str, tuple[Callable[[Case], Any], str]] = {

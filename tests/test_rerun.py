@@ -103,7 +103,7 @@ def holds(corpus: Corpus) -> None:
     records, ledger = corpus.records(), Ledger()
     for record in records:
         ledger.add(record)
-    assert [record.index for record in records] == list(range(6))
+    assert [record.index for record in records] == list(range(len(records)))
     assert corpus.records("errors.jsonl") == [record for record in records if record.status is not Status.OK]
     report = corpus.report
     assert report["rows"]["by_status"] == {status: ledger.by_status.get(status, 0) for status in Status}
@@ -184,6 +184,45 @@ def test_other_outputs_are_written_anew(corpus: Corpus) -> None:
     corpus.run(sinks={"formats": ["parquet"]})
     corpus.retry(corpus.best)
     assert parquet.read_table(corpus.folder / "results.parquet")["status"].to_pylist() == corpus.statuses.split()
+
+
+def test_running_the_job_again_keeps_what_was_tried_again(done: Corpus) -> None:
+    done.retry(done.better)
+    before = (done.folder / "results.jsonl").read_bytes()
+    done.run(run={"window": 2, "max_failures": 99})
+    assert (done.folder / "results.jsonl").read_bytes() == before
+    holds(done)
+
+
+def test_extending_the_run_keeps_what_was_tried_again(done: Corpus) -> None:
+    done.retry(done.better)
+    before = (done.folder / "results.jsonl").read_bytes()
+    with done.rows.open("a") as file:
+        file.write('{"id": "new", "text": "hard"}\n')
+    run_job(job_from(done.job()), extend=True)
+    assert (done.folder / "results.jsonl").read_bytes().startswith(before)
+    assert done.statuses == "ok ok ok failed invalid ok invalid"
+    done.retry(done.best)
+    assert done.statuses == "ok ok ok failed ok ok ok"
+    holds(done)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["renamed/errors.jsonl:1", "results-written", "report-written", "renamed/results.jsonl:2", "renamed/report.json:2"],
+)
+def test_a_kill_while_a_retried_run_is_finished_anew_loses_nothing(done: Corpus, fault: str) -> None:
+    done.retry(done.better)
+    before = (done.folder / "results.jsonl").read_bytes()
+    again = done.job(run={"window": 2, "max_failures": 99})
+    killed = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(again)], env={**os.environ, "LLMBATCH_FAULT": fault}, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert audit(done.folder).ok
+    run_job(job_from(again))
+    assert (done.folder / "results.jsonl").read_bytes() == before
+    holds(done)
 
 
 # what is refused

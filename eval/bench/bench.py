@@ -28,30 +28,36 @@ import pipeline
 import shapes
 
 HERE = Path(__file__).resolve().parent
-WORK = HERE / ".work"
 WARM_UP_ROWS = 8  # an arm has started when it has answered so many
 _AGAIN = 3  # disturbed rounds that may be run again, for each shape
 
 
 class ArmSpec(NamedTuple):
-    """How an arm is started, and where it takes part by default. ``venv``: where its packages are, if not here."""
+    """How an arm is started, and for which shapes by default (all, neutral or none). ``venv``: where its packages are."""
 
     title: str
     module: str
     settings: Mapping[str, Any] = {}
-    everywhere: bool = False
+    shapes: str = "all"
     venv: str | None = None
+    env: Mapping[str, str] = {}
 
 
 ARMS = {
-    "ours": ArmSpec("llmbatch", "arms.ours", everywhere=True),
-    "chat": ArmSpec("LLM.chat(list), vLLM's defaults", "arms.chat", everywhere=True),
-    "tuned": ArmSpec("LLM.chat(list), llmbatch's engine settings", "arms.chat", {"tuned": True}, everywhere=True),
-    "run_batch": ArmSpec("vllm run-batch", "arms.run_batch"),
-    "generate": ArmSpec("transformers generate", "arms.generate"),
-    "ray_data": ArmSpec("Ray Data LLM", "arms.ray_data", venv=".venv-bench"),
+    "ours": ArmSpec("llmbatch", "arms.ours"),
+    "chat": ArmSpec("LLM.chat(list), vLLM's defaults", "arms.chat"),
+    "tuned": ArmSpec("LLM.chat(list), llmbatch's engine settings", "arms.chat", {"tuned": True}),
+    "run_batch": ArmSpec("vllm run-batch", "arms.run_batch", shapes="neutral"),
+    "generate": ArmSpec("transformers generate", "arms.generate", shapes="neutral"),
+    "ray_data": ArmSpec("Ray Data LLM", "arms.ray_data", shapes="neutral", venv=".venv-bench"),
+    # to find out what a default should be; only when asked for by --arms
+    "one_thread": ArmSpec("llmbatch, one OpenMP thread", "arms.ours", shapes="none", env={"OMP_NUM_THREADS": "1"}),
+    "own_process": ArmSpec(
+        "llmbatch, engine in its own process", "arms.ours", {"job_engine": {"in_process": False}}, shapes="none"
+    ),
+    "eager": ArmSpec("llmbatch, eager", "arms.ours", {"args": {"enforce_eager": True}}, shapes="none"),
+    "float32": ArmSpec("llmbatch, float32", "arms.ours", {"args": {"dtype": "float32"}}, shapes="none"),
 }
-RESTARTS = ("ray_data",)  # a repetition starts the engine anew, so its start-up has to be taken off
 
 
 class Busy(Exception):
@@ -80,19 +86,15 @@ class Worker:
         self._began = time.perf_counter()
         self._process = subprocess.Popen(
             [str(python), "-m", spec.module, json.dumps({"engine": dict(engine), **spec.settings})],
-            cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
+            cwd=HERE, env={**os.environ, **spec.env}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip
         self.start_up = 0.0
 
     def start(self, shape: str) -> None:
         """Have it answer a few rows; that is when it has started."""
-        self.start_up = self.warm_up(shape, since=self._began)
-
-    def warm_up(self, shape: str, since: float | None = None) -> float:
-        began = time.perf_counter() if since is None else since
         source, requests = shapes.write(shape, WARM_UP_ROWS, self._folder)
         self._run(shape, source, requests)
-        return time.perf_counter() - began
+        self.start_up = time.perf_counter() - self._began
 
     def repeat(self, shape: str, source: Path, requests: Path) -> dict[str, Any]:
         """One repetition: its seconds, what the arm says of it, and what else happened on the machine."""
@@ -101,7 +103,10 @@ class Worker:
         meter = machine.Meter(self._process.pid)
         said = self._run(shape, source, requests)
         use = meter.read()
-        return {**said, "seconds": use.seconds, "cpu_seconds": use.arm, "elsewhere": use.elsewhere}
+        measured = {**said, "seconds": use.seconds, "cpu_seconds": use.arm, "elsewhere": use.elsewhere}
+        if (at_work := measured.pop("seconds_at_work", None)) is not None:  # it started its engine anew
+            measured |= {"seconds": at_work, "seconds_with_start_up": use.seconds}
+        return measured
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -145,16 +150,18 @@ def measure_shape(name: str, workers: Sequence[Worker], options: argparse.Namesp
     disturbed = 0
     while len(rounds) < options.repetitions:
         turn = len(rounds) % len(workers)
-        done = Round({w.arm: _turn(w, name, source, requests) for w in (*workers[turn:], *workers[:turn])})
+        done = Round({w.arm: w.repeat(name, source, requests) for w in (*workers[turn:], *workers[:turn])})
         seconds = ", ".join(f"{arm} {done.arms[arm]['seconds']:.2f} s" for arm in done.arms)
         worst = max(arm["elsewhere"] for arm in done.arms.values())
         print(f"{name}: {seconds}; elsewhere at most {worst:.1%}", flush=True)
-        if done.quiet or options.force or disturbed >= _AGAIN:
-            if not done.quiet and not options.force:
-                raise Busy(f"{name}: other work took up to {worst:.0%} of the processors in {disturbed + 1} rounds")
+        if done.quiet or options.force:
             rounds.append(done)
-        else:
+        elif disturbed < _AGAIN:
             disturbed += 1
+        else:
+            raise Busy(
+                f"{name}: other work took up to {worst:.0%} of the processors, in the last of {_AGAIN + 1} disturbed rounds"
+            )
     last = rounds[-1].arms
     answers = {arm: _answers(Path(last[arm]["answers"])) for arm in last}
     block = (last["ours"]["engine"] or {}).get("block_size") if "ours" in last else None
@@ -170,14 +177,6 @@ def measure_shape(name: str, workers: Sequence[Worker], options: argparse.Namesp
         "equal": {arm: _equal(answers["chat"], answers[arm]) for arm in answers if "chat" in answers and arm != "chat"},
         "hit_rate_possible": shapes.possible_hit_rate(source, name, block) if block else None,
     }  # fmt: skip
-
-
-def _turn(worker: Worker, name: str, source: Path, requests: Path) -> dict[str, Any]:
-    measured = worker.repeat(name, source, requests)
-    if worker.arm in RESTARTS:
-        measured["seconds_with_start_up"] = measured["seconds"]
-        measured["seconds"] -= worker.warm_up(name)
-    return measured
 
 
 def _answers(path: Path) -> dict[str, Any]:
@@ -232,15 +231,19 @@ def started(arms: Sequence[str], engine: Mapping[str, Any], shape: str, folder: 
         yield workers
 
 
-def groups(names: Sequence[str], arms: Sequence[str] | None) -> Iterator[tuple[list[str], list[str]]]:
-    """Shapes that can share started engines, with their arms: the same engine settings, and the same arms."""
-    known: dict[tuple[str, ...], list[str]] = {}
+def groups(names: Sequence[str]) -> Iterator[list[str]]:
+    """Shapes with the same engine settings, which can share started engines."""
+    known: dict[str, list[str]] = {}
     for name in names:
-        taking_part = arms or [arm for arm, spec in ARMS.items() if spec.everywhere or name == "neutral"]
-        key = (json.dumps(dict(shapes.SHAPES[name].engine)), *taking_part)
-        known.setdefault(key, []).append(name)
-    for (_, *taking_part), members in known.items():
-        yield members, taking_part
+        known.setdefault(json.dumps(dict(shapes.SHAPES[name].engine)), []).append(name)
+    yield from known.values()
+
+
+def arms_of(names: Sequence[str], asked: str | None) -> list[str]:
+    """The arms that take part in any of these shapes."""
+    if asked:
+        return asked.split(",")
+    return [arm for arm, spec in ARMS.items() if spec.shapes in ("all", *names)]
 
 
 class Results:
@@ -277,21 +280,23 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir()
+    work = HERE / ".work" / str(os.getpid())
+    work.mkdir(parents=True)
     results = Results(options.results, forced=options.force)
     if not options.force and (trouble := machine.wait_until_quiet(options.patience)):
         raise SystemExit(f"the machine is busy: {trouble}. Nothing was measured; --force measures all the same")
     parts = options.parts.split(",")
     try:
         if "shapes" in parts:
-            for members, arms in groups(options.shapes.split(","), options.arms and options.arms.split(",")):
-                with started(arms, shapes.SHAPES[members[0]].engine, members[0], WORK) as workers:
-                    for name in members:
-                        results.put("shapes", name, measure_shape(name, workers, options, WORK))
+            for names in groups(options.shapes.split(",")):
+                arms = arms_of(names, options.arms)
+                with started(arms, shapes.SHAPES[names[0]].engine, names[0], work) as workers:
+                    for name in names:
+                        taking_part = [worker for worker in workers if worker.arm in arms_of([name], options.arms)]
+                        results.put("shapes", name, measure_shape(name, taking_part, options, work))
         if "pipeline" in parts:
             for name in options.figures.split(","):
-                use, figure = pipeline.measure(name, options.scale, options.repetitions, WORK)
+                use, figure = pipeline.measure(name, options.scale, options.repetitions, work)
                 print(f"{name}: {json.dumps(figure)[:300]}; elsewhere {use.elsewhere:.1%}", flush=True)
                 if not use.quiet and not options.force:
                     raise Busy(f"{name}: other work took {use.elsewhere:.0%} of the processors")
@@ -300,7 +305,7 @@ def main() -> None:
                 )
     except Busy as busy:
         raise SystemExit(f"{busy}. It is not in the results; --force measures all the same") from None
-    shutil.rmtree(WORK)
+    shutil.rmtree(work)
 
 
 if __name__ == "__main__":

@@ -55,12 +55,12 @@ def _delete(line: bytes, rng: random.Random, _known: list[bytes]) -> bytes:
 
 
 def _cut(line: bytes, rng: random.Random, _known: list[bytes]) -> bytes:
-    return line[: rng.randrange(1, len(line) + 1)]
+    return line[: rng.randrange(len(line) + 1)]
 
 
 def _twice(line: bytes, rng: random.Random, _known: list[bytes]) -> bytes:
     a, b = sorted((rng.randrange(len(line) + 1), rng.randrange(len(line) + 1)))
-    return line[:b] + line[a:b] * rng.choice((1, 1, 2, 50)) + line[b:]
+    return line[:b] + line[a:b] * rng.choice((1, 1, 2, 50 if len(line) < 10_000 else 1)) + line[b:]
 
 
 def _splice(line: bytes, rng: random.Random, known: list[bytes]) -> bytes:

@@ -41,8 +41,8 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=100_000, help="mutated rows that go through a whole job")
     arguments = parser.parse_args()
     os.nice(19)
+    bulk = json.loads(python("bulk.py", "--lines", str(arguments.lines)))
     found = {name: fuzz(name, arguments.seconds) for name in TARGETS}
-    bulk = json.loads(python("bulk.py", "--lines", str(arguments.lines)).stdout)
     (HERE / "RESULTS.md").write_text(results(found, bulk), encoding="utf-8")
     for name, fuzzed in found.items():
         print(f"{name}: {fuzzed.runs:,} runs, {'a finding' if fuzzed.crash else 'no finding'}")
@@ -54,16 +54,19 @@ def main() -> None:
 def fuzz(name: str, seconds: int) -> Fuzzed:
     """Run one target; libFuzzer's own words are the source of the counts."""
     with tempfile.TemporaryDirectory(prefix="llmbatch-fuzz-") as folder:
-        command = [f"fuzz_{name}.py", f"-max_total_time={seconds}", f"-artifact_prefix={folder}/"]
-        said = python(*command, check=False).stderr
+        flags = [f"-max_total_time={seconds}", f"-artifact_prefix={folder}/"]
+        command = [sys.executable, str(HERE / f"fuzz_{name}.py"), *flags]
+        said = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False).stderr
     done = re.search(r"Done (\d+) runs in (\d+) second", said)
     edges = [int(count) for count in re.findall(r"cov: (\d+)", said)]
     crash = "" if done else said[-4000:]
     return Fuzzed(int(done[1]) if done else 0, int(done[2]) if done else 0, max(edges, default=0), crash)
 
 
-def python(script: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(HERE / script), *arguments], capture_output=True, text=True, check=check)
+def python(script: str, *arguments: str) -> str:
+    """What a script beside this one prints; what it complains about goes to the terminal."""
+    command = [sys.executable, str(HERE / script), *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def results(found: dict[str, Fuzzed], bulk: dict[str, dict[str, Any]]) -> str:

@@ -18,10 +18,15 @@ from llmbatch.types import Status
 def check_outputs(folder: Path, *, finished: bool, pending: Path | None) -> list[Check]:
     """A check for each file. Of a run that is not ``finished`` the files may be those of a shorter one, which it extends.
 
-    ``pending`` is a retry that is being taken over: each file may be from before or after.
+    ``pending`` is a retry that is being taken over: each file may be from before or after. So it is while a run that has retries is
+    finished anew.
     """
     done = finished_retries(folder)
-    states = [done] if pending is None else [done, [*done, pending]]
+    states = [done]
+    if pending is not None:
+        states.append([*done, pending])
+    if done and not finished:
+        states.append([])
     found = [_outputs(folder, retries, finished) for retries in states]
     return [min(of_one, key=lambda check: len(check.problems)) for of_one in zip(*found, strict=True)]
 

@@ -27,7 +27,7 @@ def check_rows(
         source = _open(job, folder)
         _check_unchanged(source, fingerprint, windows, unchanged)
         owed = _walk(source, _wanted(job), windows, rows)
-    except (LlmbatchError, OSError, ValueError) as error:
+    except (LlmbatchError, OSError, ValueError, IndexError) as error:  # IndexError: one of several files is gone
         rows.problem(f"not every row can be accounted for: {error}")
     return unchanged, rows, owed
 

@@ -20,6 +20,10 @@ from llmbatch.session import RunResult, run_job
 
 HERE = Path(__file__).parent
 JOBS = {"numbers": "translate-number", "orders": "extract-order"}  # corpus -> prompt
+TASKS = {
+    "numbers": "numbers spelled out in English, translated",
+    "orders": "orders in a sentence, extracted as JSON under a schema",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +82,4 @@ def _lines(path: Path) -> Sequence[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-__all__ = ["JOBS", "Score", "demo_job", "run_demo", "score"]
+__all__ = ["JOBS", "TASKS", "Score", "demo_job", "run_demo", "score"]

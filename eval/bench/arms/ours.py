@@ -16,8 +16,8 @@ from llmbatch.session import run_job
 
 class Ours:
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._args = settings["engine"]
-        self._job = settings.get("job", {})  # sections to try out
+        args = {**settings["engine"], **settings.get("args", {})}
+        self._engine = {"args": args, **settings.get("job_engine", {})}
         self._keeper = EngineKeeper()
 
     def job(self, task: Task) -> Job:
@@ -28,10 +28,9 @@ class Ours:
                 "model": "demo",
                 "input": str(task.source),
                 "output": str(task.target / "run"),
-                "engine": {"args": self._args},
+                "engine": self._engine,
                 "retry": {"max_attempts": 1},
                 **({"prompt": str(shapes.DEMO / "prompts" / f"{prompt}.yaml")} if prompt else {}),
-                **self._job,
             }
         )
 

@@ -1,0 +1,121 @@
+"""``make chaos``: runs that are killed, stopped, starved of disk; ``RESULTS.md`` with what they survived.
+
+    chaos.py [--kills N] [--stops N] [--vllm-kills N] [--core-kills N] [--seed N] [--write]
+
+Without ``--write`` the figures are only printed. The exit code is 1 where a row was lost, doubled or different.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import corpora
+import disk
+import kills
+import real_engine
+
+from llmbatch.versions import versions
+
+HERE = Path(__file__).parent
+Result = TypeVar("Result")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=120, help="random kills on the scripted engine")
+    parser.add_argument("--stops", type=int, default=16, help="sessions stopped by SIGINT or SIGTERM")
+    parser.add_argument("--vllm-kills", type=int, default=6, help="kills of a run on the real engine; 0 leaves it out")
+    parser.add_argument("--core-kills", type=int, default=3, help="kills of the EngineCore")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the random moments")
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="llmbatch-chaos-") as name:
+        lines, ok = _report(Path(name), given)
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if given.write:
+        (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
+    return 0 if ok else 1
+
+
+def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
+    def part(name: str, work: Callable[[Path], Result]) -> Result:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        (place := folder / name).mkdir()
+        return work(place)
+
+    killed = part("random-kills", lambda place: kills.random_kills(place, given.kills, given.seed))
+    faulted, missed = part("fault-points", kills.fault_points)
+    stopped = part("stops", lambda place: kills.stops(place, given.stops, given.seed))
+    redone = part("tokens", kills.tokens_redone)
+    disks = part("disk", disk.write_errors)
+    real = None
+    if given.vllm_kills:
+        real = part("vllm", lambda p: real_engine.all_kinds(p, given.vllm_kills, given.core_kills, given.seed))
+    scripted = (killed, faulted, stopped)
+    problems = [p for figures in scripted for p in figures.problems] + disks.problems + (real.problems if real else [])
+    problems += [f"fault point {point} was not reached" for point in missed]
+    lost = sum(f.lost for f in scripted) + (real.lost if real else 0)
+    doubled = sum(f.doubled for f in scripted) + (real.doubled if real else 0)
+    different = sum(f.different for f in scripted) + (real.different if real else 0)
+    orphans = real.orphans if real else 0
+    lines = [
+        "# What was survived",
+        "",
+        f"Made by `make chaos` with llmbatch {versions()['llmbatch']}, Python {platform.python_version()}"
+        + (f", vLLM {versions().get('vllm')}" if real else "")
+        + f", seed {given.seed}. After every disturbance the same command went on; at its end each run was compared with one "
+        "that nobody disturbed, and audited.",
+        "",
+        "| disturbance | how often | runs | rows lost | rows doubled | runs with other bytes |",
+        "|---|---|---|---|---|---|",
+        _row("kill -9 at a random moment, scripted engine", killed),
+        _row(f"kill -9 at each of {len(kills.FAULTS)} fault points", faulted),
+        _row("SIGINT, SIGTERM, some twice, at a random moment", stopped),
+    ]
+    if real:
+        for number, (kind, count) in enumerate(real.kills.items()):
+            what = kind if kind == "Ctrl-C" else f"kill -9 of the {kind}"
+            rest = f"{real.runs} | {real.lost} | {real.doubled} | {real.different}" if not number else "| | |"
+            lines.append(f"| vLLM: {what} | {count} | {rest} |")
+    lines += [f"| write error: {kind} | {count} | {count} | 0 | 0 | 0 |" for kind, count in disks.errors.items()]
+    lines += [
+        "",
+        f"Scenarios of the scripted engine, {corpora.ROWS} rows each with broken and blank lines among them: "
+        f"{', '.join(scenario.name for scenario in corpora.SCENARIOS)}.",
+        "",
+        f"**Tokens redone** after a kill at half of the answers: {redone.both_sessions:,} in both sessions against "
+        f"{redone.one_pass:,} in one pass, {redone.share:+.2%} (what was in flight held {redone.in_flight:,} prompt tokens, which "
+        "come on top where an engine is given up in the middle of an answer).",
+        "",
+        f"**Orphans**: {orphans} processes of an engine outlived their run." if real else "vLLM was left out.",
+    ]
+    if real:
+        lines[-1] += f" Engine restarts within a run: {real.restarts}."
+        lines += [
+            "",
+            "vLLM's runs are compared without `usage.cached_tokens`, which tells what the prefix cache happened to hold; those with "
+            "`enable_prefix_caching=false` byte for byte.",
+        ]
+    if disks.skipped:
+        lines += ["", f"Left out on this machine: {'; '.join(disks.skipped)}."]
+    if problems:
+        lines += ["", "## Problems", "", *(f"- {problem}" for problem in problems)]
+    ok = not (lost or doubled or different or problems or orphans or redone.share > 0.02)
+    lines += ["", "All of it came right." if ok else "**Not all of it came right.**"]
+    return lines, ok
+
+
+def _row(name: str, figures: kills.Figures) -> str:
+    return f"| {name} | {figures.kills} | {figures.runs} | {figures.lost} | {figures.doubled} | {figures.different} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

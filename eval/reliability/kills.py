@@ -1,0 +1,176 @@
+"""Runs on the scripted engine, killed at random moments and at every fault point, stopped by signals; their figures out."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import corpora
+import sessions
+
+FAULTS = (
+    "journal-opened:1", "journal-opened:4", "journal-torn:1", "journal-torn:3", "journal-append:2", "meta-written:1",
+    "meta-written:3", "temp-written/part-00001.meta.json:1", "temp-written/part-00001.jsonl:1", "renamed/part-00001.jsonl:1",
+    "part-sealed:2", "journal-removed:2", "temp-written/run.json:1", "renamed/run.json:1", "temp-written/job.yaml:1",
+    "temp-written/errors.jsonl:1", "renamed/errors.jsonl:1", "temp-written/results.jsonl:1", "renamed/results.jsonl:1",
+    "results-written:1", "temp-written/report.json:1", "renamed/report.json:1", "report-written:1", "temp-written/run.json:2",
+    "renamed/run.json:2",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Figures:
+    """What was done to runs, and what came of it."""
+
+    runs: int = 0
+    kills: int = 0
+    lost: int = 0
+    doubled: int = 0
+    different: int = 0  # runs whose bytes are not those of an undisturbed one
+    problems: list[str] = field(default_factory=list)
+
+    def take(self, name: str, verdict: sessions.Verdict) -> None:
+        self.runs += 1
+        self.lost += verdict.lost
+        self.doubled += verdict.doubled
+        self.different += not verdict.same_bytes
+        self.problems += [f"{name}: {problem}" for problem in verdict.problems]
+
+    @property
+    def ok(self) -> bool:
+        return not (self.lost or self.doubled or self.different or self.problems)
+
+
+def random_kills(folder: Path, kills: int, seed: int = 0, at_once: int = 8) -> Figures:
+    """Kill -9 at random moments until there were so many, at most ``at_once`` in one run, each run then finished and compared."""
+    rng = random.Random(seed)
+    figures = Figures()
+    span: dict[str, float] = {}
+    while figures.kills < kills:
+        scenario = corpora.SCENARIOS[figures.runs % len(corpora.SCENARIOS)]
+        input_, reference = _reference(scenario, folder, span)
+        output = folder / f"killed-{figures.runs}"
+        job = corpora.make_job(scenario, input_, output)
+        left = min(at_once, kills - figures.kills)
+        while True:
+            process = sessions.start(job)
+            process.join(rng.uniform(0.02, span[scenario.name]) if left else None)
+            code = sessions.end(process, signal.SIGKILL) if process.is_alive() else process.exitcode
+            if code == sessions.KILLED:
+                figures.kills += 1
+                left -= 1
+            elif code in (0, 3):
+                break
+            else:
+                figures.problems.append(f"{output.name}: exit code {code}")
+                break
+        figures.take(f"{output.name} ({scenario.name})", sessions.compare(output, reference))
+    return figures
+
+
+def stops(folder: Path, count: int, seed: int = 0) -> Figures:
+    """SIGINT or SIGTERM at random moments, now and then twice; ``kills`` counts the sessions that said that they were stopped."""
+    rng = random.Random(seed)
+    figures = Figures()
+    span: dict[str, float] = {}
+    while figures.kills < count:
+        scenario = corpora.SCENARIOS[figures.runs % len(corpora.SCENARIOS)]
+        input_, reference = _reference(scenario, folder, span)
+        output = folder / f"stopped-{figures.runs}"
+        job = corpora.make_job(scenario, input_, output)
+        for _ in range(4):
+            process = sessions.start(job)
+            process.join(rng.uniform(0.3, span[scenario.name]))
+            if process.is_alive():
+                for _ in range(rng.choice((1, 1, 2))):
+                    os.kill(process.pid, rng.choice((signal.SIGINT, signal.SIGTERM)))
+                process.join()
+            if process.exitcode == 130:
+                figures.kills += 1
+            elif process.exitcode not in (
+                0,
+                3,
+                -signal.SIGTERM,
+            ):  # before the run has its handlers, the signal's own effect
+                figures.problems.append(f"{output.name}: exit code {process.exitcode} after a signal")
+        sessions.finish(job)
+        figures.take(f"{output.name} ({scenario.name})", sessions.compare(output, reference))
+    return figures
+
+
+def fault_points(folder: Path) -> tuple[Figures, list[str]]:
+    """Kill at every fault point on purpose; returns the points that were not reached too."""
+    scenario = corpora.SCENARIOS[0]
+    input_, reference = _reference(scenario, folder, {})
+    figures, missed = Figures(), []
+    for number, fault in enumerate(FAULTS):
+        output = folder / f"fault-{number}"
+        job = corpora.make_job(scenario, input_, output, latency=0.01)
+        file = folder / f"fault-{number}.yaml"
+        file.write_text(job.to_yaml(), encoding="utf-8")
+        command = [sys.executable, "-m", "llmbatch.cli", "run", str(file), "--quiet"]
+        code = subprocess.run(command, env={**os.environ, "LLMBATCH_FAULT": fault}, check=False).returncode
+        if code != sessions.KILLED:
+            missed.append(fault)
+        figures.kills += code == sessions.KILLED
+        sessions.finish(job)
+        figures.take(fault, sessions.compare(output, reference))
+    return figures, missed
+
+
+@dataclass(frozen=True, slots=True)
+class Redone:
+    """Tokens of a run that was killed once, half-way, and of one that was not."""
+
+    one_pass: int
+    in_flight: int  # prompt tokens in flight at the kill
+    both_sessions: int
+
+    @property
+    def share(self) -> float:
+        """Of one pass, what was computed again."""
+        return (self.both_sessions - self.one_pass) / self.one_pass
+
+
+def tokens_redone(folder: Path) -> Redone:
+    """Kill a run when half of its answers are there, and finish it."""
+    scenario = corpora.Scenario(
+        "half-way", {"rules": [corpora.FAILS_ONCE]}, {"run": {"window": 64}, "plan": {"fold": False}}
+    )
+    input_ = _input(scenario, folder)
+    whole = sessions.Tally()
+    sessions.finish(corpora.make_job(scenario, input_, folder / "half-way-whole", latency=0.3, concurrency=8), whole)
+    job = corpora.make_job(scenario, input_, folder / "half-way-killed", latency=0.3, concurrency=8)
+    tally = sessions.Tally()
+    process = sessions.start(job, tally)
+    while tally.answers.value < whole.answers.value / 2:
+        time.sleep(0.01)
+    sessions.end(process, signal.SIGKILL)
+    in_flight = tally.in_flight.value
+    sessions.finish(job, tally)
+    return Redone(whole.tokens.value, in_flight, tally.tokens.value)
+
+
+def _input(scenario: corpora.Scenario, folder: Path) -> Path:
+    path = folder / f"input-{scenario.name}"
+    path.mkdir(exist_ok=True)
+    return corpora.write_input(scenario, path)
+
+
+def _reference(scenario: corpora.Scenario, folder: Path, span: dict[str, float]) -> tuple[Path, Path]:
+    """The scenario's input, and its run that nobody disturbs; how long that took goes into ``span``."""
+    input_, output = _input(scenario, folder), folder / f"undisturbed-{scenario.name}"
+    if not (output / "results.jsonl").exists() or scenario.name not in span:
+        began = time.monotonic()
+        if (output / "results.jsonl").exists():
+            span.setdefault(scenario.name, 1.5)
+            return input_, output
+        sessions.finish(corpora.make_job(scenario, input_, output))
+        span[scenario.name] = time.monotonic() - began
+    return input_, output

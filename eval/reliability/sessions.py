@@ -1,0 +1,128 @@
+"""A job in; sessions of it in processes of their own out, to be killed, and what their engine answered, to be counted."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbatch.audit import audit
+from llmbatch.engines import Engine, make_engine
+from llmbatch.errors import LlmbatchError
+from llmbatch.feed import Feed
+from llmbatch.job import Job
+from llmbatch.session import run_job
+from llmbatch.types import Completion, Outcome
+
+_FORK = multiprocessing.get_context("fork")  # no import is paid again, so the kills hit the run and not its start
+
+
+class Tally:
+    """What the engines of killed processes answered: shared memory outlives them."""
+
+    def __init__(self) -> None:
+        self.answers = _FORK.Value(ctypes.c_longlong, 0)
+        self.tokens = _FORK.Value(ctypes.c_longlong, 0)
+        self.in_flight = _FORK.Value(ctypes.c_longlong, 0)  # prompt tokens
+
+    def count(self, outcomes: list[Outcome], feed: Feed) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Completion):
+                self.answers.value += 1
+                self.tokens.value += outcome.usage.prompt_tokens + outcome.usage.completion_tokens
+        self.in_flight.value = sum(len(request.token_ids or ()) for request in list(feed.in_flight.values()))
+
+
+class _Counted:
+    """An engine whose answers are tallied before anybody else sees them."""
+
+    def __init__(self, engine: Engine, tally: Tally) -> None:
+        self._engine = engine
+        self._tally = tally
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+        for outcomes in self._engine.stream(feed):
+            self._tally.count(outcomes, feed)
+            yield outcomes
+
+
+def start(job: Job, tally: Tally | None = None) -> Any:
+    """One session of the job, as a process that exits as the command would."""
+    sys.stdout.flush()
+    process = _FORK.Process(target=_session, args=(job, tally))
+    process.start()
+    return process
+
+
+def _session(job: Job, tally: Tally | None) -> None:
+    def make(*arguments: Any) -> Any:
+        engine = make_engine(*arguments)
+        return engine if tally is None else _Counted(engine, tally)
+
+    try:
+        code = run_job(job, make=make).exit_code
+    except LlmbatchError as error:
+        print(f"{job.output.name}: {error}", file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)
+
+
+def finish(job: Job, tally: Tally | None = None) -> int:
+    """Run the job to its end, undisturbed; returns the exit code."""
+    process = start(job, tally)
+    process.join()
+    code: int = process.exitcode
+    return code
+
+
+def end(process: Any, number: int) -> int:
+    """Send a signal and wait for the end; returns the exit code, that of a process which was faster as well."""
+    try:
+        os.kill(process.pid, number)
+    except ProcessLookupError:
+        pass
+    process.join()
+    code: int = process.exitcode
+    return code
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a run that was disturbed compares with one that was not."""
+
+    lost: int
+    doubled: int
+    same_bytes: bool
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return self.same_bytes and not (self.lost or self.doubled or self.problems)
+
+
+def compare(output: Path, reference: Path) -> Verdict:
+    """Rows, bytes and the audit of a finished run against an undisturbed one."""
+    ours, theirs = (_indexes(folder / "results.jsonl") for folder in (output, reference))
+    same = all((output / n).read_bytes() == (reference / n).read_bytes() for n in ("results.jsonl", "errors.jsonl"))
+    report = audit(output)
+    problems = tuple(problem for check in report.checks for problem in check.problems)
+    return Verdict(
+        len(set(theirs) - set(ours)), len(ours) - len(set(ours)), same, problems if not report.complete else ()
+    )
+
+
+def _indexes(results: Path) -> list[int]:
+    return [json.loads(line)["index"] for line in results.read_bytes().splitlines()]
+
+
+KILLED = -signal.SIGKILL

@@ -1,0 +1,153 @@
+"""The shape of the package: imports point downward, stages do not know each other, and light commands stay light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "llmbatch"
+
+STAGES = {"sources", "prompt", "plan", "engines", "check", "programs", "retry", "parts", "sinks", "report"}
+GROUND = {
+    "types",
+    "errors",
+    "events",
+    "feed",
+    "faults",
+    "files",
+    "imports",
+    "record",
+    "tokenizer",
+    "guardian",
+    "versions",
+    "lock",
+}
+"""What every layer may use; these import only each other."""
+
+ALLOWED = {
+    ("sources", "tokenizer"),
+}
+"""Imports between units of the ground that are looked at by ``test_the_ground``; the rest of the rules have no exceptions."""
+
+ORDER = [
+    ("ground", GROUND),
+    ("stages", STAGES),
+    ("job", {"job", "identity", "job_file", "reuse"}),
+    ("run", {"inputs", "folder", "reader", "work", "supervise", "windows", "writer", "runner", "stages", "session", "budget", "cache",
+             "autotune", "calibrate", "retried"}),
+    ("after", {"audit", "rerun"}),
+    ("front", {"api", "demo"}),
+    ("command", {"cli"}),
+]  # fmt: skip
+LEVEL = {unit: level for level, (_, units) in enumerate(ORDER) for unit in units}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """(unit, file): the unit is the module or package right below ``llmbatch``."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(PACKAGE)
+        if relative.name != "__init__.py" or len(relative.parts) > 1:
+            yield relative.parts[0].removesuffix(".py"), path
+
+
+def imported_units(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, unit) of each import of the package's own; what is only for the type checker may point upward."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.split(".")[0] == "llmbatch":
+            rest = node.module.split(".")[1:]
+            for unit in [rest[0]] if rest else [alias.name for alias in node.names]:
+                if unit in LEVEL:
+                    yield node.lineno, unit
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("llmbatch."):
+                    yield node.lineno, alias.name.split(".")[1]
+
+
+IMPORTS = [
+    (unit, path, line, other) for unit, path in modules() for line, other in imported_units(path) if other != unit
+]
+
+
+def test_every_module_has_its_place_in_a_layer() -> None:
+    assert {unit for unit, _ in modules()} - LEVEL.keys() == set()
+
+
+def test_imports_point_downward() -> None:
+    wrong = [
+        f"{path.name}:{line} of {unit} imports {other}"
+        for unit, path, line, other in IMPORTS
+        if LEVEL[other] > LEVEL[unit]
+    ]
+    assert wrong == []
+
+
+def test_no_stage_imports_another() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{line} imports {other}"
+        for unit, path, line, other in IMPORTS
+        if unit in STAGES and other in STAGES
+    ]
+    assert wrong == []
+
+
+def test_only_the_vllm_engine_imports_vllm() -> None:
+    wrong = []
+    for _, path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom) and not node.level
+                else []
+            )
+            if any(name.split(".")[0] == "vllm" for name in names) and PACKAGE / "engines" / "vllm" not in path.parents:
+                wrong.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+    assert wrong == []
+
+
+def test_no_module_is_named_utils() -> None:
+    assert [path for path in PACKAGE.rglob("util*.py")] == []
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "one hundred"}\n' * 3)
+    return path
+
+
+@pytest.mark.parametrize("command", ["--help", "render", "plan"])
+def test_commands_that_need_no_engine_load_neither_torch_nor_vllm(command: str, rows: Path) -> None:
+    arguments = [command]
+    if command != "--help":
+        arguments += ["--model", "demo", "--prompt", "Say: {{ text }}", "--input", str(rows)]
+    code = (
+        "import sys\nfrom llmbatch.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'vllm'} & sys.modules.keys()\nassert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, llmbatch\nassert not {'torch', 'vllm', 'datasets', 'pyarrow', 'transformers'} & sys.modules.keys()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
