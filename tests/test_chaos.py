@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import json
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -532,3 +532,21 @@ def test_a_secret_in_a_job_is_refused_with_what_to_do_instead(args: dict[str, An
 )
 def test_what_only_sounds_like_a_secret_is_taken(args: dict[str, Any]) -> None:
     assert job(engine={"args": args}).engine.args == args
+
+
+def test_the_job_file_of_a_run_folder_goes_on_with_the_run_from_every_current_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmbatch.session import run_job
+
+    monkeypatch.chdir(folder)
+    data = {**MINIMAL, "prompt": "say.yaml", "engine": {"name": "scripted"}}
+    results = run_job(job_from(data)).folder / "results.jsonl"
+    before = results.read_bytes()
+    monkeypatch.chdir("/")
+    again = run_job(job_from(load_job_data(folder / "out" / "job.yaml")))
+    assert (again.exit_code, again.report["rows"]["done"]) == (0, 1)
+    assert (folder / "out" / "results.jsonl").read_bytes() == before
+    shutil.move(folder / "rows.jsonl", folder / "renamed.jsonl")
+    renamed = {**load_job_data(folder / "out" / "job.yaml"), "input": str(folder / "renamed.jsonl")}
+    assert run_job(job_from(renamed)).exit_code == 0

@@ -101,8 +101,8 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
         lines[-1] += f" Engine restarts within a run: {real.restarts}."
         lines += [
             "",
-            "vLLM's runs are compared without `usage.cached_tokens`, which tells what the prefix cache happened to hold; those with "
-            "`enable_prefix_caching=false` byte for byte.",
+            "vLLM's runs are compared without `usage.cached_tokens`, which tells what the prefix cache happened to hold; those "
+            "with `enable_prefix_caching=false` byte for byte.",
         ]
     if disks.skipped:
         lines += ["", f"Left out on this machine: {'; '.join(disks.skipped)}."]

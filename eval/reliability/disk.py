@@ -44,7 +44,7 @@ def write_errors(folder: Path) -> Disk:
         file = folder / "job.yaml"
         file.write_text(corpora.make_job(scenario, input_, output, latency=0.01).to_yaml(), encoding="utf-8")
         command = [sys.executable, "-m", "llmbatch.cli", "run", str(file), "--quiet"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=prepare)  # noqa: PLW1509
+        done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=prepare)
         if wanted is None:
             if done.returncode not in (0, 3) or not (verdict := sessions.compare(output, reference)).ok:
                 disk.problems.append(f"{output}: did not come right: {done.stderr or verdict}")

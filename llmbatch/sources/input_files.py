@@ -208,11 +208,13 @@ class InputFiles:
         return entries
 
     def digest(self, start: Cursor, stop: Cursor | None) -> str | None:
-        """sha256 of the raw bytes between two cursors, one file after another; ``None`` if a file is compressed."""
+        """sha256 of the raw bytes between two cursors, one file after another; ``None`` if one is compressed or gone."""
         if self._stdin is not None:
             return None
         sha256 = hashlib.sha256()
         last = len(self.paths) - 1 if stop is None else stop.file
+        if last >= len(self.paths):
+            return None
         for number in range(start.file, last + 1):
             path, end = self.paths[number], stop.offset if stop is not None and number == stop.file else None
             with reading(str(path), lambda: 0), path.open("rb", buffering=0) as raw:

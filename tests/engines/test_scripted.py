@@ -218,7 +218,7 @@ def test_engine_arguments_are_laid_over_the_script_and_unknown_ones_refused(tmp_
         "any", EngineSettings(name="scripted", args={"concurrency": 3}), ChatSettings(), tmp_path / "log"
     )
     assert engine.start().max_num_seqs == 3
-    with pytest.raises(JobError, match="engine.args.*Known keys: rules, latency"):
+    with pytest.raises(JobError, match=r"engine.args.*Known keys: rules, latency"):
         make_engine("any", EngineSettings(name="scripted", args={"max_num_seqs": 3}), ChatSettings(), tmp_path / "log")
 
 
