@@ -62,5 +62,8 @@ fuzz: $(VENV)/ready-$(ENGINE)  ## every parser of outside data under a coverage-
 	$(BIN)/uv pip install --quiet --python $(BIN)/python 'atheris>=3'
 	$(BIN)/python eval/fuzz/run.py --seconds $(FUZZ_SECONDS)
 
+chaos: $(VENV)/ready-$(ENGINE)  ## runs killed, stopped and starved of disk on purpose: eval/reliability/RESULTS.md
+	$(BIN)/python eval/reliability/chaos.py --write
+
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

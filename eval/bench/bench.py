@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -62,17 +62,6 @@ ARMS = {
 
 class Busy(Exception):
     """Something else computes on the machine."""
-
-
-@dataclass(frozen=True)
-class Round:
-    """Every arm once, in an order that moves on from round to round."""
-
-    arms: dict[str, dict[str, Any]]
-
-    @property
-    def quiet(self) -> bool:
-        return all(arm["elsewhere"] <= machine.ELSEWHERE for arm in self.arms.values())
 
 
 class Worker:
@@ -146,23 +135,24 @@ def measure_shape(name: str, workers: Sequence[Worker], options: argparse.Namesp
     shape = shapes.SHAPES[name]
     rows = max(round(shape.rows * options.scale), 16)
     source, requests = shapes.write(name, rows, folder)
-    rounds: list[Round] = []
-    disturbed = 0
+    rounds: list[dict[str, dict[str, Any]]] = []  # every arm once, in an order that moves on from round to round
+    disturbed, worst_kept = 0, 0.0
     while len(rounds) < options.repetitions:
         turn = len(rounds) % len(workers)
-        done = Round({w.arm: w.repeat(name, source, requests) for w in (*workers[turn:], *workers[:turn])})
-        seconds = ", ".join(f"{arm} {done.arms[arm]['seconds']:.2f} s" for arm in done.arms)
-        worst = max(arm["elsewhere"] for arm in done.arms.values())
+        done = {w.arm: w.repeat(name, source, requests) for w in (*workers[turn:], *workers[:turn])}
+        seconds = ", ".join(f"{arm} {said['seconds']:.2f} s" for arm, said in done.items())
+        worst = max(said["elsewhere"] for said in done.values())
         print(f"{name}: {seconds}; elsewhere at most {worst:.1%}", flush=True)
-        if done.quiet or options.force:
+        if worst <= options.elsewhere or options.force:
             rounds.append(done)
+            worst_kept = max(worst, worst_kept)
         elif disturbed < _AGAIN:
             disturbed += 1
         else:
             raise Busy(
                 f"{name}: other work took up to {worst:.0%} of the processors, in the last of {_AGAIN + 1} disturbed rounds"
             )
-    last = rounds[-1].arms
+    last = rounds[-1]
     answers = {arm: _answers(Path(last[arm]["answers"])) for arm in last}
     block = (last["ours"]["engine"] or {}).get("block_size") if "ours" in last else None
     return {
@@ -171,9 +161,9 @@ def measure_shape(name: str, workers: Sequence[Worker], options: argparse.Namesp
         "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "scale": options.scale,
         "disturbed_rounds": disturbed,
-        "quiet": all(done.quiet for done in rounds),
+        "elsewhere": worst_kept, "quiet": worst_kept <= options.elsewhere,
         "start_up": {worker.arm: worker.start_up for worker in workers},
-        "rounds": [_without_paths(done.arms) for done in rounds],
+        "rounds": [_without_paths(done) for done in rounds],
         "equal": {arm: _equal(answers["chat"], answers[arm]) for arm in answers if "chat" in answers and arm != "chat"},
         "hit_rate_possible": shapes.possible_hit_rate(source, name, block) if block else None,
     }  # fmt: skip
@@ -273,6 +263,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the rows, to try it out")
     parser.add_argument("--results", type=Path, default=HERE / "results.json")
+    parser.add_argument(
+        "--elsewhere",
+        type=float,
+        default=machine.ELSEWHERE,
+        help="share of the processors that may be in use by others",
+    )
     parser.add_argument("--patience", type=float, default=120, help="seconds to wait for a quiet machine")
     parser.add_argument("--force", action="store_true", help="measure on a busy machine too; the results then say so")
     return parser.parse_args(arguments)
@@ -283,7 +279,7 @@ def main() -> None:
     work = HERE / ".work" / str(os.getpid())
     work.mkdir(parents=True)
     results = Results(options.results, forced=options.force)
-    if not options.force and (trouble := machine.wait_until_quiet(options.patience)):
+    if not options.force and (trouble := machine.wait_until_quiet(options.patience, options.elsewhere)):
         raise SystemExit(f"the machine is busy: {trouble}. Nothing was measured; --force measures all the same")
     parts = options.parts.split(",")
     try:
@@ -298,11 +294,10 @@ def main() -> None:
             for name in options.figures.split(","):
                 use, figure = pipeline.measure(name, options.scale, options.repetitions, work)
                 print(f"{name}: {json.dumps(figure)[:300]}; elsewhere {use.elsewhere:.1%}", flush=True)
-                if not use.quiet and not options.force:
+                quiet = use.elsewhere <= options.elsewhere
+                if not quiet and not options.force:
                     raise Busy(f"{name}: other work took {use.elsewhere:.0%} of the processors")
-                results.put(
-                    "pipeline", name, {**figure, "use": asdict(use), "quiet": use.quiet, "scale": options.scale}
-                )
+                results.put("pipeline", name, {**figure, "use": asdict(use), "quiet": quiet, "scale": options.scale})
     except Busy as busy:
         raise SystemExit(f"{busy}. It is not in the results; --force measures all the same") from None
     shutil.rmtree(work)

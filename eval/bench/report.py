@@ -22,7 +22,7 @@ INTRO = """# Benchmarks
 Made by `make bench`; this text is written by `eval/bench/report.py` from `eval/bench/results.json`.
 
 How it was measured: every arm is a process that loads its engine once; then the arms take turns, in an order that moves on
-from round to round, with nothing else computing (a round in which other work took more than 5% of the processors is run
+from round to round, with nothing else computing (a round in which other work took more than 8% of the processors is run
 again). A repetition goes from the input file to an output file on disk, with the prefix cache emptied before it; llmbatch
 writes a fresh run folder, its journal, parts and fsyncs included. Ratios are taken within a round, and their median is given,
 with the least and the greatest in brackets. All answers are greedy. Nothing is retried, so that every arm does the same work.

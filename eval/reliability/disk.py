@@ -43,7 +43,7 @@ def write_errors(folder: Path) -> Disk:
         """Run the command; whether it ended with the write error that was wanted, having accepted nothing as done."""
         file = folder / "job.yaml"
         file.write_text(corpora.make_job(scenario, input_, output, latency=0.01).to_yaml(), encoding="utf-8")
-        command = [sys.executable, "-m", "llmbatch.cli", "run", str(file), "--quiet"]
+        command = [sys.executable, "-m", "llmbatch.cli", "run", str(file), "--output", str(output), "--quiet"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=prepare)
         if wanted is None:
             if done.returncode not in (0, 3) or not (verdict := sessions.compare(output, reference)).ok:

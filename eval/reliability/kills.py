@@ -114,7 +114,7 @@ def fault_points(folder: Path) -> tuple[Figures, list[str]]:
         job = corpora.make_job(scenario, input_, output, latency=0.01)
         file = folder / f"fault-{number}.yaml"
         file.write_text(job.to_yaml(), encoding="utf-8")
-        command = [sys.executable, "-m", "llmbatch.cli", "run", str(file), "--quiet"]
+        command = [sys.executable, "-m", "llmbatch.cli", "run", str(file), "--output", str(output), "--quiet"]
         code = subprocess.run(command, env={**os.environ, "LLMBATCH_FAULT": fault}, check=False).returncode
         if code != sessions.KILLED:
             missed.append(fault)

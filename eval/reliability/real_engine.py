@@ -89,7 +89,7 @@ def session(job: Job, real: Real, at: int | None = None, act: Action | None = No
     file.write_text(job.to_yaml(), encoding="utf-8")
     with job.output.with_suffix(".stderr").open("ab") as errors:
         run = subprocess.Popen(
-            [sys.executable, "-m", "llmbatch.cli", "run", str(file), "--json"],
+            [sys.executable, "-m", "llmbatch.cli", "run", str(file), "--output", str(job.output), "--json"],
             stdout=subprocess.PIPE, stderr=errors, start_new_session=True,
         )  # fmt: skip
     process = psutil.Process(run.pid)
