@@ -48,7 +48,7 @@ def test_a_real_run_survives_a_kill_of_its_engine_and_of_itself_and_leaves_no_pr
     chaos: Any, tmp_path: Path
 ) -> None:
     real = chaos("real_engine")
-    rows = real.write_input(tmp_path / "rows.jsonl", rows=160)
+    rows = real.write_input(tmp_path / "rows.jsonl", rows=2500)  # many enough that the kill comes in the middle
     figures = real.Real()
     plain = real.make_job(rows, tmp_path / "plain", in_process=True)
     assert real.session(plain, figures) == 0
