@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmbatch.errors import FolderError, WriteError
-from llmbatch.files import atomic_write
+from llmbatch.errors import FolderError
+from llmbatch.files import atomic_write, writing
 from llmbatch.lock import Lock
 from llmbatch.parts import Parts
 
@@ -63,8 +63,9 @@ class RunFolder:
             self.parts.folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise FolderError(f"{self.path}: is a file; --output names a folder") from None
-        except OSError as error:
-            raise WriteError(f"{self.path}: {error.strerror}; --output must be a folder that can be written") from error
+        except OSError:
+            with writing(self.path):
+                raise
         taken = self._lock.acquire()
         try:
             self.manifest = read_manifest(self.path)

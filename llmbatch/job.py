@@ -166,9 +166,12 @@ class Job(BaseModel):
         """The same job with its paths made absolute, so that it means the same from every folder."""
         return job_from(resolve_paths(self.data(), Path.cwd()))
 
-    def to_yaml(self) -> str:
-        """The job as a file in its own run folder; there ``load_job_data`` and ``job_from`` make of it ``self.absolute()``."""
-        return job_text(resolve_paths(self.data(), Path.cwd()), self.output.expanduser().absolute())
+    def to_yaml(self, folder: Path | None = None) -> str:
+        """The job as a file that ``load_job_data`` and ``job_from`` read as ``self.absolute()``.
+
+        For a file in ``folder`` the paths in that folder are relative, so that it can be moved.
+        """
+        return job_text(resolve_paths(self.data(), Path.cwd()), folder.expanduser().absolute() if folder else None)
 
     def identity(self) -> dict[str, str]:
         """What the results depend on, see ``identity.py``."""

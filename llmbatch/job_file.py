@@ -44,15 +44,11 @@ def read_job_file(path: Path) -> dict[str, Any]:
     return resolve_paths(data, path.parent)
 
 
-def job_text(data: Mapping[str, Any], output: Path) -> str:
-    """The text of a job file in the folder ``output``: paths in that folder are relative, so that it can be moved."""
-    return yaml.dump(
-        _with_paths(data, lambda _place, value: _inside(value, output)),
-        Dumper=_Dumper,
-        sort_keys=False,
-        allow_unicode=True,
-        width=1000,
-    )
+def job_text(data: Mapping[str, Any], folder: Path | None) -> str:
+    """The text of a job file. One that is to lie in ``folder`` has relative paths for what lies there too."""
+    if folder is not None:
+        data = _with_paths(data, lambda _place, value: _inside(value, folder))
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def resolve_paths(data: Mapping[str, Any], base: Path) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from typing import Any
 
 import psutil
 
-from llmbatch.errors import FolderError, Locked, WriteError
+from llmbatch.errors import FolderError, Locked
+from llmbatch.files import writing
 
 HEARTBEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 60.0  # without a heartbeat, where the owner's process cannot be seen
@@ -40,7 +41,7 @@ class Lock:
     def acquire(self) -> str | None:
         """Take the lock; returns a sentence about the dead run that it was taken from, or ``None``.
 
-        Raises ``Locked``, naming host and process, while another run lives.
+        Raises ``Locked``, naming host and process, while another run lives, and ``WriteError``.
         """
         taken_from: str | None = None
         while True:
@@ -58,8 +59,9 @@ class Lock:
                     ) from None
                 if self._remove(owner):
                     taken_from = f"process {owner.get('pid')} on {owner.get('host')} is dead; its run is taken over"
-            except OSError as error:
-                raise WriteError(f"{self._path}: {error.strerror}; the run folder must be writable") from error
+            except OSError:
+                with writing(self._path):
+                    raise
         self._thread = threading.Thread(target=self._beat, name="llmbatch-lock", daemon=True)
         self._thread.start()
         return taken_from

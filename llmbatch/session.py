@@ -208,7 +208,7 @@ class RunSession:
         if manifest is None or not manifest.sessions or manifest.sessions[-1]["outcome"] != "finished":
             return None
         try:
-            same = (folder / "job.yaml").read_text(encoding="utf-8") == self._job.to_yaml()
+            same = (folder / "job.yaml").read_text(encoding="utf-8") == self._job.to_yaml(folder)
             report: Report = json.loads((folder / "report.json").read_bytes())
         except (OSError, ValueError):
             return None
@@ -245,7 +245,7 @@ class RunSession:
         sessions = folder.manifest.sessions if folder.manifest is not None else []
         self._budget = Budget(self._job.run, gpus_of(self._job.engine), spent_by(sessions, folder.path))
         number = folder.begin_session(self._identity(), fingerprint, done + answers)
-        atomic_write(folder.path / "job.yaml", self._job.to_yaml().encode())
+        atomic_write(folder.path / "job.yaml", self._job.to_yaml(folder.path).encode())
         self._tell(Started(folder.path, done, number))
         if crashes >= _CRASHES and self._job.engine.in_process is not False:
             self._engine.use(in_process=False)

@@ -86,4 +86,4 @@ def test_a_folder_that_cannot_be_made_is_said_before_anything_starts(jobs: Any) 
     data = jobs.data(jobs.rows(text_rows(1)), {"start_seconds": 600}, output="/proc/llmbatch-out")
     code, _, err = jobs.finish(data)
     assert code == 1
-    assert "--output must be a folder that can be written" in err
+    assert "cannot write /proc/llmbatch-out: No such file or directory (ENOENT)" in err

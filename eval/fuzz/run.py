@@ -38,11 +38,12 @@ class Fuzzed(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--timeout", type=int, default=30, help="seconds after which one input counts as a hang")
     parser.add_argument("--lines", type=int, default=100_000, help="mutated rows that go through a whole job")
     arguments = parser.parse_args()
     os.nice(19)
     bulk = json.loads(python("bulk.py", "--lines", str(arguments.lines)))
-    found = {name: fuzz(name, arguments.seconds) for name in TARGETS}
+    found = {name: fuzz(name, arguments.seconds, arguments.timeout) for name in TARGETS}
     (HERE / "RESULTS.md").write_text(results(found, bulk), encoding="utf-8")
     for name, fuzzed in found.items():
         print(f"{name}: {fuzzed.runs:,} runs, {'a finding' if fuzzed.crash else 'no finding'}")
@@ -51,10 +52,10 @@ def main() -> None:
     sys.exit(any(fuzzed.crash for fuzzed in found.values()))
 
 
-def fuzz(name: str, seconds: int) -> Fuzzed:
+def fuzz(name: str, seconds: int, timeout: int) -> Fuzzed:
     """Run one target; libFuzzer's own words are the source of the counts."""
     with tempfile.TemporaryDirectory(prefix="llmbatch-fuzz-") as folder:
-        flags = [f"-max_total_time={seconds}", f"-artifact_prefix={folder}/"]
+        flags = [f"-max_total_time={seconds}", f"-timeout={timeout}", f"-artifact_prefix={folder}/"]
         command = [sys.executable, str(HERE / f"fuzz_{name}.py"), *flags]
         said = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False).stderr
     done = re.search(r"Done (\d+) runs in (\d+) second", said)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import corpora
 import sessions
 
 _SIZES = (48, 96, 160, 240, 320, 448)  # KiB; a whole run folder takes about 400
+_BAD_FROM = (8750, 8850, 9000)
 
 
 @dataclass(slots=True)
@@ -78,32 +78,40 @@ def write_errors(folder: Path) -> Disk:
                 disk.failed("EROFS (read-only file system)")
             _mount("-o", "remount,rw", str(mount))
             run(mount / "out", None)
-    _bad_device(folder, disk, run)
+    for size in _BAD_FROM:
+        _bad_device(folder, disk, run, size)
     return disk
 
 
-def _bad_device(folder: Path, disk: Disk, run: Callable[..., bool]) -> None:
-    """A block device that takes writes and fails when they are to last: its backing store is full."""
-    with _mounted(folder / "backing", "size=1500k", disk) as backing:
-        if backing is None:
-            return
-        image, mount = backing / "image", folder / "device"
-        mount.mkdir()
-        with image.open("wb") as file:
-            file.truncate(32 << 20)
-        made = subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", str(image)], capture_output=True, check=False)
-        if made.returncode or not _mount("-o", "loop", str(image), str(mount)):
-            disk.skipped.append("EIO: no loop device can be mounted here")
-            return
-        try:
-            if run(mount / "out", "EIO"):
-                disk.failed("EIO (device that fails)")
-            else:
-                disk.skipped.append("EIO: the device did not fail in time")
-        finally:
-            subprocess.run(["umount", str(mount)], check=False)
-        # the device is lost, and what was on it: a run begins anew on a good one
-        shutil.rmtree(mount)
+def _bad_device(folder: Path, disk: Disk, run: Callable[..., bool], size: int) -> None:
+    """A block device of which all beyond ``size`` KiB is gone while it is mounted; later it is there again."""
+    image, mount = folder / f"image-{size}", folder / f"device-{size}"
+    mount.mkdir()
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    made = subprocess.run(["mkfs.ext4", "-q", "-N", "256", "-O", "^has_journal", str(image)], capture_output=True, check=False)
+    if os.geteuid() != 0 or made.returncode or not _mount("-o", "loop", str(image), str(mount)):
+        disk.skipped.append("EIO: no loop device can be mounted here")
+        return
+
+    def resize(size: int) -> None:
+        os.truncate(image, size)
+        found = subprocess.run(["losetup", "-n", "-O", "NAME", "-j", str(image)], capture_output=True, text=True, check=True)
+        subprocess.run(["losetup", "-c", found.stdout.strip()], check=True)
+
+    try:
+        resize(size << 10)
+        if run(mount / "out", "EIO"):
+            disk.failed("EIO (device that fails)")
+        else:
+            disk.skipped.append(f"EIO beyond {size} KiB: the device did not fail")
+        resize(32 << 20)
+    finally:
+        subprocess.run(["umount", str(mount)], check=False)
+    subprocess.run(["e2fsck", "-fy", str(image)], capture_output=True, check=False)
+    if _mount("-o", "loop", str(image), str(mount)):
+        run(mount / "out", None)
+        subprocess.run(["umount", str(mount)], check=False)
 
 
 def _limit(size: int) -> None:

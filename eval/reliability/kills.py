@@ -47,7 +47,7 @@ class Figures:
         return not (self.lost or self.doubled or self.different or self.problems)
 
 
-def random_kills(folder: Path, kills: int, seed: int = 0, at_once: int = 8) -> Figures:
+def random_kills(folder: Path, kills: int, seed: int = 0, at_once: int = 4) -> Figures:
     """Kill -9 at random moments until there were so many, at most ``at_once`` in one run, each run then finished and compared."""
     rng = random.Random(seed)
     figures = Figures()
@@ -60,7 +60,7 @@ def random_kills(folder: Path, kills: int, seed: int = 0, at_once: int = 8) -> F
         left = min(at_once, kills - figures.kills)
         while True:
             process = sessions.start(job)
-            process.join(rng.uniform(0.02, span[scenario.name]) if left else None)
+            process.join(rng.uniform(0.02, 0.4 * span[scenario.name]) if left else None)
             code = sessions.end(process, signal.SIGKILL) if process.is_alive() else process.exitcode
             if code == sessions.KILLED:
                 figures.kills += 1

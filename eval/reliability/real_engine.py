@@ -19,7 +19,7 @@ from llmbatch.audit import audit
 from llmbatch.demo import HERE
 from llmbatch.job import Job, job_from
 
-ROWS = 480
+ROWS = 3000
 _PATIENCE_SECONDS = 20.0
 Action = Callable[[psutil.Process, list[psutil.Process]], None]
 """What to do to a run, given its process and those below it."""
@@ -69,11 +69,11 @@ def make_job(rows: Path, output: Path, *, in_process: bool, prefix_cache: bool =
             "output": str(output),
             "engine": {
                 "in_process": in_process,
-                "in_flight": 8,
+                "in_flight": 4,
                 "args": {
                     "enforce_eager": True,
                     "kv_cache_memory_bytes": 1 << 28,
-                    "max_num_seqs": 4,
+                    "max_num_seqs": 2,
                     "enable_prefix_caching": prefix_cache,
                 },
             },
