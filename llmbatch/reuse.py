@@ -86,7 +86,7 @@ class Reuse:
             return Shared([], waiting) if waiting else None
         if isinstance(outcome, Completion):
             if outcome.finish_reason == "stop" and outcome.token_ids:
-                outcome = replace(outcome, token_ids=())  # only an answer that was cut off is gone on from
+                outcome = _without_ids(outcome)  # only an answer that was cut off is gone on from
             if self.keep is not None:
                 self.keep(digest, outcome)
         self._remember(digest, outcome)
@@ -115,6 +115,13 @@ def _for(request: Request, outcome: Outcome) -> Outcome:
     if isinstance(outcome, Completion):
         return replace(outcome, key=request.key, reused_from="row")
     return replace(outcome, key=request.key)
+
+
+def _without_ids(c: Completion) -> Completion:
+    """``dataclasses.replace``, at a third of its cost: this is done for every answer."""
+    return Completion(
+        c.key, c.text, c.finish_reason, c.usage, (), c.reasoning, c.stop_reason, c.logprobs, c.reused_from
+    )
 
 
 def _size(outcome: Outcome) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from llmbatch.budget import Budget
@@ -42,7 +42,10 @@ class Stop:
 
 
 class Runner:
-    """Runs the windows of one session to their end. ``ledger`` counts the records of all sessions."""
+    """Runs the windows of one session to their end. ``ledger`` counts the records of all sessions.
+
+    It begins with that of the sealed windows, and with those of the windows (by number) of which only journals are there.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Runner:
         settings: RunSettings,
         budget: Budget,
         ledger: Ledger,
+        journals: Mapping[int, Ledger],
         tell: Watcher,
         stop: Stop,
         reuse: Reuse,
@@ -74,7 +78,7 @@ class Runner:
         self._unsettled: deque[Outcome] = deque()
         self._window_of: dict[int, OpenWindow] = {}  # row index -> its window, for rows that are not finished
         self._sealed_ledger = ledger
-        self._before = ledger.rows
+        self._journals = dict(journals)  # the accounts of windows that are not read again yet
         self._started = time.monotonic()
         self._next_flush = self._next_tick = 0.0
         self._halted_at: float | None = None
@@ -113,6 +117,8 @@ class Runner:
         """The account of every record so far: those of sealed and of open windows."""
         total = Ledger()
         total.merge(self._sealed_ledger)
+        for left in self._journals.values():
+            total.merge(left)
         for window in self._open.values():
             total.merge(window.ledger)
         return total
@@ -155,6 +161,7 @@ class Runner:
     def _admit(self, window: OpenWindow) -> None:
         bounds = window.bounds
         self._open[bounds.window] = window
+        self._journals.pop(bounds.window, None)
         self._last_row = window
         for index in window.works:
             self._window_of[index] = window

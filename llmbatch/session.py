@@ -47,7 +47,7 @@ from llmbatch.stages import Stages
 from llmbatch.supervise import SupervisedEngine
 from llmbatch.types import Row
 from llmbatch.versions import versions
-from llmbatch.windows import Ahead, Front, OpenWindow, Resume, read_windows
+from llmbatch.windows import Ahead, Front, OpenWindow, Resume, ledger_of, read_windows
 from llmbatch.work import Work
 from llmbatch.writer import Writer
 
@@ -146,14 +146,14 @@ class RunSession:
         if (done := self._already_finished()) is not None:
             self._result = done
             return
-        resume, ledger = self._open()
+        resume, ledger, journals = self._open()
         stop = Stop()
         cache = self._cache = self._open_cache()
         ahead = Ahead(self._read(resume), _AHEAD)
         writer = Writer(self._folder.parts, self._job.run.commit_seconds)
         self._runner = runner = Runner(
             self._front, ahead, self._engine, writer,
-            settings=self._job.run, budget=self._budget, ledger=ledger, tell=self._watch, stop=stop,
+            settings=self._job.run, budget=self._budget, ledger=ledger, journals=journals, tell=self._watch, stop=stop,
             reuse=Reuse(self._job.reuse, cache.put if cache is not None else None),
         )  # fmt: skip
         outcome: RunOutcome = "finished"
@@ -221,8 +221,11 @@ class RunSession:
         self._tell(Finished("finished", report))
         return RunResult(folder, "finished", report, report["exit_code"])
 
-    def _open(self) -> tuple[Resume, Ledger]:
-        """Look at what earlier sessions left, compare job and input with it, and begin a session."""
+    def _open(self) -> tuple[Resume, Ledger, dict[int, Ledger]]:
+        """Look at what earlier sessions left, compare job and input with it, and begin a session.
+
+        Returns the windows that are there, the account of the sealed ones, and those of the journals by window.
+        """
         folder, parts = self._folder, self._folder.parts
         parts.tidy()
         sealed, journals = parts.scan()
@@ -238,8 +241,8 @@ class RunSession:
         before = folder.manifest.fingerprint if folder.manifest is not None else None
         fingerprint = check_input(self._source, before, seen, extend=self._extend)
         ledger = _sum_of(metas.values())
-        self._rows_before = ledger.rows
-        done = ledger.rows + sum(len(replay.lines) for replay in replays.values())
+        left = {window: ledger_of(replay) for window, replay in replays.items()}
+        self._rows_before = done = ledger.rows + sum(account.rows for account in left.values())
         answers = sum(len(outcomes) for replay in replays.values() for outcomes in replay.outcomes.values())
         crashes = folder.crashes(done + answers)
         sessions = folder.manifest.sessions if folder.manifest is not None else []
@@ -256,7 +259,8 @@ class RunSession:
                     "own, so that a row that kills it can be found and set apart",
                 )
             )
-        return Resume({n: m.bounds for n, m in metas.items()}, {n: r.bounds for n, r in replays.items()}), ledger
+        bounds_of = Resume({n: m.bounds for n, m in metas.items()}, {n: r.bounds for n, r in replays.items()})
+        return bounds_of, ledger, left
 
     def _read(self, resume: Resume) -> Iterator[OpenWindow]:
         job, stages, engine, cache = self._job, self._stages, self._engine, self._cache
@@ -420,7 +424,7 @@ def _calm_collector() -> Iterator[None]:
     """Rows leave hardly any cyclic garbage, and the search for it in windows of thousands of rows took half of their time."""
     before = gc.get_threshold()
     if before[0]:
-        gc.set_threshold(20_000, 50, 50)
+        gc.set_threshold(100_000, 20, 1000)
     try:
         yield
     finally:

@@ -201,6 +201,15 @@ def _read_new(
     return opened
 
 
+def ledger_of(replay: Replay) -> Ledger:
+    """The account of the rows that a journal holds, before its window is read again."""
+    ledger = Ledger()
+    for index, line in replay.lines.items():
+        if (record := _record(line)) is not None:
+            ledger.add(record, replay.reused.get(index))
+    return ledger
+
+
 def _read_again(front: Front, reader: Reader, replay: Replay) -> _Opened:
     """A window whose journal is there: the same rows, without the work that is done. Raises ``InputChanged``."""
     bounds = replay.bounds

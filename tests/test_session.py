@@ -379,6 +379,8 @@ def test_a_budget_is_of_all_sessions_so_one_that_is_used_up_starts_no_engine(
     again = jobs.run(job)
     assert f"{said}, earlier sessions of this run counted" in again.report["error"]
     assert not any(isinstance(event, EngineReady) for event in jobs.events)
+    assert again.report["rows"]["done"] == first.report["rows"]["done"]
+    assert again.report["sessions"][-1]["rows"] == 0
     assert jobs.run(raised(job, max_time=None, max_total_tokens=None, max_cost=None)).outcome == "finished"
 
 
@@ -569,7 +571,7 @@ def test_a_torn_last_entry_is_owed_again(jobs: Any, ten: Path) -> None:
     journal.write_bytes(journal.read_bytes()[:-20])
     result = jobs.run(job)
     assert [record["output"] for record in jobs.records()] == [f"text {i}" for i in range(10)]
-    assert result.report["sessions"][-1]["rows"] == 10
+    assert result.report["sessions"][-1]["rows"] == 2  # the torn one and the last
     assert result.report["sessions"][-1]["tokens"]["prompt_tokens"] == 2 * jobs.records()[9]["usage"]["prompt_tokens"]
 
 

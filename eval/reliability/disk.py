@@ -89,14 +89,18 @@ def _bad_device(folder: Path, disk: Disk, run: Callable[..., bool], size: int) -
     mount.mkdir()
     with image.open("wb") as file:
         file.truncate(32 << 20)
-    made = subprocess.run(["mkfs.ext4", "-q", "-N", "256", "-O", "^has_journal", str(image)], capture_output=True, check=False)
+    made = subprocess.run(
+        ["mkfs.ext4", "-q", "-N", "256", "-O", "^has_journal", str(image)], capture_output=True, check=False
+    )
     if os.geteuid() != 0 or made.returncode or not _mount("-o", "loop", str(image), str(mount)):
         disk.skipped.append("EIO: no loop device can be mounted here")
         return
 
     def resize(size: int) -> None:
         os.truncate(image, size)
-        found = subprocess.run(["losetup", "-n", "-O", "NAME", "-j", str(image)], capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            ["losetup", "-n", "-O", "NAME", "-j", str(image)], capture_output=True, text=True, check=True
+        )
         subprocess.run(["losetup", "-c", found.stdout.strip()], check=True)
 
     try:

@@ -22,7 +22,9 @@ class Chat:
             from llmbatch.engines.vllm.args import engine_args, is_cpu
 
             args = engine_args(str(shapes.MODEL), EngineSettings(args=settings["engine"]), ChatSettings())
-            del args["structured_outputs_config"]  # llmbatch fixes JSON's spacing in the grammar; here vLLM's default is that
+            del args[
+                "structured_outputs_config"
+            ]  # llmbatch fixes JSON's spacing in the grammar; here vLLM's default is that
             if is_cpu():
                 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         from vllm import LLM

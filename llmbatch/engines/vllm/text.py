@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+_PARALLEL_TOKENS = 8192  # some milliseconds of decoding
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _TAIL = 4  # tokens of the prompt that are decoded in front of the answer
 _LOWEST_LOGPROB = -9999.0  # JSON has no infinity; the same as in the OpenAI protocol
@@ -50,12 +51,18 @@ class Detokenizer:
                 continue
             tails = [() if self._by_bytes else self._tail(answers[i].prompt, special) for i in places]
             batch = [[*tail, *answers[i].ids] for tail, i in zip(tails, places, strict=True)]
-            decoded = self._rust.decode_batch(batch, skip_special_tokens=special)
+            decoded = self._decoded(batch, special)
             for i, tail, text in zip(places, tails, decoded, strict=True):
                 prefix = self._prefix(tail, special) if tail else ""
                 known = _REPLACEMENT not in text and text.startswith(prefix)
                 result[i] = text[len(prefix) :] if known else self.replay(answers[i])
         return result
+
+    def _decoded(self, batch: Sequence[Sequence[int]], special: bool) -> list[str]:
+        """A small batch one by one: the tokenizer's threads would have to wait for the engine's, and the engine for them."""
+        if sum(map(len, batch)) >= _PARALLEL_TOKENS:
+            return list(self._rust.decode_batch(batch, skip_special_tokens=special))
+        return [self._rust.decode(ids, skip_special_tokens=special) for ids in batch]
 
     def replay(self, answer: Answer) -> str:
         """The text by vLLM's own detokenizer, token by token."""
