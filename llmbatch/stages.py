@@ -30,10 +30,10 @@ class Stages:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._template = _template(job)
+        self._template = prompt_of(job)
         self.prompt_name = self._template.name
         self._answer = job.answer or OutputSettings()
-        self._check = self._make_check()
+        self._check = check_of(job, self._template)
         self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **self._template.sampling}
         self._settings = _sampling(self._defaults, job.sampling)
         if self._check.constraint is not None and getattr(self._template, "prefill", None):
@@ -97,15 +97,6 @@ class Stages:
             return row.data
         return {name: row.data[name] for name in keep if name in row.data}
 
-    def _make_check(self) -> Check:
-        """What the job asks of an answer, or else the prompt."""
-        answer, output = self._answer, self._template.output
-        if output is None or answer.kind != "text":
-            return make_check(answer)
-        return make_check(
-            OutputSettings.model_validate({**answer.model_dump(exclude_defaults=True, by_alias=True), **output})
-        )
-
     def _variant(self, asked: Mapping[str, Any]) -> tuple[Sampling, int]:
         """(sampling, number of samples) for what one row asks for; equal settings are one object."""
         key = json.dumps(asked, sort_keys=True, default=str) if asked else ""
@@ -128,17 +119,24 @@ class Stages:
         return next_request(request, failure, completion, earlier, settings=self._job.retry, context_length=context)
 
 
-def _template(job: Job) -> RowPrompt:
-    path = job.input.path
-    is_requests = job.input.format == "requests" or (
-        job.input.format is None and job.prompt is None and guess_format(path) == "requests"
-    )
+def prompt_of(job: Job) -> RowPrompt:
+    """What makes prompts of the job's rows. Raises ``JobError`` where there is nothing."""
     if job.prompt is not None:
         return load_prompt(job.prompt)
-    if is_requests:
+    if (job.input.format or guess_format(job.input.path)) == "requests":
         return RequestsPrompt(adapters=job.engine.lora)
     raise JobError(
         "prompt is missing: give --prompt, a file, a shipped prompt (see llmbatch prompts) or the text itself"
+    )
+
+
+def check_of(job: Job, prompt: RowPrompt) -> Check:
+    """What the job asks of an answer, or else its prompt."""
+    answer = job.answer or OutputSettings()
+    if prompt.output is None or answer.kind != "text":
+        return make_check(answer)
+    return make_check(
+        OutputSettings.model_validate({**answer.model_dump(exclude_defaults=True, by_alias=True), **prompt.output})
     )
 
 
@@ -159,4 +157,4 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-__all__ = ["DEFAULT_MAX_TOKENS", "Stages"]
+__all__ = ["DEFAULT_MAX_TOKENS", "Stages", "check_of", "prompt_of"]

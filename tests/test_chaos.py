@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,3 +40,20 @@ def test_a_kill_at_every_fault_point_is_survived(chaos: Any, tmp_path: Path) -> 
 def test_little_is_computed_again_after_a_kill(chaos: Any, tmp_path: Path) -> None:
     redone = chaos("kills").tokens_redone(tmp_path)
     assert 0 <= redone.share <= 0.02, redone
+
+
+@pytest.mark.vllm
+def test_a_run_on_vllm_that_is_killed_twice_comes_to_the_same_bytes(chaos: Any, tmp_path: Path) -> None:
+    """Killed at points that it is sure to reach: a random moment would be the machine's, not the test's."""
+    real = chaos("real_engine")
+    rows, figures = real.write_input(tmp_path / "rows.jsonl", 400), real.Real()
+    whole, killed = (
+        real.make_job(rows, tmp_path / name, in_process=True, prefix_cache=False) for name in ("whole", "killed")
+    )
+    assert real.session(whole, figures) == 0
+    assert real.session(killed, figures, fault="journal-append:3") == -signal.SIGKILL
+    assert real.session(killed, figures, fault="journal-torn:5") == -signal.SIGKILL
+    assert real.session(killed, figures) == 0
+    real.take(figures, killed.output, whole.output, byte_for_byte=True)
+    assert (figures.runs, figures.lost, figures.doubled, figures.different, figures.orphans) == (1, 0, 0, 0, 0)
+    assert figures.problems == []

@@ -94,8 +94,9 @@ class Worker:
         said = self._run(shape, source, requests)
         use = meter.read()
         measured = {**said, "seconds": use.seconds, "cpu_seconds": use.arm, "elsewhere": use.elsewhere}
-        if (at_work := measured.pop("seconds_at_work", None)) is not None:  # it started its engine anew
-            measured |= {"seconds": at_work, "seconds_with_start_up": use.seconds}
+        if (at_work := measured.pop("seconds_at_work", None)) is not None:
+            # it started its engine anew, in processes that came and went: what they used cannot be told from other work
+            measured |= {"seconds": at_work, "seconds_with_start_up": use.seconds, "elsewhere": 0.0, "metered": False}
         return measured
 
     def close(self) -> None:

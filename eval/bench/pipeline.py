@@ -37,6 +37,7 @@ HERE = Path(__file__).resolve().parent
 MILLION = 1_000_000
 _SAMPLE_SECONDS = 0.25
 _EARLY = 0.2  # share of a run that the slope leaves out: caches and pools fill up
+_HALF = 0.5
 
 
 def measure(name: str, scale: float, repetitions: int, folder: Path) -> tuple[machine.Use, dict[str, Any]]:
@@ -70,7 +71,8 @@ def million(scale: float, _repetitions: int, folder: Path) -> dict[str, Any]:
         "rows": first_rows,
         "rows_per_second": first_rows / first_seconds,
         "rss_peak_mib": max(max(mib for _, mib in samples), max(mib for _, mib in again["rss"])),
-        "rss_slope_mib_per_million_rows": _slope(samples) * first_seconds / first_rows * MILLION,
+        "rss_slope_mib_per_million_rows": _slope(samples, _EARLY) * first_seconds / first_rows * MILLION,
+        "rss_slope_of_the_second_half": _slope(samples, _HALF) * first_seconds / first_rows * MILLION,
         "rss_mib": [(round(at, 1), round(mib, 1)) for at, mib in samples[:: max(len(samples) // 100, 1)]],
         "torch": first["torch"],
         "resumed_first_answer_seconds": again["first_answer_seconds"],
@@ -177,9 +179,9 @@ def _on_one_core() -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
-def _slope(samples: Sequence[tuple[float, float]]) -> float:
-    """MiB a second by least squares, without the first part of the run."""
-    kept = [(at, mib) for at, mib in samples if at >= _EARLY * samples[-1][0]]
+def _slope(samples: Sequence[tuple[float, float]], early: float) -> float:
+    """MiB a second by least squares, without so large a share of the run at its start."""
+    kept = [(at, mib) for at, mib in samples if at >= early * samples[-1][0]]
     mean_at, mean_mib = (sum(values) / len(kept) for values in zip(*kept, strict=True))
     spread = sum((at - mean_at) ** 2 for at, _ in kept)
     return sum((at - mean_at) * (mib - mean_mib) for at, mib in kept) / spread if spread else 0.0

@@ -98,8 +98,8 @@ def shapes_text(results: Mapping[str, Any]) -> str:
     return (
         "## llmbatch against `LLM.chat` on the whole list\n\n![speed-ups](speedup.svg)\n\n" + str(table) + "\n"
         "*Measured*: against `LLM.chat` with vLLM's own defaults. *Tuned*: `LLM.chat` with the very engine arguments that "
-        "llmbatch chooses, and the engine core in its own process as there. *Equal answers*: share of the rows whose answer is "
-        "that of `LLM.chat`; where it is not, another batch made the same sums in another order.\n"
+        "llmbatch chooses, and the engine core in this process as there, but for JSON, whose spacing llmbatch fixes. *Equal answers*: share of the rows whose answer is "
+        "that of `LLM.chat`.\n"
     )
 
 
@@ -163,7 +163,8 @@ def peers_text(results: Mapping[str, Any]) -> str:
         "A start-up lasts from the start of the process until its first eight answers are on disk. run-batch is run by the "
         "functions of its own command, with the engine kept up between repetitions, so that its start-up can be told apart. Ray "
         "Data LLM starts an engine for every pipeline; its time without start-up is that from its first request to its last file, "
-        "which leaves its reading and tokenizing out as well. transformers "
+        "which leaves its reading and tokenizing out as well, and whether "
+        "other work disturbed it is not metered, as its processes come and go. transformers "
         "runs in batches of 128 in input order, padded on the left, in the model's own float32.\n"
     )
 
@@ -193,7 +194,10 @@ def pipeline_text(figures: Mapping[str, Any]) -> str:
         peak = figure["rss_peak_mib"]
         add(f"peak memory (RSS), {rows}, without torch", "400 MB", f"{peak * 1.048576:,.0f} MB", peak * 1.048576 <= 400)
         slope = figure["rss_slope_mib_per_million_rows"]
-        add("its slope by least squares", "flat", f"{slope:+.1f} MiB for a million rows")
+        half = figure.get("rss_slope_of_the_second_half")
+        add("its slope by least squares, after a fifth of the run", "flat", f"{slope:+.1f} MiB for a million rows")
+        if half is not None:
+            add("its slope in the second half", "flat", f"{half:+.1f} MiB for a million rows")
         start = figure["resumed_first_answer_seconds"]
         add(f"resumed after {rows}: from process start to the first new answer", "3 s", f"{start:.2f} s", start <= 3)
     if figure := figures.get("help"):

@@ -83,14 +83,18 @@ def make_job(rows: Path, output: Path, *, in_process: bool, prefix_cache: bool =
     )
 
 
-def session(job: Job, real: Real, at: int | None = None, act: Action | None = None) -> int:
-    """One session by the command; when ``at`` rows are done, ``act`` is done to it. Returns its exit code; counts its orphans."""
+def session(job: Job, real: Real, at: int | None = None, act: Action | None = None, *, fault: str | None = None) -> int:
+    """One session by the command; when ``at`` rows are done, ``act`` is done to it. Returns its exit code; counts its orphans.
+
+    At the fault point ``fault`` it kills itself.
+    """
     file = job.output.with_suffix(".yaml")
     file.write_text(job.to_yaml(), encoding="utf-8")
     with job.output.with_suffix(".stderr").open("ab") as errors:
         run = subprocess.Popen(
             [sys.executable, "-m", "llmbatch.cli", "run", str(file), "--output", str(job.output), "--json"],
             stdout=subprocess.PIPE, stderr=errors, start_new_session=True,
+            env={**os.environ, **({"LLMBATCH_FAULT": fault} if fault else {})},
         )  # fmt: skip
     process = psutil.Process(run.pid)
     below: dict[int, psutil.Process] = {}
@@ -153,7 +157,7 @@ def all_kinds(folder: Path, run_kills: int, core_kills: int, seed: int = 0) -> R
             if (
                 code in (0, 3) and act is kill_core
             ):  # it was survived within the session: the next kill needs a run of its own
-                _take(real, output, references[cache], byte_for_byte=not cache)
+                take(real, output, references[cache], byte_for_byte=not cache)
                 output = folder / f"{output.name}-{number}"
                 job = make_job(rows, output, in_process=in_process, prefix_cache=cache)
         if code not in (0, 3):
@@ -161,11 +165,11 @@ def all_kinds(folder: Path, run_kills: int, core_kills: int, seed: int = 0) -> R
         if code not in (0, 3):
             real.problems.append(f"{output.name}: exit code {code}")
         else:
-            _take(real, output, references[cache], byte_for_byte=not cache)
+            take(real, output, references[cache], byte_for_byte=not cache)
     return real
 
 
-def _take(real: Real, output: Path, reference: Path, *, byte_for_byte: bool) -> None:
+def take(real: Real, output: Path, reference: Path, *, byte_for_byte: bool) -> None:
     real.runs += 1
     ours, theirs = ((folder / "results.jsonl").read_bytes().splitlines() for folder in (output, reference))
     indexes = [json.loads(line)["index"] for line in ours]

@@ -45,13 +45,14 @@ def render(ctx: click.Context, target: str, tokens: bool) -> None:
     """
     from llmbatch.job import job_from
     from llmbatch.sources import open_source
+    from llmbatch.stages import prompt_of
 
     data = job_data_of(ctx)
     model = data.get("model")
     if tokens and model is None:
         raise click.UsageError("--tokens needs --model: the tokens are counted by its tokenizer")
     job = job_from({"model": "none", **data, "output": "-"})  # render needs no model, and writes no run folder
-    prompt = _prompt(job)
+    prompt = prompt_of(job)
     to_line = _Lines(job, prompt, model)
     source = open_source(job.input)
     tokenizer = _tokenizer(job) if tokens else None
@@ -117,29 +118,11 @@ class _Lines:
         return {name: value for name, value in merged.items() if value is not None}
 
 
-def _prompt(job: Job) -> RowPrompt:
-    from llmbatch.errors import JobError
-    from llmbatch.prompt import RequestsPrompt, load_prompt
-    from llmbatch.sources import guess_format
-
-    if job.prompt is not None:
-        return load_prompt(job.prompt)
-    if (job.input.format or guess_format(job.input.path)) == "requests":
-        return RequestsPrompt(adapters=job.engine.lora)
-    raise JobError(
-        "prompt is missing: give --prompt, a file, a shipped prompt (see llmbatch prompts) or the text itself"
-    )
-
-
 def _output(job: Job, prompt: RowPrompt) -> Mapping[str, Any] | None:
     """What decoding is held to for every row: the job's answer, or else the prompt's output."""
-    from llmbatch.check import OutputSettings, make_check
+    from llmbatch.stages import check_of
 
-    answer = job.answer or OutputSettings()
-    if prompt.output is not None and answer.kind == "text":
-        settings = {**answer.model_dump(exclude_defaults=True, by_alias=True), **prompt.output}
-        answer = OutputSettings.model_validate(settings)
-    constraint = make_check(answer).constraint
+    constraint = check_of(job, prompt).constraint
     if constraint is None:
         return None
     if constraint.kind == "json":
