@@ -98,7 +98,8 @@ def shapes_text(results: Mapping[str, Any]) -> str:
     return (
         "## llmbatch against `LLM.chat` on the whole list\n\n![speed-ups](speedup.svg)\n\n" + str(table) + "\n"
         "*Measured*: against `LLM.chat` with vLLM's own defaults. *Tuned*: `LLM.chat` with the very engine arguments that "
-        "llmbatch chooses, and the engine core in this process as there, but for JSON, whose spacing llmbatch fixes. *Equal answers*: share of the rows whose answer is "
+        "llmbatch chooses, and the engine core in this process as there, but for JSON, whose spacing llmbatch fixes. "
+        "*Equal answers*: share of the rows whose answer is "
         "that of `LLM.chat`.\n"
     )
 
