@@ -101,8 +101,8 @@ def shapes_text(results: Mapping[str, Any]) -> str:
         "llmbatch chooses, and the engine core in this process as there, but for JSON, whose spacing llmbatch fixes. "
         "*Equal answers*: share of the rows whose answer is "
         "that of `LLM.chat`. In the last shape but one the rows with a schema differ: there vLLM's default lets the model put "
-        "white space anywhere between JSON's tokens, and on these prompts, unlike those of its training, the demo model does; of the rows "
-        "without a schema all but one were equal when they were looked at apart.\n"
+        "white space anywhere between JSON's tokens, and on these prompts, unlike those of its training, the demo model does; "
+        "of the rows without a schema all but one were equal when they were looked at apart.\n"
     )
 
 

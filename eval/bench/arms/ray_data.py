@@ -26,13 +26,6 @@ _LOGICAL_CPUS = 8  # what Ray schedules by, not how much runs: each of its stage
 
 class RayData:
     def __init__(self, settings: dict[str, Any]) -> None:
-        ray.init(
-            num_cpus=_LOGICAL_CPUS,
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            object_store_memory=1 << 30,
-            runtime_env={"env_vars": {"PYTHONPATH": str(shapes.HERE)}},
-        )
         self._config = vLLMEngineProcessorConfig(
             model_source=str(shapes.MODEL),
             engine_kwargs=dict(settings["engine"]),
@@ -41,6 +34,19 @@ class RayData:
         )
 
     def run(self, task: Task) -> Mapping[str, Any]:
+        ray.init(
+            num_cpus=_LOGICAL_CPUS,
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            object_store_memory=1 << 30,
+            runtime_env={"env_vars": {"PYTHONPATH": str(shapes.HERE)}},
+        )
+        try:
+            return self._pipeline(task)
+        finally:
+            ray.shutdown()  # its idle processes would compute beside the other arms
+
+    def _pipeline(self, task: Task) -> Mapping[str, Any]:
         document = shapes.prompt_file(str(shapes.SHAPES[task.shape].prompt))
         messages, sampling = document["messages"], dict(document["sampling"])
         if schema := document.get("output", {}).get("schema"):
@@ -67,7 +73,7 @@ class RayData:
         """The next pipeline has a new engine."""
 
     def close(self) -> None:
-        ray.shutdown()
+        """Nothing of it is left."""
 
 
 if __name__ == "__main__":
