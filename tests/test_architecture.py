@@ -24,6 +24,7 @@ GROUND = {
     "record",
     "tokenizer",
     "guardian",
+    "kv_cache",
     "versions",
     "lock",
 }

@@ -19,8 +19,8 @@ from random import Random
 
 from vllm_scheduler import Counts, Engine, run
 
+from llmbatch.kv_cache import GIB, cache_bytes_per_token, cache_tokens
 from llmbatch.plan import LengthEstimate, Limits, PlanSettings, plan_window
-from llmbatch.plan.memory import GIB, cache_bytes_per_token, cache_tokens
 from llmbatch.types import Prompt, Request, RequestKey, Sampling
 
 MODEL = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}

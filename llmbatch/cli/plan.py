@@ -231,7 +231,7 @@ def _limits(job: Job, tokenizer: Tokenizer, assumed: Assumptions) -> Limits:
 def _kv_cache_tokens(job: Job, memory_gib: float | None) -> int | None:
     if memory_gib is None:
         return None
-    from llmbatch.plan.memory import GIB, cache_tokens
+    from llmbatch.kv_cache import GIB, cache_tokens
 
     config, weights = _config(job), _weight_bytes(job)
     tokens = cache_tokens(config, weights, memory_gib) if config is not None and weights is not None else None

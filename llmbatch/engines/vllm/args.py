@@ -20,7 +20,7 @@ from typing import Any
 from llmbatch.engines import ChatSettings, EngineSettings
 from llmbatch.engines.vllm.sampling import xgrammar_takes
 from llmbatch.errors import JobError
-from llmbatch.plan.memory import cache_bytes_per_token
+from llmbatch.kv_cache import cache_bytes_per_token
 from llmbatch.tokenizer import model_config
 from llmbatch.types import Constraint
 
