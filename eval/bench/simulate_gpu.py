@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=5000)
     parser.add_argument("--questions", type=int, default=8)
     parser.add_argument("--windows", default="4096,16384,40000")
+    parser.add_argument("--orders", help="which of the input's orders, with commas between; by default all three")
     parser.add_argument("--max-num-seqs", type=int, default=1024)
     parser.add_argument("--max-num-batched-tokens", type=int, default=16384)
     parser.add_argument("--json", type=Path)
@@ -101,6 +102,8 @@ def main() -> None:
     shuffled = Random(2).sample(by_question, count)
     by_document = sorted(by_question, key=lambda row: corpus.group[row])
     orders = {"question by question": by_question, "shuffled": shuffled, "document by document": by_document}
+    if options.orders:
+        orders = {name: orders[name] for name in options.orders.split(",")}
 
     print("SIMULATION: vLLM's real scheduler and KV-cache manager, no model; hours by a roofline model.")
     print(f"{options.documents:,} documents x {options.questions} questions, KV cache of {tokens:,} tokens\n")
