@@ -437,6 +437,7 @@ def test_what_the_engine_prints_goes_to_the_log_and_not_to_the_terminal(
     assert ask(engine, NUMBERS[:1])
     engine.stop()
     engine.stop()
+    assert "Logging error" not in (tmp_path / "engine.log").read_text()
 
 
 def _adapter(folder: Path) -> str:

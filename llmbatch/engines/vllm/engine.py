@@ -64,7 +64,6 @@ class VllmEngine:
         try:
             with vllm_log.captured(self._log), vllm_args.environment(in_process=in_process), self._processes.starting():
                 self._llm = LLM(**vllm_args.with_backend_for(args, self._constraints))
-                vllm_log.redirect_loggers(self._log)
             return self._ready(in_process, encoder)
         except Exception as error:
             failure = trouble.start_failure(error, self._model, self._log, self._log_start)
@@ -110,7 +109,6 @@ class VllmEngine:
                 with vllm_log.captured(self._log):
                     import vllm  # noqa: F401
 
-                    vllm_log.redirect_loggers(self._log)
                     args = vllm_args.engine_args(self._model, self._settings, self._chat)
                     self._prepared = args, self._make_encoder(args)
             return self._prepared

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 _lock = threading.Lock()
 _captures = 0
@@ -38,7 +39,11 @@ def captured(log: Path) -> Iterator[None]:
 
 
 def redirect_loggers(log: Path) -> None:
-    """Make vLLM's own logger in this process write to ``log``, unless the user has configured vLLM's logging."""
+    """Make vLLM's own logger in this process write to ``log``, unless the user has configured vLLM's logging.
+
+    vLLM configures its logger again whenever it makes an engine's configuration, so this does not last; ``captured`` does it
+    at its end.
+    """
     logger = logging.getLogger("vllm")
     if os.environ.get("VLLM_LOGGING_CONFIG_PATH") or os.environ.get("VLLM_CONFIGURE_LOGGING") == "0":
         return
@@ -65,6 +70,7 @@ def tail(log: Path, start: int = 0, size: int = 65536) -> str:
 
 def _redirect(log: Path) -> None:
     _flush()
+    stdout = sys.stdout
     target = _undo.enter_context(log.open("a", encoding="utf-8", buffering=1))
     for descriptor in (1, 2):
         try:
@@ -75,9 +81,19 @@ def _redirect(log: Path) -> None:
         _undo.callback(os.dup2, copy, descriptor)
         os.dup2(target.fileno(), descriptor)
     _undo.callback(_flush)
+    _undo.callback(_release, target, log, stdout)
     # a notebook's streams, and pytest's, do not go through the descriptors
     _undo.enter_context(redirect_stdout(target))
     _undo.enter_context(redirect_stderr(target))
+
+
+def _release(target: TextIO, log: Path, stdout: TextIO) -> None:
+    """Let no logger keep ``target``, which is about to be closed: vLLM may have made a handler of what was then stdout."""
+    if "vllm" in sys.modules:
+        redirect_loggers(log)
+    for handler in (*logging.getLogger("vllm").handlers, *logging.getLogger().handlers):
+        if isinstance(handler, logging.StreamHandler) and handler.stream is target:
+            handler.setStream(stdout)
 
 
 def _flush() -> None:
