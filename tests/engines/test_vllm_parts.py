@@ -16,13 +16,14 @@ from transformers import PreTrainedTokenizerFast
 
 from llmbatch.engines import ChatSettings, EngineSettings
 from llmbatch.engines.vllm import VllmEngine, trouble, validate_sampling
-from llmbatch.engines.vllm.args import engine_args, environment, with_backend_for
+from llmbatch.engines.vllm.args import engine_args, environment, is_cpu, with_backend_for
 from llmbatch.engines.vllm.log import captured, redirect_loggers, tail
 from llmbatch.engines.vllm.reasoning import load_reasoning
 from llmbatch.engines.vllm.render import Encoder, vllm_renderer
 from llmbatch.engines.vllm.structured import structured_outputs
 from llmbatch.errors import EngineDied, EngineError, JobError, OutOfMemory
 from llmbatch.job import DEMO_MODEL
+from llmbatch.kv_cache import cache_bytes_per_token
 from llmbatch.tokenizer import load_tokenizer
 from llmbatch.types import Constraint, Failure, FailureKind, Prompt
 
@@ -73,6 +74,25 @@ def test_the_cache_of_a_cpu_has_a_size_unless_the_user_gives_one(monkeypatch: py
     assert "kv_cache_memory_bytes" not in args_of({})
 
 
+def test_the_cache_of_a_cpu_is_no_larger_than_its_sequences_can_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    monkeypatch.setattr("llmbatch.engines.vllm.args._free_memory", lambda: 64 << 30)
+    monkeypatch.setattr("llmbatch.engines.vllm.args._has_bf16", lambda: True)
+    token = cache_bytes_per_token(json.loads((DEMO_MODEL / "config.json").read_text()))
+    assert token is not None
+
+    def tokens(given: dict[str, Any]) -> int:
+        return int(args_of(given)["kv_cache_memory_bytes"]) // token
+
+    assert tokens({}) == 1024 * 512
+    assert tokens({"max_num_seqs": 64}) == 64 * 512
+    assert tokens({"max_num_seqs": 4}) == 4 * 4096  # rows of full length run side by side even so
+    assert tokens({"max_num_seqs": 4, "max_model_len": 1000}) == 4 * 1000
+    assert tokens({"max_num_seqs": 64, "dtype": "float32"}) == 2 * 64 * 512  # its numbers take twice the bytes
+    monkeypatch.setattr("llmbatch.engines.vllm.args._free_memory", lambda: 1 << 30)
+    assert args_of({})["kv_cache_memory_bytes"] == 1 << 28  # never more than a quarter of what is free
+
+
 def test_a_schema_that_xgrammar_cannot_take_selects_guidance() -> None:
     plain = Constraint("json", '{"type": "object", "properties": {"a": {"type": "integer"}}}')
     hard = Constraint("json", '{"type": "integer", "multipleOf": 3}')
@@ -103,6 +123,18 @@ def test_the_environment_is_as_before_afterwards(monkeypatch: pytest.MonkeyPatch
     with environment(in_process=True):
         assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "1"
+
+
+def test_a_cpus_start_compiles_nothing_that_it_cannot_load_again_unless_the_user_wants_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("VLLM_USE_AOT_COMPILE", raising=False)
+    with environment(in_process=True):
+        assert os.environ.get("VLLM_USE_AOT_COMPILE") == ("0" if is_cpu() else None)
+    assert "VLLM_USE_AOT_COMPILE" not in os.environ
+    monkeypatch.setenv("VLLM_USE_AOT_COMPILE", "1")
+    with environment(in_process=True):
+        assert os.environ["VLLM_USE_AOT_COMPILE"] == "1"
 
 
 # -- sampling -----------------------------------------------------------------------------------------------------------
@@ -288,6 +320,27 @@ logging.getLogger("vllm.x").warning("from a logger")
     said = log.read_text()
     for words in ("from print", "from a descriptor", "from a child", "from a child, later", "from a logger"):
         assert words in said
+
+
+def test_a_logger_that_is_set_up_meanwhile_goes_on_to_the_log_and_a_users_own_to_the_terminal(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    code = f"""
+import logging, sys
+from pathlib import Path
+from llmbatch.engines.vllm.log import captured
+with captured(Path({str(log)!r})):
+    from vllm.logger import _configure_vllm_root_logger as configure  # what 0.32 does for each engine's configuration
+    configure()
+    logging.getLogger("vllm.x").warning("meanwhile")
+    logging.getLogger().addHandler(logging.StreamHandler(sys.stdout))
+logging.getLogger("vllm.x").warning("later")
+logging.getLogger("mine").warning("of the user")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("of the user\n", "")
+    said = log.read_text()
+    assert said.count("meanwhile") == said.count("later") == 1
+    assert "of the user" not in said
 
 
 def test_the_tail_of_a_log_begins_where_it_is_told_to(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Settings in; vLLM's engine arguments out, checked against vLLM's own list, with defaults for offline work.
 
 On a GPU batch sizes are left to vLLM where nothing is said: its ``LLM`` class knows the hardware and takes offline sizes (1024
-sequences and 16,384 tokens a step on an H100). On a CPU it takes 256 and 4,096 whatever the model; see ``_cpu_batch``.
+sequences and 16,384 tokens a step on an H100). On a CPU it takes 256 and 4,096 whatever the model; see ``_cpu_batch``. It also
+clears the whole KV cache there before it starts, which takes seconds for each GiB; see ``_cpu_cache``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from llmbatch.engines import ChatSettings, EngineSettings
 from llmbatch.engines.vllm.sampling import xgrammar_takes
 from llmbatch.errors import JobError
 from llmbatch.kv_cache import cache_bytes_per_token
-from llmbatch.tokenizer import model_config
+from llmbatch.tokenizer import context_length, model_config
 from llmbatch.types import Constraint
 
 # arguments that have a setting of their own, and its name
@@ -35,6 +36,9 @@ _ELSEWHERE = {
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _LORAS_AT_ONCE = 8
 _TOKENS_PER_SEQUENCE = 256  # prompt and answer of a short row; more sequences than fit would push each other out
+_CACHED_TOKENS_PER_SEQUENCE = 512  # and as much again for prefixes that stay
+_CACHED_CONTEXTS = 4  # rows of the greatest length that run at a time at least
+_CPU_SEQUENCES = 256  # vLLM's max_num_seqs on a CPU
 _LOGITS_BYTES = 12  # float32, and the copies that sampling makes
 # what the prompt's ids depend on, for a renderer without an engine
 _RENDER_ARGS = (
@@ -97,6 +101,10 @@ def with_backend_for(args: Mapping[str, Any], constraints: Sequence[Constraint])
 def environment(*, in_process: bool) -> Iterator[None]:
     """The environment variables that vLLM reads while it starts; as before afterwards."""
     wanted = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0" if in_process else "1"}
+    if is_cpu() and "VLLM_USE_AOT_COMPILE" not in os.environ:
+        # On a CPU vLLM 0.32 saves the compiled model and cannot load it again ("no attribute 'finalize_loading'"), so that every
+        # start compiles it anew. Without that, torch's own cache serves: a second start takes 9 s instead of 14 (demo model).
+        wanted["VLLM_USE_AOT_COMPILE"] = "0"
     if threading.active_count() > 1 and "VLLM_WORKER_MULTIPROC_METHOD" not in os.environ:
         wanted["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # a fork would copy the locks that other threads hold
     before = {name: os.environ.get(name) for name in wanted}
@@ -140,13 +148,32 @@ def _cpu_defaults(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     defaults: dict[str, Any] = {"block_size": 32}  # vLLM's 128 never shares a shorter prefix
     if not _has_bf16():
         defaults["dtype"] = "float32"  # 2.4 times as fast as bfloat16 that is emulated
-    if not {"kv_cache_memory_bytes", "gpu_memory_utilization"} & given.keys() and not os.environ.get(
-        "VLLM_CPU_KVCACHE_SPACE"
-    ):
+    size_is_given = bool({"kv_cache_memory_bytes", "gpu_memory_utilization"} & given.keys())
+    if not size_is_given and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
         defaults["kv_cache_memory_bytes"] = _free_memory() // 4
     if not {"max_num_seqs", "max_num_batched_tokens"} & given.keys():
         defaults |= _cpu_batch(model, {**defaults, **given})
+    if "kv_cache_memory_bytes" in defaults:
+        defaults["kv_cache_memory_bytes"] = _cpu_cache(model, {**defaults, **given})
     return defaults
+
+
+def _cpu_cache(model: str, args: Mapping[str, Any]) -> int:
+    """Bytes of KV cache: a quarter of the memory, as it is in ``args``, or less where the sequences can never fill that.
+
+    The demo model's would be 3 million tokens; to clear them took 14 of the 28 seconds of its start.
+    """
+    most = int(args["kv_cache_memory_bytes"])
+    config = _config(model, args)
+    token = None if config is None else cache_bytes_per_token(config)
+    if token is None:
+        return most
+    sequences = args.get("max_num_seqs", _CPU_SEQUENCES)
+    context = args.get("max_model_len") or context_length(model, args.get("revision"))
+    if not isinstance(sequences, int) or not isinstance(context, int):  # "auto", or what vLLM will refuse
+        return most
+    wide = 2 if args.get("dtype") in ("float32", "float") else 1
+    return min(most, wide * token * max(sequences * _CACHED_TOKENS_PER_SEQUENCE, context * _CACHED_CONTEXTS))
 
 
 def _cpu_batch(model: str, args: Mapping[str, Any]) -> dict[str, int]:
@@ -156,10 +183,7 @@ def _cpu_batch(model: str, args: Mapping[str, Any]) -> dict[str, int]:
     the demo model is a fifth faster (``eval/bench``). A sequence needs room in the KV cache, and a row of logits in each step.
     """
     cache = args.get("kv_cache_memory_bytes")
-    try:
-        config = model_config(model, args.get("revision"))
-    except (OSError, ValueError):
-        return {}
+    config = _config(model, args)
     if config is None or not isinstance(cache, int):
         return {}
     token, vocabulary = cache_bytes_per_token(config), config.get("vocab_size")
@@ -169,6 +193,13 @@ def _cpu_batch(model: str, args: Mapping[str, Any]) -> dict[str, int]:
     in_logits = _free_memory() // 16 // (vocabulary * _LOGITS_BYTES)
     fitting = [size for size in (1024, 512) if size <= min(in_cache, in_logits)]
     return {"max_num_seqs": fitting[0], "max_num_batched_tokens": 8 * fitting[0]} if fitting else {}
+
+
+def _config(model: str, args: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    try:
+        return model_config(model, args.get("revision"))
+    except (OSError, ValueError):  # vLLM will say what is wrong with it
+        return None
 
 
 def _has_bf16() -> bool:
