@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "llmbatch"
 STAGES = {"sources", "prompt", "plan", "engines", "check", "programs", "retry", "parts", "sinks", "report"}
 GROUND = {
     "types",
+    "value",
     "errors",
     "events",
     "feed",

@@ -88,7 +88,6 @@ def choose_order(prompts: Prompts, limits: Limits, wanted: OrderName, min_saving
     count = len(prompts.tokens)
     given = list(range(count))
     forecast = _Forecast(prompts, limits, min_saving)
-    by_length = sorted(given, key=lambda i: -prompts.answers[i])  # stable: equals stay in the order given
     order, notes = given, list[str]()
 
     if wanted == "prefix" or (wanted == "auto" and forecast.order_matters):
@@ -103,6 +102,7 @@ def choose_order(prompts: Prompts, limits: Limits, wanted: OrderName, min_saving
             notes.append("requests of one LoRA adapter are sent together")
 
     if wanted == "longest" or (wanted == "auto" and last):
+        by_length = sorted(given, key=lambda i: -prompts.answers[i])  # stable: equals stay in the order given
         if order is given:
             longest = _adapters_together(by_length, prompts.loras) if wanted == "auto" else by_length
         else:

@@ -87,14 +87,16 @@ def build_tree(prompts: Sequence[bytes], domains: Sequence[str | None], block_si
             shared = 0
         else:
             shared = _shared_blocks(prompts[item], prompts[following], width)
-        tree.spared_blocks += shared
-        if shared > depth[open_nodes[-1]]:
+        here = open_nodes[-1]
+        if shared > depth[here]:
             depth.append(shared)
             parent.append(0)
             children.append([])
-            open_nodes.append(len(depth) - 1)
-        home[item] = open_nodes[-1]
-        children[open_nodes[-1]].append(~item)
+            here = len(depth) - 1
+            open_nodes.append(here)
+        home[item] = here
+        children[here].append(~item)
+        tree.spared_blocks += shared
         while depth[open_nodes[-1]] > shared:
             closed = open_nodes.pop()
             if depth[open_nodes[-1]] < shared:

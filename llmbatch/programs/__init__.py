@@ -17,11 +17,11 @@ A new shape is one file here and one line in ``PROGRAMS``.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from llmbatch.errors import JobError
 from llmbatch.types import Constraint, Failure, Prompt, Sampling
+from llmbatch.value import value
 
 
 class Judge(Protocol):
@@ -32,7 +32,7 @@ class Judge(Protocol):
     ) -> tuple[Any, Failure | None]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Ask:
     """What a program wants answered: a ``Request`` without its key, and how many answers to it.
 
@@ -51,7 +51,7 @@ class Ask:
     check: Judge | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Incomplete:
     """Returned by a program in place of a value when the row is not ok. ``output`` is what there is all the same.
 
