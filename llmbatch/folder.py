@@ -61,8 +61,12 @@ class RunFolder:
                         "give an empty or a new folder as --output"
                     )
             self.parts.folder.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise FolderError(f"{self.path}: is a file; --output names a folder") from None
+        except (FileExistsError, NotADirectoryError):
+            places = (self.parts.folder, *self.parts.folder.parents)
+            file = next((place for place in places if place.exists() and not place.is_dir()), self.path)
+            raise FolderError(
+                f"{self.path}: cannot be a run folder, as {file} is a file; --output names a folder: give an empty or a new one"
+            ) from None
         except OSError:
             with writing(self.path):
                 raise

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.errors import FolderError, Locked, WriteError
+from llmbatch.errors import FolderError, Locked
 from llmbatch.folder import RunFolder, read_manifest
 
 ONE = {"model": '"a"', "sampling.n": "1"}
@@ -86,11 +86,22 @@ def test_a_folder_with_other_files_is_refused_naming_them_and_left_alone(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("x")
-    with pytest.raises((FolderError, WriteError), match="file"):
-        RunFolder(path).open()
+@pytest.mark.parametrize("output", ["rows.jsonl", "rows.jsonl/out", "rows.jsonl/deep/out"])
+def test_a_file_is_no_folder_and_has_none_below_it(tmp_path: Path, output: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("x")
+    with pytest.raises(FolderError, match=r"as \S+/rows\.jsonl is a file; --output names a folder") as caught:
+        RunFolder(tmp_path / output).open()
+    assert str(caught.value).startswith(f"{tmp_path / output}: ")
+    assert file.read_text() == "x"
+
+
+def test_a_file_where_the_parts_would_lie_is_named(folder: RunFolder) -> None:
+    folder.close()
+    folder.parts.folder.rmdir()
+    folder.parts.folder.write_text("x")
+    with pytest.raises(FolderError, match=r"as \S+/parts is a file"):
+        RunFolder(folder.path).open()
 
 
 def test_a_manifest_of_a_newer_version_is_refused_and_the_lock_given_back(folder: RunFolder) -> None:

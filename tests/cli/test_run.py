@@ -126,3 +126,10 @@ def test_a_stopped_run_goes_on_with_the_same_command(slow: Any) -> None:
     assert result.exit_code == 3
     assert "session 2" in result.stderr
     assert len(results_of(slow)) == 5
+
+
+def test_a_file_as_output_is_refused_without_talk_of_finished_work(commands: Any, tmp_path: Any) -> None:
+    result = commands(*commands.run, "--output", str(tmp_path / "rows.jsonl"))
+    assert result.exit_code == 1
+    assert "is a file; --output names a folder" in result.stderr
+    assert "finished" not in result.stderr
