@@ -37,11 +37,23 @@ def args_of(given: dict[str, Any], **settings: Any) -> dict[str, Any]:
 # -- arguments ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_argument_that_vllm_does_not_know_is_refused_with_its_own_list() -> None:
+def test_an_argument_that_vllm_does_not_know_is_refused_with_those_of_vllms_that_are_like_it() -> None:
     with pytest.raises(JobError, match="'max_model_length'") as caught:
         args_of({"max_model_length": 100})
     assert "did you mean max_model_len" in str(caught.value)
-    assert "tensor_parallel_size" in str(caught.value)
+    assert "tensor_parallel_size" not in str(caught.value), "only what is like it"
+
+
+def test_an_argument_that_is_like_none_of_vllms_is_refused_with_the_place_where_vllm_lists_them() -> None:
+    with pytest.raises(JobError, match=r"engine\.args\.zzz: .*'zzz'; .*docs\.vllm\.ai.*vllm\.EngineArgs") as caught:
+        args_of({"zzz": 1})
+    assert "max_model_len" not in str(caught.value), "there are hundreds of them"
+
+
+def test_names_that_vllm_keeps_to_itself_are_not_offered() -> None:
+    with pytest.raises(JobError, match="api_process_counts") as caught:
+        args_of({"api_process_counts": 1})
+    assert "_api_process" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

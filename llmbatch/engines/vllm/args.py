@@ -33,6 +33,7 @@ _ELSEWHERE = {
     "reasoning_parser": "engine.reasoning_parser",
     "lora_modules": "engine.lora",
 }
+_LISTED = "vLLM lists them under Engine Arguments on docs.vllm.ai; those of the installed version are the fields of vllm.EngineArgs"
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _LORAS_AT_ONCE = 8
 _TOKENS_PER_SEQUENCE = 256  # prompt and answer of a short row; more sequences than fit would push each other out
@@ -134,14 +135,14 @@ def _check_names(given: Mapping[str, Any]) -> None:
     from vllm.engine.arg_utils import EngineArgs
 
     own = {name for name, p in signature(LLM.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    known = sorted(own | {f.name for f in fields(EngineArgs)})
+    known = own | {f.name for f in fields(EngineArgs)}
     for name in given:
         if name in _ELSEWHERE:
             raise JobError(f"engine.args.{name} has a setting of its own: {_ELSEWHERE[name]}")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise JobError(f"vLLM has no engine argument {name!r}: {hint}It knows: {', '.join(known)}")
+            near = difflib.get_close_matches(name, sorted(n for n in known if not n.startswith("_")), n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else _LISTED
+            raise JobError(f"engine.args.{name}: vLLM has no engine argument {name!r}; {hint}")
 
 
 def _cpu_defaults(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
