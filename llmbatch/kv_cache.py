@@ -45,6 +45,6 @@ def cache_tokens(config: Mapping[str, Any], weight_bytes: int, memory_gib: float
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The language model's part of a config; a multimodal model nests it."""
+    """A config with its language model's part on top; a multimodal model nests that. Doing it again changes nothing."""
     nested = config.get("text_config")
-    return nested if isinstance(nested, Mapping) else config
+    return {**config, **nested} if isinstance(nested, Mapping) else config

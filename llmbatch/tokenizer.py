@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llmbatch.errors import JobError
+from llmbatch.kv_cache import text_config
 from llmbatch.types import Failure, FailureKind, Message, Prompt
 
 _PLAIN_KEYS = frozenset({"role", "content", "name"})
@@ -314,15 +315,14 @@ def _is_special(cls: type) -> bool:
     }
 
 
-def model_config(model: str, revision: str | None = None) -> dict[str, Any] | None:
-    """A model's ``config.json``, of a folder or the hub, its language model's part on top; ``None`` where there is none."""
+def model_config(model: str, revision: str | None = None) -> Mapping[str, Any] | None:
+    """A model's ``config.json``, of a folder or the hub, as ``text_config`` makes it; ``None`` where there is none."""
     from transformers.utils import cached_file
 
     path = cached_file(model, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
     if path is None:
         return None
-    config = json.loads(Path(path).read_text(encoding="utf-8"))
-    return {**config, **config.get("text_config", {})}
+    return text_config(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 def context_length(model: str, revision: str | None = None) -> int:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmbatch.kv_cache import GIB, cache_bytes_per_token, cache_tokens
+from llmbatch.kv_cache import GIB, cache_bytes_per_token, cache_tokens, text_config
 
 LLAMA_8B = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
 
@@ -27,6 +27,17 @@ def test_layers_with_a_sliding_window_are_left_out() -> None:
 
 def test_a_multimodal_model_nests_its_language_model() -> None:
     assert cache_bytes_per_token({"text_config": LLAMA_8B}) == 128 * 1024
+    assert cache_bytes_per_token({"num_hidden_layers": 2, "text_config": LLAMA_8B}) == 128 * 1024
+
+
+def test_a_nested_language_model_that_is_null_is_none() -> None:
+    assert cache_bytes_per_token({**LLAMA_8B, "text_config": None}) == 128 * 1024
+
+
+def test_a_config_with_the_nested_part_on_top_stays_as_it_is() -> None:
+    config = text_config({"model_type": "vision", "vocab_size": 7, "text_config": {"model_type": "llama"}})
+    assert (config["model_type"], config["vocab_size"]) == ("llama", 7)
+    assert text_config(config) == config
 
 
 @pytest.mark.parametrize("config", [{}, {"num_hidden_layers": 4}, {"model_type": "mamba"}])

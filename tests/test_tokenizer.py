@@ -138,6 +138,7 @@ def test_an_absurdly_long_prompt_is_too_long_without_being_tokenized(tokenizer: 
         ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, 4096),
         ({"rope_parameters": {"rope_type": "longrope", "factor": 8.0}, "original_max_position_embeddings": 1024}, 1024),
         ({"max_position_embeddings": None, "text_config": {"max_position_embeddings": 77}}, 77),
+        ({"text_config": None}, 4096),
         ({"max_position_embeddings": None}, 2048),
     ],
     ids=str,

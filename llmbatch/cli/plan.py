@@ -232,8 +232,9 @@ def _kv_cache_tokens(job: Job, memory_gib: float | None) -> int | None:
     if memory_gib is None:
         return None
     from llmbatch.kv_cache import GIB, cache_tokens
+    from llmbatch.tokenizer import model_config
 
-    config, weights = _config(job), _weight_bytes(job)
+    config, weights = model_config(job.model_path, job.engine.args.get("revision")), _weight_bytes(job)
     tokens = cache_tokens(config, weights, memory_gib) if config is not None and weights is not None else None
     if tokens is None:
         raise JobError(
@@ -245,11 +246,6 @@ def _kv_cache_tokens(job: Job, memory_gib: float | None) -> int | None:
             f"room for a KV cache: give the memory of all GPUs together, or take a smaller or quantized model"
         )
     return tokens
-
-
-def _config(job: Job) -> dict[str, Any] | None:
-    path = _model_file(job, "config.json")
-    return json.loads(path.read_text(encoding="utf-8")) if path is not None else None
 
 
 def _weight_bytes(job: Job) -> int | None:
