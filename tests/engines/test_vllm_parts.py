@@ -105,6 +105,103 @@ def test_the_cache_of_a_cpu_is_no_larger_than_its_sequences_can_fill(monkeypatch
     assert args_of({})["kv_cache_memory_bytes"] == 1 << 28  # never more than a quarter of what is free
 
 
+BATCH = ("max_num_seqs", "max_num_batched_tokens")
+
+
+@pytest.fixture
+def cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU with 8 GiB of memory to be had, whatever this machine is."""
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    monkeypatch.setattr("llmbatch.engines.vllm.args.is_cpu", lambda: True)
+    monkeypatch.setattr("llmbatch.engines.vllm.args._free_memory", lambda: 8 << 30)
+
+
+def batch_of(model: Path, given: dict[str, Any]) -> dict[str, Any]:
+    made = engine_args(str(model), EngineSettings(args=given), ChatSettings())
+    return {name: made[name] for name in BATCH if name in made}
+
+
+@pytest.mark.usefixtures("cpu")
+@pytest.mark.parametrize(
+    ("given", "batch"),
+    [
+        ({}, (1024, 8192)),
+        ({"kv_cache_memory_bytes": 1 << 29}, (1024, 8192)),  # 2 KiB a token, 256 tokens a sequence
+        ({"kv_cache_memory_bytes": (1 << 29) - 1}, (512, 4096)),
+        ({"kv_cache_memory_bytes": 1 << 28}, (512, 4096)),
+    ],
+    ids=str,
+)
+def test_a_small_model_gets_batches_on_a_cpu_as_large_as_its_cache_holds(
+    given: dict[str, Any], batch: tuple[int, int]
+) -> None:
+    assert batch_of(DEMO_MODEL, given) == dict(zip(BATCH, batch, strict=True))
+
+
+@pytest.mark.usefixtures("cpu")
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"kv_cache_memory_bytes": (1 << 28) - 1},
+        {"gpu_memory_utilization": 0.5},  # the cache's size is then vLLM's affair
+        {"enable_chunked_prefill": False},  # a step must then hold the whole context
+        {"enable_chunked_prefill": True},
+    ],
+    ids=str,
+)
+def test_vllm_chooses_the_batches_of_a_cpu_where_the_cache_is_small_or_unknown_or_prefills_are_not_cut(
+    given: dict[str, Any],
+) -> None:
+    assert batch_of(DEMO_MODEL, given) == {}
+
+
+@pytest.mark.usefixtures("cpu")
+@pytest.mark.parametrize(
+    "config",
+    [
+        {
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "hidden_size": 4096,
+            "vocab_size": 512,
+        },
+        {"num_hidden_layers": 4, "num_attention_heads": 4, "hidden_size": 64, "vocab_size": 128_256},  # logits
+        {"num_hidden_layers": 4, "num_attention_heads": 4, "hidden_size": 64},
+        {"vocab_size": 512},
+    ],
+    ids=["large cache", "large vocabulary", "no vocabulary", "unknown architecture"],
+)
+def test_vllm_chooses_the_batches_of_a_cpu_for_a_model_that_is_large_or_cannot_be_read(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert batch_of(tmp_path, {}) == {}
+
+
+@pytest.mark.usefixtures("cpu")
+def test_vllm_chooses_the_batches_of_a_cpu_where_the_config_is_broken_or_missing(tmp_path: Path) -> None:
+    assert batch_of(tmp_path, {}) == {}
+    (tmp_path / "config.json").write_text("{")
+    assert batch_of(tmp_path, {}) == {}
+
+
+@pytest.mark.usefixtures("cpu")
+@pytest.mark.parametrize(
+    "given",
+    [{"max_num_seqs": 3}, {"max_num_batched_tokens": 4096}, {"max_num_seqs": 3, "max_num_batched_tokens": 64}],
+    ids=str,
+)
+def test_a_batch_that_the_user_gives_on_a_cpu_is_left_alone(given: dict[str, Any]) -> None:
+    assert batch_of(DEMO_MODEL, given) == given
+
+
+@pytest.mark.usefixtures("cpu")
+def test_a_gpus_batches_are_left_to_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmbatch.engines.vllm.args.is_cpu", lambda: False)
+    assert batch_of(DEMO_MODEL, {}) == {}
+
+
 def test_a_schema_that_xgrammar_cannot_take_selects_guidance() -> None:
     plain = Constraint("json", '{"type": "object", "properties": {"a": {"type": "integer"}}}')
     hard = Constraint("json", '{"type": "integer", "multipleOf": 3}')

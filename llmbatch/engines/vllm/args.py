@@ -152,7 +152,8 @@ def _cpu_defaults(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     size_is_given = bool({"kv_cache_memory_bytes", "gpu_memory_utilization"} & given.keys())
     if not size_is_given and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
         defaults["kv_cache_memory_bytes"] = _free_memory() // 4
-    if not {"max_num_seqs", "max_num_batched_tokens"} & given.keys():
+    # without chunked prefill vLLM wants a step to hold max_model_len, and sizes it itself
+    if not {"max_num_seqs", "max_num_batched_tokens", "enable_chunked_prefill"} & given.keys():
         defaults |= _cpu_batch(model, {**defaults, **given})
     if "kv_cache_memory_bytes" in defaults:
         defaults["kv_cache_memory_bytes"] = _cpu_cache(model, {**defaults, **given})
