@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import gc
 import json
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from llmbatch.autotune import tuned
@@ -41,6 +37,7 @@ from llmbatch.report.ledger import Ledger
 from llmbatch.retried import finished_retries, take_over
 from llmbatch.reuse import Reuse
 from llmbatch.runner import Runner, Stop
+from llmbatch.scopes import calm_collector, ended, stopped_by_signals
 from llmbatch.sinks import Origin, write_sinks
 from llmbatch.sources import Source
 from llmbatch.stages import Stages
@@ -161,12 +158,12 @@ class RunSession:
         try:
             # ended in the reverse order: the engine first, the writer last, when nobody gives it work any more
             with (
-                _calm_collector(),
+                calm_collector(),
                 contextlib.closing(writer),
-                _ended(self._close_cache),
-                _ended(ahead.stop),
-                _ended(self._engine.stop),
-                _signals(stop, self._engine),
+                ended(self._close_cache),
+                ended(ahead.stop),
+                ended(self._engine.stop),
+                stopped_by_signals(stop, self._engine),
                 contextlib.closing(runner.steps()) as steps,
             ):
                 ahead.start()
@@ -259,8 +256,8 @@ class RunSession:
                     "own, so that a row that kills it can be found and set apart",
                 )
             )
-        bounds_of = Resume({n: m.bounds for n, m in metas.items()}, {n: r.bounds for n, r in replays.items()})
-        return bounds_of, ledger, left
+        resume = Resume({n: m.bounds for n, m in metas.items()}, {n: r.bounds for n, r in replays.items()})
+        return resume, ledger, left
 
     def _read(self, resume: Resume) -> Iterator[OpenWindow]:
         job, stages, engine, cache = self._job, self._stages, self._engine, self._cache
@@ -417,49 +414,6 @@ def _plain(info: EngineInfo, autotune: dict[str, Any] | None) -> dict[str, Any]:
     tried = {} if autotune is None else {"autotune": autotune}
     plain: dict[str, Any] = json.loads(json.dumps({**asdict(info), **tried}))
     return plain
-
-
-@contextlib.contextmanager
-def _calm_collector() -> Iterator[None]:
-    """Rows leave hardly any cyclic garbage, and the search for it in windows of thousands of rows took half of their time."""
-    before = gc.get_threshold()
-    if before[0]:
-        gc.set_threshold(100_000, 20, 1000)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-
-
-@contextlib.contextmanager
-def _ended(end: Callable[[], None]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        end()
-
-
-@contextlib.contextmanager
-def _signals(stop: Stop, engine: SupervisedEngine) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the run to stop; a second one, or one while the engine starts, ends it at once.
-
-    Only the main thread can have handlers.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        again, stop.reason, stop.asked = stop.asked, signal.Signals(number).name, True
-        if again or engine.starting:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 __all__ = ["RunResult", "RunSession", "open_session", "run_job"]

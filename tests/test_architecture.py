@@ -41,7 +41,7 @@ ORDER = [
     ("stages", STAGES),
     ("job", {"job", "identity", "job_file", "reuse"}),
     ("run", {"inputs", "folder", "reader", "work", "supervise", "windows", "writer", "runner", "stages", "session", "budget",
-             "cache", "autotune", "calibrate", "retried"}),
+             "cache", "autotune", "calibrate", "retried", "scopes"}),
     ("after", {"audit", "rerun"}),
     ("front", {"api", "demo"}),
     ("command", {"cli"}),
