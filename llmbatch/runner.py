@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from llmbatch.ahead import Ahead
 from llmbatch.budget import Budget
 from llmbatch.errors import ReadError, RunError, Stopped, TooManyFailures
 from llmbatch.events import Note, Planned, Sealed, Snapshot, Watcher
@@ -24,7 +25,7 @@ from llmbatch.report.ledger import Ledger
 from llmbatch.reuse import Reuse
 from llmbatch.supervise import SupervisedEngine
 from llmbatch.types import Completion, Failure, Outcome, Record, Refusal, Request, Status, Usage
-from llmbatch.windows import Ahead, Front, OpenWindow
+from llmbatch.windows import Front, OpenWindow
 from llmbatch.work import Work
 from llmbatch.writer import Writer
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llmbatch.ahead import Ahead
 from llmbatch.autotune import tuned
 from llmbatch.budget import Budget, Spent, gpus_of, spent_by
 from llmbatch.cache import AnswerCache
@@ -44,7 +45,7 @@ from llmbatch.stages import Stages
 from llmbatch.supervise import SupervisedEngine
 from llmbatch.types import Row
 from llmbatch.versions import versions
-from llmbatch.windows import Ahead, Front, OpenWindow, Resume, ledger_of, read_windows
+from llmbatch.windows import Front, OpenWindow, Resume, ledger_of, read_windows
 from llmbatch.work import Work
 from llmbatch.writer import Writer
 
