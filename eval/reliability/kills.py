@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import corpora
 import sessions
+
+from llmbatch.job import Job
 
 FAULTS = (
     "journal-opened:1", "journal-opened:4", "journal-torn:1", "journal-torn:3", "journal-append:2", "meta-written:1",
@@ -51,16 +55,11 @@ def random_kills(folder: Path, kills: int, seed: int = 0, at_once: int = 4) -> F
     """Kill -9 at random moments until there were so many, at most ``at_once`` in one run, each run then finished and compared."""
     rng = random.Random(seed)
     figures = Figures()
-    span: dict[str, float] = {}
-    while figures.kills < kills:
-        scenario = corpora.SCENARIOS[figures.runs % len(corpora.SCENARIOS)]
-        input_, reference = _reference(scenario, folder, span)
-        output = folder / f"killed-{figures.runs}"
-        job = corpora.make_job(scenario, input_, output)
+    for job, seconds in _disturbed(folder / "killed", kills, figures):
         left = min(at_once, kills - figures.kills)
         while True:
             process = sessions.start(job)
-            process.join(rng.uniform(0.02, 0.4 * span[scenario.name]) if left else None)
+            process.join(rng.uniform(0.02, 0.4 * seconds) if left else None)
             code = sessions.end(process, signal.SIGKILL) if process.is_alive() else process.exitcode
             if code == sessions.KILLED:
                 figures.kills += 1
@@ -68,9 +67,8 @@ def random_kills(folder: Path, kills: int, seed: int = 0, at_once: int = 4) -> F
             elif code in (0, 3):
                 break
             else:
-                figures.problems.append(f"{output.name}: exit code {code}")
+                figures.problems.append(f"{job.output.name}: exit code {code}")
                 break
-        figures.take(f"{output.name} ({scenario.name})", sessions.compare(output, reference))
     return figures
 
 
@@ -78,15 +76,10 @@ def stops(folder: Path, count: int, seed: int = 0) -> Figures:
     """SIGINT or SIGTERM at random moments, now and then twice; ``kills`` counts the sessions that said that they were stopped."""
     rng = random.Random(seed)
     figures = Figures()
-    span: dict[str, float] = {}
-    while figures.kills < count:
-        scenario = corpora.SCENARIOS[figures.runs % len(corpora.SCENARIOS)]
-        input_, reference = _reference(scenario, folder, span)
-        output = folder / f"stopped-{figures.runs}"
-        job = corpora.make_job(scenario, input_, output)
+    for job, seconds in _disturbed(folder / "stopped", count, figures):
         for _ in range(4):
             process = sessions.start(job)
-            process.join(rng.uniform(0.3, span[scenario.name]))
+            process.join(rng.uniform(0.3, seconds))
             if process.is_alive():
                 for _ in range(rng.choice((1, 1, 2))):
                     os.kill(process.pid, rng.choice((signal.SIGINT, signal.SIGTERM)))
@@ -98,20 +91,36 @@ def stops(folder: Path, count: int, seed: int = 0) -> Figures:
                 3,
                 -signal.SIGTERM,
             ):  # before the run has its handlers, the signal's own effect
-                figures.problems.append(f"{output.name}: exit code {process.exitcode} after a signal")
+                figures.problems.append(f"{job.output.name}: exit code {process.exitcode} after a signal")
         sessions.finish(job)
-        figures.take(f"{output.name} ({scenario.name})", sessions.compare(output, reference))
     return figures
+
+
+def _disturbed(output: Path, kills: int, figures: Figures) -> Iterator[tuple[Job, float]]:
+    """Jobs of one scenario after another, until so many kills are counted, each with the seconds that it takes undisturbed.
+
+    Whoever takes one brings its run to an end; the run is compared when the next one is asked for. ``output`` is where their
+    folders lie, but for a number at the end.
+    """
+    references: dict[str, _Reference] = {}
+    while figures.kills < kills:
+        scenario = corpora.SCENARIOS[figures.runs % len(corpora.SCENARIOS)]
+        if scenario.name not in references:
+            references[scenario.name] = _reference(scenario, output.parent)
+        reference = references[scenario.name]
+        job = corpora.make_job(scenario, reference.input, output.with_name(f"{output.name}-{figures.runs}"))
+        yield job, reference.seconds
+        figures.take(f"{job.output.name} ({scenario.name})", sessions.compare(job.output, reference.output))
 
 
 def fault_points(folder: Path) -> tuple[Figures, list[str]]:
     """Kill at every fault point on purpose; returns the points that were not reached too."""
     scenario = corpora.SCENARIOS[0]
-    input_, reference = _reference(scenario, folder, {})
+    reference = _reference(scenario, folder)
     figures, missed = Figures(), []
     for number, fault in enumerate(FAULTS):
         output = folder / f"fault-{number}"
-        job = corpora.make_job(scenario, input_, output, latency=0.01)
+        job = corpora.make_job(scenario, reference.input, output, latency=0.01)
         file = folder / f"fault-{number}.yaml"
         file.write_text(job.to_yaml(), encoding="utf-8")
         command = [sys.executable, "-m", "llmbatch.cli", "run", str(file), "--output", str(output), "--quiet"]
@@ -120,7 +129,7 @@ def fault_points(folder: Path) -> tuple[Figures, list[str]]:
             missed.append(fault)
         figures.kills += code == sessions.KILLED
         sessions.finish(job)
-        figures.take(fault, sessions.compare(output, reference))
+        figures.take(fault, sessions.compare(output, reference.output))
     return figures, missed
 
 
@@ -163,14 +172,16 @@ def _input(scenario: corpora.Scenario, folder: Path) -> Path:
     return corpora.write_input(scenario, path)
 
 
-def _reference(scenario: corpora.Scenario, folder: Path, span: dict[str, float]) -> tuple[Path, Path]:
-    """The scenario's input, and its run that nobody disturbs; how long that took goes into ``span``."""
+class _Reference(NamedTuple):
+    """A scenario's input, and its run that nobody disturbs."""
+
+    input: Path
+    output: Path
+    seconds: float
+
+
+def _reference(scenario: corpora.Scenario, folder: Path) -> _Reference:
     input_, output = _input(scenario, folder), folder / f"undisturbed-{scenario.name}"
-    if not (output / "results.jsonl").exists() or scenario.name not in span:
-        began = time.monotonic()
-        if (output / "results.jsonl").exists():
-            span.setdefault(scenario.name, 1.5)
-            return input_, output
-        sessions.finish(corpora.make_job(scenario, input_, output))
-        span[scenario.name] = time.monotonic() - began
-    return input_, output
+    began = time.monotonic()
+    sessions.finish(corpora.make_job(scenario, input_, output))
+    return _Reference(input_, output, time.monotonic() - began)
