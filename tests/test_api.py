@@ -309,14 +309,19 @@ def test_records_abandoned_half_way_leave_nothing(nothing_left: Path) -> None:
 
 @pytest.mark.usefixtures("nothing_left")
 def test_records_forgotten_half_way_leave_nothing() -> None:
+    seen = []
     for record in generate(run={"window": 2}):
-        assert record.id == "r0"
+        seen.append(record.id)
         break
+    assert seen == ["r0"]
 
 
-@pytest.mark.usefixtures("nothing_left")
-def test_records_never_asked_for_cost_nothing() -> None:
-    generate()
+def test_records_never_asked_for_cost_nothing(nothing_left: Path) -> None:
+    threads = set(threading.enumerate())
+    records = generate()
+    assert list(nothing_left.iterdir()) == []
+    assert set(threading.enumerate()) <= threads
+    del records
 
 
 @pytest.mark.usefixtures("nothing_left")

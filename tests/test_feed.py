@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -126,9 +127,23 @@ def test_whatever_there_is_to_do_ends_the_wait(end: str) -> None:
         "halt": feed.halt,
     }
     timer = threading.Timer(0.05, actions[end])
+    began = time.monotonic()
     timer.start()
     feed.wait(600)
+    assert feed.waiting or feed.finished, "it did not end before there was something to do"
+    assert time.monotonic() - began < 300
     timer.join()
+
+
+def test_who_is_woken_waits_no_longer_and_waits_again_the_next_time() -> None:
+    feed = Feed()
+    feed.wake()
+    began = time.monotonic()
+    feed.wait(600)
+    assert time.monotonic() - began < 300
+    began = time.monotonic()
+    feed.wait(0.2)
+    assert time.monotonic() - began > 0.1
 
 
 @given(

@@ -88,12 +88,14 @@ def test_a_later_process_with_the_same_number_is_safe(sleeper: Callable[[], subp
 def test_close_may_be_called_twice_and_after_the_guardian_was_killed(
     sleeper: Callable[[], subprocess.Popen[bytes]],
 ) -> None:
-    guardian = Guardian()
+    guardian, watched = Guardian(), sleeper()
     os.kill(guardian._process.pid, signal.SIGKILL)
     guardian._process.wait()
-    guardian.watch([sleeper().pid])
+    guardian.watch([watched.pid])
     guardian.close()
     guardian.close()
+    assert guardian._process.returncode == -signal.SIGKILL
+    assert watched.poll() is None, "there is nobody to end it; the run goes on"
 
 
 def test_a_process_that_is_gone_has_no_start_time() -> None:

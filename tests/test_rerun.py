@@ -98,7 +98,7 @@ def done(corpus: Corpus) -> Corpus:
     return corpus
 
 
-def holds(corpus: Corpus) -> None:
+def assert_holds(corpus: Corpus) -> None:
     """All that must be true of a run folder whatever was tried again."""
     records, ledger = corpus.records(), Ledger()
     for record in records:
@@ -122,7 +122,7 @@ def test_rows_that_are_not_ok_run_again_with_the_settings_given(done: Corpus) ->
     assert result.exit_code == 3
     assert result.folder == done.folder
     assert result.report == done.report
-    holds(done)
+    assert_holds(done)
 
 
 def test_only_rows_that_are_not_ok_run_again(done: Corpus) -> None:
@@ -150,7 +150,7 @@ def test_a_second_retry_works_on_what_is_still_not_ok(done: Corpus) -> None:
     assert done.statuses == "ok ok ok failed ok ok"
     assert (done.folder / "retries" / "002.rows").read_text().split() == ["3", "4"]
     assert [attempt.text for attempt in done.records()[4].history] == ["wrong"] * 4
-    holds(done)
+    assert_holds(done)
 
 
 def test_where_every_row_is_ok_there_is_nothing_to_do(corpus: Corpus) -> None:
@@ -170,7 +170,7 @@ def test_tokens_of_duplicates_are_still_counted_apart(corpus: Corpus) -> None:
     before = corpus.report["tokens"]
     assert before["folded"]["prompt_tokens"] > 0
     corpus.retry(corpus.best)
-    holds(corpus)
+    assert_holds(corpus)
     after = corpus.report["tokens"]
     retry = json.loads((corpus.folder / "retries/001/report.json").read_bytes())["tokens"]
     for name in ("prompt_tokens", "completion_tokens"):
@@ -191,7 +191,7 @@ def test_running_the_job_again_keeps_what_was_tried_again(done: Corpus) -> None:
     before = (done.folder / "results.jsonl").read_bytes()
     done.run(run={"window": 2, "max_failures": 99})
     assert (done.folder / "results.jsonl").read_bytes() == before
-    holds(done)
+    assert_holds(done)
 
 
 def test_extending_the_run_keeps_what_was_tried_again(done: Corpus) -> None:
@@ -204,7 +204,7 @@ def test_extending_the_run_keeps_what_was_tried_again(done: Corpus) -> None:
     assert done.statuses == "ok ok ok failed invalid ok invalid"
     done.retry(done.best)
     assert done.statuses == "ok ok ok failed ok ok ok"
-    holds(done)
+    assert_holds(done)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_kill_while_a_retried_run_is_finished_anew_loses_nothing(done: Corpus,
     assert audit(done.folder).ok
     run_job(job_from(again))
     assert (done.folder / "results.jsonl").read_bytes() == before
-    holds(done)
+    assert_holds(done)
 
 
 # what is refused
@@ -291,7 +291,7 @@ def test_a_run_with_relative_paths_is_retried_from_another_folder(
     corpus.run(input="rows.jsonl", output="out", engine={"name": "scripted", "script": "weak.yaml"})
     monkeypatch.chdir("/")
     corpus.retry(corpus.better)
-    holds(corpus)
+    assert_holds(corpus)
 
 
 def test_a_run_whose_input_came_through_stdin_is_retried_from_its_copy(corpus: Corpus) -> None:
@@ -300,13 +300,13 @@ def test_a_run_whose_input_came_through_stdin_is_retried_from_its_copy(corpus: C
     corpus.rows.unlink()
     corpus.retry(corpus.better)
     assert corpus.statuses == "ok ok ok failed invalid ok"
-    holds(corpus)
+    assert_holds(corpus)
 
 
 def test_a_folder_that_was_moved_is_retried(done: Corpus) -> None:
     done.folder = shutil.move(done.folder, done.base / "moved")
     done.retry(done.better)
-    holds(done)
+    assert_holds(done)
 
 
 # interrupted
@@ -321,11 +321,11 @@ def stop(corpus: Corpus, script: str) -> RunResult:
 def test_a_retry_that_was_stopped_goes_on_with_the_same_settings(done: Corpus) -> None:
     assert stop(done, done.better).exit_code == 130
     assert done.statuses == "ok invalid ok failed invalid invalid"
-    holds(done)
+    assert_holds(done)
     done.retry(done.better)
     assert done.statuses == "ok ok ok failed invalid ok"
     assert [path.name for path in (done.folder / "retries").iterdir() if path.is_dir()] == ["001"]
-    holds(done)
+    assert_holds(done)
 
 
 def test_a_retry_that_was_stopped_is_not_mixed_with_other_settings(done: Corpus) -> None:
@@ -384,7 +384,7 @@ def test_a_retry_that_was_killed_anywhere_ends_as_one_that_was_not(done: Corpus,
     assert killed.returncode == -signal.SIGKILL
     assert audit(done.folder).ok
     done.retry(done.better)
-    holds(done)
+    assert_holds(done)
     retry_failed(untouched, overrides)
     for name in ("results.jsonl", "errors.jsonl"):
         assert (done.folder / name).read_bytes() == (untouched / name).read_bytes()
@@ -397,7 +397,7 @@ def test_a_retry_that_was_killed_at_its_very_end_is_completed_before_the_next(do
     done.retry(done.best)
     assert done.statuses == "ok ok ok failed ok ok"
     assert (done.folder / "retries" / "002.rows").read_text().split() == ["3", "4"]
-    holds(done)
+    assert_holds(done)
 
 
 # records over records

@@ -29,7 +29,8 @@ def test_any_text_is_either_refused_or_a_value_that_can_be_written_as_utf8(text:
         value = parse(text)
     except JsonError:
         return
-    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    written = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    assert json.loads(written) == value
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_nesting_is_bounded(opening: str, closing: str) -> None:
     def nested(depth: int) -> str:
         return opening * (depth - 1) + ("[]" if opening == "[" else "{}") + closing * (depth - 1)
 
-    parse(nested(MAX_DEPTH))
+    assert json.dumps(parse(nested(MAX_DEPTH)), separators=(",", ":")) == nested(MAX_DEPTH)
     for depth in (MAX_DEPTH + 1, 5000, 200_000):
         with pytest.raises(JsonError, match="nested deeper than 128 levels"):
             parse(nested(depth))

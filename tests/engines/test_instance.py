@@ -40,7 +40,7 @@ SCHEMAS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("schema", SCHEMAS, ids=str)
 def test_the_answer_fits_the_schema(schema: dict[str, Any]) -> None:
     instance = json.loads(smallest_instance(Constraint("json", json.dumps(schema))))
-    jsonschema_rs.validator_for(schema, validate_formats=True).validate(instance)
+    assert list(jsonschema_rs.validator_for(schema, validate_formats=True).iter_errors(instance)) == []
 
 
 def test_a_schema_that_contains_itself_comes_to_an_end() -> None:

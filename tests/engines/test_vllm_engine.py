@@ -111,7 +111,7 @@ def chat(bare: Any, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, **mo
     return bare.chat([[dict(m) for m in p.messages or ()] for p in prompts], params, use_tqdm=False)
 
 
-def same(ours: Sequence[Completion], theirs: Sequence[Any]) -> None:
+def assert_same(ours: Sequence[Completion], theirs: Sequence[Any]) -> None:
     for a, b in zip(ours, theirs, strict=True):
         assert list(a.token_ids) == list(b.outputs[0].token_ids)
         assert a.text == b.outputs[0].text
@@ -122,7 +122,7 @@ def same(ours: Sequence[Completion], theirs: Sequence[Any]) -> None:
 
 
 def test_answers_are_those_of_llm_chat(engine: VllmEngine, bare: Any) -> None:
-    same(ask(engine, NUMBERS), chat(bare, NUMBERS))
+    assert_same(ask(engine, NUMBERS), chat(bare, NUMBERS))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_answers_under_a_sampling_setting_are_those_of_llm_chat(
     engine: VllmEngine, bare: Any, values: dict[str, Any]
 ) -> None:
     sampling = Sampling(tuple(sorted(values.items())))
-    same(ask(engine, NUMBERS, sampling), chat(bare, NUMBERS, sampling))
+    assert_same(ask(engine, NUMBERS, sampling), chat(bare, NUMBERS, sampling))
 
 
 def test_the_text_of_random_bytes_is_that_of_llm_generate(engine: VllmEngine, bare: Any) -> None:
@@ -167,7 +167,7 @@ def test_the_text_of_random_bytes_is_that_of_llm_generate(engine: VllmEngine, ba
     values = {"temperature": 2.0, "seed": 5, "max_tokens": 40, "ignore_eos": True, "logit_bias": bias}
     ours = ask(engine, NUMBERS, Sampling(tuple(sorted(values.items()))))
     theirs = chat(bare, NUMBERS, Sampling(tuple(sorted(values.items()))))
-    same(ours, theirs)
+    assert_same(ours, theirs)
     assert any("\N{REPLACEMENT CHARACTER}" in a.text for a in ours)
 
 
@@ -178,7 +178,7 @@ def test_a_prefill_goes_on_as_continue_final_message_does(engine: VllmEngine, ba
     conversations = [[*map(dict, p.messages or ()), {"role": "assistant", "content": p.prefill}] for p in prompts]
     params = SamplingParams(temperature=0, max_tokens=48)
     theirs = bare.chat(conversations, params, use_tqdm=False, add_generation_prompt=False, continue_final_message=True)
-    same(ask(engine, prompts), theirs)
+    assert_same(ask(engine, prompts), theirs)
 
 
 def test_a_text_prompt_goes_on_as_llm_generate_does(engine: VllmEngine, bare: Any) -> None:
@@ -186,15 +186,17 @@ def test_a_text_prompt_goes_on_as_llm_generate_does(engine: VllmEngine, bare: An
 
     texts = ["Translate", "one two three", "é 🙂"]
     theirs = bare.generate(texts, SamplingParams(temperature=0, max_tokens=20), use_tqdm=False)
-    same(ask(engine, [Prompt(text=t) for t in texts], Sampling((("max_tokens", 20), ("temperature", 0.0)))), theirs)
+    assert_same(
+        ask(engine, [Prompt(text=t) for t in texts], Sampling((("max_tokens", 20), ("temperature", 0.0)))), theirs
+    )
 
 
 def test_a_seed_and_max_tokens_of_a_request_override_the_shared_ones(engine: VllmEngine, bare: Any) -> None:
     shared = Sampling((("max_tokens", 40), ("temperature", 1.5)))
     ours = ask(engine, NUMBERS[:3], shared, seed=9, max_tokens=4)
-    same(ours, chat(bare, NUMBERS[:3], Sampling((("max_tokens", 4), ("seed", 9), ("temperature", 1.5)))))
+    assert_same(ours, chat(bare, NUMBERS[:3], Sampling((("max_tokens", 4), ("seed", 9), ("temperature", 1.5)))))
     again = ask(engine, NUMBERS[:3], shared, seed=10, max_tokens=30)
-    same(again, chat(bare, NUMBERS[:3], Sampling((("max_tokens", 30), ("seed", 10), ("temperature", 1.5)))))
+    assert_same(again, chat(bare, NUMBERS[:3], Sampling((("max_tokens", 30), ("seed", 10), ("temperature", 1.5)))))
 
 
 def test_a_json_constraint_gives_json_that_is_spaced_as_python_writes_it(engine: VllmEngine) -> None:
@@ -223,7 +225,7 @@ def test_constrained_answers_are_those_of_llm_chat_under_the_same_grammar(engine
     prompts = [ORDER, *NUMBERS[:3]]
     constraint = Constraint("json", SCHEMA)
     theirs = chat(bare, prompts, LONG, structured_outputs=structured_outputs(constraint, "xgrammar"))
-    same(ask(engine, prompts, LONG, constraint=constraint), theirs)
+    assert_same(ask(engine, prompts, LONG, constraint=constraint), theirs)
 
 
 def test_a_schema_that_no_grammar_can_be_made_of_refuses_only_its_row(engine: VllmEngine) -> None:
@@ -277,7 +279,7 @@ def test_log_probabilities_are_vllms_as_json(engine: VllmEngine, bare: Any) -> N
     sampling = Sampling((("logprobs", 3), ("max_tokens", 10), ("temperature", 0.0)))
     ours = ask(engine, NUMBERS[:2], sampling)
     theirs = chat(bare, NUMBERS[:2], sampling)
-    same(ours, theirs)
+    assert_same(ours, theirs)
     for a, b in zip(ours, theirs, strict=True):
         assert a.logprobs is not None
         json.dumps(a.logprobs, allow_nan=False)

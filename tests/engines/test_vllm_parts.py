@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -265,9 +266,10 @@ def test_a_wrong_sampling_setting_is_a_job_error(values: dict[str, Any], word: s
 
 
 def test_sampling_settings_in_json_form_are_accepted() -> None:
-    validate_sampling(
-        {"n": 4, "stop": ("a", "b"), "logit_bias": {"5": 1}, "bad_words": ("x",), "logprobs": 2, "seed": 1}
-    )
+    given = {"n": 4, "stop": ("a", "b"), "logit_bias": {"5": 1}, "bad_words": ("x",), "logprobs": 2, "seed": 1}
+    values = deepcopy(given)
+    validate_sampling(values)  # raises what it does not accept
+    assert values == given, "they are looked at, and left as they are"
 
 
 # -- reasoning ----------------------------------------------------------------------------------------------------------

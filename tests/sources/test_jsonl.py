@@ -176,9 +176,16 @@ def test_a_line_beyond_the_limit_is_malformed_and_the_next_lives(write: Write, s
 
 
 def test_rows_can_be_written_back_as_strict_json(write: Write, source: Open) -> None:
-    lines = [line for line, _ in HOSTILE.values()]
-    for row in source(write("a.jsonl", b'{"a":1}\n' + b"\n".join(lines))).rows():
-        json.dumps({"id": row.id, "data": row.data}, allow_nan=False, ensure_ascii=False).encode()
+    odd = [
+        b'{"a":1}', rb'{"id":"\ud83d\ude00","\u0000":"\u001b"}', b'{"a":' + b"9" * 4300 + b"}", b'{"a":1.5e308,"b":-0.0}',
+        b'{"a":' + b"[" * 199 + b"]" * 199 + b"}",
+    ]  # fmt: skip
+    hostile = [line for line, _ in HOSTILE.values()]
+    rows = list(source(write("a.jsonl", b"\n".join(odd + hostile))).rows())
+    assert [row.failure is None for row in rows] == [True] * len(odd) + [False] * len(hostile)
+    for row in rows:
+        content = {"id": row.id, "data": row.data}
+        assert json.loads(json.dumps(content, allow_nan=False, ensure_ascii=False).encode()) == content
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
