@@ -96,7 +96,12 @@ class Worker:
         measured = {**said, "seconds": use.seconds, "cpu_seconds": use.arm, "elsewhere": use.elsewhere}
         if (at_work := measured.pop("seconds_at_work", None)) is not None:
             # it started its engine anew, in processes that came and went: what they used cannot be told from other work
-            measured |= {"seconds": at_work, "seconds_with_start_up": use.seconds, "elsewhere": 0.0, "metered": False}
+            measured |= {
+                "seconds": at_work,
+                "seconds_with_start_up": use.seconds,
+                "cpu_seconds": None,
+                "elsewhere": None,
+            }
         return measured
 
     def close(self) -> None:
@@ -143,7 +148,7 @@ def measure_shape(name: str, workers: Sequence[Worker], options: argparse.Namesp
         turn = len(rounds) % len(workers)
         done = {w.arm: w.repeat(name, source, requests) for w in (*workers[turn:], *workers[:turn])}
         seconds = ", ".join(f"{arm} {said['seconds']:.2f} s" for arm, said in done.items())
-        worst = max(said["elsewhere"] for said in done.values())
+        worst = max((said["elsewhere"] for said in done.values() if said["elsewhere"] is not None), default=0.0)
         print(f"{name}: {seconds}; elsewhere at most {worst:.1%}", flush=True)
         if worst <= options.elsewhere or options.force:
             rounds.append(done)
@@ -156,6 +161,7 @@ def measure_shape(name: str, workers: Sequence[Worker], options: argparse.Namesp
             )
     last = rounds[-1]
     answers = {arm: _answers(Path(last[arm]["answers"])) for arm in last}
+    constrained = _constrained(requests)
     block = (last["ours"]["engine"] or {}).get("block_size") if "ours" in last else None
     return {
         "title": shape.title, "note": shape.note, "rows": rows, "must_reach": shape.must_reach,
@@ -166,7 +172,10 @@ def measure_shape(name: str, workers: Sequence[Worker], options: argparse.Namesp
         "elsewhere": worst_kept, "quiet": worst_kept <= options.elsewhere,
         "start_up": {worker.arm: worker.start_up for worker in workers},
         "rounds": [_without_paths(done) for done in rounds],
-        "equal": {arm: _equal(answers["chat"], answers[arm]) for arm in answers if "chat" in answers and arm != "chat"},
+        "equal": {
+            arm: _equal(answers["chat"], answers[arm], constrained)
+            for arm in answers if "chat" in answers and arm != "chat"
+        },
         "hit_rate_possible": shapes.possible_hit_rate(source, name, block) if block else None,
     }  # fmt: skip
 
@@ -186,9 +195,24 @@ def _answers(path: Path) -> dict[str, Any]:
     return found
 
 
-def _equal(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:
-    """The share of rows with the same answer; JSON counts by its value, because llmbatch writes that and spaces differ."""
-    return sum(bool(_value(answer) == _value(theirs.get(row))) for row, answer in ours.items()) / len(ours)
+def _constrained(requests: Path) -> set[str]:
+    """The ids of the rows that have a schema."""
+    lines = map(json.loads, requests.read_text(encoding="utf-8").splitlines())
+    return {line["custom_id"] for line in lines if "response_format" in line["body"]}
+
+
+def _equal(theirs: Mapping[str, Any], ours: Mapping[str, Any], constrained: set[str]) -> dict[str, dict[str, int]]:
+    """How many rows have the answer that ``theirs`` has, of how many: in all, and apart where only some have a schema.
+
+    JSON counts by its value, because llmbatch writes that and spaces differ.
+    """
+    kinds = {"all": set(theirs)}
+    if constrained and constrained != kinds["all"]:
+        kinds |= {"with a schema": kinds["all"] & constrained, "without": kinds["all"] - constrained}
+    return {
+        kind: {"rows": len(rows), "equal": sum(bool(_value(theirs[row]) == _value(ours.get(row))) for row in rows)}
+        for kind, rows in kinds.items()
+    }
 
 
 def _value(answer: Any) -> Any:

@@ -57,11 +57,19 @@ def with_start_up(shape: Mapping[str, Any], arm: str) -> list[float]:
 def spread(values: Sequence[float], digits: int = 2, unit: str = "") -> str:
     if not values:
         return "not measured"
-    return f"{median(values):.{digits}f}{unit} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return f"{median(values):,.{digits}f}{unit} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
 def times(values: Sequence[float]) -> str:
     return spread(values, unit="x")
+
+
+def equal(shape: Mapping[str, Any], arm: str) -> str:
+    """The share of the rows whose answer is that of ``LLM.chat``; apart for rows with and without a schema, if both are there."""
+    counts = shape["equal"].get(arm, {})
+    shares = {kind: f"{count['equal'] / count['rows']:.1%}" for kind, count in counts.items()}
+    apart = [f"{kind} {counts[kind]['equal']:,} of {counts[kind]['rows']:,}" for kind in counts if kind != "all"]
+    return shares.get("all", "") + (f" ({', '.join(apart)})" if apart else "")
 
 
 def verdict(value: float, wanted: float) -> str:
@@ -93,16 +101,16 @@ def shapes_text(results: Mapping[str, Any]) -> str:
             verdict(median(found), shape["must_reach"]) if found else "",
             times(ratios(shape, "tuned")),
             f"{median(rates):,.0f}" if rates else "",
-            ", ".join(f"{share:.1%}" for arm, share in shape["equal"].items() if arm == "ours"),
+            equal(shape, "ours"),
         )
     return (
         "## llmbatch against `LLM.chat` on the whole list\n\n![speed-ups](speedup.svg)\n\n" + str(table) + "\n"
         "*Measured*: against `LLM.chat` with vLLM's own defaults. *Tuned*: `LLM.chat` with the very engine arguments that "
         "llmbatch chooses, and the engine core in this process as there, but for JSON, whose spacing llmbatch fixes. "
         "*Equal answers*: share of the rows whose answer is "
-        "that of `LLM.chat`. In the last shape but one the rows with a schema differ: there vLLM's default lets the model put "
-        "white space anywhere between JSON's tokens, and on these prompts, unlike those of its training, the demo model does; "
-        "of the rows without a schema all but one were equal when they were looked at apart.\n"
+        "that of `LLM.chat`, JSON by its value. vLLM's default lets the model put white space anywhere between "
+        "JSON's tokens and llmbatch does not; on prompts unlike those of its training the demo model makes use of that, and "
+        "its answer may then be another.\n"
     )
 
 
@@ -119,10 +127,12 @@ def seconds_text(results: Mapping[str, Any]) -> str:
                 shape["title"],
                 title,
                 spread([r["seconds"] for r in rounds]),
-                "" if "seconds_with_start_up" in rounds[0] else f"{median(r['cpu_seconds'] for r in rounds):.2f}",
+                "not metered"
+                if rounds[0]["cpu_seconds"] is None
+                else f"{median(r['cpu_seconds'] for r in rounds):.2f}",
                 f"{median(with_start_up(shape, arm)) - median(r['seconds'] for r in rounds):.1f} s",
                 f"{median(hits):.1%}" if hits else "",
-                f"{shape['equal'][arm]:.1%}" if arm in shape["equal"] else "",
+                equal(shape, arm),
             )
     return "## All arms\n\n" + str(table)
 
@@ -143,7 +153,7 @@ def hits_text(results: Mapping[str, Any]) -> str:
 
 def peers_text(results: Mapping[str, Any]) -> str:
     shape = results["shapes"].get("neutral")
-    if shape is None:
+    if shape is None or len(shape["start_up"]) <= 3:  # llmbatch and LLM.chat alone
         return ""
     table = Table("llmbatch against", "start-up left out", "must reach", "", "start-up counted", "must reach", "")
     for arm, wanted, wanted_counted in (("run_batch", 1.3, 3.0), ("ray_data", 1.3, 3.0), ("generate", None, None)):
