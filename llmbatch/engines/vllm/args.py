@@ -167,15 +167,14 @@ def _cpu_cache(model: str, args: Mapping[str, Any]) -> int:
     """
     most = int(args["kv_cache_memory_bytes"])
     config = _config(model, args)
-    token = None if config is None else cache_bytes_per_token(config)
+    token = None if config is None else _token_bytes(config, args)
     if token is None:
         return most
     sequences = args.get("max_num_seqs", _CPU_SEQUENCES)
     context = args.get("max_model_len") or context_length(model, args.get("revision"))
     if not isinstance(sequences, int) or not isinstance(context, int):  # "auto", or what vLLM will refuse
         return most
-    wide = 2 if args.get("dtype") in ("float32", "float") else 1
-    return min(most, wide * token * max(sequences * _CACHED_TOKENS_PER_SEQUENCE, context * _CACHED_CONTEXTS))
+    return min(most, token * max(sequences * _CACHED_TOKENS_PER_SEQUENCE, context * _CACHED_CONTEXTS))
 
 
 def _cpu_batch(model: str, args: Mapping[str, Any]) -> dict[str, int]:
@@ -188,13 +187,19 @@ def _cpu_batch(model: str, args: Mapping[str, Any]) -> dict[str, int]:
     config = _config(model, args)
     if config is None or not isinstance(cache, int):
         return {}
-    token, vocabulary = cache_bytes_per_token(config), config.get("vocab_size")
+    token, vocabulary = _token_bytes(config, args), config.get("vocab_size")
     if token is None or not isinstance(vocabulary, int):
         return {}
     in_cache = cache // (token * _TOKENS_PER_SEQUENCE)
     in_logits = _free_memory() // 16 // (vocabulary * _LOGITS_BYTES)
     fitting = [size for size in (1024, 512) if size <= min(in_cache, in_logits)]
     return {"max_num_seqs": fitting[0], "max_num_batched_tokens": 8 * fitting[0]} if fitting else {}
+
+
+def _token_bytes(config: Mapping[str, Any], args: Mapping[str, Any]) -> int | None:
+    """Bytes of a token in the KV cache, whose numbers are those of the model: on a CPU they may have 32 bits."""
+    token = cache_bytes_per_token(config)
+    return 2 * token if token is not None and args.get("dtype") in ("float32", "float") else token
 
 
 def _config(model: str, args: Mapping[str, Any]) -> Mapping[str, Any] | None:
