@@ -173,7 +173,8 @@ def peers_text(results: Mapping[str, Any]) -> str:
         )
     return (
         "## Other peers, neutral shape\n\n" + str(table) + "\n"
-        "A start-up lasts from the start of the process until its first eight answers are on disk. run-batch is run by the "
+        "A start-up lasts from the start of the process until its first eight answers are on disk; whatever earlier starts had "
+        "compiled was there to be found, for every arm. run-batch is run by the "
         "functions of its own command, with the engine kept up between repetitions, so that its start-up can be told apart. Ray "
         "Data LLM starts an engine for every pipeline; its time without start-up is that from its first request to its last file, "
         "which leaves its reading and tokenizing out as well, and whether "
