@@ -9,6 +9,7 @@ import pytest
 from llmbatch.autotune import Trial, autotune, candidates, is_clear, read, write
 from llmbatch.calibrate import Measured, Slice
 from llmbatch.engines import ChatSettings, Engine, EngineInfo, EngineSettings, make_engine
+from llmbatch.job import DEMO_MODEL, job_from
 from llmbatch.types import Prompt, Request, RequestKey, Sampling
 
 SAMPLING = Sampling((("max_tokens", 1000),))
@@ -151,3 +152,27 @@ def test_tuning_changes_no_byte_of_the_results(jobs: Any, job: Any) -> None:
     )
     jobs.run(plain)
     assert jobs.results() == jobs.results("plain")
+
+
+@pytest.mark.vllm
+def test_vllm_is_tuned_on_the_jobs_own_rows_and_answers_as_without(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmbatch.autotune._SECONDS", 8.0)
+    tens = ("twenty", "thirty", "forty", "fifty")
+    texts = [f"{ten}-{one}" for ten in tens for one in ("one", "two", "five", "seven")]
+    languages = ("French", "German", "Spanish")
+    rows = [{"text": text, "language": language} for text in texts for language in languages]
+    args = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28, "max_num_seqs": 16}  # so one size is left to try
+    data = jobs.data(jobs.rows(rows), engine={"name": "vllm", "args": args}, model="demo", run={"autotune": True})
+    data["prompt"] = str(DEMO_MODEL.parent / "prompts" / "translate-number.yaml")
+    report = jobs.run(job_from(data)).report
+    tried = by_name(report["engine"]["autotune"])
+    assert len(tried) == 3  # the default, twice and half of its max_num_batched_tokens
+    assert all(trial["error"] is None and trial["tokens_per_second"] > 0 for trial in tried.values())
+    chosen = report["engine"]["autotune"]["chosen"]
+    size = report["engine"]["details"]["max_num_batched_tokens"]
+    others = {f"max_num_batched_tokens={2 * size}", f"max_num_batched_tokens={size // 2}"}
+    assert tried.keys() - {"default"} == others if chosen == "default" else chosen == f"max_num_batched_tokens={size}"
+    tuned = [record["output"] for record in jobs.records()]
+    jobs.run(job_from({**data, "run": {"autotune": False}, "output": str(jobs.path / "plain")}))
+    assert tuned == [record["output"] for record in jobs.records("plain")]
+    assert len(tuned) == 48
