@@ -128,9 +128,12 @@ def _size(outcome: Outcome) -> int:
     """About how many bytes of memory an outcome takes."""
     if not isinstance(outcome, Completion):
         return _ENTRY_BYTES
-    letters = len(outcome.text) + len(outcome.reasoning or "")
-    tops = sum(1 + len(token.get("top", ())) for token in outcome.logprobs or ())
-    return _ENTRY_BYTES + 2 * letters + 8 * len(outcome.token_ids) + 400 * tops
+    size = _ENTRY_BYTES + 2 * len(outcome.text) + 8 * len(outcome.token_ids)
+    if outcome.reasoning is not None:
+        size += 2 * len(outcome.reasoning)
+    if outcome.logprobs is not None:
+        size += 400 * sum(1 + len(token.get("top", ())) for token in outcome.logprobs)
+    return size
 
 
 __all__ = ["Reuse", "ReuseSettings", "Shared"]

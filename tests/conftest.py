@@ -13,10 +13,15 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 from llmbatch.events import Event, Note
 from llmbatch.job import Job, job_from
 from llmbatch.session import RunResult, run_job
+
+# how long an example takes, or takes to be made, depends on the machine and on what else runs on it
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @dataclass(slots=True)

@@ -480,7 +480,9 @@ def test_a_damage_is_found_and_named(finished: Case, damage: str) -> None:
     assert report.exit_code == 1
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_no_flipped_bit_of_parts_results_or_errors_goes_unseen(
     pristine: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -501,7 +503,9 @@ def test_no_flipped_bit_of_parts_results_or_errors_goes_unseen(
     shutil.rmtree(case.base)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_no_damage_of_any_file_breaks_the_audit(
     pristine: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -345,7 +345,7 @@ jobs = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 @given(jobs)
 def test_a_job_that_is_written_and_read_again_is_the_same(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     first = job_from(data).absolute()

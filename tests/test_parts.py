@@ -103,7 +103,9 @@ def journal(parts: Parts) -> bytes:
     return journal_of(parts).read_bytes()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=200, deadline=None
+)
 @given(data=st.data())
 def test_no_damage_to_a_journal_makes_up_a_record_or_an_answer(
     parts: Parts, journal: bytes, data: st.DataObject

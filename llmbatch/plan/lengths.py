@@ -40,8 +40,7 @@ class _Curve:
         # For each bin: the share of answers that go on beyond it, and E[min(length, lower edge)].
         self._made: tuple[list[float], list[float]] = ([], [])
 
-    def add(self, length: int, cut: bool) -> None:
-        bin_ = bisect_right(_EDGES, length) - 1
+    def add(self, bin_: int, length: int, cut: bool) -> None:
         if cut:
             self._cut[bin_] += 1
         else:
@@ -97,11 +96,12 @@ class LengthEstimate:
 
     def observe(self, prompt_tokens: int, completion_tokens: int, *, cut: bool) -> None:
         """One answer came; ``cut`` says that it was cut off (finish reason ``length``) and would have gone on."""
-        self._all.add(completion_tokens, cut)
+        bin_ = bisect_right(_EDGES, completion_tokens) - 1
+        self._all.add(bin_, completion_tokens, cut)
         curve = self._by_size.get(size := prompt_tokens.bit_length())
         if curve is None:
             curve = self._by_size[size] = _Curve()
-        curve.add(completion_tokens, cut)
+        curve.add(bin_, completion_tokens, cut)
 
     def expected(self, prompt_tokens: int, most: int, least: int = 0) -> float:
         """Expected tokens of an answer that ends at ``most`` tokens at the latest and at ``least`` at the earliest."""

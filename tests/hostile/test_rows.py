@@ -226,7 +226,9 @@ def rows_in(content: bytes) -> int:
     return sum(1 for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip())
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     st.lists(raw_lines, min_size=1, max_size=60),
     st.sampled_from([b"\n", b"\r\n", b"\n\n"]),
@@ -242,7 +244,9 @@ def test_whatever_the_bytes_are_every_line_has_one_record(
     assert records[0]["output"] == "fine"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=60))
 def test_every_text_comes_back_as_it_was(hostile: Any, texts: list[str]) -> None:
     records = hostile.lines([row(text) for text in texts])

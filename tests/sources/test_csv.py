@@ -115,7 +115,9 @@ def test_a_header_that_cannot_be_one_ends_the_job_before_it_begins(
     assert "a.csv" in str(caught.value)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_reading_goes_on_at_any_row_as_if_it_had_not_stopped(tmp_path: Path, data: st.DataObject) -> None:
     line = st.sampled_from(["1,2", '"a\nb",c', "é,ü", "", " ", "1", '"open,2', '"x"y,1', '"q""q",","', "\0,1"])
@@ -132,7 +134,9 @@ def test_reading_goes_on_at_any_row_as_if_it_had_not_stopped(tmp_path: Path, dat
 field = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(records=st.lists(st.tuples(field, field), min_size=1, max_size=6))
 def test_what_python_writes_as_csv_is_read_back(tmp_path: Path, records: list[tuple[str, str]]) -> None:
     text = io.StringIO(newline="")

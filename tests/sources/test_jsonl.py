@@ -188,7 +188,9 @@ def test_rows_can_be_written_back_as_strict_json(write: Write, source: Open) -> 
         assert json.loads(json.dumps(content, allow_nan=False, ensure_ascii=False).encode()) == content
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(lines=st.lists(st.binary(max_size=30).map(lambda b: b.replace(b"\n", b"")), min_size=1, max_size=8))
 def test_any_bytes_give_one_row_a_line(tmp_path: Path, lines: list[bytes]) -> None:
     path = tmp_path / "a.jsonl"
@@ -277,7 +279,9 @@ def test_damage_in_the_middle_is_a_read_error(
 # cursors, digests, progress
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_reading_goes_on_at_any_row_as_if_it_had_not_stopped(tmp_path: Path, data: st.DataObject) -> None:
     line = st.sampled_from([b'{"a":1}', b'{"id":"x","t":"\xc3\xa9"}', b"", b"  ", b"oops", b"\xff", b"[]", b"\0"])
