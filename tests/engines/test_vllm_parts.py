@@ -444,11 +444,12 @@ with captured(Path({str(log)!r})):
     configure()
     logging.getLogger("vllm.x").warning("meanwhile")
     logging.getLogger().addHandler(logging.StreamHandler(sys.stdout))
+    logging.getLogger().addHandler(logging.StreamHandler())
 logging.getLogger("vllm.x").warning("later")
 logging.getLogger("mine").warning("of the user")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("of the user\n", "")
+    assert (done.stdout, done.stderr) == ("of the user\n", "of the user\n")
     said = log.read_text()
     assert said.count("meanwhile") == said.count("later") == 1
     assert "of the user" not in said

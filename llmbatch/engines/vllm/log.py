@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TextIO
@@ -70,8 +70,8 @@ def tail(log: Path, start: int = 0, size: int = 65536) -> str:
 
 def _redirect(log: Path) -> None:
     _flush()
-    stdout = sys.stdout
     target = _undo.enter_context(log.open("a", encoding="utf-8", buffering=1))
+    errors = _undo.enter_context(log.open("a", encoding="utf-8", buffering=1))  # apart, to know one from the other
     for descriptor in (1, 2):
         try:
             copy = os.dup(descriptor)
@@ -81,19 +81,20 @@ def _redirect(log: Path) -> None:
         _undo.callback(os.dup2, copy, descriptor)
         os.dup2(target.fileno(), descriptor)
     _undo.callback(_flush)
-    _undo.callback(_release, target, log, stdout)
+    _undo.callback(_release, ((target, sys.stdout), (errors, sys.stderr)), log)
     # a notebook's streams, and pytest's, do not go through the descriptors
     _undo.enter_context(redirect_stdout(target))
-    _undo.enter_context(redirect_stderr(target))
+    _undo.enter_context(redirect_stderr(errors))
 
 
-def _release(target: TextIO, log: Path, stdout: TextIO) -> None:
-    """Let no logger keep ``target``, which is about to be closed: vLLM may have made a handler of what was then stdout."""
+def _release(streams: Iterable[tuple[TextIO, TextIO]], log: Path) -> None:
+    """Of each pair: no logger that was set up meanwhile keeps the first, which is about to be closed, but has the second."""
     if "vllm" in sys.modules:
         redirect_loggers(log)
     for handler in (*logging.getLogger("vllm").handlers, *logging.getLogger().handlers):
-        if isinstance(handler, logging.StreamHandler) and handler.stream is target:
-            handler.setStream(stdout)
+        for ours, before in streams:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is ours:
+                handler.setStream(before)
 
 
 def _flush() -> None:
