@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmbatch.errors import LlmbatchError, RunError, Stopped, UsageError
-from llmbatch.types import Failure, FailureKind, Record, Status, Usage
+from llmbatch.core.errors import LlmbatchError, RunError, Stopped, UsageError
+from llmbatch.core.types import Failure, FailureKind, Record, Status, Usage
 
 if TYPE_CHECKING:
     from llmbatch.api import Run, generate, run

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from llmbatch.errors import FolderError, JobError, LlmbatchError, ReadError, RunError, Stopped
-from llmbatch.events import Watcher
-from llmbatch.files import atomic_write
+from llmbatch.core.errors import FolderError, JobError, LlmbatchError, ReadError, RunError, Stopped
+from llmbatch.core.events import Watcher
+from llmbatch.core.files import atomic_write
+from llmbatch.core.record import record_from_dict
+from llmbatch.core.types import Record, Status
 from llmbatch.folder import RunFolder
 from llmbatch.job import Job, job_from
-from llmbatch.record import record_from_dict
 from llmbatch.report import Report
 from llmbatch.session import open_session, run_job
 from llmbatch.sources.rows import plain
 from llmbatch.stages import Stages
-from llmbatch.types import Record, Status
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.calibrate import Measured, run_for, warm_up
+from llmbatch.core.errors import EngineError, ReadError
+from llmbatch.core.files import atomic_write
+from llmbatch.core.types import Failure, Request
 from llmbatch.engines import Engine, EngineInfo, EngineSettings
-from llmbatch.errors import EngineError, ReadError
-from llmbatch.files import atomic_write
 from llmbatch.job import Job
 from llmbatch.plan import LengthEstimate, Limits, plan_window
 from llmbatch.prompt import Rendered
 from llmbatch.sources import Source
 from llmbatch.stages import Stages
-from llmbatch.types import Failure, Request
 
 AUTOTUNE_VERSION = 1
 SAMPLE = 4096  # requests

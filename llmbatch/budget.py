@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llmbatch.core.types import Usage
 from llmbatch.engines import EngineSettings
 from llmbatch.job import RunSettings
-from llmbatch.types import Usage
 
 _GPU_ARGS = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 

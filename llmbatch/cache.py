@@ -16,7 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from llmbatch.types import Completion, RequestKey, Usage
+from llmbatch.core.types import Completion, RequestKey, Usage
 
 FORMAT = 1
 _APPLICATION = 0x6C6C6D62  # "llmb": which program's file it is

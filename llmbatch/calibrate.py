@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import NamedTuple
 
+from llmbatch.core.demand import Demands
+from llmbatch.core.types import Completion, Request
 from llmbatch.engines import Engine
 from llmbatch.feed import Feed
-from llmbatch.plan.demand import Demands
-from llmbatch.types import Completion, Request
 
 SAMPLE = 4096  # requests
 _SLICES = 16

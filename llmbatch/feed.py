@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 
-from llmbatch.types import Request, RequestKey
+from llmbatch.core.types import Request, RequestKey
 
 
 class Feed:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmbatch.errors import FolderError
-from llmbatch.files import atomic_write, writing
+from llmbatch.core.errors import FolderError
+from llmbatch.core.files import atomic_write, writing
 from llmbatch.lock import Lock
 from llmbatch.parts import Parts
 

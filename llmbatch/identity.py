@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbatch.errors import JobError
+from llmbatch.core.errors import JobError
 from llmbatch.job_file import is_there
 
 if TYPE_CHECKING:

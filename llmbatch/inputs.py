@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from llmbatch.errors import InputChanged
+from llmbatch.core.errors import InputChanged
 from llmbatch.job import Job
 from llmbatch.parts import Bounds
 from llmbatch.sources import Source, open_source

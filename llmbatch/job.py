@@ -16,8 +16,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from llmbatch.check import OutputSettings
+from llmbatch.core.errors import JobError
 from llmbatch.engines import ChatSettings, EngineSettings
-from llmbatch.errors import JobError
 from llmbatch.identity import identity_of
 from llmbatch.job_file import DEMO, job_text, read_job_file, resolve_paths
 from llmbatch.plan import PlanSettings

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from llmbatch.errors import JobError, PromptError
+from llmbatch.core.errors import JobError, PromptError
 from llmbatch.prompt import shipped_prompts
 from llmbatch.prompt.document import read_document
 

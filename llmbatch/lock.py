@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil
 
-from llmbatch.errors import FolderError, Locked
-from llmbatch.files import writing
+from llmbatch.core.errors import FolderError, Locked
+from llmbatch.core.files import writing
 
 HEARTBEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 60.0  # without a heartbeat, where the owner's process cannot be seen

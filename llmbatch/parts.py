@@ -23,10 +23,10 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llmbatch.errors import FolderError
-from llmbatch.faults import point, torn
-from llmbatch.files import atomic_write, fsync_folder, writing
-from llmbatch.types import Completion, Cursor, Failure, FailureKind, Outcome, Refusal, RequestKey, Reused, Usage
+from llmbatch.core.errors import FolderError
+from llmbatch.core.faults import point, torn
+from llmbatch.core.files import atomic_write, fsync_folder, writing
+from llmbatch.core.types import Completion, Cursor, Failure, FailureKind, Outcome, Refusal, RequestKey, Reused, Usage
 
 JOURNAL_VERSION = 1
 PART_VERSION = 1

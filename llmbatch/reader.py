@@ -6,9 +6,9 @@ import gzip
 import time
 from collections.abc import Iterator
 
-from llmbatch.errors import ReadError
+from llmbatch.core.errors import ReadError
+from llmbatch.core.types import Cursor, Row
 from llmbatch.sources import Source
-from llmbatch.types import Cursor, Row
 
 _AGAIN_SECONDS = (0.2, 1.0, 3.0)  # a file system or network that fails is given so long between two tries
 

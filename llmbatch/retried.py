@@ -15,14 +15,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from llmbatch.errors import FolderError
-from llmbatch.files import atomic_write
+from llmbatch.core.errors import FolderError
+from llmbatch.core.files import atomic_write
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.record import record_from_dict, record_to_line
+from llmbatch.core.types import Attempt, Record, RequestKey, Status, Usage
 from llmbatch.parts import Parts
-from llmbatch.record import record_from_dict, record_to_line
 from llmbatch.report import Report, counts_of, exit_code
-from llmbatch.report.ledger import Ledger
 from llmbatch.sinks import Origin, SinkSettings, write_sinks
-from llmbatch.types import Attempt, Record, RequestKey, Status, Usage
 
 _INDEX = re.compile(rb'\{"id": ?(?:"(?:[^"\\]|\\.)*"|-?\d+), ?"index": ?(\d+),')
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from llmbatch.types import Completion, Failure, FailureKind, Message, Prompt, Request, RequestKey, Sampling
+from llmbatch.core.types import Completion, Failure, FailureKind, Message, Prompt, Request, RequestKey, Sampling
 
 _EXPLAINED = frozenset(
     {FailureKind.INVALID_JSON, FailureKind.SCHEMA, FailureKind.CHOICE, FailureKind.REGEX, FailureKind.GRAMMAR}

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch.types import Completion, FailureKind, Outcome, Request, RequestKey
+from llmbatch.core.types import Completion, FailureKind, Outcome, Request, RequestKey
 
 _LASTING = frozenset({FailureKind.REFUSED, FailureKind.ENGINE_DIED})  # the same request would end so again
 _ENTRY_BYTES = 600  # of an outcome without its text, with its place in the memory

@@ -21,11 +21,14 @@ from llmbatch.ahead import Ahead
 from llmbatch.autotune import tuned
 from llmbatch.budget import Budget, Spent, gpus_of, spent_by
 from llmbatch.cache import AnswerCache
+from llmbatch.core.errors import LlmbatchError, RunError, Stopped, WriteError
+from llmbatch.core.events import Event, Finished, Note, Snapshot, Started, Watcher
+from llmbatch.core.faults import point
+from llmbatch.core.files import atomic_write
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.types import Row
+from llmbatch.core.versions import versions
 from llmbatch.engines import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
-from llmbatch.errors import LlmbatchError, RunError, Stopped, WriteError
-from llmbatch.events import Event, Finished, Note, Snapshot, Started, Watcher
-from llmbatch.faults import point
-from llmbatch.files import atomic_write
 from llmbatch.folder import RunFolder
 from llmbatch.identity import model_identity
 from llmbatch.inputs import check_input, open_input
@@ -34,7 +37,6 @@ from llmbatch.parts import Meta
 from llmbatch.plan import LengthEstimate
 from llmbatch.prompt import Rendered
 from llmbatch.report import Facts, NoteReport, Report, RunOutcome, Session, SessionReport, build_report
-from llmbatch.report.ledger import Ledger
 from llmbatch.retried import finished_retries, take_over
 from llmbatch.reuse import Reuse
 from llmbatch.runner import Runner, Stop
@@ -43,8 +45,6 @@ from llmbatch.sinks import Origin, write_sinks
 from llmbatch.sources import Source
 from llmbatch.stages import Stages
 from llmbatch.supervise import SupervisedEngine
-from llmbatch.types import Row
-from llmbatch.versions import versions
 from llmbatch.windows import Front, OpenWindow, Resume, ledger_of, read_windows
 from llmbatch.work import Work
 from llmbatch.writer import Writer

@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmbatch.check import Check, OutputSettings, check_from_mapping, make_check
-from llmbatch.errors import JobError, SchemaError
+from llmbatch.core.errors import JobError, SchemaError
+from llmbatch.core.sampling import sampling_problem
+from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Request, Row, Sampling
 from llmbatch.job import Job
 from llmbatch.programs import Ask, make_program
 from llmbatch.prompt import Rendered, RequestsPrompt, RowPrompt, load_prompt
-from llmbatch.prompt.sampling import sampling_problem
 from llmbatch.retry import next_request
 from llmbatch.sources import guess_format
-from llmbatch.types import Completion, Constraint, Failure, FailureKind, Request, Row, Sampling
 from llmbatch.work import Rules, Work
 
 DEFAULT_MAX_TOKENS = 1024  # vLLM's own default of 16 cuts nearly every answer off; no limit lets one row run away

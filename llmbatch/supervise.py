@@ -14,11 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llmbatch.engines import Engine, EngineInfo, EngineSettings
-from llmbatch.errors import EngineDied, EngineError, OutOfMemory
-from llmbatch.events import EngineReady, Note, Watcher
-from llmbatch.feed import Feed
-from llmbatch.types import (
+from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
+from llmbatch.core.events import EngineReady, Note, Watcher
+from llmbatch.core.types import (
     Completion,
     Failure,
     FailureKind,
@@ -30,6 +28,8 @@ from llmbatch.types import (
     Sampling,
     Usage,
 )
+from llmbatch.engines import Engine, EngineInfo, EngineSettings
+from llmbatch.feed import Feed
 
 _BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 30.0)  # before a restart, by how many deaths came without an answer between
 _DEATHS_TO_SUSPECT = 2

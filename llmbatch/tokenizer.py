@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from llmbatch.errors import JobError
+from llmbatch.core.errors import JobError
+from llmbatch.core.types import Failure, FailureKind, Message, Prompt
 from llmbatch.kv_cache import text_config
-from llmbatch.types import Failure, FailureKind, Message, Prompt
 
 _PLAIN_KEYS = frozenset({"role", "content", "name"})
 _PLAIN_ROLES = frozenset({"system", "user", "assistant"})

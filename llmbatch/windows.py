@@ -12,18 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from llmbatch.engines import EngineInfo
-from llmbatch.errors import InputChanged
-from llmbatch.inputs import input_digest
-from llmbatch.parts import Bounds, Parts, Replay, outcome_entry, record_entry
-from llmbatch.plan import LengthEstimate, Limits, PlanSettings, WindowPlan, plan_window
-from llmbatch.plan.fold import Folder, pack
-from llmbatch.prompt import Rendered
-from llmbatch.reader import Reader
-from llmbatch.record import record_from_dict, record_to_line
-from llmbatch.report.ledger import Ledger
-from llmbatch.sources import Source
-from llmbatch.types import (
+from llmbatch.core.errors import InputChanged
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.record import record_from_dict, record_to_line
+from llmbatch.core.types import (
     Completion,
     Cursor,
     Failure,
@@ -37,6 +29,14 @@ from llmbatch.types import (
     Row,
     Status,
 )
+from llmbatch.engines import EngineInfo
+from llmbatch.inputs import input_digest
+from llmbatch.parts import Bounds, Parts, Replay, outcome_entry, record_entry
+from llmbatch.plan import LengthEstimate, Limits, PlanSettings, WindowPlan, plan_window
+from llmbatch.plan.fold import Folder, pack
+from llmbatch.prompt import Rendered
+from llmbatch.reader import Reader
+from llmbatch.sources import Source
 from llmbatch.work import Work
 
 

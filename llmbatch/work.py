@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmbatch.errors import RunError
-from llmbatch.programs import Ask, Incomplete, Judge, Program
-from llmbatch.types import (
+from llmbatch.core.errors import RunError
+from llmbatch.core.types import (
     Attempt,
     Checked,
     Completion,
@@ -27,6 +26,7 @@ from llmbatch.types import (
     Status,
     Usage,
 )
+from llmbatch.programs import Ask, Incomplete, Judge, Program
 
 Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], Request | None]
 """(request, why it failed, its answer, kinds of the failures before) -> the next request, or None to give up."""

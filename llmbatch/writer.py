@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from llmbatch.errors import WriteError
+from llmbatch.core.errors import WriteError
 from llmbatch.parts import Parts
 from llmbatch.windows import OpenWindow
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, settings
 
-from llmbatch.events import Event, Note
+from llmbatch.core.events import Event, Note
 from llmbatch.job import Job, job_from
 from llmbatch.session import RunResult, run_job
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from llmbatch.ahead import Ahead
-from llmbatch.errors import ReadError
+from llmbatch.core.errors import ReadError
+from llmbatch.core.types import Cursor
 from llmbatch.parts import Bounds
 from llmbatch.supervise import Cancelled
-from llmbatch.types import Cursor
 from llmbatch.windows import OpenWindow
 
 PATIENCE = 30.0

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError, field_validator
 
 import llmbatch
 from llmbatch import FailureKind, Record, RunError, Status, Stopped, UsageError
-from llmbatch.errors import FolderError, JobError, Locked, PromptError, ReadError
-from llmbatch.events import Event, Finished
+from llmbatch.core.errors import FolderError, JobError, Locked, PromptError, ReadError
+from llmbatch.core.events import Event, Finished
 
 ROWS = [{"id": f"r{i}", "text": f"text {i}"} for i in range(10)]
 SCRIPTED: Any = {"name": "scripted"}

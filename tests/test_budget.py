@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from llmbatch.budget import Budget, Spent, gpus_of, spent_by
+from llmbatch.core.errors import JobError
+from llmbatch.core.types import Usage
 from llmbatch.engines import EngineSettings
-from llmbatch.errors import JobError
 from llmbatch.job import RunSettings, job_from
-from llmbatch.types import Usage
 
 NOTHING = Spent()
 

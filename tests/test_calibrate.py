@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.calibrate import Measured, Rates, Sample, Slice, measure, run_for, stratified
+from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
 from llmbatch.engines import ChatSettings, EngineSettings, make_engine
-from llmbatch.types import Prompt, Request, RequestKey, Sampling
 
 SAMPLING = Sampling((("max_tokens", 1000),))
 

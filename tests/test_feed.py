@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
 from llmbatch.feed import Feed
-from llmbatch.types import Prompt, Request, RequestKey, Sampling
 
 GREEDY = Sampling((("temperature", 0),))
 MANY = 1 << 40

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmbatch.errors import JobError
+from llmbatch.core.errors import JobError
 from llmbatch.job import DEMO_MODEL, Job, RunSettings, job_from, load_job_data
 
 MINIMAL = {"model": "any", "prompt": "Say: {{ text }}", "input": "rows.jsonl", "output": "out"}

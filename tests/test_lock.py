@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from llmbatch import lock as locks
-from llmbatch.errors import FolderError, Locked, WriteError
+from llmbatch.core.errors import FolderError, Locked, WriteError
 from llmbatch.lock import DEAD_AFTER_SECONDS, Lock, alive, read_lock
 
 
@@ -137,7 +137,7 @@ def test_of_many_that_take_over_a_dead_ones_lock_at_once_one_gets_it(tmp_path: P
     code = f"""
 import sys, time
 from pathlib import Path
-from llmbatch.errors import Locked
+from llmbatch.core.errors import Locked
 from llmbatch.lock import Lock
 sys.stdin.readline()
 try:

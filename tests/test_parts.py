@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmbatch.errors import FolderError, WriteError
+from llmbatch.core.errors import FolderError, WriteError
+from llmbatch.core.types import Completion, Cursor, Failure, FailureKind, Refusal, RequestKey, Reused, Usage
 from llmbatch.parts import Bounds, Parts, outcome_entry, read_journal, record_entry
-from llmbatch.types import Completion, Cursor, Failure, FailureKind, Refusal, RequestKey, Reused, Usage
 
 BOUNDS = Bounds(3, Cursor(6, 0, 60, 6), Cursor(8, 0, 80, 8), Cursor(9, 0, 90, 9), 3)
 LINES = [b'{"id":"r%d","index":%d}\n' % (i, i) for i in (6, 7, 8)]
@@ -204,7 +204,7 @@ FAULTY = """
 import sys
 from pathlib import Path
 from llmbatch.parts import Bounds, Parts, record_entry
-from llmbatch.types import Cursor
+from llmbatch.core.types import Cursor
 parts = Parts(Path(sys.argv[1]))
 bounds = Bounds(0, Cursor(0), Cursor(2), None, 3)
 lines = [b'{"id":%d,"index":%d}\\n' % (i, i) for i in range(3)]

@@ -60,13 +60,13 @@ def test_using_the_api_does_not_load_an_engine_or_a_data_library() -> None:
 def test_the_version_is_the_one_that_is_installed() -> None:
     from importlib import metadata
 
-    from llmbatch.versions import versions
+    from llmbatch.core.versions import versions
 
     assert llmbatch.__version__ == metadata.version("llmbatch") == versions()["llmbatch"]
 
 
 def test_versions_name_python_and_the_libraries_that_are_there_without_importing_them() -> None:
     loaded = modules_after(
-        "from llmbatch.versions import versions; found = versions(); assert 'python' in found and 'torch' in found"
+        "from llmbatch.core.versions import versions; found = versions(); assert 'python' in found and 'torch' in found"
     )
     assert not loaded & {"vllm", "torch", "transformers"}

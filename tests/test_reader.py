@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from llmbatch.errors import ReadError
+from llmbatch.core.errors import ReadError
+from llmbatch.core.types import Cursor, Row
 from llmbatch.reader import Reader
-from llmbatch.types import Cursor, Row
 
 
 class Flaky:

@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.audit import audit
-from llmbatch.errors import FolderError, InputChanged, JobError, Locked, UsageError
-from llmbatch.events import Note
+from llmbatch.core.errors import FolderError, InputChanged, JobError, Locked, UsageError
+from llmbatch.core.events import Note
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.record import record_from_dict, record_to_line
+from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
 from llmbatch.folder import RunFolder
 from llmbatch.job import job_from
-from llmbatch.record import record_from_dict, record_to_line
-from llmbatch.report.ledger import Ledger
 from llmbatch.rerun import retry_failed
 from llmbatch.retried import combine, overlay
 from llmbatch.session import RunResult, run_job
-from llmbatch.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
 
 TEXTS = ["fine", "hard", "fine", "very hard", "hard"]
 RULES = """

@@ -9,8 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from llmbatch.core.types import (
+    Completion,
+    Constraint,
+    Failure,
+    FailureKind,
+    Prompt,
+    Request,
+    RequestKey,
+    Sampling,
+    Usage,
+)
 from llmbatch.retry import RetrySettings, derive_seed, next_request
-from llmbatch.types import Completion, Constraint, Failure, FailureKind, Prompt, Request, RequestKey, Sampling, Usage
 
 CHAT = Prompt(messages=({"role": "system", "content": "Be brief."}, {"role": "user", "content": "How many?"}))
 TEXT = Prompt(text="How many?")

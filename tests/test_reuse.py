@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from llmbatch.cache import AnswerCache
-from llmbatch.errors import JobError
-from llmbatch.events import EngineReady, Event, Snapshot
+from llmbatch.core.errors import JobError
+from llmbatch.core.events import EngineReady, Event, Snapshot
+from llmbatch.core.types import Completion, Failure, FailureKind, Prompt, Refusal, Request, RequestKey, Sampling, Usage
 from llmbatch.reuse import Reuse, ReuseSettings
-from llmbatch.types import Completion, Failure, FailureKind, Prompt, Refusal, Request, RequestKey, Sampling, Usage
 
 BAD_AT_FIRST = {"when": {"attempt": 1, "matches": "[02468]$"}, "answer": ""}  # by text: as a model is, and not by row
 ALWAYS_BAD = {"when": {"matches": "7$"}, "answer": ""}

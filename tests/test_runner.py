@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmbatch.events import Event, Planned, Snapshot
+from llmbatch.core.events import Event, Planned, Snapshot
 from llmbatch.parts import Bounds, Parts
 from llmbatch.session import open_session
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from llmbatch.errors import EngineError, FolderError, InputChanged, Locked, ReadError, RunError, TooManyFailures
-from llmbatch.events import EngineReady, Event, Finished, Sealed, Snapshot, Started
+from llmbatch.core.errors import EngineError, FolderError, InputChanged, Locked, ReadError, RunError, TooManyFailures
+from llmbatch.core.events import EngineReady, Event, Finished, Sealed, Snapshot, Started
 from llmbatch.session import open_session
 
 EVEN_FAIL_ONCE = {"when": {"attempt": 1, "matches": "[02468]$"}, "answer": ""}

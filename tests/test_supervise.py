@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llmbatch.errors import EngineError, JobError, OutOfMemory
-from llmbatch.events import Event, Note
+from llmbatch.core.errors import EngineError, JobError, OutOfMemory
+from llmbatch.core.events import Event, Note
 
 
 def text_rows(count: int) -> list[dict[str, Any]]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from llmbatch.core.errors import JobError
+from llmbatch.core.types import Failure, FailureKind, Prompt
 from llmbatch.engines import ChatSettings
-from llmbatch.errors import JobError
 from llmbatch.job import DEMO_MODEL
 from llmbatch.tokenizer import Tokenizer, context_length, is_plain, load_template, load_tokenizer, loops_over_content
-from llmbatch.types import Failure, FailureKind, Prompt
 
 SYSTEM, USER, ASSISTANT, END = 1, 2, 3, 4  # the demo model's special tokens
 MACRO = "{% macro f(x) %}{% for p in x %}{{ p }}{% endfor %}{% endmacro %}"
@@ -203,7 +203,7 @@ def test_torch_is_not_imported_where_it_is_not_wanted() -> None:
 import sys
 from llmbatch.engines import ChatSettings
 from llmbatch.tokenizer import load_tokenizer
-from llmbatch.types import Prompt
+from llmbatch.core.types import Prompt
 tokenizer = load_tokenizer({str(DEMO_MODEL)!r}, ChatSettings(), without_torch=True)
 print(tokenizer.encode([Prompt(messages=({{"role": "user", "content": "x"}},))]))
 print(sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "vllm") and sys.modules[name] is not None))

@@ -10,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.check import OutputSettings, make_check
-from llmbatch.errors import RunError
-from llmbatch.programs import Ask, Incomplete, Program, make_program
-from llmbatch.retry import RetrySettings, next_request
-from llmbatch.types import (
+from llmbatch.core.errors import RunError
+from llmbatch.core.types import (
     Attempt,
     Checked,
     Completion,
@@ -32,6 +30,8 @@ from llmbatch.types import (
     Status,
     Usage,
 )
+from llmbatch.programs import Ask, Incomplete, Program, make_program
+from llmbatch.retry import RetrySettings, next_request
 from llmbatch.work import Rules, Work
 
 ROW = Row(7, "r7", {"text": "source"}, Cursor(7))

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from llmbatch.errors import WriteError
+from llmbatch.core.errors import WriteError
+from llmbatch.core.types import Cursor
 from llmbatch.parts import Bounds, Parts
-from llmbatch.types import Cursor
 from llmbatch.windows import OpenWindow
 from llmbatch.writer import Writer
 

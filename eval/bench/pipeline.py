@@ -28,10 +28,10 @@ import psutil
 import shapes
 
 if TYPE_CHECKING:
+    from llmbatch.core.events import Event
+    from llmbatch.core.types import Outcome
     from llmbatch.engines import Engine
-    from llmbatch.events import Event
     from llmbatch.feed import Feed
-    from llmbatch.types import Outcome
 
 HERE = Path(__file__).resolve().parent
 MILLION = 1_000_000
@@ -205,8 +205,8 @@ class _FirstAnswer:
 
 
 def main(source: str, output: str, began: str, *options: str) -> None:
+    from llmbatch.core.events import Snapshot
     from llmbatch.engines import ChatSettings, make_engine
-    from llmbatch.events import Snapshot
     from llmbatch.job import job_from
     from llmbatch.session import run_job
     from llmbatch.tokenizer import load_tokenizer

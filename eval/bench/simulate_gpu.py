@@ -19,9 +19,9 @@ from random import Random
 
 from vllm_scheduler import Counts, Engine, run
 
+from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
 from llmbatch.kv_cache import GIB, cache_bytes_per_token, cache_tokens
 from llmbatch.plan import LengthEstimate, Limits, PlanSettings, plan_window
-from llmbatch.types import Prompt, Request, RequestKey, Sampling
 
 MODEL = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
 WEIGHTS = 15 * GIB  # 8e9 parameters in 16 bits

@@ -19,8 +19,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from llmbatch.core.events import EngineReady, Event, Snapshot
 from llmbatch.demo import HERE, JOBS
-from llmbatch.events import EngineReady, Event, Snapshot
 from llmbatch.job import DEMO_MODEL, job_from
 from llmbatch.report.live import LiveView
 from llmbatch.report.summary import print_summary

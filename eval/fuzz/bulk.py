@@ -20,7 +20,7 @@ import psutil
 from mutate import mutated_lines
 
 from llmbatch.audit import audit
-from llmbatch.events import Event, Sealed
+from llmbatch.core.events import Event, Sealed
 from llmbatch.job import job_from
 from llmbatch.session import run_job
 

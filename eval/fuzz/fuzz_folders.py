@@ -9,13 +9,13 @@ import atheris
 from harness import JSON_LINES, fuzz, scratch
 
 with atheris.instrument_imports(include=["llmbatch"]):
-    from llmbatch.errors import FolderError
+    from llmbatch.core.errors import FolderError
+    from llmbatch.core.ledger import Ledger
+    from llmbatch.core.record import record_from_dict, record_to_line
+    from llmbatch.core.types import Completion, Failure, FailureKind, Record, Refusal, RequestKey, Reused, Status, Usage
     from llmbatch.folder import read_manifest
     from llmbatch.lock import read_lock
     from llmbatch.parts import Parts, outcome_entry, read_journal, record_entry
-    from llmbatch.record import record_from_dict, record_to_line
-    from llmbatch.report.ledger import Ledger
-    from llmbatch.types import Completion, Failure, FailureKind, Record, Refusal, RequestKey, Reused, Status, Usage
 
 FOLDER = scratch()
 PARTS = Parts(FOLDER / "parts")

@@ -10,7 +10,7 @@ from harness import YAML, fuzz, scratch
 with atheris.instrument_imports(
     include=["llmbatch.job", "llmbatch.job_file", "llmbatch.identity", "llmbatch.prompt.document", "yaml"]
 ):
-    from llmbatch.errors import JobError
+    from llmbatch.core.errors import JobError
     from llmbatch.job import job_from, load_job_data
 
 FOLDER = scratch()

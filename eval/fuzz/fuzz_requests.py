@@ -13,10 +13,10 @@ with atheris.instrument_imports(include=["llmbatch.prompt", "llmbatch.check", "l
     import llmbatch.check.json_schema
     import llmbatch.check.regex  # noqa: F401 - imported now, so that they are instrumented
     from llmbatch.check import check_from_mapping
-    from llmbatch.errors import SchemaError, SourceError
+    from llmbatch.core.errors import SchemaError, SourceError
+    from llmbatch.core.types import Failure
     from llmbatch.prompt import Rendered, RequestsPrompt, to_request_line
     from llmbatch.sources import SourceSettings, open_source
-    from llmbatch.types import Failure
 
 FOLDER = scratch()
 PATH = FOLDER / "requests.jsonl"

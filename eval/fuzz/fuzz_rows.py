@@ -9,10 +9,10 @@ from harness import fuzz, scratch
 from mutate import mutated_lines
 
 with atheris.instrument_imports(include=["llmbatch.sources", "jsonlines"]):
-    from llmbatch.errors import SourceError
+    from llmbatch.core.errors import SourceError
+    from llmbatch.core.types import Row
     from llmbatch.sources import SourceSettings, open_source
     from llmbatch.sources.jsonl import open_jsonl
-    from llmbatch.types import Row
 
 FOLDER = scratch()
 PATH = FOLDER / "rows.jsonl"

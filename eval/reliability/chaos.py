@@ -21,7 +21,7 @@ import disk
 import kills
 import real_engine
 
-from llmbatch.versions import versions
+from llmbatch.core.versions import versions
 
 HERE = Path(__file__).parent
 Result = TypeVar("Result")

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.audit import audit
+from llmbatch.core.errors import LlmbatchError
+from llmbatch.core.types import Completion, Outcome
 from llmbatch.engines import Engine, make_engine
-from llmbatch.errors import LlmbatchError
 from llmbatch.feed import Feed
 from llmbatch.job import Job
 from llmbatch.session import run_job
-from llmbatch.types import Completion, Outcome
 
 _FORK = multiprocessing.get_context("fork")  # no import is paid again, so the kills hit the run and not its start
 

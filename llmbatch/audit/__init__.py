@@ -14,7 +14,7 @@ from llmbatch.audit.check import Check
 from llmbatch.audit.outputs import check_outputs
 from llmbatch.audit.rows import check_rows
 from llmbatch.audit.windows import Windows, check_parts, check_windows
-from llmbatch.errors import FolderError, LlmbatchError
+from llmbatch.core.errors import FolderError, LlmbatchError
 from llmbatch.folder import Manifest, read_manifest
 from llmbatch.job import Job, job_from, load_job_data
 from llmbatch.lock import alive, read_lock

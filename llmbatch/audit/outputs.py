@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.audit.check import Check
-from llmbatch.errors import LlmbatchError
-from llmbatch.record import record_from_dict
-from llmbatch.report.ledger import Ledger
+from llmbatch.core.errors import LlmbatchError
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.record import record_from_dict
+from llmbatch.core.types import Status
 from llmbatch.retried import finished_retries, overlay, sealed_lines
-from llmbatch.types import Status
 
 
 def check_outputs(folder: Path, *, finished: bool, pending: Path | None) -> list[Check]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmbatch.audit.check import Check
 from llmbatch.audit.windows import Windows
-from llmbatch.errors import InputChanged, LlmbatchError, SourceError
+from llmbatch.core.errors import InputChanged, LlmbatchError, SourceError
 from llmbatch.inputs import check_input, input_digest, open_input
 from llmbatch.job import Job
 from llmbatch.sources import Source

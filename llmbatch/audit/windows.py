@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.audit.check import Check, listed
-from llmbatch.errors import LlmbatchError
+from llmbatch.core.errors import LlmbatchError
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.record import record_from_dict
+from llmbatch.core.types import RowId
 from llmbatch.parts import Bounds, Meta, Parts, read_journal
-from llmbatch.record import record_from_dict
-from llmbatch.report.ledger import Ledger
-from llmbatch.types import RowId
 
 
 @dataclass(slots=True)

@@ -17,8 +17,8 @@ from llmbatch.check.answer import AnswerCheck
 from llmbatch.check.reject import make_rules
 from llmbatch.check.strict_json import JsonError, parse
 from llmbatch.check.verdict import Check, Kind, Verdict
-from llmbatch.errors import SchemaError
-from llmbatch.imports import is_import_path
+from llmbatch.core.errors import SchemaError
+from llmbatch.core.imports import is_import_path
 
 _KIND_FIELDS = ("json_schema", "choice", "regex", "grammar")
 _COMPILED_PER_REQUEST = 256

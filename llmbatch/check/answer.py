@@ -7,7 +7,7 @@ from typing import Any
 
 from llmbatch.check.reject import Rule
 from llmbatch.check.verdict import MESSAGE_LIMIT, Kind, Verdict, clip
-from llmbatch.types import Constraint, Failure, FailureKind
+from llmbatch.core.types import Constraint, Failure, FailureKind
 
 _NO_ROW: Mapping[str, Any] = {}
 _EMPTY = Failure(FailureKind.EMPTY, "the answer is empty")

@@ -10,8 +10,8 @@ import json
 from collections.abc import Sequence
 
 from llmbatch.check.verdict import Judgement, Kind, clip, failed, quote
-from llmbatch.errors import SchemaError
-from llmbatch.types import Constraint, FailureKind
+from llmbatch.core.errors import SchemaError
+from llmbatch.core.types import Constraint, FailureKind
 
 
 def make(choices: Sequence[str], *, constrained: bool, allow_empty: bool) -> Kind:

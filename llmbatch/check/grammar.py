@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmbatch.check.verdict import Judgement, Kind, failed, quote
-from llmbatch.errors import JobError, SchemaError
-from llmbatch.types import Constraint, FailureKind
+from llmbatch.core.errors import JobError, SchemaError
+from llmbatch.core.types import Constraint, FailureKind
 
 _END = 256  # the token after the 256 bytes
 

@@ -16,8 +16,8 @@ import jsonschema_rs
 
 from llmbatch.check.strict_json import JsonError, parse
 from llmbatch.check.verdict import Judgement, Kind, clip, failed
-from llmbatch.errors import SchemaError
-from llmbatch.types import Constraint, FailureKind
+from llmbatch.core.errors import SchemaError
+from llmbatch.core.types import Constraint, FailureKind
 
 _PLAIN_KEY = re.compile(r"[^\W\d]\w*")
 _ERRORS_SHOWN = 5

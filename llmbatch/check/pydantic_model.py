@@ -16,9 +16,9 @@ from pydantic.errors import PydanticUserError
 from llmbatch.check.json_schema import list_problems, path_of, spec_of
 from llmbatch.check.strict_json import JsonError, parse
 from llmbatch.check.verdict import Judgement, Kind, clip, failed, quote
-from llmbatch.errors import JobError, RunError, SchemaError
-from llmbatch.imports import load_object
-from llmbatch.types import Constraint, FailureKind
+from llmbatch.core.errors import JobError, RunError, SchemaError
+from llmbatch.core.imports import load_object
+from llmbatch.core.types import Constraint, FailureKind
 
 _ERRORS_SHOWN = 5
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 import jsonschema_rs
 
 from llmbatch.check.verdict import Judgement, Kind, failed, quote
-from llmbatch.errors import SchemaError
-from llmbatch.types import Constraint, FailureKind
+from llmbatch.core.errors import SchemaError
+from llmbatch.core.types import Constraint, FailureKind
 
 
 def make(pattern: str) -> Kind:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from llmbatch.types import Constraint, Failure, FailureKind
+from llmbatch.core.types import Constraint, Failure, FailureKind
 
 MESSAGE_LIMIT = 500
 """Characters of a failure's message: it is fed back to the model and stored with every attempt."""

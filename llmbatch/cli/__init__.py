@@ -18,7 +18,7 @@ from typing import NamedTuple
 import click
 
 from llmbatch import __version__
-from llmbatch.errors import LlmbatchError, Stopped
+from llmbatch.core.errors import LlmbatchError, Stopped
 
 
 class Entry(NamedTuple):
@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
         except LlmbatchError as error:
             if ctx.meta.get(_DEBUG):
                 raise
-            from llmbatch.report.words import printable  # a message may quote a row
+            from llmbatch.core.words import printable  # a message may quote a row
 
             text = printable("\n".join([str(error), *getattr(error, "__notes__", ())]))
             click.echo(text if isinstance(error, Stopped) else f"Error: {text}", err=True)

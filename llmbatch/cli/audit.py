@@ -34,7 +34,7 @@ def audit(ctx: click.Context, folder: Path, as_json: bool) -> None:
 
 
 def _print(report: AuditReport) -> None:
-    from llmbatch.report import words
+    from llmbatch.core import words
 
     width = max(len(check.name) for check in report.checks)
     for check in report.checks:

@@ -57,8 +57,8 @@ def demo(ctx: click.Context, output: Path, engine: str) -> None:
 def _print_scores(console: Console, scores: Sequence[Score]) -> None:
     from rich.table import Table
 
+    from llmbatch.core import words
     from llmbatch.demo import TASKS
-    from llmbatch.report import words
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("corpus", no_wrap=True)

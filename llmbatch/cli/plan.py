@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from llmbatch.cli.settings import JobCommand, job_data_of, job_options, merged
-from llmbatch.errors import JobError
+from llmbatch.core.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from llmbatch.calibrate import Sample
     from llmbatch.cli.plan_calibrate import Calibration
+    from llmbatch.core.types import Request, Row, RowId
     from llmbatch.engines import EngineInfo
     from llmbatch.job import Job
     from llmbatch.plan import Limits
     from llmbatch.plan.survey import Prices, Survey
     from llmbatch.stages import Stages
     from llmbatch.tokenizer import Tokenizer
-    from llmbatch.types import Request, Row, RowId
 
 DEFAULT_MAX_NUM_SEQS = 256
 
@@ -178,8 +178,8 @@ def _add_window(
     survey: Survey, job: Job, stages: Stages, tokenizer: Tokenizer, rows: Sequence[Row], answer_tokens: int | None
 ) -> Iterator[Request]:
     """Add a window to the survey; returns the requests that it would send."""
+    from llmbatch.core.types import Failure
     from llmbatch.plan import LengthEstimate, plan_window
-    from llmbatch.types import Failure
 
     lengths = LengthEstimate()
     if answer_tokens is not None:

@@ -10,11 +10,11 @@ from typing import Any
 
 from llmbatch.calibrate import Rates, Sample, measure, stratified
 from llmbatch.cli.plan import Assumptions, survey_job
+from llmbatch.core import words
+from llmbatch.core.errors import JobError
 from llmbatch.engines import make_engine
-from llmbatch.errors import JobError
 from llmbatch.job import Job
 from llmbatch.plan.survey import Hours, Survey
-from llmbatch.report import words
 from llmbatch.sources import open_source
 from llmbatch.stages import Stages
 from llmbatch.tokenizer import Tokenizer

@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from llmbatch.core import words
 from llmbatch.plan.survey import Prices, Survey, costs
-from llmbatch.report import words
 
 _BAR_WIDTH = 40
 

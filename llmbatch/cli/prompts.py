@@ -51,7 +51,7 @@ def check_prompts(ctx: click.Context, paths: tuple[str, ...]) -> None:
 
     Without a name or path, the prompts that come with llmbatch. Exit code 2 if anything is wrong.
     """
-    from llmbatch.errors import UsageError
+    from llmbatch.core.errors import UsageError
     from llmbatch.prompt import shipped_prompts
     from llmbatch.prompt.loading import load_file
 
@@ -76,7 +76,7 @@ def check_prompts(ctx: click.Context, paths: tuple[str, ...]) -> None:
 
 def _findings(loaded: LoadedFile) -> tuple[list[str], list[str]]:
     """What is wrong with a prompt, and what could be better. Raises ``UsageError`` for what stops the check."""
-    from llmbatch.errors import SchemaError
+    from llmbatch.core.errors import SchemaError
     from llmbatch.prompt.template import bind
 
     examples = loaded.file.examples
@@ -109,7 +109,7 @@ def _check_of(template: PromptTemplate) -> Check:
 
 
 def _example_problems(template: PromptTemplate, number: int, row: dict[str, Any], output: Any) -> Iterator[str]:
-    from llmbatch.types import Cursor, Failure, Row
+    from llmbatch.core.types import Cursor, Failure, Row
 
     rendered = template.render(Row(number, number, row, Cursor(number)))
     if isinstance(rendered, Failure):

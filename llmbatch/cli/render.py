@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from llmbatch.cli.settings import JobCommand, job_data_of, job_options
-from llmbatch.types import Failure
+from llmbatch.core.types import Failure
 
 if TYPE_CHECKING:
+    from llmbatch.core.types import Row
     from llmbatch.job import Job
     from llmbatch.prompt import Rendered, RowPrompt
     from llmbatch.tokenizer import Tokenizer
-    from llmbatch.types import Row
 
     Outcome = tuple[Row, Rendered | Failure]
     Counted = tuple[Row, Rendered | Failure, int | None]
@@ -161,7 +161,7 @@ def _with_tokens(batch: Iterable[Outcome], tokenizer: Tokenizer) -> Iterator[Cou
 
 @contextlib.contextmanager
 def _writing(target: str) -> Iterator[BinaryIO]:
-    from llmbatch.files import atomic
+    from llmbatch.core.files import atomic
 
     if target == "-":
         stream = sys.stdout.buffer

@@ -9,10 +9,10 @@ import click
 
 from llmbatch.cli import command_line
 from llmbatch.cli.settings import JobCommand, job_of, job_options
-from llmbatch.errors import EngineError, ReadError, WriteError
+from llmbatch.core.errors import EngineError, ReadError, WriteError
 
 if TYPE_CHECKING:
-    from llmbatch.events import Watcher
+    from llmbatch.core.events import Watcher
     from llmbatch.session import RunResult
 
 EPILOG = """\b

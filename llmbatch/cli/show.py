@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmbatch.errors import FolderError, LlmbatchError, UsageError
+from llmbatch.core.errors import FolderError, LlmbatchError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from llmbatch.core.types import Failure, Prompt, Record, Row
     from llmbatch.job import Job
-    from llmbatch.types import Failure, Prompt, Record, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def show(folder: Path, row_id: str, as_json: bool) -> None:
 
 def find_records(folder: Path, row_id: str) -> Iterator[Record]:
     """The records with an id, in input order: a text, or the number that the text writes."""
-    from llmbatch.record import record_from_dict
+    from llmbatch.core.record import record_from_dict
 
     starts = tuple(f'{{"id":{text},'.encode() for text in _json_forms(row_id))
     for line in _record_lines(folder):
@@ -113,7 +113,7 @@ def _job_of(folder: Path) -> Job:
 
 def _rows_of(job: Job, folder: Path, indexes: list[int]) -> Iterator[tuple[Row, str]]:
     """The rows of the input at these indexes, each with its place in words, read from the start of its window."""
-    from llmbatch.errors import InputChanged
+    from llmbatch.core.errors import InputChanged
     from llmbatch.parts import Parts
     from llmbatch.sources import START, open_source
 
@@ -139,8 +139,8 @@ def _rows_of(job: Job, folder: Path, indexes: list[int]) -> Iterator[tuple[Row, 
 
 def _prompt_of(job: Job, row: Row) -> tuple[Prompt | None, str]:
     """The row's prompt, or why there is none."""
+    from llmbatch.core.types import Failure
     from llmbatch.stages import Stages
-    from llmbatch.types import Failure
 
     if row.failure is not None:
         return None, row.failure.message
@@ -152,7 +152,7 @@ def _prompt_of(job: Job, row: Row) -> tuple[Prompt | None, str]:
 
 
 def _as_dict(shown: Shown) -> dict[str, Any]:
-    from llmbatch.record import record_to_dict
+    from llmbatch.core.record import record_to_dict
 
     prompt = shown.prompt
     return {
@@ -228,7 +228,7 @@ def _print_result(console: Console, record: Record) -> None:
 
 
 def _heading(console: Console, text: str, style: str = "cyan") -> None:
-    from llmbatch.report import words
+    from llmbatch.core import words
 
     _text(console, "")
     _text(console, words.one_line(text), f"bold {style}")
@@ -242,6 +242,6 @@ def _text(console: Console, text: str, style: str = "") -> None:
     """Outside text: no markup is read in it, and no control character gets through."""
     from rich.text import Text
 
-    from llmbatch.report import words
+    from llmbatch.core import words
 
     console.print(Text(words.printable(text), style=style), soft_wrap=True)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmbatch.errors import FolderError, UsageError
+from llmbatch.core.errors import FolderError, UsageError
 
 if TYPE_CHECKING:
+    from llmbatch.core.ledger import Ledger
     from llmbatch.report import Report
-    from llmbatch.report.ledger import Ledger
     from llmbatch.report.progress import Progress
 
 FRESH_SECONDS = 60.0  # a run on another host that said nothing for longer may be dead
@@ -81,9 +81,9 @@ def _read_report(folder: Path) -> Report | None:
 
 def _count(folder: Path) -> Ledger:
     """The records that are safe: those of sealed parts and of open journals."""
+    from llmbatch.core.ledger import Ledger
+    from llmbatch.core.record import record_from_dict
     from llmbatch.parts import Parts
-    from llmbatch.record import record_from_dict
-    from llmbatch.report.ledger import Ledger
 
     parts = Parts(folder / "parts")
     ledger = Ledger()
@@ -130,7 +130,7 @@ def _print(standing: Standing) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from llmbatch.report import words
+    from llmbatch.core import words
     from llmbatch.report.live import snapshot_view
     from llmbatch.report.summary import print_summary
 
@@ -151,7 +151,7 @@ def _print(standing: Standing) -> None:
 
 
 def _write_html(standing: Standing, path: Path) -> None:
-    from llmbatch.files import atomic_write
+    from llmbatch.core.files import atomic_write
     from llmbatch.report.html import report_to_html
 
     if standing.report is None:

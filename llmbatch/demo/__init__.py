@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmbatch.core.events import Watcher
 from llmbatch.engines.kept import EngineKeeper
-from llmbatch.events import Watcher
 from llmbatch.job import Job, job_from
 from llmbatch.session import RunResult, run_job
 

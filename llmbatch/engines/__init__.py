@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch.errors import JobError
+from llmbatch.core.errors import JobError
+from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
 from llmbatch.feed import Feed
-from llmbatch.types import Constraint, Failure, Outcome, Prompt, Usage
 
 
 class EngineSettings(BaseModel):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llmbatch.types import Constraint
+from llmbatch.core.types import Constraint
 
 _FORMATS = {
     "date": "2000-01-01",

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmbatch.core.errors import EngineDied
+from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
 from llmbatch.engines import ChatSettings, Engine, EngineInfo, EngineSettings, make_engine
-from llmbatch.errors import EngineDied
 from llmbatch.feed import Feed
-from llmbatch.types import Constraint, Failure, Outcome, Prompt, Usage
 
 
 class EngineKeeper:

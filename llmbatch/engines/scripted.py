@@ -21,12 +21,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llmbatch.engines import ChatSettings, EngineInfo, EngineSettings
-from llmbatch.engines.instance import smallest_instance
-from llmbatch.errors import EngineDied, JobError, OutOfMemory
-from llmbatch.feed import Feed
-from llmbatch.tokenizer import Tokenizer, load_tokenizer
-from llmbatch.types import (
+from llmbatch.core.errors import EngineDied, JobError, OutOfMemory
+from llmbatch.core.types import (
     Completion,
     Constraint,
     Failure,
@@ -38,6 +34,10 @@ from llmbatch.types import (
     Request,
     Usage,
 )
+from llmbatch.engines import ChatSettings, EngineInfo, EngineSettings
+from llmbatch.engines.instance import smallest_instance
+from llmbatch.feed import Feed
+from llmbatch.tokenizer import Tokenizer, load_tokenizer
 
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
 

@@ -11,12 +11,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch.plan.demand import Demands
+from llmbatch.core.demand import Demands
+from llmbatch.core.types import Failure, Request, Status
 from llmbatch.plan.fit import may_be_cut, misfit
 from llmbatch.plan.fold import TOKEN_BYTES, Folded, Folder, fold, pack
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.plan.order import Expected, Limits, OrderName, Prompts, choose_order
-from llmbatch.types import Failure, Request, Status
 
 
 class PlanSettings(BaseModel):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llmbatch.plan.demand import Demand
-from llmbatch.types import Failure, FailureKind
+from llmbatch.core.demand import Demand
+from llmbatch.core.types import Failure, FailureKind
 
 
 def misfit(tokens: int, demand: Demand, context_length: int) -> Failure | None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from llmbatch.plan.demand import Demands
-from llmbatch.types import Constraint, Request, Sampling
+from llmbatch.core.demand import Demands
+from llmbatch.core.types import Constraint, Request, Sampling
 
 DIGEST_BYTES = 16
 TOKEN_BYTES = array("I").itemsize

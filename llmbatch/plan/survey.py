@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmbatch.core.types import Failure, Request, RowId
 from llmbatch.plan import WindowPlan
 from llmbatch.plan.advice import Advice, advise
 from llmbatch.plan.fold import TOKEN_BYTES, pack
 from llmbatch.plan.order import DEFAULT_BLOCK_SIZE, Limits, spared
 from llmbatch.plan.reach import LargerWindow, Reach
-from llmbatch.types import Failure, Request, RowId
 
 EXAMPLES = 10  # rows named for each kind of trouble
 _SAMPLE_PROMPTS = 512

@@ -1,6 +1,6 @@
-"""Programs: a row's prompt in, the row's value out, by way of as many requests as it takes.
+"""Programs: a row's prompt in, the row's fast_dataclass out, by way of as many requests as it takes.
 
-A program is a generator. It yields what it wants to ask, is sent the checked answers, and returns the row's value:
+A program is a generator. It yields what it wants to ask, is sent the checked answers, and returns the row's fast_dataclass:
 
 | it yields | it is sent |
 |---|---|
@@ -19,20 +19,20 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
-from llmbatch.errors import JobError
-from llmbatch.types import Constraint, Failure, Prompt, Sampling
-from llmbatch.value import value
+from llmbatch.core.errors import JobError
+from llmbatch.core.fast_dataclass import fast_dataclass
+from llmbatch.core.types import Constraint, Failure, Prompt, Sampling
 
 
 class Judge(Protocol):
-    """Answer text in, ``(value, failure)`` out, one of them None; see ``llmbatch.check.Check``."""
+    """Answer text in, ``(fast_dataclass, failure)`` out, one of them None; see ``llmbatch.check.Check``."""
 
     def __call__(
         self, text: str, row: Mapping[str, Any] | None = None, *, cut_off: bool = False
     ) -> tuple[Any, Failure | None]: ...
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Ask:
     """What a program wants answered: a ``Request`` without its key, and how many answers to it.
 
@@ -51,9 +51,9 @@ class Ask:
     check: Judge | None = None
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Incomplete:
-    """Returned by a program in place of a value when the row is not ok. ``output`` is what there is all the same.
+    """Returned by a program in place of a fast_dataclass when the row is not ok. ``output`` is what there is all the same.
 
     ``failure`` is the program's own reason; without one, the reason is that of the first request that failed.
     """

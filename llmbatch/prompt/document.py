@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from llmbatch.errors import PromptError
+from llmbatch.core.errors import PromptError
 
 _TAG = "tag:yaml.org,2002:"
 _TAGS = frozenset(_TAG + kind for kind in ("str", "int", "float", "bool", "null", "map", "seq"))

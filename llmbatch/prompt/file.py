@@ -39,10 +39,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from llmbatch.errors import PromptError
+from llmbatch.core.errors import PromptError
+from llmbatch.core.sampling import sampling_problem, token_biases
+from llmbatch.core.words import is_of, near, short, type_name
 from llmbatch.prompt.document import Document
-from llmbatch.prompt.sampling import near, sampling_problem, token_biases
-from llmbatch.prompt.variables import TypeName, is_of, short, type_name
+from llmbatch.prompt.variables import TypeName
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")

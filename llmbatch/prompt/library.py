@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from llmbatch.errors import PromptError
-from llmbatch.prompt.sampling import near
+from llmbatch.core.errors import PromptError
+from llmbatch.core.words import near
 
 _PACKAGE = Path(__file__).parent.parent
 _FOLDERS = (_PACKAGE / "prompts", _PACKAGE.parent / "prompts")  # installed; in a checkout

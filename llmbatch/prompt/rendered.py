@@ -7,13 +7,13 @@ from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from llmbatch.types import Failure, Prompt, Row
-from llmbatch.value import value
+from llmbatch.core.fast_dataclass import fast_dataclass
+from llmbatch.core.types import Failure, Prompt, Row
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Rendered:
     """One row's prompt, and what the row itself asks for; what holds for all rows is on the prompt, not here.
 
@@ -46,14 +46,3 @@ class RowPrompt(Protocol):
 
     def render(self, row: Row) -> Rendered | Failure:
         """The row's prompt, or why it has none. Never raises for what is in a row."""
-
-
-def is_encodable(text: str) -> bool:
-    """Whether a text is made of whole characters. JSON can hold half a surrogate pair, which no tokenizer takes."""
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

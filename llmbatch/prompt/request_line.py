@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llmbatch.core.types import Row
 from llmbatch.prompt.rendered import Rendered
-from llmbatch.types import Row
 
 
 def to_request_line(

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from llmbatch.prompt.messages import ready_messages
-from llmbatch.prompt.rendered import EMPTY, Rendered, is_encodable
-from llmbatch.prompt.sampling import SAMPLING, near, sampling_problem, token_biases
-from llmbatch.prompt.variables import short, type_name
-from llmbatch.types import Failure, FailureKind, Message, Prompt, Row
+from llmbatch.core.messages import ready_messages
+from llmbatch.core.sampling import SAMPLING, sampling_problem, token_biases
+from llmbatch.core.types import Failure, FailureKind, Message, Prompt, Row
+from llmbatch.core.words import is_encodable, near, short, type_name
+from llmbatch.prompt.rendered import EMPTY, Rendered
 
 URLS = ("/v1/chat/completions", "/v1/completions")
 

@@ -22,9 +22,8 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from llmbatch.errors import PromptError
-from llmbatch.prompt.rendered import is_encodable
-from llmbatch.prompt.sampling import near
+from llmbatch.core.errors import PromptError
+from llmbatch.core.words import is_encodable, near
 
 MAX_CHARACTERS = 64 * 2**20
 _MAX_EXPONENT = 1024

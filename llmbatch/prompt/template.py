@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llmbatch.errors import PromptError
+from llmbatch.core.errors import PromptError
+from llmbatch.core.messages import ready_messages
+from llmbatch.core.sampling import token_biases
+from llmbatch.core.types import Failure, FailureKind, Message, Prompt, Row
+from llmbatch.core.words import near, short
 from llmbatch.prompt.document import Document, read_document
 from llmbatch.prompt.file import (
     ExampleSpec,
@@ -25,13 +29,10 @@ from llmbatch.prompt.file import (
     value_problem,
 )
 from llmbatch.prompt.loading import LoadedFile
-from llmbatch.prompt.messages import ready_messages
 from llmbatch.prompt.order import order_notes
 from llmbatch.prompt.rendered import Rendered
-from llmbatch.prompt.sampling import near, token_biases
 from llmbatch.prompt.sandbox import RenderError, Text, compile_text
-from llmbatch.prompt.variables import Variable, collect, short
-from llmbatch.types import Failure, FailureKind, Message, Prompt, Row
+from llmbatch.prompt.variables import Variable, collect
 
 
 class _Message(NamedTuple):

@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llmbatch.types import Failure, FailureKind, Row
+from llmbatch.core.types import Failure, FailureKind, Row
+from llmbatch.core.words import is_of, short, type_name
 
 TypeName = Literal["string", "integer", "number", "boolean", "array", "object", "any"]
-
-_CLASSES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "array": (list, tuple),
-    "object": (dict,),
-}
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
-_SHORT.maxdict = _SHORT.maxlist = 4
-_SHORT.maxlevel = 2
-
-
-def short(value: object) -> str:
-    """A value as a message shows it: in quotes where it is text, cut where it is long."""
-    return _SHORT.repr(value)
-
-
-def type_name(value: object) -> str:
-    """The JSON name of a value's type, or the Python one where JSON has none."""
-    if value is None:
-        return "null"
-    return next((name for name, classes in _CLASSES.items() if value.__class__ in classes), type(value).__name__)
-
-
-def is_of(value: object, kind: str) -> bool:
-    """Whether a value is of a declared type. A boolean is no integer, and null is of no type."""
-    if kind == "any":
-        return value is not None
-    if value.__class__ in _CLASSES[kind]:
-        return True
-    # subclasses, such as an enum's or a data frame library's, but not bool, which Python counts as an int
-    return isinstance(value, _CLASSES[kind]) and not (isinstance(value, bool) and kind != "boolean")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from llmbatch.report.ledger import Ledger
-from llmbatch.types import RowId, Status, Usage
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.types import RowId, Status, Usage
 
 REPORT_VERSION = 1
 

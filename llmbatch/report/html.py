@@ -7,7 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from llmbatch.report import Report, words
+from llmbatch.core import words
+from llmbatch.report import Report
 from llmbatch.report.summary import headline, next_steps
 
 _PAGE = """\

@@ -14,8 +14,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
 
-from llmbatch.events import Event
-from llmbatch.types import Usage
+from llmbatch.core.events import Event
+from llmbatch.core.types import Usage
 
 
 class JsonLog:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TextIO
 
-from llmbatch.events import EngineReady, Event, Finished, Note, Planned, Snapshot, Started
-from llmbatch.report import words
-from llmbatch.types import Status
+from llmbatch.core import words
+from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Snapshot, Started
+from llmbatch.core.types import Status
 
 SECONDS_BETWEEN_LINES = 30.0
 SHARE_BETWEEN_LINES = 0.1

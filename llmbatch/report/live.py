@@ -17,10 +17,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from llmbatch.events import EngineReady, Event, Finished, Note, Planned, Snapshot, Started
-from llmbatch.report import words
+from llmbatch.core import words
+from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Snapshot, Started
+from llmbatch.core.types import Status
 from llmbatch.report.lines import rows_text
-from llmbatch.types import Status
 
 STYLES = {"ok": "green", "invalid": "yellow", "truncated": "yellow", "failed": "red", "skipped": "cyan"}
 NOTE_STYLES = {"info": "dim", "warning": "yellow", "error": "bold red"}

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from llmbatch.events import Snapshot
-from llmbatch.types import Usage
+from llmbatch.core.events import Snapshot
+from llmbatch.core.types import Usage
 
 
 @dataclass(frozen=True, slots=True)

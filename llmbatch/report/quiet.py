@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from llmbatch.events import Event, Note
-from llmbatch.report import words
+from llmbatch.core import words
+from llmbatch.core.events import Event, Note
 
 
 class QuietLog:

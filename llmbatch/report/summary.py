@@ -10,9 +10,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llmbatch.report import Report, Tokens, words
+from llmbatch.core import words
+from llmbatch.core.types import Status
+from llmbatch.report import Report, Tokens
 from llmbatch.report.live import STYLES, note_text
-from llmbatch.types import Status
 
 _OUTCOME_STYLES = {"finished": "bold green", "stopped": "bold yellow", "broken": "bold red"}
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TextIO
 
-from llmbatch.errors import UsageError
-from llmbatch.events import Event, Watcher
+from llmbatch.core.errors import UsageError
+from llmbatch.core.events import Event, Watcher
 
 
 @contextlib.contextmanager

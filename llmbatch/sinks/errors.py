@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from llmbatch.files import atomic_write
+from llmbatch.core.files import atomic_write
 from llmbatch.sinks.part_lines import parse, part_lines
 
 # The start of a line as it is written. Anchored, so that neither an id nor an output that looks like a status is taken for it.

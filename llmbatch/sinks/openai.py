@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbatch.files import atomic_write
+from llmbatch.core.files import atomic_write
 from llmbatch.sinks import Origin
 from llmbatch.sinks.part_lines import parse, part_lines
 

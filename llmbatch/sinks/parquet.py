@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbatch.files import atomic
+from llmbatch.core.files import atomic
 from llmbatch.sinks.part_lines import parse, part_lines
 
 _BATCH_BYTES = 16 << 20  # of JSON; bounds memory, and is a row group

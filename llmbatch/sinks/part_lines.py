@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbatch.errors import FolderError
+from llmbatch.core.errors import FolderError
 
 
 @contextlib.contextmanager

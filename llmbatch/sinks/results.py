@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from llmbatch.errors import FolderError
-from llmbatch.files import atomic
+from llmbatch.core.errors import FolderError
+from llmbatch.core.files import atomic
 from llmbatch.sinks.part_lines import reading
 
 # what kernels and file systems say that cannot copy within the kernel between these two files

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch.errors import ReadError, SourceError
-from llmbatch.types import Cursor, Row
+from llmbatch.core.errors import ReadError, SourceError
+from llmbatch.core.types import Cursor, Row
 
 START = Cursor(0)
 

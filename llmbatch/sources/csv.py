@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from llmbatch.errors import ReadError, SourceError
+from llmbatch.core.errors import ReadError, SourceError
+from llmbatch.core.types import Cursor, Row
 from llmbatch.sources import Source, SourceSettings
 from llmbatch.sources.input_files import FileSource, InputFiles, suffix_of
 from llmbatch.sources.lines import MAX_LINE, Lines
 from llmbatch.sources.rows import choose_columns, excerpt, make_row, malformed_row
-from llmbatch.types import Cursor, Row
 
 
 def open_csv(settings: SourceSettings) -> Source:

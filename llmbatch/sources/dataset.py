@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmbatch.errors import ReadError, SourceError
+from llmbatch.core.errors import ReadError, SourceError
+from llmbatch.core.types import Cursor, Row
 from llmbatch.sources import START, Source, SourceSettings
 from llmbatch.sources.input_files import expand
 from llmbatch.sources.rows import choose_columns, excerpt
 from llmbatch.sources.tables import BATCH, plain_fields, table_row
-from llmbatch.types import Cursor, Row
 
 
 def open_dataset(settings: SourceSettings) -> Source:

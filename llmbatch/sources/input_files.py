@@ -20,9 +20,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import zstandard
 
-from llmbatch.errors import ReadError, SourceError
+from llmbatch.core.errors import ReadError, SourceError
+from llmbatch.core.types import Cursor, Row
 from llmbatch.sources import START
-from llmbatch.types import Cursor, Row
 
 _CHUNK = 1 << 20
 _ENDS = 1 << 16  # bytes at each end of a file that go into its fingerprint

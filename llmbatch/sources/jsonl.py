@@ -14,12 +14,12 @@ from typing import Any, NoReturn
 
 import jsonlines
 
-from llmbatch.errors import SourceError
+from llmbatch.core.errors import SourceError
+from llmbatch.core.types import Cursor, Row
 from llmbatch.sources import Source, SourceSettings
 from llmbatch.sources.input_files import FileSource, InputFiles, suffix_of
 from llmbatch.sources.lines import MAX_LINE, Lines, first_line
 from llmbatch.sources.rows import MAX_DEPTH, depth, excerpt, has_lone_surrogate, make_row, malformed_row
-from llmbatch.types import Cursor, Row
 
 Complaint = Callable[[dict[str, Any]], str | None]
 """What is wrong with an object, in words, or ``None``; for formats that are JSON lines of a certain kind."""

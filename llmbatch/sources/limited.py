@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from llmbatch.core.types import Cursor, Row
 from llmbatch.sources import START, Source
-from llmbatch.types import Cursor, Row
 
 
 class Limited:

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from llmbatch.errors import ReadError
+from llmbatch.core.errors import ReadError
+from llmbatch.core.types import Cursor, Row
 from llmbatch.sources import START, Source
 from llmbatch.sources.rows import make_row, malformed_row, plain
-from llmbatch.types import Cursor, Row
 
 
 def open_memory(data: Iterable[Mapping[str, Any]], id_field: str | None = None) -> Source:

@@ -11,8 +11,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llmbatch.errors import SourceError
-from llmbatch.types import Cursor, Failure, FailureKind, Row, RowId
+from llmbatch.core.errors import SourceError
+from llmbatch.core.types import Cursor, Failure, FailureKind, Row, RowId
 
 MAX_DEPTH = 200  # of nesting; well below Python's recursion limit, so that whatever is read can be written again
 _EMPTY: Mapping[str, Any] = {}

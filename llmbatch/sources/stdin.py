@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from llmbatch.files import atomic_write
+from llmbatch.core.files import atomic_write
 from llmbatch.sources.input_files import reading
 
 _CHUNK = 1 << 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from llmbatch.core.types import Cursor, Row
 from llmbatch.sources.rows import make_row, malformed_row, plain
-from llmbatch.types import Cursor, Row
 
 BATCH = 256  # rows that are Python objects at a time; documents can be long
 

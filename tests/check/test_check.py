@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from llmbatch.check import KINDS, OutputSettings, check_from_mapping, make_check
-from llmbatch.errors import SchemaError
-from llmbatch.types import Constraint, FailureKind
+from llmbatch.core.errors import SchemaError
+from llmbatch.core.types import Constraint, FailureKind
 
 
 def test_free_text_passes_as_it_is_and_is_not_constrained() -> None:

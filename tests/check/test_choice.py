@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from llmbatch.check import OutputSettings, make_check
-from llmbatch.errors import SchemaError
-from llmbatch.types import Constraint, FailureKind
+from llmbatch.core.errors import SchemaError
+from llmbatch.core.types import Constraint, FailureKind
 
 
 def test_the_value_is_the_choice() -> None:

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from llmbatch.check import OutputSettings, make_check
-from llmbatch.errors import JobError, SchemaError
-from llmbatch.types import Constraint, FailureKind
+from llmbatch.core.errors import JobError, SchemaError
+from llmbatch.core.types import Constraint, FailureKind
 
 pytest.importorskip("llguidance", reason="llguidance comes with vLLM")
 

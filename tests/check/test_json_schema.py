@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.check import OutputSettings, make_check
-from llmbatch.errors import SchemaError
-from llmbatch.types import Constraint, FailureKind
+from llmbatch.core.errors import SchemaError
+from llmbatch.core.types import Constraint, FailureKind
 
 ORDER: dict[str, Any] = {
     "type": "object",

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from llmbatch.check import Check, OutputSettings, make_check
-from llmbatch.errors import JobError, RunError, SchemaError
-from llmbatch.types import FailureKind
+from llmbatch.core.errors import JobError, RunError, SchemaError
+from llmbatch.core.types import FailureKind
 
 MODELS = """
 from collections.abc import Callable

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llmbatch.check import Check, OutputSettings, make_check
-from llmbatch.errors import JobError, RunError
-from llmbatch.types import FailureKind
+from llmbatch.core.errors import JobError, RunError
+from llmbatch.core.types import FailureKind
 
 PREDICATES = """
 def too_short(value): return len(value) < 3

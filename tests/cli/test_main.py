@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import llmbatch
 from llmbatch.cli import COMMANDS, LazyGroup, main
-from llmbatch.errors import LlmbatchError, RunError, Stopped, UsageError
+from llmbatch.core.errors import LlmbatchError, RunError, Stopped, UsageError
 
 HEAVY = {"pydantic", "rich", "jinja2", "torch", "vllm", "transformers", "datasets", "pyarrow", "yaml", "numpy"}
 

@@ -6,8 +6,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from llmbatch.core.types import Constraint
 from llmbatch.engines.instance import smallest_instance
-from llmbatch.types import Constraint
 
 SCHEMAS: list[dict[str, Any]] = [
     {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a"]},

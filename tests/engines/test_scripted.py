@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from llmbatch.core.errors import EngineDied, JobError, OutOfMemory
+from llmbatch.core.types import Completion, Constraint, Outcome, Prompt, Refusal, Request, RequestKey, Sampling, Usage
 from llmbatch.engines import ChatSettings, EngineSettings, make_engine
 from llmbatch.engines.scripted import ScriptedEngine
-from llmbatch.errors import EngineDied, JobError, OutOfMemory
 from llmbatch.feed import Feed
-from llmbatch.types import Completion, Constraint, Outcome, Prompt, Refusal, Request, RequestKey, Sampling, Usage
 
 GREEDY = Sampling((("max_tokens", 100), ("temperature", 0)))
 numbers = itertools.count()

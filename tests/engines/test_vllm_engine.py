@@ -10,12 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch.engines import ChatSettings, EngineSettings
-from llmbatch.engines.vllm import VllmEngine
-from llmbatch.engines.vllm.structured import structured_outputs
-from llmbatch.feed import Feed
-from llmbatch.job import DEMO_MODEL
-from llmbatch.types import (
+from llmbatch.core.types import (
     Completion,
     Constraint,
     Failure,
@@ -27,6 +22,11 @@ from llmbatch.types import (
     RequestKey,
     Sampling,
 )
+from llmbatch.engines import ChatSettings, EngineSettings
+from llmbatch.engines.vllm import VllmEngine
+from llmbatch.engines.vllm.structured import structured_outputs
+from llmbatch.feed import Feed
+from llmbatch.job import DEMO_MODEL
 
 pytestmark = pytest.mark.vllm
 

@@ -15,6 +15,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from llmbatch.core.errors import EngineDied, EngineError, JobError, OutOfMemory
+from llmbatch.core.types import Constraint, Failure, FailureKind, Prompt
 from llmbatch.engines import ChatSettings, EngineSettings
 from llmbatch.engines.vllm import VllmEngine, trouble, validate_sampling
 from llmbatch.engines.vllm.args import engine_args, environment, is_cpu, with_backend_for
@@ -22,11 +24,9 @@ from llmbatch.engines.vllm.log import captured, redirect_loggers, tail
 from llmbatch.engines.vllm.reasoning import load_reasoning
 from llmbatch.engines.vllm.render import Encoder, vllm_renderer
 from llmbatch.engines.vllm.structured import structured_outputs
-from llmbatch.errors import EngineDied, EngineError, JobError, OutOfMemory
 from llmbatch.job import DEMO_MODEL
 from llmbatch.kv_cache import cache_bytes_per_token
 from llmbatch.tokenizer import load_tokenizer
-from llmbatch.types import Constraint, Failure, FailureKind, Prompt
 
 pytestmark = pytest.mark.vllm
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from llmbatch.core.errors import EngineDied
+from llmbatch.core.types import Completion, Constraint, Outcome, Prompt, Request, RequestKey, Sampling
 from llmbatch.engines import ChatSettings, EngineInfo, EngineSettings
 from llmbatch.engines.vllm import VllmEngine
-from llmbatch.errors import EngineDied
 from llmbatch.feed import Feed
 from llmbatch.job import DEMO_MODEL
-from llmbatch.types import Completion, Constraint, Outcome, Prompt, Request, RequestKey, Sampling
 
 pytestmark = pytest.mark.vllm
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import llmbatch
-from llmbatch.errors import JobError, LlmbatchError, PromptError
+from llmbatch.core.errors import JobError, LlmbatchError, PromptError
 from llmbatch.job import job_from
 from llmbatch.session import run_job
 

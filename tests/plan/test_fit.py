@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from llmbatch.plan.demand import Demand
+from llmbatch.core.demand import Demand
+from llmbatch.core.types import FailureKind
 from llmbatch.plan.fit import may_be_cut, misfit
-from llmbatch.types import FailureKind
 
 
 @pytest.mark.parametrize(("tokens", "fits"), [(1, True), (99, True), (100, False), (101, False)])

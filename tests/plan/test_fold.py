@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmbatch.core.types import Constraint, Prompt, Request, RequestKey, Sampling
 from llmbatch.plan.fold import Folder, fold, pack
-from llmbatch.types import Constraint, Prompt, Request, RequestKey, Sampling
 
 GREEDY = Sampling((("max_tokens", 8), ("temperature", 0)))
 

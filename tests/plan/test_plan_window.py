@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmbatch.core.types import Prompt, Request, RequestKey, Sampling, Status
 from llmbatch.plan import LengthEstimate, Limits, PlanSettings, WindowPlan, plan_window
-from llmbatch.types import Prompt, Request, RequestKey, Sampling, Status
 
 GREEDY = Sampling((("max_tokens", 16), ("temperature", 0)))
 SMALL = Limits(context_length=2048, max_num_seqs=4, kv_cache_tokens=256, block_size=16, max_num_batched_tokens=256)

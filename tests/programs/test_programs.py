@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from llmbatch.errors import JobError
+from llmbatch.core.errors import JobError
+from llmbatch.core.types import Checked, Completion, Prompt, RequestKey, Sampling, Usage
 from llmbatch.programs import PROGRAMS, Ask, Incomplete, Program, make_program
-from llmbatch.types import Checked, Completion, Prompt, RequestKey, Sampling, Usage
 
 ASK = Ask(Prompt(text="How many?"), Sampling())
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.errors import PromptError
+from llmbatch.core.errors import PromptError
 from llmbatch.prompt.document import read_document
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmbatch.errors import PromptError
+from llmbatch.core.errors import PromptError
 from llmbatch.prompt.document import read_document
 from llmbatch.prompt.file import PromptFile, parse_prompt
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.errors import PromptError
+from llmbatch.core.errors import PromptError
 from llmbatch.prompt import read_prompt, shipped_prompts
 
 

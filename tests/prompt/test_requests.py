@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from llmbatch.core.types import Cursor, Failure, FailureKind, Row
 from llmbatch.prompt import Rendered, RequestsPrompt
-from llmbatch.types import Cursor, Failure, FailureKind, Row
 
 USER = [{"role": "user", "content": "hi"}]
 

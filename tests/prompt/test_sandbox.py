@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import Environment, StrictUndefined
 
-from llmbatch.errors import PromptError
+from llmbatch.core.errors import PromptError
 from llmbatch.prompt.sandbox import MAX_CHARACTERS, RenderError, compile_text, pieces_in_order, used_variables
 
 ANY = {"x": "any", "y": "any", "n": "any", "text": "string"}

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from llmbatch.core.types import Cursor, Row
 from llmbatch.prompt import PromptSettings, Rendered, load_prompt, shipped_prompts
 from llmbatch.prompt.loading import load_file
 from llmbatch.prompt.template import bind
-from llmbatch.types import Cursor, Row
 
 WITH_TEXT = [name for name in shipped_prompts() if name not in ("passthrough", "judge")]
 

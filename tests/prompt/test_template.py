@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.errors import PromptError
+from llmbatch.core.errors import PromptError
+from llmbatch.core.types import Cursor, Failure, FailureKind, Row
 from llmbatch.prompt import PromptSettings, Rendered, load_prompt
 from llmbatch.prompt.template import PromptTemplate
-from llmbatch.types import Cursor, Failure, FailureKind, Row
 
 
 def template(tmp_path: Path, text: str, **settings: Any) -> PromptTemplate:

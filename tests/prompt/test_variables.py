@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from llmbatch.prompt.variables import Variable, collect, is_of, short
-from llmbatch.types import Cursor, Failure, FailureKind, Row
+from llmbatch.core.types import Cursor, Failure, FailureKind, Row
+from llmbatch.core.words import is_of, short
+from llmbatch.prompt.variables import Variable, collect
 
 TEXT = Variable("text", "string", "text", required=True)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.events import EngineReady, Event, Finished, Note, Planned, Sealed, Snapshot, Started
+from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Sealed, Snapshot, Started
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Reused, Status, Usage
 from llmbatch.report import Facts, Report, Session, build_report
-from llmbatch.report.ledger import Ledger
-from llmbatch.types import Attempt, Failure, FailureKind, Record, RequestKey, Reused, Status, Usage
 
 
 def make_snapshot(**changes: object) -> Snapshot:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.types import Failure, FailureKind, Record, Status
 from llmbatch.report import Facts, Report, Session, build_report
 from llmbatch.report.html import report_to_html
-from llmbatch.report.ledger import Ledger
-from llmbatch.types import Failure, FailureKind, Record, Status
 
 
 class Elements(HTMLParser):

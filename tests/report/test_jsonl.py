@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import json
 
-from llmbatch.events import Event
+from llmbatch.core.events import Event
 from llmbatch.report import Report
 from llmbatch.report.jsonl import JsonLog
 

@@ -4,7 +4,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-from llmbatch.events import Event, Finished, Note, Snapshot, Started
+from llmbatch.core.events import Event, Finished, Note, Snapshot, Started
 from llmbatch.report.lines import LineLog
 
 

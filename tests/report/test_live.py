@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from llmbatch.events import EngineReady, Event, Note, Snapshot
+from llmbatch.core.events import EngineReady, Event, Note, Snapshot
+from llmbatch.core.types import Usage
 from llmbatch.report.live import LiveView
-from llmbatch.types import Usage
 
 
 def drawn(*events: Event, width: int = 100) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.events import Snapshot
+from llmbatch.core.events import Snapshot
 from llmbatch.report.progress import read_progress
 
 

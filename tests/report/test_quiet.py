@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 
-from llmbatch.events import Event, Note
+from llmbatch.core.events import Event, Note
 from llmbatch.report.quiet import QuietLog
 
 

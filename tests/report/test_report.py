@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.types import Record, Status, Usage
 from llmbatch.report import Facts, Report, Session, build_report, exit_code
-from llmbatch.report.ledger import Ledger
-from llmbatch.types import Record, Status, Usage
 
 
 def tokens(prompt: int, completion: int, cached: int) -> dict[str, int]:

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.types import Failure, FailureKind, Record, Status
 from llmbatch.report import Facts, Report, Session, build_report
-from llmbatch.report.ledger import Ledger
 from llmbatch.report.summary import headline, next_steps, print_summary
-from llmbatch.types import Failure, FailureKind, Record, Status
 
 
 def printed(report: Report, width: int = 100) -> str:

@@ -9,8 +9,8 @@ from typing import TextIO
 
 import pytest
 
-from llmbatch.errors import UsageError
-from llmbatch.events import Event, Note
+from llmbatch.core.errors import UsageError
+from llmbatch.core.events import Event, Note
 from llmbatch.report.watch import WATCHERS, guarded, own_stream, watching
 
 
@@ -60,7 +60,7 @@ def test_a_watcher_that_fails_is_switched_off_and_the_run_goes_on(capsys: pytest
 
 def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
     script = (
-        "from llmbatch.events import Note\n"
+        "from llmbatch.core.events import Note\n"
         "from llmbatch.report.watch import watching\n"
         "import sys\n"
         "with watching('json') as watcher:\n"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.record import record_to_line
-from llmbatch.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
+from llmbatch.core.record import record_to_line
+from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
 
 TOO_LONG = Failure(FailureKind.TOO_LONG, "the prompt has 9,000 tokens, the context 4,096: shorten “text”")
 SCHEMA = Failure(FailureKind.SCHEMA, "'age' is a required property")

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmbatch.core.types import Record
 from llmbatch.sinks import Origin, SinkSettings, write_sinks
-from llmbatch.types import Record
 
 Seal = Callable[[Sequence[Record], int], list[Path]]
 

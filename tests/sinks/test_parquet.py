@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from llmbatch.record import record_to_dict
+from llmbatch.core.record import record_to_dict
+from llmbatch.core.types import Record, Status, Usage
 from llmbatch.sinks import SinkSettings, write_sinks
-from llmbatch.types import Record, Status, Usage
 
 Seal = Callable[[Sequence[Record], int], list[Path]]
 PARQUET = SinkSettings(formats=("parquet",))

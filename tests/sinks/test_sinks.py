@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from llmbatch.errors import FolderError, WriteError
-from llmbatch.record import record_to_line
+from llmbatch.core.errors import FolderError, WriteError
+from llmbatch.core.record import record_to_line
+from llmbatch.core.types import Record
 from llmbatch.sinks import SinkSettings, write_sinks
-from llmbatch.types import Record
 
 Seal = Callable[[Sequence[Record], int], list[Path]]
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmbatch.errors import SourceError
+from llmbatch.core.errors import SourceError
+from llmbatch.core.types import FailureKind, Row
 from llmbatch.sources import Source, SourceSettings, open_source
-from llmbatch.types import FailureKind, Row
 
 Write = Callable[..., Path]
 Open = Callable[..., Source]

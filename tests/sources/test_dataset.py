@@ -12,10 +12,10 @@ from typing import Any
 import datasets
 import pytest
 
-from llmbatch.errors import SourceError
+from llmbatch.core.errors import SourceError
+from llmbatch.core.types import Cursor
 from llmbatch.sources import Source
 from llmbatch.sources.dataset import DatasetSource
-from llmbatch.types import Cursor
 
 Open = Callable[..., Source]
 

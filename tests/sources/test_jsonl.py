@@ -17,10 +17,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmbatch.errors import ReadError
+from llmbatch.core.errors import ReadError
+from llmbatch.core.types import Cursor, FailureKind, Row
 from llmbatch.sources import Source, SourceSettings, open_source
 from llmbatch.sources.lines import MAX_LINE
-from llmbatch.types import Cursor, FailureKind, Row
 
 Write = Callable[..., Path]
 Open = Callable[..., Source]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbatch.errors import ReadError
+from llmbatch.core.errors import ReadError
+from llmbatch.core.types import Cursor, FailureKind
 from llmbatch.sources.memory import MemorySource, open_memory
-from llmbatch.types import Cursor, FailureKind
 
 ROWS = [{"id": "a", "n": 1}, {"n": 2}, {"id": 7, "n": 3}]
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbatch.errors import ReadError, SourceError
+from llmbatch.core.errors import ReadError, SourceError
+from llmbatch.core.types import Cursor, FailureKind
 from llmbatch.sources import Source, SourceSettings, open_source
-from llmbatch.types import Cursor, FailureKind
 
 Open = Callable[..., Source]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from llmbatch.errors import SourceError
+from llmbatch.core.errors import SourceError
 from llmbatch.sources import FORMATS, Source, SourceSettings, guess_format
 
 Write = Callable[..., Path]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.errors import ReadError, WriteError
+from llmbatch.core.errors import ReadError, WriteError
 from llmbatch.sources.stdin import spool
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 import llmbatch
 from llmbatch import FailureKind, Record, Run, Status, Usage
-from llmbatch.events import Event, Finished
+from llmbatch.core.events import Event, Finished
 
 
 class City(BaseModel):

@@ -18,12 +18,12 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from llmbatch.core.errors import JobError
+from llmbatch.core.types import Constraint
 from llmbatch.engines import ChatSettings, EngineSettings
 from llmbatch.engines.vllm.sampling import xgrammar_takes
-from llmbatch.errors import JobError
 from llmbatch.kv_cache import cache_bytes_per_token
 from llmbatch.tokenizer import context_length, model_config
-from llmbatch.types import Constraint
 
 # arguments that have a setting of their own, and its name
 _ELSEWHERE = {

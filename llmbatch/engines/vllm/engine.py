@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmbatch.core.errors import EngineDied, EngineError, JobError
+from llmbatch.core.types import Constraint, Outcome, Prompt, Usage
 from llmbatch.engines import ChatSettings, EngineInfo, EngineSettings
 from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import log as vllm_log
@@ -19,10 +21,8 @@ from llmbatch.engines.vllm.reasoning import load_reasoning
 from llmbatch.engines.vllm.render import Encoded, Encoder, vllm_renderer
 from llmbatch.engines.vllm.sampling import Samplings
 from llmbatch.engines.vllm.text import Detokenizer
-from llmbatch.errors import EngineDied, EngineError, JobError
 from llmbatch.feed import Feed
 from llmbatch.tokenizer import load_template, load_tokenizer
-from llmbatch.types import Constraint, Outcome, Prompt, Usage
 
 _TOKENS_PER_REQUEST = 1024  # what vLLM holds for a request that waits is some hundred bytes a token
 _SHUTDOWN_SECONDS = 10.0

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from llmbatch.core.errors import EngineDied
+from llmbatch.core.types import Completion, Failure, FailureKind, FinishReason, Outcome, Refusal, Request, Usage
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.reasoning import Reasoning
 from llmbatch.engines.vllm.sampling import Samplings, Setting
 from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
-from llmbatch.errors import EngineDied
 from llmbatch.feed import Feed
-from llmbatch.types import Completion, Failure, FailureKind, FinishReason, Outcome, Refusal, Request, Usage
 
 _WAIT_SECONDS = 0.5  # how long the loop waits for the engine, or for the feed, before it looks around
 _FINISH: Mapping[str, FinishReason] = {

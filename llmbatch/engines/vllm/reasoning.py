@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from llmbatch.errors import JobError
+from llmbatch.core.errors import JobError
 
 
 class Split(NamedTuple):

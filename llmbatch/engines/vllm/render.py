@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from llmbatch.errors import JobError
+from llmbatch.core.errors import JobError
+from llmbatch.core.types import Failure, FailureKind, Prompt
 from llmbatch.tokenizer import Tokenizer, is_plain
-from llmbatch.types import Failure, FailureKind, Prompt
 
 Encoded = list[int] | Failure
 

@@ -12,10 +12,10 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from llmbatch.core.errors import JobError
+from llmbatch.core.types import Constraint, Request, Sampling
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.structured import structured_outputs
-from llmbatch.errors import JobError
-from llmbatch.types import Constraint, Request, Sampling
 
 # where neither the job nor the model's generation config says anything; vLLM would stop after 16
 DEFAULT_MAX_TOKENS = 1024

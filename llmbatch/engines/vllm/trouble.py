@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from llmbatch.core.errors import EngineDied, EngineError, JobError, LlmbatchError, OutOfMemory
 from llmbatch.engines.vllm.log import tail
-from llmbatch.errors import EngineDied, EngineError, JobError, LlmbatchError, OutOfMemory
 
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|No available memory for the cache blocks|less than desired (GPU|CPU) memory utilization"

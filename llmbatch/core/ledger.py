@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from llmbatch.types import Failure, FailureKind, Record, Reused, RowId, Status, Usage
+from llmbatch.core.types import Failure, FailureKind, Record, Reused, RowId, Status, Usage
 
 _NOTHING = Usage()
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PASSES = """
-from llmbatch.faults import point, torn
+from llmbatch.core.faults import point, torn
 for _ in range(3):
     print(torn("a", b"0123").decode(), flush=True)
     point("a", "file-1")

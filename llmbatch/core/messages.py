@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llmbatch.prompt.rendered import is_encodable
-from llmbatch.prompt.sampling import near
-from llmbatch.prompt.variables import short, type_name
-from llmbatch.types import Message
+from llmbatch.core.types import Message
+from llmbatch.core.words import is_encodable, near, short, type_name
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _KEYS = frozenset({"role", "content", "name"})

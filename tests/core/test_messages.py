@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch.prompt.messages import ready_messages
+from llmbatch.core.messages import ready_messages
 
 
 def test_plain_messages_are_kept() -> None:

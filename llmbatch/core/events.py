@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from llmbatch.types import Usage
+from llmbatch.core.types import Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import reprlib
+from collections.abc import Iterable, Mapping
+
+_CLASSES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list, tuple),
+    "object": (dict,),
+}
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxdict = _SHORT.maxlist = 4
+_SHORT.maxlevel = 2
 
 
 def count(number: float) -> str:
@@ -59,3 +74,42 @@ def one_line(text: str, width: int = 200) -> str:
     """Outside text on one line of at most ``width`` characters."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def short(value: object) -> str:
+    """A value as a message shows it: in quotes where it is text, cut where it is long."""
+    return _SHORT.repr(value)
+
+
+def type_name(value: object) -> str:
+    """The JSON name of a value's type, or the Python one where JSON has none."""
+    if value is None:
+        return "null"
+    return next((name for name, classes in _CLASSES.items() if value.__class__ in classes), type(value).__name__)
+
+
+def is_of(value: object, kind: str) -> bool:
+    """Whether a value is of a declared type. A boolean is no integer, and null is of no type."""
+    if kind == "any":
+        return value is not None
+    if value.__class__ in _CLASSES[kind]:
+        return True
+    # subclasses, such as an enum's or a data frame library's, but not bool, which Python counts as an int
+    return isinstance(value, _CLASSES[kind]) and not (isinstance(value, bool) and kind != "boolean")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """``" (did you mean 'x'?)"`` where a known name is close to a wrong one, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text is made of whole characters. JSON can hold half a surrogate pair, which no tokenizer takes."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

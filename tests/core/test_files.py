@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.errors import WriteError
-from llmbatch.files import atomic, atomic_write, fsync_folder
+from llmbatch.core.errors import WriteError
+from llmbatch.core.files import atomic, atomic_write, fsync_folder
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_full_device_is_a_write_error_that_asks_for_space(tmp_path: Path) -> N
 
 
 def test_what_a_killed_writer_left_is_overwritten(tmp_path: Path) -> None:
-    code = f"from llmbatch.files import atomic_write; import pathlib; atomic_write(pathlib.Path({str(tmp_path / 'a')!r}), b'1')"
+    code = f"from llmbatch.core.files import atomic_write; import pathlib; atomic_write(pathlib.Path({str(tmp_path / 'a')!r}), b'1')"
     environment = {**os.environ, "LLMBATCH_FAULT": "temp-written"}
     killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from llmbatch.types import Request, Sampling
+from llmbatch.core.types import Request, Sampling
 
 
 class Demand(NamedTuple):

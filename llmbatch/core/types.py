@@ -1,7 +1,7 @@
 """The values that flow between the stages: frozen, slotted, and nothing in them but data and arithmetic.
 
 Identity is a row's index, never its text and never its position in a list. Token counts are counts of tokens, times are
-seconds. Nothing here imports another module of llmbatch, but for ``value``.
+seconds. Nothing here imports another module of llmbatch, but for ``fast_dataclass``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import fields
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
-from llmbatch.value import value
+from llmbatch.core.fast_dataclass import fast_dataclass
 
 RowId = str | int
 Message = Mapping[str, Any]
@@ -76,7 +76,7 @@ _STATUS_OF_KIND = dict.fromkeys(_ANSWER_CHECKS, Status.INVALID) | {FailureKind.T
 _RETRYABLE = _ANSWER_CHECKS | {FailureKind.TRUNCATED, FailureKind.ENGINE}
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Failure:
     """One thing that went wrong, in words for a person: what was seen, where, and what to try."""
 
@@ -93,7 +93,7 @@ class Cursor(NamedTuple):
     line: int = 0  # how many lines of that file lie before
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Row:
     """One row of the input. A row that could not be read has a ``failure`` and no ``data``: it still gets its record."""
 
@@ -104,7 +104,7 @@ class Row:
     failure: Failure | None = None
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Prompt:
     """What the model is to answer: ``messages`` for a chat model, else ``text`` for plain completion; exactly one is set.
 
@@ -116,7 +116,7 @@ class Prompt:
     prefill: str = ""
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Constraint:
     """What constrained decoding holds the answer to. ``spec`` is text: the schema as JSON, choices as a JSON list, ..."""
 
@@ -133,7 +133,7 @@ class RequestKey(NamedTuple):
     attempt: int = 1
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Request:
     """One request to the engine.
 
@@ -154,7 +154,7 @@ class Request:
     token_ids: Sequence[int] | None = None
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Sampling:
     """Sampling settings by the names of vLLM's ``SamplingParams``; one object for each distinct setting of a job.
 
@@ -165,7 +165,7 @@ class Sampling:
     values: tuple[tuple[str, Any], ...] = ()
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The value of one setting, or ``default`` where the job leaves it to the engine."""
+        """The fast_dataclass of one setting, or ``default`` where the job leaves it to the engine."""
         for key, setting in self.values:
             if key == name:
                 return setting
@@ -177,7 +177,7 @@ class Sampling:
         return Sampling(tuple(sorted((k, v) for k, v in merged.items() if v is not None)))
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens that requests took. ``cached_tokens`` is the part of ``prompt_tokens`` that the prefix cache spared."""
 
@@ -196,7 +196,7 @@ class Usage:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Completion:
     """One answer of the engine to one request, exactly as it came.
 
@@ -218,7 +218,7 @@ class Completion:
     reused_from: Literal["row", "cache"] | None = None
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Refusal:
     """An engine's word that one request got no answer; the engine lives."""
 
@@ -229,15 +229,15 @@ class Refusal:
 Outcome = Completion | Refusal
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Checked:
-    """A completion whose answer passed: what a row program is sent. ``value`` is text, or JSON for a schema."""
+    """A completion whose answer passed: what a row program is sent. ``fast_dataclass`` is text, or JSON for a schema."""
 
-    value: Any
+    fast_dataclass: Any
     completion: Completion
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Attempt:
     """An answer that was sent back, kept so that nothing is hidden: what came, and why it did not do."""
 
@@ -248,7 +248,7 @@ class Attempt:
     finish_reason: FinishReason | None = None
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Reused:
     """The part of a record's usage that was not computed for it: that of answers to equal requests."""
 
@@ -256,7 +256,7 @@ class Reused:
     cached: bool = False  # some of them came from the cache of earlier runs
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Record:
     """The one terminal record of a row. Its JSON form, a line of ``results.jsonl``, is documented in ``record.py``."""
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from llmbatch.plan.demand import Demand, Demands
-from llmbatch.types import Prompt, Request, RequestKey, Sampling
+from llmbatch.core.demand import Demand, Demands
+from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
 
 
 def demand(values: dict[str, object], **own: int) -> Demand:

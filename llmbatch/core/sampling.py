@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from llmbatch.prompt.variables import is_of, short, type_name
+from llmbatch.core.words import is_of, near, short, type_name
 
 SAMPLING: Mapping[str, tuple[str, ...]] = {
     "n": ("integer",),
@@ -34,12 +33,6 @@ SAMPLING: Mapping[str, tuple[str, ...]] = {
     "bad_words": ("array",),
     "thinking_token_budget": ("integer",),
 }
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """``" (did you mean 'x'?)"`` where a known name is close to a wrong one, else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def sampling_problem(name: str, value: object) -> str | None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.report import words
+from llmbatch.core import words
 
 
 @pytest.mark.parametrize(

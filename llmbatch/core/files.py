@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from llmbatch.errors import WriteError
-from llmbatch.faults import point
+from llmbatch.core.errors import WriteError
+from llmbatch.core.faults import point
 
 _ADVICE = {
     errno.ENOSPC: "free some space and run the same command again",

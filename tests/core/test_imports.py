@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.errors import JobError
-from llmbatch.imports import is_import_path, load_object
+from llmbatch.core.errors import JobError
+from llmbatch.core.imports import is_import_path, load_object
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.record import record_from_dict, record_to_dict, record_to_line
-from llmbatch.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
+from llmbatch.core.record import record_from_dict, record_to_dict, record_to_line
+from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 counts = st.integers(0, 10**9)

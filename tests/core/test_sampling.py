@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmbatch.prompt.sampling import SAMPLING, sampling_problem, token_biases
+from llmbatch.core.sampling import SAMPLING, sampling_problem, token_biases
 
 
 @pytest.mark.parametrize(

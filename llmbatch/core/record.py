@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llmbatch.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
+from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False).encode
 

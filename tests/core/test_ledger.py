@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.report.ledger import Ledger
-from llmbatch.types import Attempt, Failure, FailureKind, Record, RequestKey, Reused, Status, Usage
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Reused, Status, Usage
 
 counts = st.integers(0, 1_000)
 usages = st.builds(Usage, counts, counts, counts)

@@ -1,0 +1,1 @@
+"""What every room may use: the values that flow, the errors, small tools. Imports nothing above it."""
