@@ -17,9 +17,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from llmbatch.check import OutputSettings
 from llmbatch.core.errors import JobError
-from llmbatch.engines import ChatSettings, EngineSettings
+from llmbatch.engines import EngineSettings
 from llmbatch.identity import identity_of
 from llmbatch.job_file import DEMO, job_text, read_job_file, resolve_paths
+from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.plan import PlanSettings
 from llmbatch.prompt import PromptSettings
 from llmbatch.retry import RetrySettings

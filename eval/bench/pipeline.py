@@ -206,10 +206,10 @@ class _FirstAnswer:
 
 def main(source: str, output: str, began: str, *options: str) -> None:
     from llmbatch.core.events import Snapshot
-    from llmbatch.engines import ChatSettings, make_engine
+    from llmbatch.engines import make_engine
     from llmbatch.job import job_from
+    from llmbatch.model.tokenizer import ChatSettings, load_tokenizer
     from llmbatch.session import run_job
-    from llmbatch.tokenizer import load_tokenizer
 
     if "--tokenizer" in options:
         load_tokenizer(str(shapes.MODEL), ChatSettings(), without_torch=True)  # so for the whole process

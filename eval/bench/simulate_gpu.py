@@ -20,7 +20,7 @@ from random import Random
 from vllm_scheduler import Counts, Engine, run
 
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
-from llmbatch.kv_cache import GIB, cache_bytes_per_token, cache_tokens
+from llmbatch.model.memory import GIB, cache_bytes_per_token, cache_tokens
 from llmbatch.plan import LengthEstimate, Limits, PlanSettings, plan_window
 
 MODEL = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from llmbatch.core.types import Request, Row, RowId
     from llmbatch.engines import EngineInfo
     from llmbatch.job import Job
+    from llmbatch.model.tokenizer import Tokenizer
     from llmbatch.plan import Limits
     from llmbatch.plan.survey import Prices, Survey
     from llmbatch.stages import Stages
-    from llmbatch.tokenizer import Tokenizer
 
 DEFAULT_MAX_NUM_SEQS = 256
 
@@ -127,10 +127,10 @@ def survey_job(
 
     What would be sent is offered to ``sample``.
     """
+    from llmbatch.model.tokenizer import load_tokenizer
     from llmbatch.plan.survey import Survey
     from llmbatch.sources import open_source
     from llmbatch.stages import Stages
-    from llmbatch.tokenizer import load_tokenizer
 
     stages = Stages(job)
     source = open_source(job.input)
@@ -231,8 +231,8 @@ def _limits(job: Job, tokenizer: Tokenizer, assumed: Assumptions) -> Limits:
 def _kv_cache_tokens(job: Job, memory_gib: float | None) -> int | None:
     if memory_gib is None:
         return None
-    from llmbatch.kv_cache import GIB, cache_tokens
-    from llmbatch.tokenizer import model_config
+    from llmbatch.model.memory import GIB, cache_tokens
+    from llmbatch.model.tokenizer import model_config
 
     config, weights = model_config(job.model_path, job.engine.args.get("revision")), _weight_bytes(job)
     tokens = cache_tokens(config, weights, memory_gib) if config is not None and weights is not None else None

@@ -14,10 +14,10 @@ from llmbatch.core import words
 from llmbatch.core.errors import JobError
 from llmbatch.engines import make_engine
 from llmbatch.job import Job
+from llmbatch.model.tokenizer import Tokenizer
 from llmbatch.plan.survey import Hours, Survey
 from llmbatch.sources import open_source
 from llmbatch.stages import Stages
-from llmbatch.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

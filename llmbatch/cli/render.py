@@ -21,8 +21,8 @@ from llmbatch.core.types import Failure
 if TYPE_CHECKING:
     from llmbatch.core.types import Row
     from llmbatch.job import Job
+    from llmbatch.model.tokenizer import Tokenizer
     from llmbatch.prompt import Rendered, RowPrompt
-    from llmbatch.tokenizer import Tokenizer
 
     Outcome = tuple[Row, Rendered | Failure]
     Counted = tuple[Row, Rendered | Failure, int | None]
@@ -131,7 +131,7 @@ def _output(job: Job, prompt: RowPrompt) -> Mapping[str, Any] | None:
 
 
 def _tokenizer(job: Job) -> Tokenizer:
-    from llmbatch.tokenizer import load_tokenizer
+    from llmbatch.model.tokenizer import load_tokenizer
 
     return load_tokenizer(job.model_path, job.chat, without_torch=True)
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
 from llmbatch.feed import Feed
+from llmbatch.model.tokenizer import ChatSettings
 
 
 class EngineSettings(BaseModel):
@@ -44,17 +45,6 @@ class EngineSettings(BaseModel):
     lora: dict[str, str] = Field(default_factory=dict, description="LoRA adapters: name to path")
     script: str | None = Field(None, description="scripted engine: path of its script (YAML)")
     trust_remote_code: bool = False
-
-
-class ChatSettings(BaseModel):
-    """How messages become the model's own prompt format."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    template: str | None = Field(
-        None, description="chat template: a path or the Jinja text; by default the model's own"
-    )
-    template_kwargs: dict[str, Any] = Field(default_factory=dict, description="e.g. {enable_thinking: false}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,4 +130,4 @@ def make_engine(model: str, engine: EngineSettings, chat: ChatSettings, log: Pat
     return factory(model, engine, chat, log)
 
 
-__all__ = ["ENGINES", "ChatSettings", "Engine", "EngineFactory", "EngineInfo", "EngineSettings", "make_engine"]
+__all__ = ["ENGINES", "Engine", "EngineFactory", "EngineInfo", "EngineSettings", "make_engine"]

@@ -34,10 +34,10 @@ from llmbatch.core.types import (
     Request,
     Usage,
 )
-from llmbatch.engines import ChatSettings, EngineInfo, EngineSettings
+from llmbatch.engines import EngineInfo, EngineSettings
 from llmbatch.engines.instance import smallest_instance
 from llmbatch.feed import Feed
-from llmbatch.tokenizer import Tokenizer, load_tokenizer
+from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
 

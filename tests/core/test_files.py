@@ -78,7 +78,8 @@ def test_a_full_device_is_a_write_error_that_asks_for_space(tmp_path: Path) -> N
 
 
 def test_what_a_killed_writer_left_is_overwritten(tmp_path: Path) -> None:
-    code = f"from llmbatch.core.files import atomic_write; import pathlib; atomic_write(pathlib.Path({str(tmp_path / 'a')!r}), b'1')"
+    target = str(tmp_path / "a")
+    code = f"from llmbatch.core.files import atomic_write; import pathlib; atomic_write(pathlib.Path({target!r}), b'1')"
     environment = {**os.environ, "LLMBATCH_FAULT": "temp-written"}
     killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL

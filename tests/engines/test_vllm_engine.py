@@ -22,11 +22,12 @@ from llmbatch.core.types import (
     RequestKey,
     Sampling,
 )
-from llmbatch.engines import ChatSettings, EngineSettings
+from llmbatch.engines import EngineSettings
 from llmbatch.engines.vllm import VllmEngine
 from llmbatch.engines.vllm.structured import structured_outputs
 from llmbatch.feed import Feed
 from llmbatch.job import DEMO_MODEL
+from llmbatch.model.tokenizer import ChatSettings
 
 pytestmark = pytest.mark.vllm
 

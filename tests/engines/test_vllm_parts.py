@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from llmbatch.core.errors import EngineDied, EngineError, JobError, OutOfMemory
 from llmbatch.core.types import Constraint, Failure, FailureKind, Prompt
-from llmbatch.engines import ChatSettings, EngineSettings
+from llmbatch.engines import EngineSettings
 from llmbatch.engines.vllm import VllmEngine, trouble, validate_sampling
 from llmbatch.engines.vllm.args import engine_args, environment, is_cpu, with_backend_for
 from llmbatch.engines.vllm.log import captured, redirect_loggers, tail
@@ -25,8 +25,8 @@ from llmbatch.engines.vllm.reasoning import load_reasoning
 from llmbatch.engines.vllm.render import Encoder, vllm_renderer
 from llmbatch.engines.vllm.structured import structured_outputs
 from llmbatch.job import DEMO_MODEL
-from llmbatch.kv_cache import cache_bytes_per_token
-from llmbatch.tokenizer import load_tokenizer
+from llmbatch.model.memory import cache_bytes_per_token
+from llmbatch.model.tokenizer import ChatSettings, load_tokenizer
 
 pytestmark = pytest.mark.vllm
 

@@ -18,8 +18,9 @@ class Chat:
     def __init__(self, settings: dict[str, Any]) -> None:
         args: dict[str, Any] = {"model": str(shapes.MODEL), **settings["engine"]}
         if settings.get("tuned"):
-            from llmbatch.engines import ChatSettings, EngineSettings
+            from llmbatch.engines import EngineSettings
             from llmbatch.engines.vllm.args import engine_args, is_cpu
+            from llmbatch.model.tokenizer import ChatSettings
 
             args = engine_args(str(shapes.MODEL), EngineSettings(args=settings["engine"]), ChatSettings())
             del args[

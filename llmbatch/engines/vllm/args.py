@@ -20,10 +20,10 @@ from typing import Any
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Constraint
-from llmbatch.engines import ChatSettings, EngineSettings
+from llmbatch.engines import EngineSettings
 from llmbatch.engines.vllm.sampling import xgrammar_takes
-from llmbatch.kv_cache import cache_bytes_per_token
-from llmbatch.tokenizer import context_length, model_config
+from llmbatch.model.memory import cache_bytes_per_token
+from llmbatch.model.tokenizer import ChatSettings, context_length, model_config
 
 # arguments that have a setting of their own, and its name
 _ELSEWHERE = {
@@ -60,7 +60,7 @@ def engine_args(model: str, settings: EngineSettings, chat: ChatSettings) -> dic
         **(_cpu_defaults(model, given) if is_cpu() else {}),
     }
     if chat.template is not None:
-        from llmbatch.tokenizer import load_template
+        from llmbatch.model.tokenizer import load_template
 
         args["chat_template"] = load_template(chat.template)
     if settings.reasoning_parser is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Failure, FailureKind, Prompt
-from llmbatch.tokenizer import Tokenizer, is_plain
+from llmbatch.model.tokenizer import Tokenizer, is_plain
 
 Encoded = list[int] | Failure
 

@@ -12,9 +12,16 @@ import pytest
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Failure, FailureKind, Prompt
-from llmbatch.engines import ChatSettings
 from llmbatch.job import DEMO_MODEL
-from llmbatch.tokenizer import Tokenizer, context_length, is_plain, load_template, load_tokenizer, loops_over_content
+from llmbatch.model.tokenizer import (
+    ChatSettings,
+    Tokenizer,
+    context_length,
+    is_plain,
+    load_template,
+    load_tokenizer,
+    loops_over_content,
+)
 
 SYSTEM, USER, ASSISTANT, END = 1, 2, 3, 4  # the demo model's special tokens
 MACRO = "{% macro f(x) %}{% for p in x %}{{ p }}{% endfor %}{% endmacro %}"
@@ -202,7 +209,7 @@ def test_torch_is_not_imported_where_it_is_not_wanted() -> None:
     code = f"""
 import sys
 from llmbatch.engines import ChatSettings
-from llmbatch.tokenizer import load_tokenizer
+from llmbatch.model.tokenizer import load_tokenizer
 from llmbatch.core.types import Prompt
 tokenizer = load_tokenizer({str(DEMO_MODEL)!r}, ChatSettings(), without_torch=True)
 print(tokenizer.encode([Prompt(messages=({{"role": "user", "content": "x"}},))]))

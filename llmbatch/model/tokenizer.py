@@ -11,11 +11,13 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Failure, FailureKind, Message, Prompt
-from llmbatch.kv_cache import text_config
+from llmbatch.model.memory import text_config
 
 _PLAIN_KEYS = frozenset({"role", "content", "name"})
 _PLAIN_ROLES = frozenset({"system", "user", "assistant"})
@@ -31,13 +33,15 @@ _ROPE_WITHOUT_FACTOR = frozenset(
 _UNKNOWN_LENGTH = 2048  # vLLM's own assumption for a config that does not say
 
 
-class ChatOptions(Protocol):
-    """How messages become the model's prompt format: a template (path or Jinja text) and arguments for it."""
+class ChatSettings(BaseModel):
+    """How messages become the model's own prompt format."""
 
-    @property
-    def template(self) -> str | None: ...
-    @property
-    def template_kwargs(self) -> Mapping[str, Any]: ...
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    template: str | None = Field(
+        None, description="chat template: a path or the Jinja text; by default the model's own"
+    )
+    template_kwargs: dict[str, Any] = Field(default_factory=dict, description="e.g. {enable_thinking: false}")
 
 
 class Tokenizer:
@@ -144,7 +148,7 @@ def is_plain(prompt: Prompt) -> bool:
 
 def load_tokenizer(
     model: str,
-    chat: ChatOptions,
+    chat: ChatSettings,
     *,
     tokenizer: str | None = None,
     revision: str | None = None,

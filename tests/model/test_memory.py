@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmbatch.kv_cache import GIB, cache_bytes_per_token, cache_tokens, text_config
+from llmbatch.model.memory import GIB, cache_bytes_per_token, cache_tokens, text_config
 
 LLAMA_8B = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
 
