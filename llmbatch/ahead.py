@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 
-from llmbatch.supervise import Cancelled
+from llmbatch.engines.supervised import Cancelled
 from llmbatch.windows import OpenWindow
 
 

@@ -23,7 +23,7 @@ from llmbatch.calibrate import Measured, run_for, warm_up
 from llmbatch.core.errors import EngineError, ReadError
 from llmbatch.core.files import atomic_write
 from llmbatch.core.types import Failure, Request
-from llmbatch.engines import Engine, EngineInfo, EngineSettings
+from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
 from llmbatch.job import Job
 from llmbatch.plan import LengthEstimate, Limits, plan_window
 from llmbatch.prompt import Rendered

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.types import Usage
-from llmbatch.engines import EngineSettings
+from llmbatch.engines.base import EngineSettings
 from llmbatch.job import RunSettings
 
 _GPU_ARGS = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from llmbatch.core.demand import Demands
 from llmbatch.core.types import Completion, Request
-from llmbatch.engines import Engine
-from llmbatch.feed import Feed
+from llmbatch.engines.base import Engine
+from llmbatch.engines.feed import Feed
 
 SAMPLE = 4096  # requests
 _SLICES = 16

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from llmbatch.check import OutputSettings
 from llmbatch.core.errors import JobError
-from llmbatch.engines import EngineSettings
+from llmbatch.engines.base import EngineSettings
 from llmbatch.identity import identity_of
 from llmbatch.job_file import DEMO, job_text, read_job_file, resolve_paths
 from llmbatch.model.tokenizer import ChatSettings

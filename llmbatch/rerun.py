@@ -17,7 +17,7 @@ from llmbatch.audit.rows import same_names
 from llmbatch.core.errors import FolderError, JobError
 from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
-from llmbatch.engines import EngineFactory, make_engine
+from llmbatch.engines.base import EngineFactory, make_engine
 from llmbatch.folder import Manifest, RunFolder, read_manifest
 from llmbatch.inputs import check_input, open_input
 from llmbatch.job import Job, job_from, load_job_data

@@ -18,13 +18,13 @@ from llmbatch.core.errors import ReadError, RunError, Stopped, TooManyFailures
 from llmbatch.core.events import Note, Planned, Sealed, Snapshot, Watcher
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Completion, Failure, Outcome, Record, Refusal, Request, Status, Usage
-from llmbatch.feed import Feed
+from llmbatch.engines.feed import Feed
+from llmbatch.engines.supervised import SupervisedEngine
 from llmbatch.job import RunSettings
 from llmbatch.parts import outcome_entry
 from llmbatch.plan.fit import misfit
 from llmbatch.plan.fold import Folder, pack
 from llmbatch.reuse import Reuse
-from llmbatch.supervise import SupervisedEngine
 from llmbatch.windows import Front, OpenWindow
 from llmbatch.work import Work
 from llmbatch.writer import Writer

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from llmbatch.engines.supervised import SupervisedEngine
 from llmbatch.runner import Stop
-from llmbatch.supervise import SupervisedEngine
 
 _OBJECTS = 500_000  # made and still there, between two searches
 

@@ -28,7 +28,8 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Row
 from llmbatch.core.versions import versions
-from llmbatch.engines import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.supervised import SupervisedEngine
 from llmbatch.folder import RunFolder
 from llmbatch.identity import model_identity
 from llmbatch.inputs import check_input, open_input
@@ -44,7 +45,6 @@ from llmbatch.scopes import calm_collector, ended, stopped_by_signals
 from llmbatch.sinks import Origin, write_sinks
 from llmbatch.sources import Source
 from llmbatch.stages import Stages
-from llmbatch.supervise import SupervisedEngine
 from llmbatch.windows import Front, OpenWindow, Resume, ledger_of, read_windows
 from llmbatch.work import Work
 from llmbatch.writer import Writer

@@ -29,7 +29,7 @@ from llmbatch.core.types import (
     Row,
     Status,
 )
-from llmbatch.engines import EngineInfo
+from llmbatch.engines.base import EngineInfo
 from llmbatch.inputs import input_digest
 from llmbatch.parts import Bounds, Parts, Replay, outcome_entry, record_entry
 from llmbatch.plan import LengthEstimate, Limits, PlanSettings, WindowPlan, plan_window

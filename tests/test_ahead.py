@@ -9,8 +9,8 @@ import pytest
 from llmbatch.ahead import Ahead
 from llmbatch.core.errors import ReadError
 from llmbatch.core.types import Cursor
+from llmbatch.engines.supervised import Cancelled
 from llmbatch.parts import Bounds
-from llmbatch.supervise import Cancelled
 from llmbatch.windows import OpenWindow
 
 PATIENCE = 30.0

@@ -9,7 +9,7 @@ import pytest
 from llmbatch.budget import Budget, Spent, gpus_of, spent_by
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Usage
-from llmbatch.engines import EngineSettings
+from llmbatch.engines.base import EngineSettings
 from llmbatch.job import RunSettings, job_from
 
 NOTHING = Spent()

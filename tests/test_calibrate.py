@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llmbatch.calibrate import Measured, Rates, Sample, Slice, measure, run_for, stratified
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
-from llmbatch.engines import EngineSettings, make_engine
+from llmbatch.engines.base import EngineSettings, make_engine
 from llmbatch.model.tokenizer import ChatSettings
 
 SAMPLING = Sampling((("max_tokens", 1000),))

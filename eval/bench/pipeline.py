@@ -30,8 +30,8 @@ import shapes
 if TYPE_CHECKING:
     from llmbatch.core.events import Event
     from llmbatch.core.types import Outcome
-    from llmbatch.engines import Engine
-    from llmbatch.feed import Feed
+    from llmbatch.engines.base import Engine
+    from llmbatch.engines.feed import Feed
 
 HERE = Path(__file__).resolve().parent
 MILLION = 1_000_000
@@ -206,7 +206,7 @@ class _FirstAnswer:
 
 def main(source: str, output: str, began: str, *options: str) -> None:
     from llmbatch.core.events import Snapshot
-    from llmbatch.engines import make_engine
+    from llmbatch.engines.base import make_engine
     from llmbatch.job import job_from
     from llmbatch.model.tokenizer import ChatSettings, load_tokenizer
     from llmbatch.session import run_job

@@ -16,8 +16,8 @@ from typing import Any
 from llmbatch.audit import audit
 from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.types import Completion, Outcome
-from llmbatch.engines import Engine, make_engine
-from llmbatch.feed import Feed
+from llmbatch.engines.base import Engine, make_engine
+from llmbatch.engines.feed import Feed
 from llmbatch.job import Job
 from llmbatch.session import run_job
 

@@ -35,7 +35,7 @@ def demo(ctx: click.Context, output: Path, engine: str) -> None:
     from rich.console import Console
 
     from llmbatch.demo import JOBS, demo_job, score
-    from llmbatch.engines.kept import EngineKeeper
+    from llmbatch.engines.keeper import EngineKeeper
     from llmbatch.report.summary import print_summary
     from llmbatch.report.watch import watching
     from llmbatch.session import run_job

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmbatch.calibrate import Sample
     from llmbatch.cli.plan_calibrate import Calibration
     from llmbatch.core.types import Request, Row, RowId
-    from llmbatch.engines import EngineInfo
+    from llmbatch.engines.base import EngineInfo
     from llmbatch.job import Job
     from llmbatch.model.tokenizer import Tokenizer
     from llmbatch.plan import Limits

@@ -12,7 +12,7 @@ from llmbatch.calibrate import Rates, Sample, measure, stratified
 from llmbatch.cli.plan import Assumptions, survey_job
 from llmbatch.core import words
 from llmbatch.core.errors import JobError
-from llmbatch.engines import make_engine
+from llmbatch.engines.base import make_engine
 from llmbatch.job import Job
 from llmbatch.model.tokenizer import Tokenizer
 from llmbatch.plan.survey import Hours, Survey

@@ -165,7 +165,7 @@ class Sampling:
     values: tuple[tuple[str, Any], ...] = ()
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The fast_dataclass of one setting, or ``default`` where the job leaves it to the engine."""
+        """The value of one setting, or ``default`` where the job leaves it to the engine."""
         for key, setting in self.values:
             if key == name:
                 return setting
@@ -231,9 +231,9 @@ Outcome = Completion | Refusal
 
 @fast_dataclass(frozen=True, slots=True)
 class Checked:
-    """A completion whose answer passed: what a row program is sent. ``fast_dataclass`` is text, or JSON for a schema."""
+    """A completion whose answer passed: what a row program is sent. ``value`` is text, or JSON for a schema."""
 
-    fast_dataclass: Any
+    value: Any
     completion: Completion
 
 

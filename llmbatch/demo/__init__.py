@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.events import Watcher
-from llmbatch.engines.kept import EngineKeeper
+from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.job import Job, job_from
 from llmbatch.session import RunResult, run_job
 

@@ -1,6 +1,6 @@
-"""Programs: a row's prompt in, the row's fast_dataclass out, by way of as many requests as it takes.
+"""Programs: a row's prompt in, the row's value out, by way of as many requests as it takes.
 
-A program is a generator. It yields what it wants to ask, is sent the checked answers, and returns the row's fast_dataclass:
+A program is a generator. It yields what it wants to ask, is sent the checked answers, and returns the row's value:
 
 | it yields | it is sent |
 |---|---|
@@ -25,7 +25,7 @@ from llmbatch.core.types import Constraint, Failure, Prompt, Sampling
 
 
 class Judge(Protocol):
-    """Answer text in, ``(fast_dataclass, failure)`` out, one of them None; see ``llmbatch.check.Check``."""
+    """Answer text in, ``(value, failure)`` out, one of them None; see ``llmbatch.check.Check``."""
 
     def __call__(
         self, text: str, row: Mapping[str, Any] | None = None, *, cut_off: bool = False
@@ -53,7 +53,7 @@ class Ask:
 
 @fast_dataclass(frozen=True, slots=True)
 class Incomplete:
-    """Returned by a program in place of a fast_dataclass when the row is not ok. ``output`` is what there is all the same.
+    """Returned by a program in place of a value when the row is not ok. ``output`` is what there is all the same.
 
     ``failure`` is the program's own reason; without one, the reason is that of the first request that failed.
     """

@@ -7,7 +7,7 @@ import jsonschema_rs
 import pytest
 
 from llmbatch.core.types import Constraint
-from llmbatch.engines.instance import smallest_instance
+from llmbatch.engines.scripted.instance import smallest_instance
 
 SCHEMAS: list[dict[str, Any]] = [
     {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a"]},

@@ -10,9 +10,9 @@ import yaml
 
 from llmbatch.core.errors import EngineDied, JobError, OutOfMemory
 from llmbatch.core.types import Completion, Constraint, Outcome, Prompt, Refusal, Request, RequestKey, Sampling, Usage
-from llmbatch.engines import EngineSettings, make_engine
-from llmbatch.engines.scripted import ScriptedEngine
-from llmbatch.feed import Feed
+from llmbatch.engines.base import EngineSettings, make_engine
+from llmbatch.engines.feed import Feed
+from llmbatch.engines.scripted.engine import ScriptedEngine
 from llmbatch.model.tokenizer import ChatSettings
 
 GREEDY = Sampling((("max_tokens", 100), ("temperature", 0)))

@@ -22,10 +22,10 @@ from llmbatch.core.types import (
     RequestKey,
     Sampling,
 )
-from llmbatch.engines import EngineSettings
-from llmbatch.engines.vllm import VllmEngine
+from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.feed import Feed
+from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.engines.vllm.structured import structured_outputs
-from llmbatch.feed import Feed
 from llmbatch.job import DEMO_MODEL
 from llmbatch.model.tokenizer import ChatSettings
 

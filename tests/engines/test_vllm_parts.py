@@ -17,12 +17,14 @@ from transformers import PreTrainedTokenizerFast
 
 from llmbatch.core.errors import EngineDied, EngineError, JobError, OutOfMemory
 from llmbatch.core.types import Constraint, Failure, FailureKind, Prompt
-from llmbatch.engines import EngineSettings
-from llmbatch.engines.vllm import VllmEngine, trouble, validate_sampling
+from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.args import engine_args, environment, is_cpu, with_backend_for
+from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.engines.vllm.log import captured, redirect_loggers, tail
 from llmbatch.engines.vllm.reasoning import load_reasoning
 from llmbatch.engines.vllm.render import Encoder, vllm_renderer
+from llmbatch.engines.vllm.sampling import validate_sampling
 from llmbatch.engines.vllm.structured import structured_outputs
 from llmbatch.job import DEMO_MODEL
 from llmbatch.model.memory import cache_bytes_per_token

@@ -15,9 +15,9 @@ import pytest
 
 from llmbatch.core.errors import EngineDied
 from llmbatch.core.types import Completion, Constraint, Outcome, Prompt, Request, RequestKey, Sampling
-from llmbatch.engines import EngineInfo, EngineSettings
-from llmbatch.engines.vllm import VllmEngine
-from llmbatch.feed import Feed
+from llmbatch.engines.base import EngineInfo, EngineSettings
+from llmbatch.engines.feed import Feed
+from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.job import DEMO_MODEL
 from llmbatch.model.tokenizer import ChatSettings
 

@@ -9,7 +9,7 @@ from typing import Any
 import shapes
 
 from arms.worker import Task, serve
-from llmbatch.engines.kept import EngineKeeper
+from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.job import Job, job_from
 from llmbatch.session import run_job
 

@@ -4,6 +4,7 @@ Only this package knows vLLM's names, and it imports vLLM when an engine starts 
 
 | module | in -> out |
 |---|---|
+| `kind` | what the rest of llmbatch knows of this engine |
 | `engine` | the loop: feed -> vLLM -> outcomes |
 | `args` | settings -> engine arguments, checked, with defaults for offline use |
 | `sampling` | a request's settings -> vLLM's `SamplingParams`, checked once for each distinct setting |
@@ -15,8 +16,3 @@ Only this package knows vLLM's names, and it imports vLLM when an engine starts 
 | `log` | whatever vLLM and its processes print -> a file |
 | `trouble` | vLLM's exceptions -> ours, with what to try |
 """
-
-from llmbatch.engines.vllm.engine import VllmEngine
-from llmbatch.engines.vllm.sampling import validate_sampling
-
-__all__ = ["VllmEngine", "validate_sampling"]

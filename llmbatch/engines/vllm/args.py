@@ -20,7 +20,7 @@ from typing import Any
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Constraint
-from llmbatch.engines import EngineSettings
+from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.vllm.sampling import xgrammar_takes
 from llmbatch.model.memory import cache_bytes_per_token
 from llmbatch.model.tokenizer import ChatSettings, context_length, model_config

@@ -11,7 +11,8 @@ from typing import Any
 
 from llmbatch.core.errors import EngineDied, EngineError, JobError
 from llmbatch.core.types import Constraint, Outcome, Prompt, Usage
-from llmbatch.engines import EngineInfo, EngineSettings
+from llmbatch.engines.base import EngineInfo, EngineSettings
+from llmbatch.engines.feed import Feed
 from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import log as vllm_log
 from llmbatch.engines.vllm import trouble
@@ -21,7 +22,6 @@ from llmbatch.engines.vllm.reasoning import load_reasoning
 from llmbatch.engines.vllm.render import Encoded, Encoder, vllm_renderer
 from llmbatch.engines.vllm.sampling import Samplings
 from llmbatch.engines.vllm.text import Detokenizer
-from llmbatch.feed import Feed
 from llmbatch.model.tokenizer import ChatSettings, load_template, load_tokenizer
 
 _TOKENS_PER_REQUEST = 1024  # what vLLM holds for a request that waits is some hundred bytes a token

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from llmbatch.core.errors import EngineDied
 from llmbatch.core.types import Completion, Failure, FailureKind, FinishReason, Outcome, Refusal, Request, Usage
+from llmbatch.engines.feed import Feed
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.reasoning import Reasoning
 from llmbatch.engines.vllm.sampling import Samplings, Setting
 from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
-from llmbatch.feed import Feed
 
 _WAIT_SECONDS = 0.5  # how long the loop waits for the engine, or for the feed, before it looks around
 _FINISH: Mapping[str, FinishReason] = {

@@ -10,7 +10,7 @@ from multiprocessing import resource_tracker
 
 import psutil
 
-from llmbatch.guardian import Guardian
+from llmbatch.engines.guardian import Guardian
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 5.0

@@ -28,8 +28,8 @@ from llmbatch.core.types import (
     Sampling,
     Usage,
 )
-from llmbatch.engines import Engine, EngineInfo, EngineSettings
-from llmbatch.feed import Feed
+from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
+from llmbatch.engines.feed import Feed
 
 _BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 30.0)  # before a restart, by how many deaths came without an answer between
 _DEATHS_TO_SUSPECT = 2

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
-from llmbatch.feed import Feed
+from llmbatch.engines.feed import Feed
 
 GREEDY = Sampling((("temperature", 0),))
 MANY = 1 << 40

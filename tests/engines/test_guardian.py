@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from llmbatch.guardian import Guardian, start_time
+from llmbatch.engines.guardian import Guardian, start_time
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -113,7 +113,7 @@ def test_a_process_that_is_gone_has_no_start_time() -> None:
 # a run that starts an engine (spawned, or forked so that it holds the guardian's pipe open too) and is then killed
 RUN = """
 import multiprocessing, sys, time
-from llmbatch.guardian import Guardian
+from llmbatch.engines.guardian import Guardian
 
 if __name__ == "__main__":
     guardian = Guardian()

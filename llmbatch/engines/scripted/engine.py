@@ -34,9 +34,9 @@ from llmbatch.core.types import (
     Request,
     Usage,
 )
-from llmbatch.engines import EngineInfo, EngineSettings
-from llmbatch.engines.instance import smallest_instance
-from llmbatch.feed import Feed
+from llmbatch.engines.base import EngineInfo, EngineSettings
+from llmbatch.engines.feed import Feed
+from llmbatch.engines.scripted.instance import smallest_instance
 from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream

@@ -11,8 +11,8 @@ from typing import Any
 
 from llmbatch.core.errors import EngineDied
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
-from llmbatch.engines import Engine, EngineInfo, EngineSettings, make_engine
-from llmbatch.feed import Feed
+from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.feed import Feed
 from llmbatch.model.tokenizer import ChatSettings
 
 
