@@ -22,8 +22,8 @@ from llmbatch.identity import identity_of
 from llmbatch.job_file import DEMO, job_text, read_job_file, resolve_paths
 from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.plan import PlanSettings
+from llmbatch.programs.retry import RetrySettings
 from llmbatch.prompt import PromptSettings
-from llmbatch.retry import RetrySettings
 from llmbatch.reuse import ReuseSettings
 from llmbatch.sinks import SinkSettings
 from llmbatch.sources import SourceSettings

@@ -24,9 +24,9 @@ from llmbatch.job import RunSettings
 from llmbatch.parts import outcome_entry
 from llmbatch.plan.fit import misfit
 from llmbatch.plan.fold import Folder, pack
+from llmbatch.programs.work import Work
 from llmbatch.reuse import Reuse
 from llmbatch.windows import Front, OpenWindow
-from llmbatch.work import Work
 from llmbatch.writer import Writer
 
 _FLUSH_SECONDS = 0.1  # how long a finished row may wait for its journal

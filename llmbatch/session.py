@@ -36,6 +36,7 @@ from llmbatch.inputs import check_input, open_input
 from llmbatch.job import Job
 from llmbatch.parts import Meta
 from llmbatch.plan import LengthEstimate
+from llmbatch.programs.work import Work
 from llmbatch.prompt import Rendered
 from llmbatch.report import Facts, NoteReport, Report, RunOutcome, Session, SessionReport, build_report
 from llmbatch.retried import finished_retries, take_over
@@ -46,7 +47,6 @@ from llmbatch.sinks import Origin, write_sinks
 from llmbatch.sources import Source
 from llmbatch.stages import Stages
 from llmbatch.windows import Front, OpenWindow, Resume, ledger_of, read_windows
-from llmbatch.work import Work
 from llmbatch.writer import Writer
 
 _AHEAD = 1  # windows that are planned before the runner has room for them

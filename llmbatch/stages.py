@@ -15,11 +15,11 @@ from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.sampling import sampling_problem
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Request, Row, Sampling
 from llmbatch.job import Job
-from llmbatch.programs import Ask, make_program
+from llmbatch.programs.base import Ask, make_program
+from llmbatch.programs.retry import next_request
+from llmbatch.programs.work import Rules, Work
 from llmbatch.prompt import Rendered, RequestsPrompt, RowPrompt, load_prompt
-from llmbatch.retry import next_request
 from llmbatch.sources import guess_format
-from llmbatch.work import Rules, Work
 
 DEFAULT_MAX_TOKENS = 1024  # vLLM's own default of 16 cuts nearly every answer off; no limit lets one row run away
 _DISTINCT_REQUESTS = 4096

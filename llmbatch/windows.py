@@ -34,10 +34,10 @@ from llmbatch.inputs import input_digest
 from llmbatch.parts import Bounds, Parts, Replay, outcome_entry, record_entry
 from llmbatch.plan import LengthEstimate, Limits, PlanSettings, WindowPlan, plan_window
 from llmbatch.plan.fold import Folder, pack
+from llmbatch.programs.work import Work
 from llmbatch.prompt import Rendered
 from llmbatch.reader import Reader
 from llmbatch.sources import Source
-from llmbatch.work import Work
 
 
 class OpenWindow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbatch.programs import Ask, Incomplete, Program
+from llmbatch.programs.base import Ask, Incomplete, Program
 
 
 def single(ask: Ask) -> Program:

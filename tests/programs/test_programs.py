@@ -4,7 +4,8 @@ import pytest
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Checked, Completion, Prompt, RequestKey, Sampling, Usage
-from llmbatch.programs import PROGRAMS, Ask, Incomplete, Program, make_program
+from llmbatch.programs import PROGRAMS
+from llmbatch.programs.base import Ask, Incomplete, Program, make_program
 
 ASK = Ask(Prompt(text="How many?"), Sampling())
 

@@ -20,7 +20,7 @@ from llmbatch.core.types import (
     Sampling,
     Usage,
 )
-from llmbatch.retry import RetrySettings, derive_seed, next_request
+from llmbatch.programs.retry import RetrySettings, derive_seed, next_request
 
 CHAT = Prompt(messages=({"role": "system", "content": "Be brief."}, {"role": "user", "content": "How many?"}))
 TEXT = Prompt(text="How many?")

@@ -30,9 +30,9 @@ from llmbatch.core.types import (
     Status,
     Usage,
 )
-from llmbatch.programs import Ask, Incomplete, Program, make_program
-from llmbatch.retry import RetrySettings, next_request
-from llmbatch.work import Rules, Work
+from llmbatch.programs.base import Ask, Incomplete, Program, make_program
+from llmbatch.programs.retry import RetrySettings, next_request
+from llmbatch.programs.work import Rules, Work
 
 ROW = Row(7, "r7", {"text": "source"}, Cursor(7))
 PROMPT = Prompt(messages=({"role": "user", "content": "How many?"},))

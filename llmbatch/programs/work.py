@@ -26,7 +26,7 @@ from llmbatch.core.types import (
     Status,
     Usage,
 )
-from llmbatch.programs import Ask, Incomplete, Judge, Program
+from llmbatch.programs.base import Ask, Incomplete, Judge, Program
 
 Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], Request | None]
 """(request, why it failed, its answer, kinds of the failures before) -> the next request, or None to give up."""
