@@ -24,7 +24,7 @@ from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.plan import PlanSettings
 from llmbatch.programs.retry import RetrySettings
 from llmbatch.prompt import PromptSettings
-from llmbatch.reuse import ReuseSettings
+from llmbatch.reuse.memory import ReuseSettings
 from llmbatch.sinks import SinkSettings
 from llmbatch.sources import SourceSettings
 

@@ -25,7 +25,7 @@ from llmbatch.parts import outcome_entry
 from llmbatch.plan.fit import misfit
 from llmbatch.plan.fold import Folder, pack
 from llmbatch.programs.work import Work
-from llmbatch.reuse import Reuse
+from llmbatch.reuse.memory import Reuse
 from llmbatch.windows import Front, OpenWindow
 from llmbatch.writer import Writer
 

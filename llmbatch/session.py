@@ -20,7 +20,6 @@ from typing import Any
 from llmbatch.ahead import Ahead
 from llmbatch.autotune import tuned
 from llmbatch.budget import Budget, Spent, gpus_of, spent_by
-from llmbatch.cache import AnswerCache
 from llmbatch.core.errors import LlmbatchError, RunError, Stopped, WriteError
 from llmbatch.core.events import Event, Finished, Note, Snapshot, Started, Watcher
 from llmbatch.core.faults import point
@@ -40,7 +39,8 @@ from llmbatch.programs.work import Work
 from llmbatch.prompt import Rendered
 from llmbatch.report import Facts, NoteReport, Report, RunOutcome, Session, SessionReport, build_report
 from llmbatch.retried import finished_retries, take_over
-from llmbatch.reuse import Reuse
+from llmbatch.reuse.cache import AnswerCache
+from llmbatch.reuse.memory import Reuse
 from llmbatch.runner import Runner, Stop
 from llmbatch.scopes import calm_collector, ended, stopped_by_signals
 from llmbatch.sinks import Origin, write_sinks

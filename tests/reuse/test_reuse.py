@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from llmbatch.cache import AnswerCache
 from llmbatch.core.errors import JobError
 from llmbatch.core.events import EngineReady, Event, Snapshot
 from llmbatch.core.types import Completion, Failure, FailureKind, Prompt, Refusal, Request, RequestKey, Sampling, Usage
-from llmbatch.reuse import Reuse, ReuseSettings
+from llmbatch.reuse.cache import AnswerCache
+from llmbatch.reuse.memory import Reuse, ReuseSettings
 
 BAD_AT_FIRST = {"when": {"attempt": 1, "matches": "[02468]$"}, "answer": ""}  # by text: as a model is, and not by row
 ALWAYS_BAD = {"when": {"matches": "7$"}, "answer": ""}
@@ -247,7 +247,7 @@ def test_an_answer_that_was_changed_in_the_file_is_computed_again(jobs: Any, ten
 def test_a_cache_that_another_process_has_locked_ends_nothing(
     jobs: Any, ten: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmbatch.cache._BUSY_SECONDS", 0.1)  # a wait, and not what is tested
+    monkeypatch.setattr("llmbatch.reuse.cache._BUSY_SECONDS", 0.1)  # a wait, and not what is tested
     jobs.run(cached(jobs, ten, "one"))
     holder = sqlite3.connect(jobs.path / "answers.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
