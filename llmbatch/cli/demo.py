@@ -37,8 +37,8 @@ def demo(ctx: click.Context, output: Path, engine: str) -> None:
     from llmbatch.demo import JOBS, demo_job, score
     from llmbatch.engines.keeper import EngineKeeper
     from llmbatch.report.summary import print_summary
-    from llmbatch.report.watch import watching
     from llmbatch.session import run_job
+    from llmbatch.watch.watching import watching
 
     console = Console()
     scores = []

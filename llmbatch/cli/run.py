@@ -45,7 +45,7 @@ def run(ctx: click.Context, extend: bool, quiet: bool, as_json: bool) -> None:
 
 def watched(ctx: click.Context, mode: str, run: Callable[[Watcher], RunResult]) -> None:
     """Run something under a watcher, sum it up as the mode says, and exit with its code."""
-    from llmbatch.report.watch import watching
+    from llmbatch.watch.watching import watching
 
     try:
         with watching(mode) as watcher:

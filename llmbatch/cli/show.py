@@ -169,7 +169,7 @@ def _as_dict(shown: Shown) -> dict[str, Any]:
 def _print(shown: Shown) -> None:
     from rich.console import Console
 
-    from llmbatch.report.live import STYLES
+    from llmbatch.core.styles import STYLES
 
     console, record = Console(), shown.record
     where = f", {shown.place}" if shown.place else ""

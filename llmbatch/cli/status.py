@@ -131,8 +131,8 @@ def _print(standing: Standing) -> None:
     from rich.text import Text
 
     from llmbatch.core import words
-    from llmbatch.report.live import snapshot_view
     from llmbatch.report.summary import print_summary
+    from llmbatch.watch.live import snapshot_view
 
     console = Console()
     if standing.progress is not None:
@@ -160,7 +160,7 @@ def _write_html(standing: Standing, path: Path) -> None:
 
 
 def _as_dict(standing: Standing) -> dict[str, Any]:
-    from llmbatch.report.jsonl import event_to_dict
+    from llmbatch.watch.jsonl import event_to_dict
 
     return {
         "state": standing.state,

@@ -16,6 +16,6 @@ def find(table: Mapping[str, str], name: str, what: str, *, error: type[UsageErr
     name, with the known ones.
     """
     if name not in table:
-        raise error(f"unknown {what} {name!r}: known are {', '.join(sorted(table))}")
+        raise error(f"unknown {what} {name!r}: known are {', '.join(table)}")
     module, _, attribute = table[name].partition(":")
     return getattr(importlib.import_module(module), attribute)

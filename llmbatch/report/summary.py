@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from llmbatch.core import words
+from llmbatch.core.styles import STYLES, note_text
 from llmbatch.core.types import Status
 from llmbatch.report import Report, Tokens
-from llmbatch.report.live import STYLES, note_text
 
 _OUTCOME_STYLES = {"finished": "bold green", "stopped": "bold yellow", "broken": "bold red"}
 

@@ -6,16 +6,19 @@ epoch) and the event's own fields, as ``llmbatch/events.py`` documents them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
 
-from llmbatch.core.events import Event
+from llmbatch.core.events import Event, Watcher
 from llmbatch.core.types import Usage
+from llmbatch.watch.base import own_stream
 
 
 class JsonLog:
@@ -48,3 +51,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+@contextlib.contextmanager
+def watch_jsonl() -> Iterator[Watcher]:
+    """JSON lines on stdout."""
+    with own_stream(sys.stdout) as stream:
+        yield JsonLog(stream)

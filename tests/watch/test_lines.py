@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmbatch.core.events import Event, Finished, Note, Snapshot, Started
-from llmbatch.report.lines import LineLog
+from llmbatch.watch.lines import LineLog
 
 
 def lines_of(*events: Event) -> list[str]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 
 from llmbatch.core.events import Event, Note
-from llmbatch.report.quiet import QuietLog
+from llmbatch.watch.quiet import QuietLog
 
 
 def test_nothing_is_said_but_errors(events: list[Event]) -> None:

@@ -6,8 +6,10 @@ The view is drawn by a thread of its own a few times a second, so an event costs
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -18,12 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from llmbatch.core import words
-from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Snapshot, Started
+from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Snapshot, Started, Watcher
+from llmbatch.core.styles import NOTE_STYLES, STYLES, note_text
 from llmbatch.core.types import Status
-from llmbatch.report.lines import rows_text
+from llmbatch.watch.base import own_stream
+from llmbatch.watch.lines import rows_text
 
-STYLES = {"ok": "green", "invalid": "yellow", "truncated": "yellow", "failed": "red", "skipped": "cyan"}
-NOTE_STYLES = {"info": "dim", "warning": "yellow", "error": "bold red"}
 REDRAWS_PER_SECOND = 4
 NOTES_SHOWN = 2
 
@@ -100,12 +102,6 @@ class LiveView:
         return _cut(f"{where}{session}, {elapsed}: {self._engine.description}", "bold")
 
 
-def note_text(level: str, message: str) -> Text:
-    """A note in the colour of its level."""
-    text = words.printable(message)
-    return Text(text if level == "info" else f"{level}: {text}", style=NOTE_STYLES[level])
-
-
 def snapshot_view(snapshot: Snapshot) -> RenderableType:
     """Where a run stands, for rich to print."""
     return Group(_bar(snapshot), _figures(snapshot))
@@ -171,3 +167,10 @@ def _engine(snapshot: Snapshot) -> str:
 def _cut(text: str, style: str = "") -> Text:
     """A line that a narrow terminal cuts off instead of wrapping."""
     return Text(words.printable(text), style=style, no_wrap=True, overflow="ellipsis")
+
+
+@contextlib.contextmanager
+def watch_live() -> Iterator[Watcher]:
+    """A view on stderr that is drawn anew."""
+    with own_stream(sys.stderr) as stream, LiveView(Console(file=stream)) as view:
+        yield view

@@ -5,7 +5,7 @@ import json
 
 from llmbatch.core.events import Event
 from llmbatch.report import Report
-from llmbatch.report.jsonl import JsonLog
+from llmbatch.watch.jsonl import JsonLog
 
 
 def test_every_event_is_a_line_of_json_with_its_name_and_its_fields(events: list[Event], report: Report) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 from llmbatch.core import words
-from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Snapshot, Started
+from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Snapshot, Started, Watcher
 from llmbatch.core.types import Status
+from llmbatch.watch.base import own_stream
 
 SECONDS_BETWEEN_LINES = 30.0
 SHARE_BETWEEN_LINES = 0.1
@@ -81,3 +85,10 @@ def rows_text(snapshot: Snapshot) -> str:
         return f"{words.count(snapshot.rows)} rows"
     part = min(1.0, snapshot.rows / snapshot.rows_total)
     return f"{words.count(snapshot.rows)} of {words.count(snapshot.rows_total)} rows ({words.share(part)})"
+
+
+@contextlib.contextmanager
+def watch_lines() -> Iterator[Watcher]:
+    """Lines on stderr."""
+    with own_stream(sys.stderr) as stream:
+        yield LineLog(stream)

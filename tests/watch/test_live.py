@@ -8,7 +8,7 @@ from rich.console import Console
 
 from llmbatch.core.events import EngineReady, Event, Note, Snapshot
 from llmbatch.core.types import Usage
-from llmbatch.report.live import LiveView
+from llmbatch.watch.live import LiveView
 
 
 def drawn(*events: Event, width: int = 100) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from typing import TextIO
 
 from llmbatch.core import words
-from llmbatch.core.events import Event, Note
+from llmbatch.core.events import Event, Note, Watcher
+from llmbatch.watch.base import own_stream
 
 
 class QuietLog:
@@ -18,3 +22,10 @@ class QuietLog:
         if isinstance(event, Note) and event.level == "error":
             self._stream.write(f"error: {words.printable(event.message)}\n")
             self._stream.flush()
+
+
+@contextlib.contextmanager
+def watch_quiet() -> Iterator[Watcher]:
+    """Warnings and errors on stderr."""
+    with own_stream(sys.stderr) as stream:
+        yield QuietLog(stream)

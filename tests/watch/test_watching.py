@@ -11,7 +11,8 @@ import pytest
 
 from llmbatch.core.errors import UsageError
 from llmbatch.core.events import Event, Note
-from llmbatch.report.watch import WATCHERS, guarded, own_stream, watching
+from llmbatch.watch.base import own_stream
+from llmbatch.watch.watching import WATCHERS, guarded, watching
 
 
 @pytest.mark.parametrize("mode", ["auto", *WATCHERS])
@@ -61,7 +62,7 @@ def test_a_watcher_that_fails_is_switched_off_and_the_run_goes_on(capsys: pytest
 def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
     script = (
         "from llmbatch.core.events import Note\n"
-        "from llmbatch.report.watch import watching\n"
+        "from llmbatch.watch.watching import watching\n"
         "import sys\n"
         "with watching('json') as watcher:\n"
         "    watcher(Note('info', 'one'))\n"
