@@ -27,7 +27,7 @@ from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
 from llmbatch.job import Job
 from llmbatch.plan import LengthEstimate, Limits, plan_window
 from llmbatch.prompt import Rendered
-from llmbatch.sources import Source
+from llmbatch.sources.base import Source
 from llmbatch.stages import Stages
 
 AUTOTUNE_VERSION = 1

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from llmbatch.core.errors import InputChanged
 from llmbatch.job import Job
 from llmbatch.parts import Bounds
-from llmbatch.sources import Source, open_source
+from llmbatch.sources.base import Source, open_source
 from llmbatch.sources.stdin import spool
 
 Known = tuple[Bounds, str | None]

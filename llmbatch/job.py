@@ -26,7 +26,7 @@ from llmbatch.programs.retry import RetrySettings
 from llmbatch.prompt import PromptSettings
 from llmbatch.reuse.memory import ReuseSettings
 from llmbatch.sinks import SinkSettings
-from llmbatch.sources import SourceSettings
+from llmbatch.sources.base import SourceSettings
 
 DEMO_MODEL = Path(__file__).parent / "demo" / "model"
 

@@ -44,7 +44,7 @@ from llmbatch.reuse.memory import Reuse
 from llmbatch.runner import Runner, Stop
 from llmbatch.scopes import calm_collector, ended, stopped_by_signals
 from llmbatch.sinks import Origin, write_sinks
-from llmbatch.sources import Source
+from llmbatch.sources.base import Source
 from llmbatch.stages import Stages
 from llmbatch.windows import Front, OpenWindow, Resume, ledger_of, read_windows
 from llmbatch.writer import Writer

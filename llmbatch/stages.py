@@ -19,7 +19,7 @@ from llmbatch.programs.base import Ask, make_program
 from llmbatch.programs.retry import next_request
 from llmbatch.programs.work import Rules, Work
 from llmbatch.prompt import Rendered, RequestsPrompt, RowPrompt, load_prompt
-from llmbatch.sources import guess_format
+from llmbatch.sources.base import guess_format
 
 DEFAULT_MAX_TOKENS = 1024  # vLLM's own default of 16 cuts nearly every answer off; no limit lets one row run away
 _DISTINCT_REQUESTS = 4096

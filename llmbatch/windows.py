@@ -36,8 +36,8 @@ from llmbatch.plan import LengthEstimate, Limits, PlanSettings, WindowPlan, plan
 from llmbatch.plan.fold import Folder, pack
 from llmbatch.programs.work import Work
 from llmbatch.prompt import Rendered
-from llmbatch.reader import Reader
-from llmbatch.sources import Source
+from llmbatch.sources.base import Source
+from llmbatch.sources.reader import Reader
 
 
 class OpenWindow:

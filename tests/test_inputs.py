@@ -11,7 +11,7 @@ from llmbatch.core.errors import InputChanged
 from llmbatch.core.types import Cursor
 from llmbatch.inputs import check_input, input_digest, open_input
 from llmbatch.parts import Bounds
-from llmbatch.sources import Source, SourceSettings, open_source
+from llmbatch.sources.base import Source, SourceSettings, open_source
 
 LINES = [b'{"text": "%d"}\n' % i for i in range(6)]
 

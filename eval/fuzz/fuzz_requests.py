@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["llmbatch.prompt", "llmbatch.check", "l
     from llmbatch.core.errors import SchemaError, SourceError
     from llmbatch.core.types import Failure
     from llmbatch.prompt import Rendered, RequestsPrompt, to_request_line
-    from llmbatch.sources import SourceSettings, open_source
+    from llmbatch.sources.base import SourceSettings, open_source
 
 FOLDER = scratch()
 PATH = FOLDER / "requests.jsonl"

@@ -11,7 +11,7 @@ from mutate import mutated_lines
 with atheris.instrument_imports(include=["llmbatch.sources", "jsonlines"]):
     from llmbatch.core.errors import SourceError
     from llmbatch.core.types import Row
-    from llmbatch.sources import SourceSettings, open_source
+    from llmbatch.sources.base import SourceSettings, open_source
     from llmbatch.sources.jsonl import open_jsonl
 
 FOLDER = scratch()

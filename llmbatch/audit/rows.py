@@ -12,7 +12,7 @@ from llmbatch.audit.windows import Windows
 from llmbatch.core.errors import InputChanged, LlmbatchError, SourceError
 from llmbatch.inputs import check_input, input_digest, open_input
 from llmbatch.job import Job
-from llmbatch.sources import Source
+from llmbatch.sources.base import Source
 
 
 def check_rows(

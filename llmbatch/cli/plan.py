@@ -129,7 +129,7 @@ def survey_job(
     """
     from llmbatch.model.tokenizer import load_tokenizer
     from llmbatch.plan.survey import Survey
-    from llmbatch.sources import open_source
+    from llmbatch.sources.base import open_source
     from llmbatch.stages import Stages
 
     stages = Stages(job)

@@ -16,7 +16,7 @@ from llmbatch.engines.base import make_engine
 from llmbatch.job import Job
 from llmbatch.model.tokenizer import Tokenizer
 from llmbatch.plan.survey import Hours, Survey
-from llmbatch.sources import open_source
+from llmbatch.sources.base import open_source
 from llmbatch.stages import Stages
 
 

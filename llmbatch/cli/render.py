@@ -44,7 +44,7 @@ def render(ctx: click.Context, target: str, tokens: bool) -> None:
     prompt.
     """
     from llmbatch.job import job_from
-    from llmbatch.sources import open_source
+    from llmbatch.sources.base import open_source
     from llmbatch.stages import prompt_of
 
     data = job_data_of(ctx)

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources import START, Source, SourceSettings
+from llmbatch.sources.base import START, Source, SourceSettings
 from llmbatch.sources.input_files import expand
 from llmbatch.sources.rows import choose_columns, excerpt
 from llmbatch.sources.tables import BATCH, plain_fields, table_row

@@ -22,7 +22,7 @@ import zstandard
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources import START
+from llmbatch.sources.base import START
 
 _CHUNK = 1 << 20
 _ENDS = 1 << 16  # bytes at each end of a file that go into its fingerprint

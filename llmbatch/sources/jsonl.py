@@ -16,7 +16,7 @@ import jsonlines
 
 from llmbatch.core.errors import SourceError
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources import Source, SourceSettings
+from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.input_files import FileSource, InputFiles, suffix_of
 from llmbatch.sources.lines import MAX_LINE, Lines, first_line
 from llmbatch.sources.rows import MAX_DEPTH, depth, excerpt, has_lone_surrogate, make_row, malformed_row

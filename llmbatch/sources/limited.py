@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources import START, Source
+from llmbatch.sources.base import START, Source
 
 
 class Limited:

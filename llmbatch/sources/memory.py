@@ -9,7 +9,7 @@ from typing import Any
 
 from llmbatch.core.errors import ReadError
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources import START, Source
+from llmbatch.sources.base import START, Source
 from llmbatch.sources.rows import make_row, malformed_row, plain
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources import START, Source, SourceSettings
+from llmbatch.sources.base import START, Source, SourceSettings
 from llmbatch.sources.input_files import PUT_RIGHT, InputFiles, read_error
 from llmbatch.sources.rows import choose_columns
 from llmbatch.sources.tables import BATCH, fields_of, table_row

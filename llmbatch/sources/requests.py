@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbatch.sources import Source, SourceSettings
+from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.input_files import InputFiles
 from llmbatch.sources.jsonl import json_lines
 from llmbatch.sources.lines import first_line

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch.sources import Source, SourceSettings, open_source
+from llmbatch.sources.base import Source, SourceSettings, open_source
 
 
 @pytest.fixture

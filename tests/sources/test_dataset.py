@@ -14,7 +14,7 @@ import pytest
 
 from llmbatch.core.errors import SourceError
 from llmbatch.core.types import Cursor
-from llmbatch.sources import Source
+from llmbatch.sources.base import Source
 from llmbatch.sources.dataset import DatasetSource
 
 Open = Callable[..., Source]
@@ -147,7 +147,7 @@ def test_columns_of_media_are_refused_by_name() -> None:
 
 def test_a_hub_that_cannot_be_reached_is_said_so() -> None:
     code = (
-        "from llmbatch.sources import *\n"
+        "from llmbatch.sources.base import *\n"
         "for streaming in (False, True):\n"
         "  try: open_source(SourceSettings(path='nobody/nothing', streaming=streaming))\n"
         "  except Exception as error: print(type(error).__name__, error)"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from llmbatch.core.errors import ReadError
 from llmbatch.core.types import Cursor, FailureKind, Row
-from llmbatch.sources import Source, SourceSettings, open_source
+from llmbatch.sources.base import Source, SourceSettings, open_source
 from llmbatch.sources.lines import MAX_LINE
 
 Write = Callable[..., Path]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.sources import Source, guess_format
+from llmbatch.sources.base import Source, guess_format
 
 Write = Callable[..., Path]
 Open = Callable[..., Source]

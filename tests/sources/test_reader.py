@@ -6,7 +6,7 @@ import pytest
 
 from llmbatch.core.errors import ReadError
 from llmbatch.core.types import Cursor, Row
-from llmbatch.reader import Reader
+from llmbatch.sources.reader import Reader
 
 
 class Flaky:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from llmbatch.core.errors import ReadError
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources import Source
+from llmbatch.sources.base import Source
 
 _AGAIN_SECONDS = (0.2, 1.0, 3.0)  # a file system or network that fails is given so long between two tries
 
