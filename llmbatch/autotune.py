@@ -26,7 +26,7 @@ from llmbatch.core.types import Failure, Request
 from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
 from llmbatch.job import Job
 from llmbatch.plan import LengthEstimate, Limits, plan_window
-from llmbatch.prompt import Rendered
+from llmbatch.prompt.base import Rendered
 from llmbatch.sources.base import Source
 from llmbatch.stages import Stages
 

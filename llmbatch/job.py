@@ -23,7 +23,7 @@ from llmbatch.job_file import DEMO, job_text, read_job_file, resolve_paths
 from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.plan import PlanSettings
 from llmbatch.programs.retry import RetrySettings
-from llmbatch.prompt import PromptSettings
+from llmbatch.prompt.base import PromptSettings
 from llmbatch.reuse.memory import ReuseSettings
 from llmbatch.sinks import SinkSettings
 from llmbatch.sources.base import SourceSettings

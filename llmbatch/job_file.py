@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from llmbatch.core.errors import JobError, PromptError
-from llmbatch.prompt import shipped_prompts
 from llmbatch.prompt.document import read_document
+from llmbatch.prompt.library import shipped_prompts
 
 DEMO = "demo"
 """The name of the model that comes with llmbatch."""

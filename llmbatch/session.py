@@ -36,7 +36,7 @@ from llmbatch.job import Job
 from llmbatch.parts import Meta
 from llmbatch.plan import LengthEstimate
 from llmbatch.programs.work import Work
-from llmbatch.prompt import Rendered
+from llmbatch.prompt.base import Rendered
 from llmbatch.report import Facts, NoteReport, Report, RunOutcome, Session, SessionReport, build_report
 from llmbatch.retried import finished_retries, take_over
 from llmbatch.reuse.cache import AnswerCache

@@ -18,7 +18,9 @@ from llmbatch.job import Job
 from llmbatch.programs.base import Ask, make_program
 from llmbatch.programs.retry import next_request
 from llmbatch.programs.work import Rules, Work
-from llmbatch.prompt import Rendered, RequestsPrompt, RowPrompt, load_prompt
+from llmbatch.prompt.base import Rendered, RowPrompt
+from llmbatch.prompt.requests import RequestsPrompt
+from llmbatch.prompt.template import load_prompt
 from llmbatch.sources.base import guess_format
 
 DEFAULT_MAX_TOKENS = 1024  # vLLM's own default of 16 cuts nearly every answer off; no limit lets one row run away

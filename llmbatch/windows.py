@@ -35,7 +35,7 @@ from llmbatch.parts import Bounds, Parts, Replay, outcome_entry, record_entry
 from llmbatch.plan import LengthEstimate, Limits, PlanSettings, WindowPlan, plan_window
 from llmbatch.plan.fold import Folder, pack
 from llmbatch.programs.work import Work
-from llmbatch.prompt import Rendered
+from llmbatch.prompt.base import Rendered
 from llmbatch.sources.base import Source
 from llmbatch.sources.reader import Reader
 

@@ -15,7 +15,9 @@ with atheris.instrument_imports(include=["llmbatch.prompt", "llmbatch.check", "l
     from llmbatch.check import check_from_mapping
     from llmbatch.core.errors import SchemaError, SourceError
     from llmbatch.core.types import Failure
-    from llmbatch.prompt import Rendered, RequestsPrompt, to_request_line
+    from llmbatch.prompt.base import Rendered
+    from llmbatch.prompt.request_line import to_request_line
+    from llmbatch.prompt.requests import RequestsPrompt
     from llmbatch.sources.base import SourceSettings, open_source
 
 FOLDER = scratch()

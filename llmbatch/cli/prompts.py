@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from llmbatch.check import Check
-    from llmbatch.prompt.loading import LoadedFile
+    from llmbatch.prompt.library import LoadedFile
     from llmbatch.prompt.template import PromptTemplate
 
 
@@ -25,8 +25,7 @@ def prompts(ctx: click.Context) -> None:
 @prompts.command("list")
 def list_prompts() -> None:
     """The prompts that come with llmbatch."""
-    from llmbatch.prompt import shipped_prompts
-    from llmbatch.prompt.loading import load_file
+    from llmbatch.prompt.library import load_file, shipped_prompts
 
     names = shipped_prompts()
     width = max(map(len, names), default=0)
@@ -38,7 +37,7 @@ def list_prompts() -> None:
 @click.argument("name")
 def show_prompt(name: str) -> None:
     """The file of a prompt, to read or to begin one's own with."""
-    from llmbatch.prompt import read_prompt
+    from llmbatch.prompt.library import read_prompt
 
     click.echo(read_prompt(name).text, nl=False)
 
@@ -52,8 +51,7 @@ def check_prompts(ctx: click.Context, paths: tuple[str, ...]) -> None:
     Without a name or path, the prompts that come with llmbatch. Exit code 2 if anything is wrong.
     """
     from llmbatch.core.errors import UsageError
-    from llmbatch.prompt import shipped_prompts
-    from llmbatch.prompt.loading import load_file
+    from llmbatch.prompt.library import load_file, shipped_prompts
 
     wrong = 0
     for path in paths or shipped_prompts():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmbatch.core.types import Row
     from llmbatch.job import Job
     from llmbatch.model.tokenizer import Tokenizer
-    from llmbatch.prompt import Rendered, RowPrompt
+    from llmbatch.prompt.base import Rendered, RowPrompt
 
     Outcome = tuple[Row, Rendered | Failure]
     Counted = tuple[Row, Rendered | Failure, int | None]
@@ -96,7 +96,7 @@ class _Lines:
     """Turns a rendered row into the bytes of its line."""
 
     def __init__(self, job: Job, prompt: RowPrompt, model: str | None) -> None:
-        from llmbatch.prompt import to_request_line
+        from llmbatch.prompt.request_line import to_request_line
         from llmbatch.stages import DEFAULT_MAX_TOKENS
 
         self._model = model

@@ -1,4 +1,4 @@
-"""What a job calls its prompt in (a shipped name, a path, or the text itself); the prompt's text and its origin out."""
+"""What a job calls its prompt in (a shipped name, a path, or the text itself); its text and origin, parsed and checked, out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from llmbatch.core.errors import PromptError
 from llmbatch.core.words import near
+from llmbatch.prompt.document import Document, read_document
+from llmbatch.prompt.file import MessageSpec, PromptFile, VariableSpec, parse_prompt
+from llmbatch.prompt.sandbox import used_variables
 
 _PACKAGE = Path(__file__).parent.parent
 _FOLDERS = (_PACKAGE / "prompts", _PACKAGE.parent / "prompts")  # installed; in a checkout
@@ -45,6 +48,33 @@ def read_prompt(path: str) -> PromptText:
     except (OSError, ValueError) as error:
         raise PromptError(f"{path}: the prompt file cannot be read: {error}") from error
     return PromptText(text, path, path)
+
+
+class LoadedFile(NamedTuple):
+    """A prompt file: its content, where in the file each thing stands, where the file is from, and its text."""
+
+    file: PromptFile
+    document: Document
+    source: str
+    text: str
+
+
+def load_file(path: str) -> LoadedFile:
+    """Read and check a prompt by its path, shipped name or text. Raises ``PromptError``."""
+    text, source, name = read_prompt(path)
+    if source == "inline":
+        return LoadedFile(inline_prompt(text), Document(name, None), source, text)
+    document = read_document(text, name)
+    return LoadedFile(parse_prompt(document), document, source, text)
+
+
+def inline_prompt(text: str) -> PromptFile:
+    """One user message with this text; the variables that it uses are required and of any type.
+
+    Raises ``PromptError``.
+    """
+    variables = {name: VariableSpec(type="any") for name in used_variables(text, "inline prompt")}
+    return PromptFile(name="inline", variables=variables, messages=[MessageSpec(role="user", content=text)])
 
 
 def _not_found(path: str) -> str:

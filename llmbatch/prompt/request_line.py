@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmbatch.core.types import Row
-from llmbatch.prompt.rendered import Rendered
+from llmbatch.prompt.base import Rendered
 
 
 def to_request_line(

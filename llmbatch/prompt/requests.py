@@ -13,7 +13,7 @@ from llmbatch.core.messages import ready_messages
 from llmbatch.core.sampling import SAMPLING, sampling_problem, token_biases
 from llmbatch.core.types import Failure, FailureKind, Message, Prompt, Row
 from llmbatch.core.words import is_encodable, near, short, type_name
-from llmbatch.prompt.rendered import EMPTY, Rendered
+from llmbatch.prompt.base import EMPTY, Rendered
 
 URLS = ("/v1/chat/completions", "/v1/completions")
 

@@ -18,6 +18,8 @@ from llmbatch.core.messages import ready_messages
 from llmbatch.core.sampling import token_biases
 from llmbatch.core.types import Failure, FailureKind, Message, Prompt, Row
 from llmbatch.core.words import near, short
+from llmbatch.prompt.advice import order_notes
+from llmbatch.prompt.base import PromptSettings, Rendered
 from llmbatch.prompt.document import Document, read_document
 from llmbatch.prompt.file import (
     ExampleSpec,
@@ -28,9 +30,7 @@ from llmbatch.prompt.file import (
     referred_variables,
     value_problem,
 )
-from llmbatch.prompt.loading import LoadedFile
-from llmbatch.prompt.order import order_notes
-from llmbatch.prompt.rendered import Rendered
+from llmbatch.prompt.library import LoadedFile, load_file
 from llmbatch.prompt.sandbox import RenderError, Text, compile_text
 from llmbatch.prompt.variables import Variable, collect
 
@@ -147,6 +147,11 @@ def _messages(steps: Iterable[Message | _Message | _Loop], values: Mapping[str, 
                     {"role": message.role, "content": message.content.render(inner)} for message in step.messages
                 ]
     return tuple(messages)
+
+
+def load_prompt(settings: PromptSettings) -> PromptTemplate:
+    """The prompt of a job, compiled. Raises ``PromptError`` for one that is not there or cannot be used."""
+    return bind(load_file(settings.path), settings.variables, settings.fields)
 
 
 def bind(loaded: LoadedFile, variables: Mapping[str, Any], fields: Mapping[str, str]) -> PromptTemplate:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch.core.errors import PromptError
-from llmbatch.prompt import read_prompt, shipped_prompts
+from llmbatch.prompt.library import read_prompt, shipped_prompts
 
 
 def test_the_shipped_prompts_are_these() -> None:

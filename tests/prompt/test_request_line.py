@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.core.types import Cursor, Prompt, Row
-from llmbatch.prompt import Rendered, RequestsPrompt, to_request_line
+from llmbatch.prompt.base import Rendered
+from llmbatch.prompt.request_line import to_request_line
+from llmbatch.prompt.requests import RequestsPrompt
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: not text.isspace())
 MESSAGES = st.lists(

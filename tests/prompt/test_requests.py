@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from llmbatch.core.types import Cursor, Failure, FailureKind, Row
-from llmbatch.prompt import Rendered, RequestsPrompt
+from llmbatch.prompt.base import Rendered
+from llmbatch.prompt.requests import RequestsPrompt
 
 USER = [{"role": "user", "content": "hi"}]
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from llmbatch.core.types import Cursor, Row
-from llmbatch.prompt import PromptSettings, Rendered, load_prompt, shipped_prompts
-from llmbatch.prompt.loading import load_file
-from llmbatch.prompt.template import bind
+from llmbatch.prompt.base import PromptSettings, Rendered
+from llmbatch.prompt.library import load_file, shipped_prompts
+from llmbatch.prompt.template import bind, load_prompt
 
 WITH_TEXT = [name for name in shipped_prompts() if name not in ("passthrough", "judge")]
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from llmbatch.core.errors import PromptError
 from llmbatch.core.types import Cursor, Failure, FailureKind, Row
-from llmbatch.prompt import PromptSettings, Rendered, load_prompt
-from llmbatch.prompt.template import PromptTemplate
+from llmbatch.prompt.base import PromptSettings, Rendered
+from llmbatch.prompt.template import PromptTemplate, load_prompt
 
 
 def template(tmp_path: Path, text: str, **settings: Any) -> PromptTemplate:

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+from llmbatch.prompt.advice import order_notes
 from llmbatch.prompt.document import read_document
 from llmbatch.prompt.file import PromptFile, parse_prompt
-from llmbatch.prompt.order import order_notes
 
 RULES = "Be brief. " * 40
 

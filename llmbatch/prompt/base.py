@@ -1,4 +1,6 @@
-"""What rendering a row gives, and what everything that renders rows looks like."""
+"""The contract of a prompt: a row in, what the model is to answer out. A prompt is a YAML file (its format: ``file.py``), the name
+of one that comes with llmbatch, or the text itself.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.fast_dataclass import fast_dataclass
 from llmbatch.core.types import Failure, Prompt, Row
@@ -25,6 +29,22 @@ class Rendered:
     sampling: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     output: Mapping[str, Any] | None = None
     lora: str | None = None
+
+
+class PromptSettings(BaseModel):
+    """Which prompt, and where its variables get their values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(
+        description="a prompt file, the name of a shipped prompt, or the text itself, such as 'Translate: {{ text }}'"
+    )
+    variables: dict[str, Any] = Field(
+        default_factory=dict, description="variables with one value for all rows, which goes before the rows' own"
+    )
+    fields: dict[str, str] = Field(
+        default_factory=dict, description="the row's field for a variable, where it is not called the same"
+    )
 
 
 class RowPrompt(Protocol):
