@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from llmbatch.check import OutputSettings
+from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import JobError
 from llmbatch.engines.base import EngineSettings
 from llmbatch.identity import identity_of

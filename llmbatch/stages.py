@@ -10,7 +10,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llmbatch.check import Check, OutputSettings, check_from_mapping, make_check
+from llmbatch.check.answer import check_from_mapping, make_check
+from llmbatch.check.base import OutputSettings
+from llmbatch.core.check import Check
 from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.sampling import sampling_problem
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Request, Row, Sampling

@@ -12,7 +12,7 @@ with atheris.instrument_imports(include=["llmbatch.prompt", "llmbatch.check", "l
     import llmbatch.check.grammar
     import llmbatch.check.json_schema
     import llmbatch.check.regex  # noqa: F401 - imported now, so that they are instrumented
-    from llmbatch.check import check_from_mapping
+    from llmbatch.check.answer import check_from_mapping
     from llmbatch.core.errors import SchemaError, SourceError
     from llmbatch.core.types import Failure
     from llmbatch.prompt.base import Rendered

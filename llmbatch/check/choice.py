@@ -7,21 +7,23 @@ or end their answer with it. Anything else, such as another case or a full stop,
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
-from llmbatch.check.verdict import Judgement, Kind, clip, failed, quote
+from llmbatch.check.base import Judgement, Kind, OutputSettings, failed
 from llmbatch.core.errors import SchemaError
 from llmbatch.core.types import Constraint, FailureKind
+from llmbatch.core.words import clip, quote
 
 
-def make(choices: Sequence[str], *, constrained: bool, allow_empty: bool) -> Kind:
+def make(settings: OutputSettings) -> Kind:
     """Raises ``SchemaError`` where there is no choice, or one that could never be taken."""
-    choices = list(dict.fromkeys(choices))
+    choices = list(dict.fromkeys(settings.choice or ()))
     if not choices:
         raise SchemaError("the list of choices is empty, so no answer could pass")
-    if not allow_empty and any(not choice.strip() for choice in choices):
+    if not settings.allow_empty and any(not choice.strip() for choice in choices):
         raise SchemaError("one of the choices is blank, and blank answers are sent back; remove it or set allow_empty")
-    known = {choice: Judgement(choice, None, constrained and _stands_alone(choice, choices)) for choice in choices}
+    known = {
+        choice: Judgement(choice, None, settings.constrained and _stands_alone(choice, choices)) for choice in choices
+    }
     listed = clip(", ".join(json.dumps(choice, ensure_ascii=False) for choice in choices), 300)
 
     def judge(text: str) -> Judgement:

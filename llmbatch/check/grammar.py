@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbatch.check.verdict import Judgement, Kind, failed, quote
+from llmbatch.check.base import Judgement, Kind, OutputSettings, failed
 from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.types import Constraint, FailureKind
+from llmbatch.core.words import quote
 
 _END = 256  # the token after the 256 bytes
 
 
-def make(grammar: str) -> Kind:
+def make(settings: OutputSettings) -> Kind:
     """Raises ``SchemaError`` for a grammar that is not valid, ``JobError`` where llguidance is not installed."""
+    grammar = settings.grammar or ""
     start = _matcher(grammar)
 
     def judge(text: str) -> Judgement:

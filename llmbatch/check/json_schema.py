@@ -14,17 +14,24 @@ from typing import Any
 
 import jsonschema_rs
 
+from llmbatch.check.base import Judgement, Kind, OutputSettings, failed
 from llmbatch.check.strict_json import JsonError, parse
-from llmbatch.check.verdict import Judgement, Kind, clip, failed
 from llmbatch.core.errors import SchemaError
 from llmbatch.core.types import Constraint, FailureKind
+from llmbatch.core.words import clip
 
 _PLAIN_KEY = re.compile(r"[^\W\d]\w*")
 _ERRORS_SHOWN = 5
 _ERROR_LENGTH = 200
 
 
-def make(schema: Mapping[str, Any]) -> Kind:
+def make(settings: OutputSettings) -> Kind:
+    """Raises ``SchemaError`` for what is not a JSON Schema, refers elsewhere, or provably accepts nothing."""
+    assert isinstance(settings.json_schema, dict)  # noqa: S101 - of this kind it is
+    return of_schema(settings.json_schema)
+
+
+def of_schema(schema: Mapping[str, Any]) -> Kind:
     """Raises ``SchemaError`` for what is not a JSON Schema, refers elsewhere, or provably accepts nothing."""
     spec = spec_of(schema)
     validator = _validator(json.loads(spec))

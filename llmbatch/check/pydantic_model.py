@@ -13,18 +13,20 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticUserError
 
+from llmbatch.check.base import Judgement, Kind, OutputSettings, failed
 from llmbatch.check.json_schema import list_problems, path_of, spec_of
 from llmbatch.check.strict_json import JsonError, parse
-from llmbatch.check.verdict import Judgement, Kind, clip, failed, quote
 from llmbatch.core.errors import JobError, RunError, SchemaError
 from llmbatch.core.imports import load_object
 from llmbatch.core.types import Constraint, FailureKind
+from llmbatch.core.words import clip, quote
 
 _ERRORS_SHOWN = 5
 
 
-def make(import_path: str, *, constrained: bool) -> Kind:
+def make(settings: OutputSettings) -> Kind:
     """Raises ``JobError`` where the path names no pydantic model, ``SchemaError`` where it has no JSON Schema."""
+    import_path = str(settings.json_schema)
     model = load_object(import_path)
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise JobError(f"{import_path} is not a pydantic model but {quote(repr(model), 80)}")
@@ -45,7 +47,7 @@ def make(import_path: str, *, constrained: bool) -> Kind:
             ) from error
         return Judgement(value, None, isinstance(value, dict | list | str))
 
-    return Kind(_constraint(model, import_path) if constrained else None, judge)
+    return Kind(_constraint(model, import_path) if settings.constrained else None, judge)
 
 
 def _constraint(model: type[BaseModel], import_path: str) -> Constraint:
@@ -58,7 +60,7 @@ def _constraint(model: type[BaseModel], import_path: str) -> Constraint:
             f"{import_path} has no JSON Schema, which constrained decoding needs: {error.message}; change the model,"
             " or set constrained: false"
         ) from error
-    json_schema.make(schema)  # refuses a model that accepts nothing
+    json_schema.of_schema(schema)  # refuses a model that accepts nothing
     return Constraint("json", spec_of(schema))
 
 

@@ -14,13 +14,15 @@ from collections.abc import Callable
 
 import jsonschema_rs
 
-from llmbatch.check.verdict import Judgement, Kind, failed, quote
+from llmbatch.check.base import Judgement, Kind, OutputSettings, failed
 from llmbatch.core.errors import SchemaError
 from llmbatch.core.types import Constraint, FailureKind
+from llmbatch.core.words import quote
 
 
-def make(pattern: str) -> Kind:
+def make(settings: OutputSettings) -> Kind:
     """Raises ``SchemaError`` for an expression that does not compile."""
+    pattern = settings.regex or ""
     try:
         matches = re.compile(pattern).fullmatch
     except (re.error, RecursionError, OverflowError) as error:
@@ -28,8 +30,9 @@ def make(pattern: str) -> Kind:
     return _kind(pattern, lambda text: matches(text) is not None)
 
 
-def make_linear(pattern: str) -> Kind:
+def make_linear(settings: OutputSettings) -> Kind:
     """For an expression from a row. Raises ``SchemaError`` for one that cannot be matched in linear time, or is too large."""
+    pattern = settings.regex or ""
     options = jsonschema_rs.RegexOptions()
     try:
         # alone first: "a)(b" is valid only within a group

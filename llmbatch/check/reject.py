@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llmbatch.check.verdict import clip, quote
 from llmbatch.core.errors import JobError, RunError
 from llmbatch.core.imports import is_import_path, load_object
+from llmbatch.core.words import clip, quote
 
 Rule = Callable[[str, Any, Mapping[str, Any]], str | None]
 """(text, checked value, the row's data) -> why the answer is sent back, or None."""

@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any, NoReturn
 
-from llmbatch.check.verdict import quote
+from llmbatch.core.words import quote
 
 MAX_DEPTH = 128
 

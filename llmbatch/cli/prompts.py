@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from llmbatch.check import Check
+    from llmbatch.core.check import Check
     from llmbatch.prompt.library import LoadedFile
     from llmbatch.prompt.template import PromptTemplate
 
@@ -101,7 +101,8 @@ def _findings(loaded: LoadedFile) -> tuple[list[str], list[str]]:
 
 def _check_of(template: PromptTemplate) -> Check:
     """What the prompt's own output asks of an answer. Raises ``SchemaError`` for one that cannot be used."""
-    from llmbatch.check import OutputSettings, make_check
+    from llmbatch.check.answer import make_check
+    from llmbatch.check.base import OutputSettings
 
     return make_check(OutputSettings.model_validate(template.output or {}))
 

@@ -113,3 +113,13 @@ def is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def clip(text: str, limit: int) -> str:
+    """The text, or its start and an ellipsis, in at most ``limit`` characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def quote(text: str, limit: int = 60) -> str:
+    """The text's start in quotes, on one line, for a message."""
+    return repr(clip(text, limit))

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from llmbatch.check import KINDS, OutputSettings, check_from_mapping, make_check
+from llmbatch.check import KINDS
+from llmbatch.check.answer import check_from_mapping, make_check
+from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import SchemaError
 from llmbatch.core.types import Constraint, FailureKind
 

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llmbatch.check import OutputSettings, make_check
+from llmbatch.check.answer import make_check
+from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.types import Constraint, FailureKind
 

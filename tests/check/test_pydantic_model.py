@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from llmbatch.check import Check, OutputSettings, make_check
+from llmbatch.check.answer import make_check
+from llmbatch.check.base import OutputSettings
+from llmbatch.core.check import Check
 from llmbatch.core.errors import JobError, RunError, SchemaError
 from llmbatch.core.types import FailureKind
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from llmbatch.check import OutputSettings, check_from_mapping, make_check
+from llmbatch.check.answer import check_from_mapping, make_check
+from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import SchemaError
 from llmbatch.core.types import Constraint, FailureKind
 

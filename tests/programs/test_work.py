@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.check import OutputSettings, make_check
+from llmbatch.check.answer import make_check
+from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import RunError
 from llmbatch.core.types import (
     Attempt,
