@@ -25,7 +25,9 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.types import Failure, Request
 from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
 from llmbatch.job import Job
-from llmbatch.plan import LengthEstimate, Limits, plan_window
+from llmbatch.plan.lengths import LengthEstimate
+from llmbatch.plan.order import Capacity
+from llmbatch.plan.window import plan_window
 from llmbatch.prompt.base import Rendered
 from llmbatch.sources.base import Source
 from llmbatch.stages import Stages
@@ -213,7 +215,7 @@ def _first_requests(job: Job, source: Source, stages: Stages, engine: Engine, in
                 asked.extend(stages.begin(row, rendered).start())
     encoded = zip(asked, engine.tokenize([request.prompt for request in asked]), strict=True)
     ready = [replace(request, token_ids=ids) for request, ids in encoded if not isinstance(ids, Failure)]
-    limits = Limits(
+    limits = Capacity(
         context_length=info.context_length,
         kv_cache_tokens=info.kv_cache_tokens,
         block_size=info.block_size,

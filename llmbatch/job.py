@@ -21,7 +21,7 @@ from llmbatch.engines.base import EngineSettings
 from llmbatch.identity import identity_of
 from llmbatch.job_file import DEMO, job_text, read_job_file, resolve_paths
 from llmbatch.model.tokenizer import ChatSettings
-from llmbatch.plan import PlanSettings
+from llmbatch.plan.window import PlanSettings
 from llmbatch.programs.retry import RetrySettings
 from llmbatch.prompt.base import PromptSettings
 from llmbatch.reuse.memory import ReuseSettings

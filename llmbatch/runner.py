@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from llmbatch.ahead import Ahead
 from llmbatch.budget import Budget
 from llmbatch.core.demand import Demands
+from llmbatch.core.digest import Digests, pack
 from llmbatch.core.errors import ReadError, RunError, Stopped, TooManyFailures
 from llmbatch.core.events import Note, Planned, Sealed, Snapshot, Watcher
 from llmbatch.core.ledger import Ledger
@@ -23,7 +24,6 @@ from llmbatch.engines.supervised import SupervisedEngine
 from llmbatch.job import RunSettings
 from llmbatch.parts import outcome_entry
 from llmbatch.plan.fit import misfit
-from llmbatch.plan.fold import Folder, pack
 from llmbatch.programs.work import Work
 from llmbatch.reuse.memory import Reuse
 from llmbatch.windows import Front, OpenWindow
@@ -233,10 +233,10 @@ class Runner:
                 requests.extend(work.feed(refusal))
                 if work.record is None:
                     window.entries.append(outcome_entry(refusal))
-        folder = Folder()
+        folder = Digests()
         self._feed.push(self._asked((request, self._digest(request, folder)) for request in ready), first=True)
 
-    def _digest(self, request: Request, folder: Folder) -> bytes | None:
+    def _digest(self, request: Request, folder: Digests) -> bytes | None:
         packed = pack(request) if self._front.plan.fold else None
         return None if packed is None else folder.digest(request, packed)
 

@@ -34,7 +34,7 @@ from llmbatch.identity import model_identity
 from llmbatch.inputs import check_input, open_input
 from llmbatch.job import Job
 from llmbatch.parts import Meta
-from llmbatch.plan import LengthEstimate
+from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.programs.work import Work
 from llmbatch.prompt.base import Rendered
 from llmbatch.report import Facts, NoteReport, Report, RunOutcome, Session, SessionReport, build_report

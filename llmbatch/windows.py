@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from llmbatch.core.digest import Digests, pack
 from llmbatch.core.errors import InputChanged
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_from_dict, record_to_line
@@ -32,8 +33,9 @@ from llmbatch.core.types import (
 from llmbatch.engines.base import EngineInfo
 from llmbatch.inputs import input_digest
 from llmbatch.parts import Bounds, Parts, Replay, outcome_entry, record_entry
-from llmbatch.plan import LengthEstimate, Limits, PlanSettings, WindowPlan, plan_window
-from llmbatch.plan.fold import Folder, pack
+from llmbatch.plan.lengths import LengthEstimate
+from llmbatch.plan.order import Capacity
+from llmbatch.plan.window import PlanSettings, WindowPlan, plan_window
 from llmbatch.programs.work import Work
 from llmbatch.prompt.base import Rendered
 from llmbatch.sources.base import Source
@@ -273,7 +275,7 @@ def _plan(front: Front, opened: _Opened) -> None:
     if not requests:
         return
     info = front.info()
-    limits = Limits(
+    limits = Capacity(
         context_length=info.context_length,
         kv_cache_tokens=info.kv_cache_tokens,
         block_size=info.block_size,
@@ -306,7 +308,7 @@ def _tokenized(front: Front, window: OpenWindow, requests: Sequence[Request]) ->
 def _asked_anew(front: Front, cached: Cached, window: OpenWindow, requests: list[Request]) -> list[Request]:
     """Give the answers that the cache has to their rows; returns what it does not know, of what then follows too."""
     unknown: list[Request] = []
-    folder = Folder()
+    folder = Digests()
     while requests:
         digests = [None if (packed := pack(r)) is None else folder.digest(r, packed) for r in requests]
         answers = cached(digest for digest in digests if digest is not None)

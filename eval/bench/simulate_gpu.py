@@ -21,7 +21,9 @@ from vllm_scheduler import Counts, Engine, run
 
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
 from llmbatch.model.memory import GIB, cache_bytes_per_token, cache_tokens
-from llmbatch.plan import LengthEstimate, Limits, PlanSettings, plan_window
+from llmbatch.plan.lengths import LengthEstimate
+from llmbatch.plan.order import Capacity
+from llmbatch.plan.window import PlanSettings, plan_window
 
 MODEL = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
 WEIGHTS = 15 * GIB  # 8e9 parameters in 16 bits
@@ -70,7 +72,7 @@ def make_corpus(documents: int, questions: int, seed: int = 1) -> Corpus:
     return Corpus([row for _, row in rows], [random.randint(16, 112) for _ in rows], [document for document, _ in rows])
 
 
-def planned(corpus: Corpus, order: list[int], limits: Limits, window: int) -> list[int]:
+def planned(corpus: Corpus, order: list[int], limits: Capacity, window: int) -> list[int]:
     """The order that llmbatch sends the rows in, planned window by window."""
     sampling = Sampling((("max_tokens", 256),))
     sent: list[int] = []
@@ -95,7 +97,7 @@ def main() -> None:
 
     tokens = cache_tokens(MODEL, WEIGHTS, GPU_GIB) or 0
     engine = Engine(tokens // BLOCK, BLOCK, options.max_num_seqs, options.max_num_batched_tokens)
-    limits = Limits(engine.context_length, engine.max_num_seqs, tokens, BLOCK, engine.max_num_batched_tokens)
+    limits = Capacity(engine.context_length, engine.max_num_seqs, tokens, BLOCK, engine.max_num_batched_tokens)
     corpus = make_corpus(options.documents, options.questions)
     count = len(corpus.prompts)
     by_question = list(range(count))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmbatch.engines.base import EngineInfo
     from llmbatch.job import Job
     from llmbatch.model.tokenizer import Tokenizer
-    from llmbatch.plan import Limits
+    from llmbatch.plan.order import Capacity
     from llmbatch.plan.survey import Prices, Survey
     from llmbatch.stages import Stages
 
@@ -179,7 +179,8 @@ def _add_window(
 ) -> Iterator[Request]:
     """Add a window to the survey; returns the requests that it would send."""
     from llmbatch.core.types import Failure
-    from llmbatch.plan import LengthEstimate, plan_window
+    from llmbatch.plan.lengths import LengthEstimate
+    from llmbatch.plan.window import plan_window
 
     lengths = LengthEstimate()
     if answer_tokens is not None:
@@ -206,11 +207,11 @@ def _add_window(
     return (requests[position] for position in plan.order)
 
 
-def _limits(job: Job, tokenizer: Tokenizer, assumed: Assumptions) -> Limits:
-    from llmbatch.plan import Limits
+def _limits(job: Job, tokenizer: Tokenizer, assumed: Assumptions) -> Capacity:
+    from llmbatch.plan.order import Capacity
 
     if (info := assumed.engine) is not None:
-        return Limits(
+        return Capacity(
             context_length=info.context_length,
             max_num_seqs=info.max_num_seqs,
             kv_cache_tokens=info.kv_cache_tokens or assumed.kv_cache_tokens,
@@ -219,7 +220,7 @@ def _limits(job: Job, tokenizer: Tokenizer, assumed: Assumptions) -> Limits:
         )
     args = job.engine.args
     longest = args.get("max_model_len")
-    return Limits(
+    return Capacity(
         context_length=longest if isinstance(longest, int) and longest > 0 else tokenizer.context_length,
         max_num_seqs=args.get("max_num_seqs") or DEFAULT_MAX_NUM_SEQS,
         kv_cache_tokens=assumed.kv_cache_tokens or _kv_cache_tokens(job, assumed.gpu_memory_gib),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llmbatch.plan.fold import TOKEN_BYTES
+from llmbatch.core.digest import TOKEN_BYTES
 from llmbatch.plan.prefix import build_tree
 
 RUN = 32  # tokens; shorter repeats are common phrases, or the fixed end of a chat template

@@ -2,62 +2,11 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 from typing import NamedTuple
 
-from llmbatch.core.demand import Demands
-from llmbatch.core.types import Constraint, Request, Sampling
-
-DIGEST_BYTES = 16
-TOKEN_BYTES = array("I").itemsize
-
-
-def pack(request: Request) -> bytes | None:
-    """The token ids that the engine gets, prompt and partial answer, as fixed-width bytes; None if not tokenized.
-
-    Equal bytes are equal ids, and bytes that share a prefix of whole tokens share these tokens.
-    """
-    if request.token_ids is None:
-        return None
-    ids = request.token_ids
-    packed = (ids if isinstance(ids, array) and ids.typecode == "I" else array("I", ids)).tobytes()
-    return packed + array("I", request.partial).tobytes() if request.partial else packed
-
-
-class Folder:
-    """Digests requests such that two that are sure to get the same answer have the same digest, and no others.
-
-    A digest has 16 bytes and does not depend on the process, the window or the row, so it can also key a memory of
-    answers over windows or runs of one model. Requests whose answer is drawn at random, without a seed, have none.
-    Make one for each window: it keeps the settings that it has read.
-    """
-
-    def __init__(self, demands: Demands | None = None) -> None:
-        self._demands = demands or Demands()
-        self._settings: dict[tuple[int, int], tuple[Sampling, Constraint | None, bytes]] = {}
-
-    def digest(self, request: Request, packed: bytes) -> bytes | None:
-        """The digest of a request with these packed tokens (``pack``); None if its answer may differ at every time."""
-        if not self._demands.of(request).repeats:
-            return None
-        # By identity, because requests share these objects; equal ones that are not shared have the same text.
-        identity = (id(request.sampling), id(request.constraint))
-        known = self._settings.get(identity)
-        if known is None:
-            key = _digest(repr((request.sampling.values, request.constraint)))
-            known = self._settings[identity] = (request.sampling, request.constraint, key)
-        own = (request.seed, request.max_tokens, request.lora, request.prompt.prefill, len(request.partial))
-        key = known[2] if own == _NOTHING_OWN else blake2b(_digest(repr(own)), digest_size=32, key=known[2]).digest()
-        return blake2b(packed, digest_size=DIGEST_BYTES, key=key).digest()
-
-
-_NOTHING_OWN = (None, None, None, "", 0)
-
-
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32).digest()
+from llmbatch.core.digest import Digests
+from llmbatch.core.types import Request
 
 
 class Folded(NamedTuple):
@@ -68,7 +17,7 @@ class Folded(NamedTuple):
 
 
 def fold(
-    requests: Sequence[Request], packed: Sequence[bytes | None], positions: Iterable[int], folder: Folder
+    requests: Sequence[Request], packed: Sequence[bytes | None], positions: Iterable[int], digests_of: Digests
 ) -> Folded:
     """Find the duplicates among the requests at these positions, which must be ascending."""
     leaders: dict[bytes, int] = {}
@@ -76,7 +25,7 @@ def fold(
     digests: dict[int, bytes] = {}
     for position in positions:
         tokens = packed[position]
-        digest = None if tokens is None else folder.digest(requests[position], tokens)
+        digest = None if tokens is None else digests_of.digest(requests[position], tokens)
         if digest is None:
             continue
         digests[position] = digest

@@ -17,7 +17,7 @@ _KEEPS_CACHE = 1.02  # long answers first may cost this much of what grouping sp
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Capacity:
     """What the engine can hold. ``kv_cache_tokens`` None: not known, taken as no limit. Budget in tokens a step."""
 
     context_length: int
@@ -79,7 +79,7 @@ class Prompts(NamedTuple):
     most: Sequence[int]  # the longest possible answers
 
 
-def choose_order(prompts: Prompts, limits: Limits, wanted: OrderName, min_saving: float, *, last: bool) -> Choice:
+def choose_order(prompts: Prompts, limits: Capacity, wanted: OrderName, min_saving: float, *, last: bool) -> Choice:
     """The order by name, or for ``auto`` the best of them if it saves at least ``min_saving``, else the one given.
 
     ``last``: no window follows, so the longest answers decide when the run ends. Otherwise the slots that run empty are
@@ -134,7 +134,7 @@ def choose_order(prompts: Prompts, limits: Limits, wanted: OrderName, min_saving
 class _Forecast:
     """Prompt tokens to compute, for any order; simulated only where the order can make a difference."""
 
-    def __init__(self, prompts: Prompts, limits: Limits, min_saving: float) -> None:
+    def __init__(self, prompts: Prompts, limits: Capacity, min_saving: float) -> None:
         block = limits.block_size or DEFAULT_BLOCK_SIZE
         self.tree: PrefixTree = build_tree(prompts.packed, prompts.loras, block)
         self.total = sum(prompts.tokens)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from llmbatch.plan.fold import TOKEN_BYTES
+from llmbatch.core.digest import TOKEN_BYTES
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from llmbatch.plan.fold import TOKEN_BYTES
+from llmbatch.core.digest import TOKEN_BYTES
 
 _DOUBLINGS = 12
 

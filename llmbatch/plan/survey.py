@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmbatch.core.digest import TOKEN_BYTES, pack
 from llmbatch.core.types import Failure, Request, RowId
-from llmbatch.plan import WindowPlan
 from llmbatch.plan.advice import Advice, advise
-from llmbatch.plan.fold import TOKEN_BYTES, pack
-from llmbatch.plan.order import DEFAULT_BLOCK_SIZE, Limits, spared
+from llmbatch.plan.order import DEFAULT_BLOCK_SIZE, Capacity, spared
 from llmbatch.plan.reach import LargerWindow, Reach
+from llmbatch.plan.window import WindowPlan
 
 EXAMPLES = 10  # rows named for each kind of trouble
 _SAMPLE_PROMPTS = 512
@@ -34,7 +34,7 @@ class Bar:
 class Survey:
     """Sums over the windows added so far. Tokens of prompts are of requests that fit, duplicates left out."""
 
-    limits: Limits
+    limits: Capacity
     rows: int = 0
     requests: int = 0
     duplicates: int = 0

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmbatch.core.digest import Digests, pack
 from llmbatch.core.types import Constraint, Prompt, Request, RequestKey, Sampling
-from llmbatch.plan.fold import Folder, fold, pack
+from llmbatch.plan.fold import fold
 
 GREEDY = Sampling((("max_tokens", 8), ("temperature", 0)))
 
@@ -18,7 +19,7 @@ def request(index: int = 0, **changes: object) -> Request:
 
 
 def folded(*requests: Request) -> dict[int, int]:
-    return fold(requests, [pack(r) for r in requests], range(len(requests)), Folder()).leaders
+    return fold(requests, [pack(r) for r in requests], range(len(requests)), Digests()).leaders
 
 
 def test_duplicates_share_the_first_of_their_like() -> None:
@@ -66,7 +67,7 @@ def test_a_digest_does_not_depend_on_the_folder() -> None:
     one = request()
     packed = pack(one)
     assert packed is not None
-    assert Folder().digest(one, packed) == Folder().digest(replace(one, key=RequestKey(7)), packed)
+    assert Digests().digest(one, packed) == Digests().digest(replace(one, key=RequestKey(7)), packed)
 
 
 small = st.integers(0, 2)

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling, Status
-from llmbatch.plan import LengthEstimate, Limits, PlanSettings, WindowPlan, plan_window
+from llmbatch.plan.lengths import LengthEstimate
+from llmbatch.plan.order import Capacity
+from llmbatch.plan.window import PlanSettings, WindowPlan, plan_window
 
 GREEDY = Sampling((("max_tokens", 16), ("temperature", 0)))
-SMALL = Limits(context_length=2048, max_num_seqs=4, kv_cache_tokens=256, block_size=16, max_num_batched_tokens=256)
+SMALL = Capacity(context_length=2048, max_num_seqs=4, kv_cache_tokens=256, block_size=16, max_num_batched_tokens=256)
 ROOMY = replace(SMALL, kv_cache_tokens=1_000_000)
 
 
@@ -25,7 +27,7 @@ def grouped_rows(groups: int, rows: int, prefix: int = 64, tail: int = 8) -> lis
     return [start + [random.randrange(1000) for _ in range(tail)] for _ in range(rows) for start in starts]
 
 
-def plan(requests: list[Request], limits: Limits = SMALL, *, last: bool = True, **settings: object) -> WindowPlan:
+def plan(requests: list[Request], limits: Capacity = SMALL, *, last: bool = True, **settings: object) -> WindowPlan:
     return plan_window(requests, limits, PlanSettings.model_validate(settings), LengthEstimate(), last=last)
 
 
@@ -133,7 +135,7 @@ requests_strategy = st.lists(
     max_size=40,
 )
 limits_strategy = st.builds(
-    Limits,
+    Capacity,
     context_length=st.integers(2, 50),
     max_num_seqs=st.integers(1, 6),
     kv_cache_tokens=st.none() | st.integers(1, 400),
@@ -145,7 +147,7 @@ limits_strategy = st.builds(
 @settings(deadline=None)
 @given(requests_strategy, limits_strategy, st.sampled_from(["auto", "input", "prefix", "longest"]), st.booleans())
 def test_every_request_is_sent_folded_or_set_apart_exactly_once(
-    requests: list[Request], limits: Limits, order: str, last: bool
+    requests: list[Request], limits: Capacity, order: str, last: bool
 ) -> None:
     made = plan(requests, limits, order=order, last=last)
     assert sorted([*made.order, *made.folded, *made.too_long]) == list(range(len(requests)))
@@ -156,7 +158,7 @@ def test_every_request_is_sent_folded_or_set_apart_exactly_once(
 @settings(deadline=None)
 @given(requests_strategy, limits_strategy, st.booleans())
 def test_the_planned_order_never_computes_more_than_the_given_one(
-    requests: list[Request], limits: Limits, last: bool
+    requests: list[Request], limits: Capacity, last: bool
 ) -> None:
     expected = plan(requests, limits, last=last).expected
     assert expected.computed_least <= expected.computed <= expected.computed_given
@@ -164,7 +166,7 @@ def test_the_planned_order_never_computes_more_than_the_given_one(
 
 @settings(deadline=None)
 @given(requests_strategy, limits_strategy)
-def test_the_same_window_gets_the_same_plan(requests: list[Request], limits: Limits) -> None:
+def test_the_same_window_gets_the_same_plan(requests: list[Request], limits: Capacity) -> None:
     copies = [replace(r, sampling=Sampling(r.sampling.values), token_ids=tuple(r.token_ids or ())) for r in requests]
     assert plan(requests, limits) == plan(copies, limits)
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 
 from llmbatch.core.types import Failure, FailureKind, Prompt, Request, RequestKey, Sampling
-from llmbatch.plan import LengthEstimate, Limits, PlanSettings, plan_window
+from llmbatch.plan.lengths import LengthEstimate
+from llmbatch.plan.order import Capacity
 from llmbatch.plan.survey import EXAMPLES, Prices, Survey, costs
+from llmbatch.plan.window import PlanSettings, plan_window
 
-LIMITS = Limits(context_length=200, max_num_seqs=4, kv_cache_tokens=1000, block_size=4)
+LIMITS = Capacity(context_length=200, max_num_seqs=4, kv_cache_tokens=1000, block_size=4)
 GREEDY = Sampling((("max_tokens", 20), ("temperature", 0)))
 
 

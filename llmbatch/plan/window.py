@@ -1,0 +1,130 @@
+"""A window of tokenized requests in -> their order, duplicates folded, misfits decided, a predicted saving out.
+
+Pure functions over token ids: no I/O, no clock, the same plan for the same window and the same answers before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmbatch.core.demand import Demands
+from llmbatch.core.digest import TOKEN_BYTES, Digests, pack
+from llmbatch.core.types import Failure, Request, Status
+from llmbatch.plan.fit import may_be_cut, misfit
+from llmbatch.plan.fold import Folded, fold
+from llmbatch.plan.lengths import LengthEstimate
+from llmbatch.plan.order import Capacity, Expected, OrderName, Prompts, choose_order
+
+
+class PlanSettings(BaseModel):
+    """How a window is planned."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fold: bool = Field(True, description="send exact duplicates once, where sampling is greedy or seeded")
+    order: OrderName = Field(
+        "auto",
+        description="auto (by shared prefix, long answers first, where it saves enough), input, prefix or longest",
+    )
+    min_saving: float = Field(
+        0.05, ge=0, lt=1, description="share of predicted saving below which auto leaves the order alone"
+    )
+    overflow: Literal["fail", "skip"] = Field(
+        "fail", description="a row whose prompt does not fit the context is recorded as failed, or as skipped"
+    )
+
+    @property
+    def overflow_status(self) -> Status:
+        """The status of a row that does not fit."""
+        return Status.SKIPPED if self.overflow == "skip" else Status.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """Every position of the window is in exactly one of ``order``, ``folded`` and ``too_long``."""
+
+    order: list[int]  # positions of the requests to send, in the order to send them
+    folded: dict[int, int]  # position of a duplicate -> position of its leader, which is in ``order``
+    too_long: dict[int, Failure]
+    expected: Expected
+    may_be_cut: int = 0  # requests whose context ends before their max_tokens
+    notes: tuple[str, ...] = ()  # sentences for a person
+    digests: dict[int, bytes] = field(default_factory=dict)  # by position, see ``Digests``; none where folding is off
+
+
+def plan_window(
+    requests: Sequence[Request],
+    limits: Capacity,
+    settings: PlanSettings,
+    lengths: LengthEstimate,
+    *,
+    last: bool = True,
+) -> WindowPlan:
+    """Plan one window. ``last`` says that no window follows.
+
+    A request without token ids is neither judged nor folded, and a window that has one stays in the order given.
+    """
+    demands = Demands()
+    packed = [pack(request) for request in requests]
+    too_long: dict[int, Failure] = {}
+    fitting: list[int] = []
+    cut = 0
+    for position, request in enumerate(requests):
+        tokens = packed[position]
+        if tokens is not None:
+            demand = demands.of(request)
+            count = len(tokens) // TOKEN_BYTES
+            failure = misfit(count, demand, limits.context_length)
+            if failure:
+                too_long[position] = failure
+                continue
+            cut += may_be_cut(count, demand, limits.context_length)
+        fitting.append(position)
+
+    folded, digests = fold(requests, packed, fitting, Digests(demands)) if settings.fold else Folded({}, {})
+    leaders = [position for position in fitting if position not in folded] if folded else fitting
+
+    context = f"{limits.context_length:,} tokens"
+    notes: list[str] = []
+    if too_long:
+        notes.append(f"{len(too_long):,} of {len(requests):,} prompts do not fit the context of {context}")
+    if cut:
+        notes.append(f"{cut:,} answers may be cut: prompt and max_tokens together exceed the context of {context}")
+    if folded:
+        notes.append(f"{len(folded):,} of {len(requests):,} requests repeat an earlier one and share its answer")
+
+    ready = [(position, tokens) for position in leaders if (tokens := packed[position]) is not None]
+    if len(ready) < len(leaders):
+        return WindowPlan(leaders, folded, too_long, Expected(), cut, tuple(notes), digests)
+    prompts = _prompts([(requests[position], tokens) for position, tokens in ready], limits, demands, lengths)
+    choice = choose_order(prompts, limits, settings.order, settings.min_saving, last=last)
+    folded_tokens = sum(len(packed[leader] or b"") // TOKEN_BYTES for leader in folded.values())
+    expected = replace(choice.expected, folded_tokens=folded_tokens)
+    order = [leaders[i] for i in choice.order]
+    return WindowPlan(order, folded, too_long, expected, cut, (*notes, *choice.notes), digests)
+
+
+def _prompts(
+    requests: Sequence[tuple[Request, bytes]], limits: Capacity, demands: Demands, lengths: LengthEstimate
+) -> Prompts:
+    tokens: list[int] = []
+    answers: list[float] = []
+    longest: list[int] = []
+    known: dict[tuple[int, int, int], float] = {}
+    for request, packed in requests:
+        count = len(packed) // TOKEN_BYTES
+        demand = demands.of(request)
+        room = limits.context_length - count
+        most = room if demand.most is None else min(demand.most, room)
+        key = (count, most, demand.least)
+        if key not in known:
+            known[key] = lengths.expected(*key)
+        tokens.append(count)
+        answers.append(known[key])
+        longest.append(most)
+    loras = [request.lora for request, _ in requests]
+    return Prompts([packed for _, packed in requests], loras, tokens, answers, longest)
