@@ -18,9 +18,9 @@ from llmbatch.core.events import Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
-from llmbatch.folder import RunFolder
+from llmbatch.folder.folder import RunFolder
 from llmbatch.job import Job, job_from
-from llmbatch.report import Report
+from llmbatch.report.report import Report
 from llmbatch.session import open_session, run_job
 from llmbatch.sources.rows import plain
 from llmbatch.stages import Stages

@@ -25,7 +25,7 @@ from llmbatch.plan.window import PlanSettings
 from llmbatch.programs.retry import RetrySettings
 from llmbatch.prompt.base import PromptSettings
 from llmbatch.reuse.memory import ReuseSettings
-from llmbatch.sinks import SinkSettings
+from llmbatch.sinks.base import SinkSettings
 from llmbatch.sources.base import SourceSettings
 
 DEMO_MODEL = Path(__file__).parent / "demo" / "model"

@@ -18,14 +18,15 @@ from llmbatch.core.errors import FolderError, JobError
 from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.engines.base import EngineFactory, make_engine
-from llmbatch.folder import Manifest, RunFolder, read_manifest
-from llmbatch.inputs import check_input, open_input
+from llmbatch.folder.folder import Manifest, RunFolder, read_manifest
+from llmbatch.folder.input import check_input, open_input
+from llmbatch.folder.overlay import all_retries, finished_retries
+from llmbatch.folder.parts import Parts
 from llmbatch.job import Job, job_from, load_job_data
-from llmbatch.parts import Parts
-from llmbatch.report import Report
-from llmbatch.retried import all_retries, finished_retries, take_over
+from llmbatch.report.report import Report
+from llmbatch.run.finish import take_over
 from llmbatch.session import RunResult, run_job
-from llmbatch.sinks import Origin
+from llmbatch.sinks.base import Origin
 from llmbatch.stages import Stages
 
 _FIXED = (("input",), ("output",), ("run", "rows"))
@@ -149,7 +150,7 @@ def _job_in(job: Job, path: Path) -> Job:
 
 def _check_input(folder: Path, base: Job, manifest: Manifest) -> None:
     """The rows are found by their index, so the input must be what it was. Raises ``InputChanged``."""
-    source = open_input(base, folder, sys.stdin.buffer)
+    source = open_input(base.input, folder, sys.stdin.buffer)
     parts = Parts(folder / "parts")
     windows = [(meta.bounds, meta.input_sha256) for meta in map(parts.meta, sorted(parts.scan()[0]))]
     check_input(source, same_names(manifest.fingerprint, source.fingerprint()), windows, extend=True)

@@ -21,8 +21,8 @@ from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Completion, Failure, Outcome, Record, Refusal, Request, Status, Usage
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.supervised import SupervisedEngine
+from llmbatch.folder.journal import outcome_entry
 from llmbatch.job import RunSettings
-from llmbatch.parts import outcome_entry
 from llmbatch.plan.fit import misfit
 from llmbatch.programs.work import Work
 from llmbatch.reuse.memory import Reuse

@@ -29,21 +29,22 @@ from llmbatch.core.types import Row
 from llmbatch.core.versions import versions
 from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
 from llmbatch.engines.supervised import SupervisedEngine
-from llmbatch.folder import RunFolder
+from llmbatch.folder.folder import RunFolder
+from llmbatch.folder.input import check_input, open_input
+from llmbatch.folder.overlay import finished_retries
+from llmbatch.folder.parts import Meta
 from llmbatch.identity import model_identity
-from llmbatch.inputs import check_input, open_input
 from llmbatch.job import Job
-from llmbatch.parts import Meta
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.programs.work import Work
 from llmbatch.prompt.base import Rendered
-from llmbatch.report import Facts, NoteReport, Report, RunOutcome, Session, SessionReport, build_report
-from llmbatch.retried import finished_retries, take_over
+from llmbatch.report.report import Facts, NoteReport, Report, RunOutcome, Session, SessionReport, build_report
 from llmbatch.reuse.cache import AnswerCache
 from llmbatch.reuse.memory import Reuse
+from llmbatch.run.finish import take_over
 from llmbatch.runner import Runner, Stop
 from llmbatch.scopes import calm_collector, ended, stopped_by_signals
-from llmbatch.sinks import Origin, write_sinks
+from llmbatch.sinks.base import Origin, write_sinks
 from llmbatch.sources.base import Source
 from llmbatch.stages import Stages
 from llmbatch.windows import Front, OpenWindow, Resume, ledger_of, read_windows
@@ -98,7 +99,7 @@ def open_session(
     try:
         if taken:
             tell(Note("warning", taken))
-        source = open_input(job, folder.path, sys.stdin.buffer)
+        source = open_input(job.input, folder.path, sys.stdin.buffer)
         yield RunSession(job, folder, source, stages, tell, notes, extend=extend, make=make)
     finally:
         folder.close()

@@ -31,8 +31,10 @@ from llmbatch.core.types import (
     Status,
 )
 from llmbatch.engines.base import EngineInfo
-from llmbatch.inputs import input_digest
-from llmbatch.parts import Bounds, Parts, Replay, outcome_entry, record_entry
+from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.input import input_digest
+from llmbatch.folder.journal import Replay, outcome_entry, record_entry
+from llmbatch.folder.parts import Parts
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.plan.order import Capacity
 from llmbatch.plan.window import PlanSettings, WindowPlan, plan_window

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from llmbatch.core.errors import WriteError
-from llmbatch.parts import Parts
+from llmbatch.folder.parts import Parts
 from llmbatch.windows import OpenWindow
 
 

@@ -20,7 +20,7 @@ from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Se
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Reused, Status, Usage
 from llmbatch.job import Job, job_from
-from llmbatch.report import Facts, Report, Session, build_report
+from llmbatch.report.report import Facts, Report, Session, build_report
 from llmbatch.session import RunResult, run_job
 
 # how long an example takes, or takes to be made, depends on the machine and on what else runs on it

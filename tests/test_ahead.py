@@ -10,7 +10,7 @@ from llmbatch.ahead import Ahead
 from llmbatch.core.errors import ReadError
 from llmbatch.core.types import Cursor
 from llmbatch.engines.supervised import Cancelled
-from llmbatch.parts import Bounds
+from llmbatch.folder.bounds import Bounds
 from llmbatch.windows import OpenWindow
 
 PATIENCE = 30.0

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from llmbatch.audit import AuditReport, audit
 from llmbatch.audit.check import Check
 from llmbatch.core.errors import FolderError
-from llmbatch.folder import RunFolder, read_manifest
+from llmbatch.folder.folder import RunFolder, read_manifest
 from llmbatch.job import job_from
 from llmbatch.rerun import retry_failed
 from llmbatch.session import run_job

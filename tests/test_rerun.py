@@ -19,10 +19,10 @@ from llmbatch.core.events import Note
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_from_dict, record_to_line
 from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
-from llmbatch.folder import RunFolder
+from llmbatch.folder.folder import RunFolder
+from llmbatch.folder.overlay import combine, overlay
 from llmbatch.job import job_from
 from llmbatch.rerun import retry_failed
-from llmbatch.retried import combine, overlay
 from llmbatch.session import RunResult, run_job
 
 TEXTS = ["fine", "hard", "fine", "very hard", "hard"]

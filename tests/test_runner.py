@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.events import Event, Planned, Snapshot
-from llmbatch.parts import Bounds, Parts
+from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.parts import Parts
 from llmbatch.session import open_session
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from llmbatch.core.errors import WriteError
 from llmbatch.core.types import Cursor
-from llmbatch.parts import Bounds, Parts
+from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.parts import Parts
 from llmbatch.windows import OpenWindow
 from llmbatch.writer import Writer
 

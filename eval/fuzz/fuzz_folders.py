@@ -13,9 +13,10 @@ with atheris.instrument_imports(include=["llmbatch"]):
     from llmbatch.core.ledger import Ledger
     from llmbatch.core.record import record_from_dict, record_to_line
     from llmbatch.core.types import Completion, Failure, FailureKind, Record, Refusal, RequestKey, Reused, Status, Usage
-    from llmbatch.folder import read_manifest
-    from llmbatch.lock import read_lock
-    from llmbatch.parts import Parts, outcome_entry, read_journal, record_entry
+    from llmbatch.folder.folder import read_manifest
+    from llmbatch.folder.journal import outcome_entry, read_journal, record_entry
+    from llmbatch.folder.lock import read_lock
+    from llmbatch.folder.parts import Parts
 
 FOLDER = scratch()
 PARTS = Parts(FOLDER / "parts")

@@ -15,11 +15,11 @@ from llmbatch.audit.outputs import check_outputs
 from llmbatch.audit.rows import check_rows
 from llmbatch.audit.windows import Windows, check_parts, check_windows
 from llmbatch.core.errors import FolderError, LlmbatchError
-from llmbatch.folder import Manifest, read_manifest
+from llmbatch.folder.folder import Manifest, read_manifest
+from llmbatch.folder.lock import alive, read_lock
+from llmbatch.folder.overlay import all_retries
+from llmbatch.folder.parts import Parts
 from llmbatch.job import Job, job_from, load_job_data
-from llmbatch.lock import alive, read_lock
-from llmbatch.parts import Parts
-from llmbatch.retried import all_retries
 from llmbatch.stages import Stages
 
 

@@ -12,7 +12,7 @@ from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Status
-from llmbatch.retried import finished_retries, overlay, sealed_lines
+from llmbatch.folder.overlay import finished_retries, overlay, sealed_lines
 
 
 def check_outputs(folder: Path, *, finished: bool, pending: Path | None) -> list[Check]:

@@ -10,7 +10,7 @@ from typing import Any
 from llmbatch.audit.check import Check
 from llmbatch.audit.windows import Windows
 from llmbatch.core.errors import InputChanged, LlmbatchError, SourceError
-from llmbatch.inputs import check_input, input_digest, open_input
+from llmbatch.folder.input import check_input, input_digest, open_input
 from llmbatch.job import Job
 from llmbatch.sources.base import Source
 
@@ -45,7 +45,7 @@ def _open(job: Job, folder: Path) -> Source:
     copy = folder / "input.jsonl"
     if job.input.path == "-" and not copy.exists():
         raise SourceError(f"{copy}: the copy of what came through stdin is gone")
-    return open_input(job, folder, sys.stdin.buffer)
+    return open_input(job.input, folder, sys.stdin.buffer)
 
 
 def _check_unchanged(source: Source, fingerprint: Sequence[Mapping[str, Any]], windows: Windows, check: Check) -> None:

@@ -15,7 +15,9 @@ from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import RowId
-from llmbatch.parts import Bounds, Meta, Parts, read_journal
+from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.journal import read_journal
+from llmbatch.folder.parts import Meta, Parts
 
 
 @dataclass(slots=True)

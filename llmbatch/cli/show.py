@@ -72,7 +72,7 @@ def _json_forms(row_id: str) -> list[str]:
 
 def _record_lines(folder: Path) -> Iterator[bytes]:
     """Every line of results that there is: the finished file, or else parts and open journals."""
-    from llmbatch.parts import Parts
+    from llmbatch.folder.parts import Parts
 
     results = folder / "results.jsonl"
     if results.is_file():
@@ -114,7 +114,7 @@ def _job_of(folder: Path) -> Job:
 def _rows_of(job: Job, folder: Path, indexes: list[int]) -> Iterator[tuple[Row, str]]:
     """The rows of the input at these indexes, each with its place in words, read from the start of its window."""
     from llmbatch.core.errors import InputChanged
-    from llmbatch.parts import Parts
+    from llmbatch.folder.parts import Parts
     from llmbatch.sources.base import START, open_source
 
     settings = job.input

@@ -18,8 +18,8 @@ from llmbatch.core.errors import FolderError, UsageError
 
 if TYPE_CHECKING:
     from llmbatch.core.ledger import Ledger
-    from llmbatch.report import Report
-    from llmbatch.report.progress import Progress
+    from llmbatch.folder.progress import Progress
+    from llmbatch.report.report import Report
 
 FRESH_SECONDS = 60.0  # a run on another host that said nothing for longer may be dead
 
@@ -55,8 +55,8 @@ def status(folder: Path, as_json: bool, html: Path | None) -> None:
 
 def standing_of(folder: Path) -> Standing:
     """Where the run of a folder stands. Raises ``FolderError`` for a folder that no run has begun."""
-    from llmbatch.folder import read_manifest
-    from llmbatch.report.progress import read_progress
+    from llmbatch.folder.folder import read_manifest
+    from llmbatch.folder.progress import read_progress
 
     if read_manifest(folder) is None:
         raise FolderError(f"{folder}: no run has begun here (there is no run.json); is it the --output of a run?")
@@ -83,7 +83,7 @@ def _count(folder: Path) -> Ledger:
     """The records that are safe: those of sealed parts and of open journals."""
     from llmbatch.core.ledger import Ledger
     from llmbatch.core.record import record_from_dict
-    from llmbatch.parts import Parts
+    from llmbatch.folder.parts import Parts
 
     parts = Parts(folder / "parts")
     ledger = Ledger()
@@ -106,7 +106,7 @@ def _count(folder: Path) -> Ledger:
 
 def _state(folder: Path, report: Report | None, progress: Progress | None) -> tuple[str, str]:
     """The state of a run, and a sentence that says how that is known."""
-    from llmbatch.lock import alive, read_lock
+    from llmbatch.folder.lock import alive, read_lock
 
     owner = read_lock(folder / "lock")
     if owner is not None:

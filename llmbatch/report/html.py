@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from llmbatch.core import words
-from llmbatch.report import Report
+from llmbatch.report.report import Report
 from llmbatch.report.summary import headline, next_steps
 
 _PAGE = """\

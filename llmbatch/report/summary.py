@@ -13,7 +13,7 @@ from rich.text import Text
 from llmbatch.core import words
 from llmbatch.core.styles import STYLES, note_text
 from llmbatch.core.types import Status
-from llmbatch.report import Report, Tokens
+from llmbatch.report.report import Report, Tokens
 
 _OUTCOME_STYLES = {"finished": "bold green", "stopped": "bold yellow", "broken": "bold red"}
 

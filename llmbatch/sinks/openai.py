@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.files import atomic_write
-from llmbatch.sinks import Origin
-from llmbatch.sinks.part_lines import parse, part_lines
+from llmbatch.folder.records import parse, part_lines
+from llmbatch.sinks.base import Origin
 
 
 def write_openai(parts: Sequence[Path], folder: Path, origin: Origin) -> Path:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.files import atomic
-from llmbatch.sinks.part_lines import parse, part_lines
+from llmbatch.folder.records import parse, part_lines
+from llmbatch.sinks.base import NO_ORIGIN, Origin
 
 _BATCH_BYTES = 16 << 20  # of JSON; bounds memory, and is a row group
 _JSON = ("output", "logprobs", "history", "input")  # as JSON text; of these an output that is text stays as it is
 
 
-def write_parquet(parts: Sequence[Path], folder: Path) -> Path:
+def write_parquet(parts: Sequence[Path], folder: Path, origin: Origin = NO_ORIGIN) -> Path:  # noqa: ARG001 - the contract's
     """Columns: ``id`` (text), ``index``, ``status``, ``output`` (text; JSON text where it is none), ``finish_reason``,
     ``attempts``, ``prompt_tokens``, ``completion_tokens``, ``cached_tokens`` and the same three with ``wasted_`` before
     them, ``error_kind``, ``error_message``, ``raw``, ``reasoning``, and as JSON text ``logprobs``, ``history``, ``input``.

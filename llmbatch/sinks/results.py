@@ -11,13 +11,14 @@ from typing import BinaryIO
 
 from llmbatch.core.errors import FolderError
 from llmbatch.core.files import atomic
-from llmbatch.sinks.part_lines import reading
+from llmbatch.folder.records import reading
+from llmbatch.sinks.base import NO_ORIGIN, Origin
 
 # what kernels and file systems say that cannot copy within the kernel between these two files
 _CANNOT_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EPERM})
 
 
-def write_results(parts: Sequence[Path], folder: Path) -> Path:
+def write_results(parts: Sequence[Path], folder: Path, origin: Origin = NO_ORIGIN) -> Path:  # noqa: ARG001 - the contract's
     """Put the parts together. Where the file system can, their bytes are shared or copied without passing through here."""
     path = folder / "results.jsonl"
     with atomic(path) as target:

@@ -4,8 +4,8 @@ from html.parser import HTMLParser
 
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Failure, FailureKind, Record, Status
-from llmbatch.report import Facts, Report, Session, build_report
 from llmbatch.report.html import report_to_html
+from llmbatch.report.report import Facts, Report, Session, build_report
 
 
 class Elements(HTMLParser):

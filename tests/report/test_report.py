@@ -7,7 +7,7 @@ import pytest
 
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Record, Status, Usage
-from llmbatch.report import Facts, Report, Session, build_report, exit_code
+from llmbatch.report.report import Facts, Report, Session, build_report, exit_code
 
 
 def tokens(prompt: int, completion: int, cached: int) -> dict[str, int]:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Failure, FailureKind, Record, Status
-from llmbatch.report import Facts, Report, Session, build_report
+from llmbatch.report.report import Facts, Report, Session, build_report
 from llmbatch.report.summary import headline, next_steps, print_summary
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.types import Record
-from llmbatch.sinks import Origin, SinkSettings, write_sinks
+from llmbatch.sinks.base import Origin, SinkSettings, write_sinks
 
 Seal = Callable[[Sequence[Record], int], list[Path]]
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from llmbatch.core.record import record_to_dict
 from llmbatch.core.types import Record, Status, Usage
-from llmbatch.sinks import SinkSettings, write_sinks
+from llmbatch.sinks.base import SinkSettings, write_sinks
 
 Seal = Callable[[Sequence[Record], int], list[Path]]
 PARQUET = SinkSettings(formats=("parquet",))

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from llmbatch.core.errors import FolderError, WriteError
 from llmbatch.core.record import record_to_line
 from llmbatch.core.types import Record
-from llmbatch.sinks import SinkSettings, write_sinks
+from llmbatch.sinks.base import SinkSettings, write_sinks
 
 Seal = Callable[[Sequence[Record], int], list[Path]]
 

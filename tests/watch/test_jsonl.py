@@ -4,7 +4,7 @@ import io
 import json
 
 from llmbatch.core.events import Event
-from llmbatch.report import Report
+from llmbatch.report.report import Report
 from llmbatch.watch.jsonl import JsonLog
 
 

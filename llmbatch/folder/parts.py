@@ -18,31 +18,20 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from llmbatch.core.errors import FolderError
 from llmbatch.core.faults import point, torn
 from llmbatch.core.files import atomic_write, fsync_folder, writing
-from llmbatch.core.types import Completion, Cursor, Failure, FailureKind, Outcome, Refusal, RequestKey, Reused, Usage
+from llmbatch.folder.bounds import Bounds, bounds_from_dict, bounds_to_dict
+from llmbatch.folder.journal import JOURNAL_VERSION, Replay, read_journal
 
-JOURNAL_VERSION = 1
 PART_VERSION = 1
 
-_RECORD, _REUSED, _TAIL = b'"record":', b'{"reused":{', b"}\n"
 _NAME = re.compile(r"part-(\d{5,})\.(jsonl|journal|meta\.json)")
-
-
-class Bounds(NamedTuple):
-    """Which rows a window holds: from ``start`` up to ``stop`` (``None``: the end of the input as it was)."""
-
-    window: int
-    start: Cursor
-    last: Cursor  # of its last row: where a grown input is entered again
-    stop: Cursor | None
-    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +42,6 @@ class Meta:
     sha256: str
     input_sha256: str | None
     ledger: Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class Replay:
-    """What the journal of an open window holds: finished rows' lines and, of unfinished rows, the outcomes so far."""
-
-    bounds: Bounds
-    input_sha256: str | None = None
-    lines: dict[int, bytes] = field(default_factory=dict)  # row index -> line of results.jsonl
-    reused: dict[int, Reused] = field(default_factory=dict)  # row index -> the part of its usage not computed for it
-    outcomes: dict[int, list[Outcome]] = field(default_factory=dict)
 
 
 class Parts:
@@ -118,7 +96,7 @@ class Parts:
                 raise FolderError(
                     f"{path}: written by a newer llmbatch (part version {version}); upgrade llmbatch to go on"
                 )
-            return Meta(_bounds(data), data["sha256"], data["input_sha256"], data["ledger"])
+            return Meta(bounds_from_dict(data), data["sha256"], data["input_sha256"], data["ledger"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FolderError(
                 f"{path}: the meta file of a sealed part cannot be read: {error!r}; see llmbatch audit"
@@ -126,7 +104,7 @@ class Parts:
 
     def open(self, bounds: Bounds, input_sha256: str | None) -> None:
         """Begin a window's journal. Its header is on disk when this returns, so its bounds survive whatever follows."""
-        header = {"llmbatch_journal": JOURNAL_VERSION, **_bounds_to_dict(bounds), "input_sha256": input_sha256}
+        header = {"llmbatch_journal": JOURNAL_VERSION, **bounds_to_dict(bounds), "input_sha256": input_sha256}
         path = self._journal_path(bounds.window)
         with writing(path):
             file = FileIO(path, "w")
@@ -180,7 +158,7 @@ class Parts:
         window, content = bounds.window, b"".join(lines)
         meta = {
             "llmbatch_part": PART_VERSION,
-            **_bounds_to_dict(bounds),
+            **bounds_to_dict(bounds),
             "sha256": hashlib.sha256(content).hexdigest(),
             "input_sha256": input_sha256,
             "ledger": ledger,
@@ -224,129 +202,6 @@ class Parts:
 
     def _meta_path(self, window: int) -> Path:
         return self.folder / f"part-{window:05d}.meta.json"
-
-
-def record_entry(line: bytes, reused: Reused | None = None) -> bytes:
-    """The journal entry of a finished row; ``line`` is its line of results.jsonl, kept byte for byte."""
-    if reused is None:
-        return b"{" + _RECORD + line[:-1] + _TAIL
-    body = json.dumps({**reused.usage.as_dict(), "cached": reused.cached}).encode()
-    return b'{"reused":' + body + b"," + _RECORD + line[:-1] + _TAIL
-
-
-def outcome_entry(outcome: Outcome) -> bytes:
-    """The journal entry of an outcome after which its row is not finished."""
-    if isinstance(outcome, Refusal):
-        body: dict[str, Any] = {"kind": outcome.failure.kind.value, "message": outcome.failure.message}
-    else:
-        body = {
-            "text": outcome.text,
-            "finish_reason": outcome.finish_reason,
-            "usage": outcome.usage.as_dict(),
-            "token_ids": list(outcome.token_ids),
-            "reasoning": outcome.reasoning,
-            "stop_reason": outcome.stop_reason,
-            "logprobs": outcome.logprobs,
-        }
-        if outcome.reused_from is not None:
-            body["reused_from"] = outcome.reused_from
-    return json.dumps({"outcome": {"key": list(outcome.key), **body}}, separators=(",", ":")).encode() + b"\n"
-
-
-def read_journal(path: Path) -> tuple[Replay | None, int]:
-    """(what a journal holds, how many of its bytes are whole entries). The first entry that is not whole ends it.
-
-    ``None`` where not even the header is whole. Raises ``FolderError`` for a journal of a newer version.
-    """
-    with path.open("rb") as file:
-        header = _parse(file.readline())
-        if header is None:
-            return None, 0
-        try:
-            if header["llmbatch_journal"] > JOURNAL_VERSION:
-                raise FolderError(
-                    f"{path}: written by a newer llmbatch (journal version {header['llmbatch_journal']}); upgrade llmbatch to go on"
-                )
-            replay = Replay(_bounds(header), header["input_sha256"])
-        except (KeyError, TypeError, ValueError):
-            return None, 0
-        good = file.tell()
-        for line in file:
-            if not _replay(line, replay):
-                break
-            good += len(line)
-    return replay, good
-
-
-def _replay(line: bytes, replay: Replay) -> bool:
-    """Take one entry in; ``False`` where it is not whole."""
-    entry = _parse(line)
-    if entry is None:
-        return False
-    try:
-        if "record" in entry:
-            index = int(entry["record"]["index"])
-            if not line.startswith((b"{" + _RECORD, _REUSED)):
-                return False
-            if "reused" in entry:
-                replay.reused[index] = _reused(entry["reused"])
-            replay.lines[index] = line[line.index(_RECORD) + len(_RECORD) : -len(_TAIL)] + b"\n"
-            replay.outcomes.pop(index, None)
-        else:
-            outcome = _outcome(entry["outcome"])
-            replay.outcomes.setdefault(outcome.key.index, []).append(outcome)
-    except (KeyError, TypeError, ValueError):
-        return False
-    return True
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return entry if isinstance(entry, dict) else None
-
-
-def _outcome(body: dict[str, Any]) -> Outcome:
-    key = RequestKey(*body["key"])
-    if "kind" in body:
-        return Refusal(key, Failure(FailureKind(body["kind"]), body["message"]))
-    return Completion(
-        key,
-        body["text"],
-        body["finish_reason"],
-        Usage(**body["usage"]),
-        tuple(body["token_ids"]),
-        body["reasoning"],
-        body["stop_reason"],
-        body["logprobs"],
-        body.get("reused_from"),
-    )
-
-
-def _reused(body: dict[str, Any]) -> Reused:
-    cached = body.pop("cached")
-    return Reused(Usage(**body), bool(cached))
-
-
-def _bounds(data: Mapping[str, Any]) -> Bounds:
-    stop = data["stop"]
-    return Bounds(
-        data["window"], Cursor(*data["start"]), Cursor(*data["last"]), Cursor(*stop) if stop else None, data["rows"]
-    )
-
-
-def _bounds_to_dict(bounds: Bounds) -> dict[str, Any]:
-    return {
-        "window": bounds.window,
-        "start": list(bounds.start),
-        "last": list(bounds.last),
-        "stop": list(bounds.stop) if bounds.stop else None,
-        "rows": bounds.rows,
-    }
 
 
 def _write(file: FileIO, data: bytes) -> None:

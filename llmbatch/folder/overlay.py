@@ -1,4 +1,4 @@
-"""A run's sealed records and those of its finished retries in, the records as they are now out, and the run's files made of them.
+"""A run's sealed records and those of its finished retries in, the records as they are now out.
 
 Parts are never changed. A retry lies over them: a row that was tried again has the record that came of it, with the attempts and
 tokens of both. So what is written here can be made again from what is there, as often as need be.
@@ -13,16 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from llmbatch.core.errors import FolderError
-from llmbatch.core.files import atomic_write
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_from_dict, record_to_line
 from llmbatch.core.types import Attempt, Record, RequestKey, Status, Usage
-from llmbatch.parts import Parts
-from llmbatch.report import Report, counts_of, exit_code
-from llmbatch.sinks import Origin, SinkSettings, write_sinks
+from llmbatch.folder.parts import Parts
 
 _INDEX = re.compile(rb'\{"id": ?(?:"(?:[^"\\]|\\.)*"|-?\d+), ?"index": ?(\d+),')
 
@@ -51,22 +47,6 @@ def overlay(lines: Iterable[bytes], retries: Sequence[Path], tally: Tally | None
     for retry in retries:
         lines = _overlay(lines, retry / "results.jsonl", tally or Tally())
     yield from lines
-
-
-def take_over(folder: Path, sinks: SinkSettings, origin: Origin, retries: Sequence[Path]) -> Report:
-    """Write the run's results, other outputs and report anew, with the retries laid over its parts; returns the report.
-
-    Whatever a kill leaves of it, doing it again gives the same files. Raises ``FolderError`` and ``WriteError``.
-    """
-    merged, tally = folder / "retries" / "merged.jsonl", Tally()
-    try:
-        atomic_write(merged, overlay(sealed_lines(folder), retries, tally))
-        write_sinks(sinks, [merged], folder, origin)
-    finally:
-        merged.unlink(missing_ok=True)
-    report = _report(folder, _ledger(folder, retries, tally), retries)
-    atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
-    return report
 
 
 def sealed_lines(folder: Path) -> Iterator[bytes]:
@@ -145,7 +125,7 @@ def _record(line: bytes) -> Record:
         raise FolderError(f"a line of results is no record: {line[:80]!r} ({error!r}); see llmbatch audit") from error
 
 
-def _ledger(folder: Path, retries: Sequence[Path], tally: Tally) -> Ledger:
+def ledger_with(folder: Path, retries: Sequence[Path], tally: Tally) -> Ledger:
     """The account of the run with its retries: tokens and answers add up, what became of the rows is read from the results."""
     ledger, bad = _sum_of_parts(folder), Ledger()
     rows = ledger.rows
@@ -174,20 +154,4 @@ def _sum_of_parts(folder: Path) -> Ledger:
     return ledger
 
 
-def _report(folder: Path, ledger: Ledger, retries: Sequence[Path]) -> Report:
-    """The run's report with the counts as they are now. Its sessions stay; a retry's stand in its own folder."""
-    path = folder / "report.json"
-    try:
-        report: Any = json.loads(path.read_bytes())
-        report.update(counts_of(ledger, rows_total=report["rows"]["total"]))
-        known = {note["message"] for note in report["notes"]}
-        notes = [f"rows were tried again: see {retry.relative_to(folder)}" for retry in retries]
-        report["notes"] += [{"level": "info", "message": note} for note in notes if note not in known]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FolderError(f"{path}: cannot be read: {error!r}; see llmbatch audit") from error
-    report["exit_code"] = exit_code("finished", ledger)
-    updated: Report = report
-    return updated
-
-
-__all__ = ["Tally", "all_retries", "combine", "finished_retries", "overlay", "sealed_lines", "take_over"]
+__all__ = ["Tally", "all_retries", "combine", "finished_retries", "ledger_with", "overlay", "sealed_lines"]

@@ -9,8 +9,8 @@ import pytest
 
 from llmbatch.core.errors import InputChanged
 from llmbatch.core.types import Cursor
-from llmbatch.inputs import check_input, input_digest, open_input
-from llmbatch.parts import Bounds
+from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.input import check_input, input_digest, open_input
 from llmbatch.sources.base import Source, SourceSettings, open_source
 
 LINES = [b'{"text": "%d"}\n' % i for i in range(6)]
@@ -110,7 +110,7 @@ def test_stdin_is_kept_in_the_run_folder_and_read_from_there_later(jobs: Any) ->
     job = jobs.job(jobs.path / "-", input={"path": "-"})
     folder = jobs.path / "out"
     folder.mkdir()
-    first = open_input(job, folder, io.BytesIO(b"".join(LINES)))
-    again = open_input(job, folder, io.BytesIO(b""))
+    first = open_input(job.input, folder, io.BytesIO(b"".join(LINES)))
+    again = open_input(job.input, folder, io.BytesIO(b""))
     assert [row.data for row in first.rows()] == [row.data for row in again.rows()]
     assert first.fingerprint() == again.fingerprint()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch.core.errors import FolderError, Locked
-from llmbatch.folder import RunFolder, read_manifest
+from llmbatch.folder.folder import RunFolder, read_manifest
 
 ONE = {"model": '"a"', "sampling.n": "1"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch.core.events import Snapshot
-from llmbatch.report.progress import read_progress
+from llmbatch.folder.progress import read_progress
 
 
 def test_a_snapshot_comes_back_from_the_file(tmp_path: Path, snapshot: Snapshot) -> None:

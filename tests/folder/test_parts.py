@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from llmbatch.core.errors import FolderError, WriteError
 from llmbatch.core.types import Completion, Cursor, Failure, FailureKind, Refusal, RequestKey, Reused, Usage
-from llmbatch.parts import Bounds, Parts, outcome_entry, read_journal, record_entry
+from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.journal import outcome_entry, read_journal, record_entry
+from llmbatch.folder.parts import Parts
 
 BOUNDS = Bounds(3, Cursor(6, 0, 60, 6), Cursor(8, 0, 80, 8), Cursor(9, 0, 90, 9), 3)
 LINES = [b'{"id":"r%d","index":%d}\n' % (i, i) for i in (6, 7, 8)]
@@ -203,7 +205,7 @@ def test_a_run_with_a_missing_window_an_open_one_or_missing_rows_is_not_whole(pa
 FAULTY = """
 import sys
 from pathlib import Path
-from llmbatch.parts import Bounds, Parts, record_entry
+from llmbatch.folder.parts import Bounds, Parts, record_entry
 from llmbatch.core.types import Cursor
 parts = Parts(Path(sys.argv[1]))
 bounds = Bounds(0, Cursor(0), Cursor(2), None, 3)

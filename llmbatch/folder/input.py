@@ -7,21 +7,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llmbatch.core.errors import InputChanged
-from llmbatch.job import Job
-from llmbatch.parts import Bounds
-from llmbatch.sources.base import Source, open_source
+from llmbatch.folder.bounds import Bounds
+from llmbatch.sources.base import Source, SourceSettings, open_source
 from llmbatch.sources.stdin import spool
 
 Known = tuple[Bounds, str | None]
 """A window that was read before, and the digest of its input."""
 
 
-def open_input(job: Job, folder: Path, stdin: BinaryIO) -> Source:
-    """The job's source. Stdin is first copied into the run folder, so that the run can be resumed.
+def open_input(settings: SourceSettings, folder: Path, stdin: BinaryIO) -> Source:
+    """The source. Stdin is first copied into the run folder, so that the run can be resumed.
 
     Raises ``SourceError``, ``ReadError`` or ``WriteError``.
     """
-    settings = job.input
     if settings.path == "-":
         copy = folder / "input.jsonl"
         if not copy.exists():

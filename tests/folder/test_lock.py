@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from llmbatch import lock as locks
 from llmbatch.core.errors import FolderError, Locked, WriteError
-from llmbatch.lock import DEAD_AFTER_SECONDS, Lock, alive, read_lock
+from llmbatch.folder import lock as locks
+from llmbatch.folder.lock import DEAD_AFTER_SECONDS, Lock, alive, read_lock
 
 
 def write(path: Path, silent_for: float = 0.0, **owner: Any) -> None:
@@ -67,7 +67,7 @@ def test_a_second_one_is_refused_while_the_first_lives(tmp_path: Path) -> None:
 
 def test_a_dead_processes_lock_is_taken_over(tmp_path: Path) -> None:
     code = (
-        "import os; from pathlib import Path; from llmbatch.lock import Lock; "
+        "import os; from pathlib import Path; from llmbatch.folder.lock import Lock; "
         f"Lock(Path({str(tmp_path / 'lock')!r})).acquire(); os._exit(9)"
     )
     dead = subprocess.Popen([sys.executable, "-c", code])
@@ -138,7 +138,7 @@ def test_of_many_that_take_over_a_dead_ones_lock_at_once_one_gets_it(tmp_path: P
 import sys, time
 from pathlib import Path
 from llmbatch.core.errors import Locked
-from llmbatch.lock import Lock
+from llmbatch.folder.lock import Lock
 sys.stdin.readline()
 try:
     Lock(Path({str(tmp_path / "lock")!r})).acquire()

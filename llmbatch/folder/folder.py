@@ -17,8 +17,8 @@ from typing import Any
 
 from llmbatch.core.errors import FolderError
 from llmbatch.core.files import atomic_write, writing
-from llmbatch.lock import Lock
-from llmbatch.parts import Parts
+from llmbatch.folder.lock import Lock
+from llmbatch.folder.parts import Parts
 
 MANIFEST_VERSION = 1
 
