@@ -19,11 +19,11 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
 from llmbatch.folder.folder import RunFolder
-from llmbatch.job import Job, job_from
+from llmbatch.job.job import Job, job_from
+from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report
 from llmbatch.session import open_session, run_job
 from llmbatch.sources.rows import plain
-from llmbatch.stages import Stages
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -168,7 +168,7 @@ def _job(data: Mapping[str, Any], schema: Schema | None) -> Job:
             raise JobError(f"answer: is a mapping of settings, not {answer!r:.80}")
         data["answer"] = {**answer, "schema": _schema(schema)}
     job = job_from(data)
-    Stages(job)
+    Recipe(job)
     return job
 
 

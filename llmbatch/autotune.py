@@ -24,13 +24,13 @@ from llmbatch.core.errors import EngineError, ReadError
 from llmbatch.core.files import atomic_write
 from llmbatch.core.types import Failure, Request
 from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
-from llmbatch.job import Job
+from llmbatch.job.job import Job
+from llmbatch.job.recipe import Recipe
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.plan.order import Capacity
 from llmbatch.plan.window import plan_window
 from llmbatch.prompt.base import Rendered
 from llmbatch.sources.base import Source
-from llmbatch.stages import Stages
 
 AUTOTUNE_VERSION = 1
 SAMPLE = 4096  # requests
@@ -89,7 +89,7 @@ def tuned(job: Job, settings: EngineSettings, source: Source, path: Path, make: 
     about = json.dumps([job.model, settings.model_dump(mode="json")], sort_keys=True)
     found = read(path, about)
     if found is None:
-        stages = Stages(job)  # one of its own: those of the run are in use in another thread
+        stages = Recipe(job)  # one of its own: those of the run are in use in another thread
         found = autotune(make, settings, partial(_first_requests, job, source, stages), say)
         write(path, about, found)
     say(found["said"])
@@ -205,7 +205,7 @@ def _try(
         engine.stop()
 
 
-def _first_requests(job: Job, source: Source, stages: Stages, engine: Engine, info: EngineInfo) -> Sequence[Request]:
+def _first_requests(job: Job, source: Source, stages: Recipe, engine: Engine, info: EngineInfo) -> Sequence[Request]:
     """Those of the first rows, planned as the run will plan them."""
     asked: list[Request] = []
     with contextlib.suppress(ReadError):  # the run itself says it

@@ -15,7 +15,7 @@ from typing import Any
 
 from llmbatch.core.types import Usage
 from llmbatch.engines.base import EngineSettings
-from llmbatch.job import RunSettings
+from llmbatch.job.run_settings import RunSettings
 
 _GPU_ARGS = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 

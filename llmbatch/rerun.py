@@ -22,12 +22,12 @@ from llmbatch.folder.folder import Manifest, RunFolder, read_manifest
 from llmbatch.folder.input import check_input, open_input
 from llmbatch.folder.overlay import all_retries, finished_retries
 from llmbatch.folder.parts import Parts
-from llmbatch.job import Job, job_from, load_job_data
+from llmbatch.job.job import Job, job_from, load_job_data
+from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report
 from llmbatch.run.finish import take_over
 from llmbatch.session import RunResult, run_job
 from llmbatch.sinks.base import Origin
-from llmbatch.stages import Stages
 
 _FIXED = (("input",), ("output",), ("run", "rows"))
 """What a retry has from its run and nobody else."""
@@ -77,7 +77,7 @@ def _with(folder: Path, overrides: Mapping[str, Any]) -> Job:
         if holder is not None:
             raise JobError(f"{'.'.join(place)}: a retry runs the rows of {folder} from its own input: leave it out")
     job = job_from(_merge(own_job(folder).data(), overrides))
-    Stages(job)
+    Recipe(job)
     return job
 
 
@@ -94,7 +94,7 @@ def _held(folder: Path, watchers: Sequence[Watcher]) -> Iterator[None]:
 
 
 def _take_over(folder: Path, base: Job, manifest: Manifest, retry: Path) -> Report:
-    samples = Stages(base).samples if base.sinks.formats else 1
+    samples = Recipe(base).samples if base.sinks.formats else 1
     origin = Origin(base.model, int(manifest.created), samples=samples)
     report = take_over(folder, base.sinks, origin, [*finished_retries(folder), retry])
     atomic_write(retry / "done", b"")
@@ -113,7 +113,7 @@ def _unfinished(folder: Path, base: Job, manifest: Manifest, job: Job) -> Path |
     if begun is None or not any(Parts(path / "parts").scan()):
         return None  # nothing of it was done yet
     retry = _job_in(job, path)
-    now = {**retry.identity(), **Stages(retry).identity()}
+    now = {**retry.identity(), **Recipe(retry).identity()}
     changed = sorted(key for key in begun.identity.keys() | now.keys() if begun.identity.get(key) != now.get(key))
     if not changed:
         return path

@@ -22,7 +22,7 @@ from llmbatch.core.types import Completion, Failure, Outcome, Record, Refusal, R
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.supervised import SupervisedEngine
 from llmbatch.folder.journal import outcome_entry
-from llmbatch.job import RunSettings
+from llmbatch.job.run_settings import RunSettings
 from llmbatch.plan.fit import misfit
 from llmbatch.programs.work import Work
 from llmbatch.reuse.memory import Reuse

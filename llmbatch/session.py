@@ -33,8 +33,9 @@ from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import check_input, open_input
 from llmbatch.folder.overlay import finished_retries
 from llmbatch.folder.parts import Meta
-from llmbatch.identity import model_identity
-from llmbatch.job import Job
+from llmbatch.job.identity import model_identity
+from llmbatch.job.job import Job
+from llmbatch.job.recipe import Recipe
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.programs.work import Work
 from llmbatch.prompt.base import Rendered
@@ -46,7 +47,6 @@ from llmbatch.runner import Runner, Stop
 from llmbatch.scopes import calm_collector, ended, stopped_by_signals
 from llmbatch.sinks.base import Origin, write_sinks
 from llmbatch.sources.base import Source
-from llmbatch.stages import Stages
 from llmbatch.windows import Front, OpenWindow, Resume, ledger_of, read_windows
 from llmbatch.writer import Writer
 
@@ -93,7 +93,7 @@ def open_session(
         for watcher in watchers:
             watcher(event)
 
-    stages = Stages(job)  # all that can be wrong about prompt, answer and sampling is said here
+    stages = Recipe(job)  # all that can be wrong about prompt, answer and sampling is said here
     folder = RunFolder(job.output)
     taken = folder.open()
     try:
@@ -113,7 +113,7 @@ class RunSession:
         job: Job,
         folder: RunFolder,
         source: Source,
-        stages: Stages,
+        stages: Recipe,
         tell: Watcher,
         notes: list[NoteReport],
         *,

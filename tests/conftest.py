@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Sealed, Snapshot, Started
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Reused, Status, Usage
-from llmbatch.job import Job, job_from
+from llmbatch.job.job import Job, job_from
 from llmbatch.report.report import Facts, Report, Session, build_report
 from llmbatch.session import RunResult, run_job
 

@@ -10,7 +10,7 @@ from llmbatch.autotune import Trial, autotune, candidates, is_clear, read, write
 from llmbatch.calibrate import Measured, Slice
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
 from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, make_engine
-from llmbatch.job import DEMO_MODEL, job_from
+from llmbatch.job.job import DEMO_MODEL, job_from
 from llmbatch.model.tokenizer import ChatSettings
 
 SAMPLING = Sampling((("max_tokens", 1000),))

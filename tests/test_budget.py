@@ -10,7 +10,8 @@ from llmbatch.budget import Budget, Spent, gpus_of, spent_by
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Usage
 from llmbatch.engines.base import EngineSettings
-from llmbatch.job import RunSettings, job_from
+from llmbatch.job.job import job_from
+from llmbatch.job.run_settings import RunSettings
 
 NOTHING = Spent()
 

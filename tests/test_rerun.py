@@ -21,7 +21,7 @@ from llmbatch.core.record import record_from_dict, record_to_line
 from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
 from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.overlay import combine, overlay
-from llmbatch.job import job_from
+from llmbatch.job.job import job_from
 from llmbatch.rerun import retry_failed
 from llmbatch.session import RunResult, run_job
 
@@ -341,7 +341,7 @@ def test_a_retry_that_was_stopped_is_not_mixed_with_other_settings(done: Corpus)
 
 RUN = """
 import json, sys
-from llmbatch.job import job_from
+from llmbatch.job.job import job_from
 from llmbatch.session import run_job
 run_job(job_from(json.loads(sys.argv[1])))
 """

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from llmbatch.core.events import EngineReady, Event, Snapshot
 from llmbatch.demo import HERE, JOBS
-from llmbatch.job import DEMO_MODEL, job_from
+from llmbatch.job.job import DEMO_MODEL, job_from
 from llmbatch.report.summary import print_summary
 from llmbatch.session import RunResult, run_job
 from llmbatch.watch.live import LiveView

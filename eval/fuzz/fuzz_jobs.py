@@ -8,10 +8,10 @@ import atheris
 from harness import YAML, fuzz, scratch
 
 with atheris.instrument_imports(
-    include=["llmbatch.job", "llmbatch.job_file", "llmbatch.identity", "llmbatch.prompt.document", "yaml"]
+    include=["llmbatch.job.job", "llmbatch.job.file", "llmbatch.job.identity", "llmbatch.prompt.document", "yaml"]
 ):
     from llmbatch.core.errors import JobError
-    from llmbatch.job import job_from, load_job_data
+    from llmbatch.job.job import job_from, load_job_data
 
 FOLDER = scratch()
 PATH = FOLDER / "job.yaml"

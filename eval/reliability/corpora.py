@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from llmbatch.job import Job, job_from
+from llmbatch.job.job import Job, job_from
 
 ROWS = 240
 FAILS_ONCE = {"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import corpora
 import sessions
 
-from llmbatch.job import Job
+from llmbatch.job.job import Job
 
 FAULTS = (
     "journal-opened:1", "journal-opened:4", "journal-torn:1", "journal-torn:3", "journal-append:2", "meta-written:1",

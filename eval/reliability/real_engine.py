@@ -17,7 +17,7 @@ import psutil
 
 from llmbatch.audit import audit
 from llmbatch.demo import HERE
-from llmbatch.job import Job, job_from
+from llmbatch.job.job import Job, job_from
 
 ROWS = 3000
 _PATIENCE_SECONDS = 20.0

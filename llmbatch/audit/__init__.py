@@ -19,8 +19,8 @@ from llmbatch.folder.folder import Manifest, read_manifest
 from llmbatch.folder.lock import alive, read_lock
 from llmbatch.folder.overlay import all_retries
 from llmbatch.folder.parts import Parts
-from llmbatch.job import Job, job_from, load_job_data
-from llmbatch.stages import Stages
+from llmbatch.job.job import Job, job_from, load_job_data
+from llmbatch.job.recipe import Recipe
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ def _check_job(folder: Path, manifest: Manifest) -> tuple[Check, Job | None]:
     check = Check("job", f"job.yaml is the job that the folder was begun with{_who_writes(folder)}")
     try:
         job = job_from(load_job_data(folder / "job.yaml"))
-        now = {**job.identity(), **Stages(job).identity()}
+        now = {**job.identity(), **Recipe(job).identity()}
     except LlmbatchError as error:
         check.problem(str(error))
         return check, None

@@ -11,7 +11,7 @@ from llmbatch.audit.check import Check
 from llmbatch.audit.windows import Windows
 from llmbatch.core.errors import InputChanged, LlmbatchError, SourceError
 from llmbatch.folder.input import check_input, input_digest, open_input
-from llmbatch.job import Job
+from llmbatch.job.job import Job
 from llmbatch.sources.base import Source
 
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from llmbatch.cli.plan_calibrate import Calibration
     from llmbatch.core.types import Request, Row, RowId
     from llmbatch.engines.base import EngineInfo
-    from llmbatch.job import Job
+    from llmbatch.job.job import Job
+    from llmbatch.job.recipe import Recipe
     from llmbatch.model.tokenizer import Tokenizer
     from llmbatch.plan.order import Capacity
     from llmbatch.plan.survey import Prices, Survey
-    from llmbatch.stages import Stages
 
 DEFAULT_MAX_NUM_SEQS = 256
 
@@ -127,12 +127,12 @@ def survey_job(
 
     What would be sent is offered to ``sample``.
     """
+    from llmbatch.job.recipe import Recipe
     from llmbatch.model.tokenizer import load_tokenizer
     from llmbatch.plan.survey import Survey
     from llmbatch.sources.base import open_source
-    from llmbatch.stages import Stages
 
-    stages = Stages(job)
+    stages = Recipe(job)
     source = open_source(job.input)
     args = job.engine.args
     tokenizer = load_tokenizer(
@@ -155,7 +155,7 @@ def survey_job(
 
 def _job(ctx: click.Context, prices: Mapping[str, str]) -> Job:
     """The job of the command line; a plan needs no output folder."""
-    from llmbatch.job import job_from
+    from llmbatch.job.job import job_from
 
     return job_from(merged({"output": ".", **job_data_of(ctx)}, {"run": prices}))
 
@@ -175,7 +175,7 @@ def _windows(rows: Iterable[Row], size: int, characters: int) -> Iterator[list[R
 
 
 def _add_window(
-    survey: Survey, job: Job, stages: Stages, tokenizer: Tokenizer, rows: Sequence[Row], answer_tokens: int | None
+    survey: Survey, job: Job, stages: Recipe, tokenizer: Tokenizer, rows: Sequence[Row], answer_tokens: int | None
 ) -> Iterator[Request]:
     """Add a window to the survey; returns the requests that it would send."""
     from llmbatch.core.types import Failure

@@ -13,11 +13,11 @@ from llmbatch.cli.plan import Assumptions, survey_job
 from llmbatch.core import words
 from llmbatch.core.errors import JobError
 from llmbatch.engines.base import make_engine
-from llmbatch.job import Job
+from llmbatch.job.job import Job
+from llmbatch.job.recipe import Recipe
 from llmbatch.model.tokenizer import Tokenizer
 from llmbatch.plan.survey import Hours, Survey
 from llmbatch.sources.base import open_source
-from llmbatch.stages import Stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def calibrated(job: Job, assumed: Assumptions, seconds: float, quiet: bool) -> t
     Raises ``UsageError`` before the engine is started for what can be known by then, and ``EngineError``; then the engine's log
     is left for the user to read.
     """
-    stages = Stages(job)
+    stages = Recipe(job)
     open_source(job.input)  # what is wrong with it is said before a model is loaded
     folder = Path(tempfile.mkdtemp(prefix="llmbatch-plan-"))
     log = folder / "engine.log"

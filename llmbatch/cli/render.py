@@ -20,7 +20,7 @@ from llmbatch.core.types import Failure
 
 if TYPE_CHECKING:
     from llmbatch.core.types import Row
-    from llmbatch.job import Job
+    from llmbatch.job.job import Job
     from llmbatch.model.tokenizer import Tokenizer
     from llmbatch.prompt.base import Rendered, RowPrompt
 
@@ -43,9 +43,9 @@ def render(ctx: click.Context, target: str, tokens: bool) -> None:
     The lines are what `vllm run-batch` takes, and what `llmbatch run` takes as --input. Exit code 3 if a row has no
     prompt.
     """
-    from llmbatch.job import job_from
+    from llmbatch.job.job import job_from
+    from llmbatch.job.recipe import prompt_of
     from llmbatch.sources.base import open_source
-    from llmbatch.stages import prompt_of
 
     data = job_data_of(ctx)
     model = data.get("model")
@@ -96,8 +96,8 @@ class _Lines:
     """Turns a rendered row into the bytes of its line."""
 
     def __init__(self, job: Job, prompt: RowPrompt, model: str | None) -> None:
+        from llmbatch.job.recipe import DEFAULT_MAX_TOKENS
         from llmbatch.prompt.request_line import to_request_line
-        from llmbatch.stages import DEFAULT_MAX_TOKENS
 
         self._model = model
         self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **prompt.sampling}
@@ -120,7 +120,7 @@ class _Lines:
 
 def _output(job: Job, prompt: RowPrompt) -> Mapping[str, Any] | None:
     """What decoding is held to for every row: the job's answer, or else the prompt's output."""
-    from llmbatch.stages import check_of
+    from llmbatch.job.recipe import check_of
 
     constraint = check_of(job, prompt).constraint
     if constraint is None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from llmbatch.job import Job
+    from llmbatch.job.job import Job
 
 _META = "llmbatch.cli.settings"
 _SHORTHANDS = {"prompt": "path", "input": "path"}
@@ -158,7 +158,7 @@ def overrides_of(ctx: click.Context) -> dict[str, Any]:
 
 def job_data_of(ctx: click.Context) -> dict[str, Any]:
     """The job file's settings, where one is given, with those of the command line over them."""
-    from llmbatch.job import load_job_data
+    from llmbatch.job.job import load_job_data
 
     job_file = _given(ctx).job_file
     return merged(load_job_data(job_file) if job_file else {}, overrides_of(ctx))
@@ -166,7 +166,7 @@ def job_data_of(ctx: click.Context) -> dict[str, Any]:
 
 def job_of(ctx: click.Context) -> Job:
     """The job that a command line asks for. Raises ``JobError`` for a setting that is missing, unknown or wrong."""
-    from llmbatch.job import job_from
+    from llmbatch.job.job import job_from
 
     return job_from(job_data_of(ctx))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from llmbatch.core.types import Failure, Prompt, Record, Row
-    from llmbatch.job import Job
+    from llmbatch.job.job import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def _explained(folder: Path, records: list[Record]) -> Iterator[Shown]:
 
 
 def _job_of(folder: Path) -> Job:
-    from llmbatch.job import job_from, load_job_data
+    from llmbatch.job.job import job_from, load_job_data
 
     return job_from(load_job_data(folder / "job.yaml"))
 
@@ -140,12 +140,12 @@ def _rows_of(job: Job, folder: Path, indexes: list[int]) -> Iterator[tuple[Row, 
 def _prompt_of(job: Job, row: Row) -> tuple[Prompt | None, str]:
     """The row's prompt, or why there is none."""
     from llmbatch.core.types import Failure
-    from llmbatch.stages import Stages
+    from llmbatch.job.recipe import Recipe
 
     if row.failure is not None:
         return None, row.failure.message
     try:
-        rendered = Stages(job).render(row)
+        rendered = Recipe(job).render(row)
     except LlmbatchError as error:
         return None, str(error)
     return (None, rendered.message) if isinstance(rendered, Failure) else (rendered.prompt, "")

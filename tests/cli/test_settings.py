@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.cli.settings import FLAGS, JobCommand, job_data_of, job_options, merged, overrides_of, parsed_value, put
-from llmbatch.job import Job, job_from
+from llmbatch.job.job import Job, job_from
 
 SEEN: list[dict[str, Any]] = []
 

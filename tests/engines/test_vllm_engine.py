@@ -26,7 +26,7 @@ from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.engines.vllm.structured import structured_outputs
-from llmbatch.job import DEMO_MODEL
+from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.tokenizer import ChatSettings
 
 pytestmark = pytest.mark.vllm

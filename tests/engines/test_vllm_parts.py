@@ -26,7 +26,7 @@ from llmbatch.engines.vllm.reasoning import load_reasoning
 from llmbatch.engines.vllm.render import Encoder, vllm_renderer
 from llmbatch.engines.vllm.sampling import validate_sampling
 from llmbatch.engines.vllm.structured import structured_outputs
-from llmbatch.job import DEMO_MODEL
+from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.memory import cache_bytes_per_token
 from llmbatch.model.tokenizer import ChatSettings, load_tokenizer
 

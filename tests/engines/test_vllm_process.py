@@ -18,7 +18,7 @@ from llmbatch.core.types import Completion, Constraint, Outcome, Prompt, Request
 from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.vllm.engine import VllmEngine
-from llmbatch.job import DEMO_MODEL
+from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.tokenizer import ChatSettings
 
 pytestmark = pytest.mark.vllm
@@ -103,7 +103,7 @@ import sys
 from pathlib import Path
 from llmbatch.engines import ChatSettings, EngineSettings
 from llmbatch.engines.vllm import VllmEngine
-from llmbatch.job import DEMO_MODEL
+from llmbatch.job.job import DEMO_MODEL
 
 if __name__ == "__main__":
     args = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28}

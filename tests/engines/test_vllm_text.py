@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
-from llmbatch.job import DEMO_MODEL
+from llmbatch.job.job import DEMO_MODEL
 
 pytestmark = pytest.mark.vllm
 

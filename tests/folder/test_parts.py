@@ -205,7 +205,7 @@ def test_a_run_with_a_missing_window_an_open_one_or_missing_rows_is_not_whole(pa
 FAULTY = """
 import sys
 from pathlib import Path
-from llmbatch.folder.parts import Bounds, Parts, record_entry
+from llmbatch.folder.bounds import Bounds; from llmbatch.folder.journal import record_entry; from llmbatch.folder.parts import Parts
 from llmbatch.core.types import Cursor
 parts = Parts(Path(sys.argv[1]))
 bounds = Bounds(0, Cursor(0), Cursor(2), None, 3)

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import pytest
 
 from llmbatch.audit import audit
-from llmbatch.job import job_from
+from llmbatch.job.job import job_from
 from llmbatch.session import run_job
 
 MUTATE = Path(__file__).parents[2] / "eval" / "fuzz" / "mutate.py"

@@ -16,7 +16,7 @@ import pytest
 
 import llmbatch
 from llmbatch.core.errors import JobError, LlmbatchError, PromptError
-from llmbatch.job import job_from
+from llmbatch.job.job import job_from
 from llmbatch.session import run_job
 
 PACKAGE = Path(llmbatch.__file__).parent

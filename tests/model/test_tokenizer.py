@@ -12,7 +12,7 @@ import pytest
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Failure, FailureKind, Prompt
-from llmbatch.job import DEMO_MODEL
+from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.tokenizer import (
     ChatSettings,
     Tokenizer,

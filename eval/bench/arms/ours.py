@@ -10,7 +10,7 @@ import shapes
 
 from arms.worker import Task, serve
 from llmbatch.engines.keeper import EngineKeeper
-from llmbatch.job import Job, job_from
+from llmbatch.job.job import Job, job_from
 from llmbatch.session import run_job
 
 

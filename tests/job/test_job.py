@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmbatch.core.errors import JobError
-from llmbatch.job import DEMO_MODEL, Job, RunSettings, job_from, load_job_data
+from llmbatch.job.job import DEMO_MODEL, Job, job_from, load_job_data
+from llmbatch.job.run_settings import RunSettings
 
 MINIMAL = {"model": "any", "prompt": "Say: {{ text }}", "input": "rows.jsonl", "output": "out"}
 

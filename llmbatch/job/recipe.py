@@ -16,7 +16,7 @@ from llmbatch.core.check import Check
 from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.sampling import sampling_problem
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Request, Row, Sampling
-from llmbatch.job import Job
+from llmbatch.job.job import Job
 from llmbatch.programs.base import Ask, make_program
 from llmbatch.programs.retry import next_request
 from llmbatch.programs.work import Rules, Work
@@ -29,7 +29,7 @@ DEFAULT_MAX_TOKENS = 1024  # vLLM's own default of 16 cuts nearly every answer o
 _DISTINCT_REQUESTS = 4096
 
 
-class Stages:
+class Recipe:
     """The stages of one job. Raises ``UsageError`` for whatever is wrong with them."""
 
     def __init__(self, job: Job) -> None:
@@ -161,4 +161,4 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-__all__ = ["DEFAULT_MAX_TOKENS", "Stages", "check_of", "prompt_of"]
+__all__ = ["DEFAULT_MAX_TOKENS", "Recipe", "check_of", "prompt_of"]

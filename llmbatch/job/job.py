@@ -1,0 +1,161 @@
+"""The job: each stage's own settings put together, from YAML, flags or Python; unknown keys are refused, and it has an identity.
+
+Two runs with the same identity give the same results, so a run folder goes on only under the identity that it began with.
+What changes speed alone (window sizes, batch sizes, budgets) is not part of it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llmbatch.check.base import OutputSettings
+from llmbatch.core.errors import JobError
+from llmbatch.engines.base import EngineSettings
+from llmbatch.job.file import DEMO, job_text, read_job_file, resolve_paths
+from llmbatch.job.identity import identity_of
+from llmbatch.job.problems import explain
+from llmbatch.job.run_settings import RunSettings
+from llmbatch.model.tokenizer import ChatSettings
+from llmbatch.plan.window import PlanSettings
+from llmbatch.programs.retry import RetrySettings
+from llmbatch.prompt.base import PromptSettings
+from llmbatch.reuse.memory import ReuseSettings
+from llmbatch.sinks.base import SinkSettings
+from llmbatch.sources.base import SourceSettings
+
+DEMO_MODEL = Path(__file__).parents[1] / "demo" / "model"
+
+_MAX_DEPTH = 100  # of nesting in a job
+_SECRET = re.compile(
+    r"(?:.*_)?(?:hf_token|(?:access|api|auth|session)_token|api_?key|access_key(?:_id)?|secret(?:_key)?|password|passwd|credentials?)",
+    re.IGNORECASE,
+)
+
+
+class Job(BaseModel):
+    """Everything that one run is. The sections are documented where they are read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="a hub name, a local folder, or demo for the model that comes with llmbatch")
+    prompt: PromptSettings | None = Field(None, description="only an input of ready-made requests needs none")
+    input: SourceSettings
+    output: Path = Field(description="the run folder")
+    engine: EngineSettings = EngineSettings()
+    chat: ChatSettings = ChatSettings()
+    sampling: dict[str, Any] = Field(
+        default_factory=dict, description="settings by vLLM's names; they override the prompt's"
+    )
+    answer: OutputSettings | None = Field(None, description="what an answer must be; by default as the prompt says")
+    retry: RetrySettings = RetrySettings()
+    plan: PlanSettings = PlanSettings()
+    reuse: ReuseSettings = ReuseSettings()
+    sinks: SinkSettings = SinkSettings()
+    run: RunSettings = RunSettings()
+
+    @property
+    def model_path(self) -> str:
+        """What the engine is given: ``demo`` stands for the packaged model's folder."""
+        return str(DEMO_MODEL) if self.model == DEMO else self.model
+
+    def data(self) -> dict[str, Any]:
+        """The job as the plain data that ``job_from`` takes; settings left at their default are left out."""
+        return self.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+
+    def absolute(self) -> Job:
+        """The same job with its paths made absolute, so that it means the same from every folder."""
+        return job_from(resolve_paths(self.data(), Path.cwd()))
+
+    def to_yaml(self, folder: Path | None = None) -> str:
+        """The job as a file that ``load_job_data`` and ``job_from`` read as ``self.absolute()``.
+
+        For a file in ``folder`` the paths in that folder are relative, so that it can be moved.
+        """
+        return job_text(resolve_paths(self.data(), Path.cwd()), folder.expanduser().absolute() if folder else None)
+
+    def identity(self) -> dict[str, str]:
+        """What the results depend on, see ``identity.py``."""
+        return identity_of(self)
+
+
+def job_from(data: Mapping[str, Any]) -> Job:
+    """A job from nested plain data; a plain string for ``prompt`` or ``input`` is its path. Raises ``JobError``."""
+    plain = {str(key): _plain(value, str(key)) for key, value in data.items()}
+    for section in ("prompt", "input"):
+        if isinstance(plain.get(section), str):
+            plain[section] = {"path": plain[section]}
+    try:
+        job = Job.model_validate(plain)
+    except ValidationError as error:
+        raise JobError("; ".join(explain(error, plain, Job))) from None
+    if job.reuse.cache is not None and not job.plan.fold:
+        raise JobError(
+            "reuse.cache: a cache answers requests that are equal to earlier ones, and plan.fold says that none are"
+        )
+    _refuse_secrets(job.engine.args, "engine.args")
+    return job
+
+
+def load_job_data(path: Path) -> dict[str, Any]:
+    """A job file (YAML) as plain data; paths in it are relative to its own folder. Raises ``JobError``."""
+    return read_job_file(path)
+
+
+def _plain(value: Any, where: str, depth: int = 0) -> Any:
+    """The value as JSON has it, so that a job means the same once it was written and read. Raises ``JobError``."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str | Path):
+        return _sound(str(value), where)
+    if isinstance(value, int):
+        if value.bit_length() > 64:
+            raise JobError(f"{where}: is a whole number beyond 64 bits")
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise JobError(f"{where}: is {value}, and a setting is a finite number")
+        return float(value)
+    if depth >= _MAX_DEPTH:
+        raise JobError(f"{where[:80]}...: is nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        return {_key(key, where): _plain(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray | memoryview):
+        return [_plain(item, f"{where}[{number}]", depth + 1) for number, item in enumerate(value)]
+    raise JobError(
+        f"{where}: is a {type(value).__name__}, and a setting is text, a number, true, false, a list or a mapping"
+    )
+
+
+def _sound(text: str, where: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise JobError(f"{where}: holds half of a surrogate pair, which is no character") from None
+    return text
+
+
+def _key(key: Any, where: str) -> str:
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise JobError(f"{where}: has the key {key!r:.80}, and a key is text")
+    return _sound(str(key), where)
+
+
+def _refuse_secrets(args: Mapping[str, Any], where: str) -> None:
+    """A job is written to the run folder, its report and the engine's log, so it must not hold what nobody may read."""
+    for key, value in args.items():
+        if isinstance(value, Mapping):
+            _refuse_secrets(value, f"{where}.{key}")
+        elif isinstance(value, str) and value and _SECRET.fullmatch(key):
+            known = "set HF_TOKEN in the environment" if key == "hf_token" else "give it in an environment variable"
+            raise JobError(
+                f"{where}.{key}: a secret has no place in a job, which is written to the run folder and to logs: {known} instead"
+            )
+
+
+__all__ = ["DEMO_MODEL", "Job", "job_from", "load_job_data"]

@@ -1,0 +1,57 @@
+"""What pydantic found wrong with a job's data in; the same in words for a person, with what is known or near, out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+def explain(error: ValidationError, data: Mapping[str, Any], settings: type[BaseModel]) -> list[str]:
+    """pydantic's problems with ``settings`` in words, one for each place: where, what was seen, and what is known or near."""
+    problems: dict[str, list[str]] = {}
+    for problem in error.errors(include_url=False):
+        where = _place(problem["loc"], data)
+        problems.setdefault(".".join(where), []).append(_problem(problem, where, settings))
+    return [" or ".join(dict.fromkeys(said)) for said in problems.values()]
+
+
+def _problem(problem: Any, where: list[str], settings: type[BaseModel]) -> str:
+    name = ".".join(where)
+    if problem["type"] == "missing":
+        return f"{name} is missing: give --{where[0]} or the key {name!r} in the job file"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(where[:-1], settings)
+        near = difflib.get_close_matches(where[-1], known, n=1)
+        hint = f"did you mean {'.'.join([*where[:-1], near[0]])}? " if near else ""
+        return f"unknown key {name!r}: {hint}known keys: {', '.join(known)}"
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {said} (got {problem.get('input')!r:.80})"
+
+
+def _place(path: Sequence[str | int], data: Any) -> list[str]:
+    """A problem's place by the keys of the data, without the names that pydantic has for the variants of a type."""
+    where: list[str] = []
+    for step in path:
+        if isinstance(step, str) and isinstance(data, Mapping):
+            data = data.get(step)
+        elif isinstance(step, int) and isinstance(data, list) and step < len(data):
+            data = data[step]
+        else:
+            continue
+        where.append(str(step))
+    return where
+
+
+def _known_keys(path: list[str], settings: type[BaseModel]) -> list[str]:
+    model: Any = settings
+    for part in path:
+        fields = {f.alias or name: f for name, f in model.model_fields.items()}
+        annotation = fields[part].annotation if part in fields else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if model is None:
+            return []
+    return [f.alias or name for name, f in model.model_fields.items()]
