@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.ahead import Ahead
-from llmbatch.autotune import tuned
 from llmbatch.budget import Budget, Spent, gpus_of, spent_by
 from llmbatch.core.errors import LlmbatchError, RunError, Stopped, WriteError
 from llmbatch.core.events import Event, Finished, Note, Snapshot, Started, Watcher
@@ -36,6 +35,7 @@ from llmbatch.folder.parts import Meta
 from llmbatch.job.identity import model_identity
 from llmbatch.job.job import Job
 from llmbatch.job.recipe import Recipe
+from llmbatch.measure.autotune import tuned
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.programs.work import Work
 from llmbatch.prompt.base import Rendered

@@ -16,15 +16,15 @@ from llmbatch.core.errors import JobError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from llmbatch.calibrate import Sample
     from llmbatch.cli.plan_calibrate import Calibration
     from llmbatch.core.types import Request, Row, RowId
     from llmbatch.engines.base import EngineInfo
     from llmbatch.job.job import Job
     from llmbatch.job.recipe import Recipe
+    from llmbatch.measure.speed import Sample
+    from llmbatch.measure.survey import Prices, Survey
     from llmbatch.model.tokenizer import Tokenizer
     from llmbatch.plan.order import Capacity
-    from llmbatch.plan.survey import Prices, Survey
 
 DEFAULT_MAX_NUM_SEQS = 256
 
@@ -91,7 +91,7 @@ def plan(
     given = {"price_per_gpu_hour": price_per_gpu_hour, "price_per_million": price_per_million}
     job = _job(ctx, {name: price for name, price in given.items() if price is not None})
     from llmbatch.budget import gpus_of
-    from llmbatch.plan.survey import Prices
+    from llmbatch.measure.survey import Prices
 
     assumed = Assumptions(kv_cache_tokens, gpu_memory_gib, answer_tokens)
     calibration: Calibration | None = None
@@ -128,8 +128,8 @@ def survey_job(
     What would be sent is offered to ``sample``.
     """
     from llmbatch.job.recipe import Recipe
+    from llmbatch.measure.survey import Survey
     from llmbatch.model.tokenizer import load_tokenizer
-    from llmbatch.plan.survey import Survey
     from llmbatch.sources.base import open_source
 
     stages = Recipe(job)
@@ -291,7 +291,7 @@ def advice_of(survey: Survey, tokenizer: Tokenizer) -> list[str]:
 def _as_dict(survey: Survey, tokenizer: Tokenizer, prices: Prices) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from llmbatch.plan.survey import costs
+    from llmbatch.measure.survey import costs
 
     return {
         "rows": survey.rows,

@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbatch.calibrate import Rates, Sample, measure, stratified
 from llmbatch.cli.plan import Assumptions, survey_job
 from llmbatch.core import words
 from llmbatch.core.errors import JobError
 from llmbatch.engines.base import make_engine
 from llmbatch.job.job import Job
 from llmbatch.job.recipe import Recipe
+from llmbatch.measure.speed import Rates, Sample, measure, stratified
+from llmbatch.measure.survey import Hours, Survey
 from llmbatch.model.tokenizer import Tokenizer
-from llmbatch.plan.survey import Hours, Survey
 from llmbatch.sources.base import open_source
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmbatch.core import words
-from llmbatch.plan.survey import Prices, Survey, costs
+from llmbatch.measure.survey import Prices, Survey, costs
 
 _BAR_WIDTH = 40
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.calibrate import Measured, Rates, Sample, Slice, measure, run_for, stratified
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
 from llmbatch.engines.base import EngineSettings, make_engine
+from llmbatch.measure.speed import Measured, Rates, Sample, Slice, measure, run_for, stratified
 from llmbatch.model.tokenizer import ChatSettings
 
 SAMPLING = Sampling((("max_tokens", 1000),))

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from llmbatch.autotune import Trial, autotune, candidates, is_clear, read, write
-from llmbatch.calibrate import Measured, Slice
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
 from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, make_engine
 from llmbatch.job.job import DEMO_MODEL, job_from
+from llmbatch.measure.autotune import Trial, autotune, candidates, is_clear, read, write
+from llmbatch.measure.speed import Measured, Slice
 from llmbatch.model.tokenizer import ChatSettings
 
 SAMPLING = Sampling((("max_tokens", 1000),))
@@ -157,7 +157,7 @@ def test_tuning_changes_no_byte_of_the_results(jobs: Any, job: Any) -> None:
 
 @pytest.mark.vllm
 def test_vllm_is_tuned_on_the_jobs_own_rows_and_answers_as_without(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmbatch.autotune._SECONDS", 8.0)
+    monkeypatch.setattr("llmbatch.measure.autotune._SECONDS", 8.0)
     tens = ("twenty", "thirty", "forty", "fifty")
     texts = [f"{ten}-{one}" for ten in tens for one in ("one", "two", "five", "seven")]
     languages = ("French", "German", "Spanish")

@@ -19,13 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llmbatch.calibrate import Measured, run_for, warm_up
 from llmbatch.core.errors import EngineError, ReadError
 from llmbatch.core.files import atomic_write
 from llmbatch.core.types import Failure, Request
 from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
 from llmbatch.job.job import Job
 from llmbatch.job.recipe import Recipe
+from llmbatch.measure.speed import Measured, run_for, warm_up
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.plan.order import Capacity
 from llmbatch.plan.window import plan_window

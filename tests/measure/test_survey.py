@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from llmbatch.core.types import Failure, FailureKind, Prompt, Request, RequestKey, Sampling
+from llmbatch.measure.survey import EXAMPLES, Prices, Survey, costs
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.plan.order import Capacity
-from llmbatch.plan.survey import EXAMPLES, Prices, Survey, costs
 from llmbatch.plan.window import PlanSettings, plan_window
 
 LIMITS = Capacity(context_length=200, max_num_seqs=4, kv_cache_tokens=1000, block_size=4)

@@ -1,0 +1,1 @@
+"""Measuring: a job in; what it will take, and which engine settings are faster, out."""
