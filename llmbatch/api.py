@@ -22,7 +22,7 @@ from llmbatch.folder.folder import RunFolder
 from llmbatch.job.job import Job, job_from
 from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report
-from llmbatch.session import open_session, run_job
+from llmbatch.run.session import open_session, run_job
 from llmbatch.sources.rows import plain
 
 if TYPE_CHECKING:

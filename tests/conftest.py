@@ -20,8 +20,8 @@ from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Se
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Reused, Status, Usage
 from llmbatch.job.job import Job, job_from
-from llmbatch.report.report import Facts, Report, Session, build_report
-from llmbatch.session import RunResult, run_job
+from llmbatch.report.report import Facts, Report, SessionFacts, build_report
+from llmbatch.run.session import RunResult, run_job
 
 # how long an example takes, or takes to be made, depends on the machine and on what else runs on it
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -163,8 +163,8 @@ def ledger() -> Ledger:
 
 
 @pytest.fixture
-def session(ledger: Ledger) -> Session:
-    return Session(1, "2025-01-01T00:00:00+00:00", "finished", 30.0, 10.0, 4, ledger.computed, busy_seconds=15.0)
+def session(ledger: Ledger) -> SessionFacts:
+    return SessionFacts(1, "2025-01-01T00:00:00+00:00", "finished", 30.0, 10.0, 4, ledger.computed, busy_seconds=15.0)
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def facts() -> Facts:
 
 
 @pytest.fixture
-def report(ledger: Ledger, session: Session, facts: Facts) -> Report:
+def report(ledger: Ledger, session: SessionFacts, facts: Facts) -> Report:
     return build_report(ledger, session, facts)
 
 

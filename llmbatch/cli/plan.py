@@ -90,8 +90,8 @@ def plan(
         )
     given = {"price_per_gpu_hour": price_per_gpu_hour, "price_per_million": price_per_million}
     job = _job(ctx, {name: price for name, price in given.items() if price is not None})
-    from llmbatch.budget import gpus_of
     from llmbatch.measure.survey import Prices
+    from llmbatch.run.budget import gpus_of
 
     assumed = Assumptions(kv_cache_tokens, gpu_memory_gib, answer_tokens)
     calibration: Calibration | None = None

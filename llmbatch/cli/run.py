@@ -13,7 +13,7 @@ from llmbatch.core.errors import EngineError, ReadError, WriteError
 
 if TYPE_CHECKING:
     from llmbatch.core.events import Watcher
-    from llmbatch.session import RunResult
+    from llmbatch.run.session import RunResult
 
 EPILOG = """\b
 Exit codes: 0 every row is ok; 3 finished, some rows are not; 1 the job broke;
@@ -36,7 +36,7 @@ def run(ctx: click.Context, extend: bool, quiet: bool, as_json: bool) -> None:
     on where an interrupted run stopped. A job file holds the same settings as the flags, which override it.
     """
     job = job_of(ctx)
-    from llmbatch.session import run_job
+    from llmbatch.run.session import run_job
 
     watched(
         ctx, "json" if as_json else "quiet" if quiet else "auto", lambda watcher: run_job(job, [watcher], extend=extend)

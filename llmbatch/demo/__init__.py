@@ -16,7 +16,7 @@ from typing import Any
 from llmbatch.core.events import Watcher
 from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.job.job import Job, job_from
-from llmbatch.session import RunResult, run_job
+from llmbatch.run.session import RunResult, run_job
 
 HERE = Path(__file__).parent
 JOBS = {"numbers": "translate-number", "orders": "extract-order"}  # corpus -> prompt

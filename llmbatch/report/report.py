@@ -124,7 +124,7 @@ class Report(Counts):
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SessionFacts:
     """What one start of the command did, as a runner saw it; ``start_up_seconds`` is ``None`` if no engine came up."""
 
     number: int
@@ -155,7 +155,12 @@ class Facts:
 
 
 def build_report(
-    ledger: Ledger, session: Session, facts: Facts, *, earlier: Sequence[SessionReport] = (), error: str | None = None
+    ledger: Ledger,
+    session: SessionFacts,
+    facts: Facts,
+    *,
+    earlier: Sequence[SessionReport] = (),
+    error: str | None = None,
 ) -> Report:
     """The report of a run after one of its sessions; ``earlier`` are the ``sessions`` of its report until now."""
     sessions = [*earlier, _session_report(session)]
@@ -240,7 +245,7 @@ def _tokens_report(ledger: Ledger) -> TokenReport:
     }
 
 
-def _session_report(session: Session) -> SessionReport:
+def _session_report(session: SessionFacts) -> SessionReport:
     start_up = session.total_seconds if session.start_up_seconds is None else session.start_up_seconds
     running = max(0.0, session.total_seconds - start_up) if session.ready_seconds is None else session.ready_seconds
     return {

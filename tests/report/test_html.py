@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Failure, FailureKind, Record, Status
 from llmbatch.report.html import report_to_html
-from llmbatch.report.report import Facts, Report, Session, build_report
+from llmbatch.report.report import Facts, Report, SessionFacts, build_report
 
 
 class Elements(HTMLParser):
@@ -40,7 +40,7 @@ def test_the_page_needs_nothing_from_elsewhere(report: Report) -> None:
     assert "http" not in page
 
 
-def test_what_comes_from_a_row_is_text_and_no_markup(session: Session, facts: Facts) -> None:
+def test_what_comes_from_a_row_is_text_and_no_markup(session: SessionFacts, facts: Facts) -> None:
     ledger = Ledger()
     failure = Failure(FailureKind.PROMPT, "<script>alert(1)</script> {{ 7 * 7 }}")
     ledger.add(Record(0, "<b>id</b>", Status.FAILED, failure=failure))
@@ -50,5 +50,5 @@ def test_what_comes_from_a_row_is_text_and_no_markup(session: Session, facts: Fa
     assert "b" not in Elements(page).tags
 
 
-def test_a_run_without_a_row_has_a_page(session: Session, facts: Facts) -> None:
+def test_a_run_without_a_row_has_a_page(session: SessionFacts, facts: Facts) -> None:
     assert "all 0 rows are ok" in report_to_html(build_report(Ledger(), session, facts))

@@ -7,7 +7,7 @@ import pytest
 
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Record, Status, Usage
-from llmbatch.report.report import Facts, Report, Session, build_report, exit_code
+from llmbatch.report.report import Facts, Report, SessionFacts, build_report, exit_code
 
 
 def tokens(prompt: int, completion: int, cached: int) -> dict[str, int]:
@@ -51,14 +51,16 @@ def test_the_idle_share_is_the_running_time_without_work(report: Report) -> None
 
 
 def test_where_it_is_known_how_long_an_engine_was_up_that_is_the_running_time(
-    ledger: Ledger, session: Session, facts: Facts
+    ledger: Ledger, session: SessionFacts, facts: Facts
 ) -> None:
     report = build_report(ledger, replace(session, ready_seconds=16.0), facts)
     assert report["seconds"] == {"start_up": 10.0, "running": 16.0, "total": 30.0}
     assert report["sessions"][0]["idle_share"] == pytest.approx(1 / 16)
 
 
-def test_times_and_tokens_add_up_over_sessions(ledger: Ledger, session: Session, facts: Facts, report: Report) -> None:
+def test_times_and_tokens_add_up_over_sessions(
+    ledger: Ledger, session: SessionFacts, facts: Facts, report: Report
+) -> None:
     second = replace(
         session, number=2, total_seconds=15.0, start_up_seconds=5.0, rows=0, engine_tokens=Usage(40, 10, 0)
     )
@@ -68,7 +70,9 @@ def test_times_and_tokens_add_up_over_sessions(ledger: Ledger, session: Session,
     assert both["speed"] == {"rows": 4 / 30, "prompt_tokens": 300 / 30, "completion_tokens": 60 / 30}
 
 
-def test_a_session_whose_engine_never_came_up_ran_for_no_time(ledger: Ledger, session: Session, facts: Facts) -> None:
+def test_a_session_whose_engine_never_came_up_ran_for_no_time(
+    ledger: Ledger, session: SessionFacts, facts: Facts
+) -> None:
     broken = replace(session, outcome="broken", start_up_seconds=None, rows=0, engine_tokens=Usage())
     report = build_report(Ledger(), broken, facts, error="no memory")
     assert report["seconds"] == {"start_up": 30.0, "running": 0.0, "total": 30.0}

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Failure, FailureKind, Record, Status
-from llmbatch.report.report import Facts, Report, Session, build_report
+from llmbatch.report.report import Facts, Report, SessionFacts, build_report
 from llmbatch.report.summary import headline, next_steps, print_summary
 
 
@@ -25,7 +25,7 @@ def test_the_summary_says_what_became_of_the_rows(report: Report) -> None:
     assert "3: rows.jsonl:4: not JSON" in text
 
 
-def test_a_row_is_not_named_twice(session: Session, facts: Facts) -> None:
+def test_a_row_is_not_named_twice(session: SessionFacts, facts: Facts) -> None:
     ledger = Ledger()
     ledger.add(Record(0, "r-1", Status.FAILED, failure=Failure(FailureKind.PROMPT, "row 'r-1': no text")))
     assert "1  row 'r-1': no text" in printed(build_report(ledger, session, facts))
@@ -46,7 +46,7 @@ def test_the_next_steps_can_be_pasted_into_a_shell(report: Report) -> None:
     assert next_steps(report) == ["llmbatch show 'out/my run' 3", "llmbatch retry-failed 'out/my run'"]
 
 
-def test_where_every_row_is_ok_nothing_is_left_to_do(session: Session, facts: Facts) -> None:
+def test_where_every_row_is_ok_nothing_is_left_to_do(session: SessionFacts, facts: Facts) -> None:
     ledger = Ledger()
     ledger.add(Record(0, 0, Status.OK))
     report = build_report(ledger, session, facts)
@@ -54,7 +54,7 @@ def test_where_every_row_is_ok_nothing_is_left_to_do(session: Session, facts: Fa
     assert next_steps(report) == []
 
 
-def test_a_run_that_broke_says_why_and_how_to_go_on(ledger: Ledger, session: Session, facts: Facts) -> None:
+def test_a_run_that_broke_says_why_and_how_to_go_on(ledger: Ledger, session: SessionFacts, facts: Facts) -> None:
     report = build_report(ledger, replace(session, outcome="broken"), facts, error="the disk is full")
     assert headline(report) == "broken after 4 of 4 rows: the disk is full"
     assert next_steps(report) == ["the same command again goes on where this one stopped"]
@@ -69,5 +69,5 @@ def test_the_summary_fits_its_console_but_for_what_is_to_be_pasted(report: Repor
     assert all(len(line) <= width for line in lines if line not in pasteable)
 
 
-def test_a_run_without_a_row_can_be_summarized(session: Session, facts: Facts) -> None:
+def test_a_run_without_a_row_can_be_summarized(session: SessionFacts, facts: Facts) -> None:
     assert "finished: all 0 rows are ok" in printed(build_report(Ledger(), replace(session, rows=0), facts))

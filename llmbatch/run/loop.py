@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from llmbatch.ahead import Ahead
-from llmbatch.budget import Budget
 from llmbatch.core.demand import Demands
 from llmbatch.core.digest import Digests, pack
 from llmbatch.core.errors import ReadError, RunError, Stopped, TooManyFailures
@@ -26,8 +24,11 @@ from llmbatch.job.run_settings import RunSettings
 from llmbatch.plan.fit import misfit
 from llmbatch.programs.work import Work
 from llmbatch.reuse.memory import Reuse
-from llmbatch.windows import Front, OpenWindow
-from llmbatch.writer import Writer
+from llmbatch.run.budget import Budget
+from llmbatch.run.read_ahead import ReadAhead
+from llmbatch.run.reading import Front
+from llmbatch.run.window import OpenWindow
+from llmbatch.run.writer import Writer
 
 _FLUSH_SECONDS = 0.1  # how long a finished row may wait for its journal
 _TICK_SECONDS = 0.5
@@ -42,7 +43,7 @@ class Stop:
     asked: bool = False  # by a person: asking again ends the run at once
 
 
-class Runner:
+class Loop:
     """Runs the windows of one session to their end. ``ledger`` counts the records of all sessions.
 
     It begins with that of the sealed windows, and with those of the windows (by number) of which only journals are there.
@@ -51,7 +52,7 @@ class Runner:
     def __init__(
         self,
         front: Front,
-        ahead: Ahead,
+        ahead: ReadAhead,
         engine: SupervisedEngine,
         writer: Writer,
         *,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from llmbatch.engines.supervised import SupervisedEngine
-from llmbatch.runner import Stop
+from llmbatch.run.loop import Stop
 
 _OBJECTS = 500_000  # made and still there, between two searches
 

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 
 from llmbatch.engines.supervised import Cancelled
-from llmbatch.windows import OpenWindow
+from llmbatch.run.window import OpenWindow
 
 
-class Ahead:
+class ReadAhead:
     """Runs an iterator in a thread, at most ``size`` items ahead; its error is raised where the item would have come."""
 
     def __init__(self, windows: Iterator[OpenWindow], size: int) -> None:

@@ -11,8 +11,8 @@ from llmbatch.core.errors import WriteError
 from llmbatch.core.types import Cursor
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.parts import Parts
-from llmbatch.windows import OpenWindow
-from llmbatch.writer import Writer
+from llmbatch.run.window import OpenWindow
+from llmbatch.run.writer import Writer
 
 
 class Disk(Parts):

@@ -15,7 +15,7 @@ from typing import Any
 from llmbatch.core.digest import Digests, pack
 from llmbatch.core.errors import InputChanged
 from llmbatch.core.ledger import Ledger
-from llmbatch.core.record import record_from_dict, record_to_line
+from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import (
     Completion,
     Cursor,
@@ -25,77 +25,22 @@ from llmbatch.core.types import (
     Record,
     Refusal,
     Request,
-    RequestKey,
-    Reused,
     Row,
     Status,
 )
 from llmbatch.engines.base import EngineInfo
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.input import input_digest
-from llmbatch.folder.journal import Replay, outcome_entry, record_entry
+from llmbatch.folder.journal import Replay, outcome_entry
 from llmbatch.folder.parts import Parts
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.plan.order import Capacity
-from llmbatch.plan.window import PlanSettings, WindowPlan, plan_window
+from llmbatch.plan.window import PlanSettings, plan_window
 from llmbatch.programs.work import Work
 from llmbatch.prompt.base import Rendered
+from llmbatch.run.window import OpenWindow
 from llmbatch.sources.base import Source
 from llmbatch.sources.reader import Reader
-
-
-class OpenWindow:
-    """One window from its reading to its sealing. Only the thread that has it touches it: first the reader's, then the runner's."""
-
-    __slots__ = (
-        "bounds",
-        "digests",
-        "entries",
-        "input_sha256",
-        "ledger",
-        "lines",
-        "order",
-        "plan",
-        "requests",
-        "works",
-    )
-
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
-        self.order: list[int] = []  # row indexes in input order
-        self.lines: dict[int, bytes] = {}  # row index -> its line of results.jsonl
-        self.works: dict[int, Work] = {}  # rows that are not finished
-        self.requests: list[Request] = []  # to be asked, in order, duplicates last
-        self.digests: dict[RequestKey, bytes] = {}  # of those requests that have one
-        self.entries: list[bytes] = []  # journal entries that are not yet appended
-        self.ledger = Ledger()
-        self.plan: WindowPlan | None = None
-        self.input_sha256: str | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether every row of the window has its record."""
-        return len(self.lines) == len(self.order)
-
-    def finish(self, record: Record, reused: Reused | None = None) -> None:
-        """A row has its record; ``reused`` is the part of it that was not computed for the row.
-
-        An answer that JSON or UTF-8 cannot hold is a failure of that row, not of the run.
-        """
-        try:
-            line = record_to_line(record)
-        except ValueError as error:  # UnicodeEncodeError is one
-            record = _unwritable(record, error)
-            line = record_to_line(record)
-        self.lines[record.index] = line
-        self.works.pop(record.index, None)
-        self.entries.append(record_entry(line, reused))
-        self.ledger.add(record, reused)
-
-    def sealed_lines(self) -> Iterator[bytes]:
-        """The lines in input order, for the part."""
-        return map(self.lines.__getitem__, self.order)
-
 
 Cached = Callable[[Iterable[bytes]], dict[bytes, Completion]]
 """Digests of requests -> the answers of earlier runs, for those that have one."""
@@ -355,8 +300,3 @@ def _record(line: bytes) -> Record | None:
         return record_from_dict(json.loads(line))
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _unwritable(record: Record, error: ValueError) -> Record:
-    failure = Failure(FailureKind.ENGINE, f"the record cannot be written as JSON: {error}")
-    return Record(record.index, record.id, Status.FAILED, attempts=record.attempts, usage=record.usage, failure=failure)

@@ -26,7 +26,7 @@ from llmbatch.job.job import Job, job_from, load_job_data
 from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report
 from llmbatch.run.finish import take_over
-from llmbatch.session import RunResult, run_job
+from llmbatch.run.session import RunResult, run_job
 from llmbatch.sinks.base import Origin
 
 _FIXED = (("input",), ("output",), ("run", "rows"))

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from llmbatch.ahead import Ahead
 from llmbatch.core.errors import ReadError
 from llmbatch.core.types import Cursor
 from llmbatch.engines.supervised import Cancelled
 from llmbatch.folder.bounds import Bounds
-from llmbatch.windows import OpenWindow
+from llmbatch.run.read_ahead import ReadAhead
+from llmbatch.run.window import OpenWindow
 
 PATIENCE = 30.0
 
@@ -20,7 +20,7 @@ def window(number: int) -> OpenWindow:
     return OpenWindow(Bounds(number, Cursor(0), Cursor(0), None, 0))
 
 
-def taken(ahead: Ahead) -> list[int]:
+def taken(ahead: ReadAhead) -> list[int]:
     """The numbers of all windows that come."""
     numbers = []
     while not ahead.ended:
@@ -30,7 +30,7 @@ def taken(ahead: Ahead) -> list[int]:
 
 
 def test_windows_come_in_order_and_then_it_has_ended() -> None:
-    ahead = Ahead(map(window, range(5)), 1)
+    ahead = ReadAhead(map(window, range(5)), 1)
     ahead.start()
     assert taken(ahead) == [0, 1, 2, 3, 4]
     assert ahead.get(PATIENCE) is None
@@ -41,7 +41,7 @@ def test_an_error_comes_where_its_window_would_have_come() -> None:
         yield window(0)
         raise ReadError("broken")
 
-    ahead = Ahead(windows(), 2)
+    ahead = ReadAhead(windows(), 2)
     ahead.start()
     assert ahead.get(PATIENCE) is not None
     with pytest.raises(ReadError, match="broken"):
@@ -61,7 +61,7 @@ def test_it_does_not_run_further_ahead_than_its_size_and_stop_ends_it() -> None:
                 go_on.wait(PATIENCE)
             yield window(number)
 
-    ahead = Ahead(windows(), 1)
+    ahead = ReadAhead(windows(), 1)
     ahead.start()
     assert ahead.get(PATIENCE) is not None
     assert third.wait(PATIENCE), "one ready, one in the making"
@@ -78,7 +78,7 @@ def test_where_the_engine_will_not_come_up_nothing_comes_and_nothing_is_raised()
         raise Cancelled
         yield
 
-    ahead = Ahead(windows(), 1)
+    ahead = ReadAhead(windows(), 1)
     ahead.start()
     assert ahead.get(0.2) is None
     ahead.stop()
@@ -87,7 +87,7 @@ def test_where_the_engine_will_not_come_up_nothing_comes_and_nothing_is_raised()
 
 def test_who_waits_is_told_when_a_window_is_there() -> None:
     there = threading.Event()
-    ahead = Ahead(map(window, range(1)), 1)
+    ahead = ReadAhead(map(window, range(1)), 1)
     ahead.ready = there.set
     ahead.start()
     assert there.wait(PATIENCE)

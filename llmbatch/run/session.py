@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbatch.ahead import Ahead
-from llmbatch.budget import Budget, Spent, gpus_of, spent_by
 from llmbatch.core.errors import LlmbatchError, RunError, Stopped, WriteError
 from llmbatch.core.events import Event, Finished, Note, Snapshot, Started, Watcher
 from llmbatch.core.faults import point
@@ -39,16 +37,19 @@ from llmbatch.measure.autotune import tuned
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.programs.work import Work
 from llmbatch.prompt.base import Rendered
-from llmbatch.report.report import Facts, NoteReport, Report, RunOutcome, Session, SessionReport, build_report
+from llmbatch.report.report import Facts, NoteReport, Report, RunOutcome, SessionFacts, SessionReport, build_report
 from llmbatch.reuse.cache import AnswerCache
 from llmbatch.reuse.memory import Reuse
+from llmbatch.run.budget import Budget, Spent, gpus_of, spent_by
 from llmbatch.run.finish import take_over
-from llmbatch.runner import Runner, Stop
-from llmbatch.scopes import calm_collector, ended, stopped_by_signals
+from llmbatch.run.loop import Loop, Stop
+from llmbatch.run.process import calm_collector, ended, stopped_by_signals
+from llmbatch.run.read_ahead import ReadAhead
+from llmbatch.run.reading import Front, Resume, ledger_of, read_windows
+from llmbatch.run.window import OpenWindow
+from llmbatch.run.writer import Writer
 from llmbatch.sinks.base import Origin, write_sinks
 from llmbatch.sources.base import Source
-from llmbatch.windows import Front, OpenWindow, Resume, ledger_of, read_windows
-from llmbatch.writer import Writer
 
 _AHEAD = 1  # windows that are planned before the runner has room for them
 _CRASHES = 2  # sessions in a row that were killed without getting anywhere, before the engine is put apart
@@ -83,7 +84,7 @@ def run_job(
 @contextlib.contextmanager
 def open_session(
     job: Job, watchers: Sequence[Watcher] = (), *, extend: bool = False, make: EngineFactory = make_engine
-) -> Iterator[RunSession]:
+) -> Iterator[Session]:
     """A session on the job's run folder, which is locked as long as the session is open."""
     notes: list[NoteReport] = []
 
@@ -100,12 +101,12 @@ def open_session(
         if taken:
             tell(Note("warning", taken))
         source = open_input(job.input, folder.path, sys.stdin.buffer)
-        yield RunSession(job, folder, source, stages, tell, notes, extend=extend, make=make)
+        yield Session(job, folder, source, stages, tell, notes, extend=extend, make=make)
     finally:
         folder.close()
 
 
-class RunSession:
+class Session:
     """One start of the command on one run folder."""
 
     def __init__(
@@ -133,7 +134,7 @@ class RunSession:
         self._engine = SupervisedEngine(self._make_engine, job.engine, tell)
         self._engine.prepare = self._tune if job.run.autotune else None
         self._autotune: dict[str, Any] | None = None
-        self._runner: Runner | None = None
+        self._runner: Loop | None = None
         self._rows_before = 0
         self._result: RunResult | None = None
 
@@ -148,9 +149,9 @@ class RunSession:
         resume, ledger, journals = self._open()
         stop = Stop()
         cache = self._cache = self._open_cache()
-        ahead = Ahead(self._read(resume), _AHEAD)
+        ahead = ReadAhead(self._read(resume), _AHEAD)
         writer = Writer(self._folder.parts, self._job.run.commit_seconds)
-        self._runner = runner = Runner(
+        self._runner = runner = Loop(
             self._front, ahead, self._engine, writer,
             settings=self._job.run, budget=self._budget, ledger=ledger, journals=journals, tell=self._watch, stop=stop,
             reuse=Reuse(self._job.reuse, cache.put if cache is not None else None),
@@ -344,7 +345,7 @@ class RunSession:
             outputs = [path.name for path in write_sinks(self._job.sinks, whole, folder, self._origin())]
             point("results-written")
         engine = self._engine
-        session = Session(
+        session = SessionFacts(
             number=len(self._folder.manifest.sessions) if self._folder.manifest else 1,
             started_at=self._began_at,
             outcome=outcome,
@@ -418,4 +419,4 @@ def _plain(info: EngineInfo, autotune: dict[str, Any] | None) -> dict[str, Any]:
     return plain
 
 
-__all__ = ["RunResult", "RunSession", "open_session", "run_job"]
+__all__ = ["RunResult", "Session", "open_session", "run_job"]

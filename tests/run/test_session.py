@@ -16,7 +16,7 @@ import pytest
 
 from llmbatch.core.errors import EngineError, FolderError, InputChanged, Locked, ReadError, RunError, TooManyFailures
 from llmbatch.core.events import EngineReady, Event, Finished, Sealed, Snapshot, Started
-from llmbatch.session import open_session
+from llmbatch.run.session import open_session
 
 EVEN_FAIL_ONCE = {"when": {"attempt": 1, "matches": "[02468]$"}, "answer": ""}
 LOST = ["{not json", "[1, 2]", '"text"', "null", '{"id": "no text"}', '{"text": 7', '{"text": "\\ud800"}']

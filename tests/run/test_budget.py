@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from llmbatch.budget import Budget, Spent, gpus_of, spent_by
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Usage
 from llmbatch.engines.base import EngineSettings
 from llmbatch.job.job import job_from
 from llmbatch.job.run_settings import RunSettings
+from llmbatch.run.budget import Budget, Spent, gpus_of, spent_by
 
 NOTHING = Spent()
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llmbatch.runner import Stop
-from llmbatch.scopes import calm_collector, ended, stopped_by_signals
+from llmbatch.run.loop import Stop
+from llmbatch.run.process import calm_collector, ended, stopped_by_signals
 
 BOTH = [signal.SIGINT, signal.SIGTERM]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-CHAOS = Path(__file__).parents[1] / "eval" / "reliability"
+CHAOS = Path(__file__).parents[2] / "eval" / "reliability"
 
 
 @pytest.fixture
