@@ -66,6 +66,42 @@ IMPORTS = [
 ]
 
 
+def test_every_module_has_its_room() -> None:
+    assert {unit for unit, _ in modules()} - LEVEL.keys() == set()
+
+
+def test_there_are_no_circles() -> None:
+    """What is only for the type checker counts too: two modules that need each other's names are one."""
+    names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    needs = {name: {other for other in _named_in(path) if other in names} for name, path in names.items()}
+    circles = set(needs)
+    while ends := {
+        name
+        for name in circles
+        if not (needs[name] - {name}) & circles or not any(name in needs[other] for other in circles - {name})
+    }:
+        circles -= ends
+    assert circles == set()
+
+
+def _named_in(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_the_face_of_a_room_holds_a_table_and_nothing_else() -> None:
+    wrong = []
+    for path in sorted(PACKAGE.glob("*/**/__init__.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(node, ast.Assign | ast.Expr):
+                wrong.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+    assert wrong == []
+
+
 def test_rooms_import_only_from_the_levels_above_theirs() -> None:
     wrong = [
         f"{path.relative_to(PACKAGE)}:{line} imports {other}"
@@ -108,7 +144,7 @@ def test_commands_that_need_no_engine_load_neither_torch_nor_vllm(command: str, 
     if command != "--help":
         arguments += ["--model", "demo", "--prompt", "Say: {{ text }}", "--input", str(rows)]
     code = (
-        "import sys\nfrom llmbatch.cli import main\n"
+        "import sys\nfrom llmbatch.cli.main import main\n"
         f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "heavy = [name for name in ('torch', 'vllm') if sys.modules.get(name) is not None]\nassert not heavy, heavy\n"
     )

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from llmbatch.core.events import EngineReady, Event, Snapshot
-from llmbatch.demo import HERE, JOBS
+from llmbatch.demo.demo import HERE, JOBS
 from llmbatch.job.job import DEMO_MODEL, job_from
 from llmbatch.report.summary import print_summary
 from llmbatch.run.session import RunResult, run_job

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import psutil
 from mutate import mutated_lines
 
-from llmbatch.audit import audit
+from llmbatch.audit.audit import audit
 from llmbatch.core.events import Event, Sealed
 from llmbatch.job.job import job_from
 from llmbatch.run.session import run_job

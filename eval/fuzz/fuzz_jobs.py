@@ -11,6 +11,7 @@ with atheris.instrument_imports(
     include=["llmbatch.job.job", "llmbatch.job.file", "llmbatch.job.identity", "llmbatch.prompt.document", "yaml"]
 ):
     from llmbatch.core.errors import JobError
+    from llmbatch.job.identity import identity_of
     from llmbatch.job.job import job_from, load_job_data
 
 FOLDER = scratch()
@@ -29,7 +30,7 @@ def target(data: bytes) -> None:
     AGAIN.write_text(job.to_yaml(), encoding="utf-8")
     again = job_from(load_job_data(AGAIN))
     assert again == job
-    assert again.identity() == job.identity()
+    assert identity_of(again) == identity_of(job)
 
 
 FULL = b"""model: org/name

@@ -18,7 +18,8 @@ with atheris.instrument_imports(include=["llmbatch.prompt", "llmbatch.check", "l
     from llmbatch.prompt.base import Rendered
     from llmbatch.prompt.request_line import to_request_line
     from llmbatch.prompt.requests import RequestsPrompt
-    from llmbatch.sources.base import SourceSettings, open_source
+    from llmbatch.sources.base import SourceSettings
+    from llmbatch.sources.opening import open_source
 
 FOLDER = scratch()
 PATH = FOLDER / "requests.jsonl"

@@ -11,8 +11,9 @@ from mutate import mutated_lines
 with atheris.instrument_imports(include=["llmbatch.sources", "jsonlines"]):
     from llmbatch.core.errors import SourceError
     from llmbatch.core.types import Row
-    from llmbatch.sources.base import SourceSettings, open_source
+    from llmbatch.sources.base import SourceSettings
     from llmbatch.sources.jsonl import open_jsonl
+    from llmbatch.sources.opening import open_source
 
 FOLDER = scratch()
 PATH = FOLDER / "rows.jsonl"

@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
-from llmbatch.audit import audit
-from llmbatch.demo import HERE
+from llmbatch.audit.audit import audit
+from llmbatch.demo.demo import HERE
 from llmbatch.job.job import Job, job_from
 
 ROWS = 3000

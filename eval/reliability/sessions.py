@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbatch.audit import audit
+from llmbatch.audit.audit import audit
 from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.types import Completion, Outcome
 from llmbatch.engines.base import Engine, make_engine

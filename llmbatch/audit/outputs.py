@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbatch.audit.check import Check
+from llmbatch.audit.finding import Finding
 from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_from_dict
@@ -15,7 +15,7 @@ from llmbatch.core.types import Status
 from llmbatch.folder.overlay import finished_retries, overlay, sealed_lines
 
 
-def check_outputs(folder: Path, *, finished: bool, pending: Path | None) -> list[Check]:
+def check_outputs(folder: Path, *, finished: bool, pending: Path | None) -> list[Finding]:
     """A check for each file. Of a run that is not ``finished`` the files may be those of a shorter one, which it extends.
 
     ``pending`` is a retry that is being taken over: each file may be from before or after. So it is while a run that has retries is
@@ -31,11 +31,11 @@ def check_outputs(folder: Path, *, finished: bool, pending: Path | None) -> list
     return [min(of_one, key=lambda check: len(check.problems)) for of_one in zip(*found, strict=True)]
 
 
-def _outputs(folder: Path, retries: Sequence[Path], finished: bool) -> tuple[Check, Check, Check]:
+def _outputs(folder: Path, retries: Sequence[Path], finished: bool) -> tuple[Finding, Finding, Finding]:
     over = f" and of {len(retries)} retries over them" if retries else ""
-    results = Check("results", f"results.jsonl holds the lines of the parts{over}, in order")
-    errors = Check("errors", "errors.jsonl holds the records that are not ok")
-    report = Check("report", "report.json counts what the records hold")
+    results = Finding("results", f"results.jsonl holds the lines of the parts{over}, in order")
+    errors = Finding("errors", "errors.jsonl holds the records that are not ok")
+    report = Finding("report", "report.json counts what the records hold")
     ledger = Ledger()
     expected_results = _Expected(folder / "results.jsonl", results, whole=finished)
     expected_errors = _Expected(folder / "errors.jsonl", errors, whole=finished)
@@ -59,7 +59,7 @@ def _outputs(folder: Path, retries: Sequence[Path], finished: bool) -> tuple[Che
     return results, errors, report
 
 
-def _check_report(path: Path, ledger: Ledger, check: Check) -> None:
+def _check_report(path: Path, ledger: Ledger, check: Finding) -> None:
     counted: dict[str, Any] = {
         "rows": ledger.rows,
         "by status": {str(status): count for status, count in ledger.by_status.items()},
@@ -91,7 +91,7 @@ def _check_report(path: Path, ledger: Ledger, check: Check) -> None:
 class _Expected:
     """A file's lines, held against those that are expected. A file that need not be ``whole`` may end earlier."""
 
-    def __init__(self, path: Path, check: Check, *, whole: bool) -> None:
+    def __init__(self, path: Path, check: Finding, *, whole: bool) -> None:
         self._path = path
         self._check = check
         self._whole = whole

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbatch.audit.check import Check
+from llmbatch.audit.finding import Finding
 from llmbatch.audit.windows import Windows
 from llmbatch.core.errors import InputChanged, LlmbatchError, SourceError
 from llmbatch.folder.input import check_input, input_digest, open_input
@@ -17,11 +17,11 @@ from llmbatch.sources.base import Source
 
 def check_rows(
     job: Job, folder: Path, fingerprint: Sequence[Mapping[str, Any]], windows: Windows
-) -> tuple[Check, Check, int | None]:
+) -> tuple[Finding, Finding, int | None]:
     """Walk input and records side by side: whether the input is what was read, whether every row has its record, and how many
     rows have none (``None`` where the input cannot be read).
     """
-    unchanged, rows = Check("input", "is what the run read"), Check("rows")
+    unchanged, rows = Finding("input", "is what the run read"), Finding("rows")
     owed: int | None = None
     try:
         source = _open(job, folder)
@@ -48,7 +48,9 @@ def _open(job: Job, folder: Path) -> Source:
     return open_input(job.input, folder, sys.stdin.buffer)
 
 
-def _check_unchanged(source: Source, fingerprint: Sequence[Mapping[str, Any]], windows: Windows, check: Check) -> None:
+def _check_unchanged(
+    source: Source, fingerprint: Sequence[Mapping[str, Any]], windows: Windows, check: Finding
+) -> None:
     read = {window: (meta.bounds, meta.input_sha256) for window, meta in windows.sealed.items()} | windows.open
     for _, (bounds, digest) in sorted(read.items()):
         if digest is not None and input_digest(source, bounds) != digest:
@@ -64,7 +66,7 @@ def _check_unchanged(source: Source, fingerprint: Sequence[Mapping[str, Any]], w
         check.problem(str(error))
 
 
-def _walk(source: Source, wanted: frozenset[int] | None, windows: Windows, check: Check) -> int:
+def _walk(source: Source, wanted: frozenset[int] | None, windows: Windows, check: Finding) -> int:
     records = windows.records()
     sealed = sorted((meta.bounds.last.index, meta.bounds.start.index) for meta in windows.sealed.values())
     rows = owed = passed = 0

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from llmbatch.audit.check import Check, listed
+from llmbatch.audit.finding import Finding, listed
 from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_from_dict
@@ -54,10 +54,10 @@ class Windows:
         }
 
 
-def check_parts(windows: Windows) -> Check:
+def check_parts(windows: Windows) -> Finding:
     """Look at every sealed part: its checksum, its lines, its ledger."""
     sealed, _ = windows.parts.scan()
-    check = Check("parts", f"{len(sealed)} sealed parts: checksums, rows in order, ledgers")
+    check = Finding("parts", f"{len(sealed)} sealed parts: checksums, rows in order, ledgers")
     for window in sorted(sealed):
         path = windows.parts.path(window)
         try:
@@ -80,10 +80,10 @@ def check_parts(windows: Windows) -> Check:
     return check
 
 
-def check_windows(windows: Windows, *, finished: bool, some_rows: bool) -> Check:
+def check_windows(windows: Windows, *, finished: bool, some_rows: bool) -> Finding:
     """Look at journals, and whether window follows on window. ``some_rows``: rows may be left out between them."""
     sealed, journals = windows.parts.scan()
-    check = Check("windows", f"{len(journals)} open windows with a journal; windows follow one another without a gap")
+    check = Finding("windows", f"{len(journals)} open windows with a journal; windows follow one another without a gap")
     for window in sorted(journals):
         _check_journal(windows, window, check)
     for path in sorted(windows.parts.folder.glob("part-*.meta.json")):
@@ -112,7 +112,7 @@ def check_windows(windows: Windows, *, finished: bool, some_rows: bool) -> Check
     return check
 
 
-def _count(path: Path, content: bytes, bounds: Bounds, check: Check) -> Ledger:
+def _count(path: Path, content: bytes, bounds: Bounds, check: Finding) -> Ledger:
     ledger = Ledger()
     last = bounds.start.index - 1
     lines = content.splitlines(keepends=True)
@@ -133,7 +133,7 @@ def _count(path: Path, content: bytes, bounds: Bounds, check: Check) -> Ledger:
     return ledger
 
 
-def _check_journal(windows: Windows, window: int, check: Check) -> None:
+def _check_journal(windows: Windows, window: int, check: Finding) -> None:
     path = windows.parts.path(window).with_suffix(".journal")
     try:
         replay, good = read_journal(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from llmbatch.audit import AuditReport
+    from llmbatch.audit.audit import AuditReport
 
 
 @click.command()
@@ -22,7 +22,7 @@ def audit(ctx: click.Context, folder: Path, as_json: bool) -> None:
 
     Exit codes: 0 whole and complete; 3 whole, but rows are owed; 1 damaged.
     """
-    from llmbatch.audit import audit as look_at
+    from llmbatch.audit.audit import audit as look_at
 
     report = look_at(folder)
     if as_json:

@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from llmbatch.demo import Score
+    from llmbatch.demo.demo import Score
 
 
 @click.command()
@@ -34,7 +34,7 @@ def demo(ctx: click.Context, output: Path, engine: str) -> None:
     """
     from rich.console import Console
 
-    from llmbatch.demo import JOBS, demo_job, score
+    from llmbatch.demo.demo import JOBS, demo_job, score
     from llmbatch.engines.keeper import EngineKeeper
     from llmbatch.report.summary import print_summary
     from llmbatch.run.session import run_job
@@ -58,7 +58,7 @@ def _print_scores(console: Console, scores: Sequence[Score]) -> None:
     from rich.table import Table
 
     from llmbatch.core import words
-    from llmbatch.demo import TASKS
+    from llmbatch.demo.demo import TASKS
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("corpus", no_wrap=True)

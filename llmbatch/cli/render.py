@@ -45,7 +45,7 @@ def render(ctx: click.Context, target: str, tokens: bool) -> None:
     """
     from llmbatch.job.job import job_from
     from llmbatch.job.recipe import prompt_of
-    from llmbatch.sources.base import open_source
+    from llmbatch.sources.opening import open_source
 
     data = job_data_of(ctx)
     model = data.get("model")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llmbatch.cli import command_line
+from llmbatch.cli.main import command_line
 from llmbatch.cli.settings import JobCommand, job_of, job_options
 from llmbatch.core.errors import EngineError, ReadError, WriteError
 

@@ -115,7 +115,8 @@ def _rows_of(job: Job, folder: Path, indexes: list[int]) -> Iterator[tuple[Row, 
     """The rows of the input at these indexes, each with its place in words, read from the start of its window."""
     from llmbatch.core.errors import InputChanged
     from llmbatch.folder.parts import Parts
-    from llmbatch.sources.base import START, open_source
+    from llmbatch.sources.base import START
+    from llmbatch.sources.opening import open_source
 
     settings = job.input
     if settings.path == "-":

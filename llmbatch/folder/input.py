@@ -8,7 +8,8 @@ from typing import Any, BinaryIO
 
 from llmbatch.core.errors import InputChanged
 from llmbatch.folder.bounds import Bounds
-from llmbatch.sources.base import Source, SourceSettings, open_source
+from llmbatch.sources.base import Source, SourceSettings
+from llmbatch.sources.opening import open_source
 from llmbatch.sources.stdin import spool
 
 Known = tuple[Bounds, str | None]

@@ -11,13 +11,11 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmbatch.core.errors import JobError
 from llmbatch.job.file import is_there
-
-if TYPE_CHECKING:
-    from llmbatch.job.job import Job
+from llmbatch.job.job import Job
 
 _ENDS = 1 << 16  # bytes at each end of a weights file that are looked at; these files are too long to be read for this
 

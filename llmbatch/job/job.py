@@ -18,7 +18,6 @@ from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import JobError
 from llmbatch.engines.base import EngineSettings
 from llmbatch.job.file import DEMO, job_text, read_job_file, resolve_paths
-from llmbatch.job.identity import identity_of
 from llmbatch.job.problems import explain
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.model.tokenizer import ChatSettings
@@ -78,10 +77,6 @@ class Job(BaseModel):
         For a file in ``folder`` the paths in that folder are relative, so that it can be moved.
         """
         return job_text(resolve_paths(self.data(), Path.cwd()), folder.expanduser().absolute() if folder else None)
-
-    def identity(self) -> dict[str, str]:
-        """What the results depend on, see ``identity.py``."""
-        return identity_of(self)
 
 
 def job_from(data: Mapping[str, Any]) -> Job:

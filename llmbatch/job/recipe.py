@@ -23,7 +23,7 @@ from llmbatch.programs.work import Rules, Work
 from llmbatch.prompt.base import Rendered, RowPrompt
 from llmbatch.prompt.requests import RequestsPrompt
 from llmbatch.prompt.template import load_prompt
-from llmbatch.sources.base import guess_format
+from llmbatch.sources.opening import guess_format
 
 DEFAULT_MAX_TOKENS = 1024  # vLLM's own default of 16 cuts nearly every answer off; no limit lets one row run away
 _DISTINCT_REQUESTS = 4096

@@ -22,6 +22,7 @@ from llmbatch.folder.folder import Manifest, RunFolder, read_manifest
 from llmbatch.folder.input import check_input, open_input
 from llmbatch.folder.overlay import all_retries, finished_retries
 from llmbatch.folder.parts import Parts
+from llmbatch.job.identity import identity_of
 from llmbatch.job.job import Job, job_from, load_job_data
 from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report
@@ -113,7 +114,7 @@ def _unfinished(folder: Path, base: Job, manifest: Manifest, job: Job) -> Path |
     if begun is None or not any(Parts(path / "parts").scan()):
         return None  # nothing of it was done yet
     retry = _job_in(job, path)
-    now = {**retry.identity(), **Recipe(retry).identity()}
+    now = {**identity_of(retry), **Recipe(retry).identity()}
     changed = sorted(key for key in begun.identity.keys() | now.keys() if begun.identity.get(key) != now.get(key))
     if not changed:
         return path

@@ -30,7 +30,7 @@ from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import check_input, open_input
 from llmbatch.folder.overlay import finished_retries
 from llmbatch.folder.parts import Meta
-from llmbatch.job.identity import model_identity
+from llmbatch.job.identity import identity_of, model_identity
 from llmbatch.job.job import Job
 from llmbatch.job.recipe import Recipe
 from llmbatch.measure.autotune import tuned
@@ -316,7 +316,7 @@ class Session:
         return settings.model_copy(update=self._autotune["changes"])
 
     def _identity(self) -> dict[str, str]:
-        return {**self._job.identity(), **self._stages.identity()}
+        return {**identity_of(self._job), **self._stages.identity()}
 
     def _watch(self, event: Event) -> None:
         """Pass events on; the state of the run also goes to a file, for ``llmbatch status`` in another terminal."""

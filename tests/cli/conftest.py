@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from llmbatch.cli import main
+from llmbatch.cli.main import main
 
 SCRIPT = """
 rules:

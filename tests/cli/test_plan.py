@@ -137,7 +137,7 @@ def test_a_price_by_the_hour_needs_a_speed(corpus: Path) -> None:
 
 def test_planning_imports_neither_torch_nor_vllm(corpus: Path) -> None:
     code = (
-        "import sys; from llmbatch.cli import main; "
+        "import sys; from llmbatch.cli.main import main; "
         f"main(['plan','--model','demo','--prompt','{{{{doc}}}}','--input',{str(corpus)!r},'--json'], standalone_mode=False); "
         "assert not sys.modules.get('torch') and 'vllm' not in sys.modules"
     )

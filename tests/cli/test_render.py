@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from llmbatch.cli import main
+from llmbatch.cli.main import main
 from llmbatch.cli.render import SHOWN
 
 
@@ -109,7 +109,7 @@ def test_tokens_need_a_model(corpus: str) -> None:
 def test_tokens_are_counted_and_neither_torch_nor_vllm_is_imported(corpus: str) -> None:
     code = (
         "import sys\n"
-        "from llmbatch.cli import main\n"
+        "from llmbatch.cli.main import main\n"
         f"try: main(['render', '--prompt', 'Say {{{{ text }}}}', '--input', {corpus!r}, '--model', 'demo', '--tokens'])\n"
         "except SystemExit as end: print(end.code, 'vllm' in sys.modules, bool(sys.modules.get('torch')), file=sys.stderr)\n"
     )

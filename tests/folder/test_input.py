@@ -11,7 +11,8 @@ from llmbatch.core.errors import InputChanged
 from llmbatch.core.types import Cursor
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.input import check_input, input_digest, open_input
-from llmbatch.sources.base import Source, SourceSettings, open_source
+from llmbatch.sources.base import Source, SourceSettings
+from llmbatch.sources.opening import open_source
 
 LINES = [b'{"text": "%d"}\n' % i for i in range(6)]
 

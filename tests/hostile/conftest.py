@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from llmbatch.audit import audit
+from llmbatch.audit.audit import audit
 from llmbatch.job.job import job_from
 from llmbatch.run.session import run_job
 

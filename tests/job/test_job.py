@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmbatch.core.errors import JobError
+from llmbatch.job.identity import identity_of
 from llmbatch.job.job import DEMO_MODEL, Job, job_from, load_job_data
 from llmbatch.job.run_settings import RunSettings
 
@@ -355,7 +356,7 @@ def test_a_job_that_is_written_and_read_again_is_the_same(tmp_path_factory: pyte
     path.write_text(first.to_yaml(), encoding="utf-8")
     again = job_from(load_job_data(path))
     assert again == first
-    assert again.identity() == first.identity()
+    assert identity_of(again) == identity_of(first)
     # in its own folder
     path.write_text(first.to_yaml(first.output), encoding="utf-8")
     assert job_from(load_job_data(path)) == first.model_copy(update={"output": path.parent})
@@ -382,7 +383,7 @@ def test_a_job_in_its_folder_is_the_same_from_every_current_folder(
     assert there.output == folder / "run"
     assert there.to_yaml(folder / "run") == (folder / "run" / "job.yaml").read_text()
     monkeypatch.chdir(folder)
-    assert there.identity() == here.identity()
+    assert identity_of(there) == identity_of(here)
 
 
 def test_what_lies_in_the_run_folder_moves_with_it(folder: Path) -> None:
@@ -444,12 +445,12 @@ SPEED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_what_changes_results_is_in_the_identity(change: dict[str, Any]) -> None:
-    assert job(**change).identity() != job().identity()
+    assert identity_of(job(**change)) != identity_of(job())
 
 
 @pytest.mark.parametrize("change", SPEED, ids=str)
 def test_what_changes_speed_alone_is_not_in_the_identity(change: dict[str, Any]) -> None:
-    assert job(**change).identity() == job().identity()
+    assert identity_of(job(**change)) == identity_of(job())
 
 
 def test_no_section_is_forgotten_in_the_identity() -> None:
@@ -468,7 +469,7 @@ def test_no_section_is_forgotten_in_the_identity() -> None:
         "sinks",
         "run",
     }
-    flat = {key.partition(".")[0].split(" ")[0] for change in CHANGES for key in job(**change).identity()}
+    flat = {key.partition(".")[0].split(" ")[0] for change in CHANGES for key in identity_of(job(**change))}
     assert flat == set(Job.model_fields) - {"output", "reuse", "run"}
 
 
@@ -489,28 +490,28 @@ def test_of_a_file_its_content_counts_and_not_its_place(
     monkeypatch.chdir(folder)
     ((section, keys),) = change.items()
     ((key, name),) = keys.items()
-    before = job(**change).identity()
-    assert before != job().identity()
+    before = identity_of(job(**change))
+    assert before != identity_of(job())
     shutil.copy(name, f"copy-of-{name}")
-    assert job(**{section: {key: f"copy-of-{name}"}}).identity() == before
+    assert identity_of(job(**{section: {key: f"copy-of-{name}"}})) == before
     Path(name).write_text('{"type": "array"}')
-    assert job(**change).identity() != before
+    assert identity_of(job(**change)) != before
 
 
 def test_a_local_model_is_known_by_its_place_and_its_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     (folder / "model" / "model.safetensors").write_bytes(b"1" * 200_000)
-    before = job(model="model").identity()
-    assert before == job(model=str(folder / "model")).identity()
+    before = identity_of(job(model="model"))
+    assert before == identity_of(job(model=str(folder / "model")))
     (folder / "model" / "model.safetensors").write_bytes(b"1" * 199_999 + b"2")
-    trained = job(model="model").identity()
+    trained = identity_of(job(model="model"))
     assert trained != before
     (folder / "model" / "tokenizer.json").write_text("{}")
-    assert job(model="model").identity() != trained
+    assert identity_of(job(model="model")) != trained
 
 
 def test_the_identity_is_short_text() -> None:
-    assert all(isinstance(value, str) for value in job(**CHANGES[1]).identity().values())
+    assert all(isinstance(value, str) for value in identity_of(job(**CHANGES[1])).values())
 
 
 # secrets

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.audit import audit
+from llmbatch.audit.audit import audit
 from llmbatch.core.errors import FolderError, InputChanged, JobError, Locked, UsageError
 from llmbatch.core.events import Note
 from llmbatch.core.ledger import Ledger

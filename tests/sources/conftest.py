@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmbatch.sources.base import Source, SourceSettings, open_source
+from llmbatch.sources.base import Source, SourceSettings
+from llmbatch.sources.opening import open_source
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from llmbatch.core.errors import SourceError
 from llmbatch.core.types import FailureKind, Row
-from llmbatch.sources.base import Source, SourceSettings, open_source
+from llmbatch.sources.base import Source, SourceSettings
+from llmbatch.sources.opening import open_source
 
 Write = Callable[..., Path]
 Open = Callable[..., Source]

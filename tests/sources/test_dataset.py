@@ -147,7 +147,7 @@ def test_columns_of_media_are_refused_by_name() -> None:
 
 def test_a_hub_that_cannot_be_reached_is_said_so() -> None:
     code = (
-        "from llmbatch.sources.base import *\n"
+        "from llmbatch.sources.base import *; from llmbatch.sources.opening import *\n"
         "for streaming in (False, True):\n"
         "  try: open_source(SourceSettings(path='nobody/nothing', streaming=streaming))\n"
         "  except Exception as error: print(type(error).__name__, error)"

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from llmbatch.core.errors import ReadError
 from llmbatch.core.types import Cursor, FailureKind, Row
-from llmbatch.sources.base import Source, SourceSettings, open_source
+from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.lines import MAX_LINE
+from llmbatch.sources.opening import open_source
 
 Write = Callable[..., Path]
 Open = Callable[..., Source]

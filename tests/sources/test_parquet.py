@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, FailureKind
-from llmbatch.sources.base import Source, SourceSettings, open_source
+from llmbatch.sources.base import Source, SourceSettings
+from llmbatch.sources.opening import open_source
 
 Open = Callable[..., Source]
 

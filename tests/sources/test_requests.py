@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.sources.base import Source, guess_format
+from llmbatch.sources.base import Source
+from llmbatch.sources.opening import guess_format
 
 Write = Callable[..., Path]
 Open = Callable[..., Source]

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from llmbatch.core.errors import SourceError
 from llmbatch.sources import FORMATS
-from llmbatch.sources.base import Source, SourceSettings, guess_format
+from llmbatch.sources.base import Source, SourceSettings
+from llmbatch.sources.opening import guess_format
 
 Write = Callable[..., Path]
 Open = Callable[..., Source]
@@ -106,7 +107,7 @@ def test_the_table_names_every_format_that_the_settings_describe() -> None:
 def test_reading_json_lines_imports_nothing_heavy(write: Write) -> None:
     path = write("a.jsonl", "{}\n")
     code = (
-        "import sys; from llmbatch.sources.base import *\n"
+        "import sys; from llmbatch.sources.base import *; from llmbatch.sources.opening import *\n"
         f"list(open_source(SourceSettings(path={str(path)!r})).rows())\n"
         "print(sorted({'datasets', 'pyarrow', 'pandas', 'numpy', 'torch'} & set(sys.modules)))"
     )

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llmbatch.audit import audit
-from llmbatch.demo import HERE, JOBS, TASKS, Score, demo_job, run_demo, score
+from llmbatch.audit.audit import audit
+from llmbatch.demo.demo import HERE, JOBS, TASKS, Score, demo_job, run_demo, score
 from llmbatch.run.session import RunResult
 
 # what the corpora have that is broken on purpose, in their order: how it was broken, and what must come of it

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmbatch.audit import AuditReport, audit
-from llmbatch.audit.check import Check
+from llmbatch.audit.audit import AuditReport, audit
+from llmbatch.audit.finding import Finding
 from llmbatch.core.errors import FolderError
 from llmbatch.folder.folder import RunFolder, read_manifest
 from llmbatch.job.job import job_from
@@ -637,7 +637,7 @@ def test_a_damage_of_a_retry_is_found_and_named(finished: Case, damage: str) -> 
 
 
 def test_of_many_problems_the_first_few_are_told_and_the_rest_counted() -> None:
-    check = Check("rows")
+    check = Finding("rows")
     for number in range(1000):
         check.problem(f"problem {number}")
     assert check.problems == [*(f"problem {n}" for n in range(5)), "and 995 more"]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbatch.cli.plan import Assumptions, survey_job
 from llmbatch.core import words
 from llmbatch.core.errors import JobError
 from llmbatch.engines.base import make_engine
 from llmbatch.job.job import Job
 from llmbatch.job.recipe import Recipe
+from llmbatch.measure.job_survey import Assumptions, survey_job
 from llmbatch.measure.speed import Rates, Sample, measure, stratified
 from llmbatch.measure.survey import Hours, Survey
 from llmbatch.model.tokenizer import Tokenizer
-from llmbatch.sources.base import open_source
+from llmbatch.sources.opening import open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ class Calibration:
         return self.rates.full.sent + self.rates.prefill.sent
 
 
-def calibrated(job: Job, assumed: Assumptions, seconds: float, quiet: bool) -> tuple[Survey, Tokenizer, Calibration]:
+def calibrated(
+    job: Job, assumed: Assumptions, seconds: float, tell: Callable[[int], None]
+) -> tuple[Survey, Tokenizer, Calibration]:
     """Start the job's engine, survey its input, and run a sample of it for about so many seconds.
 
     Raises ``UsageError`` before the engine is started for what can be known by then, and ``EngineError``; then the engine's log
@@ -78,7 +81,7 @@ def calibrated(job: Job, assumed: Assumptions, seconds: float, quiet: bool) -> t
         info = engine.start()
         start_seconds = time.monotonic() - started
         sample = Sample()
-        survey, tokenizer = survey_job(job, assumed._replace(engine=info), quiet, sample)
+        survey, tokenizer = survey_job(job, assumed._replace(engine=info), tell, sample)
         rates = measure(engine, stratified(sample.requests), seconds)
     finally:
         engine.stop()

@@ -9,7 +9,7 @@ _SHOWN = 5  # problems of one check that are spelled out
 
 
 @dataclass(slots=True)
-class Check:
+class Finding:
     """Without problems it holds."""
 
     name: str
