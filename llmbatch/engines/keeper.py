@@ -80,12 +80,7 @@ class _Kept:
             self._engine.abort()
 
     def counts(self) -> Usage:
-        now, before = self._engine.counts(), self._before
-        return Usage(
-            now.prompt_tokens - before.prompt_tokens,
-            now.completion_tokens - before.completion_tokens,
-            now.cached_tokens - before.cached_tokens,
-        )
+        return self._engine.counts() - self._before
 
     def busy(self) -> float:
         return self._engine.busy() - self._busy_before

@@ -179,7 +179,7 @@ class SupervisedEngine:
     def counts(self) -> Usage:
         """Tokens by the engines' own count, over all restarts."""
         total = self._past + self._engine.counts() if self._ready_at is not None else self._past
-        return _less(total, self._probed)
+        return total - self._probed
 
     @property
     def busy_seconds(self) -> float:
@@ -246,7 +246,7 @@ class SupervisedEngine:
                 self._deaths_since_answer += 1
                 yield from self._restart(death, feed)
             else:
-                self._probed = self._probed + _less(self._engine.counts(), before)
+                self._probed = self._probed + (self._engine.counts() - before)
                 return
 
     def _probe(self) -> list[Request]:
@@ -333,14 +333,6 @@ def _pause(seconds: float, feed: Feed) -> Iterator[list[Outcome]]:
     while not feed.halted and (left := end - time.monotonic()) > 0:
         time.sleep(min(left, _PAUSE_SECONDS))
         yield []
-
-
-def _less(usage: Usage, part: Usage) -> Usage:
-    return Usage(
-        usage.prompt_tokens - part.prompt_tokens,
-        usage.completion_tokens - part.completion_tokens,
-        usage.cached_tokens - part.cached_tokens,
-    )
 
 
 def _describe(info: EngineInfo) -> str:

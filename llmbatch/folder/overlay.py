@@ -17,7 +17,7 @@ from pathlib import Path
 from llmbatch.core.errors import FolderError
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_from_dict, record_to_line
-from llmbatch.core.types import Attempt, Record, RequestKey, Status, Usage
+from llmbatch.core.types import Attempt, Record, RequestKey, Status
 from llmbatch.folder.parts import Parts
 
 _INDEX = re.compile(rb'\{"id": ?(?:"(?:[^"\\]|\\.)*"|-?\d+), ?"index": ?(\d+),')
@@ -63,13 +63,8 @@ def combine(before: Record, after: Record) -> Record:
     """
     history = list(before.history)
     if before.attempts and before.failure is not None:
-        last = before.usage
-        spent = Usage(
-            last.prompt_tokens - before.wasted.prompt_tokens,
-            last.completion_tokens - before.wasted.completion_tokens,
-            last.cached_tokens - before.wasted.cached_tokens,
-        )
         key = RequestKey(before.index, attempt=before.attempts)
+        spent = before.usage - before.wasted
         history.append(Attempt(key, before.failure, spent, before.raw, before.finish_reason))
     later = [replace(a, key=a.key._replace(attempt=a.key.attempt + before.attempts)) for a in after.history]
     return replace(

@@ -174,7 +174,7 @@ class Work:
             usage = usage + line.usage
             history += line.failed if line is not told else line.failed[:-1]
             kept = line.kept if line.checked or line is told else _NOTHING
-            wasted = wasted + _less(line.usage, kept)
+            wasted = wasted + (line.usage - kept)
         last_answer = shown.completion if shown else None
         return Record(
             index=row.index,
@@ -277,11 +277,3 @@ def _each(values: list[Any]) -> Any:
 def _seed(ask: Ask, sample: int) -> int | None:
     seed = ask.sampling.get("seed") if ask.seed is None else ask.seed
     return None if seed is None else seed + sample
-
-
-def _less(usage: Usage, part: Usage) -> Usage:
-    return Usage(
-        usage.prompt_tokens - part.prompt_tokens,
-        usage.completion_tokens - part.completion_tokens,
-        usage.cached_tokens - part.cached_tokens,
-    )
