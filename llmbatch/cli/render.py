@@ -96,7 +96,7 @@ class _Lines:
     """Turns a rendered row into the bytes of its line."""
 
     def __init__(self, job: Job, prompt: RowPrompt, model: str | None) -> None:
-        from llmbatch.job.recipe import DEFAULT_MAX_TOKENS
+        from llmbatch.core.sampling import DEFAULT_MAX_TOKENS
         from llmbatch.prompt.request_line import to_request_line
 
         self._model = model

@@ -7,6 +7,9 @@ from typing import Any
 
 from llmbatch.core.words import is_of, near, short, type_name
 
+DEFAULT_MAX_TOKENS = 1024
+"""Where nobody says how long an answer may be: vLLM's own default of 16 cuts nearly every one off, no limit lets one run away."""
+
 SAMPLING: Mapping[str, tuple[str, ...]] = {
     "n": ("integer",),
     "seed": ("integer",),

@@ -14,7 +14,7 @@ from llmbatch.check.answer import check_from_mapping, make_check
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.check import Check
 from llmbatch.core.errors import JobError, SchemaError
-from llmbatch.core.sampling import sampling_problem
+from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, sampling_problem
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Request, Row, Sampling
 from llmbatch.job.job import Job
 from llmbatch.programs.base import Ask, make_program
@@ -25,7 +25,6 @@ from llmbatch.prompt.requests import RequestsPrompt
 from llmbatch.prompt.template import load_prompt
 from llmbatch.sources.opening import guess_format
 
-DEFAULT_MAX_TOKENS = 1024  # vLLM's own default of 16 cuts nearly every answer off; no limit lets one row run away
 _DISTINCT_REQUESTS = 4096
 
 
@@ -161,4 +160,4 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-__all__ = ["DEFAULT_MAX_TOKENS", "Recipe", "check_of", "prompt_of"]
+__all__ = ["Recipe", "check_of", "prompt_of"]

@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.sampling import DEFAULT_MAX_TOKENS
 from llmbatch.core.types import Constraint, Request, Sampling
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.structured import structured_outputs
 
-# where neither the job nor the model's generation config says anything; vLLM would stop after 16
-DEFAULT_MAX_TOKENS = 1024
 _KEPT = 4096  # distinct settings; a job that has more makes them anew
 
 # ours to decide, or made by vLLM itself
