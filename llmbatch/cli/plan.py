@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmbatch.cli.settings import JobCommand, job_data_of, job_options, merged
+from llmbatch.cli.settings import JobCommand, job_data_of, job_options
+from llmbatch.core.merge import merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

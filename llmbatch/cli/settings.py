@@ -7,12 +7,14 @@ Each flag is one line in a table and names the one setting that it overrides. A 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+
+from llmbatch.core.merge import merged
 
 if TYPE_CHECKING:
     from llmbatch.job.job import Job
@@ -160,8 +162,11 @@ def job_data_of(ctx: click.Context) -> dict[str, Any]:
     """The job file's settings, where one is given, with those of the command line over them."""
     from llmbatch.job.job import load_job_data
 
-    job_file = _given(ctx).job_file
-    return merged(load_job_data(job_file) if job_file else {}, overrides_of(ctx))
+    job_file, over = _given(ctx).job_file, overrides_of(ctx)
+    data = load_job_data(job_file) if job_file else {}
+    for section in _SHORTHANDS.keys() & data.keys() & over.keys():
+        data[section] = _as_section(section, data[section])
+    return merged(data, over)
 
 
 def job_of(ctx: click.Context) -> Job:
@@ -183,19 +188,6 @@ def put(data: dict[str, Any], setting: str, value: Any) -> None:
         place[section] = inner
         place = inner
     place[key] = value
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any], *, path: str = "") -> dict[str, Any]:
-    """``base`` with the values of ``over`` put over it, section by section; neither is changed."""
-    result = dict(base)
-    for key, value in over.items():
-        here = f"{path}.{key}" if path else key
-        below = _as_section(here, result.get(key))
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            result[key] = merged(below, value, path=here)
-        else:
-            result[key] = value
-    return result
 
 
 def parsed_value(text: str) -> Any:

@@ -17,6 +17,7 @@ from llmbatch.audit.rows import same_names
 from llmbatch.core.errors import FolderError, JobError
 from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
+from llmbatch.core.merge import merged
 from llmbatch.engines.base import EngineFactory, make_engine
 from llmbatch.folder.folder import Manifest, RunFolder, read_manifest
 from llmbatch.folder.input import check_input, open_input
@@ -77,7 +78,7 @@ def _with(folder: Path, overrides: Mapping[str, Any]) -> Job:
             holder = holder.get(key) if isinstance(holder, Mapping) else None
         if holder is not None:
             raise JobError(f"{'.'.join(place)}: a retry runs the rows of {folder} from its own input: leave it out")
-    job = job_from(_merge(own_job(folder).data(), overrides))
+    job = job_from(merged(own_job(folder).data(), overrides))
     Recipe(job)
     return job
 
@@ -176,15 +177,6 @@ def _nothing_to_do(folder: Path, watchers: Sequence[Watcher]) -> RunResult:
     for watcher in watchers:
         watcher(Note("info", f"{folder}: every row is ok, nothing is to be tried again"))
     return RunResult(folder, "finished", report, code)
-
-
-def _merge(data: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested data with other nested data laid over it."""
-    merged = dict(data)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
 
 
 __all__ = ["own_job", "retry_failed"]

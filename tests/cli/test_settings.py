@@ -6,10 +6,8 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
-from hypothesis import strategies as st
 
-from llmbatch.cli.settings import FLAGS, JobCommand, job_data_of, job_options, merged, overrides_of, parsed_value, put
+from llmbatch.cli.settings import FLAGS, JobCommand, job_data_of, job_options, overrides_of, parsed_value, put
 from llmbatch.job.job import Job, job_from
 
 SEEN: list[dict[str, Any]] = []
@@ -159,28 +157,6 @@ def test_the_help_lists_each_flag_under_its_heading() -> None:
     assert places == sorted(places)
     for flags in FLAGS.values():
         assert all(flag.name in text for flag in flags)
-
-
-leaves = st.integers() | st.text(max_size=3) | st.none()
-keys = st.sampled_from(["a", "b", "c"])
-settings = st.dictionaries(
-    keys, st.recursive(leaves, lambda inner: st.dictionaries(keys, inner, max_size=3), max_leaves=6)
-)
-
-
-@given(settings, settings)
-def test_merging_changes_neither_side_and_the_later_one_wins(base: dict[str, Any], over: dict[str, Any]) -> None:
-    before = repr((base, over))
-    both = merged(base, over)
-    assert repr((base, over)) == before
-    assert merged(both, over) == both
-    assert both.keys() == base.keys() | over.keys()
-
-
-@given(settings)
-def test_merging_with_nothing_changes_nothing(data: dict[str, Any]) -> None:
-    assert merged(data, {}) == data
-    assert merged({}, data) == data
 
 
 def test_a_shorthand_becomes_a_section_when_one_of_its_keys_is_set() -> None:
