@@ -18,6 +18,7 @@ from llmbatch.core.events import Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
+from llmbatch.core.words import short
 from llmbatch.folder.folder import RunFolder
 from llmbatch.job.job import Job, job_from
 from llmbatch.job.recipe import Recipe
@@ -165,7 +166,7 @@ def _job(data: Mapping[str, Any], schema: Schema | None) -> Job:
     if schema is not None:
         answer = data.get("answer", {})
         if not isinstance(answer, Mapping):
-            raise JobError(f"answer: is a mapping of settings, not {answer!r:.80}")
+            raise JobError(f"answer: is a mapping of settings, not {short(answer)}")
         data["answer"] = {**answer, "schema": _schema(schema)}
     job = job_from(data)
     Recipe(job)

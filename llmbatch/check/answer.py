@@ -19,7 +19,7 @@ from llmbatch.core.errors import SchemaError
 from llmbatch.core.imports import is_import_path
 from llmbatch.core.table import find
 from llmbatch.core.types import Constraint, Failure, FailureKind
-from llmbatch.core.words import clip
+from llmbatch.core.words import clip, short
 
 _COMPILED_PER_REQUEST = 256
 _FREE_TEXT = OutputSettings()
@@ -110,7 +110,9 @@ def _response_format(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     if kind == "json_object":
         return {"schema": {"type": "object"}}
     if kind != "json_schema":
-        raise SchemaError(f"the response_format has the type {kind!r:.80}: known are text, json_object and json_schema")
+        raise SchemaError(
+            f"the response_format has the type {short(kind)}: known are text, json_object and json_schema"
+        )
     holder = mapping.get("json_schema")
     schema = holder.get("schema") if isinstance(holder, dict) else None
     if not isinstance(schema, dict):
@@ -143,7 +145,7 @@ def _schema_in(path: Path) -> dict[str, Any]:
     except JsonError as error:
         raise SchemaError(f"{path}: {error}") from None
     if not isinstance(schema, dict):
-        raise SchemaError(f"{path}: a JSON Schema is an object, and this is {json.dumps(schema)[:80]}")
+        raise SchemaError(f"{path}: a JSON Schema is an object, and this is {short(schema)}")
     return schema
 
 

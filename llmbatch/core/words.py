@@ -73,7 +73,7 @@ def printable(text: str) -> str:
 def one_line(text: str, width: int = 200) -> str:
     """Outside text on one line of at most ``width`` characters."""
     line = printable(" ".join(text.split()))
-    return line if len(line) <= width else line[: width - 1] + "…"
+    return clip(line, width)
 
 
 def short(value: object) -> str:
@@ -115,9 +115,17 @@ def is_encodable(text: str) -> bool:
     return True
 
 
-def clip(text: str, limit: int) -> str:
-    """The text, or its start and an ellipsis, in at most ``limit`` characters."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def clip(text: str, limit: int, mark: str = "…") -> str:
+    """The text, or its start and the ``mark`` that it was cut, in at most ``limit`` characters."""
+    return text if len(text) <= limit else text[: limit - len(mark)] + mark
+
+
+def excerpt(seen: bytes | str, limit: int = 80) -> str:
+    """The start of what was seen, in printable characters, so that a message stays a line and a terminal stays sane."""
+    start = seen[: 5 * limit]
+    text = (start.decode("utf-8", "backslashreplace") if isinstance(start, bytes) else start).strip()
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: limit + 1])
+    return clip(shown, limit)
 
 
 def quote(text: str, limit: int = 60) -> str:

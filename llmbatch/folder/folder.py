@@ -17,6 +17,7 @@ from typing import Any
 
 from llmbatch.core.errors import FolderError
 from llmbatch.core.files import atomic_write, writing
+from llmbatch.core.words import clip
 from llmbatch.folder.lock import Lock
 from llmbatch.folder.parts import Parts
 
@@ -155,14 +156,12 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         if old != new:
-            changes.append(f"{key} was {_short(old)}, now {_short(new)}")
+            changes.append(f"{key} was {_value(old)}, now {_value(new)}")
     return changes
 
 
-def _short(value: str | None) -> str:
-    if value is None:
-        return "not set"
-    return value if len(value) <= 60 else value[:57] + "..."
+def _value(value: str | None) -> str:
+    return "not set" if value is None else clip(value, 60)
 
 
 def _ours(name: str) -> bool:

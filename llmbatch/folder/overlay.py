@@ -18,6 +18,7 @@ from llmbatch.core.errors import FolderError
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_from_dict, record_to_line
 from llmbatch.core.types import Attempt, Record, RequestKey, Status
+from llmbatch.core.words import excerpt
 from llmbatch.folder.parts import Parts
 
 _INDEX = re.compile(rb'\{"id": ?(?:"(?:[^"\\]|\\.)*"|-?\d+), ?"index": ?(\d+),')
@@ -117,7 +118,7 @@ def _record(line: bytes) -> Record:
     try:
         return record_from_dict(json.loads(line))
     except (ValueError, KeyError, TypeError) as error:
-        raise FolderError(f"a line of results is no record: {line[:80]!r} ({error!r}); see llmbatch audit") from error
+        raise FolderError(f"a line of results is no record: {excerpt(line)} ({error!r}); see llmbatch audit") from error
 
 
 def ledger_with(folder: Path, retries: Sequence[Path], tally: Tally) -> Ledger:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import FolderError
+from llmbatch.core.words import excerpt
 
 
 @contextlib.contextmanager
@@ -43,7 +44,7 @@ def parse(line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise FolderError(f"a line of a sealed part is not JSON: {line[:80]!r}; see llmbatch audit") from error
+        raise FolderError(f"a line of a sealed part is not JSON: {excerpt(line)}; see llmbatch audit") from error
     if not isinstance(record, dict) or "status" not in record:
-        raise FolderError(f"a line of a sealed part is not a record: {line[:80]!r}; see llmbatch audit")
+        raise FolderError(f"a line of a sealed part is not a record: {excerpt(line)}; see llmbatch audit")
     return record

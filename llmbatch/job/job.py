@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import JobError
+from llmbatch.core.words import clip, short
 from llmbatch.engines.base import EngineSettings
 from llmbatch.job.file import DEMO, job_text, read_job_file, resolve_paths
 from llmbatch.job.problems import explain
@@ -117,7 +118,7 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
             raise JobError(f"{where}: is {value}, and a setting is a finite number")
         return float(value)
     if depth >= _MAX_DEPTH:
-        raise JobError(f"{where[:80]}...: is nested deeper than {_MAX_DEPTH} levels")
+        raise JobError(f"{clip(where, 80)}: is nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, Mapping):
         return {_key(key, where): _plain(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray | memoryview):
@@ -137,7 +138,7 @@ def _sound(text: str, where: str) -> str:
 
 def _key(key: Any, where: str) -> str:
     if isinstance(key, bool) or not isinstance(key, str | int):
-        raise JobError(f"{where}: has the key {key!r:.80}, and a key is text")
+        raise JobError(f"{where}: has the key {short(key)}, and a key is text")
     return _sound(str(key), where)
 
 

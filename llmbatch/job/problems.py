@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from llmbatch.core.words import short
+
 
 def explain(error: ValidationError, data: Mapping[str, Any], settings: type[BaseModel]) -> list[str]:
     """pydantic's problems with ``settings`` in words, one for each place: where, what was seen, and what is known or near."""
@@ -28,7 +30,7 @@ def _problem(problem: Any, where: list[str], settings: type[BaseModel]) -> str:
         hint = f"did you mean {'.'.join([*where[:-1], near[0]])}? " if near else ""
         return f"unknown key {name!r}: {hint}known keys: {', '.join(known)}"
     said = problem["msg"].removeprefix("Value error, ")
-    return f"{name}: {said} (got {problem.get('input')!r:.80})"
+    return f"{name}: {said} (got {short(problem.get('input'))})"
 
 
 def _place(path: Sequence[str | int], data: Any) -> list[str]:

@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmbatch.core.types import Completion, Failure, FailureKind, Message, Prompt, Request, RequestKey, Sampling
+from llmbatch.core.words import clip
 
 _EXPLAINED = frozenset(
     {FailureKind.INVALID_JSON, FailureKind.SCHEMA, FailureKind.CHOICE, FailureKind.REGEX, FailureKind.GRAMMAR}
@@ -128,9 +129,7 @@ def _with_feedback(request: Request, failure: Failure, completion: Completion, c
     messages = request.prompt.messages
     if not messages or messages[-1].get("role") != "user":  # chat templates want the roles to alternate
         return None
-    answer = request.prompt.prefill + completion.text
-    if len(answer) > _QUOTED_CHARACTERS:
-        answer = answer[:_QUOTED_CHARACTERS] + " [...]"
+    answer = clip(request.prompt.prefill + completion.text, _QUOTED_CHARACTERS, " [...]")
     said: tuple[Message, ...] = (
         {"role": "assistant", "content": answer},
         {

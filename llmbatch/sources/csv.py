@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
+from llmbatch.core.words import excerpt
 from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.input_files import FileSource, InputFiles, suffix_of
 from llmbatch.sources.lines import MAX_LINE, Lines
-from llmbatch.sources.rows import choose_columns, excerpt, make_row, malformed_row
+from llmbatch.sources.rows import choose_columns, make_row, malformed_row
 
 
 def open_csv(settings: SourceSettings) -> Source:

@@ -9,9 +9,10 @@ from typing import Any
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
+from llmbatch.core.words import excerpt
 from llmbatch.sources.base import START, Source, SourceSettings
 from llmbatch.sources.input_files import expand
-from llmbatch.sources.rows import choose_columns, excerpt
+from llmbatch.sources.rows import choose_columns
 from llmbatch.sources.tables import BATCH, plain_fields, table_row
 
 

@@ -16,10 +16,11 @@ import jsonlines
 
 from llmbatch.core.errors import SourceError
 from llmbatch.core.types import Cursor, Row
+from llmbatch.core.words import excerpt, is_encodable
 from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.input_files import FileSource, InputFiles, suffix_of
 from llmbatch.sources.lines import MAX_LINE, Lines, first_line
-from llmbatch.sources.rows import MAX_DEPTH, depth, excerpt, has_lone_surrogate, make_row, malformed_row
+from llmbatch.sources.rows import MAX_DEPTH, depth, make_row, malformed_row
 
 Complaint = Callable[[dict[str, Any]], str | None]
 """What is wrong with an object, in words, or ``None``; for formats that are JSON lines of a certain kind."""
@@ -82,11 +83,7 @@ def _problem(data: Any, raw: bytes) -> str | None:
         return f'{_KINDS[type(data)]}, and a row is a JSON object; write it as {{"name": value, ...}} on one line'
     if len(raw) > MAX_DEPTH and raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and depth(data) > MAX_DEPTH:
         return _TOO_DEEP
-    if (
-        b"\\u" in raw
-        and (b"\\ud" in raw or b"\\uD" in raw)
-        and has_lone_surrogate(json.dumps(data, ensure_ascii=False))
-    ):
+    if b"\\u" in raw and (b"\\ud" in raw or b"\\uD" in raw) and not is_encodable(json.dumps(data, ensure_ascii=False)):
         return (
             "half of a surrogate pair (\\ud800 to \\udfff), which is no character: was text cut inside one? take it out"
         )

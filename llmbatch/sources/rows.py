@@ -13,6 +13,7 @@ from typing import Any
 
 from llmbatch.core.errors import SourceError
 from llmbatch.core.types import Cursor, Failure, FailureKind, Row, RowId
+from llmbatch.core.words import excerpt, is_encodable
 
 MAX_DEPTH = 200  # of nesting; well below Python's recursion limit, so that whatever is read can be written again
 _EMPTY: Mapping[str, Any] = {}
@@ -45,13 +46,6 @@ def malformed_row(cursor: Cursor, message: str) -> Row:
     return Row(cursor.index, cursor.index, _EMPTY, cursor, Failure(FailureKind.MALFORMED_ROW, message))
 
 
-def excerpt(seen: bytes | str) -> str:
-    """At most 80 printable characters of what was seen, so that a message stays a line and a terminal stays sane."""
-    text = (seen[:400].decode("utf-8", "backslashreplace") if isinstance(seen, bytes) else seen[:400]).strip()
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:80])
-    return shown if len(text) <= 80 and len(shown) <= 80 else shown[:79] + "…"
-
-
 def _names(data: Mapping[str, Any]) -> str:
     return excerpt(", ".join(map(str, data))) if data else "no fields"
 
@@ -65,17 +59,6 @@ def choose_columns(name: str, known: Sequence[str], columns: Sequence[str] | Non
         if wanted not in known:
             raise SourceError(f"{name}: there is no column {wanted!r}; the columns are {', '.join(known)}")
     return [column for column in known if columns is None or column in {*columns, id_field or "id"}]
-
-
-def has_lone_surrogate(text: str) -> bool:
-    """Whether the text holds half of a surrogate pair, which UTF-8 cannot hold and no tokenizer takes."""
-    if text.isascii():
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def depth(value: Any) -> int:
@@ -98,7 +81,7 @@ def plain(value: Any, level: int = 0) -> Any:
     if value is None or kind is int or kind is bool:
         return value
     if kind is str:
-        if has_lone_surrogate(value):
+        if not is_encodable(value):
             raise ValueError(f"text with half of a surrogate pair: {excerpt(ascii(value))}")
         return value
     if kind is float:

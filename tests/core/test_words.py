@@ -47,3 +47,16 @@ def test_a_newline_stays_in_text_and_goes_from_a_line() -> None:
 
 def test_a_long_line_is_cut_at_its_width() -> None:
     assert words.one_line("x" * 50, width=10) == "x" * 9 + "…"
+
+
+def test_an_excerpt_of_bytes_is_printable_and_short() -> None:
+    assert words.excerpt(b"  {oops}\xff\t\n") == "{oops}\\xff"
+    assert words.excerpt("a\nb\x1b") == "a\\nb\\x1b"
+    assert words.excerpt(b"x" * 500) == "x" * 79 + "…"
+    assert words.excerpt("x" * 80) == "x" * 80
+
+
+def test_a_clipped_text_says_that_it_was_cut() -> None:
+    assert words.clip("abcdefgh", 5) == "abcd…"
+    assert words.clip("abcdefgh", 7, " [...]") == "a [...]"
+    assert words.clip("abc", 3) == "abc"

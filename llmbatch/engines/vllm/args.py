@@ -20,6 +20,7 @@ from typing import Any
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Constraint
+from llmbatch.core.words import short
 from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.vllm.sampling import xgrammar_takes
 from llmbatch.model.memory import cache_bytes_per_token
@@ -264,7 +265,7 @@ def _structured(given: Any) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise JobError(f"engine.args.structured_outputs_config must be a mapping, not {given!r:.80}")
+        raise JobError(f"engine.args.structured_outputs_config must be a mapping, not {short(given)}")
     backend = given.get("backend")
     if backend not in (None, "xgrammar", "guidance") and "disable_any_whitespace" not in given:
         return {**given, "disable_any_whitespace": False}  # the other backends cannot
