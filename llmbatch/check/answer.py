@@ -145,7 +145,7 @@ def _schema_in(path: Path) -> dict[str, Any]:
     except JsonError as error:
         raise SchemaError(f"{path}: {error}") from None
     if not isinstance(schema, dict):
-        raise SchemaError(f"{path}: a JSON Schema is an object, and this is {short(schema)}")
+        raise SchemaError(f"{path}: a JSON Schema is an object, and this is {clip(json.dumps(schema), 80)}")
     return schema
 
 
