@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.demand import Demands
 from llmbatch.core.digest import TOKEN_BYTES, Digests, pack
-from llmbatch.core.types import Failure, Request, Status
+from llmbatch.core.types import Failure, Request
 from llmbatch.plan.fit import may_be_cut, misfit
 from llmbatch.plan.fold import Folded, fold
 from llmbatch.plan.lengths import LengthEstimate
@@ -36,11 +36,6 @@ class PlanSettings(BaseModel):
     overflow: Literal["fail", "skip"] = Field(
         "fail", description="a row whose prompt does not fit the context is recorded as failed, or as skipped"
     )
-
-    @property
-    def overflow_status(self) -> Status:
-        """The status of a row that does not fit."""
-        return Status.SKIPPED if self.overflow == "skip" else Status.FAILED
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,11 +51,10 @@ def read_prompt(path: str) -> PromptText:
 
 
 class LoadedFile(NamedTuple):
-    """A prompt file: its content, where in the file each thing stands, where the file is from, and its text."""
+    """A prompt file: its content, where in the file each thing stands, and its text."""
 
     file: PromptFile
     document: Document
-    source: str
     text: str
 
 
@@ -63,9 +62,9 @@ def load_file(path: str) -> LoadedFile:
     """Read and check a prompt by its path, shipped name or text. Raises ``PromptError``."""
     text, source, name = read_prompt(path)
     if source == "inline":
-        return LoadedFile(inline_prompt(text), Document(name, None), source, text)
+        return LoadedFile(inline_prompt(text), Document(name, None), text)
     document = read_document(text, name)
-    return LoadedFile(parse_prompt(document), document, source, text)
+    return LoadedFile(parse_prompt(document), document, text)
 
 
 def inline_prompt(text: str) -> PromptFile:

@@ -84,10 +84,8 @@ class RequestsPrompt:
     """The prompt of a job whose input is requests. ``adapters`` are the LoRA adapters that a ``model`` may name."""
 
     name = "requests"
-    description = "Requests in the OpenAI batch format, as they are."
     sampling: Mapping[str, Any] = EMPTY
     output: Mapping[str, Any] | None = None
-    source = "requests"
     text = "requests"
 
     def __init__(self, adapters: Collection[str] = ()) -> None:

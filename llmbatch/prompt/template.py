@@ -22,7 +22,6 @@ from llmbatch.prompt.advice import order_notes
 from llmbatch.prompt.base import PromptSettings, Rendered
 from llmbatch.prompt.document import Document, read_document
 from llmbatch.prompt.file import (
-    ExampleSpec,
     LoopSpec,
     MessageSpec,
     PromptFile,
@@ -77,19 +76,14 @@ class PromptTemplate:
     """A prompt, ready to render.
 
     ``sampling`` are its defaults, by the names of vLLM's ``SamplingParams``; ``output`` is one of ``{"schema": ...}``,
-    ``{"choice": [...]}``, ``{"regex": ...}``, ``{"grammar": ...}``, or ``None``. ``source`` is a path, ``shipped:NAME``
-    or ``inline``; ``text`` is the prompt file's content and the values given for the job, for the job's digest.
-    ``prefill`` is a template. ``unused`` are variables that are declared and never used, ``row_variables`` those that rows
-    bring, and ``notes`` is advice for the prompt's author.
+    ``{"choice": [...]}``, ``{"regex": ...}``, ``{"grammar": ...}``, or ``None``. ``text`` is the prompt file's
+    content and the values given for the job, for the job's digest. ``prefill`` is a template. ``unused`` are variables that
+    are declared and never used, ``row_variables`` those that rows bring, and ``notes`` is advice for the prompt's author.
     """
 
     name: str
-    description: str
-    variables: Mapping[str, VariableSpec]
     sampling: Mapping[str, Any]
     output: Mapping[str, Any] | None
-    examples: tuple[ExampleSpec, ...]
-    source: str
     text: str
     prefill: str
     unused: tuple[str, ...]
@@ -179,12 +173,8 @@ def bind(loaded: LoadedFile, variables: Mapping[str, Any], fields: Mapping[str, 
     )
     return PromptTemplate(
         name=file.name,
-        description=file.description,
-        variables=file.variables,
         sampling=_sampling(file.sampling),
         output=_output(file, fixed),
-        examples=tuple(file.examples),
-        source=loaded.source,
         text=_identity(loaded.text, fixed, variables.keys()),
         prefill=file.prefill,
         unused=tuple(name for name in file.variables if name not in used),

@@ -38,7 +38,7 @@ class SourceSettings(BaseModel):
 
 
 class Source(Protocol):
-    """The contract. ``rows`` may be called again and again, but for stdin and iterators, which are read once, forward."""
+    """The contract. ``rows`` may be called again and again, but for stdin, which is read once, forward."""
 
     def rows(self, start: Cursor = START) -> Iterator[Row]:
         """Every row from ``start`` on, in order; the end of the iteration is the end of the input.

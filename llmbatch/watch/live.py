@@ -37,7 +37,6 @@ class LiveView:
     """
 
     def __init__(self, console: Console) -> None:
-        self._console = console
         self._live = Live(
             get_renderable=self.render,
             console=console,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbatch.core.types import Prompt, Request, RequestKey, Sampling, Status
+from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.plan.order import Capacity
 from llmbatch.plan.window import PlanSettings, WindowPlan, plan_window
@@ -98,11 +98,6 @@ def test_prompts_that_do_not_fit_are_set_apart_and_never_lead() -> None:
     assert set(made.too_long) == {0, 1}
     assert made.order == [2]
     assert made.folded == {}
-
-
-def test_the_overflow_policy_names_the_status() -> None:
-    assert PlanSettings().overflow_status is Status.FAILED
-    assert PlanSettings(overflow="skip").overflow_status is Status.SKIPPED
 
 
 def test_requests_without_tokens_keep_their_order() -> None:

@@ -232,7 +232,6 @@ def test_a_file_for_a_variable_that_is_not_there_is_an_error(tmp_path: Path) -> 
 def test_an_inline_text_is_a_prompt_whose_variables_are_the_row_s_fields() -> None:
     prompt = load_prompt(PromptSettings(path="Sum up {{ title }}: {{ body.text }}"))
     assert messages(prompt, title="T", body={"text": "b"}) == [("user", "Sum up T: b")]
-    assert prompt.source == "inline"
     assert "the variable 'title' is missing" in failure(prompt, body={}).message
 
 
