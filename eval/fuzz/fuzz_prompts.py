@@ -9,8 +9,7 @@ from harness import YAML, fuzz, scratch
 
 with atheris.instrument_imports(include=["llmbatch.prompt"]):
     from llmbatch.core.errors import PromptError
-    from llmbatch.core.types import Cursor, Failure, Row
-    from llmbatch.prompt.base import Rendered
+    from llmbatch.core.types import Cursor, Failure, Rendered, Row
     from llmbatch.prompt.document import read_document
     from llmbatch.prompt.file import parse_prompt
     from llmbatch.prompt.library import LoadedFile

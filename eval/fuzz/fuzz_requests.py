@@ -14,9 +14,8 @@ with atheris.instrument_imports(include=["llmbatch.prompt", "llmbatch.check", "l
     import llmbatch.check.regex  # noqa: F401 - imported now, so that they are instrumented
     from llmbatch.check.answer import check_from_mapping
     from llmbatch.core.errors import SchemaError, SourceError
-    from llmbatch.core.types import Failure
-    from llmbatch.prompt.base import Rendered
-    from llmbatch.prompt.request_line import to_request_line
+    from llmbatch.core.types import Failure, Rendered
+    from llmbatch.formats.base import wire_format
     from llmbatch.prompt.requests import RequestsPrompt
     from llmbatch.sources.base import SourceSettings
     from llmbatch.sources.opening import open_source
@@ -24,6 +23,7 @@ with atheris.instrument_imports(include=["llmbatch.prompt", "llmbatch.check", "l
 FOLDER = scratch()
 PATH = FOLDER / "requests.jsonl"
 PROMPT = RequestsPrompt(adapters=["adapter"])
+FORMAT = wire_format("requests")
 ANSWERS = ("", "yes", '{"a": 1}', "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!")
 
 
@@ -39,7 +39,7 @@ def target(data: bytes) -> None:
             assert len(rendered.message) < 2000
             continue
         assert isinstance(rendered, Rendered)
-        line = to_request_line(row, rendered, "model", rendered.sampling)
+        line = FORMAT.write(row.id, rendered, "model")
         json.dumps(line, ensure_ascii=False, allow_nan=False).encode("utf-8", "strict")
         if rendered.output is not None:
             judge(rendered.output)

@@ -9,6 +9,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,10 +20,10 @@ from llmbatch.cli.settings import JobCommand, job_data_of, job_options
 from llmbatch.core.types import Failure
 
 if TYPE_CHECKING:
-    from llmbatch.core.types import Row
+    from llmbatch.core.types import Rendered, Row
     from llmbatch.job.job import Job
     from llmbatch.model.tokenizer import Tokenizer
-    from llmbatch.prompt.base import Rendered, RowPrompt
+    from llmbatch.prompt.base import RowPrompt
 
     Outcome = tuple[Row, Rendered | Failure]
     Counted = tuple[Row, Rendered | Failure, int | None]
@@ -97,18 +98,19 @@ class _Lines:
 
     def __init__(self, job: Job, prompt: RowPrompt, model: str | None) -> None:
         from llmbatch.core.sampling import DEFAULT_MAX_TOKENS
-        from llmbatch.prompt.request_line import to_request_line
+        from llmbatch.formats.base import wire_format
 
         self._model = model
         self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **prompt.sampling}
         self._overrides = job.sampling
         self._sampling = self._merged({})
         self._output = _output(job, prompt)
-        self._to_request_line = to_request_line
+        self._write = wire_format("openai").write
 
     def __call__(self, row: Row, rendered: Rendered, tokens: int | None) -> bytes:
         sampling = self._merged(rendered.sampling) if rendered.sampling else self._sampling
-        line = self._to_request_line(row, rendered, self._model, sampling, self._output)
+        asked = replace(rendered, sampling=sampling, output=rendered.output or self._output)
+        line = self._write(row.id, asked, self._model)
         if tokens is not None:
             line["prompt_tokens"] = tokens
         return f"{_encode(line)}\n".encode()

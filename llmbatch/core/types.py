@@ -7,8 +7,9 @@ seconds. Nothing here imports another module of llmbatch, but for ``fast_datacla
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import field, fields
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from llmbatch.core.fast_dataclass import fast_dataclass
@@ -16,6 +17,7 @@ from llmbatch.core.fast_dataclass import fast_dataclass
 RowId = str | int
 Message = Mapping[str, Any]
 FinishReason = Literal["stop", "length", "error", "abort"]
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Status(StrEnum):
@@ -114,6 +116,20 @@ class Prompt:
     messages: tuple[Message, ...] | None = None
     text: str | None = None
     prefill: str = ""
+
+
+@fast_dataclass(frozen=True, slots=True)
+class Rendered:
+    """One row's prompt, and what the row itself asks for; what holds for all rows is on the prompt, not here.
+
+    ``sampling`` is by the names of vLLM's ``SamplingParams``. ``output`` is one of ``{"schema": ...}``,
+    ``{"choice": [...]}``, ``{"regex": ...}`` and ``{"grammar": ...}``.
+    """
+
+    prompt: Prompt
+    sampling: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    output: Mapping[str, Any] | None = None
+    lora: str | None = None
 
 
 @fast_dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from llmbatch.core.check import Check
 from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, sampling_problem
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Request, Row, Sampling
+from llmbatch.formats import FORMATS
 from llmbatch.job.job import Job
 from llmbatch.programs.base import Ask, make_program
 from llmbatch.programs.retry import next_request
@@ -126,8 +127,8 @@ def prompt_of(job: Job) -> RowPrompt:
     """What makes prompts of the job's rows. Raises ``JobError`` where there is nothing."""
     if job.prompt is not None:
         return load_prompt(job.prompt)
-    if (job.input.format or guess_format(job.input.path)) == "requests":
-        return RequestsPrompt(adapters=job.engine.lora)
+    if (format_ := job.input.format or guess_format(job.input.path)) in FORMATS:
+        return RequestsPrompt(job.engine.lora, format_)
     raise JobError(
         "prompt is missing: give --prompt, a file, a shipped prompt (see llmbatch prompts) or the text itself"
     )

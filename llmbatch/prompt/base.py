@@ -5,30 +5,11 @@ of one that comes with llmbatch, or the text itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch.core.fast_dataclass import fast_dataclass
-from llmbatch.core.types import Failure, Prompt, Row
-
-EMPTY: Mapping[str, Any] = MappingProxyType({})
-
-
-@fast_dataclass(frozen=True, slots=True)
-class Rendered:
-    """One row's prompt, and what the row itself asks for; what holds for all rows is on the prompt, not here.
-
-    ``sampling`` is by the names of vLLM's ``SamplingParams``. ``output`` is one of ``{"schema": ...}``,
-    ``{"choice": [...]}``, ``{"regex": ...}`` and ``{"grammar": ...}``.
-    """
-
-    prompt: Prompt
-    sampling: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
-    output: Mapping[str, Any] | None = None
-    lora: str | None = None
+from llmbatch.core.types import Failure, Rendered, Row
 
 
 class PromptSettings(BaseModel):
@@ -64,3 +45,6 @@ class RowPrompt(Protocol):
 
     def render(self, row: Row) -> Rendered | Failure:
         """The row's prompt, or why it has none. Never raises for what is in a row."""
+
+
+__all__ = ["PromptSettings", "Rendered", "RowPrompt"]

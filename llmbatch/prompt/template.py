@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from llmbatch.core.errors import PromptError
 from llmbatch.core.messages import ready_messages
 from llmbatch.core.sampling import token_biases
-from llmbatch.core.types import Failure, FailureKind, Message, Prompt, Row
+from llmbatch.core.types import Failure, FailureKind, Message, Prompt, Rendered, Row
 from llmbatch.core.words import near, short
 from llmbatch.prompt.advice import order_notes
-from llmbatch.prompt.base import PromptSettings, Rendered
+from llmbatch.prompt.base import PromptSettings
 from llmbatch.prompt.document import Document, read_document
 from llmbatch.prompt.file import (
     LoopSpec,

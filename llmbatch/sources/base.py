@@ -21,7 +21,8 @@ class SourceSettings(BaseModel):
         min_length=1, description="a file, a glob, - for stdin, or a Hugging Face dataset: a hub name or a folder"
     )
     format: str | None = Field(
-        None, description="jsonl, requests, csv, parquet or dataset; by default told from the path"
+        None,
+        description="jsonl, requests, csv, parquet, dataset or openai (the same as requests); by default told from the path",
     )
     id_field: str | None = Field(None, description="the field that names a row; by default id, else the row's index")
     limit: int | None = Field(None, ge=1, description="read at most so many rows, malformed ones included")

@@ -7,11 +7,15 @@ from pathlib import Path
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.table import find
+from llmbatch.formats import FORMATS as WIRE_FORMATS
 from llmbatch.sources import FORMATS
 from llmbatch.sources.base import Source, SourceFactory, SourceSettings
 from llmbatch.sources.input_files import expand, find_files, suffix_of
 from llmbatch.sources.limited import Limited
-from llmbatch.sources.requests import looks_like_requests
+from llmbatch.sources.requests import format_of_requests
+
+_KNOWN = {**FORMATS, **dict.fromkeys(WIRE_FORMATS, FORMATS["requests"])}
+"""Every name of ``input.format``: the containers, and the wire formats, whose lines are JSON."""
 
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "columns": ("csv", "parquet", "dataset"),
@@ -36,13 +40,13 @@ def open_source(settings: SourceSettings) -> Source:
 
 def _open(settings: SourceSettings) -> Source:
     name = settings.format or guess_format(settings.path)
-    factory: SourceFactory = find(FORMATS, name, "input format", error=SourceError)
+    factory: SourceFactory = find(_KNOWN, name, "input format", error=SourceError)
     for option, formats in _ONLY_FOR.items():
         if getattr(settings, option) and name not in formats:
             raise SourceError(
                 f"input.{option} is for {', '.join(formats)}, and {settings.path} is read as {name}: leave it out"
             )
-    source = factory(settings)
+    source = factory(settings.model_copy(update={"format": name}))
     if settings.path != "-" and next(source.rows(), None) is None:
         raise SourceError(f"{settings.path}: there is no row in it (blank lines are not rows)")
     if settings.limit is not None:
@@ -72,10 +76,10 @@ def guess_format(path: str) -> str:
     name = formats.pop()
     if not name:
         raise SourceError(
-            f"{files[0]}: cannot tell its format from its name; set input.format to one of {', '.join(FORMATS)}"
+            f"{files[0]}: cannot tell its format from its name; set input.format to one of {', '.join(_KNOWN)}"
         )
     if name == "jsonl":
-        return "requests" if looks_like_requests(files) else "jsonl"
+        return format_of_requests(files) or "jsonl"
     return name
 
 

@@ -1,12 +1,13 @@
-"""OpenAI-batch requests (JSON lines) in, rows out: the id is ``custom_id``, the data the whole object."""
+"""JSON lines that are requests of a wire format in, rows out: the id is the format's own, the data the whole object."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from llmbatch.formats import FORMATS
+from llmbatch.formats.base import wire_format
 from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.input_files import InputFiles
 from llmbatch.sources.jsonl import json_lines
@@ -14,25 +15,17 @@ from llmbatch.sources.lines import first_line
 
 
 def open_requests(settings: SourceSettings) -> Source:
-    """A source of requests; what ``body`` means is the prompt stage's matter."""
-    return json_lines(InputFiles.named(settings.path), settings.id_field or "custom_id", _complaint)
+    """A source of requests; what one asks for is the prompt stage's matter."""
+    format_ = wire_format(settings.format or "requests")
+    return json_lines(InputFiles.named(settings.path), settings.id_field or format_.id_field, format_.problem)
 
 
-def looks_like_requests(files: Sequence[Path]) -> bool:
-    """Whether the first line that is not blank is a request. Raises ``ReadError``."""
+def format_of_requests(files: Sequence[Path]) -> str | None:
+    """The wire format that the first line which is not blank is a request of, or ``None``. Raises ``ReadError``."""
     try:
         first = json.loads(first_line(InputFiles(files)))
     except (ValueError, RecursionError):
-        return False
-    return isinstance(first, dict) and "custom_id" in first and "body" in first
-
-
-def _complaint(data: dict[str, Any]) -> str | None:
-    missing = [name for name in ("custom_id", "body") if name not in data]
-    if missing:
-        return (
-            f'a request has the form {{"custom_id": ..., "body": {{...}}}}, and this has no {" and no ".join(missing)}'
-        )
-    if not isinstance(data["body"], dict):
-        return 'a request has the form {"custom_id": ..., "body": {...}}, and the body of this is not an object'
-    return None
+        return None
+    if not isinstance(first, dict):
+        return None
+    return next((name for name in FORMATS if wire_format(name).keys <= first.keys()), None)

@@ -54,6 +54,18 @@ def test_what_is_written_can_be_rendered_again(corpus: str, tmp_path: Path) -> N
     assert second.read_bytes() == first.read_bytes()
 
 
+def test_the_row_s_own_output_goes_before_the_job_s(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    own = {"structured_outputs": {"regex": "a"}}
+    bodies = [{"prompt": "x", **own}, {"prompt": "x"}]
+    path.write_text("".join(json.dumps({"custom_id": "i", "body": body}) + "\n" for body in bodies))
+    result = render("--input", str(path), "--choice", "a,b")
+    assert [line["body"]["structured_outputs"] for line in lines(result.stdout)] == [
+        {"regex": "a"},
+        {"choice": ["a", "b"]},
+    ]
+
+
 def test_the_job_s_answer_and_sampling_go_before_the_prompt_s(corpus: str) -> None:
     result = render("--prompt", "summarize", "--input", corpus, "--temperature", "1", "--choice", "x,y", "--limit", "1")
     (line,) = lines(result.stdout)

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch.core.types import Cursor, Failure, FailureKind, Row
-from llmbatch.prompt.base import Rendered
+from llmbatch.core.types import Cursor, Failure, FailureKind, Rendered, Row
 from llmbatch.prompt.requests import RequestsPrompt
 
 USER = [{"role": "user", "content": "hi"}]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmbatch.core.types import Cursor, Row
-from llmbatch.prompt.base import PromptSettings, Rendered
+from llmbatch.core.types import Cursor, Rendered, Row
+from llmbatch.prompt.base import PromptSettings
 from llmbatch.prompt.library import load_file, shipped_prompts
 from llmbatch.prompt.template import bind, load_prompt
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.core.errors import PromptError
-from llmbatch.core.types import Cursor, Failure, FailureKind, Row
-from llmbatch.prompt.base import PromptSettings, Rendered
+from llmbatch.core.types import Cursor, Failure, FailureKind, Rendered, Row
+from llmbatch.prompt.base import PromptSettings
 from llmbatch.prompt.template import PromptTemplate, load_prompt
 
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.core.types import Cursor, Prompt, Row
-from llmbatch.prompt.base import Rendered
-from llmbatch.prompt.request_line import to_request_line
-from llmbatch.prompt.requests import RequestsPrompt
+from llmbatch.core.errors import SourceError
+from llmbatch.core.types import Prompt, Rendered
+from llmbatch.formats.base import wire_format
+
+FORMAT = wire_format("openai")
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: not text.isspace())
 MESSAGES = st.lists(
@@ -42,8 +43,7 @@ OUTPUTS = st.none() | st.sampled_from(
 
 
 def line_of(prompt: Prompt, sampling: dict[str, Any], output: dict[str, Any] | None) -> dict[str, Any]:
-    row = Row(5, "id-5", {}, Cursor(5))
-    line = to_request_line(row, Rendered(prompt), "m", sampling, output)
+    line = FORMAT.write("id-5", Rendered(prompt, sampling, output), "m")
     return json.loads(json.dumps(line))  # type: ignore[no-any-return]
 
 
@@ -52,7 +52,8 @@ def test_a_line_reads_back_as_the_same_request(
     prompt: Prompt, sampling: dict[str, Any], output: dict[str, Any] | None
 ) -> None:
     line = line_of(prompt, sampling, output)
-    back = RequestsPrompt().render(Row(0, line["custom_id"], line, Cursor(0)))
+    back = FORMAT.read(line, ())
+    assert line["custom_id"] == "id-5"
     assert isinstance(back, Rendered)
     assert back.prompt == prompt
     assert back.sampling == sampling
@@ -94,13 +95,16 @@ def test_vllm_s_run_batch_reads_a_line_as_the_same_sampling(output: dict[str, An
         assert getattr(constraint, "json" if kind == "schema" else kind) == value
 
 
-def test_the_row_s_output_goes_before_the_job_s_and_its_adapter_before_the_model() -> None:
-    row = Row(0, 17, {}, Cursor(0))
-    rendered = Rendered(Prompt(text="x"), output={"regex": "a"}, lora="poet")
-    line = to_request_line(row, rendered, "m", {}, {"choice": ["b"]})
+def test_an_adapter_goes_before_the_model() -> None:
+    line = FORMAT.write(17, Rendered(Prompt(text="x"), output={"regex": "a"}, lora="poet"), "m")
     assert line["custom_id"] == "17"
     assert line["body"] == {"model": "poet", "prompt": "x", "structured_outputs": {"regex": "a"}}
 
 
 def test_without_a_model_none_is_named() -> None:
-    assert "model" not in to_request_line(Row(0, 0, {}, Cursor(0)), Rendered(Prompt(text="x")), None, {})["body"]
+    assert "model" not in FORMAT.write(0, Rendered(Prompt(text="x")), None)["body"]
+
+
+def test_a_format_that_is_unknown_is_refused_naming_the_known_ones() -> None:
+    with pytest.raises(SourceError, match="unknown wire format 'telex': known are requests, openai"):
+        wire_format("telex")
