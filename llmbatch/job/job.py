@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmbatch.check.base import OutputSettings
-from llmbatch.core.errors import JobError
+from llmbatch.core.errors import JobError, ReadError, SourceError
 from llmbatch.core.words import clip, short
 from llmbatch.engines.base import EngineSettings
+from llmbatch.formats import FORMATS
 from llmbatch.job.file import DEMO, job_text, read_job_file, resolve_paths
 from llmbatch.job.problems import explain
 from llmbatch.job.run_settings import RunSettings
@@ -28,6 +29,7 @@ from llmbatch.prompt.base import PromptSettings
 from llmbatch.reuse.memory import ReuseSettings
 from llmbatch.sinks.base import SinkSettings
 from llmbatch.sources.base import SourceSettings
+from llmbatch.sources.opening import guess_format
 
 DEMO_MODEL = Path(__file__).parents[1] / "demo" / "model"
 
@@ -95,7 +97,18 @@ def job_from(data: Mapping[str, Any]) -> Job:
             "reuse.cache: a cache answers requests that are equal to earlier ones, and plan.fold says that none are"
         )
     _refuse_secrets(job.engine.args, "engine.args")
-    return job
+    return _rows_are_rows(job)
+
+
+def _rows_are_rows(job: Job) -> Job:
+    """With a prompt, rows are rows, also where they look like ready-made requests; a format that is named stays."""
+    if job.prompt is None or job.input.format is not None:
+        return job
+    try:
+        requests = guess_format(job.input.path) in FORMATS
+    except (SourceError, ReadError):  # said where the input is opened
+        requests = False
+    return job.model_copy(update={"input": job.input.model_copy(update={"format": "jsonl"})}) if requests else job
 
 
 def load_job_data(path: Path) -> dict[str, Any]:

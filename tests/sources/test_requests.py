@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,3 +55,16 @@ def test_requests_are_told_from_other_json_lines_by_their_first_line(write: Writ
     assert guess_format(str(write("c.jsonl", "[1]"))) == "jsonl"
     assert guess_format(str(write("d.jsonl", "oops"))) == "jsonl"
     assert guess_format(str(write("e.jsonl", "[" * 100_000))) == "jsonl"
+
+
+def test_with_a_prompt_rows_are_rows_also_where_they_look_like_requests(jobs: Any) -> None:
+    rows = jobs.rows([{"custom_id": "a", "body": "hello"}, {"custom_id": "b", "body": "you"}])
+    result = jobs.run(jobs.job(rows, prompt="{{ body }}"))
+    assert [record["output"] for record in jobs.records()] == ["hello", "you"]
+    assert result.exit_code == 0
+
+
+def test_with_a_prompt_requests_are_requests_where_their_format_is_named(jobs: Any) -> None:
+    rows = jobs.rows([{"custom_id": "a", "body": {"x": 1}}, {"custom_id": "b", "body": "you"}])
+    jobs.run(jobs.job(rows, prompt="{{ body.x }}", input={"path": str(rows), "format": "openai"}))
+    assert [(record["id"], record["status"]) for record in jobs.records()] == [("a", "ok"), (1, "failed")]
