@@ -76,12 +76,13 @@ class Run:
         """
         from datasets import Dataset
 
-        from llmbatch.sinks.parquet import write_parquet
+        from llmbatch.folder.records import part_lines
+        from llmbatch.sinks.parquet import write_table
 
         next(iter(self), None)
         results, path = self.folder / "results.jsonl", self.folder / "results.parquet"
         if not path.exists() or path.stat().st_mtime_ns < results.stat().st_mtime_ns:
-            write_parquet([results], self.folder)
+            write_table(part_lines([results]), path)
         dataset: Dataset = Dataset.from_parquet(str(path))
         return dataset
 

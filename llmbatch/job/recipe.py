@@ -17,6 +17,7 @@ from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, sampling_problem
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Request, Row, Sampling
 from llmbatch.formats import FORMATS
+from llmbatch.formats.base import Asked
 from llmbatch.job.job import Job
 from llmbatch.programs.base import Ask, make_program
 from llmbatch.programs.retry import next_request
@@ -49,11 +50,6 @@ class Recipe:
         self._rules = Rules(self._check, self._next_request)
         self._shape = make_program("single")
         self.context_length: Callable[[], int | None] = lambda: None  # known once the engine is up
-
-    @property
-    def samples(self) -> int:
-        """How many answers a row has, where it does not say otherwise itself."""
-        return self._base[1]
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -91,6 +87,14 @@ class Recipe:
             constraint = check.constraint
         ask = Ask(rendered.prompt, sampling, constraint, lora=rendered.lora, samples=samples, check=check)
         return Work(row, self._shape(ask), self._rules)
+
+    def asked(self, row: Row) -> Asked:
+        """How a row was asked, as its prompt says; of one that has no prompt nothing is known."""
+        rendered = self._template.render(row)
+        if isinstance(rendered, Failure):
+            return Asked()
+        _, samples = self._variant(rendered.sampling) if rendered.sampling else self._base
+        return Asked(rendered.prompt.messages is not None, samples)
 
     def keep(self, row: Row) -> Mapping[str, Any] | None:
         """The input fields that the record carries."""

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import FolderError
 from llmbatch.core.files import atomic_write
 from llmbatch.core.ledger import Ledger
+from llmbatch.folder.input import open_input
 from llmbatch.folder.overlay import Tally, ledger_with, overlay, sealed_lines
+from llmbatch.job.job import Job
+from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report, counts_of, exit_code
-from llmbatch.sinks.base import Origin, SinkSettings, write_sinks
+from llmbatch.sinks.base import Finished, SinkSettings, write_sinks
 
 
-def take_over(folder: Path, sinks: SinkSettings, origin: Origin, retries: Sequence[Path]) -> Report:
+def finished_run(job: Job, recipe: Recipe, folder: Path, parts: Sequence[Path], created: float) -> Finished:
+    """What sinks are given of a run."""
+    source = partial(open_input, job.input, folder, sys.stdin.buffer)
+    return Finished(parts, source, recipe.asked, job.model, int(created))
+
+
+def take_over(folder: Path, sinks: SinkSettings, finished: Finished, retries: Sequence[Path]) -> Report:
     """Write the run's results, other outputs and report anew, with the retries laid over its parts; returns the report.
 
     Whatever a kill leaves of it, doing it again gives the same files. Raises ``FolderError`` and ``WriteError``.
@@ -23,7 +35,7 @@ def take_over(folder: Path, sinks: SinkSettings, origin: Origin, retries: Sequen
     merged, tally = folder / "retries" / "merged.jsonl", Tally()
     try:
         atomic_write(merged, overlay(sealed_lines(folder), retries, tally))
-        write_sinks(sinks, [merged], folder, origin)
+        write_sinks(sinks, replace(finished, parts=[merged]), folder)
     finally:
         merged.unlink(missing_ok=True)
     report = _report(folder, ledger_with(folder, retries, tally), retries)

@@ -27,9 +27,8 @@ from llmbatch.job.identity import identity_of
 from llmbatch.job.job import Job, job_from, load_job_data
 from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report
-from llmbatch.run.finish import take_over
+from llmbatch.run.finish import finished_run, take_over
 from llmbatch.run.session import RunResult, run_job
-from llmbatch.sinks.base import Origin
 
 _FIXED = (("input",), ("output",), ("run", "rows"))
 """What a retry has from its run and nobody else."""
@@ -96,9 +95,8 @@ def _held(folder: Path, watchers: Sequence[Watcher]) -> Iterator[None]:
 
 
 def _take_over(folder: Path, base: Job, manifest: Manifest, retry: Path) -> Report:
-    samples = Recipe(base).samples if base.sinks.formats else 1
-    origin = Origin(base.model, int(manifest.created), samples=samples)
-    report = take_over(folder, base.sinks, origin, [*finished_retries(folder), retry])
+    finished = finished_run(base, Recipe(base), folder, (), manifest.created)
+    report = take_over(folder, base.sinks, finished, [*finished_retries(folder), retry])
     atomic_write(retry / "done", b"")
     return report
 

@@ -41,14 +41,15 @@ from llmbatch.report.report import Facts, NoteReport, Report, RunOutcome, Sessio
 from llmbatch.reuse.cache import AnswerCache
 from llmbatch.reuse.memory import Reuse
 from llmbatch.run.budget import Budget, Spent, gpus_of, spent_by
-from llmbatch.run.finish import take_over
+from llmbatch.run.finish import finished_run, take_over
 from llmbatch.run.loop import Loop, Stop
 from llmbatch.run.process import calm_collector, ended, stopped_by_signals
 from llmbatch.run.read_ahead import ReadAhead
 from llmbatch.run.reading import Front, Resume, ledger_of, read_windows
 from llmbatch.run.window import OpenWindow
 from llmbatch.run.writer import Writer
-from llmbatch.sinks.base import Origin, write_sinks
+from llmbatch.sinks.base import Finished as FinishedRun
+from llmbatch.sinks.base import write_sinks
 from llmbatch.sources.base import Source
 
 _AHEAD = 1  # windows that are planned before the runner has room for them
@@ -342,7 +343,7 @@ class Session:
         outputs: list[str] = []
         if outcome == "finished":
             whole = parts.whole(gaps=self._job.run.rows is not None)
-            outputs = [path.name for path in write_sinks(self._job.sinks, whole, folder, self._origin())]
+            outputs = [path.name for path in write_sinks(self._job.sinks, self._finished(whole), folder)]
             point("results-written")
         engine = self._engine
         session = SessionFacts(
@@ -374,14 +375,14 @@ class Session:
         atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
         point("report-written")
         if outcome == "finished" and (retries := finished_retries(folder)):
-            report = take_over(folder, self._job.sinks, self._origin(), retries)
+            report = take_over(folder, self._job.sinks, self._finished(()), retries)
         self._folder.end_session(outcome, rows=session.rows, spent=asdict(spent))
         self._result = RunResult(folder, outcome, report, report["exit_code"])
         self._tell(Finished(outcome, report))
 
-    def _origin(self) -> Origin:
-        created = int(self._folder.manifest.created) if self._folder.manifest is not None else 0
-        return Origin(self._job.model, created, samples=self._stages.samples)
+    def _finished(self, parts: Sequence[Path]) -> FinishedRun:
+        created = self._folder.manifest.created if self._folder.manifest is not None else 0
+        return finished_run(self._job, self._stages, self._folder.path, parts, created)
 
     def _job_facts(self) -> dict[str, Any]:
         return {"model": self._job.model, "prompt": self._stages.prompt_name, "identity": self._identity()}

@@ -1,19 +1,26 @@
-"""The contract of a sink: sealed parts in, the user's output out, each a file that is there whole or not at all.
+"""The contract of a sink: a finished run in, the user's output out, each a file that is there whole or not at all.
 
 ``results.jsonl`` and ``errors.jsonl`` are always written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from llmbatch.core.errors import InputChanged
 from llmbatch.core.table import find
+from llmbatch.core.types import Row
+from llmbatch.core.words import short
+from llmbatch.folder.records import parse, part_lines
+from llmbatch.formats.base import Asked
 from llmbatch.sinks import ALWAYS, SINKS
+from llmbatch.sources.base import START, Source
+from llmbatch.sources.reader import Reader
 
 
 class SinkSettings(BaseModel):
@@ -34,31 +41,69 @@ class SinkSettings(BaseModel):
         return tuple(dict.fromkeys(formats))
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What formats want to know of a run that its records do not say. ``created`` is in Unix seconds."""
+class Pair(NamedTuple):
+    """A record in its JSON form, and the row of the input that it is of."""
 
+    record: dict[str, Any]
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run whose every row has its record. Reading it streams, in input order, in constant memory, as often as it is asked for.
+
+    ``source`` opens the input as the run read it, ``asked`` says how a row was asked. ``created`` is in Unix seconds.
+    """
+
+    parts: Sequence[Path]
+    source: Callable[[], Source]
+    asked: Callable[[Row], Asked]
     model: str = ""
     created: int = 0
-    chat: bool = True  # else plain completion
-    samples: int = 1  # answers for a row; above 1 an output is a list of them
+
+    def lines(self) -> Iterator[bytes]:
+        """Every record's line of ``results.jsonl``. Raises ``FolderError`` for a part that cannot be read."""
+        return part_lines(self.parts)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Every record in its JSON form. Raises ``FolderError``."""
+        return map(parse, self.lines())
+
+    def pairs(self) -> Iterator[Pair]:
+        """Every record with its row, for which the input is read once more; rows that were not run are passed over.
+
+        Raises ``FolderError``, ``ReadError``, and ``InputChanged`` where a row is not there any more or is called otherwise.
+        """
+        source = self.source()
+        reader = Reader(source)
+        reader.seek(START)
+        for record in self.records():
+            while reader.next is not None and reader.next.index < record["index"]:
+                reader.take()
+            row = reader.next
+            if reader.failure is not None:
+                raise reader.failure
+            if row is None or row.index != record["index"] or row.id != record["id"]:
+                seen = (
+                    "the input ends before it"
+                    if row is None
+                    else f"{source.locate(row.cursor)} is the row {short(row.id)}"
+                )
+                raise InputChanged(
+                    f"the input is not what this run read: for the record of row {short(record['id'])} (index {record['index']}) "
+                    f"{seen}. Restore it, and run the same command again"
+                )
+            yield Pair(record, row)
 
 
-NO_ORIGIN = Origin()
+Sink = Callable[[Finished, Path], list[Path]]
+"""(finished run, folder for the output) -> the files it wrote there.
 
-Sink = Callable[[Sequence[Path], Path, Origin], Path]
-"""(sealed parts in order, run folder, origin) -> the file it wrote.
-
-Raises ``WriteError``, and ``FolderError`` for a part that cannot be read.
+Raises ``WriteError``, and what reading the run raises.
 """
 
 
-def write_sinks(
-    settings: SinkSettings,
-    parts: Sequence[Path],
-    folder: Path,
-    origin: Origin = NO_ORIGIN,
-) -> list[Path]:
+def write_sinks(settings: SinkSettings, finished: Finished, output: Path) -> list[Path]:
     """Write every file that is asked for, ``errors.jsonl`` and ``results.jsonl`` first; returns them. Raises as ``Sink``."""
-    names = (*ALWAYS, *settings.formats)
-    return [find(SINKS, name, "output format")(parts, folder, origin) for name in names]
+    sinks: list[Sink] = [find(SINKS, name, "output format") for name in (*ALWAYS, *settings.formats)]
+    return [path for sink in sinks for path in sink(finished, output)]

@@ -1,24 +1,34 @@
-"""Sealed parts in, ``results.parquet`` out: a row for each record, in the same order."""
+"""A finished run in, ``results.parquet`` out: a row for each record, in the same order."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from llmbatch.core.files import atomic
-from llmbatch.folder.records import parse, part_lines
-from llmbatch.sinks.base import NO_ORIGIN, Origin
+from llmbatch.folder.records import parse
+from llmbatch.sinks.base import Finished
 
 _BATCH_BYTES = 16 << 20  # of JSON; bounds memory, and is a row group
-_JSON = ("output", "logprobs", "history", "input")  # as JSON text; of these an output that is text stays as it is
+_JSON = ("output", "reasoning", "logprobs", "history", "input")  # as JSON text; of these what is text stays as it is
 
 
-def write_parquet(parts: Sequence[Path], folder: Path, origin: Origin = NO_ORIGIN) -> Path:  # noqa: ARG001 - the contract's
-    """Columns: ``id`` (text), ``index``, ``status``, ``output`` (text; JSON text where it is none), ``finish_reason``,
+def write_parquet(finished: Finished, output: Path) -> list[Path]:
+    """The table of the run's records; see ``write_table``."""
+    path = output / "results.parquet"
+    write_table(finished.lines(), path)
+    return [path]
+
+
+def write_table(lines: Iterable[bytes], path: Path) -> None:
+    """Lines of ``results.jsonl`` as a table. Raises ``FolderError`` and ``WriteError``.
+
+    Columns: ``id`` (text), ``index``, ``status``, ``output`` (text; JSON text where it is none), ``finish_reason``,
     ``attempts``, ``prompt_tokens``, ``completion_tokens``, ``cached_tokens`` and the same three with ``wasted_`` before
-    them, ``error_kind``, ``error_message``, ``raw``, ``reasoning``, and as JSON text ``logprobs``, ``history``, ``input``.
+    them, ``error_kind``, ``error_message``, ``raw``, ``reasoning`` (text; of several samples JSON text), and as JSON text
+    ``logprobs``, ``history``, ``input``.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -32,17 +42,15 @@ def write_parquet(parts: Sequence[Path], folder: Path, origin: Origin = NO_ORIGI
         "logprobs": text, "history": text, "input": text,
     }  # fmt: skip
     schema = pa.schema(list(columns.items()))
-    path = folder / "results.parquet"
     with atomic(path) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-        for rows in _batches(parts):
+        for rows in _batches(lines):
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
-    return path
 
 
-def _batches(parts: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
+def _batches(lines: Iterable[bytes]) -> Iterator[list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     size = 0
-    for line in part_lines(parts):
+    for line in lines:
         rows.append(_row(parse(line)))
         size += len(line)
         if size > _BATCH_BYTES:

@@ -1,28 +1,27 @@
-"""Sealed parts in, ``results.jsonl`` out: their bytes, one after another."""
+"""A finished run in, ``results.jsonl`` out: the bytes of its parts, one after another."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from llmbatch.core.errors import FolderError
 from llmbatch.core.files import atomic
 from llmbatch.folder.records import reading
-from llmbatch.sinks.base import NO_ORIGIN, Origin
+from llmbatch.sinks.base import Finished
 
 # what kernels and file systems say that cannot copy within the kernel between these two files
 _CANNOT_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EPERM})
 
 
-def write_results(parts: Sequence[Path], folder: Path, origin: Origin = NO_ORIGIN) -> Path:  # noqa: ARG001 - the contract's
+def write_results(finished: Finished, output: Path) -> list[Path]:
     """Put the parts together. Where the file system can, their bytes are shared or copied without passing through here."""
-    path = folder / "results.jsonl"
+    path = output / "results.jsonl"
     with atomic(path) as target:
-        for part in parts:
+        for part in finished.parts:
             with reading(part):
                 source = part.open("rb", buffering=0)
             with source:
@@ -31,7 +30,7 @@ def write_results(parts: Sequence[Path], folder: Path, origin: Origin = NO_ORIGI
                 _copy(source, target, size)
                 if target.tell() - before != size:
                     raise FolderError(f"{part}: changed while it was copied; see llmbatch audit")
-    return path
+    return [path]
 
 
 def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:

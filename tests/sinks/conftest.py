@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llmbatch.core.record import record_to_line
 from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
+from llmbatch.formats.base import Asked
+from llmbatch.sinks.base import Finished
+from llmbatch.sources.base import SourceSettings
+from llmbatch.sources.opening import open_source
 
 TOO_LONG = Failure(FailureKind.TOO_LONG, "the prompt has 9,000 tokens, the context 4,096: shorten “text”")
 SCHEMA = Failure(FailureKind.SCHEMA, "'age' is a required property")
@@ -29,10 +36,23 @@ def records() -> tuple[Record, ...]:
 
 
 @pytest.fixture
-def seal(tmp_path: Path) -> Callable[[Sequence[Record], int], list[Path]]:
-    """Write records as sealed parts of so many lines each, below the test's folder."""
+def finished(tmp_path: Path) -> Callable[..., Finished]:
+    """A run of these parts, over an input of rows with these ids; ``facts`` are other fields of ``Finished``."""
 
-    def seal(records: Sequence[Record], rows: int) -> list[Path]:
+    def finished(parts: Sequence[Path], records: Sequence[Record] = (), **facts: Any) -> Finished:
+        path = tmp_path.parent / f"{tmp_path.name}.jsonl"
+        path.write_text("".join(json.dumps({"id": record.id}) + "\n" for record in records), encoding="utf-8")
+        source = partial(open_source, SourceSettings(path=str(path)))
+        return Finished(parts, source, **{"asked": lambda row: Asked(), **facts})
+
+    return finished
+
+
+@pytest.fixture
+def seal(tmp_path: Path, finished: Callable[..., Finished]) -> Callable[..., Finished]:
+    """A run whose records are sealed in parts of so many lines each, below the test's folder."""
+
+    def seal(records: Sequence[Record], rows: int, **facts: Any) -> Finished:
         folder = tmp_path / "parts"
         folder.mkdir(exist_ok=True)
         parts = []
@@ -40,6 +60,6 @@ def seal(tmp_path: Path) -> Callable[[Sequence[Record], int], list[Path]]:
             part = folder / f"part-{start // rows:05d}.jsonl"
             part.write_bytes(b"".join(map(record_to_line, records[start : start + rows])))
             parts.append(part)
-        return parts
+        return finished(parts, records, **facts)
 
     return seal

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from llmbatch.core.record import record_to_dict
 from llmbatch.core.types import Record, Status, Usage
-from llmbatch.sinks.base import SinkSettings, write_sinks
+from llmbatch.sinks.base import Finished, SinkSettings, write_sinks
 
-Seal = Callable[[Sequence[Record], int], list[Path]]
+Seal = Callable[..., Finished]
 PARQUET = SinkSettings(formats=("parquet",))
 
 
@@ -52,3 +52,10 @@ def test_many_records_are_written_in_several_row_groups(tmp_path: Path, seal: Se
     file = pq.ParquetFile(tmp_path / "results.parquet")
     assert file.num_row_groups > 1
     assert file.read()["index"].to_pylist() == list(range(400))
+
+
+def test_the_reasoning_of_several_samples_is_json_text(tmp_path: Path, seal: Seal) -> None:
+    record = Record(0, 0, Status.OK, ["a", "b"], "stop", 2, reasoning=["hm", None])
+    write_sinks(PARQUET, seal([record], 1), tmp_path)
+    [reasoning] = pq.read_table(tmp_path / "results.parquet")["reasoning"].to_pylist()
+    assert json.loads(reasoning) == ["hm", None]
