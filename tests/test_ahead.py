@@ -13,7 +13,7 @@ from llmbatch.supervise import Cancelled
 from llmbatch.types import Cursor
 from llmbatch.windows import OpenWindow
 
-PATIENCE = 30.0
+PATIENCE = 300.0
 
 
 def window(number: int) -> OpenWindow:
