@@ -16,7 +16,7 @@ import pytest
 
 import llmbatch
 from llmbatch.errors import JobError, LlmbatchError, PromptError
-from llmbatch.job import job_from
+from llmbatch.job import DEMO_MODEL, job_from
 from llmbatch.session import run_job
 
 PACKAGE = Path(llmbatch.__file__).parent
@@ -207,10 +207,11 @@ def test_remote_code_is_allowed_to_the_engine_only_where_the_job_says_so() -> No
     from llmbatch.engines import ChatSettings, EngineSettings
     from llmbatch.engines.vllm.args import engine_args
 
-    assert engine_args("m", EngineSettings(), ChatSettings())["trust_remote_code"] is False
-    assert engine_args("m", EngineSettings(trust_remote_code=True), ChatSettings())["trust_remote_code"] is True
+    model = str(DEMO_MODEL)  # one that is here: for another its configuration would be asked of the hub
+    assert engine_args(model, EngineSettings(), ChatSettings())["trust_remote_code"] is False
+    assert engine_args(model, EngineSettings(trust_remote_code=True), ChatSettings())["trust_remote_code"] is True
     with pytest.raises(JobError, match=r"has a setting of its own: engine\.trust_remote_code"):
-        engine_args("m", EngineSettings(args={"trust_remote_code": True}), ChatSettings())
+        engine_args(model, EngineSettings(args={"trust_remote_code": True}), ChatSettings())
 
 
 # files
