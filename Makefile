@@ -35,7 +35,7 @@ demo: $(VENV)/ready-$(ENGINE)  ## run the main job for real: translate and extra
 # Python keeps what it compiles in the environment that was made here, even where it is set not to: a dozen tests start processes
 # that import vLLM, and compiling its modules and torch's anew takes each of them as long again.
 test: check  ## linters, types and every test, those of the real vLLM engine among them
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadgroup
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/ready-$(ENGINE)
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 # with pytest-xdist; the suite is the same without
-MOST_WORKERS = 8  # the engine's tests are one worker's, and the others have not so much to do
+MOST_WORKERS = 8  # whoever has the longest file takes as long however many there are
 WORKER_BYTES = 5 << 29  # vLLM imported, an engine in the worker or in processes below it
 
 
@@ -69,19 +70,16 @@ def pytest_configure() -> None:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under xdist one worker imports vLLM and takes all tests of it that are run in the tests' process, and so share an engine.
+    """Under xdist, which hands out whole files, those that start vLLM go first and the others by their size.
 
-    These and those that start it in processes apart take the longest, and go first: no worker is left alone with one at the end.
+    So no worker is left alone with a long one at the end.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
-    items.sort(key=lambda item: item.get_closest_marker("vllm") is None)
-    for item in items:
-        mark = item.get_closest_marker("vllm")
-        if mark is not None and not mark.kwargs.get("apart", False):
-            item.add_marker(pytest.mark.xdist_group("vllm"))
+    sizes = Counter(item.path for item in items)
+    with_vllm = {item.path for item in items if item.get_closest_marker("vllm") is not None}
+    items.sort(key=lambda item: (item.path not in with_vllm, -sizes[item.path], item.path))
 
 
 @dataclass(slots=True)

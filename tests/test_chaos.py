@@ -42,7 +42,7 @@ def test_little_is_computed_again_after_a_kill(chaos: Any, tmp_path: Path) -> No
     assert 0 <= redone.share <= 0.02, redone
 
 
-@pytest.mark.vllm(apart=True)
+@pytest.mark.vllm
 def test_a_run_on_vllm_that_is_killed_twice_comes_to_the_same_bytes(chaos: Any, tmp_path: Path) -> None:
     """Killed at points that it is sure to reach: a random moment would be the machine's, not the test's."""
     real = chaos("real_engine")

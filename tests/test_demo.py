@@ -87,7 +87,7 @@ def test_a_run_without_results_has_no_right_answer(tmp_path: Path) -> None:
     assert Score("none", 0, 0, result_of(tmp_path)).share == 0
 
 
-@pytest.mark.vllm(apart=True)
+@pytest.mark.vllm
 def test_with_the_real_model_nearly_every_answer_is_right_and_every_line_has_its_record(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "llmbatch.cli", "demo", "--output", str(tmp_path / "demo")]
     done = subprocess.run(command, env={**os.environ, "COLUMNS": "120"}, capture_output=True, text=True, check=False)

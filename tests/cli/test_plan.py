@@ -101,7 +101,7 @@ def test_answers_that_take_too_long_to_calibrate_are_a_clear_error(corpus: Path)
     assert "give more --calibrate-seconds" in " ".join(result.stderr.split())
 
 
-@pytest.mark.vllm(apart=True)
+@pytest.mark.vllm
 def test_a_calibration_runs_on_the_real_engine(corpus: Path) -> None:
     result = plan(corpus, "--max-tokens", "8", "--calibrate", "--calibrate-seconds", "60", "--json")
     assert result.returncode == 0, result.stderr

@@ -119,7 +119,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.vllm(apart=True)
 @pytest.mark.parametrize("loading", [False, True])
 def test_a_run_that_is_killed_leaves_no_process_behind(tmp_path: Path, loading: bool) -> None:
     script = tmp_path / "run.py"

@@ -260,7 +260,7 @@ def test_secrets_of_the_environment_are_written_nowhere(tmp_path: Path) -> None:
     assert SECRET not in texts_under(tmp_path)
 
 
-@pytest.mark.vllm(apart=True)
+@pytest.mark.vllm
 def test_secrets_of_the_environment_are_not_in_the_engines_log(tmp_path: Path) -> None:
     run = [str(argument).replace("scripted", "vllm").replace("any", "demo") for argument in small_run(tmp_path)]
     done = command(*run, "--max-tokens", "4", "--set", "engine.args.enforce_eager=true", **ENVIRONMENT)
