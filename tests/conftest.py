@@ -71,15 +71,17 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under xdist, which hands out whole files, those that start vLLM go first and the others by their size.
+    """Under xdist, which hands out whole files, those that start vLLM go first, and then the others by their size.
 
-    So no worker is left alone with a long one at the end.
+    Of those that start it the ones with few tests go before the ones with many, which share an engine. So no worker is left alone
+    with a long file at the end.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     sizes = Counter(item.path for item in items)
     with_vllm = {item.path for item in items if item.get_closest_marker("vllm") is not None}
-    items.sort(key=lambda item: (item.path not in with_vllm, -sizes[item.path], item.path))
+    places = {path: (0, size, path) if path in with_vllm else (1, -size, path) for path, size in sizes.items()}
+    items.sort(key=lambda item: places[item.path])
 
 
 @dataclass(slots=True)
