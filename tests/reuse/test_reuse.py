@@ -267,7 +267,7 @@ def test_two_processes_fill_one_cache_at_the_same_time(jobs: Any) -> None:
         # the job file is read by then, and may be written anew
         while both[-1].poll() is None and not (jobs.path / f"run{number}" / "job.yaml").exists():
             pass
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(600) for process in both] == [0, 0]
     assert jobs.run(cached(jobs, jobs.rows(everything, "all.jsonl"), "all")).report["rows"]["cached"] == 500
 
 

@@ -13,7 +13,7 @@ from llmbatch.folder.bounds import Bounds
 from llmbatch.run.read_ahead import ReadAhead
 from llmbatch.run.window import OpenWindow
 
-PATIENCE = 30.0
+PATIENCE = 300.0
 
 
 def window(number: int) -> OpenWindow:
