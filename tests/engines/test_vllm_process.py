@@ -108,7 +108,8 @@ def test_an_engine_that_shows_no_sign_of_life_is_killed_after_the_timeout(tmp_pa
 RUN = """
 import sys
 from pathlib import Path
-from llmbatch.engines import ChatSettings, EngineSettings
+from llmbatch.engines.base import EngineSettings
+from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.engines.vllm import VllmEngine
 from llmbatch.job.job import DEMO_MODEL
 

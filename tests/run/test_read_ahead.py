@@ -88,8 +88,7 @@ def test_where_the_engine_will_not_come_up_nothing_comes_and_nothing_is_raised()
 def test_who_waits_is_told_when_a_window_is_there() -> None:
     there = threading.Event()
     ahead = ReadAhead(map(window, range(1)), 1)
-    ahead.ready = there.set
-    ahead.start()
+    ahead.start(there.set)
     assert there.wait(PATIENCE)
     assert ahead.get(0) is not None
     ahead.stop()
