@@ -14,7 +14,7 @@ from llmbatch.run.budget import Budget, Spent
 
 
 def brakes(
-    stop: Stop | None = None, told: list[Event] | None = None, before: Spent = Spent(), **settings: Any
+    stop: Stop | None = None, told: list[Event] | None = None, before: Spent | None = None, **settings: Any
 ) -> Brakes:
     run = RunSettings(**settings)
     return Brakes(run, Budget(run, 1, before or Spent()), stop or Stop(), ([] if told is None else told).append)
