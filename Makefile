@@ -32,8 +32,10 @@ demo: $(VENV)/ready-$(ENGINE)  ## run the main job for real: translate and extra
 	rm -rf demo-output
 	$(BIN)/llmbatch demo --output demo-output
 
+# Python keeps what it compiles in the environment that was made here, even where it is set not to: a dozen tests start processes
+# that import vLLM, and compiling its modules and torch's anew takes each of them as long again.
 test: check  ## linters, types and every test, those of the real vLLM engine among them
-	$(BIN)/python -m pytest
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/ready-$(ENGINE)
 	$(BIN)/ruff check .

@@ -7,11 +7,15 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from hypothesis import HealthCheck, settings
@@ -19,13 +23,69 @@ from hypothesis import HealthCheck, settings
 from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Sealed, Snapshot, Started
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Reused, Status, Usage
+from llmbatch.engines.scripted.engine import ScriptedEngine
 from llmbatch.job.job import Job, job_from
+from llmbatch.measure.autotune import autotune
+from llmbatch.measure.speed import run_for
 from llmbatch.report.report import Facts, Report, SessionFacts, build_report
 from llmbatch.run.session import RunResult, run_job
 
 # how long an example takes, or takes to be made, depends on the machine and on what else runs on it
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+# with pytest-xdist; the suite is the same without
+MOST_WORKERS = 8  # whoever has the longest file takes as long however many there are
+WORKER_BYTES = 5 << 29  # vLLM imported, an engine in the worker or in processes below it
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """The workers of ``-n auto``: one for each processor that we may use, as far as memory goes round."""
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return None  # xdist reads it itself
+    return max(1, min(MOST_WORKERS, usable_processors(), usable_memory() // WORKER_BYTES))
+
+
+def usable_processors() -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = cgroup("cpu.max").partition(" ")
+    return min(usable, -(-int(quota) // int(period))) if quota.isdigit() else usable
+
+
+def usable_memory() -> int:
+    free = psutil.virtual_memory().available
+    most = cgroup("memory.max")
+    return min(free, int(most)) if most.isdigit() else free
+
+
+def cgroup(name: str) -> str:
+    """A limit of the container that this is, if it is one."""
+    try:
+        return (Path("/sys/fs/cgroup") / name).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def pytest_configure() -> None:
+    """Beside other workers an engine takes one thread: more would only wait for each other's processor."""
+    if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under xdist, which hands out whole files, those that start vLLM go first, and then the others by their size.
+
+    Of those that start it the ones with few tests go before the ones with many, which share an engine. So no worker is left alone
+    with a long file at the end.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    sizes = Counter(item.path for item in items)
+    with_vllm = {item.path for item in items if item.get_closest_marker("vllm") is not None}
+    places = {path: (0, size, path) if path in with_vllm else (1, -size, path) for path, size in sizes.items()}
+    items.sort(key=lambda item: places[item.path])
 
 
 @dataclass(slots=True)
@@ -83,7 +143,7 @@ class Jobs:
     def finish(self, data: Mapping[str, Any], *arguments: str, **popen: Any) -> tuple[int, str, str]:
         """The command on a job file, to its end: (exit code, what it printed, what it complained about)."""
         process = self.start(data, *arguments, **popen)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
         return process.returncode, out, err
 
     def results(self, folder: str = "out") -> bytes:
@@ -118,6 +178,23 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
 def ten(jobs: Jobs) -> Path:
     """An input of ten rows."""
     return jobs.rows(texts(10))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripted engine and what measures it have a clock of their own, which goes on only as they sleep.
+
+    So no setting looks slower because the machine was busy with something else while it was tried.
+    """
+    now, lock = 0.0, Lock()
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        with lock:
+            now += seconds
+
+    for name in {ScriptedEngine.__module__, run_for.__module__, autotune.__module__}:
+        monkeypatch.setattr(sys.modules[name], "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
 
 
 def make_snapshot(**changes: object) -> Snapshot:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
 from llmbatch.core.events import EngineReady, Note, Watcher
@@ -49,7 +48,14 @@ class Cancelled(Exception):
 class SupervisedEngine:
     """Builds, drives and rebuilds one engine. ``make`` gives a new, not yet started engine for some settings."""
 
-    def __init__(self, make: Callable[[EngineSettings], Engine], settings: EngineSettings, tell: Watcher) -> None:
+    def __init__(
+        self,
+        make: Callable[[EngineSettings], Engine],
+        settings: EngineSettings,
+        tell: Watcher,
+        prepare: Callable[[EngineSettings], EngineSettings] | None = None,
+    ) -> None:
+        """``prepare`` is given the settings before the first start, and says with which ones to start."""
         self._make = make
         self._settings = settings
         self._tell = tell
@@ -66,7 +72,7 @@ class SupervisedEngine:
         self._ready = threading.Event()
         self.deaths = 0
         self.starting = False
-        self.prepare: Callable[[EngineSettings], EngineSettings] | None = None  # before the first start
+        self._prepare = prepare
         self.info: EngineInfo | None = None
         self.start_seconds: float | None = None  # of the first start
 
@@ -95,8 +101,8 @@ class SupervisedEngine:
         """
         self.starting = True
         try:
-            if self.info is None and self.prepare is not None:
-                self._rebuild(self.prepare(self._settings))
+            if self.info is None and self._prepare is not None:
+                self._rebuild(self._prepare(self._settings))
             return self._start()
         finally:
             self.starting = False
@@ -125,10 +131,6 @@ class SupervisedEngine:
     def tokenize(self, prompts: list[Prompt]) -> list[list[int] | Failure]:
         """As the engine's own; may be called from another thread and before ``start``."""
         return self._engine.tokenize(prompts)
-
-    def use(self, **changes: Any) -> None:
-        """Change settings before the engine is started."""
-        self._rebuild(self._settings.model_copy(update=changes))
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
         """As the engine's own, through deaths. Starts the engine when it is first needed; marks what is answered as done.

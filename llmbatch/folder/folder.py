@@ -79,6 +79,16 @@ class RunFolder:
             raise
         return taken
 
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """What the manifest says of the sessions up to now, each with what it spent, once that is known."""
+        return self.manifest.sessions if self.manifest is not None else []
+
+    @property
+    def created(self) -> int:
+        """When the run was begun, in Unix seconds."""
+        return int(self.manifest.created) if self.manifest is not None else 0
+
     def crashes(self, done: int) -> int:
         """How many sessions up to now were killed, one after another, without adding to what was ``done``: records and answers."""
         count = 0

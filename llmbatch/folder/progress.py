@@ -1,11 +1,14 @@
-"""A run folder's ``progress.json`` in, where its run stood when it last said so out: for another terminal than the run's."""
+"""Where a run stands in, a run folder's ``progress.json`` out, and back: for another terminal than the run's."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+import os
+import time
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from llmbatch.core.errors import WriteError
 from llmbatch.core.events import Snapshot
 from llmbatch.core.types import Usage
 
@@ -26,3 +29,18 @@ def read_progress(folder: Path) -> Progress | None:
         return Progress(Snapshot(**{**values, "usage": Usage(**values["usage"])}), float(data["written_at"]))
     except (OSError, ValueError, KeyError, TypeError):  # it is only for show
         return None
+
+
+def write_progress(folder: Path, snapshot: Snapshot) -> None:
+    """Write where the run stands. Not through ``atomic_write``: nothing is lost with it, so it need not wait for the disk.
+
+    Raises ``WriteError``.
+    """
+    body = {"written_at": time.time(), "pid": os.getpid(), **asdict(snapshot)}
+    path = folder / "progress.json"
+    temporary = path.with_name("progress.json.tmp")
+    try:
+        temporary.write_text(json.dumps(body), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise WriteError(f"{path}: {error.strerror}; finished rows are safe, the same command goes on") from error

@@ -102,6 +102,7 @@ _PATHS: dict[str, Callable[[str, Path], bool]] = {
     "input.path": _input,
     "output": _always,
     "engine.script": _always,
+    "program.prompts": _prompt,
     "engine.lora": is_there,
     "chat.template": _template,
     "answer.schema": _schema,
@@ -123,7 +124,7 @@ def _with_paths(data: Mapping[str, Any], change: Callable[[str, str], str]) -> d
         value = holder.get(key)
         if isinstance(value, str) and value:
             holder[key] = change(place, value)
-        elif isinstance(value, Mapping) and place == "engine.lora":
+        elif isinstance(value, Mapping) and place in ("engine.lora", "program.prompts"):
             holder[key] = {k: change(place, v) if isinstance(v, str) and v else v for k, v in value.items()}
     return changed
 

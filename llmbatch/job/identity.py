@@ -54,6 +54,7 @@ def identity_of(job: Job) -> dict[str, str]:
     data["engine"] = {key: value for key, value in data["engine"].items() if key not in _SPEED_SETTINGS}
     data["engine"]["args"] = {key: value for key, value in job.engine.args.items() if not _is_speed(key, value)}
     data["engine"]["lora"] = {name: _where(path) for name, path in job.engine.lora.items()}
+    data["program"] = job.program.model_dump(mode="json", exclude={"prompts"}, exclude_defaults=True)
     data["plan"] = {"overflow": job.plan.overflow}
     data["sinks"] = {"keep": data_of_keep(job)}
     for section, key, _ in _named_files(job):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import JobError, ReadError, SourceError
@@ -40,6 +40,29 @@ _SECRET = re.compile(
 )
 
 
+class ProgramSettings(BaseModel):
+    """By which steps a row is done."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(
+        "single",
+        description="single (one request a row), or the import path of a program of your own (module:function)",
+    )
+    prompts: dict[str, str] = Field(
+        default_factory=dict,
+        description="prompts of further steps by name: each a file, the name of a shipped prompt, or the text itself",
+    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="the program's own settings")
+
+    @field_validator("prompts")
+    @classmethod
+    def _not_main(cls, prompts: dict[str, str]) -> dict[str, str]:
+        if "main" in prompts:
+            raise ValueError("main is the job's own prompt, and is given as prompt")
+        return prompts
+
+
 class Job(BaseModel):
     """Everything that one run is. The sections are documented where they are read."""
 
@@ -49,6 +72,7 @@ class Job(BaseModel):
     prompt: PromptSettings | None = Field(None, description="only an input of ready-made requests needs none")
     input: SourceSettings
     output: Path = Field(description="the run folder")
+    program: ProgramSettings = ProgramSettings()
     engine: EngineSettings = EngineSettings()
     chat: ChatSettings = ChatSettings()
     sampling: dict[str, Any] = Field(

@@ -1,4 +1,4 @@
-"""A job in; out what its rows go through before and after the engine: rendering, the row's program, checks and retries.
+"""A job in; the recipe by which its rows become requests, and their answers records, out: prompts, program, checks, retries.
 
 All that can be wrong about prompt, answer and sampling is found here, before a model is loaded.
 """
@@ -14,6 +14,7 @@ from llmbatch.check.answer import check_from_mapping, make_check
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.check import Check
 from llmbatch.core.errors import JobError, SchemaError
+from llmbatch.core.imports import is_import_path
 from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, sampling_problem
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Request, Row, Sampling
 from llmbatch.formats import FORMATS
@@ -23,80 +24,85 @@ from llmbatch.programs.base import Ask, make_program
 from llmbatch.programs.retry import next_request
 from llmbatch.programs.work import Rules, Work
 from llmbatch.prompt.base import Rendered, RowPrompt
+from llmbatch.prompt.library import load_file
 from llmbatch.prompt.requests import RequestsPrompt
-from llmbatch.prompt.template import load_prompt
+from llmbatch.prompt.template import bind, load_prompt
 from llmbatch.sources.opening import guess_format
 
 _DISTINCT_REQUESTS = 4096
+_NO_DATA: Mapping[str, Any] = {}
 
 
 class Recipe:
-    """The stages of one job. Raises ``UsageError`` for whatever is wrong with them."""
+    """How the rows of one job become requests, and their answers records. Raises ``UsageError`` for whatever is wrong with it."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._template = prompt_of(job)
-        self.prompt_name = self._template.name
-        self._answer = job.answer or OutputSettings()
-        self._check = check_of(job, self._template)
-        self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **self._template.sampling}
-        self._settings = _sampling(self._defaults, job.sampling)
-        if self._check.constraint is not None and getattr(self._template, "prefill", None):
-            raise JobError(
-                "a prefilled answer cannot be combined with constrained decoding: set answer.constrained to false"
-            )
-        self._variants: dict[str, tuple[Sampling, int]] = {}
-        self._base = self._variant({})
-        self._rules = Rules(self._check, self._next_request)
-        self._shape = make_program("single")
-        self.context_length: Callable[[], int | None] = lambda: None  # known once the engine is up
+        template = prompt_of(job)
+        self.prompt_name = template.name
+        self._steps = {"main": _Step(template, check_of(job, template), job)}
+        for name, path in job.program.prompts.items():
+            self._steps[name] = _Step(_step_prompt(job, path), None, job)
+        self._main = self._steps["main"]
+        self._shape = make_program(job.program.name)
+        # a predicate is given the row; the one program that is known to let go of it is the one of nearly every job
+        self._keeps_rows = job.program.name != "single" or any(
+            map(is_import_path, (job.answer or OutputSettings()).reject)
+        )
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
         """What the engine holds the answers to, where a row does not say otherwise itself."""
-        return () if self._check.constraint is None else (self._check.constraint,)
+        found = (step.check.constraint for step in self._steps.values())
+        return tuple(constraint for constraint in found if constraint is not None)
 
     def identity(self) -> dict[str, str]:
-        """What the results depend on besides the job's own keys: the prompt's text, and sampling as it is after all defaults."""
-        text = hashlib.sha256(self._template.text.encode()).hexdigest()[:16]
-        return {
-            "prompt (text)": text,
-            **{
-                f"sampling.{k}": json.dumps(v, ensure_ascii=False, default=str)
-                for k, v in sorted(self._settings.items())
-            },
-        }
+        """What the results depend on besides the job's own keys: the prompts' texts, and sampling as it is after all defaults."""
+        found = {"prompt (text)": _digest(self._main.template.text)}
+        for name, step in self._steps.items():
+            if name != "main":
+                found[f"program.prompts.{name} (text)"] = _digest(step.template.text)
+        for key, value in sorted(self._main.settings.items()):
+            found[f"sampling.{key}"] = json.dumps(value, ensure_ascii=False, default=str)
+        return found
 
     def render(self, row: Row) -> Rendered | Failure:
-        """The row's prompt, or why there is none."""
-        rendered = self._template.render(row)
-        if isinstance(rendered, Rendered) and rendered.output is not None:
-            try:
-                check_from_mapping(rendered.output, self._answer)
-            except SchemaError as error:
-                return Failure(FailureKind.PROMPT, f"row {row.id!r}: {error}")
-        return rendered
-
-    def begin(self, row: Row, rendered: Rendered) -> Work:
-        """The work of a row whose prompt is rendered."""
-        sampling, samples = self._variant(rendered.sampling) if rendered.sampling else self._base
-        check: Check | None = None
-        constraint = self._check.constraint
-        if rendered.output is not None:
-            check = check_from_mapping(rendered.output, self._answer)
-            constraint = check.constraint
-        ask = Ask(rendered.prompt, sampling, constraint, lora=rendered.lora, samples=samples, check=check)
-        return Work(row, self._shape(ask), self._rules)
+        """The prompt that a row is first asked with, or why there is none."""
+        return self._main.render(row)
 
     def asked(self, row: Row) -> Asked:
-        """How a row was asked, as its prompt says; of one that has no prompt nothing is known."""
-        rendered = self._template.render(row)
-        if isinstance(rendered, Failure):
+        """How a row was asked; nothing is known of one without a prompt. All programs but ``single`` make one value of answers."""
+        asked = self._main.ask(row) if row.failure is None else row.failure
+        if isinstance(asked, Failure):
             return Asked()
-        _, samples = self._variant(rendered.sampling) if rendered.sampling else self._base
-        return Asked(rendered.prompt.messages is not None, samples)
+        return Asked(asked.prompt.messages is not None, asked.samples if self._job.program.name == "single" else 1)
 
-    def keep(self, row: Row) -> Mapping[str, Any] | None:
+    def rules(self, context_length: Callable[[], int | None] | None) -> Rules:
+        """How answers are judged and tried again. ``context_length`` is asked once one came; None where none ever will."""
+
+        def following(
+            request: Request, failure: Failure, completion: Completion | None, earlier: Sequence[FailureKind]
+        ) -> Request | None:
+            if not failure.kind.retryable or context_length is None:
+                return None
+            retry = self._job.retry
+            return next_request(request, failure, completion, earlier, settings=retry, context_length=context_length())
+
+        return Rules(self._main.check, following)
+
+    def begin(self, row: Row, rules: Rules) -> Work:
+        """The work of a row; one that could not be read has its record already."""
+        if row.failure is not None:
+            return Work.failed(row, row.failure, rules)
+        program = self._shape(_RowAsk(row, self._steps, self._job.program.settings))
+        held = row if self._keeps_rows else Row(row.index, row.id, _NO_DATA, row.cursor)
+        return Work(held, program, rules, self._fields_kept(row))
+
+    def size(self, row: Row, work: Work) -> int:
+        """About how many characters a row's work holds on to, besides its requests."""
+        return size_of(row.data) if self._keeps_rows else size_of(work.kept)
+
+    def _fields_kept(self, row: Row) -> Mapping[str, Any] | None:
         """The input fields that the record carries."""
         keep = self._job.sinks.keep
         if not keep or not row.data:
@@ -105,26 +111,93 @@ class Recipe:
             return row.data
         return {name: row.data[name] for name in keep if name in row.data}
 
+
+class _RowAsk:
+    """Implements ``llmbatch.programs.base.RowAsk``."""
+
+    __slots__ = ("_steps", "row", "settings")
+
+    def __init__(self, row: Row, steps: Mapping[str, _Step], settings: Mapping[str, Any]) -> None:
+        self.row = row
+        self.settings = settings
+        self._steps = steps
+
+    def ask(self, prompt: str = "main", /, **extra: Any) -> Ask | Failure:
+        try:
+            step = self._steps[prompt]
+        except KeyError:
+            raise JobError(
+                f"the program asks with a prompt {prompt!r}, and the job has {', '.join(self._steps)}: "
+                "name it under program.prompts"
+            ) from None
+        row = self.row
+        return step.ask(Row(row.index, row.id, {**row.data, **extra}, row.cursor) if extra else row)
+
+
+class _Step:
+    """One prompt of a job, with the check of its answers and its sampling. ``check`` None: by the prompt's own ``output``."""
+
+    def __init__(self, template: RowPrompt, check: Check | None, job: Job) -> None:
+        self.template = template
+        self._own_check = check is None
+        self._answer = job.answer or OutputSettings()
+        self.check = check or make_check(OutputSettings.model_validate(template.output or {}))
+        if self.check.constraint is not None and getattr(template, "prefill", None):
+            raise JobError(
+                "a prefilled answer cannot be combined with constrained decoding: set answer.constrained to false"
+            )
+        self._overrides = job.sampling
+        self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **template.sampling}
+        self.settings = _sampling(self._defaults, job.sampling)
+        self._variants: dict[str, tuple[Sampling, int]] = {}
+        self._base = self._variant({})
+
+    def render(self, row: Row) -> Rendered | Failure:
+        """The row's prompt, or why there is none."""
+        rendered = self.template.render(row)
+        if isinstance(rendered, Rendered) and rendered.output is not None:
+            try:
+                check_from_mapping(rendered.output, self._answer)
+            except SchemaError as error:
+                return Failure(FailureKind.PROMPT, f"row {row.id!r}: {error}")
+        return rendered
+
+    def ask(self, row: Row) -> Ask | Failure:
+        """What to ask for the row, or why nothing can be asked."""
+        rendered = self.render(row)
+        if isinstance(rendered, Failure):
+            return rendered
+        sampling, samples = self._variant(rendered.sampling) if rendered.sampling else self._base
+        check = self.check if self._own_check else None
+        constraint = self.check.constraint
+        if rendered.output is not None:
+            check = check_from_mapping(rendered.output, self._answer)
+            constraint = check.constraint
+        return Ask(rendered.prompt, sampling, constraint, lora=rendered.lora, samples=samples, check=check)
+
     def _variant(self, asked: Mapping[str, Any]) -> tuple[Sampling, int]:
         """(sampling, number of samples) for what one row asks for; equal settings are one object."""
         key = json.dumps(asked, sort_keys=True, default=str) if asked else ""
-        if key not in self._variants:
+        known = self._variants.get(key)
+        if known is None:
             if len(self._variants) >= _DISTINCT_REQUESTS:
                 self._variants.clear()
-            settings = _sampling({**self._defaults, **asked}, self._job.sampling)
+            settings = _sampling({**self._defaults, **asked}, self._overrides)
             samples = int(settings.pop("n", 1) or 1)
-            self._variants[key] = Sampling(tuple(sorted((k, _frozen(v)) for k, v in settings.items()))), samples
-        return self._variants[key]
+            known = Sampling(tuple(sorted((k, _frozen(v)) for k, v in settings.items()))), samples
+            self._variants[key] = known
+        return known
 
-    def _next_request(
-        self, request: Request, failure: Failure, completion: Completion | None, earlier: Sequence[FailureKind]
-    ) -> Request | None:
-        if not failure.kind.retryable:
-            return None
-        context = self.context_length()
-        if context is None:  # refused before the engine was up: nothing about it can be changed
-            return None
-        return next_request(request, failure, completion, earlier, settings=self._job.retry, context_length=context)
+
+def size_of(value: Any) -> int:
+    """About how many characters a value of a row has as JSON: what it takes in memory, not to the byte."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(size_of(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return sum(map(size_of, value))
+    return 0 if value is None else 8
 
 
 def prompt_of(job: Job) -> RowPrompt:
@@ -136,6 +209,15 @@ def prompt_of(job: Job) -> RowPrompt:
     raise JobError(
         "prompt is missing: give --prompt, a file, a shipped prompt (see llmbatch prompts) or the text itself"
     )
+
+
+def _step_prompt(job: Job, path: str) -> RowPrompt:
+    """A prompt of ``program.prompts``; of the job's variables and fields those count that it declares."""
+    loaded = load_file(path)
+    settings = job.prompt
+    known = loaded.file.variables
+    variables = {k: v for k, v in (settings.variables if settings else {}).items() if k in known}
+    return bind(loaded, variables, {k: v for k, v in (settings.fields if settings else {}).items() if k in known})
 
 
 def check_of(job: Job, prompt: RowPrompt) -> Check:
@@ -154,6 +236,10 @@ def _sampling(defaults: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, 
         if problem := sampling_problem(name, value):
             raise JobError(f"sampling.{name} {problem}")
     return settings
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _frozen(value: Any) -> Any:

@@ -14,22 +14,19 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import EngineError, ReadError
 from llmbatch.core.files import atomic_write
-from llmbatch.core.types import Failure, Request
+from llmbatch.core.types import Request
 from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
 from llmbatch.job.job import Job
+from llmbatch.job.prepare import Preparer, capacity_of
 from llmbatch.job.recipe import Recipe
 from llmbatch.measure.speed import Measured, run_for, warm_up
-from llmbatch.plan.lengths import LengthEstimate
-from llmbatch.plan.order import Capacity
-from llmbatch.plan.window import plan_window
-from llmbatch.prompt.base import Rendered
 from llmbatch.sources.base import Source
 
 AUTOTUNE_VERSION = 1
@@ -89,8 +86,7 @@ def tuned(job: Job, settings: EngineSettings, source: Source, path: Path, make: 
     about = json.dumps([job.model, settings.model_dump(mode="json")], sort_keys=True)
     found = read(path, about)
     if found is None:
-        stages = Recipe(job)  # one of its own: those of the run are in use in another thread
-        found = autotune(make, settings, partial(_first_requests, job, source, stages), say)
+        found = autotune(make, settings, partial(_first_requests, job, source), say)
         write(path, about, found)
     say(found["said"])
     return found
@@ -205,24 +201,16 @@ def _try(
         engine.stop()
 
 
-def _first_requests(job: Job, source: Source, stages: Recipe, engine: Engine, info: EngineInfo) -> Sequence[Request]:
+def _first_requests(job: Job, source: Source, engine: Engine, info: EngineInfo) -> Sequence[Request]:
     """Those of the first rows, planned as the run will plan them."""
+    # a recipe of its own: that of the run is in use in another thread
+    prepare = Preparer(Recipe(job), job.plan, lambda prompts: engine.tokenize(prompts))
     asked: list[Request] = []
     with contextlib.suppress(ReadError):  # the run itself says it
         for row in itertools.islice(source.rows(), SAMPLE):
-            rendered = row.failure or stages.render(row)
-            if isinstance(rendered, Rendered):
-                asked.extend(stages.begin(row, rendered).start())
-    encoded = zip(asked, engine.tokenize([request.prompt for request in asked]), strict=True)
-    ready = [replace(request, token_ids=ids) for request, ids in encoded if not isinstance(ids, Failure)]
-    limits = Capacity(
-        context_length=info.context_length,
-        kv_cache_tokens=info.kv_cache_tokens,
-        block_size=info.block_size,
-        max_num_seqs=info.max_num_seqs,
-        max_num_batched_tokens=info.details.get("max_num_batched_tokens"),
-    )
-    plan = plan_window(ready, limits, job.plan, LengthEstimate(), last=False)
+            asked.extend(prepare.begin(row).start())
+    ready, _ = prepare.tokenized(asked)
+    plan = prepare.plan(ready, capacity_of(info), last=False)
     return [ready[position] for position in plan.order]
 
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from llmbatch.core.errors import JobError
-from llmbatch.core.types import Failure, Request, Row, RowId
+from llmbatch.core.types import Request, Row, RowId
 from llmbatch.engines.base import EngineInfo
 from llmbatch.job.job import Job
+from llmbatch.job.prepare import Preparer, capacity_of, is_full
 from llmbatch.job.recipe import Recipe
+from llmbatch.job.run_settings import RunSettings
 from llmbatch.measure.speed import Sample
 from llmbatch.measure.survey import Survey
 from llmbatch.model.memory import GIB, cache_tokens
 from llmbatch.model.tokenizer import Tokenizer, load_tokenizer, model_config
-from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.plan.order import Capacity
-from llmbatch.plan.window import plan_window
 from llmbatch.sources.opening import open_source
 
 DEFAULT_MAX_NUM_SEQS = 256
@@ -41,8 +41,6 @@ def survey_job(
 
     What would be sent is offered to ``sample``; ``tell`` is told after each window how many rows were read.
     """
-
-    stages = Recipe(job)
     source = open_source(job.input)
     args = job.engine.args
     tokenizer = load_tokenizer(
@@ -53,68 +51,46 @@ def survey_job(
         trust_remote_code=job.engine.trust_remote_code,
         without_torch=True,
     )
+    prepare = Preparer(Recipe(job), job.plan, tokenizer.encode, answer_tokens=assumed.answer_tokens)
     survey = Survey(_limits(job, tokenizer, assumed))
-    for rows in _windows(source.rows(), job.run.window, job.run.window_characters):
-        sent = _add_window(survey, job, stages, tokenizer, rows, assumed.answer_tokens)
+    rows = iter(source.rows())
+    while (sent := _add_window(survey, prepare, job.run, rows)) is not None:
         if sample is not None:
             sample.offer(sent)
         tell(survey.rows)
     return survey, tokenizer
 
 
-def _windows(rows: Iterable[Row], size: int, characters: int) -> Iterator[list[Row]]:
-    """Rows in windows of at most ``size`` rows, and of about ``characters`` characters of text."""
-    window: list[Row] = []
-    length = 0
-    for row in rows:
-        window.append(row)
-        length += sum(len(value) for value in row.data.values() if isinstance(value, str)) if row.data else 0
-        if len(window) == size or length >= characters:
-            yield window
-            window, length = [], 0
-    if window:
-        yield window
-
-
-def _add_window(
-    survey: Survey, job: Job, stages: Recipe, tokenizer: Tokenizer, rows: Sequence[Row], answer_tokens: int | None
-) -> Iterator[Request]:
-    """Add a window to the survey; returns the requests that it would send."""
-    lengths = LengthEstimate()
-    if answer_tokens is not None:
-        lengths.observe(1, answer_tokens, cut=False)
-    asked: list[tuple[Request, RowId]] = []
+def _add_window(survey: Survey, prepare: Preparer, run: RunSettings, rows: Iterator[Row]) -> Iterator[Request] | None:
+    """Add the next window to the survey; returns the requests that it would send, None where there is no row any more."""
+    asked: list[Request] = []
+    ids: dict[int, RowId] = {}
+    characters = 0
     for row in rows:
         survey.rows += 1
-        rendered = row.failure or stages.render(row)
-        if isinstance(rendered, Failure):
-            survey.trouble(row.id, rendered)
-        else:
-            asked.extend((request, row.id) for request in stages.begin(row, rendered).start())
-    requests: list[Request] = []
-    ids: list[RowId] = []
-    encoded = tokenizer.encode([request.prompt for request, _ in asked])
-    for (request, row_id), tokens in zip(asked, encoded, strict=True):
-        if isinstance(tokens, Failure):
-            survey.trouble(row_id, tokens)
-        else:
-            requests.append(replace(request, token_ids=tokens))
-            ids.append(row_id)
-    plan = plan_window(requests, survey.limits, job.plan, lengths)
-    survey.add(requests, plan, ids)
-    return (requests[position] for position in plan.order)
+        ids[row.index] = row.id
+        work = prepare.begin(row)
+        requests = work.start()
+        if work.record is not None and work.record.failure is not None:
+            survey.trouble(row.id, work.record.failure)
+        asked += requests
+        characters += prepare.size(row, work, requests)
+        if is_full(run, len(ids), len(asked), characters):
+            break
+    if not ids:
+        return None
+    ready, refused = prepare.tokenized(asked)
+    for refusal in refused:
+        survey.trouble(ids[refusal.key.index], refusal.failure)
+    plan = prepare.plan(ready, survey.limits)
+    survey.add(ready, plan, [ids[request.key.index] for request in ready])
+    return (ready[position] for position in plan.order)
 
 
 def _limits(job: Job, tokenizer: Tokenizer, assumed: Assumptions) -> Capacity:
-
     if (info := assumed.engine) is not None:
-        return Capacity(
-            context_length=info.context_length,
-            max_num_seqs=info.max_num_seqs,
-            kv_cache_tokens=info.kv_cache_tokens or assumed.kv_cache_tokens,
-            block_size=info.block_size,
-            max_num_batched_tokens=info.details.get("max_num_batched_tokens"),
-        )
+        capacity = capacity_of(info)
+        return replace(capacity, kv_cache_tokens=capacity.kv_cache_tokens or assumed.kv_cache_tokens)
     args = job.engine.args
     longest = args.get("max_model_len")
     return Capacity(

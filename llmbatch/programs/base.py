@@ -1,4 +1,4 @@
-"""The contract of a program: a row's prompt in, the row's value out, by way of as many requests as it takes.
+"""The contract of a program: a row in, the row's value out, by way of as many requests as it takes.
 
 A program is a generator. It yields what it wants to ask, is sent the checked answers, and returns the row's value:
 
@@ -6,7 +6,8 @@ A program is a generator. It yields what it wants to ask, is sent the checked an
 |---|---|
 | an ``Ask`` | a ``Checked``, or None where every attempt failed |
 | an ``Ask`` with ``samples`` n > 1 | a list of n of these |
-| a list of asks | a list with one of the above for each |
+| a ``Failure``, as ``RowAsk.ask`` gives one | None: it counts as a request that failed unsent |
+| a list of these | a list with one of the above for each |
 
 It does no input or output and reads no clock, so that it can be replayed from answers that are on disk. Requests of one
 yield run at the same time; those of the next begin when all of them are answered. Retries happen around the program.
@@ -18,8 +19,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
 from llmbatch.core.fast_dataclass import fast_dataclass
+from llmbatch.core.imports import is_import_path, load_object
 from llmbatch.core.table import find
-from llmbatch.core.types import Constraint, Failure, Prompt, Sampling
+from llmbatch.core.types import Constraint, Failure, Prompt, Row, Sampling
 from llmbatch.programs import PROGRAMS
 
 
@@ -61,15 +63,33 @@ class Incomplete:
     failure: Failure | None = None
 
 
-Program = Generator[Ask | Sequence[Ask], Any, Any]
-Shape = Callable[[Ask], Program]
-"""The row's own prompt, rendered, in; its program out."""
+class RowAsk(Protocol):
+    """One row, and the means to ask about it: what a program is made from."""
+
+    @property
+    def row(self) -> Row: ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The program's own settings (``program.settings`` of the job)."""
+
+    def ask(self, prompt: str = "main", /, **extra: Any) -> Ask | Failure:
+        """One of the job's prompts (``main``, or one of ``program.prompts``) rendered for the row.
+
+        ``extra`` are values for the prompt's variables that go before the row's fields, such as the answer of an earlier step.
+        A prompt that cannot be rendered is a ``Failure``, to be yielded like an ask. Raises ``JobError`` for an unknown prompt.
+        """
+
+
+Program = Generator[Ask | Failure | Sequence[Ask | Failure], Any, Any]
+Shape = Callable[[RowAsk], Program]
+"""A row in; its program out."""
 
 
 def make_program(name: str) -> Shape:
-    """A shape by name. Raises ``JobError`` for an unknown one."""
-    shape: Shape = find(PROGRAMS, name, "program")
+    """A shape by its name in the table, or by its import path (``module:function``). Raises ``JobError`` for an unknown one."""
+    shape: Shape = load_object(name) if is_import_path(name) else find(PROGRAMS, name, "program")
     return shape
 
 
-__all__ = ["Ask", "Incomplete", "Judge", "Program", "Shape", "make_program"]
+__all__ = ["Ask", "Incomplete", "Judge", "Program", "RowAsk", "Shape", "make_program"]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -63,20 +64,21 @@ def next_request(
     earlier: Sequence[FailureKind] = (),
     *,
     settings: RetrySettings,
-    context_length: int,
+    context_length: int | None,
 ) -> Request | None:
     """The request to send after ``failure``, or None to give up.
 
     ``completion`` is the answer, None where the engine gave none; ``earlier`` are the kinds of the failures before this
-    one; ``context_length`` is in tokens. The next request differs from ``request`` in its prompt, partial answer,
-    budget, or in seed and temperature, so that a deterministic engine is never asked for an answer that it gave
-    already. After an ``ENGINE`` failure alone it may be the same, once. Where the prompt changed its ``token_ids`` are
-    None.
+    one; ``context_length`` is in tokens, None where only the server knows it. The next request differs from ``request``
+    in its prompt, partial answer, budget, or in seed and temperature, so that a deterministic engine is never asked for
+    an answer that it gave already. After an ``ENGINE`` failure alone it may be the same, once. Where the prompt changed
+    its ``token_ids`` are None.
     """
     kind = failure.kind
     if not kind.retryable or request.key.attempt >= settings.max_attempts:
         return None
     key = request.key._replace(attempt=request.key.attempt + 1)
+    context_length = sys.maxsize if context_length is None else context_length
     if kind is FailureKind.ENGINE:
         return None if kind in earlier else replace(request, key=key)
     if completion is None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from llmbatch.programs.base import Ask, Incomplete, Program
+from llmbatch.core.types import Failure
+from llmbatch.programs.base import Incomplete, Program, RowAsk
 
 
-def single(ask: Ask) -> Program:
+def single(row: RowAsk) -> Program:
+    ask = row.ask()
+    del row  # its fields may be large, and from here on its prompt is enough
     answer = yield ask
-    if ask.samples == 1:
+    if isinstance(ask, Failure) or ask.samples == 1:
         return Incomplete() if answer is None else answer.value
     values = [None if sample is None else sample.value for sample in answer]
     return Incomplete(values) if None in answer else values

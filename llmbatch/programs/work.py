@@ -6,11 +6,11 @@ same outcomes, in whatever order the requests of one step were answered, give th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmbatch.core.errors import RunError
+from llmbatch.core.errors import LlmbatchError, RunError
 from llmbatch.core.types import (
     Attempt,
     Checked,
@@ -18,11 +18,13 @@ from llmbatch.core.types import (
     Failure,
     FailureKind,
     Outcome,
+    Prompt,
     Record,
     Request,
     RequestKey,
     Reused,
     Row,
+    Sampling,
     Status,
     Usage,
 )
@@ -32,6 +34,7 @@ Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], R
 """(request, why it failed, its answer, kinds of the failures before) -> the next request, or None to give up."""
 
 _NOTHING = Usage()
+_NO_PROMPT, _NO_SAMPLING = Prompt(), Sampling()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +57,31 @@ class Work:
       tokens are part of the later answer and count with that; wasted is only that the prompt was sent again.
     """
 
-    __slots__ = ("_lines", "_open", "_program", "_rules", "_steps", "_wanted", "record", "reused", "row")
+    __slots__ = ("_lines", "_open", "_program", "_rules", "_steps", "_wanted", "kept", "record", "reused", "row")
 
-    def __init__(self, row: Row, program: Program, rules: Rules) -> None:
+    def __init__(self, row: Row, program: Program, rules: Rules, kept: Mapping[str, Any] | None = None) -> None:
+        """``row`` is what predicates see; ``kept`` are the fields of the input that the record carries."""
         self.row = row
         self.record: Record | None = None
+        self.kept = kept
         self.reused: Reused | None = None  # the part of the record's usage that was not computed for this row
         self._program = program
         self._rules = rules
         self._open: dict[RequestKey, _Line] = {}
         self._lines: list[_Line] = []
-        self._wanted: Ask | Sequence[Ask] = ()
+        self._wanted: Ask | Failure | Sequence[Ask | Failure] = ()
         self._steps = 0
+
+    @classmethod
+    def failed(cls, row: Row, failure: Failure, rules: Rules) -> Work:
+        """The work of a row that cannot be asked about at all: its record is there."""
+        work = cls(row, _never(), rules)
+        work.record = Record(row.index, row.id, failure.kind.status, failure=failure)
+        return work
 
     def start(self) -> list[Request]:
         """The row's first requests; none where its program needs none, and then the record is set."""
-        return self._advance(None)
+        return [] if self.record is not None else self._advance(None)
 
     def feed(self, outcome: Outcome) -> list[Request]:
         """Take the outcome of one of the row's requests, and say what to send next: retries, or the next step.
@@ -97,15 +109,23 @@ class Work:
             except StopIteration as stop:
                 self.record = self._finish(stop.value)
                 return []
+            except LlmbatchError:
+                raise
+            except Exception as error:
+                raise RunError(f"row {self.row.id!r}: its program raised {type(error).__name__}: {error}") from error
             self._wanted = wanted
-            requests = self._ask((wanted,) if isinstance(wanted, Ask) else wanted)
+            requests = self._ask((wanted,) if isinstance(wanted, Ask | Failure) else wanted)
             if requests:
                 return requests
-            answer = []  # the program asked for an empty list of things
+            answer = self._answer()  # all that it asked for failed unsent, or it asked for nothing
 
-    def _ask(self, asks: Sequence[Ask]) -> list[Request]:
+    def _ask(self, asks: Sequence[Ask | Failure]) -> list[Request]:
         requests = []
         for ask in asks:
+            if isinstance(ask, Failure):
+                self._lines.append(_Line.unsent(RequestKey(self.row.index, self._steps), ask))
+                self._steps += 1
+                continue
             for sample in range(ask.samples):
                 key = RequestKey(self.row.index, self._steps, sample)
                 request = Request(
@@ -129,15 +149,15 @@ class Work:
     def _answer(self) -> Any:
         """What the program is sent for its last yield, whose requests are the last of the lines."""
         wanted = self._wanted
-        if isinstance(wanted, Ask):
-            if wanted.samples == 1:
-                return self._lines[-1].checked
-            return [line.checked for line in self._lines[-wanted.samples :]]
-        lines = iter(self._lines[-sum(ask.samples for ask in wanted) :])
-        return [
-            next(lines).checked if ask.samples == 1 else [next(lines).checked for _ in range(ask.samples)]
-            for ask in wanted
+        asks = (wanted,) if isinstance(wanted, Ask | Failure) else wanted
+        lines = iter(self._lines[len(self._lines) - sum(map(_lines_of, asks)) :])
+        answers = [
+            [next(lines).checked for _ in range(ask.samples)]
+            if isinstance(ask, Ask) and ask.samples > 1
+            else next(lines).checked
+            for ask in asks
         ]
+        return answers[0] if isinstance(wanted, Ask | Failure) else answers
 
     def _finish(self, value: Any) -> Record:
         row, lines = self.row, self._lines
@@ -158,6 +178,7 @@ class Work:
                 last.usage,
                 reasoning=last.reasoning,
                 logprobs=last.logprobs,
+                input=self.kept,
             )
         failure: Failure | None = None
         told: _Line | None = None  # the line that the record's failure tells of
@@ -190,7 +211,17 @@ class Work:
             reasoning=_each([line.completion.reasoning if line.completion else None for line in group]),
             logprobs=_each([line.completion.logprobs if line.completion else None for line in group]),
             history=tuple(history),
+            input=self.kept,
         )
+
+
+def _never() -> Program:
+    return None
+    yield ()
+
+
+def _lines_of(ask: Ask | Failure) -> int:
+    return ask.samples if isinstance(ask, Ask) else 1
 
 
 class _Line:
@@ -209,6 +240,13 @@ class _Line:
         self.completion: Completion | None = None  # the last one that came
         self.text: str | None = None  # its text, with the prefill
         self.checked: Checked | None = None
+
+    @classmethod
+    def unsent(cls, key: RequestKey, failure: Failure) -> _Line:
+        """The line of something that could not be asked."""
+        line = cls(Request(key, _NO_PROMPT, _NO_SAMPLING), None)
+        line.failed.append(Attempt(key, failure, _NOTHING))
+        return line
 
     def take(self, outcome: Outcome, rules: Rules, row: Row) -> Request | None:
         """Judge the outcome; returns the next attempt, or None when the line is at its end, well or not."""

@@ -1,6 +1,6 @@
 """Requests in, the outcomes of equal ones out: of a request that was asked before in this run, or that is in flight now.
 
-Two requests are equal where their digests are (``plan.fold.Folder``): then the engine would give the same answer again. What is
+Two requests are equal where their digests are (``core.digest.Digests``): then the engine would give the same answer again. What is
 shared is the engine's outcome, so each row still judges it by its own checks, and retries and later steps are shared like first
 requests. A record is the same whether its answers were reused or not, but for ``usage.cached_tokens``.
 """
@@ -63,8 +63,8 @@ class Reuse:
         self._memory.move_to_end(digest)
         return _for(request, outcome)
 
-    def leads(self, request: Request, digest: bytes) -> bool:
-        """Whether to send the request, as none like it is on its way; else it waits for that one's outcome."""
+    def lead(self, request: Request, digest: bytes) -> bool:
+        """Take the request in: True where it is to be sent, as none like it is on its way; else it waits for that one's outcome."""
         waiting = self._waiting.get(digest)
         if waiting is not None:
             waiting.append(request)

@@ -1,30 +1,101 @@
-"""A run's sealed records and its finished retries in; the run's files, made of both, out."""
+"""What a session did in; the run's files (results, other outputs, report), made of its parts and its finished retries, out."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import FolderError
+from llmbatch.core.faults import point
 from llmbatch.core.files import atomic_write
 from llmbatch.core.ledger import Ledger
+from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import open_input
-from llmbatch.folder.overlay import Tally, ledger_with, overlay, sealed_lines
+from llmbatch.folder.overlay import Tally, finished_retries, ledger_with, overlay, sealed_lines
 from llmbatch.job.job import Job
 from llmbatch.job.recipe import Recipe
-from llmbatch.report.report import Report, counts_of, exit_code
+from llmbatch.report.report import (
+    Facts,
+    Report,
+    RunOutcome,
+    SessionFacts,
+    SessionReport,
+    build_report,
+    counts_of,
+    exit_code,
+)
 from llmbatch.sinks.base import Finished, SinkSettings, write_sinks
 
 
-def finished_run(job: Job, recipe: Recipe, folder: Path, parts: Sequence[Path], created: float) -> Finished:
-    """What sinks are given of a run."""
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended. ``report`` is the content of ``report.json``."""
+
+    folder: Path
+    outcome: RunOutcome
+    report: Report
+    exit_code: int
+
+
+def earlier_result(
+    job: Job, folder: RunFolder, fingerprint: list[dict[str, Any]], identity: Mapping[str, str]
+) -> RunResult | None:
+    """The result of a run whose every row is done, where neither job nor input changed since."""
+    path, manifest = folder.path, folder.manifest
+    if manifest is None or not manifest.sessions or manifest.sessions[-1]["outcome"] != "finished":
+        return None
+    try:
+        same = (path / "job.yaml").read_text(encoding="utf-8") == job.to_yaml(path)
+        report: Report = json.loads((path / "report.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    unchanged = manifest.fingerprint == fingerprint and manifest.identity == identity
+    if not (same and unchanged and (path / "results.jsonl").exists()):
+        return None
+    return RunResult(path, "finished", report, report["exit_code"])
+
+
+def finish(
+    job: Job, folder: RunFolder, recipe: Recipe, ledger: Ledger, session: SessionFacts, facts: Facts, error: str | None
+) -> Report:
+    """Write what a session leaves: results where all rows are done, and the report, which is returned."""
+    path = folder.path
+    finished = finished_run(job, recipe, path, folder.created)
+    if session.outcome == "finished":
+        whole = folder.parts.whole(gaps=job.run.rows is not None)
+        outputs = [output.name for output in write_sinks(job.sinks, replace(finished, parts=whole), path)]
+        facts = replace(facts, outputs=outputs)
+        point("results-written")
+    report = build_report(ledger, session, facts, earlier=_earlier_sessions(path), error=error)
+    _write_report(path, report)
+    point("report-written")
+    if session.outcome == "finished" and (retries := finished_retries(path)):
+        report = take_over(path, job.sinks, finished, retries)
+    return report
+
+
+def _earlier_sessions(folder: Path) -> list[SessionReport]:
+    """The sessions that the report of the folder knows; a session that was killed left none."""
+    try:
+        sessions: list[SessionReport] = json.loads((folder / "report.json").read_bytes())["sessions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return sessions
+
+
+def _write_report(folder: Path, report: Report) -> None:
+    atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def finished_run(job: Job, recipe: Recipe, folder: Path, created: float) -> Finished:
+    """What sinks are given of a run, but for its parts."""
     source = partial(open_input, job.input, folder, sys.stdin.buffer)
-    return Finished(parts, source, recipe.asked, job.model, int(created))
+    return Finished((), source, recipe.asked, job.model, int(created))
 
 
 def take_over(folder: Path, sinks: SinkSettings, finished: Finished, retries: Sequence[Path]) -> Report:
@@ -39,7 +110,7 @@ def take_over(folder: Path, sinks: SinkSettings, finished: Finished, retries: Se
     finally:
         merged.unlink(missing_ok=True)
     report = _report(folder, ledger_with(folder, retries, tally), retries)
-    atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
+    _write_report(folder, report)
     return report
 
 

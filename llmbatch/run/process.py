@@ -6,11 +6,11 @@ import contextlib
 import gc
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 
 from llmbatch.engines.supervised import SupervisedEngine
-from llmbatch.run.loop import Stop
+from llmbatch.run.brakes import Stop
 
 _OBJECTS = 500_000  # made and still there, between two searches
 
@@ -30,15 +30,6 @@ def calm_collector() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-@contextlib.contextmanager
-def ended(end: Callable[[], None]) -> Iterator[None]:
-    """``end`` is called when the block is left."""
-    try:
-        yield
-    finally:
-        end()
 
 
 @contextlib.contextmanager

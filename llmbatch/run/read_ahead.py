@@ -17,10 +17,12 @@ class ReadAhead:
         self._queue: queue.Queue[OpenWindow | BaseException | None] = queue.Queue(maxsize=size)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(windows,), name="llmbatch-reader", daemon=True)
-        self.ready: Callable[[], None] = lambda: None  # called from the thread when an item is there to get
+        self._ready: Callable[[], None] = lambda: None
         self.ended = False
 
-    def start(self) -> None:
+    def start(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Begin; ``ready`` is called from the thread whenever an item is there to get."""
+        self._ready = ready
         self._thread.start()
 
     def get(self, timeout: float) -> OpenWindow | None:
@@ -65,7 +67,7 @@ class ReadAhead:
         while not self._stopped.is_set():
             try:
                 self._queue.put(item, timeout=0.1)
-                self.ready()
+                self._ready()
                 return
             except queue.Full:
                 continue

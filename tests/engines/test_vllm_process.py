@@ -52,13 +52,20 @@ def answers(engine: VllmEngine, feed: Feed) -> Iterator[Outcome]:
 
 
 def alive(pids: tuple[int, ...]) -> list[int]:
-    """Those that are still there, after up to ten seconds."""
-    for _ in range(100):
-        left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    """Those that are still there, after up to two minutes."""
+    for _ in range(1200):
+        left = [pid for pid in pids if is_running(pid)]
         if not left:
             return []
         time.sleep(0.1)
     return left
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def core(info: EngineInfo) -> int:
@@ -101,7 +108,8 @@ def test_an_engine_that_shows_no_sign_of_life_is_killed_after_the_timeout(tmp_pa
 RUN = """
 import sys
 from pathlib import Path
-from llmbatch.engines import ChatSettings, EngineSettings
+from llmbatch.engines.base import EngineSettings
+from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.engines.vllm import VllmEngine
 from llmbatch.job.job import DEMO_MODEL
 

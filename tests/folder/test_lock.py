@@ -121,7 +121,7 @@ def test_an_owner_notices_that_it_lost_the_lock_and_leaves_it_to_the_other(tmp_p
     lock = Lock(tmp_path / "lock")
     lock.acquire()
     write(tmp_path / "lock")
-    for _ in range(200):
+    for _ in range(1200):
         if lock.lost:
             break
         time.sleep(0.1)

@@ -16,7 +16,7 @@ import pytest
 
 import llmbatch
 from llmbatch.core.errors import JobError, LlmbatchError, PromptError
-from llmbatch.job.job import job_from
+from llmbatch.job.job import DEMO_MODEL, job_from
 from llmbatch.run.session import run_job
 
 PACKAGE = Path(llmbatch.__file__).parent
@@ -208,10 +208,11 @@ def test_remote_code_is_allowed_to_the_engine_only_where_the_job_says_so() -> No
     from llmbatch.engines.vllm.args import engine_args
     from llmbatch.model.tokenizer import ChatSettings
 
-    assert engine_args("m", EngineSettings(), ChatSettings())["trust_remote_code"] is False
-    assert engine_args("m", EngineSettings(trust_remote_code=True), ChatSettings())["trust_remote_code"] is True
+    model = str(DEMO_MODEL)  # one that is here: for another its configuration would be asked of the hub
+    assert engine_args(model, EngineSettings(), ChatSettings())["trust_remote_code"] is False
+    assert engine_args(model, EngineSettings(trust_remote_code=True), ChatSettings())["trust_remote_code"] is True
     with pytest.raises(JobError, match=r"has a setting of its own: engine\.trust_remote_code"):
-        engine_args("m", EngineSettings(args={"trust_remote_code": True}), ChatSettings())
+        engine_args(model, EngineSettings(args={"trust_remote_code": True}), ChatSettings())
 
 
 # files
@@ -263,7 +264,8 @@ def test_secrets_of_the_environment_are_written_nowhere(tmp_path: Path) -> None:
 @pytest.mark.vllm
 def test_secrets_of_the_environment_are_not_in_the_engines_log(tmp_path: Path) -> None:
     run = [str(argument).replace("scripted", "vllm").replace("any", "demo") for argument in small_run(tmp_path)]
-    done = command(*run, "--max-tokens", "4", "--set", "engine.args.enforce_eager=true", **ENVIRONMENT)
+    small = ("--set", "engine.args.enforce_eager=true", "--set", "engine.args.kv_cache_memory_bytes=268435456")
+    done = command(*run, "--max-tokens", "4", *small, **ENVIRONMENT)
     assert done.returncode in {0, 3}, done.stderr
     assert (tmp_path / "out" / "engine.log").stat().st_size > 0
     assert SECRET not in done.stdout + done.stderr + texts_under(tmp_path)

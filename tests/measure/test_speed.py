@@ -32,6 +32,7 @@ def test_every_answer_is_measured() -> None:
     assert measured.tokens_per_second > 0
 
 
+@pytest.mark.usefixtures("clock")
 def test_answers_that_take_too_long_are_given_up_and_counted() -> None:
     measured = run_for(scripted(latency=600, concurrency=4), requests([5] * 40), 0.2)
     assert (measured.sent, measured.unfinished, measured.lengths) == (4, 4, ())
@@ -39,6 +40,7 @@ def test_answers_that_take_too_long_are_given_up_and_counted() -> None:
     assert measured.noise == float("inf")
 
 
+@pytest.mark.usefixtures("clock")
 def test_twice_as_many_at_a_time_are_faster() -> None:
     sample = requests([5] * 200)
     slow, fast = (run_for(scripted(latency=0.05, concurrency=n), sample, 60) for n in (4, 16))
@@ -46,11 +48,12 @@ def test_twice_as_many_at_a_time_are_faster() -> None:
 
 
 def test_an_engine_without_latency_can_be_measured() -> None:
-    rates = measure(scripted(), requests([5] * 300), 1)
+    rates = measure(scripted(), requests([5] * 300), 60)
     assert rates.answer_tokens == 5
     assert rates.seconds(1500, 300).expected >= 0
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_measurement_gives_time_within_bounds() -> None:
     rates = measure(scripted(latency=0.01, jitter=0.5, concurrency=8), requests(list(range(1, 201))), 60)
     found = rates.seconds(100_000, 2_000)
@@ -60,7 +63,7 @@ def test_a_measurement_gives_time_within_bounds() -> None:
 
 def test_least_answers_that_a_request_asks_for_are_respected() -> None:
     least = Sampling((("max_tokens", 1000), ("min_tokens", 3)))
-    rates = measure(scripted(), requests([5] * 100, least), 1)
+    rates = measure(scripted(), requests([5] * 100, least), 60)
     assert rates.prefill.sent == 0
     assert rates.full.sent == 100
 

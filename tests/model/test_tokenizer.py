@@ -208,7 +208,7 @@ def test_a_template_that_takes_contents_apart_is_recognized(template: str, loops
 def test_torch_is_not_imported_where_it_is_not_wanted() -> None:
     code = f"""
 import sys
-from llmbatch.engines import ChatSettings
+from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.model.tokenizer import load_tokenizer
 from llmbatch.core.types import Prompt
 tokenizer = load_tokenizer({str(DEMO_MODEL)!r}, ChatSettings(), without_torch=True)

@@ -1,13 +1,44 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from llmbatch.core.errors import JobError
-from llmbatch.core.types import Checked, Completion, Prompt, RequestKey, Sampling, Usage
+from llmbatch.core.types import (
+    Checked,
+    Completion,
+    Cursor,
+    Failure,
+    FailureKind,
+    Prompt,
+    RequestKey,
+    Row,
+    Sampling,
+    Usage,
+)
 from llmbatch.programs import PROGRAMS
 from llmbatch.programs.base import Ask, Incomplete, Program, make_program
 
 ASK = Ask(Prompt(text="How many?"), Sampling())
+
+
+class Asked:
+    """A row of which it is known what is asked."""
+
+    row = Row(0, 0, {}, Cursor(0))
+    settings: Mapping[str, Any] = {}
+
+    def __init__(self, wanted: Ask | Failure) -> None:
+        self.wanted = wanted
+
+    def ask(self, prompt: str = "main", /, **extra: Any) -> Ask | Failure:
+        return self.wanted
+
+
+def single(wanted: Ask | Failure) -> Program:
+    return make_program("single")(Asked(wanted))
 
 
 def checked(value: object) -> Checked:
@@ -31,23 +62,29 @@ def test_an_unknown_shape_is_refused_with_the_known_ones() -> None:
 
 
 def test_single_asks_the_rows_own_prompt() -> None:
-    assert make_program("single")(ASK).send(None) is ASK
+    assert single(ASK).send(None) is ASK
 
 
 def test_single_returns_the_checked_value() -> None:
-    assert returned(make_program("single")(ASK), checked({"n": 1})) == {"n": 1}
-    assert returned(make_program("single")(ASK), checked(None)) is None
+    assert returned(single(ASK), checked({"n": 1})) == {"n": 1}
+    assert returned(single(ASK), checked(None)) is None
 
 
 def test_single_is_incomplete_without_an_answer() -> None:
-    assert returned(make_program("single")(ASK), None) == Incomplete()
+    assert returned(single(ASK), None) == Incomplete()
 
 
 def test_single_of_several_samples_returns_the_list_of_their_values() -> None:
     ask = Ask(ASK.prompt, ASK.sampling, samples=2)
-    assert returned(make_program("single")(ask), [checked("a"), checked(None)]) == ["a", None]
+    assert returned(single(ask), [checked("a"), checked(None)]) == ["a", None]
 
 
 def test_single_of_several_samples_is_incomplete_with_null_at_those_that_failed() -> None:
     ask = Ask(ASK.prompt, ASK.sampling, samples=2)
-    assert returned(make_program("single")(ask), [None, checked("b")]) == Incomplete([None, "b"])
+    assert returned(single(ask), [None, checked("b")]) == Incomplete([None, "b"])
+
+
+def test_single_of_a_prompt_that_cannot_be_rendered_yields_why_and_is_incomplete() -> None:
+    failure = Failure(FailureKind.PROMPT, "no text")
+    assert single(failure).send(None) is failure
+    assert returned(single(failure), None) == Incomplete()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -37,7 +38,22 @@ from llmbatch.programs.work import Rules, Work
 
 ROW = Row(7, "r7", {"text": "source"}, Cursor(7))
 PROMPT = Prompt(messages=({"role": "user", "content": "How many?"},))
-single = make_program("single")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A row of which it is known what is asked."""
+
+    wanted: Ask
+    row: Row = ROW
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def ask(self, prompt: str = "main", /, **extra: Any) -> Ask:
+        return self.wanted
+
+
+def single(wanted: Ask) -> Program:
+    return make_program("single")(Asked(wanted))
 
 
 def rules(output: OutputSettings | None = None, **retry: Any) -> Rules:

@@ -146,17 +146,17 @@ def answered(index: int, text: str = "x") -> Completion:
 def test_the_answer_that_was_not_asked_for_the_longest_is_forgotten_first() -> None:
     reuse = Reuse(ReuseSettings(memory_rows=2))
     for index, digest in enumerate((b"a", b"b")):
-        assert reuse.leads(request(index), digest)
+        assert reuse.lead(request(index), digest)
         reuse.settle(answered(index))
     assert reuse.known(request(5), b"a") is not None
-    assert reuse.leads(request(6), b"c")
+    assert reuse.lead(request(6), b"c")
     reuse.settle(answered(6))
     assert [reuse.known(request(9), digest) is not None for digest in (b"a", b"b", b"c")] == [True, False, True]
 
 
 def test_who_waits_for_an_answer_that_failed_is_sent_for_itself() -> None:
     reuse = Reuse(ReuseSettings())
-    assert [reuse.leads(request(i), b"a") for i in range(3)] == [True, False, False]
+    assert [reuse.lead(request(i), b"a") for i in range(3)] == [True, False, False]
     shared = reuse.settle(Refusal(RequestKey(0), Failure(FailureKind.ENGINE, "no")))
     assert shared is not None
     assert (shared.outcomes, [each.key.index for each in shared.alone]) == ([], [1, 2])
@@ -267,7 +267,7 @@ def test_two_processes_fill_one_cache_at_the_same_time(jobs: Any) -> None:
         # the job file is read by then, and may be written anew
         while both[-1].poll() is None and not (jobs.path / f"run{number}" / "job.yaml").exists():
             pass
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(600) for process in both] == [0, 0]
     assert jobs.run(cached(jobs, jobs.rows(everything, "all.jsonl"), "all")).report["rows"]["cached"] == 500
 
 

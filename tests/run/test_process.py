@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llmbatch.run.loop import Stop
-from llmbatch.run.process import calm_collector, ended, stopped_by_signals
+from llmbatch.run.brakes import Stop
+from llmbatch.run.process import calm_collector, stopped_by_signals
 
 BOTH = [signal.SIGINT, signal.SIGTERM]
 
@@ -33,15 +33,6 @@ def test_the_collector_is_calm_meanwhile_and_as_before_afterwards(before: tuple[
     with calm_collector():
         assert gc.get_threshold()[0] == (500_000 if before[0] else 0), "one that is off stays off"
     assert gc.get_threshold() == before
-
-
-def test_what_is_to_be_ended_is_ended_by_an_error_too() -> None:
-    calls: list[str] = []
-    with ended(lambda: calls.append("well")):
-        assert calls == []
-    with pytest.raises(ZeroDivisionError), ended(lambda: calls.append("badly")):
-        raise ZeroDivisionError
-    assert calls == ["well", "badly"]
 
 
 @pytest.mark.parametrize("number", BOTH)

@@ -13,7 +13,7 @@ from llmbatch.folder.bounds import Bounds
 from llmbatch.run.read_ahead import ReadAhead
 from llmbatch.run.window import OpenWindow
 
-PATIENCE = 30.0
+PATIENCE = 300.0
 
 
 def window(number: int) -> OpenWindow:
@@ -88,8 +88,7 @@ def test_where_the_engine_will_not_come_up_nothing_comes_and_nothing_is_raised()
 def test_who_waits_is_told_when_a_window_is_there() -> None:
     there = threading.Event()
     ahead = ReadAhead(map(window, range(1)), 1)
-    ahead.ready = there.set
-    ahead.start()
+    ahead.start(there.set)
     assert there.wait(PATIENCE)
     assert ahead.get(0) is not None
     ahead.stop()

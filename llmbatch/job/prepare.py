@@ -1,0 +1,151 @@
+"""Rows in; their work begun, its requests tokenized, held against the context, digested and planned, out.
+
+The one way from a row to a planned request: a run takes it window by window, ``llmbatch plan`` and the tuner for a sample. An
+engine that has no token ids (only its server does) gives none: then nothing is held against the context here, and the server's
+refusal says so.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from llmbatch.core.demand import Demands
+from llmbatch.core.digest import Digests, pack
+from llmbatch.core.types import Completion, Failure, Outcome, Prompt, Refusal, Request, Row
+from llmbatch.engines.base import EngineInfo
+from llmbatch.job.recipe import Recipe
+from llmbatch.job.run_settings import RunSettings
+from llmbatch.plan.fit import misfit
+from llmbatch.plan.lengths import LengthEstimate
+from llmbatch.plan.order import Capacity
+from llmbatch.plan.window import PlanSettings, WindowPlan, plan_window
+from llmbatch.programs.work import Work
+
+_REQUESTS = 4  # times as many requests as rows a window may have, where a row has several
+
+Tokenize = Callable[[list[Prompt]], Sequence[Sequence[int] | Failure] | None]
+"""Prompts -> the ids of each, or why it has none; ``None`` where only a server knows them."""
+
+
+class Prepared(NamedTuple):
+    """Requests that can be sent, and the refusals of those that cannot."""
+
+    ready: list[Request]
+    refused: list[Refusal]
+
+
+class Preparer:
+    """Prepares the rows of one job. May be called from several threads at a time, but for ``plan``.
+
+    ``context_length`` (in tokens, None: unknown) is asked for once an answer is to be tried again; without it nothing is.
+    ``answer_tokens`` is how long an answer is expected to be, before the first one came.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        settings: PlanSettings,
+        tokenize: Tokenize,
+        context_length: Callable[[], int | None] | None = None,
+        *,
+        answer_tokens: int | None = None,
+    ) -> None:
+        self._lengths = LengthEstimate()
+        if answer_tokens is not None:
+            self._lengths.observe(1, answer_tokens, cut=False)
+        self._recipe = recipe
+        self._settings = settings
+        self._tokenize = tokenize
+        self._rules = recipe.rules(context_length)
+
+    def begin(self, row: Row) -> Work:
+        """A row's work; one that cannot be asked about has its record at once, or once it is started."""
+        return self._recipe.begin(row, self._rules)
+
+    def size(self, row: Row, work: Work, requests: Iterable[Request]) -> int:
+        """About how many characters a row holds in memory until it is done: its prompts, and the fields that are still needed."""
+        return self._recipe.size(row, work) + sum(characters(request.prompt) for request in requests)
+
+    def tokenized(self, requests: Sequence[Request]) -> Prepared:
+        """The requests with their token ids, where they have none yet."""
+        unknown = [request for request in requests if request.token_ids is None]
+        found = self._tokenize([request.prompt for request in unknown]) if unknown else ()
+        if found is None:
+            return Prepared(list(requests), [])
+        ids = iter(found)
+        ready: list[Request] = []
+        refused: list[Refusal] = []
+        for request in requests:
+            if request.token_ids is not None:
+                ready.append(request)
+            elif isinstance(tokens := next(ids), Failure):
+                refused.append(Refusal(request.key, tokens))
+            else:
+                ready.append(_with_ids(request, array("I", tokens)))  # a ninth of a list's memory
+        return Prepared(ready, refused)
+
+    def following(self, requests: Sequence[Request], context_length: int | None) -> Prepared:
+        """What follows in the work of rows, tokenized as one batch and held against the context.
+
+        As the plan would say it: a resumed run, whose plan has these requests, gives the same records.
+        """
+        ready, refused = self.tokenized(requests)
+        demands = Demands()
+        fitting: list[Request] = []
+        for request in ready:
+            failure = None
+            if request.token_ids is not None and context_length is not None:
+                tokens = len(request.token_ids) + len(request.partial)
+                failure = misfit(tokens, demands.of(request), context_length)
+            if failure is None:
+                fitting.append(request)
+            else:
+                refused.append(Refusal(request.key, failure))
+        return Prepared(fitting, refused)
+
+    def plan(self, requests: Sequence[Request], capacity: Capacity, *, last: bool = True) -> WindowPlan:
+        """The plan of a window's tokenized requests; ``last`` says that no window follows."""
+        return plan_window(requests, capacity, self._settings, self._lengths, last=last)
+
+    def observe(self, outcome: Outcome) -> None:
+        """Let later plans know how long an answer was."""
+        if isinstance(outcome, Completion) and outcome.reused_from is None:
+            usage = outcome.usage
+            self._lengths.observe(usage.prompt_tokens, usage.completion_tokens, cut=outcome.finish_reason == "length")
+
+    def digests(self, requests: Iterable[Request]) -> list[bytes | None]:
+        """By what each request is equal to others; None for one that is not to be folded, or whose answer may differ."""
+        if not self._settings.fold:
+            return [None for _ in requests]
+        digests = Digests()
+        return [None if (packed := pack(r)) is None else digests.digest(r, packed) for r in requests]
+
+
+def is_full(run: RunSettings, rows: int, requests: int, characters: int) -> bool:
+    """Whether a window with so many rows, requests and characters takes no more."""
+    return rows >= run.window or characters >= run.window_characters or requests >= _REQUESTS * run.window
+
+
+def capacity_of(info: EngineInfo) -> Capacity:
+    """What a started engine can hold, for the plan."""
+    return Capacity(
+        context_length=info.context_length,
+        kv_cache_tokens=info.kv_cache_tokens,
+        block_size=info.block_size,
+        max_num_seqs=info.max_num_seqs,
+        max_num_batched_tokens=info.details.get("max_num_batched_tokens"),
+    )
+
+
+def characters(prompt: Prompt) -> int:
+    """How long a prompt is as text."""
+    if prompt.messages is None:
+        return len(prompt.text or "")
+    return sum(len(message["content"]) for message in prompt.messages)
+
+
+def _with_ids(r: Request, ids: array[int]) -> Request:
+    """``dataclasses.replace``, at a tenth of its cost: this is done for every request."""
+    return Request(r.key, r.prompt, r.sampling, r.constraint, r.seed, r.max_tokens, r.lora, r.partial, ids)

@@ -1,0 +1,77 @@
+"""A run folder in; what earlier sessions left in it, held against the job and the input of now, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from llmbatch.core.ledger import Ledger
+from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.folder import RunFolder
+from llmbatch.folder.input import check_input
+from llmbatch.folder.parts import Meta
+from llmbatch.run.reading import Resume, ledger_of
+from llmbatch.sources.base import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What earlier sessions left, and what job and input are now."""
+
+    resume: Resume
+    ledger: Ledger  # of the sealed windows
+    journals: dict[int, Ledger]  # of the windows of which only journals are there, by number
+    answers: int  # of rows that are not finished
+    crashes: int  # sessions up to now that were killed, one after another, without getting anywhere
+    identity: dict[str, str]
+    fingerprint: list[dict[str, Any]]
+    grown: bool  # the input is not what it was, and that was accepted
+
+    @property
+    def rows(self) -> int:
+        """Records that are there."""
+        return self.ledger.rows + sum(account.rows for account in self.journals.values())
+
+    @property
+    def done(self) -> int:
+        """Records and answers that are there."""
+        return self.rows + self.answers
+
+    @property
+    def last(self) -> Bounds | None:
+        """The last window that is known; None where the input went on behind it."""
+        last = self.resume.last
+        return None if last is not None and last.stop is None and self.grown else last
+
+
+def what_is_left(folder: RunFolder, source: Source, identity: dict[str, str], *, extend: bool) -> Left:
+    """Look at what earlier sessions left, and hold the input against it. Raises ``InputChanged`` and ``FolderError``."""
+    parts, manifest = folder.parts, folder.manifest
+    parts.tidy()
+    sealed, journals = parts.scan()
+    metas = {window: parts.meta(window) for window in sorted(sealed)}
+    replays = {window: replay for window in sorted(journals) if (replay := parts.replay(window)) is not None}
+    if not sealed and not any(replay.lines or replay.outcomes for replay in replays.values()):
+        parts.discard(journals)  # nothing was done yet: a corrected job may begin here
+        replays = {}
+        if manifest is not None:
+            manifest.identity, manifest.fingerprint = identity, source.fingerprint()
+    seen = [(meta.bounds, meta.input_sha256) for meta in metas.values()]
+    seen += [(replay.bounds, replay.input_sha256) for replay in replays.values()]
+    before = manifest.fingerprint if manifest is not None else None
+    fingerprint = check_input(source, before, seen, extend=extend)
+    ledger = _sum_of(metas.values())
+    left = {window: ledger_of(replay) for window, replay in replays.items()}
+    answers = sum(len(outcomes) for replay in replays.values() for outcomes in replay.outcomes.values())
+    done = ledger.rows + sum(account.rows for account in left.values()) + answers
+    resume = Resume({n: m.bounds for n, m in metas.items()}, {n: r.bounds for n, r in replays.items()})
+    grown = before is not None and before != fingerprint
+    return Left(resume, ledger, left, answers, folder.crashes(done), identity, fingerprint, grown)
+
+
+def _sum_of(metas: Iterable[Meta]) -> Ledger:
+    ledger = Ledger()
+    for meta in metas:
+        ledger.merge(Ledger.from_dict(meta.ledger))
+    return ledger
