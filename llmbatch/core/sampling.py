@@ -45,6 +45,8 @@ def sampling_problem(name: str, value: object) -> str | None:
         return f"is no sampling setting{near(name, SAMPLING)}; known are {', '.join(SAMPLING)}"
     if not any(is_of(value, kind) for kind in kinds):
         return f"is of type {type_name(value)} ({short(value)}), and must be of type {' or '.join(kinds)}"
+    if name == "n" and isinstance(value, int) and value < 1:
+        return f"is {value}, and a row has at least one answer"
     return None
 
 

@@ -17,6 +17,7 @@ from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.imports import is_import_path
 from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, sampling_problem
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Request, Row, Sampling
+from llmbatch.core.words import short
 from llmbatch.formats import FORMATS
 from llmbatch.formats.base import Asked
 from llmbatch.job.job import Job
@@ -62,6 +63,7 @@ class Recipe:
         for name, step in self._steps.items():
             if name != "main":
                 found[f"program.prompts.{name} (text)"] = _digest(step.template.text)
+        found["plan.max_samples"] = str(self._job.plan.max_samples)
         for key, value in sorted(self._main.settings.items()):
             found[f"sampling.{key}"] = json.dumps(value, ensure_ascii=False, default=str)
         return found
@@ -149,13 +151,20 @@ class _Step:
         self._overrides = job.sampling
         self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **template.sampling}
         self.settings = _sampling(self._defaults, job.sampling)
+        self._max_samples = job.plan.max_samples
+        if problem := self._too_many(self.settings):
+            raise JobError(f"sampling.n {problem}")
         self._variants: dict[str, tuple[Sampling, int]] = {}
         self._base = self._variant({})
 
     def render(self, row: Row) -> Rendered | Failure:
         """The row's prompt, or why there is none."""
         rendered = self.template.render(row)
-        if isinstance(rendered, Rendered) and rendered.output is not None:
+        if isinstance(rendered, Failure):
+            return rendered
+        if problem := self._too_many({**rendered.sampling, **self._overrides}):
+            return Failure(FailureKind.PROMPT, f"row {short(row.id)}: n {problem}")
+        if rendered.output is not None:
             try:
                 check_from_mapping(rendered.output, self._answer)
             except SchemaError as error:
@@ -174,6 +183,15 @@ class _Step:
             check = check_from_mapping(rendered.output, self._answer)
             constraint = check.constraint
         return Ask(rendered.prompt, sampling, constraint, lora=rendered.lora, samples=samples, check=check)
+
+    def _too_many(self, sampling: Mapping[str, Any]) -> str | None:
+        """What is wrong with the number of samples: each is a request, and all of a row's are in memory at a time."""
+        count = sampling.get("n") or 1
+        if count <= self._max_samples:
+            return None
+        return (
+            f"is {count:,}, and a row may have {self._max_samples:,} answers: raise plan.max_samples if that is meant"
+        )
 
     def _variant(self, asked: Mapping[str, Any]) -> tuple[Sampling, int]:
         """(sampling, number of samples) for what one row asks for; equal settings are one object."""

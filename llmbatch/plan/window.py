@@ -36,6 +36,7 @@ class PlanSettings(BaseModel):
     overflow: Literal["fail", "skip"] = Field(
         "fail", description="a row whose prompt does not fit the context is recorded as failed, or as skipped"
     )
+    max_samples: int = Field(128, ge=1, description="the most answers that a row may ask for (n); each is a request")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ def test_a_setting_of_the_right_type_has_no_problem(name: str, value: object) ->
         ("temprature", 0, "did you mean 'temperature'?"),
         ("n", 1.5, "is of type number (1.5), and must be of type integer"),
         ("n", True, "is of type boolean"),
+        ("n", 0, "is 0, and a row has at least one answer"),
+        ("n", -1, "is -1, and"),
         ("stop", 5, "must be of type string or array"),
         ("seed", None, "is of type null"),
     ],

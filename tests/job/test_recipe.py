@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmbatch.core.errors import JobError
+from llmbatch.job.recipe import Recipe
+
+
+def asking(jobs: Any, *counts: int, **sections: Any) -> Any:
+    """A job whose requests ask for so many answers each."""
+    message = {"role": "user", "content": "a"}
+    bodies = [{"messages": [message], "n": count} for count in counts]
+    rows = jobs.rows([{"custom_id": f"q{i}", "body": body} for i, body in enumerate(bodies)])
+    return jobs.job(rows, prompt=None, input={"path": str(rows)}, **sections)
+
+
+def test_a_request_for_no_answer_or_for_too_many_is_a_failure_of_its_row(jobs: Any) -> None:
+    jobs.run(asking(jobs, -1, 0, 3, 129, 3_000_000))
+    records = jobs.records()
+    assert [record["status"] for record in records] == ["failed", "failed", "ok", "failed", "failed"]
+    assert [record["attempts"] for record in records] == [0, 0, 3, 0, 0]
+    assert "body.n is -1, and a row has at least one answer" in records[0]["error"]["message"]
+    assert records[4]["error"]["message"] == (
+        "row 'q4': n is 3,000,000, and a row may have 128 answers: raise plan.max_samples if that is meant"
+    )
+
+
+def test_a_job_may_allow_more_or_fewer_answers(jobs: Any) -> None:
+    jobs.run(asking(jobs, 2, 129, plan={"max_samples": 129}))
+    assert [len(record["output"]) for record in jobs.records()] == [2, 129]
+    fewer = asking(jobs, 2, 1, plan={"max_samples": 1}, output=str(jobs.path / "fewer"))
+    jobs.run(fewer)
+    assert [record["status"] for record in jobs.records("fewer")] == ["failed", "ok"]
+
+
+def test_the_job_s_own_number_goes_before_a_request_s(jobs: Any) -> None:
+    jobs.run(asking(jobs, 3_000_000, sampling={"n": 2}))
+    assert [record["output"] for record in jobs.records()] == [["a", "a"]]
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, r"sampling\.n is 0, and a row has at least one answer"), (129, r"sampling\.n is 129, and a row may have 128")],
+)
+def test_a_job_that_asks_for_no_answer_or_for_too_many_is_refused(jobs: Any, ten: Any, count: int, said: str) -> None:
+    with pytest.raises(JobError, match=said):
+        Recipe(jobs.job(ten, sampling={"n": count}))
+
+
+def test_the_limit_belongs_to_the_identity(jobs: Any, ten: Any) -> None:
+    one, other = Recipe(jobs.job(ten)), Recipe(jobs.job(ten, plan={"max_samples": 200}))
+    assert one.identity() != other.identity()
