@@ -16,7 +16,7 @@ from llmbatch.core.check import Check
 from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.imports import is_import_path
 from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, sampling_problem
-from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Request, Row, Sampling
+from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Rendered, Request, Row, Sampling
 from llmbatch.core.words import short
 from llmbatch.formats import FORMATS
 from llmbatch.formats.base import Asked
@@ -24,7 +24,7 @@ from llmbatch.job.job import Job
 from llmbatch.programs.base import Ask, make_program
 from llmbatch.programs.retry import next_request
 from llmbatch.programs.work import Rules, Work
-from llmbatch.prompt.base import Rendered, RowPrompt
+from llmbatch.prompt.base import RowPrompt
 from llmbatch.prompt.library import load_file
 from llmbatch.prompt.requests import RequestsPrompt
 from llmbatch.prompt.template import bind, load_prompt

@@ -45,6 +45,3 @@ class RowPrompt(Protocol):
 
     def render(self, row: Row) -> Rendered | Failure:
         """The row's prompt, or why it has none. Never raises for what is in a row."""
-
-
-__all__ = ["PromptSettings", "Rendered", "RowPrompt"]
