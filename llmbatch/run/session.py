@@ -242,13 +242,22 @@ class _Assembly:
         self._tell = tell
         self._make = make
         self._stop = stop
+        apart = left.crashes >= _CRASHES and job.engine.in_process is not False
+        settings = job.engine.model_copy(update={"in_process": False}) if apart else job.engine
+        # made first: what is wrong with its settings is said before anything is begun
+        self.driver = SupervisedEngine(self._make_engine, settings, tell, self._tune if job.run.autotune else None)
         self.budget = Budget(job.run, gpus_of(job.engine), spent_by(folder.sessions, folder.path))
         self.number = folder.begin_session(left.identity, left.fingerprint, left.done)
         atomic_write(folder.path / "job.yaml", job.to_yaml(folder.path).encode())
         tell(Started(folder.path, left.rows, self.number))
-        self.driver = SupervisedEngine(
-            self._make_engine, self._engine_settings(), tell, prepare=self._tune if job.run.autotune else None
-        )
+        if apart:
+            tell(
+                Note(
+                    "warning",
+                    f"the last {left.crashes} sessions were killed before they finished a row: the engine now runs in a process of "
+                    "its own, so that a row that kills it can be found and set apart",
+                )
+            )
         self.writer = Writer(folder.parts, job.run.commit_seconds)
         rows = _row_indexes(job.run.rows)
         self.meter = Meter(
@@ -275,20 +284,6 @@ class _Assembly:
             stack.callback(self.driver.stop)
             stack.enter_context(stopped_by_signals(self._stop, self.driver))
             yield stack.enter_context(contextlib.closing(self._loop.steps()))
-
-    def _engine_settings(self) -> EngineSettings:
-        """As the job has them; in a process of its own after sessions that were killed without getting anywhere."""
-        settings, crashes = self._job.engine, self.left.crashes
-        if crashes < _CRASHES or settings.in_process is False:
-            return settings
-        self._tell(
-            Note(
-                "warning",
-                f"the last {crashes} sessions were killed before they finished a row: the engine now runs in a process of its "
-                "own, so that a row that kills it can be found and set apart",
-            )
-        )
-        return settings.model_copy(update={"in_process": False})
 
     def _make_engine(self, settings: EngineSettings) -> Engine:
         engine = self._make(self._job.model_path, settings, self._job.chat, self._folder.path / "engine.log")

@@ -76,9 +76,10 @@ class Detokenizer:
             spaces_between_special_tokens=True,
         )
         prompt = list(answer.prompt)
-        if self._rust is not None and self._prefix(tuple(prompt[-_TAIL:]), answer.skip_special_tokens).endswith(
-            _REPLACEMENT
-        ):
+        # of the whole prompt: its end alone may begin within a character
+        if self._rust is not None and self._rust.decode(
+            prompt, skip_special_tokens=answer.skip_special_tokens
+        ).endswith(_REPLACEMENT):
             prompt = []  # after such a prompt vLLM's detokenizer puts the prompt into the text
         request = SimpleNamespace(
             sampling_params=params, prompt_token_ids=prompt, prompt_embeds=None, request_id="replay"
