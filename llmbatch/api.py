@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from llmbatch.core.errors import FolderError, JobError, LlmbatchError, ReadError, RunError, Stopped
+from llmbatch.core.errors import JobError, LlmbatchError, ReadError, RunError, Stopped
 from llmbatch.core.events import Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
-from llmbatch.folder.folder import RunFolder
+from llmbatch.folder.folder import RESULTS, RunFolder, read_results
+from llmbatch.folder.input import KEPT
 from llmbatch.job.job import Job, job_from
 from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report
@@ -33,8 +34,6 @@ Rows = Iterable[Mapping[str, Any]]
 """Rows in memory: a list, a generator, a ``datasets.Dataset``. Dates become ISO 8601, bytes and decimals text, NaN null."""
 Schema = type[BaseModel] | Mapping[str, Any] | str | Path
 """What an answer must be: a pydantic model, a JSON Schema, or the path of either (``schema.json``, ``module:Model``)."""
-
-_ROWS = "input.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +51,7 @@ class Run:
         """Every record. Raises ``RunError`` where the run was stopped before all were there."""
         if self.report["outcome"] != "finished":
             raise RunError(f"{self.folder}: the run did not finish, so there are no results yet; run it again to go on")
-        path = self.folder / "results.jsonl"
-        try:
-            with path.open("rb") as lines:
-                for line in lines:
-                    yield record_from_dict(json.loads(line))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FolderError(f"{path}: cannot be read: {error!r}; see llmbatch audit {self.folder}") from error
+        yield from read_results(self.folder)
 
     def parsed(self, model: type[Model]) -> Iterator[Model | None]:
         """Each row's output as an object of a pydantic model; ``None`` for a row that is not ok.
@@ -78,7 +71,7 @@ class Run:
         from llmbatch.sinks.parquet import write_parquet
 
         next(iter(self), None)
-        results, path = self.folder / "results.jsonl", self.folder / "results.parquet"
+        results, path = self.folder / RESULTS, self.folder / "results.parquet"
         if not path.exists() or path.stat().st_mtime_ns < results.stat().st_mtime_ns:
             write_parquet([results], self.folder)
         dataset: Dataset = Dataset.from_parquet(str(path))
@@ -106,7 +99,7 @@ def run(
     A row that fails is data: see each record's ``status``. Raises ``UsageError`` for what is wrong with the job, before a model is
     loaded wherever that can be known by then, and ``RunError`` where the run broke; the same call goes on with it.
     """
-    in_memory = {"path": str(Path(output) / _ROWS), "format": "jsonl"}
+    in_memory = {"path": str(Path(output) / KEPT), "format": "jsonl"}
     section = input if isinstance(input, str | Path | Mapping) else in_memory
     job = _job({"model": model, "prompt": prompt, "input": section, "output": output, **sections}, schema)
     if not isinstance(input, str | Path | Mapping):
@@ -132,14 +125,14 @@ def generate(
     abandoned. Raises ``UsageError`` at once for what is wrong with the job; taking records raises ``RunError`` as ``run`` does, and
     ``Stopped`` where a signal or a budget stopped it.
     """
-    input = {"format": "jsonl", **sections.pop("input", {}), "path": _ROWS}
+    input = {"format": "jsonl", **sections.pop("input", {}), "path": KEPT}
     job = _job({"model": model, "prompt": prompt, **sections, "input": input, "output": "run"}, schema)
     return _generate(rows, job, watchers)
 
 
 def _generate(rows: Rows, job: Job, watchers: Sequence[Watcher]) -> Generator[Record, None, None]:
     with tempfile.TemporaryDirectory(prefix="llmbatch-") as name:
-        path = Path(name) / _ROWS
+        path = Path(name) / KEPT
         _write_rows(rows, path)
         here = {"output": Path(name) / "run", "input": job.input.model_copy(update={"path": str(path)})}
         waiting: dict[int, list[bytes]] = {}
@@ -187,7 +180,7 @@ def _keep_rows(rows: Rows, output: Path, extend: bool) -> None:
     folder = RunFolder(output)
     folder.open()
     try:
-        path, new = output / _ROWS, output / f".{_ROWS}.new"
+        path, new = output / KEPT, output / f".{KEPT}.new"
         _write_rows(rows, new)
         if not path.exists():
             new.replace(path)
@@ -199,10 +192,10 @@ def _keep_rows(rows: Rows, output: Path, extend: bool) -> None:
                     f"{output}: the rows are those of the run and more; give extend=True to run the new ones too"
                 )
             if folder.manifest is None or (begun and not grown):
-                raise JobError(f"{output}: holds other rows in {_ROWS}; give the same rows, or another output")
+                raise JobError(f"{output}: holds other rows in {KEPT}; give the same rows, or another output")
             new.replace(path)
     finally:
-        (output / f".{_ROWS}.new").unlink(missing_ok=True)
+        (output / f".{KEPT}.new").unlink(missing_ok=True)
         folder.close()
 
 

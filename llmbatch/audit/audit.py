@@ -20,7 +20,7 @@ from llmbatch.folder.lock import alive, read_lock
 from llmbatch.folder.overlay import all_retries
 from llmbatch.folder.parts import Parts
 from llmbatch.job.identity import identity_of
-from llmbatch.job.job import Job, job_from, load_job_data
+from llmbatch.job.job import Job, job_of
 from llmbatch.job.recipe import Recipe
 
 
@@ -85,7 +85,7 @@ def _to_do(pending: Path | None) -> str | None:
 def _check_job(folder: Path, manifest: Manifest) -> tuple[Finding, Job | None]:
     check = Finding("job", f"job.yaml is the job that the folder was begun with{_who_writes(folder)}")
     try:
-        job = job_from(load_job_data(folder / "job.yaml"))
+        job = job_of(folder)
         now = {**identity_of(job), **Recipe(job).identity()}
     except LlmbatchError as error:
         check.problem(str(error))

@@ -94,8 +94,10 @@ def _record_lines(folder: Path) -> Iterator[bytes]:
 
 def _explained(folder: Path, records: list[Record]) -> Iterator[Shown]:
     """The records with what can be found again of their rows."""
+    from llmbatch.job.job import job_of
+
     try:
-        job = _job_of(folder)
+        job = job_of(folder)
         rows = list(_rows_of(job, folder, [record.index for record in records]))
     except LlmbatchError as error:
         yield from (Shown(record, problem=str(error)) for record in records)
@@ -105,31 +107,16 @@ def _explained(folder: Path, records: list[Record]) -> Iterator[Shown]:
         yield Shown(record, row, place, prompt, problem)
 
 
-def _job_of(folder: Path) -> Job:
-    from llmbatch.job.job import job_from, load_job_data
-
-    return job_from(load_job_data(folder / "job.yaml"))
-
-
 def _rows_of(job: Job, folder: Path, indexes: list[int]) -> Iterator[tuple[Row, str]]:
     """The rows of the input at these indexes, each with its place in words, read from the start of its window."""
     from llmbatch.core.errors import InputChanged
-    from llmbatch.folder.parts import Parts
+    from llmbatch.folder.folder import RunFolder
+    from llmbatch.folder.input import kept_input
     from llmbatch.sources.base import START
     from llmbatch.sources.opening import open_source
 
-    settings = job.input
-    if settings.path == "-":
-        settings = settings.model_copy(
-            update={"path": str(folder / "input.jsonl"), "format": settings.format or "jsonl"}
-        )
-    source = open_source(settings)
-    parts = Parts(folder / "parts")
-    sealed, journals = parts.scan()
-    starts = [parts.meta(window).bounds.start for window in sealed]
-    for window in journals:
-        replay = parts.replay(window)
-        starts += [replay.bounds.start] if replay else []
+    source = open_source(kept_input(job.input, folder))
+    starts = [bounds.start for bounds in RunFolder(folder).bounds()]
     for index in indexes:
         start = max((start for start in starts if start.index <= index), default=START)
         row = next((row for row in source.rows(start) if row.index >= index), None)

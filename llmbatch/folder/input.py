@@ -6,14 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from llmbatch.core.errors import InputChanged
+from llmbatch.core.errors import InputChanged, SourceError
 from llmbatch.folder.bounds import Bounds
 from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.opening import open_source
 from llmbatch.sources.stdin import spool
 
+KEPT = "input.jsonl"
+"""The copy in a run folder of an input that is nowhere else: what came through stdin, or rows that a script had in memory."""
+
 Known = tuple[Bounds, str | None]
 """A window that was read before, and the digest of its input."""
+
+
+def kept_input(settings: SourceSettings, folder: Path) -> SourceSettings:
+    """The input as it lies: what came through stdin is a copy in the run folder. Raises ``SourceError`` where that is gone."""
+    if settings.path != "-":
+        return settings
+    copy = folder / KEPT
+    if not copy.exists():
+        raise SourceError(f"{copy}: the copy of what came through stdin is gone")
+    return settings.model_copy(update={"path": str(copy), "format": settings.format or "jsonl"})
 
 
 def open_input(settings: SourceSettings, folder: Path, stdin: BinaryIO) -> Source:
@@ -22,11 +35,10 @@ def open_input(settings: SourceSettings, folder: Path, stdin: BinaryIO) -> Sourc
     Raises ``SourceError``, ``ReadError`` or ``WriteError``.
     """
     if settings.path == "-":
-        copy = folder / "input.jsonl"
+        copy = folder / KEPT
         if not copy.exists():
             spool(stdin, copy)
-        settings = settings.model_copy(update={"path": str(copy), "format": settings.format or "jsonl"})
-    return open_source(settings)
+    return open_source(kept_input(settings, folder))
 
 
 def input_digest(source: Source, bounds: Bounds) -> str | None:
@@ -56,6 +68,15 @@ def check_input(
     if grown and not extend:
         raise InputChanged(f"the input has grown: {'; '.join(grown)}. Give --extend to run the new rows too")
     return now
+
+
+def same_names(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A fingerprint with its files called as they are now: from another current folder, or in a folder that was moved."""
+    renamed = [dict(entry) for entry in known]
+    for before, after in zip(renamed, now, strict=False):
+        if "file" in before and "file" in after:
+            before["file"] = after["file"]
+    return renamed
 
 
 def _changed_windows(source: Source, windows: Sequence[Known]) -> str:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import JobError
 from llmbatch.engines.base import EngineSettings
+from llmbatch.folder.folder import JOB_FILE
 from llmbatch.job.file import DEMO, job_text, read_job_file, resolve_paths
 from llmbatch.job.problems import explain
 from llmbatch.job.run_settings import RunSettings
@@ -121,6 +122,11 @@ def job_from(data: Mapping[str, Any]) -> Job:
     return job
 
 
+def job_of(folder: Path) -> Job:
+    """The job of a run folder, as it is written there. Raises ``JobError``."""
+    return job_from(load_job_data(folder / JOB_FILE))
+
+
 def load_job_data(path: Path) -> dict[str, Any]:
     """A job file (YAML) as plain data; paths in it are relative to its own folder. Raises ``JobError``."""
     return read_job_file(path)
@@ -177,4 +183,4 @@ def _refuse_secrets(args: Mapping[str, Any], where: str) -> None:
             )
 
 
-__all__ = ["DEMO_MODEL", "Job", "job_from", "load_job_data"]
+__all__ = ["DEMO_MODEL", "Job", "job_from", "job_of", "load_job_data"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from llmbatch.core.errors import FolderError
 from llmbatch.core.faults import point
 from llmbatch.core.files import atomic_write
 from llmbatch.core.ledger import Ledger
-from llmbatch.folder.folder import RunFolder
+from llmbatch.folder.folder import JOB_FILE, RESULTS, RunFolder, find_report, read_report, write_report
 from llmbatch.folder.overlay import Tally, finished_retries, ledger_with, overlay, sealed_lines
 from llmbatch.job.job import Job
 from llmbatch.report.report import (
@@ -46,12 +45,12 @@ def earlier_result(
     if manifest is None or not manifest.sessions or manifest.sessions[-1]["outcome"] != "finished":
         return None
     try:
-        same = (path / "job.yaml").read_text(encoding="utf-8") == job.to_yaml(path)
-        report: Report = json.loads((path / "report.json").read_bytes())
-    except (OSError, ValueError):
+        same = (path / JOB_FILE).read_text(encoding="utf-8") == job.to_yaml(path)
+        report = read_report(path)
+    except (OSError, ValueError, FolderError):
         return None
     unchanged = manifest.fingerprint == fingerprint and manifest.identity == identity
-    if not (same and unchanged and (path / "results.jsonl").exists()):
+    if not (same and unchanged and (path / RESULTS).exists()):
         return None
     return RunResult(path, "finished", report, report["exit_code"])
 
@@ -68,7 +67,7 @@ def finish(
         facts = replace(facts, outputs=outputs)
         point("results-written")
     report = build_report(ledger, session, facts, earlier=_earlier_sessions(path), error=error)
-    _write_report(path, report)
+    write_report(path, report)
     point("report-written")
     if session.outcome == "finished" and (retries := finished_retries(path)):
         report = take_over(path, job.sinks, origin, retries)
@@ -78,14 +77,10 @@ def finish(
 def _earlier_sessions(folder: Path) -> list[SessionReport]:
     """The sessions that the report of the folder knows; a session that was killed left none."""
     try:
-        sessions: list[SessionReport] = json.loads((folder / "report.json").read_bytes())["sessions"]
-    except (OSError, ValueError, KeyError, TypeError):
+        report = find_report(folder)
+    except FolderError:
         return []
-    return sessions
-
-
-def _write_report(folder: Path, report: Report) -> None:
-    atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
+    return report["sessions"] if report is not None else []
 
 
 def take_over(folder: Path, sinks: SinkSettings, origin: Origin, retries: Sequence[Path]) -> Report:
@@ -100,7 +95,7 @@ def take_over(folder: Path, sinks: SinkSettings, origin: Origin, retries: Sequen
     finally:
         merged.unlink(missing_ok=True)
     report = _report(folder, ledger_with(folder, retries, tally), retries)
-    _write_report(folder, report)
+    write_report(folder, report)
     return report
 
 
@@ -108,12 +103,12 @@ def _report(folder: Path, ledger: Ledger, retries: Sequence[Path]) -> Report:
     """The run's report with the counts as they are now. Its sessions stay; a retry's stand in its own folder."""
     path = folder / "report.json"
     try:
-        report: Any = json.loads(path.read_bytes())
+        report: Any = read_report(folder)
         report.update(counts_of(ledger, rows_total=report["rows"]["total"]))
         known = {note["message"] for note in report["notes"]}
         notes = [f"rows were tried again: see {retry.relative_to(folder)}" for retry in retries]
         report["notes"] += [{"level": "info", "message": note} for note in notes if note not in known]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise FolderError(f"{path}: cannot be read: {error!r}; see llmbatch audit") from error
     report["exit_code"] = exit_code("finished", ledger)
     updated: Report = report

@@ -6,14 +6,11 @@ no engine (malformed, impossible to render, too long) get their record at once.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from llmbatch.core.errors import InputChanged
-from llmbatch.core.ledger import Ledger
-from llmbatch.core.record import record_from_dict
-from llmbatch.core.types import Completion, Cursor, FailureKind, Outcome, Record, Refusal, Request, Row, Status
+from llmbatch.core.types import Completion, Cursor, FailureKind, Outcome, Refusal, Request, Row, Status
 from llmbatch.engines.supervised import SupervisedEngine
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.input import input_digest
@@ -130,7 +127,7 @@ class Reading:
             reader.take()
             if self.rows is None or row.index in self.rows:
                 line = replay.lines.get(row.index)
-                record = None if line is None else _record(line)
+                record = replay.record(row.index)
                 if line is None or record is None:
                     self._take(opened, row, replay.outcomes.get(row.index, ()))
                     continue
@@ -245,20 +242,3 @@ def _feed(window: OpenWindow, work: Work, outcome: Outcome, *, skipped: bool = F
     else:
         window.entries.append(outcome_entry(outcome))
     return following
-
-
-def ledger_of(replay: Replay) -> Ledger:
-    """The account of the rows that a journal holds, before its window is read again."""
-    ledger = Ledger()
-    for index, line in replay.lines.items():
-        if (record := _record(line)) is not None:
-            ledger.add(record, replay.reused.get(index))
-    return ledger
-
-
-def _record(line: bytes) -> Record | None:
-    """The record that a journal holds; ``None`` for what is not one, and then the row is owed again."""
-    try:
-        return record_from_dict(json.loads(line))
-    except (ValueError, KeyError, TypeError):
-        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,7 @@ from llmbatch.core.ledger import Ledger
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import check_input
-from llmbatch.folder.parts import Meta
-from llmbatch.run.reading import Resume, ledger_of
+from llmbatch.run.reading import Resume
 from llmbatch.sources.base import Source
 
 
@@ -61,17 +59,10 @@ def what_is_left(folder: RunFolder, source: Source, identity: dict[str, str], *,
     seen += [(replay.bounds, replay.input_sha256) for replay in replays.values()]
     before = manifest.fingerprint if manifest is not None else None
     fingerprint = check_input(source, before, seen, extend=extend)
-    ledger = _sum_of(metas.values())
-    left = {window: ledger_of(replay) for window, replay in replays.items()}
+    ledger = parts.sum_of(metas.values())
+    left = {window: replay.ledger() for window, replay in replays.items()}
     answers = sum(len(outcomes) for replay in replays.values() for outcomes in replay.outcomes.values())
     done = ledger.rows + sum(account.rows for account in left.values()) + answers
     resume = Resume({n: m.bounds for n, m in metas.items()}, {n: r.bounds for n, r in replays.items()})
     grown = before is not None and before != fingerprint
     return Left(resume, ledger, left, answers, folder.crashes(done), identity, fingerprint, grown)
-
-
-def _sum_of(metas: Iterable[Meta]) -> Ledger:
-    ledger = Ledger()
-    for meta in metas:
-        ledger.merge(Ledger.from_dict(meta.ledger))
-    return ledger

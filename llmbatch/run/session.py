@@ -22,7 +22,7 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.versions import versions
 from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
 from llmbatch.engines.supervised import SupervisedEngine
-from llmbatch.folder.folder import RunFolder
+from llmbatch.folder.folder import JOB_FILE, RunFolder
 from llmbatch.folder.input import open_input
 from llmbatch.folder.progress import write_progress
 from llmbatch.job.identity import identity_of, model_identity
@@ -248,7 +248,7 @@ class _Assembly:
         self.driver = SupervisedEngine(self._make_engine, settings, tell, self._tune if job.run.autotune else None)
         self.budget = Budget(job.run, gpus_of(job.engine), spent_by(folder.sessions, folder.path))
         self.number = folder.begin_session(left.identity, left.fingerprint, left.done)
-        atomic_write(folder.path / "job.yaml", job.to_yaml(folder.path).encode())
+        atomic_write(folder.path / JOB_FILE, job.to_yaml(folder.path).encode())
         tell(Started(folder.path, left.rows, self.number))
         if apart:
             tell(

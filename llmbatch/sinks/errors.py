@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from llmbatch.core.files import atomic_write
-from llmbatch.folder.records import parse, part_lines
+from llmbatch.core.types import Status
+from llmbatch.folder.records import part_lines, status_of
 from llmbatch.sinks.base import NO_ORIGIN, Origin
-
-# The start of a line as it is written. Anchored, so that neither an id nor an output that looks like a status is taken for it.
-_STATUS = re.compile(rb'\{"id": ?(?:"(?:[^"\\]|\\.)*"|-?\d+), ?"index": ?\d+, ?"status": ?"(\w+)"')
 
 
 def write_errors(parts: Sequence[Path], folder: Path, origin: Origin = NO_ORIGIN) -> Path:  # noqa: ARG001 - the contract's
     """Written even where every record is ok, and then empty."""
     path = folder / "errors.jsonl"
-    atomic_write(path, (line for line in part_lines(parts) if _status(line) != b"ok"))
+    atomic_write(path, (line for line in part_lines(parts) if status_of(line) != Status.OK))
     return path
-
-
-def _status(line: bytes) -> bytes:
-    if match := _STATUS.match(line):
-        return match[1]
-    return str(parse(line)["status"]).encode()
