@@ -53,7 +53,7 @@ def audit(folder: Path) -> AuditReport:
     manifest = read_manifest(folder)
     if manifest is None:
         raise FolderError(f"{folder}: is no run folder: there is no run.json in it")
-    finished = _is_finished(manifest)
+    finished = manifest.finished
     windows = Windows(Parts(folder / "parts"))
     job_check, job = _check_job(folder, manifest)
     if not job_check.ok and not any(windows.parts.scan()):
@@ -70,10 +70,6 @@ def audit(folder: Path) -> AuditReport:
     if finished or (folder / "results.jsonl").exists():
         checks += check_outputs(folder, finished=finished, pending=pending)
     return AuditReport(folder, checks, windows.ledger.rows + windows.rows_in_journals, owed, _to_do(pending))
-
-
-def _is_finished(manifest: Manifest) -> bool:
-    return bool(manifest.sessions) and manifest.sessions[-1].get("outcome") == "finished"
 
 
 def _to_do(pending: Path | None) -> str | None:
@@ -120,7 +116,7 @@ def _check_retries(folder: Path) -> tuple[list[Finding], Path | None]:
                 check.seen = f"{found.rows_done} rows tried again{owed}"
                 for problem in (problem for part in found.checks for problem in part.problems):
                     check.problem(problem)
-                pending = retry if _is_finished(manifest) and not (retry / "done").exists() else None
+                pending = retry if manifest.finished and not (retry / "done").exists() else None
         except LlmbatchError as error:
             check.problem(str(error))
         checks.append(check)

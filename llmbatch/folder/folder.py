@@ -42,6 +42,11 @@ class Manifest:
     created: float
     sessions: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def finished(self) -> bool:
+        """Whether no row is owed: a session that begins, and may accept a longer input, takes that back until it has finished."""
+        return bool(self.sessions) and self.sessions[-1]["outcome"] == "finished"
+
 
 class RunFolder:
     """A run folder. What it holds may be read at any time; it is written to between ``open`` and ``close``, while we hold it."""

@@ -42,7 +42,7 @@ def earlier_result(
 ) -> RunResult | None:
     """The result of a run whose every row is done, where neither job nor input changed since."""
     path, manifest = folder.path, folder.manifest
-    if manifest is None or not manifest.sessions or manifest.sessions[-1]["outcome"] != "finished":
+    if manifest is None or not manifest.finished:
         return None
     try:
         same = (path / JOB_FILE).read_text(encoding="utf-8") == job.to_yaml(path)

@@ -46,6 +46,12 @@ def retry_failed(
         raise FolderError(
             f"{folder}: there are no results yet to try again; finish the run first (the same llmbatch run command)"
         )
+    if not manifest.finished:
+        how = manifest.sessions[-1]["outcome"] or "ended without a word"
+        raise FolderError(
+            f"{folder}: the run is not finished, rows of it are owed (its last session {how}): finish it first (the same llmbatch "
+            "run command), then try again what is not ok"
+        )
     base = _own_job(folder)
     job = _with(folder, overrides)
     with _held(folder, watchers):
@@ -114,7 +120,7 @@ def _unfinished(folder: Path, base: Job, manifest: Manifest, job: Job) -> Path |
     changed = sorted(key for key in begun.identity.keys() | now.keys() if begun.identity.get(key) != now.get(key))
     if not changed:
         return path
-    if begun.sessions[-1]["outcome"] != "finished":
+    if not begun.finished:
         raise FolderError(
             f"{path}: an earlier retry with other settings is not finished; they differ in {', '.join(changed)}. "
             f"Give its settings to go on with it (they are in its job.yaml), or remove {path}"
