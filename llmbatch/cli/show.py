@@ -54,12 +54,16 @@ def show(folder: Path, row_id: str, as_json: bool) -> None:
 
 def find_records(folder: Path, row_id: str) -> Iterator[Record]:
     """The records with an id, in input order: a text, or the number that the text writes."""
-    from llmbatch.core.record import record_from_dict
+    from llmbatch.folder.folder import RunFolder
+    from llmbatch.folder.records import record_on
 
+    run = RunFolder(folder)
+    if not any(run.parts.scan()):
+        raise FolderError(f"{folder}: no results here; is it the --output of a run?")
     starts = tuple(f'{{"id":{text},'.encode() for text in _json_forms(row_id))
-    for line in _record_lines(folder):
+    for line in run.record_lines():
         if line.startswith(starts):
-            yield record_from_dict(json.loads(line))
+            yield record_on(line)
 
 
 def _json_forms(row_id: str) -> list[str]:
@@ -68,28 +72,6 @@ def _json_forms(row_id: str) -> list[str]:
     if row_id.removeprefix("-").isdecimal() and str(int(row_id)) == row_id:
         forms.append(row_id)
     return forms
-
-
-def _record_lines(folder: Path) -> Iterator[bytes]:
-    """Every line of results that there is: the finished file, or else parts and open journals."""
-    from llmbatch.folder.parts import Parts
-
-    results = folder / "results.jsonl"
-    if results.is_file():
-        with results.open("rb") as file:
-            yield from file
-        return
-    parts = Parts(folder / "parts")
-    sealed, journals = parts.scan()
-    if not sealed and not journals:
-        raise FolderError(f"{folder}: no results here; is it the --output of a run?")
-    for window in sorted(sealed | journals):
-        if window in sealed:
-            with parts.path(window).open("rb") as file:
-                yield from file
-        else:
-            replay = parts.replay(window)
-            yield from (line for _, line in sorted(replay.lines.items())) if replay else ()
 
 
 def _explained(folder: Path, records: list[Record]) -> Iterator[Shown]:
