@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from llmbatch.core.errors import JobError, LlmbatchError, ReadError, RunError, Stopped
+from llmbatch.core.errors import JobError, LlmbatchError, ReadError, RunError, SourceError, Stopped
 from llmbatch.core.events import Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
 from llmbatch.folder.folder import RESULTS, RunFolder, read_results
-from llmbatch.folder.input import KEPT
+from llmbatch.folder.kept import KEPT, keep
 from llmbatch.job.job import Job, job_from
 from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report
@@ -133,7 +133,8 @@ def generate(
 def _generate(rows: Rows, job: Job, watchers: Sequence[Watcher]) -> Generator[Record, None, None]:
     with tempfile.TemporaryDirectory(prefix="llmbatch-") as name:
         path = Path(name) / KEPT
-        _write_rows(rows, path)
+        atomic_write(path, _lines(rows))
+        _see_rows(path)
         here = {"output": Path(name) / "run", "input": job.input.model_copy(update={"path": str(path)})}
         waiting: dict[int, list[bytes]] = {}
         following = 0
@@ -177,33 +178,32 @@ def _schema(schema: Schema) -> Any:
 
 def _keep_rows(rows: Rows, output: Path, extend: bool) -> None:
     """Put the rows into the run folder, from where the run reads them. Raises ``JobError`` where it holds a run on other rows."""
+
+    def refusal(grown: bool) -> JobError:
+        if grown:
+            return JobError(
+                f"{output}: the rows are those of the run and more; give extend=True to run the new ones too"
+            )
+        return JobError(f"{output}: holds other rows in {KEPT}; give the same rows, or another output")
+
     folder = RunFolder(output)
     folder.open()
     try:
-        path, new = output / KEPT, output / f".{KEPT}.new"
-        _write_rows(rows, new)
-        if not path.exists():
-            new.replace(path)
-        elif not _same(new, path):
-            begun = any(folder.parts.scan())
-            grown = begun and _begins_with(new, path)
-            if grown and not extend:
-                raise JobError(
-                    f"{output}: the rows are those of the run and more; give extend=True to run the new ones too"
-                )
-            if folder.manifest is None or (begun and not grown):
-                raise JobError(f"{output}: holds other rows in {KEPT}; give the same rows, or another output")
-            new.replace(path)
+        keep(folder, _lines(rows), extend=extend, check=_see_rows, refusal=refusal)
     finally:
-        (output / f".{KEPT}.new").unlink(missing_ok=True)
         folder.close()
 
 
-def _write_rows(rows: Rows, path: Path) -> None:
+def _lines(rows: Rows) -> Iterator[bytes]:
     """The rows as JSON lines. One that JSON cannot hold becomes a line that says why, and so a row that is malformed."""
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
         raise JobError(f"rows are mappings, one a row, not a {type(rows).__name__}")
-    atomic_write(path, map(_line, _read(rows)))
+    return map(_line, _read(rows))
+
+
+def _see_rows(path: Path) -> None:
+    if not path.stat().st_size:
+        raise SourceError("there are no rows in the input: give at least one")
 
 
 def _read(rows: Rows) -> Iterator[Any]:
@@ -220,19 +220,6 @@ def _line(row: Any) -> bytes:
         return json.dumps(plain(row), ensure_ascii=False).encode() + b"\n"
     except ValueError as error:
         return json.dumps(str(error)).encode() + b"\n"
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.stat().st_size == other.stat().st_size and _begins_with(one, other)
-
-
-def _begins_with(new: Path, known: Path) -> bool:
-    """Whether a file begins with all that another holds."""
-    with new.open("rb") as left, known.open("rb") as right:
-        while block := right.read(1 << 20):
-            if left.read(len(block)) != block:
-                return False
-    return True
 
 
 __all__ = ["Run", "generate", "run"]

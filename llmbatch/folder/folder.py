@@ -118,6 +118,11 @@ class RunFolder:
             total.merge(replay.ledger() if replay is not None else self.parts.sum_of([self.parts.meta(window)]))
         return total
 
+    @property
+    def begun(self) -> bool:
+        """Whether a row was finished or an answer got. Raises ``FolderError``."""
+        return any(replay is None or replay.lines or replay.outcomes for _, replay in self._windows())
+
     def bounds(self) -> list[Bounds]:
         """Which rows each window holds that something is known of, in order. Raises ``FolderError``."""
         return [self.parts.meta(n).bounds if replay is None else replay.bounds for n, replay in self._windows()]

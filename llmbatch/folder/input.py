@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from llmbatch.core.errors import InputChanged, SourceError
 from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.folder import RunFolder
+from llmbatch.folder.kept import KEPT, keep
 from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.opening import open_source
-from llmbatch.sources.stdin import spool
-
-KEPT = "input.jsonl"
-"""The copy in a run folder of an input that is nowhere else: what came through stdin, or rows that a script had in memory."""
+from llmbatch.sources.stdin import chunks
 
 Known = tuple[Bounds, str | None]
 """A window that was read before, and the digest of its input."""
@@ -29,16 +29,48 @@ def kept_input(settings: SourceSettings, folder: Path) -> SourceSettings:
     return settings.model_copy(update={"path": str(copy), "format": settings.format or "jsonl"})
 
 
-def open_input(settings: SourceSettings, folder: Path, stdin: BinaryIO) -> Source:
-    """The source. Stdin is first copied into the run folder, so that the run can be resumed.
+def open_input(settings: SourceSettings, folder: RunFolder, stdin: BinaryIO | None, *, extend: bool = False) -> Source:
+    """The source. Stdin is first copied into the run folder, so that the run can be resumed; later it must be the same again.
 
-    Raises ``SourceError``, ``ReadError`` or ``WriteError``.
+    Where nothing comes through it (a terminal, a closed or an empty stdin) a run goes on with its copy. Raises ``SourceError``,
+    ``ReadError`` or ``WriteError``, and ``InputChanged`` for another input than what was kept.
     """
     if settings.path == "-":
-        copy = folder / KEPT
-        if not copy.exists():
-            spool(stdin, copy)
-    return open_source(kept_input(settings, folder))
+        _keep_stdin(settings, folder, stdin, extend=extend)
+    return open_source(kept_input(settings, folder.path))
+
+
+def _keep_stdin(settings: SourceSettings, folder: RunFolder, stdin: BinaryIO | None, *, extend: bool) -> None:
+    kept = (folder.path / KEPT).exists()
+    if kept and (stdin is None or stdin.isatty()):
+        return
+    if stdin is None:
+        raise SourceError("stdin is closed: pipe the rows into it, or name a file as --input")
+    coming = chunks(stdin)
+    first = next(coming, b"")
+    if not first:
+        if kept:
+            return
+        raise SourceError("nothing came through stdin: does the command before the pipe print its rows?")
+
+    def check(new: Path) -> None:
+        try:
+            open_source(settings.model_copy(update={"path": str(new), "format": settings.format or "jsonl"}))
+        except SourceError as error:
+            raise SourceError(str(error).replace(str(new), "stdin")) from error
+
+    def refusal(grown: bool) -> InputChanged:
+        if grown:
+            return InputChanged(
+                "the input has grown: what comes through stdin is what this run began with, and more. Give --extend to run the "
+                "new rows too"
+            )
+        return InputChanged(
+            f"the input is not what this run began with: what comes through stdin is not what {folder.path / KEPT} holds. Pipe "
+            "the same rows again, or none to go on with that copy, or give another --output to begin anew"
+        )
+
+    keep(folder, chain([first], coming), extend=extend, check=check, refusal=refusal)
 
 
 def input_digest(source: Source, bounds: Bounds) -> str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -45,6 +44,7 @@ from llmbatch.run.resume import Left, what_is_left
 from llmbatch.run.window import OpenWindow
 from llmbatch.run.writer import Writer
 from llmbatch.sources.base import Source
+from llmbatch.sources.stdin import stdin_stream
 
 _AHEAD = 1  # windows that are planned before the loop has room for them
 _CRASHES = 2  # sessions in a row that were killed without getting anywhere, before the engine is put apart
@@ -89,7 +89,7 @@ def open_session(
     try:
         if taken:
             told(Note("warning", taken))
-        source = open_input(job.input, folder.path, sys.stdin.buffer)
+        source = open_input(job.input, folder, stdin_stream(), extend=extend)
         yield Session(job, folder, source, recipe, told, extend=extend, make=make, stop=stop or Stop())
     finally:
         folder.close()

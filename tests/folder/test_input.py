@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmbatch.core.errors import InputChanged
+from llmbatch.core.errors import InputChanged, ReadError, SourceError
 from llmbatch.core.types import Cursor
 from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import check_input, input_digest, open_input
 from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.opening import open_source
@@ -107,11 +110,139 @@ def test_a_file_that_is_gone_is_a_change(files: Path) -> None:
         check(files, before, extend=True)
 
 
-def test_stdin_is_kept_in_the_run_folder_and_read_from_there_later(jobs: Any) -> None:
-    job = jobs.job(jobs.path / "-", input={"path": "-"})
-    folder = jobs.path / "out"
-    folder.mkdir()
-    first = open_input(job.input, folder, io.BytesIO(b"".join(LINES)))
-    again = open_input(job.input, folder, io.BytesIO(b""))
-    assert [row.data for row in first.rows()] == [row.data for row in again.rows()]
-    assert first.fingerprint() == again.fingerprint()
+# stdin
+
+
+class Terminal(io.BytesIO):
+    """A stdin at which nobody types anything; reading it would wait for ever."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise AssertionError(f"{size} bytes were waited for")
+
+
+class Breaks(io.BytesIO):
+    """A stdin that gives a row and then fails."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise OSError(5, "Input/output error")
+        return super().read(20 if size else 0)
+
+
+Piped = Callable[..., list[Any]]
+
+
+@pytest.fixture
+def piped(tmp_path: Path) -> Piped:
+    """The texts of the rows that a run would read after these lines were piped into it (``None``: stdin is closed)."""
+
+    def pipe(lines: Sequence[bytes] | io.BytesIO | None, *, extend: bool = False, **settings: Any) -> list[Any]:
+        folder = RunFolder(tmp_path / "out")
+        folder.open()
+        stream = lines if lines is None or isinstance(lines, io.BytesIO) else io.BytesIO(b"".join(lines))
+        try:
+            found = open_input(SourceSettings(path="-", **settings), folder, stream, extend=extend)
+            return [row.data.get("text") for row in found.rows()]
+        finally:
+            folder.close()
+
+    return pipe
+
+
+def begin(tmp_path: Path, *, done: bool = True) -> None:
+    """A session on the folder; ``done`` says whether a row was finished in it."""
+    folder = RunFolder(tmp_path / "out")
+    folder.open()
+    folder.begin_session({}, [], 0)
+    if done:
+        here = Cursor(0)
+        folder.parts.seal(Bounds(0, here, here, None, 1), [b""], ledger={}, input_sha256=None)
+    folder.close()
+
+
+def test_stdin_is_kept_in_the_run_folder_and_read_from_there_later(piped: Piped, tmp_path: Path) -> None:
+    texts = [str(i) for i in range(6)]
+    assert piped(LINES) == texts
+    begin(tmp_path)
+    assert [piped(LINES), piped([]), piped(None), piped(Terminal())] == [texts] * 4
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ([b'{"text": "x"}\n', *LINES[1:]], "is not what this run began with"),
+        (LINES[:-1], "is not what this run began with"),
+        (LINES[:1], "is not what this run began with"),
+        ([*LINES, b'{"text": "6"}\n'], "has grown.*Give --extend"),
+    ],
+)
+def test_other_rows_through_stdin_are_refused_and_change_nothing(
+    piped: Piped, tmp_path: Path, other: list[bytes], said: str
+) -> None:
+    piped(LINES)
+    begin(tmp_path)
+    with pytest.raises(InputChanged, match=said):
+        piped(other)
+    assert (tmp_path / "out" / "input.jsonl").read_bytes() == b"".join(LINES)
+
+
+def test_more_rows_through_stdin_are_taken_with_extend(piped: Piped, tmp_path: Path) -> None:
+    piped(LINES)
+    begin(tmp_path)
+    assert piped([*LINES, b'{"text": "6"}\n'], extend=True) == [str(i) for i in range(7)]
+    with pytest.raises(InputChanged, match="is not what this run began with"):
+        piped(LINES, extend=True)
+
+
+def test_a_last_line_through_stdin_that_goes_on_is_no_growth(piped: Piped, tmp_path: Path) -> None:
+    piped([*LINES, b'{"text": 1}'])
+    begin(tmp_path)
+    with pytest.raises(InputChanged, match="is not what this run began with"):
+        piped([*LINES, b'{"text": 1} \n'], extend=True)
+    assert piped([*LINES, b'{"text": 1}\n', LINES[0]], extend=True)[-2:] == [1, "0"]
+
+
+@pytest.mark.parametrize("nothing", [[], [b"\n", b"  \n"], None])
+def test_a_pipe_without_rows_leaves_nothing_that_stands_in_the_way(
+    piped: Piped, tmp_path: Path, nothing: list[bytes] | None
+) -> None:
+    with pytest.raises(SourceError, match="stdin"):
+        piped(nothing)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["parts"]
+    assert piped(LINES) == [str(i) for i in range(6)]
+
+
+def test_a_pipe_that_breaks_leaves_nothing(piped: Piped, tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="stdin: cannot be read beyond byte 20"):
+        piped(Breaks(b"".join(LINES)))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["parts"]
+
+
+def test_as_long_as_no_row_is_done_other_rows_may_come_through_stdin(piped: Piped, tmp_path: Path) -> None:
+    piped(LINES)
+    begin(tmp_path, done=False)
+    assert piped(LINES[3:]) == ["3", "4", "5"]
+    assert piped([*LINES[3:], LINES[0]]) == ["3", "4", "5", "0"]
+
+
+def test_a_file_of_the_user_is_not_taken_for_the_copy_of_stdin(piped: Piped, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "input.jsonl").write_bytes(LINES[0])
+    for extend in (False, True):
+        with pytest.raises(InputChanged, match="is not what this run began with"):
+            piped(LINES, extend=extend)
+    assert (tmp_path / "out" / "input.jsonl").read_bytes() == LINES[0]
+
+
+def test_another_corpus_piped_into_a_finished_run_is_refused(jobs: Any) -> None:
+    data = jobs.data(jobs.path / "-", input={"path": "-"})
+    rows, other = (jobs.rows([{"text": text}], text) for text in ("one", "two"))
+    for said, code in ((rows, 0), (rows, 0), (other, 1)):
+        with said.open("rb") as stdin:
+            ended, _, err = jobs.finish(data, stdin=stdin)
+        assert (ended, "not what this run began with" in err) == (code, bool(code)), err
+    ended, _, err = jobs.finish(data, stdin=subprocess.DEVNULL)
+    assert (ended, jobs.records()[0]["output"]) == (0, "one"), err
