@@ -9,7 +9,7 @@ from typing import Any
 from llmbatch.audit.finding import Finding
 from llmbatch.audit.windows import Windows
 from llmbatch.core.errors import InputChanged, LlmbatchError
-from llmbatch.folder.input import check_input, input_digest, kept_input, same_names
+from llmbatch.folder.input import check_input, is_as_read, kept_input, same_names
 from llmbatch.job.job import Job
 from llmbatch.sources.base import Source
 from llmbatch.sources.opening import open_source
@@ -37,7 +37,7 @@ def _check_unchanged(
 ) -> None:
     read = {window: (meta.bounds, meta.input_sha256) for window, meta in windows.sealed.items()} | windows.open
     for _, (bounds, digest) in sorted(read.items()):
-        if digest is not None and input_digest(source, bounds) != digest:
+        if not is_as_read(source, bounds, digest):
             where = source.locate(bounds.start)
             check.problem(
                 f"rows {bounds.start.index} to {bounds.last.index} (from {where} on) are not what the run read"

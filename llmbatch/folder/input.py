@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -74,25 +76,49 @@ def _keep_stdin(settings: SourceSettings, folder: RunFolder, stdin: BinaryIO | N
 
 
 def input_digest(source: Source, bounds: Bounds) -> str | None:
-    """The digest of a window's input, up to its last row where the input ended: what is appended later does not change it."""
-    return source.digest(bounds.start, bounds.stop or bounds.last)
+    """The digest of a window's input. Where the input ended there, its last row counts by what it holds, after a plus sign: what is
+    appended later does not change it.
+    """
+    before = source.digest(bounds.start, bounds.stop or bounds.last)
+    if before is None or bounds.stop is not None:
+        return before
+    row = next(source.rows(bounds.last), None)
+    held = "" if row is None else json.dumps(row.data, ensure_ascii=False, sort_keys=True)
+    return f"{before}+{hashlib.sha256(held.encode()).hexdigest()}"
+
+
+def is_as_read(source: Source, bounds: Bounds, digest: str | None) -> bool:
+    """Whether a window's input is what it was when it was read with this digest; where there is none, that is believed."""
+    now = input_digest(source, bounds) if digest is not None else None
+    if now is None or digest is None:
+        return now == digest
+    return now == digest or ("+" not in digest and now.partition("+")[0] == digest)  # before, the last row was left out
 
 
 def check_input(
-    source: Source, known: list[dict[str, Any]] | None, windows: Sequence[Known], *, extend: bool
+    source: Source,
+    known: list[dict[str, Any]] | None,
+    windows: Sequence[Known],
+    *,
+    extend: bool,
+    limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Compare the input with what the run began with; returns its fingerprint as it is now.
+    """Compare the input with what the run began with; returns its fingerprint as it is now. ``limit`` is the job's, on rows.
 
     A file that was merely touched or copied passes. Raises ``InputChanged``, naming what changed.
     """
+    read = max((bounds.last.index + 1 for bounds, _ in windows), default=0)
+    if limit is not None and limit < read:
+        raise InputChanged(
+            f"input.limit is {limit}, and this run has read {read} rows already: give --limit {read} or more, or another --output "
+            "to begin anew"
+        )
     now = source.fingerprint()
     if known is None or now == known:
         return now
-    if changed := _changed_windows(source, windows):
-        raise InputChanged(
-            f"the input is not what this run began with: rows {changed} differ. Restore it, or give another --output to begin anew"
-        )
     grown, problems = _compare(known, now)
+    if changed := _changed_windows(source, windows):
+        problems.insert(0, f"rows {changed} differ")
     if problems:
         raise InputChanged(
             f"the input is not what this run began with: {'; '.join(problems)}. Restore it, or give another --output to begin anew"
@@ -114,7 +140,7 @@ def same_names(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, An
 def _changed_windows(source: Source, windows: Sequence[Known]) -> str:
     """The first window whose rows are not what they were, as a range of row indexes; empty where all are."""
     for bounds, digest in windows:
-        if digest is not None and input_digest(source, bounds) != digest:
+        if not is_as_read(source, bounds, digest):
             return f"{bounds.start.index} to {bounds.last.index}"
     return ""
 
@@ -155,7 +181,7 @@ def _compare(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]
 
 def _went_on_in_a_line(path: Path, size: int) -> bool:
     """Whether what was appended belongs to the line that was the last: then a finished row is no longer what it was."""
-    if path.suffix in {".gz", ".zst", ".parquet"} or not size:
+    if path.suffix in {".gz", ".zst", ".bz2", ".xz", ".parquet", ".pq"} or not size:
         return False
     with path.open("rb") as file:
         file.seek(size - 1)

@@ -43,8 +43,12 @@ class Left:
         return None if last is not None and last.stop is None and self.grown else last
 
 
-def what_is_left(folder: RunFolder, source: Source, identity: dict[str, str], *, extend: bool) -> Left:
-    """Look at what earlier sessions left, and hold the input against it. Raises ``InputChanged`` and ``FolderError``."""
+def what_is_left(
+    folder: RunFolder, source: Source, identity: dict[str, str], *, extend: bool, limit: int | None = None
+) -> Left:
+    """Look at what earlier sessions left, and hold the input, of which ``limit`` rows are to be read, against it.
+
+    Raises ``InputChanged`` and ``FolderError``."""
     parts, manifest = folder.parts, folder.manifest
     parts.tidy()
     sealed, journals = parts.scan()
@@ -58,7 +62,7 @@ def what_is_left(folder: RunFolder, source: Source, identity: dict[str, str], *,
     seen = [(meta.bounds, meta.input_sha256) for meta in metas.values()]
     seen += [(replay.bounds, replay.input_sha256) for replay in replays.values()]
     before = manifest.fingerprint if manifest is not None else None
-    fingerprint = check_input(source, before, seen, extend=extend)
+    fingerprint = check_input(source, before, seen, extend=extend, limit=limit)
     ledger = parts.sum_of(metas.values())
     left = {window: replay.ledger() for window, replay in replays.items()}
     answers = sum(len(outcomes) for replay in replays.values() for outcomes in replay.outcomes.values())

@@ -152,7 +152,8 @@ class Session:
             self._tell(Finished("finished", done.report))
             self._result = done
             return
-        left = what_is_left(self._folder, self._source, identity, extend=self._extend)
+        limit = self._job.input.limit
+        left = what_is_left(self._folder, self._source, identity, extend=self._extend, limit=limit)
         run = _Assembly(self._job, self._folder, self._source, self._recipe, left, self._tell, self._make, self._stop)
         outcome: RunOutcome = "finished"
         error: str | None = None

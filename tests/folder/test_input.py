@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+import zstandard
 
 from llmbatch.core.errors import InputChanged, ReadError, SourceError
 from llmbatch.core.types import Cursor
@@ -108,6 +113,96 @@ def test_a_file_that_is_gone_is_a_change(files: Path) -> None:
     (files / "b.jsonl").unlink()
     with pytest.raises(InputChanged):
         check(files, before, extend=True)
+
+
+# formats whose bytes on disk are not those of the rows
+
+
+def write_packed(path: Path, texts: Sequence[str]) -> None:
+    content = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    match path.suffix:
+        case ".gz":
+            path.write_bytes(gzip.compress(content))
+        case ".zst":
+            path.write_bytes(zstandard.compress(content))
+        case ".parquet":
+            pyarrow.parquet.write_table(pyarrow.table({"text": list(texts)}), path, row_group_size=4)
+
+
+TEXTS = [f"a text of some length, number {i}" for i in range(10)]
+MORE = [f"another text, number {i}" for i in range(30)]
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst", "parquet"])
+@pytest.mark.parametrize("changed", [0, 3, 9])
+def test_packed_rows_are_held_against_what_was_read_when_the_file_has_grown(
+    jobs: Any, suffix: str, changed: int
+) -> None:
+    path = jobs.path / f"rows.{suffix}"
+    write_packed(path, TEXTS)
+    job = jobs.job(path, input={"format": None if suffix == "parquet" else "jsonl"}, run={"window": 4})
+    jobs.run(job)
+    write_packed(path, [*TEXTS[:changed], "other", *TEXTS[changed + 1 :], *MORE])
+    with pytest.raises(InputChanged, match=r"rows (0 to 3|8 to 9) differ"):
+        jobs.run(job, extend=True)
+    write_packed(path, [*TEXTS, *MORE])
+    jobs.run(job, extend=True)
+    assert [record["output"] for record in jobs.records()] == [*TEXTS, *MORE]
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst", "parquet"])
+def test_the_digests_of_windows_are_the_same_in_whatever_order_they_are_asked_for(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows.{suffix}"
+    write_packed(path, TEXTS)
+
+    def opened() -> Source:
+        return open_source(SourceSettings(path=str(path), format=None if suffix == "parquet" else "jsonl"))
+
+    cursors = [row.cursor for row in opened().rows(Cursor(0))]
+    spans = [(cursors[0], cursors[4]), (cursors[4], cursors[6]), (cursors[8], None)]
+    in_order, backwards = opened(), opened()
+    digests = [in_order.digest(*span) for span in spans]
+    assert None not in digests
+    assert digests == [backwards.digest(*span) for span in reversed(spans)][::-1]
+    assert digests == [opened().digest(*span) for span in spans]
+
+
+# an input that grows while it is read
+
+
+@pytest.mark.parametrize("begun", ["", '{"text": "te'], ids=["whole", "half"])
+def test_what_is_appended_while_a_run_reads_is_for_the_next(jobs: Any, begun: str) -> None:
+    texts = [f"text {i}" for i in range(12)]
+    rows = jobs.rows([{"text": text} for text in texts[:10]])
+    appended = False
+
+    def append(_: object) -> None:
+        nonlocal appended
+        if not appended:
+            with rows.open("a") as file:
+                file.write(json.dumps({"text": texts[10]}) + "\n" + begun)
+        appended = True
+
+    job = jobs.job(rows, run={"window": 4})
+    jobs.run(job, append)
+    assert [record["output"] for record in jobs.records()] == texts[:10]
+    with rows.open("a") as file:
+        file.write((json.dumps({"text": texts[11]}) + "\n").removeprefix(begun))
+    with pytest.raises(InputChanged, match="has grown"):
+        jobs.run(job)
+    jobs.run(job, extend=True)
+    assert [record["output"] for record in jobs.records()] == texts
+
+
+# a limit
+
+
+def test_a_limit_below_what_was_read_is_refused_by_its_name_and_a_higher_one_goes_on(jobs: Any, ten: Path) -> None:
+    jobs.run(jobs.job(ten, input={"limit": 6}, run={"window": 4}))
+    with pytest.raises(InputChanged, match=r"input\.limit is 5, and this run has read 6 rows already: give --limit 6"):
+        jobs.run(jobs.job(ten, input={"limit": 5}, run={"window": 4}))
+    jobs.run(jobs.job(ten, input={"limit": 9}, run={"window": 4}))
+    assert len(jobs.records()) == 9
 
 
 # stdin
