@@ -137,6 +137,11 @@ def same_names(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, An
     return renamed
 
 
+def has_grown(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an input that passed is longer than what its run began with."""
+    return bool(_compare(known, now)[0])
+
+
 def _changed_windows(source: Source, windows: Sequence[Known]) -> str:
     """The first window whose rows are not what they were, as a range of row indexes; empty where all are."""
     for bounds, digest in windows:

@@ -73,8 +73,11 @@ class Reading:
                 if replay is not None:
                     opened = self._read_again(reader, replay)
                 else:
-                    # the next window that is known: this one, whose own journal was lost, ends there
-                    limit = starts[min(later)] if (later := [n for n in starts if n > number]) else None
+                    # up to the next window that is known: the rows before it are those of the windows that were lost
+                    limit = None
+                    if later := [n for n in starts if n > number]:
+                        first = start.index if after is None else after.index + 1
+                        limit = self._share(first, starts[min(later)], min(later) - number)
                     read = self._read_new(reader, number, start, after, limit)
                     if read is None:
                         return
@@ -112,6 +115,13 @@ class Reading:
         stop = reader.next.cursor if reader.next is not None else None
         opened.window.bounds = Bounds(number, first.cursor, last, stop, len(opened.window.order))
         return opened
+
+    def _share(self, first: int, end: int, windows: int) -> int:
+        """Where the first of so many lost windows ends, whose rows have these indexes: each of them had one row at least."""
+        if windows == 1:
+            return end
+        rows = range(first, end) if self.rows is None else sorted(i for i in self.rows if first <= i < end)
+        return rows[len(rows) // windows]
 
     def _is_full(self, opened: _Opened) -> bool:
         return is_full(self.run, len(opened.window.order), len(opened.requests), opened.size)

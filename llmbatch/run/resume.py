@@ -8,7 +8,7 @@ from typing import Any
 from llmbatch.core.ledger import Ledger
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.folder import RunFolder
-from llmbatch.folder.input import check_input
+from llmbatch.folder.input import check_input, has_grown
 from llmbatch.run.reading import Resume
 from llmbatch.sources.base import Source
 
@@ -68,5 +68,5 @@ def what_is_left(
     answers = sum(len(outcomes) for replay in replays.values() for outcomes in replay.outcomes.values())
     done = ledger.rows + sum(account.rows for account in left.values()) + answers
     resume = Resume({n: m.bounds for n, m in metas.items()}, {n: r.bounds for n, r in replays.items()})
-    grown = before is not None and before != fingerprint
+    grown = before is not None and has_grown(before, fingerprint)
     return Left(resume, ledger, left, answers, folder.crashes(done), identity, fingerprint, grown)

@@ -209,7 +209,7 @@ class Session:
             input={"path": self._job.input.path, "fingerprint": self._source.fingerprint()},
             versions=versions(),
             engine=None if driver.info is None else _plain(driver.info, run.autotune),
-            rows_total=run.meter.rows_total(),
+            rows_total=ledger.rows if outcome == "finished" else run.meter.rows_total(),
             notes=self._tell.notes,
             cost=run.budget.cost(run.budget.before + spent),
         )
