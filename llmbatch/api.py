@@ -99,7 +99,7 @@ def run(
     A row that fails is data: see each record's ``status``. Raises ``UsageError`` for what is wrong with the job, before a model is
     loaded wherever that can be known by then, and ``RunError`` where the run broke; the same call goes on with it.
     """
-    in_memory = {"path": str(Path(output) / KEPT), "format": "jsonl"}
+    in_memory = {"path": str(Path(output).expanduser() / KEPT), "format": "jsonl"}
     section = input if isinstance(input, str | Path | Mapping) else in_memory
     job = _job({"model": model, "prompt": prompt, "input": section, "output": output, **sections}, schema)
     if not isinstance(input, str | Path | Mapping):

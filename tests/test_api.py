@@ -101,6 +101,17 @@ def test_more_rows_in_the_same_folder_need_extend(tmp_path: Path) -> None:
     assert [record.output for record in done] == [row["text"] for row in more]
 
 
+def test_a_folder_at_home_is_found_by_its_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "script.yaml").write_text("rules: [{answer: blue}]")
+    for rows in (ROWS, {"path": "~/out/input.jsonl", "format": "jsonl"}):
+        done = run(tmp_path, output="~/out", input=rows, engine={"name": "scripted", "script": "~/script.yaml"})
+        assert [record.output for record in done] == ["blue"] * len(ROWS)
+        assert done.folder == tmp_path / "out"
+    assert not (tmp_path / "~").exists()
+
+
 def test_no_rows_leave_nothing_that_stands_in_the_way_of_the_right_ones(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there are no rows in the input: give at least one"):
         run(tmp_path, input=[])

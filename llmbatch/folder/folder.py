@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmbatch.core.errors import FolderError
+from llmbatch.core.errors import FolderError, JobError
 from llmbatch.core.files import atomic_write, writing
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Record
@@ -65,7 +65,7 @@ class RunFolder:
     def open(self) -> str | None:
         """Make the folder if need be, lock it and read its manifest; returns a sentence where a dead run's lock was taken over.
 
-        Raises ``Locked``, ``FolderError`` for a folder that holds something else, or ``WriteError``.
+        Raises ``JobError`` where it is a file, ``Locked``, ``FolderError`` for a folder that holds other things, or ``WriteError``.
         """
         try:
             if self.path.is_dir() and not (self.path / _MANIFEST).exists():
@@ -79,7 +79,7 @@ class RunFolder:
         except (FileExistsError, NotADirectoryError):
             places = (self.parts.folder, *self.parts.folder.parents)
             file = next((place for place in places if place.exists() and not place.is_dir()), self.path)
-            raise FolderError(
+            raise JobError(
                 f"{self.path}: cannot be a run folder, as {file} is a file; --output names a folder: give an empty or a new one"
             ) from None
         except OSError:

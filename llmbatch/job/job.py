@@ -18,7 +18,7 @@ from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import JobError
 from llmbatch.engines.base import EngineSettings
 from llmbatch.folder.folder import JOB_FILE
-from llmbatch.job.file import DEMO, job_text, read_job_file, resolve_paths
+from llmbatch.job.file import DEMO, home_filled_in, job_text, read_job_file, resolve_paths
 from llmbatch.job.problems import explain
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.model.tokenizer import ChatSettings
@@ -110,6 +110,7 @@ def job_from(data: Mapping[str, Any]) -> Job:
     for section in ("prompt", "input"):
         if isinstance(plain.get(section), str):
             plain[section] = {"path": plain[section]}
+    plain = home_filled_in(plain)
     try:
         job = Job.model_validate(plain)
     except ValidationError as error:

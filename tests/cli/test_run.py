@@ -133,7 +133,7 @@ def test_a_stopped_run_goes_on_with_the_same_command(slow: Any) -> None:
 
 def test_a_file_as_output_is_refused_without_talk_of_finished_work(commands: Any, tmp_path: Any) -> None:
     result = commands(*commands.run, "--output", str(tmp_path / "rows.jsonl"))
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "is a file; --output names a folder" in result.stderr
     assert "finished" not in result.stderr
 
