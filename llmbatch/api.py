@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from llmbatch.core.errors import FolderError, JobError, LlmbatchError, ReadError, RunError, Stopped
+from llmbatch.core.errors import JobError, LlmbatchError, ReadError, RunError, SourceError, Stopped
 from llmbatch.core.events import Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
 from llmbatch.core.words import short
-from llmbatch.folder.folder import RunFolder
+from llmbatch.folder.folder import RESULTS, RunFolder, read_results
+from llmbatch.folder.kept import KEPT, keep
 from llmbatch.job.job import Job, job_from
 from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report
@@ -34,8 +35,6 @@ Rows = Iterable[Mapping[str, Any]]
 """Rows in memory: a list, a generator, a ``datasets.Dataset``. Dates become ISO 8601, bytes and decimals text, NaN null."""
 Schema = type[BaseModel] | Mapping[str, Any] | str | Path
 """What an answer must be: a pydantic model, a JSON Schema, or the path of either (``schema.json``, ``module:Model``)."""
-
-_ROWS = "input.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +52,7 @@ class Run:
         """Every record. Raises ``RunError`` where the run was stopped before all were there."""
         if self.report["outcome"] != "finished":
             raise RunError(f"{self.folder}: the run did not finish, so there are no results yet; run it again to go on")
-        path = self.folder / "results.jsonl"
-        try:
-            with path.open("rb") as lines:
-                for line in lines:
-                    yield record_from_dict(json.loads(line))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FolderError(f"{path}: cannot be read: {error!r}; see llmbatch audit {self.folder}") from error
+        yield from read_results(self.folder)
 
     def parsed(self, model: type[Model]) -> Iterator[Model | None]:
         """Each row's output as an object of a pydantic model; ``None`` for a row that is not ok.
@@ -80,7 +73,7 @@ class Run:
         from llmbatch.sinks.parquet import write_table
 
         next(iter(self), None)
-        results, path = self.folder / "results.jsonl", self.folder / "results.parquet"
+        results, path = self.folder / RESULTS, self.folder / "results.parquet"
         if not path.exists() or path.stat().st_mtime_ns < results.stat().st_mtime_ns:
             write_table(part_lines([results]), path)
         dataset: Dataset = Dataset.from_parquet(str(path))
@@ -108,7 +101,7 @@ def run(
     A row that fails is data: see each record's ``status``. Raises ``UsageError`` for what is wrong with the job, before a model is
     loaded wherever that can be known by then, and ``RunError`` where the run broke; the same call goes on with it.
     """
-    in_memory = {"path": str(Path(output) / _ROWS), "format": "jsonl"}
+    in_memory = {"path": str(Path(output).expanduser() / KEPT), "format": "jsonl"}
     section = input if isinstance(input, str | Path | Mapping) else in_memory
     job = _job({"model": model, "prompt": prompt, "input": section, "output": output, **sections}, schema)
     if not isinstance(input, str | Path | Mapping):
@@ -134,15 +127,16 @@ def generate(
     abandoned. Raises ``UsageError`` at once for what is wrong with the job; taking records raises ``RunError`` as ``run`` does, and
     ``Stopped`` where a signal or a budget stopped it.
     """
-    input = {"format": "jsonl", **sections.pop("input", {}), "path": _ROWS}
+    input = {"format": "jsonl", **sections.pop("input", {}), "path": KEPT}
     job = _job({"model": model, "prompt": prompt, **sections, "input": input, "output": "run"}, schema)
     return _generate(rows, job, watchers)
 
 
 def _generate(rows: Rows, job: Job, watchers: Sequence[Watcher]) -> Generator[Record, None, None]:
     with tempfile.TemporaryDirectory(prefix="llmbatch-") as name:
-        path = Path(name) / _ROWS
-        _write_rows(rows, path)
+        path = Path(name) / KEPT
+        atomic_write(path, _lines(rows))
+        _see_rows(path)
         here = {"output": Path(name) / "run", "input": job.input.model_copy(update={"path": str(path)})}
         waiting: dict[int, list[bytes]] = {}
         following = 0
@@ -186,33 +180,32 @@ def _schema(schema: Schema) -> Any:
 
 def _keep_rows(rows: Rows, output: Path, extend: bool) -> None:
     """Put the rows into the run folder, from where the run reads them. Raises ``JobError`` where it holds a run on other rows."""
+
+    def refusal(grown: bool) -> JobError:
+        if grown:
+            return JobError(
+                f"{output}: the rows are those of the run and more; give extend=True to run the new ones too"
+            )
+        return JobError(f"{output}: holds other rows in {KEPT}; give the same rows, or another output")
+
     folder = RunFolder(output)
     folder.open()
     try:
-        path, new = output / _ROWS, output / f".{_ROWS}.new"
-        _write_rows(rows, new)
-        if not path.exists():
-            new.replace(path)
-        elif not _same(new, path):
-            begun = any(folder.parts.scan())
-            grown = begun and _begins_with(new, path)
-            if grown and not extend:
-                raise JobError(
-                    f"{output}: the rows are those of the run and more; give extend=True to run the new ones too"
-                )
-            if folder.manifest is None or (begun and not grown):
-                raise JobError(f"{output}: holds other rows in {_ROWS}; give the same rows, or another output")
-            new.replace(path)
+        keep(folder, _lines(rows), extend=extend, check=_see_rows, refusal=refusal)
     finally:
-        (output / f".{_ROWS}.new").unlink(missing_ok=True)
         folder.close()
 
 
-def _write_rows(rows: Rows, path: Path) -> None:
+def _lines(rows: Rows) -> Iterator[bytes]:
     """The rows as JSON lines. One that JSON cannot hold becomes a line that says why, and so a row that is malformed."""
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
         raise JobError(f"rows are mappings, one a row, not a {type(rows).__name__}")
-    atomic_write(path, map(_line, _read(rows)))
+    return map(_line, _read(rows))
+
+
+def _see_rows(path: Path) -> None:
+    if not path.stat().st_size:
+        raise SourceError("there are no rows in the input: give at least one")
 
 
 def _read(rows: Rows) -> Iterator[Any]:
@@ -229,19 +222,6 @@ def _line(row: Any) -> bytes:
         return json.dumps(plain(row), ensure_ascii=False).encode() + b"\n"
     except ValueError as error:
         return json.dumps(str(error)).encode() + b"\n"
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.stat().st_size == other.stat().st_size and _begins_with(one, other)
-
-
-def _begins_with(new: Path, known: Path) -> bool:
-    """Whether a file begins with all that another holds."""
-    with new.open("rb") as left, known.open("rb") as right:
-        while block := right.read(1 << 20):
-            if left.read(len(block)) != block:
-                return False
-    return True
 
 
 __all__ = ["Run", "generate", "run"]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError, field_validator
 
 import llmbatch
 from llmbatch import FailureKind, Record, RunError, Status, Stopped, UsageError
-from llmbatch.core.errors import FolderError, JobError, Locked, PromptError, ReadError
+from llmbatch.core.errors import FolderError, JobError, Locked, PromptError, ReadError, SourceError
 from llmbatch.core.events import Event, Finished
 
 ROWS = [{"id": f"r{i}", "text": f"text {i}"} for i in range(10)]
@@ -99,6 +99,25 @@ def test_more_rows_in_the_same_folder_need_extend(tmp_path: Path) -> None:
         run(tmp_path, input=more)
     done = run(tmp_path, input=iter(more), extend=True)
     assert [record.output for record in done] == [row["text"] for row in more]
+
+
+def test_a_folder_at_home_is_found_by_its_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "script.yaml").write_text("rules: [{answer: blue}]")
+    for rows in (ROWS, {"path": "~/out/input.jsonl", "format": "jsonl"}):
+        done = run(tmp_path, output="~/out", input=rows, engine={"name": "scripted", "script": "~/script.yaml"})
+        assert [record.output for record in done] == ["blue"] * len(ROWS)
+        assert done.folder == tmp_path / "out"
+    assert not (tmp_path / "~").exists()
+
+
+def test_no_rows_leave_nothing_that_stands_in_the_way_of_the_right_ones(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="there are no rows in the input: give at least one"):
+        run(tmp_path, input=[])
+    assert run(tmp_path).exit_code == 0
+    with pytest.raises(JobError, match="holds other rows"):
+        run(tmp_path, input=[])
 
 
 def test_a_file_of_the_user_is_never_overwritten(tmp_path: Path) -> None:
@@ -362,7 +381,7 @@ def test_too_many_failures_end_a_generator_with_that_error(tmp_path: Path) -> No
 
 
 def test_no_rows_are_no_input() -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(SourceError, match="there are no rows in the input: give at least one"):
         list(generate([]))
 
 

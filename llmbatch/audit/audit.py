@@ -20,7 +20,7 @@ from llmbatch.folder.lock import alive, read_lock
 from llmbatch.folder.overlay import all_retries
 from llmbatch.folder.parts import Parts
 from llmbatch.job.identity import identity_of
-from llmbatch.job.job import Job, job_from, load_job_data
+from llmbatch.job.job import Job, job_of
 from llmbatch.job.recipe import Recipe
 
 
@@ -53,7 +53,7 @@ def audit(folder: Path) -> AuditReport:
     manifest = read_manifest(folder)
     if manifest is None:
         raise FolderError(f"{folder}: is no run folder: there is no run.json in it")
-    finished = _is_finished(manifest)
+    finished = manifest.finished
     windows = Windows(Parts(folder / "parts"))
     job_check, job = _check_job(folder, manifest)
     if not job_check.ok and not any(windows.parts.scan()):
@@ -72,10 +72,6 @@ def audit(folder: Path) -> AuditReport:
     return AuditReport(folder, checks, windows.ledger.rows + windows.rows_in_journals, owed, _to_do(pending))
 
 
-def _is_finished(manifest: Manifest) -> bool:
-    return bool(manifest.sessions) and manifest.sessions[-1].get("outcome") == "finished"
-
-
 def _to_do(pending: Path | None) -> str | None:
     if pending is None:
         return None
@@ -85,7 +81,7 @@ def _to_do(pending: Path | None) -> str | None:
 def _check_job(folder: Path, manifest: Manifest) -> tuple[Finding, Job | None]:
     check = Finding("job", f"job.yaml is the job that the folder was begun with{_who_writes(folder)}")
     try:
-        job = job_from(load_job_data(folder / "job.yaml"))
+        job = job_of(folder)
         now = {**identity_of(job), **Recipe(job).identity()}
     except LlmbatchError as error:
         check.problem(str(error))
@@ -120,7 +116,7 @@ def _check_retries(folder: Path) -> tuple[list[Finding], Path | None]:
                 check.seen = f"{found.rows_done} rows tried again{owed}"
                 for problem in (problem for part in found.checks for problem in part.problems):
                     check.problem(problem)
-                pending = retry if _is_finished(manifest) and not (retry / "done").exists() else None
+                pending = retry if manifest.finished and not (retry / "done").exists() else None
         except LlmbatchError as error:
             check.problem(str(error))
         checks.append(check)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llmbatch.audit.finding import Finding
-from llmbatch.core.errors import LlmbatchError
+from llmbatch.core.errors import FolderError, LlmbatchError
 from llmbatch.core.ledger import Ledger
-from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Status
+from llmbatch.folder.folder import ERRORS, RESULTS, read_report
 from llmbatch.folder.overlay import finished_retries, overlay, sealed_lines
+from llmbatch.folder.records import record_on
 
 
 def check_outputs(folder: Path, *, finished: bool, pending: Path | None) -> list[Finding]:
@@ -37,17 +37,17 @@ def _outputs(folder: Path, retries: Sequence[Path], finished: bool) -> tuple[Fin
     errors = Finding("errors", "errors.jsonl holds the records that are not ok")
     report = Finding("report", "report.json counts what the records hold")
     ledger = Ledger()
-    expected_results = _Expected(folder / "results.jsonl", results, whole=finished)
-    expected_errors = _Expected(folder / "errors.jsonl", errors, whole=finished)
+    expected_results = _Expected(folder / RESULTS, results, whole=finished)
+    expected_errors = _Expected(folder / ERRORS, errors, whole=finished)
     try:
         for line in overlay(sealed_lines(folder), retries):
-            record = record_from_dict(json.loads(line))
+            record = record_on(line)
             ledger.add(record)
             expected_results.next(line)
             if record.status is not Status.OK:
                 expected_errors.next(line)
         if finished:
-            _check_report(folder / "report.json", ledger, report)
+            _check_report(folder, ledger, report)
     except (LlmbatchError, ValueError, KeyError, TypeError) as error:
         results.problem(str(error) if isinstance(error, LlmbatchError) else f"a part cannot be read: {error!r}")
     else:
@@ -59,7 +59,8 @@ def _outputs(folder: Path, retries: Sequence[Path], finished: bool) -> tuple[Fin
     return results, errors, report
 
 
-def _check_report(path: Path, ledger: Ledger, check: Finding) -> None:
+def _check_report(folder: Path, ledger: Ledger, check: Finding) -> None:
+    path = folder / "report.json"
     counted: dict[str, Any] = {
         "rows": ledger.rows,
         "by status": {str(status): count for status, count in ledger.by_status.items()},
@@ -68,7 +69,7 @@ def _check_report(path: Path, ledger: Ledger, check: Finding) -> None:
         "tokens": ledger.total.as_dict(),
     }
     try:
-        report = json.loads(path.read_bytes())
+        report: Any = read_report(folder)
         rows, tokens = report["rows"], report["tokens"]
         said = {
             "rows": rows["done"],
@@ -78,7 +79,10 @@ def _check_report(path: Path, ledger: Ledger, check: Finding) -> None:
             "tokens": tokens["total"],
         }
         sums = {name: sum(tokens[part][name] for part in ("useful", "wasted", "folded")) for name in tokens["total"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except FolderError as error:
+        check.problem(str(error))
+        return
+    except (KeyError, TypeError, AttributeError) as error:
         check.problem(f"{path}: cannot be read: {error!r}")
         return
     for name, value in counted.items():

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmbatch.audit.finding import Finding
 from llmbatch.audit.windows import Windows
-from llmbatch.core.errors import InputChanged, LlmbatchError, SourceError
-from llmbatch.folder.input import check_input, input_digest, open_input
+from llmbatch.core.errors import InputChanged, LlmbatchError
+from llmbatch.folder.input import check_input, is_as_read, kept_input, same_names
 from llmbatch.job.job import Job
 from llmbatch.sources.base import Source
+from llmbatch.sources.opening import open_source
 
 
 def check_rows(
@@ -24,7 +24,7 @@ def check_rows(
     unchanged, rows = Finding("input", "is what the run read"), Finding("rows")
     owed: int | None = None
     try:
-        source = _open(job, folder)
+        source = open_source(kept_input(job.input, folder))
         _check_unchanged(source, fingerprint, windows, unchanged)
         owed = _walk(source, _wanted(job), windows, rows)
     except (LlmbatchError, OSError, ValueError, IndexError) as error:  # IndexError: one of several files is gone
@@ -32,28 +32,12 @@ def check_rows(
     return unchanged, rows, owed
 
 
-def same_names(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A fingerprint with its files called as they are now: from another current folder, or in a folder that was moved."""
-    renamed = [dict(entry) for entry in known]
-    for before, after in zip(renamed, now, strict=False):
-        if "file" in before and "file" in after:
-            before["file"] = after["file"]
-    return renamed
-
-
-def _open(job: Job, folder: Path) -> Source:
-    copy = folder / "input.jsonl"
-    if job.input.path == "-" and not copy.exists():
-        raise SourceError(f"{copy}: the copy of what came through stdin is gone")
-    return open_input(job.input, folder, sys.stdin.buffer)
-
-
 def _check_unchanged(
     source: Source, fingerprint: Sequence[Mapping[str, Any]], windows: Windows, check: Finding
 ) -> None:
     read = {window: (meta.bounds, meta.input_sha256) for window, meta in windows.sealed.items()} | windows.open
     for _, (bounds, digest) in sorted(read.items()):
-        if digest is not None and input_digest(source, bounds) != digest:
+        if not is_as_read(source, bounds, digest):
             where = source.locate(bounds.start)
             check.problem(
                 f"rows {bounds.start.index} to {bounds.last.index} (from {where} on) are not what the run read"

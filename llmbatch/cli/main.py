@@ -11,17 +11,24 @@ from __future__ import annotations
 
 import difflib
 import shlex
+import sys
+from typing import Any
 
 import click
 
 from llmbatch import __version__
 from llmbatch.cli import COMMANDS
 from llmbatch.core.errors import LlmbatchError, Stopped
+from llmbatch.core.screen import open_streams, shown
 from llmbatch.core.table import find
 
 
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is used, and turns our errors into exit codes."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        open_streams()
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
@@ -54,10 +61,12 @@ class LazyGroup(click.Group):
             from llmbatch.core.words import printable  # a message may quote a row
 
             text = printable("\n".join([str(error), *getattr(error, "__notes__", ())]))
-            click.echo(text if isinstance(error, Stopped) else f"Error: {text}", err=True)
+            with shown(sys.stderr):
+                click.echo(text if isinstance(error, Stopped) else f"Error: {text}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("stopped", err=True)
+            with shown(sys.stderr):
+                click.echo("stopped", err=True)
             ctx.exit(Stopped.exit_code)
 
 

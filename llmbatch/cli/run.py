@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 from llmbatch.cli.main import command_line
 from llmbatch.cli.settings import JobCommand, job_of, job_options
 from llmbatch.core.errors import EngineError, ReadError, WriteError
+from llmbatch.core.screen import shown
 
 if TYPE_CHECKING:
     from llmbatch.core.events import Watcher
@@ -54,11 +56,13 @@ def watched(ctx: click.Context, mode: str, run: Callable[[Watcher], RunResult]) 
         error.add_note(f"What was finished is kept; to go on: {command_line(ctx)}")
         raise
     if mode == "auto":
-        _print_summary(result, command_line(ctx))
+        with shown(sys.stdout):
+            _print_summary(result, command_line(ctx))
     elif mode == "quiet" and result.exit_code != 0:
         from llmbatch.report.summary import headline
 
-        click.echo(f"{result.folder}: {headline(result.report)}", err=True)
+        with shown(sys.stderr):
+            click.echo(f"{result.folder}: {headline(result.report)}", err=True)
     ctx.exit(result.exit_code)
 
 
@@ -67,4 +71,9 @@ def _print_summary(result: RunResult, command: str) -> None:
 
     from llmbatch.report.summary import print_summary
 
-    print_summary(Console(), result.report, command)
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            """Rich's own way is to end the program with 1."""
+            raise BrokenPipeError
+
+    print_summary(Screen(), result.report, command)

@@ -54,12 +54,16 @@ def show(folder: Path, row_id: str, as_json: bool) -> None:
 
 def find_records(folder: Path, row_id: str) -> Iterator[Record]:
     """The records with an id, in input order: a text, or the number that the text writes."""
-    from llmbatch.core.record import record_from_dict
+    from llmbatch.folder.folder import RunFolder
+    from llmbatch.folder.records import record_on
 
+    run = RunFolder(folder)
+    if not any(run.parts.scan()):
+        raise FolderError(f"{folder}: no results here; is it the --output of a run?")
     starts = tuple(f'{{"id":{text},'.encode() for text in _json_forms(row_id))
-    for line in _record_lines(folder):
+    for line in run.record_lines():
         if line.startswith(starts):
-            yield record_from_dict(json.loads(line))
+            yield record_on(line)
 
 
 def _json_forms(row_id: str) -> list[str]:
@@ -70,32 +74,12 @@ def _json_forms(row_id: str) -> list[str]:
     return forms
 
 
-def _record_lines(folder: Path) -> Iterator[bytes]:
-    """Every line of results that there is: the finished file, or else parts and open journals."""
-    from llmbatch.folder.parts import Parts
-
-    results = folder / "results.jsonl"
-    if results.is_file():
-        with results.open("rb") as file:
-            yield from file
-        return
-    parts = Parts(folder / "parts")
-    sealed, journals = parts.scan()
-    if not sealed and not journals:
-        raise FolderError(f"{folder}: no results here; is it the --output of a run?")
-    for window in sorted(sealed | journals):
-        if window in sealed:
-            with parts.path(window).open("rb") as file:
-                yield from file
-        else:
-            replay = parts.replay(window)
-            yield from (line for _, line in sorted(replay.lines.items())) if replay else ()
-
-
 def _explained(folder: Path, records: list[Record]) -> Iterator[Shown]:
     """The records with what can be found again of their rows."""
+    from llmbatch.job.job import job_of
+
     try:
-        job = _job_of(folder)
+        job = job_of(folder)
         rows = list(_rows_of(job, folder, [record.index for record in records]))
     except LlmbatchError as error:
         yield from (Shown(record, problem=str(error)) for record in records)
@@ -105,31 +89,16 @@ def _explained(folder: Path, records: list[Record]) -> Iterator[Shown]:
         yield Shown(record, row, place, prompt, problem)
 
 
-def _job_of(folder: Path) -> Job:
-    from llmbatch.job.job import job_from, load_job_data
-
-    return job_from(load_job_data(folder / "job.yaml"))
-
-
 def _rows_of(job: Job, folder: Path, indexes: list[int]) -> Iterator[tuple[Row, str]]:
     """The rows of the input at these indexes, each with its place in words, read from the start of its window."""
     from llmbatch.core.errors import InputChanged
-    from llmbatch.folder.parts import Parts
+    from llmbatch.folder.folder import RunFolder
+    from llmbatch.folder.input import kept_input
     from llmbatch.sources.base import START
     from llmbatch.sources.opening import open_source
 
-    settings = job.input
-    if settings.path == "-":
-        settings = settings.model_copy(
-            update={"path": str(folder / "input.jsonl"), "format": settings.format or "jsonl"}
-        )
-    source = open_source(settings)
-    parts = Parts(folder / "parts")
-    sealed, journals = parts.scan()
-    starts = [parts.meta(window).bounds.start for window in sealed]
-    for window in journals:
-        replay = parts.replay(window)
-        starts += [replay.bounds.start] if replay else []
+    source = open_source(kept_input(job.input, folder))
+    starts = [bounds.start for bounds in RunFolder(folder).bounds()]
     for index in indexes:
         start = max((start for start in starts if start.index <= index), default=START)
         row = next((row for row in source.rows(start) if row.index >= index), None)

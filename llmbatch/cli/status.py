@@ -55,53 +55,18 @@ def status(folder: Path, as_json: bool, html: Path | None) -> None:
 
 def standing_of(folder: Path) -> Standing:
     """Where the run of a folder stands. Raises ``FolderError`` for a folder that no run has begun."""
-    from llmbatch.folder.folder import read_manifest
+    from llmbatch.folder.folder import RunFolder, find_report, read_manifest
     from llmbatch.folder.progress import read_progress
 
     if read_manifest(folder) is None:
         raise FolderError(f"{folder}: no run has begun here (there is no run.json); is it the --output of a run?")
-    report, progress = _read_report(folder), read_progress(folder)
-    ledger = _count(folder)
+    report, progress = find_report(folder), read_progress(folder)
+    ledger = RunFolder(folder).ledger()
     state, sentence = _state(folder, report, progress)
     total = report["rows"]["total"] if report is not None and state != "running" else None
     if total is None and progress is not None:
         total = progress.snapshot.rows_total
     return Standing(state, sentence, ledger, total, progress if state == "running" else None, report)
-
-
-def _read_report(folder: Path) -> Report | None:
-    try:
-        report: Report = json.loads((folder / "report.json").read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise FolderError(f"{folder / 'report.json'}: cannot be read: {error}") from error
-    return report
-
-
-def _count(folder: Path) -> Ledger:
-    """The records that are safe: those of sealed parts and of open journals."""
-    from llmbatch.core.ledger import Ledger
-    from llmbatch.core.record import record_from_dict
-    from llmbatch.folder.parts import Parts
-
-    parts = Parts(folder / "parts")
-    ledger = Ledger()
-    sealed, journals = parts.scan()
-    for window in sorted(sealed):
-        ledger.merge(Ledger.from_dict(parts.meta(window).ledger))
-    for window in sorted(journals):
-        try:
-            replay = parts.replay(window)
-        except FolderError:
-            if not parts.path(window).exists():
-                raise
-            ledger.merge(Ledger.from_dict(parts.meta(window).ledger))  # sealed just now, by the run that goes on
-            continue
-        if replay is not None:
-            for index, line in replay.lines.items():
-                ledger.add(record_from_dict(json.loads(line)), replay.reused.get(index))
-    return ledger
 
 
 def _state(folder: Path, report: Report | None, progress: Progress | None) -> tuple[str, str]:

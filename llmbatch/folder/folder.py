@@ -1,4 +1,4 @@
-"""The run folder: whose it is (``run.json``), who writes in it (the lock), and where everything lies.
+"""The run folder: whose it is (``run.json``), who writes in it (the lock), where everything lies and what it holds.
 
 ``run.json`` holds the job's identity, the input's fingerprint and one entry a session. It is rewritten whole, atomically, when a
 session begins and ends.
@@ -10,18 +10,28 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmbatch.core.errors import FolderError
+from llmbatch.core.errors import FolderError, JobError
 from llmbatch.core.files import atomic_write, writing
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.types import Record
 from llmbatch.core.words import clip
+from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.journal import Replay
 from llmbatch.folder.lock import Lock
+from llmbatch.folder.overlay import finished_retries, overlay
 from llmbatch.folder.parts import Parts
+from llmbatch.folder.records import part_lines, record_on
+from llmbatch.report.report import Report
 
 MANIFEST_VERSION = 1
+JOB_FILE = "job.yaml"
+RESULTS, ERRORS = "results.jsonl", "errors.jsonl"
+_MANIFEST, _REPORT = "run.json", "report.json"
 
 
 @dataclass(slots=True)
@@ -33,9 +43,14 @@ class Manifest:
     created: float
     sessions: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def finished(self) -> bool:
+        """Whether no row is owed: a session that begins, and may accept a longer input, takes that back until it has finished."""
+        return bool(self.sessions) and self.sessions[-1]["outcome"] == "finished"
+
 
 class RunFolder:
-    """A run folder that is held by this process between ``open`` and ``close``."""
+    """A run folder. What it holds may be read at any time; it is written to between ``open`` and ``close``, while we hold it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -51,10 +66,10 @@ class RunFolder:
     def open(self) -> str | None:
         """Make the folder if need be, lock it and read its manifest; returns a sentence where a dead run's lock was taken over.
 
-        Raises ``Locked``, ``FolderError`` for a folder that holds something else, or ``WriteError``.
+        Raises ``JobError`` where it is a file, ``Locked``, ``FolderError`` for a folder that holds other things, or ``WriteError``.
         """
         try:
-            if self.path.is_dir() and not (self.path / "run.json").exists():
+            if self.path.is_dir() and not (self.path / _MANIFEST).exists():
                 strangers = [e.name for e in os.scandir(self.path) if not _ours(e.name)]
                 if strangers:
                     raise FolderError(
@@ -65,7 +80,7 @@ class RunFolder:
         except (FileExistsError, NotADirectoryError):
             places = (self.parts.folder, *self.parts.folder.parents)
             file = next((place for place in places if place.exists() and not place.is_dir()), self.path)
-            raise FolderError(
+            raise JobError(
                 f"{self.path}: cannot be a run folder, as {file} is a file; --output names a folder: give an empty or a new one"
             ) from None
         except OSError:
@@ -88,6 +103,53 @@ class RunFolder:
     def created(self) -> int:
         """When the run was begun, in Unix seconds."""
         return int(self.manifest.created) if self.manifest is not None else 0
+
+    def record_lines(self) -> Iterator[bytes]:
+        """Every line of results that there is up to now, in input order, also while a run goes on.
+
+        They are those of the sealed parts and of the open journals, with the retries that are taken over laid over them. Raises
+        ``FolderError``.
+        """
+        return overlay(self._own_lines(), finished_retries(self.path))
+
+    def ledger(self) -> Ledger:
+        """The account of the records that are safe, those of retries apart. Raises ``FolderError``."""
+        total = Ledger()
+        for window, replay in self._windows():
+            total.merge(replay.ledger() if replay is not None else self.parts.sum_of([self.parts.meta(window)]))
+        return total
+
+    @property
+    def begun(self) -> bool:
+        """Whether a row was finished or an answer got. Raises ``FolderError``."""
+        return any(replay is None or replay.lines or replay.outcomes for _, replay in self._windows())
+
+    def bounds(self) -> list[Bounds]:
+        """Which rows each window holds that something is known of, in order. Raises ``FolderError``."""
+        return [self.parts.meta(n).bounds if replay is None else replay.bounds for n, replay in self._windows()]
+
+    def _own_lines(self) -> Iterator[bytes]:
+        for window, replay in self._windows():
+            if replay is None:
+                yield from part_lines([self.parts.path(window)])
+            else:
+                yield from (line for _, line in sorted(replay.lines.items()))
+
+    def _windows(self) -> Iterator[tuple[int, Replay | None]]:
+        """Every window that something is known of, in order: what its journal holds, or ``None`` for one that is sealed."""
+        sealed, journals = self.parts.scan()
+        for window in sorted(sealed | journals):
+            replay = None
+            if window in journals:
+                try:
+                    replay = self.parts.replay(window)
+                except FolderError:
+                    if not self.parts.path(window).exists():  # else sealed just now, by the run that goes on
+                        raise
+                else:
+                    if replay is None:
+                        continue
+            yield window, replay
 
     def crashes(self, done: int) -> int:
         """How many sessions up to now were killed, one after another, without adding to what was ``done``: records and answers."""
@@ -142,12 +204,12 @@ class RunFolder:
             "fingerprint": self.manifest.fingerprint,
             "sessions": self.manifest.sessions,
         }
-        atomic_write(self.path / "run.json", json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
+        atomic_write(self.path / _MANIFEST, json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def read_manifest(path: Path) -> Manifest | None:
     """The manifest of a run folder; ``None`` where there is none. Raises ``FolderError`` for a damaged or newer one."""
-    file = path / "run.json"
+    file = path / _MANIFEST
     try:
         data = json.loads(file.read_bytes())
         version = data["llmbatch_run"]
@@ -158,6 +220,38 @@ def read_manifest(path: Path) -> Manifest | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FolderError(f"{file}: cannot be read as a run's manifest: {error!r}") from error
+
+
+def read_report(path: Path) -> Report:
+    """The report of a run folder. Raises ``FolderError`` where it is missing or damaged."""
+    file = path / _REPORT
+    try:
+        report: Report = json.loads(file.read_bytes())
+        if missing := [key for key in ("outcome", "exit_code", "rows", "notes", "sessions") if key not in report]:
+            raise KeyError(*missing)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FolderError(f"{file}: cannot be read: {error!r}; see llmbatch audit") from error
+    return report
+
+
+def find_report(path: Path) -> Report | None:
+    """As ``read_report``; ``None`` where no session of the run came to its end yet."""
+    return read_report(path) if (path / _REPORT).exists() else None
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write the report of a run folder, whole or not at all. Raises ``WriteError``."""
+    atomic_write(path / _REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def read_results(path: Path) -> Iterator[Record]:
+    """The records of a finished run, as it wrote them. Raises ``FolderError``."""
+    file = path / RESULTS
+    try:
+        with file.open("rb") as lines:
+            yield from map(record_on, lines)
+    except (OSError, FolderError) as error:
+        raise FolderError(f"{file}: cannot be read: {error}; see llmbatch audit {path}") from error
 
 
 def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -2,53 +2,123 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from llmbatch.core.errors import InputChanged
+from llmbatch.core.errors import InputChanged, SourceError
 from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.folder import RunFolder
+from llmbatch.folder.kept import KEPT, keep
 from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.opening import open_source
-from llmbatch.sources.stdin import spool
+from llmbatch.sources.stdin import chunks
 
 Known = tuple[Bounds, str | None]
 """A window that was read before, and the digest of its input."""
 
 
-def open_input(settings: SourceSettings, folder: Path, stdin: BinaryIO) -> Source:
-    """The source. Stdin is first copied into the run folder, so that the run can be resumed.
+def kept_input(settings: SourceSettings, folder: Path) -> SourceSettings:
+    """The input as it lies: what came through stdin is a copy in the run folder. Raises ``SourceError`` where that is gone."""
+    if settings.path != "-":
+        return settings
+    copy = folder / KEPT
+    if not copy.exists():
+        raise SourceError(f"{copy}: the copy of what came through stdin is gone")
+    return settings.model_copy(update={"path": str(copy), "format": settings.format or "jsonl"})
 
-    Raises ``SourceError``, ``ReadError`` or ``WriteError``.
+
+def open_input(settings: SourceSettings, folder: RunFolder, stdin: BinaryIO | None, *, extend: bool = False) -> Source:
+    """The source. Stdin is first copied into the run folder, so that the run can be resumed; later it must be the same again.
+
+    Where nothing comes through it (a terminal, a closed or an empty stdin) a run goes on with its copy. Raises ``SourceError``,
+    ``ReadError`` or ``WriteError``, and ``InputChanged`` for another input than what was kept.
     """
     if settings.path == "-":
-        copy = folder / "input.jsonl"
-        if not copy.exists():
-            spool(stdin, copy)
-        settings = settings.model_copy(update={"path": str(copy), "format": settings.format or "jsonl"})
-    return open_source(settings)
+        _keep_stdin(settings, folder, stdin, extend=extend)
+    return open_source(kept_input(settings, folder.path))
+
+
+def _keep_stdin(settings: SourceSettings, folder: RunFolder, stdin: BinaryIO | None, *, extend: bool) -> None:
+    kept = (folder.path / KEPT).exists()
+    if kept and (stdin is None or stdin.isatty()):
+        return
+    if stdin is None:
+        raise SourceError("stdin is closed: pipe the rows into it, or name a file as --input")
+    coming = chunks(stdin)
+    first = next(coming, b"")
+    if not first:
+        if kept:
+            return
+        raise SourceError("nothing came through stdin: does the command before the pipe print its rows?")
+
+    def check(new: Path) -> None:
+        try:
+            open_source(settings.model_copy(update={"path": str(new), "format": settings.format or "jsonl"}))
+        except SourceError as error:
+            raise SourceError(str(error).replace(str(new), "stdin")) from error
+
+    def refusal(grown: bool) -> InputChanged:
+        if grown:
+            return InputChanged(
+                "the input has grown: what comes through stdin is what this run began with, and more. Give --extend to run the "
+                "new rows too"
+            )
+        return InputChanged(
+            f"the input is not what this run began with: what comes through stdin is not what {folder.path / KEPT} holds. Pipe "
+            "the same rows again, or none to go on with that copy, or give another --output to begin anew"
+        )
+
+    keep(folder, chain([first], coming), extend=extend, check=check, refusal=refusal)
 
 
 def input_digest(source: Source, bounds: Bounds) -> str | None:
-    """The digest of a window's input, up to its last row where the input ended: what is appended later does not change it."""
-    return source.digest(bounds.start, bounds.stop or bounds.last)
+    """The digest of a window's input. Where the input ended there, its last row counts by what it holds, after a plus sign: what is
+    appended later does not change it.
+    """
+    before = source.digest(bounds.start, bounds.stop or bounds.last)
+    if before is None or bounds.stop is not None:
+        return before
+    row = next(source.rows(bounds.last), None)
+    held = "" if row is None else json.dumps(row.data, ensure_ascii=False, sort_keys=True)
+    return f"{before}+{hashlib.sha256(held.encode()).hexdigest()}"
+
+
+def is_as_read(source: Source, bounds: Bounds, digest: str | None) -> bool:
+    """Whether a window's input is what it was when it was read with this digest; where there is none, that is believed."""
+    now = input_digest(source, bounds) if digest is not None else None
+    if now is None or digest is None:
+        return now == digest
+    return now == digest or ("+" not in digest and now.partition("+")[0] == digest)  # before, the last row was left out
 
 
 def check_input(
-    source: Source, known: list[dict[str, Any]] | None, windows: Sequence[Known], *, extend: bool
+    source: Source,
+    known: list[dict[str, Any]] | None,
+    windows: Sequence[Known],
+    *,
+    extend: bool,
+    limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Compare the input with what the run began with; returns its fingerprint as it is now.
+    """Compare the input with what the run began with; returns its fingerprint as it is now. ``limit`` is the job's, on rows.
 
     A file that was merely touched or copied passes. Raises ``InputChanged``, naming what changed.
     """
+    read = max((bounds.last.index + 1 for bounds, _ in windows), default=0)
+    if limit is not None and limit < read:
+        raise InputChanged(
+            f"input.limit is {limit}, and this run has read {read} rows already: give --limit {read} or more, or another --output "
+            "to begin anew"
+        )
     now = source.fingerprint()
     if known is None or now == known:
         return now
-    if changed := _changed_windows(source, windows):
-        raise InputChanged(
-            f"the input is not what this run began with: rows {changed} differ. Restore it, or give another --output to begin anew"
-        )
     grown, problems = _compare(known, now)
+    if changed := _changed_windows(source, windows):
+        problems.insert(0, f"rows {changed} differ")
     if problems:
         raise InputChanged(
             f"the input is not what this run began with: {'; '.join(problems)}. Restore it, or give another --output to begin anew"
@@ -58,10 +128,24 @@ def check_input(
     return now
 
 
+def same_names(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A fingerprint with its files called as they are now: from another current folder, or in a folder that was moved."""
+    renamed = [dict(entry) for entry in known]
+    for before, after in zip(renamed, now, strict=False):
+        if "file" in before and "file" in after:
+            before["file"] = after["file"]
+    return renamed
+
+
+def has_grown(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an input that passed is longer than what its run began with."""
+    return bool(_compare(known, now)[0])
+
+
 def _changed_windows(source: Source, windows: Sequence[Known]) -> str:
     """The first window whose rows are not what they were, as a range of row indexes; empty where all are."""
     for bounds, digest in windows:
-        if digest is not None and input_digest(source, bounds) != digest:
+        if not is_as_read(source, bounds, digest):
             return f"{bounds.start.index} to {bounds.last.index}"
     return ""
 
@@ -102,7 +186,7 @@ def _compare(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]
 
 def _went_on_in_a_line(path: Path, size: int) -> bool:
     """Whether what was appended belongs to the line that was the last: then a finished row is no longer what it was."""
-    if path.suffix in {".gz", ".zst", ".parquet"} or not size:
+    if path.suffix in {".gz", ".zst", ".bz2", ".xz", ".parquet", ".pq"} or not size:
         return False
     with path.open("rb") as file:
         file.seek(size - 1)

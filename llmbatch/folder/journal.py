@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import FolderError
-from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Refusal, RequestKey, Reused, Usage
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.record import record_from_dict
+from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Record, Refusal, RequestKey, Reused, Usage
 from llmbatch.folder.bounds import Bounds, bounds_from_dict
 
 JOURNAL_VERSION = 1
@@ -25,6 +27,22 @@ class Replay:
     lines: dict[int, bytes] = field(default_factory=dict)  # row index -> line of results.jsonl
     reused: dict[int, Reused] = field(default_factory=dict)  # row index -> the part of its usage not computed for it
     outcomes: dict[int, list[Outcome]] = field(default_factory=dict)
+
+    def record(self, index: int) -> Record | None:
+        """The record of a row; ``None`` where there is none, or what is there is not one: then the row is owed again."""
+        line = self.lines.get(index)
+        try:
+            return None if line is None else record_from_dict(json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def ledger(self) -> Ledger:
+        """The account of the rows that have a record."""
+        ledger = Ledger()
+        for index in self.lines:
+            if (record := self.record(index)) is not None:
+                ledger.add(record, self.reused.get(index))
+        return ledger
 
 
 def record_entry(line: bytes, reused: Reused | None = None) -> bytes:

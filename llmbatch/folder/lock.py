@@ -1,7 +1,8 @@
 """One writer for a run folder: a lock file that says which host and process has it, and that is taken over when its owner is dead.
 
 No advisory lock of the kernel is used, because those do not hold on every network file system. The owner touches its file
-every few seconds, so that a run on another host, or in another container, can tell that it lives without seeing its process.
+every few seconds, so that a run on another host, or in another container, can tell that it lives without seeing its process. Clocks
+are set now and then, so none is believed alone: a process is known by its start since the boot, and who seems silent is watched.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import psutil
 
 from llmbatch.core.errors import FolderError, Locked
 from llmbatch.core.files import writing
+from llmbatch.engines.guardian import start_time
 
 HEARTBEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 60.0  # without a heartbeat, where the owner's process cannot be seen
+WATCHED_SECONDS = 2.5 * HEARTBEAT_SECONDS  # in which a run that lives gives a sign of it
 # what file systems say that have no hard links
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
 
@@ -85,6 +88,7 @@ class Lock:
             "place": _place(),
             "pid": os.getpid(),
             "process_started": psutil.Process().create_time(),
+            "process_ticks": start_time(os.getpid()),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
             "token": self._token,
         }
@@ -105,7 +109,26 @@ class Lock:
 
     def _is_dead(self, owner: dict[str, Any]) -> bool:
         seen = alive(owner)
-        return self._silence() > DEAD_AFTER_SECONDS if seen is None else not seen
+        if seen is not None:
+            return not seen
+        silence = self._silence()
+        if -HEARTBEAT_SECONDS <= silence <= DEAD_AFTER_SECONDS:
+            return False
+        # silent for long, or the clock was set forward just now; or its last sign is of the future, before the clock was set back
+        return not self._gives_a_sign(WATCHED_SECONDS if silence > 0 else DEAD_AFTER_SECONDS)
+
+    def _gives_a_sign(self, seconds: float) -> bool:
+        """Whether the owner touches its file in this time, by a clock that nobody sets; or is gone."""
+        until = time.monotonic() + seconds
+        try:
+            before = self._path.stat().st_mtime_ns
+            while time.monotonic() < until:
+                time.sleep(0.2)
+                if self._path.stat().st_mtime_ns != before:
+                    return True
+        except FileNotFoundError:
+            return True
+        return False
 
     def _silence(self) -> float:
         """Seconds since the owner's last heartbeat, by the file system's own clock: hosts' clocks differ."""
@@ -166,7 +189,10 @@ def alive(owner: dict[str, Any]) -> bool | None:
     """Whether the process that a lock names runs; ``None`` where it is on another host or in a container and cannot be seen."""
     if owner.get("place") != _place():
         return None
-    return _runs(owner.get("pid"), owner.get("process_started"))
+    try:
+        return _runs(int(owner["pid"]), owner)
+    except (KeyError, ValueError, TypeError):
+        return False
 
 
 def _owner_of(path: Path) -> dict[str, Any] | None:
@@ -197,11 +223,13 @@ def _patience(owner: dict[str, Any]) -> str:
     )
 
 
-def _runs(pid: Any, started: Any) -> bool:
-    try:
-        process = psutil.Process(int(pid))
-        # a process number is used again; the time at which the process began is not
-        same = abs(process.create_time() - float(started)) < 1.0
+def _runs(pid: int, owner: dict[str, Any]) -> bool:
+    """Whether that very process runs. Its number is used again; the time at which it began is not."""
+    if (ticks := owner.get("process_ticks")) is not None:
+        return bool(start_time(pid) == ticks)
+    try:  # a system without /proc
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - float(owner["process_started"])) < 1.0
         return same and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, ValueError, TypeError):
+    except psutil.NoSuchProcess:
         return False

@@ -7,8 +7,6 @@ tokens of both. So what is written here can be made again from what is there, as
 from __future__ import annotations
 
 import heapq
-import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -16,12 +14,10 @@ from pathlib import Path
 
 from llmbatch.core.errors import FolderError
 from llmbatch.core.ledger import Ledger
-from llmbatch.core.record import record_from_dict, record_to_line
+from llmbatch.core.record import record_to_line
 from llmbatch.core.types import Attempt, Record, RequestKey, Status
-from llmbatch.core.words import excerpt
 from llmbatch.folder.parts import Parts
-
-_INDEX = re.compile(rb'\{"id": ?(?:"(?:[^"\\]|\\.)*"|-?\d+), ?"index": ?(\d+),')
+from llmbatch.folder.records import index_of, record_on
 
 
 @dataclass(slots=True)
@@ -84,7 +80,7 @@ def _overlay(lines: Iterable[bytes], retried: Path, tally: Tally) -> Iterator[by
         if which == 1:
             if last is None or last[0] != index:
                 raise FolderError(f"{retried}: has a row (index {index}) that the run does not have")
-            before, after = _record(last[1]), _record(line)
+            before, after = record_on(last[1]), record_on(line)
             if before.id != after.id:
                 raise FolderError(
                     f"{retried}: the row with index {index} has the id {after.id!r}, in the run it is {before.id!r}"
@@ -102,8 +98,7 @@ def _overlay(lines: Iterable[bytes], retried: Path, tally: Tally) -> Iterator[by
 
 def _by_index(lines: Iterable[bytes], which: int) -> Iterator[tuple[int, int, bytes]]:
     for line in lines:
-        match = _INDEX.match(line)
-        yield int(match[1]) if match else _record(line).index, which, line
+        yield index_of(line), which, line
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -114,13 +109,6 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise FolderError(f"{path}: cannot be read: {error.strerror or error}; see llmbatch audit") from error
 
 
-def _record(line: bytes) -> Record:
-    try:
-        return record_from_dict(json.loads(line))
-    except (ValueError, KeyError, TypeError) as error:
-        raise FolderError(f"a line of results is no record: {excerpt(line)} ({error!r}); see llmbatch audit") from error
-
-
 def ledger_with(folder: Path, retries: Sequence[Path], tally: Tally) -> Ledger:
     """The account of the run with its retries: tokens and answers add up, what became of the rows is read from the results."""
     ledger, bad = _sum_of_parts(folder), Ledger()
@@ -128,7 +116,7 @@ def ledger_with(folder: Path, retries: Sequence[Path], tally: Tally) -> Ledger:
     for retry in retries:
         ledger.merge(_sum_of_parts(retry))
     for line in _lines(folder / "errors.jsonl"):
-        bad.add(_record(line))
+        bad.add(record_on(line))
     ledger.by_status = {
         status: count for status, count in {Status.OK: rows - bad.rows, **bad.by_status}.items() if count
     }
@@ -138,16 +126,8 @@ def ledger_with(folder: Path, retries: Sequence[Path], tally: Tally) -> Ledger:
 
 
 def _sum_of_parts(folder: Path) -> Ledger:
-    parts, ledger = Parts(folder / "parts"), Ledger()
-    sealed, _ = parts.scan()
-    for window in sealed:
-        try:
-            ledger.merge(Ledger.from_dict(parts.meta(window).ledger))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FolderError(
-                f"{parts.path(window)}: the ledger in its meta file cannot be read; see llmbatch audit"
-            ) from error
-    return ledger
+    parts = Parts(folder / "parts")
+    return parts.sum_of(map(parts.meta, sorted(parts.scan()[0])))
 
 
 __all__ = ["Tally", "all_retries", "combine", "finished_retries", "ledger_with", "overlay", "sealed_lines"]

@@ -26,6 +26,7 @@ from typing import Any
 from llmbatch.core.errors import FolderError
 from llmbatch.core.faults import point, torn
 from llmbatch.core.files import atomic_write, fsync_folder, writing
+from llmbatch.core.ledger import Ledger
 from llmbatch.folder.bounds import Bounds, bounds_from_dict, bounds_to_dict
 from llmbatch.folder.journal import JOURNAL_VERSION, Replay, read_journal
 
@@ -101,6 +102,18 @@ class Parts:
             raise FolderError(
                 f"{path}: the meta file of a sealed part cannot be read: {error!r}; see llmbatch audit"
             ) from error
+
+    def sum_of(self, metas: Iterable[Meta]) -> Ledger:
+        """The account of the rows of sealed parts. Raises ``FolderError`` where that of a part cannot be read."""
+        total = Ledger()
+        for meta in metas:
+            try:
+                total.merge(Ledger.from_dict(meta.ledger))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise FolderError(
+                    f"{self.path(meta.bounds.window)}: the ledger in its meta file cannot be read; see llmbatch audit"
+                ) from error
+        return total
 
     def open(self, bounds: Bounds, input_sha256: str | None) -> None:
         """Begin a window's journal. Its header is on disk when this returns, so its bounds survive whatever follows."""

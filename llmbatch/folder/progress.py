@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from llmbatch.core.errors import WriteError
 from llmbatch.core.events import Snapshot
@@ -19,6 +20,14 @@ class Progress:
 
     snapshot: Snapshot
     written_at: float
+
+
+class Sign(NamedTuple):
+    """The last that a process said: when, and how many tokens its engine had taken by then."""
+
+    pid: int
+    written_at: float
+    usage: Usage
 
 
 def read_progress(folder: Path) -> Progress | None:
@@ -44,3 +53,12 @@ def write_progress(folder: Path, snapshot: Snapshot) -> None:
         temporary.replace(path)
     except OSError as error:
         raise WriteError(f"{path}: {error.strerror}; finished rows are safe, the same command goes on") from error
+
+
+def last_sign(folder: Path) -> Sign | None:
+    """The last sign of life of a folder's run, also where another version of llmbatch gave it; ``None`` where there is none."""
+    try:
+        data = json.loads((folder / "progress.json").read_bytes())
+        return Sign(int(data["pid"]), float(data["written_at"]), Usage(**data["usage"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

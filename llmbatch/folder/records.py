@@ -1,15 +1,21 @@
-"""Sealed parts in, their lines or records out. The one place where an unreadable part becomes a ``FolderError``."""
+"""Lines of results in, what is on them out. The one place where a part or a line that cannot be read becomes a ``FolderError``."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import FolderError
+from llmbatch.core.record import record_from_dict
+from llmbatch.core.types import Record
 from llmbatch.core.words import excerpt
+
+# The start of a line as it is written. Anchored, so that neither an id nor an output that looks like one is taken for it.
+_HEAD = re.compile(rb'\{"id": ?(?:"(?:[^"\\]|\\.)*"|-?\d+), ?"index": ?(\d+), ?"status": ?"(\w+)"')
 
 
 @contextlib.contextmanager
@@ -37,6 +43,28 @@ def part_lines(parts: Sequence[Path]) -> Iterator[bytes]:
                 if not lines[-1].endswith(b"\n"):
                     raise FolderError(f"{part}: a sealed part ends in the middle of a line; see llmbatch audit")
                 yield from lines
+
+
+def index_of(line: bytes) -> int:
+    """The index of the row whose record is on a line, as a rule without parsing all of it. Raises ``FolderError``."""
+    if match := _HEAD.match(line):
+        return int(match[1])
+    return record_on(line).index
+
+
+def status_of(line: bytes) -> str:
+    """The status of the record on a line, as a rule without parsing all of it. Raises ``FolderError``."""
+    if match := _HEAD.match(line):
+        return match[2].decode()
+    return str(parse(line)["status"])
+
+
+def record_on(line: bytes) -> Record:
+    """The record on a line. Raises ``FolderError``."""
+    try:
+        return record_from_dict(json.loads(line))
+    except (ValueError, KeyError, TypeError) as error:
+        raise FolderError(f"a line of results is no record: {excerpt(line)} ({error!r}); see llmbatch audit") from error
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ A job file is YAML as prompt files are: by the rules of YAML 1.2, without tags a
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -54,6 +55,17 @@ def job_text(data: Mapping[str, Any], folder: Path | None) -> str:
 def resolve_paths(data: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """The same data with the paths in it made absolute from ``base``; names of models, prompts and data sets stay."""
     return _with_paths(data, lambda place, value: _absolute(value, base) if _PATHS[place](value, base) else value)
+
+
+def home_filled_in(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The same data with ``~`` filled in where it begins a path, for what opens files by their names. Inputs do it themselves."""
+
+    def fill(place: str, value: str) -> str:
+        if not value.startswith("~") or place.startswith("input") or not _PATHS[place](value, Path()):
+            return value
+        return os.path.expanduser(value)  # noqa: PTH111 - of a user that is not known it leaves the text as it is
+
+    return _with_paths(data, fill)
 
 
 def is_there(value: str, base: Path = Path()) -> bool:
@@ -158,4 +170,4 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
 
 _Dumper.add_representer(str, _text)
 
-__all__ = ["DEMO", "is_there", "job_text", "read_job_file", "resolve_paths"]
+__all__ = ["DEMO", "home_filled_in", "is_there", "job_text", "read_job_file", "resolve_paths"]

@@ -18,8 +18,9 @@ from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import JobError, ReadError, SourceError
 from llmbatch.core.words import clip, short
 from llmbatch.engines.base import EngineSettings
+from llmbatch.folder.folder import JOB_FILE
 from llmbatch.formats import FORMATS
-from llmbatch.job.file import DEMO, job_text, read_job_file, resolve_paths
+from llmbatch.job.file import DEMO, home_filled_in, job_text, read_job_file, resolve_paths
 from llmbatch.job.problems import explain
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.model.tokenizer import ChatSettings
@@ -112,6 +113,7 @@ def job_from(data: Mapping[str, Any]) -> Job:
     for section in ("prompt", "input"):
         if isinstance(plain.get(section), str):
             plain[section] = {"path": plain[section]}
+    plain = home_filled_in(plain)
     try:
         job = Job.model_validate(plain)
     except ValidationError as error:
@@ -133,6 +135,11 @@ def _rows_are_rows(job: Job) -> Job:
     except (SourceError, ReadError):  # said where the input is opened
         requests = False
     return job.model_copy(update={"input": job.input.model_copy(update={"format": "jsonl"})}) if requests else job
+
+
+def job_of(folder: Path) -> Job:
+    """The job of a run folder, as it is written there. Raises ``JobError``."""
+    return job_from(load_job_data(folder / JOB_FILE))
 
 
 def load_job_data(path: Path) -> dict[str, Any]:
@@ -191,4 +198,4 @@ def _refuse_secrets(args: Mapping[str, Any], where: str) -> None:
             )
 
 
-__all__ = ["DEMO_MODEL", "Job", "job_from", "load_job_data"]
+__all__ = ["DEMO_MODEL", "Job", "job_from", "job_of", "load_job_data"]

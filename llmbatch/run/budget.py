@@ -6,7 +6,6 @@ A folder of ``retry-failed`` is a run of its own. What is in flight when a budge
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from llmbatch.core.types import Usage
 from llmbatch.engines.base import EngineSettings
+from llmbatch.folder.progress import last_sign
 from llmbatch.job.run_settings import RunSettings
 
 _GPU_ARGS = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
@@ -90,24 +90,16 @@ def spent_by(sessions: list[dict[str, Any]], folder: Path) -> Spent:
     Of a session that was killed the last progress file tells it; its entry is completed with that, for the manifest to keep.
     """
     if sessions and "spent" not in sessions[-1]:
-        sessions[-1]["spent"] = asdict(_last_sign(sessions[-1], folder / "progress.json"))
+        sessions[-1]["spent"] = asdict(_last_sign(sessions[-1], folder))
     return sum((Spent(**session["spent"]) for session in sessions if "spent" in session), Spent())
 
 
-def _last_sign(session: Mapping[str, Any], progress: Path) -> Spent:
-    """What the progress file says, if it is that session's."""
-    try:
-        seen = json.loads(progress.read_bytes())
-        if seen["pid"] != session["pid"] or seen["written_at"] < session["started"]:
-            return Spent()
-        usage = seen["usage"]
-        return Spent(
-            max(0.0, float(seen["written_at"]) - float(session["started"])),
-            int(usage["prompt_tokens"]),
-            int(usage["completion_tokens"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+def _last_sign(session: Mapping[str, Any], folder: Path) -> Spent:
+    """What the run last said of itself, if it is that session that said it."""
+    seen = last_sign(folder)
+    if seen is None or seen.pid != session["pid"] or seen.written_at < session["started"]:
         return Spent()
+    return Spent(seen.written_at - session["started"], seen.usage.prompt_tokens, seen.usage.completion_tokens)
 
 
 __all__ = ["Budget", "Spent", "gpus_of", "spent_by"]

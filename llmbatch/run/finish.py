@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,8 +12,8 @@ from llmbatch.core.errors import FolderError
 from llmbatch.core.faults import point
 from llmbatch.core.files import atomic_write
 from llmbatch.core.ledger import Ledger
-from llmbatch.folder.folder import RunFolder
-from llmbatch.folder.input import open_input
+from llmbatch.folder.folder import JOB_FILE, RESULTS, RunFolder, find_report, read_report, write_report
+from llmbatch.folder.input import kept_input
 from llmbatch.folder.overlay import Tally, finished_retries, ledger_with, overlay, sealed_lines
 from llmbatch.job.job import Job
 from llmbatch.job.recipe import Recipe
@@ -30,6 +28,8 @@ from llmbatch.report.report import (
     exit_code,
 )
 from llmbatch.sinks.base import Finished, SinkSettings, write_sinks
+from llmbatch.sources.base import Source, SourceSettings
+from llmbatch.sources.opening import open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,15 @@ def earlier_result(
 ) -> RunResult | None:
     """The result of a run whose every row is done, where neither job nor input changed since."""
     path, manifest = folder.path, folder.manifest
-    if manifest is None or not manifest.sessions or manifest.sessions[-1]["outcome"] != "finished":
+    if manifest is None or not manifest.finished:
         return None
     try:
-        same = (path / "job.yaml").read_text(encoding="utf-8") == job.to_yaml(path)
-        report: Report = json.loads((path / "report.json").read_bytes())
-    except (OSError, ValueError):
+        same = (path / JOB_FILE).read_text(encoding="utf-8") == job.to_yaml(path)
+        report = read_report(path)
+    except (OSError, ValueError, FolderError):
         return None
     unchanged = manifest.fingerprint == fingerprint and manifest.identity == identity
-    if not (same and unchanged and (path / "results.jsonl").exists()):
+    if not (same and unchanged and (path / RESULTS).exists()):
         return None
     return RunResult(path, "finished", report, report["exit_code"])
 
@@ -72,7 +72,7 @@ def finish(
         facts = replace(facts, outputs=outputs)
         point("results-written")
     report = build_report(ledger, session, facts, earlier=_earlier_sessions(path), error=error)
-    _write_report(path, report)
+    write_report(path, report)
     point("report-written")
     if session.outcome == "finished" and (retries := finished_retries(path)):
         report = take_over(path, job.sinks, finished, retries)
@@ -82,20 +82,19 @@ def finish(
 def _earlier_sessions(folder: Path) -> list[SessionReport]:
     """The sessions that the report of the folder knows; a session that was killed left none."""
     try:
-        sessions: list[SessionReport] = json.loads((folder / "report.json").read_bytes())["sessions"]
-    except (OSError, ValueError, KeyError, TypeError):
+        report = find_report(folder)
+    except FolderError:
         return []
-    return sessions
-
-
-def _write_report(folder: Path, report: Report) -> None:
-    atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
+    return report["sessions"] if report is not None else []
 
 
 def finished_run(job: Job, recipe: Recipe, folder: Path, created: float) -> Finished:
     """What sinks are given of a run, but for its parts."""
-    source = partial(open_input, job.input, folder, sys.stdin.buffer)
-    return Finished((), source, recipe.asked, job.model, int(created))
+    return Finished((), partial(_kept_source, job.input, folder), recipe.asked, job.model, int(created))
+
+
+def _kept_source(settings: SourceSettings, folder: Path) -> Source:
+    return open_source(kept_input(settings, folder))
 
 
 def take_over(folder: Path, sinks: SinkSettings, finished: Finished, retries: Sequence[Path]) -> Report:
@@ -110,7 +109,7 @@ def take_over(folder: Path, sinks: SinkSettings, finished: Finished, retries: Se
     finally:
         merged.unlink(missing_ok=True)
     report = _report(folder, ledger_with(folder, retries, tally), retries)
-    _write_report(folder, report)
+    write_report(folder, report)
     return report
 
 
@@ -118,12 +117,12 @@ def _report(folder: Path, ledger: Ledger, retries: Sequence[Path]) -> Report:
     """The run's report with the counts as they are now. Its sessions stay; a retry's stand in its own folder."""
     path = folder / "report.json"
     try:
-        report: Any = json.loads(path.read_bytes())
+        report: Any = read_report(folder)
         report.update(counts_of(ledger, rows_total=report["rows"]["total"]))
         known = {note["message"] for note in report["notes"]}
         notes = [f"rows were tried again: see {retry.relative_to(folder)}" for retry in retries]
         report["notes"] += [{"level": "info", "message": note} for note in notes if note not in known]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise FolderError(f"{path}: cannot be read: {error!r}; see llmbatch audit") from error
     report["exit_code"] = exit_code("finished", ledger)
     updated: Report = report

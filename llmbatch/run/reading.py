@@ -6,14 +6,11 @@ no engine (malformed, impossible to render, too long) get their record at once.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from llmbatch.core.errors import InputChanged
-from llmbatch.core.ledger import Ledger
-from llmbatch.core.record import record_from_dict
-from llmbatch.core.types import Completion, Cursor, FailureKind, Outcome, Record, Refusal, Request, Row, Status
+from llmbatch.core.types import Completion, Cursor, FailureKind, Outcome, Refusal, Request, Row, Status
 from llmbatch.engines.supervised import SupervisedEngine
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.input import input_digest
@@ -76,8 +73,11 @@ class Reading:
                 if replay is not None:
                     opened = self._read_again(reader, replay)
                 else:
-                    # the next window that is known: this one, whose own journal was lost, ends there
-                    limit = starts[min(later)] if (later := [n for n in starts if n > number]) else None
+                    # up to the next window that is known: the rows before it are those of the windows that were lost
+                    limit = None
+                    if later := [n for n in starts if n > number]:
+                        first = start.index if after is None else after.index + 1
+                        limit = self._share(first, starts[min(later)], min(later) - number)
                     read = self._read_new(reader, number, start, after, limit)
                     if read is None:
                         return
@@ -116,6 +116,13 @@ class Reading:
         opened.window.bounds = Bounds(number, first.cursor, last, stop, len(opened.window.order))
         return opened
 
+    def _share(self, first: int, end: int, windows: int) -> int:
+        """Where the first of so many lost windows ends, whose rows have these indexes: each of them had one row at least."""
+        if windows == 1:
+            return end
+        rows = range(first, end) if self.rows is None else sorted(i for i in self.rows if first <= i < end)
+        return rows[len(rows) // windows]
+
     def _is_full(self, opened: _Opened) -> bool:
         return is_full(self.run, len(opened.window.order), len(opened.requests), opened.size)
 
@@ -130,7 +137,7 @@ class Reading:
             reader.take()
             if self.rows is None or row.index in self.rows:
                 line = replay.lines.get(row.index)
-                record = None if line is None else _record(line)
+                record = replay.record(row.index)
                 if line is None or record is None:
                     self._take(opened, row, replay.outcomes.get(row.index, ()))
                     continue
@@ -245,20 +252,3 @@ def _feed(window: OpenWindow, work: Work, outcome: Outcome, *, skipped: bool = F
     else:
         window.entries.append(outcome_entry(outcome))
     return following
-
-
-def ledger_of(replay: Replay) -> Ledger:
-    """The account of the rows that a journal holds, before its window is read again."""
-    ledger = Ledger()
-    for index, line in replay.lines.items():
-        if (record := _record(line)) is not None:
-            ledger.add(record, replay.reused.get(index))
-    return ledger
-
-
-def _record(line: bytes) -> Record | None:
-    """The record that a journal holds; ``None`` for what is not one, and then the row is owed again."""
-    try:
-        return record_from_dict(json.loads(line))
-    except (ValueError, KeyError, TypeError):
-        return None

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from llmbatch.core.ledger import Ledger
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.folder import RunFolder
-from llmbatch.folder.input import check_input
-from llmbatch.folder.parts import Meta
-from llmbatch.run.reading import Resume, ledger_of
+from llmbatch.folder.input import check_input, has_grown
+from llmbatch.run.reading import Resume
 from llmbatch.sources.base import Source
 
 
@@ -45,8 +43,12 @@ class Left:
         return None if last is not None and last.stop is None and self.grown else last
 
 
-def what_is_left(folder: RunFolder, source: Source, identity: dict[str, str], *, extend: bool) -> Left:
-    """Look at what earlier sessions left, and hold the input against it. Raises ``InputChanged`` and ``FolderError``."""
+def what_is_left(
+    folder: RunFolder, source: Source, identity: dict[str, str], *, extend: bool, limit: int | None = None
+) -> Left:
+    """Look at what earlier sessions left, and hold the input, of which ``limit`` rows are to be read, against it.
+
+    Raises ``InputChanged`` and ``FolderError``."""
     parts, manifest = folder.parts, folder.manifest
     parts.tidy()
     sealed, journals = parts.scan()
@@ -60,18 +62,11 @@ def what_is_left(folder: RunFolder, source: Source, identity: dict[str, str], *,
     seen = [(meta.bounds, meta.input_sha256) for meta in metas.values()]
     seen += [(replay.bounds, replay.input_sha256) for replay in replays.values()]
     before = manifest.fingerprint if manifest is not None else None
-    fingerprint = check_input(source, before, seen, extend=extend)
-    ledger = _sum_of(metas.values())
-    left = {window: ledger_of(replay) for window, replay in replays.items()}
+    fingerprint = check_input(source, before, seen, extend=extend, limit=limit)
+    ledger = parts.sum_of(metas.values())
+    left = {window: replay.ledger() for window, replay in replays.items()}
     answers = sum(len(outcomes) for replay in replays.values() for outcomes in replay.outcomes.values())
     done = ledger.rows + sum(account.rows for account in left.values()) + answers
     resume = Resume({n: m.bounds for n, m in metas.items()}, {n: r.bounds for n, r in replays.items()})
-    grown = before is not None and before != fingerprint
+    grown = before is not None and has_grown(before, fingerprint)
     return Left(resume, ledger, left, answers, folder.crashes(done), identity, fingerprint, grown)
-
-
-def _sum_of(metas: Iterable[Meta]) -> Ledger:
-    ledger = Ledger()
-    for meta in metas:
-        ledger.merge(Ledger.from_dict(meta.ledger))
-    return ledger

@@ -1,34 +1,33 @@
 """A finished run in, the same run with its rows that are not ok tried again, with other settings if given.
 
 The rows run in a folder of their own, ``retries/001``, which is a run folder like any other: it can be stopped and resumed. When it
-is finished, its records are laid over the run's, see ``retried.py``.
+is finished, its records are laid over the run's, see ``folder/overlay.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbatch.audit.rows import same_names
 from llmbatch.core.errors import FolderError, JobError
 from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.merge import merged
 from llmbatch.engines.base import EngineFactory, make_engine
-from llmbatch.folder.folder import Manifest, RunFolder, read_manifest
-from llmbatch.folder.input import check_input, open_input
+from llmbatch.folder.folder import ERRORS, RESULTS, Manifest, RunFolder, read_manifest, read_report
+from llmbatch.folder.input import check_input, kept_input, same_names
 from llmbatch.folder.overlay import all_retries, finished_retries
 from llmbatch.folder.parts import Parts
+from llmbatch.folder.records import index_of
 from llmbatch.job.identity import identity_of
-from llmbatch.job.job import Job, job_from, load_job_data
+from llmbatch.job.job import Job, job_from, job_of
 from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report
 from llmbatch.run.finish import finished_run, take_over
 from llmbatch.run.session import RunResult, run_job
+from llmbatch.sources.opening import open_source
 
 _FIXED = (("input",), ("output",), ("run", "rows"))
 """What a retry has from its run and nobody else."""
@@ -43,11 +42,17 @@ def retry_failed(
     ``FolderError`` for a folder without results.
     """
     manifest = read_manifest(folder)
-    if manifest is None or not (folder / "results.jsonl").exists() or not (folder / "errors.jsonl").exists():
+    if manifest is None or not (folder / RESULTS).exists() or not (folder / ERRORS).exists():
         raise FolderError(
             f"{folder}: there are no results yet to try again; finish the run first (the same llmbatch run command)"
         )
-    base = own_job(folder)
+    if not manifest.finished:
+        how = manifest.sessions[-1]["outcome"] or "ended without a word"
+        raise FolderError(
+            f"{folder}: the run is not finished, rows of it are owed (its last session {how}): finish it first (the same llmbatch "
+            "run command), then try again what is not ok"
+        )
+    base = _own_job(folder)
     job = _with(folder, overrides)
     with _held(folder, watchers):
         path = _unfinished(folder, base, manifest, job) or _new_retry(folder)
@@ -61,13 +66,10 @@ def retry_failed(
     return RunResult(folder, "finished", report, report["exit_code"])
 
 
-def own_job(folder: Path) -> Job:
-    """The job of a run folder, as it is written there; its input from stdin is the copy in the folder."""
-    job = job_from(load_job_data(folder / "job.yaml"))
-    if job.input.path != "-":
-        return job
-    copy = {"path": str((folder / "input.jsonl").absolute()), "format": job.input.format or "jsonl"}
-    return job.model_copy(update={"input": job.input.model_copy(update=copy)})
+def _own_job(folder: Path) -> Job:
+    """The job of a run folder; its input from stdin is the copy in the folder."""
+    job = job_of(folder)
+    return job.model_copy(update={"input": kept_input(job.input, folder.absolute())})
 
 
 def _with(folder: Path, overrides: Mapping[str, Any]) -> Job:
@@ -77,7 +79,7 @@ def _with(folder: Path, overrides: Mapping[str, Any]) -> Job:
             holder = holder.get(key) if isinstance(holder, Mapping) else None
         if holder is not None:
             raise JobError(f"{'.'.join(place)}: a retry runs the rows of {folder} from its own input: leave it out")
-    job = job_from(merged(own_job(folder).data(), overrides))
+    job = job_from(merged(_own_job(folder).data(), overrides))
     Recipe(job)
     return job
 
@@ -117,7 +119,7 @@ def _unfinished(folder: Path, base: Job, manifest: Manifest, job: Job) -> Path |
     changed = sorted(key for key in begun.identity.keys() | now.keys() if begun.identity.get(key) != now.get(key))
     if not changed:
         return path
-    if begun.sessions[-1]["outcome"] != "finished":
+    if not begun.finished:
         raise FolderError(
             f"{path}: an earlier retry with other settings is not finished; they differ in {', '.join(changed)}. "
             f"Give its settings to go on with it (they are in its job.yaml), or remove {path}"
@@ -128,7 +130,7 @@ def _unfinished(folder: Path, base: Job, manifest: Manifest, job: Job) -> Path |
 
 def _new_retry(folder: Path) -> Path | None:
     """A folder for a retry, with the indexes of its rows beside it; ``None`` where every row is ok."""
-    rows = list(_rows_not_ok(folder / "errors.jsonl"))
+    rows = list(_rows_not_ok(folder / ERRORS))
     if not rows:
         return None
     finished = finished_retries(folder)
@@ -150,7 +152,7 @@ def _job_in(job: Job, path: Path) -> Job:
 
 def _check_input(folder: Path, base: Job, manifest: Manifest) -> None:
     """The rows are found by their index, so the input must be what it was. Raises ``InputChanged``."""
-    source = open_input(base.input, folder, sys.stdin.buffer)
+    source = open_source(base.input)
     parts = Parts(folder / "parts")
     windows = [(meta.bounds, meta.input_sha256) for meta in map(parts.meta, sorted(parts.scan()[0]))]
     check_input(source, same_names(manifest.fingerprint, source.fingerprint()), windows, extend=True)
@@ -160,21 +162,16 @@ def _rows_not_ok(errors: Path) -> Iterator[int]:
     try:
         with errors.open("rb") as file:
             for line in file:
-                yield int(json.loads(line)["index"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+                yield index_of(line)
+    except (OSError, FolderError) as error:
         raise FolderError(f"{errors}: cannot be read: {error!r}; see llmbatch audit") from error
 
 
 def _nothing_to_do(folder: Path, watchers: Sequence[Watcher]) -> RunResult:
-    path = folder / "report.json"
-    try:
-        report: Report = json.loads(path.read_bytes())
-        code = report["exit_code"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FolderError(f"{path}: cannot be read: {error!r}; see llmbatch audit") from error
+    report = read_report(folder)
     for watcher in watchers:
         watcher(Note("info", f"{folder}: every row is ok, nothing is to be tried again"))
-    return RunResult(folder, "finished", report, code)
+    return RunResult(folder, "finished", report, report["exit_code"])
 
 
-__all__ = ["own_job", "retry_failed"]
+__all__ = ["retry_failed"]

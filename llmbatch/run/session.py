@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.versions import versions
 from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
 from llmbatch.engines.supervised import SupervisedEngine
-from llmbatch.folder.folder import RunFolder
+from llmbatch.folder.folder import JOB_FILE, RunFolder
 from llmbatch.folder.input import open_input
 from llmbatch.folder.progress import write_progress
 from llmbatch.job.identity import identity_of, model_identity
@@ -45,6 +44,7 @@ from llmbatch.run.resume import Left, what_is_left
 from llmbatch.run.window import OpenWindow
 from llmbatch.run.writer import Writer
 from llmbatch.sources.base import Source
+from llmbatch.sources.stdin import stdin_stream
 
 _AHEAD = 1  # windows that are planned before the loop has room for them
 _CRASHES = 2  # sessions in a row that were killed without getting anywhere, before the engine is put apart
@@ -89,7 +89,7 @@ def open_session(
     try:
         if taken:
             told(Note("warning", taken))
-        source = open_input(job.input, folder.path, sys.stdin.buffer)
+        source = open_input(job.input, folder, stdin_stream(), extend=extend)
         yield Session(job, folder, source, recipe, told, extend=extend, make=make, stop=stop or Stop())
     finally:
         folder.close()
@@ -152,7 +152,8 @@ class Session:
             self._tell(Finished("finished", done.report))
             self._result = done
             return
-        left = what_is_left(self._folder, self._source, identity, extend=self._extend)
+        limit = self._job.input.limit
+        left = what_is_left(self._folder, self._source, identity, extend=self._extend, limit=limit)
         run = _Assembly(self._job, self._folder, self._source, self._recipe, left, self._tell, self._make, self._stop)
         outcome: RunOutcome = "finished"
         error: str | None = None
@@ -208,7 +209,7 @@ class Session:
             input={"path": self._job.input.path, "fingerprint": self._source.fingerprint()},
             versions=versions(),
             engine=None if driver.info is None else _plain(driver.info, run.autotune),
-            rows_total=run.meter.rows_total(),
+            rows_total=ledger.rows if outcome == "finished" else run.meter.rows_total(),
             notes=self._tell.notes,
             cost=run.budget.cost(run.budget.before + spent),
         )
@@ -248,7 +249,7 @@ class _Assembly:
         self.driver = SupervisedEngine(self._make_engine, settings, tell, self._tune if job.run.autotune else None)
         self.budget = Budget(job.run, gpus_of(job.engine), spent_by(folder.sessions, folder.path))
         self.number = folder.begin_session(left.identity, left.fingerprint, left.done)
-        atomic_write(folder.path / "job.yaml", job.to_yaml(folder.path).encode())
+        atomic_write(folder.path / JOB_FILE, job.to_yaml(folder.path).encode())
         tell(Started(folder.path, left.rows, self.number))
         if apart:
             tell(

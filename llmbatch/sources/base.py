@@ -59,7 +59,10 @@ class Source(Protocol):
         """
 
     def digest(self, start: Cursor, stop: Cursor | None) -> str | None:
-        """sha256 of the input from ``start`` up to ``stop`` (``None``: the end), read anew; ``None`` where too dear."""
+        """sha256 of the input from ``start`` up to ``stop`` (``None``: the end), read anew; ``None`` where too dear.
+
+        Asked for in the order of the input, digests together cost at most one more reading of it.
+        """
 
     def progress(self, cursor: Cursor) -> float | None:
         """The share (0 to 1) of the input that lies before the cursor, cheaply; ``None`` if unknown."""

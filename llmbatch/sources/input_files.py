@@ -107,6 +107,36 @@ def read_error(name: str, offset: int, error: BaseException) -> ReadError:
     return ReadError(f"{name}: cannot be read beyond byte {offset}: {said}; {advice}")
 
 
+class _AsItWas(io.RawIOBase):
+    """A file up to the size that it had when the input was opened: what is appended meanwhile, half a line perhaps, is not read."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._file = io.FileIO(path)
+        self._size = size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        room = max(0, self._size - self._file.tell())
+        return int(self._file.readinto(memoryview(buffer)[:room]) or 0)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_END:
+            offset, whence = offset + min(self._size, self._file.seek(0, io.SEEK_END)), io.SEEK_SET
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 class _Unpacked(io.RawIOBase):
     """What a decompressor has ready, and no more at a time: at damage, the rows before it were handed out."""
 
@@ -126,6 +156,14 @@ class _Opened(NamedTuple):
     unpacked: Any  # what decompresses it
 
 
+class _Passed(NamedTuple):
+    """How far the content of a compressed file was passed through, for the digests of what follows on one another."""
+
+    number: int
+    stream: BinaryIO
+    at: int
+
+
 class InputFiles:
     """Files, or stdin, as one input of bytes. One at a time is open for reading rows."""
 
@@ -135,6 +173,7 @@ class InputFiles:
         self._opened: _Opened | None = None
         self._packing: dict[int, float] = {}  # by compressed file that was read: bytes on disk for a byte of content
         self._sizes: tuple[int, ...] | None = None
+        self._passed: _Passed | None = None
 
     @classmethod
     def named(cls, path: str) -> InputFiles:
@@ -150,7 +189,7 @@ class InputFiles:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Bytes on disk of each file."""
+        """Bytes on disk of each file, as it was at the first look: no more of it is read."""
         if self._sizes is None:
             try:
                 self._sizes = tuple(path.stat().st_size for path in self.paths)
@@ -175,12 +214,9 @@ class InputFiles:
         name = self.name(number)
         with contextlib.ExitStack() as stack:
             with reading(name, lambda: 0):
-                raw: BinaryIO = stack.enter_context(self.paths[number].open("rb", buffering=_CHUNK))
-                decompress = _DECOMPRESSORS.get(_compression(self.paths[number], raw))
-                unpacked = decompress(raw) if decompress else None
-                stream = (
-                    raw if unpacked is None else stack.enter_context(io.BufferedReader(_Unpacked(unpacked), _CHUNK))
-                )
+                raw = stack.enter_context(self._raw(number))
+                unpacked, content = self._content(number, raw)
+                stream = raw if unpacked is None else stack.enter_context(content)
             reached = _seek(name, stream, offset) if unpacked is None else _skip(name, stream, offset)
             if reached < offset:
                 raise ReadError(f"{name}: ends at byte {reached}, and {offset} bytes were read before: it was cut off")
@@ -191,24 +227,38 @@ class InputFiles:
                 self._measure()
                 self._opened = None
 
+    def _raw(self, number: int) -> BinaryIO:
+        return io.BufferedReader(_AsItWas(self.paths[number], self.sizes[number]), _CHUNK)
+
+    def _content(self, number: int, raw: BinaryIO) -> tuple[Any, BinaryIO]:
+        """(what decompresses a file, or ``None`` for a plain one, its content)."""
+        decompress = _DECOMPRESSORS.get(_compression(self.paths[number], raw))
+        if decompress is None:
+            return None, raw
+        unpacked = decompress(raw)
+        return unpacked, io.BufferedReader(_Unpacked(unpacked), _CHUNK)
+
     def fingerprint(self) -> list[dict[str, Any]]:
         """As ``Source.fingerprint``."""
         if self._stdin is not None:
             return [{"file": "-"}]
         entries = []
-        for path in self.paths:
-            with reading(str(path), lambda: 0), path.open("rb", buffering=0) as raw:
-                state = os.fstat(raw.fileno())
+        for number, path in enumerate(self.paths):
+            with reading(str(path), lambda: 0), self._raw(number) as raw:
+                state = path.stat()
+                size = raw.seek(0, io.SEEK_END)
+                raw.seek(0)
                 ends = hashlib.sha256(raw.read(_ENDS))
-                raw.seek(max(0, state.st_size - _ENDS))
+                raw.seek(max(0, size - _ENDS))
                 ends.update(raw.read(_ENDS))
-            entries.append(
-                {"file": str(path), "size": state.st_size, "mtime_ns": state.st_mtime_ns, "ends": ends.hexdigest()}
-            )
+            entries.append({"file": str(path), "size": size, "mtime_ns": state.st_mtime_ns, "ends": ends.hexdigest()})
         return entries
 
     def digest(self, start: Cursor, stop: Cursor | None) -> str | None:
-        """sha256 of the raw bytes between two cursors, one file after another; ``None`` if one is compressed or gone."""
+        """sha256 of the content between two cursors, one file after another; ``None`` if a file is gone.
+
+        What follows on the last digest is read on from there, so that of a compressed file nothing is decompressed twice for it.
+        """
         if self._stdin is not None:
             return None
         sha256 = hashlib.sha256()
@@ -216,15 +266,33 @@ class InputFiles:
         if last >= len(self.paths):
             return None
         for number in range(start.file, last + 1):
-            path, end = self.paths[number], stop.offset if stop is not None and number == stop.file else None
-            with reading(str(path), lambda: 0), path.open("rb", buffering=0) as raw:
-                if _compression(path, raw):
-                    return None
-                at = raw.seek(start.offset if number == start.file else 0)
-                while chunk := raw.read(_CHUNK if end is None else min(_CHUNK, end - at)):
-                    sha256.update(chunk)
-                    at += len(chunk)
+            end = stop.offset if stop is not None and number == stop.file else None
+            for chunk in self._passing(number, start.offset if number == start.file else 0, end):
+                sha256.update(chunk)
         return sha256.hexdigest()
+
+    def _passing(self, number: int, begin: int, end: int | None) -> Iterator[bytes]:
+        """The content of a file from one byte to another, or to its end."""
+        name, passed, self._passed = self.name(number), self._passed, None
+        at = begin
+        with reading(name, lambda: at):
+            if passed is not None and passed.number == number and passed.at <= begin:
+                stream, plain = passed.stream, False
+                _skip(name, stream, begin - passed.at)
+            else:
+                unpacked, stream = self._content(number, self._raw(number))
+                plain = unpacked is None
+                if plain:
+                    stream.seek(begin)
+                else:
+                    _skip(name, stream, begin)
+            while chunk := stream.read(_CHUNK if end is None else min(_CHUNK, end - at)):
+                at += len(chunk)
+                yield chunk
+            if plain:
+                stream.close()
+            else:
+                self._passed = _Passed(number, stream, at)
 
     def progress(self, cursor: Cursor) -> float | None:
         """As ``Source.progress``; within a compressed file by what of it was unpacked so far."""

@@ -1,31 +1,28 @@
-"""Stdin in, a file with the same bytes out, so that a run whose input came through a pipe can be resumed."""
+"""Stdin in, its bytes out: what comes through a pipe can be read once, so a run keeps it in its folder."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
-from llmbatch.core.files import atomic_write
 from llmbatch.sources.input_files import reading
 
 _CHUNK = 1 << 20
 
 
-def spool(stream: BinaryIO, path: Path) -> int:
-    """Copy a stream to its end into a file, whole or not at all; returns its size in bytes.
+def stdin_stream() -> BinaryIO | None:
+    """This process's stdin; ``None`` where it has none, as where it was closed."""
+    return getattr(sys.stdin, "buffer", None)
 
-    Raises ``ReadError`` or ``WriteError``.
-    """
 
-    def chunks() -> Iterator[bytes]:
-        size = 0
-        while True:
-            with reading("stdin", lambda: size):  # noqa: B023 - called within the block
-                chunk = stream.read(_CHUNK)
-            if not chunk:
-                return
-            size += len(chunk)
-            yield chunk
-
-    return atomic_write(path, chunks())
+def chunks(stream: BinaryIO) -> Iterator[bytes]:
+    """The bytes of a stream to its end, some at a time. Raises ``ReadError``."""
+    size = 0
+    while True:
+        with reading("stdin", lambda: size):  # noqa: B023 - called within the block
+            chunk = stream.read(_CHUNK)
+        if not chunk:
+            return
+        size += len(chunk)
+        yield chunk

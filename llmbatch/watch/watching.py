@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from llmbatch.core.errors import UsageError
 from llmbatch.core.events import Event, Watcher
+from llmbatch.core.screen import shown
 from llmbatch.core.table import find
 from llmbatch.watch import WATCHERS
 
@@ -39,7 +40,7 @@ def guarded(watcher: Watcher) -> Watcher:
             watcher(event)
         except Exception as error:
             broken = True
-            with contextlib.suppress(OSError):
+            with shown(sys.stderr):
                 print(f"the run goes on unwatched, its view failed: {error!r}", file=sys.stderr)
 
     return watch

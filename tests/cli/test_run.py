@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -130,6 +133,32 @@ def test_a_stopped_run_goes_on_with_the_same_command(slow: Any) -> None:
 
 def test_a_file_as_output_is_refused_without_talk_of_finished_work(commands: Any, tmp_path: Any) -> None:
     result = commands(*commands.run, "--output", str(tmp_path / "rows.jsonl"))
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "is a file; --output names a folder" in result.stderr
     assert "finished" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("mode", "shell"),
+    [
+        *(([], shell) for shell in ("> /dev/full 2>&1", "<&-", ">&-", "2>&-", "<&- >&- 2>&-")),
+        (["--json"], "> /dev/full"),
+        (["--quiet"], "2> /dev/full"),
+    ],
+    ids=str,
+)
+def test_what_the_screen_cannot_show_is_no_failure_of_the_run(commands: Any, mode: list[str], shell: str) -> None:
+    command = ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, "-m", "llmbatch.cli", *commands.run, *mode]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 3  # some rows of it are not ok
+    assert json.loads((commands.folder / "report.json").read_bytes())["rows"]["done"] == 5
+
+
+def test_a_run_is_told_on_a_screen_with_few_letters(commands: Any, tmp_path: Any) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"id": "\u00fc\u2026", "text": "never"}, ensure_ascii=False) + "\n")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for mode in ([], ["--json"]):
+        command = [sys.executable, "-m", "llmbatch.cli", *commands.run, *mode]
+        done = subprocess.run(command, capture_output=True, check=False, env=environment)
+        assert done.returncode == 3, done.stderr
+        assert b"unwatched" not in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["report"]["failures"]["choice"]["id"] == "\u00fc\u2026"

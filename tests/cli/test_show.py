@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import pytest
@@ -84,3 +85,14 @@ def test_a_folder_without_results_is_refused(commands: Any, tmp_path: Any) -> No
     result = commands("show", tmp_path, "a")
     assert result.exit_code == 1
     assert "no results here" in result.stderr
+
+
+def test_a_row_of_an_extension_that_was_interrupted_is_shown_too(done: Any, tmp_path: Any, monkeypatch: Any) -> None:
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "new", "text": "third"}) + "\n")
+    monkeypatch.setenv("LLMBATCH_FAULT", "part-sealed")
+    assert done.start(*done.run, "--extend").wait() == -signal.SIGKILL
+    text = done("show", done.folder, "new").stdout
+    assert "rows.jsonl:6" in text
+    assert "blue" in text
+    assert "blue" in done("show", done.folder, "a").stdout

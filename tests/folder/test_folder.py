@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.core.errors import FolderError, Locked
+from llmbatch.core.errors import FolderError, JobError, Locked
 from llmbatch.folder.folder import RunFolder, read_manifest
 
 ONE = {"model": '"a"', "sampling.n": "1"}
@@ -90,7 +90,7 @@ def test_a_folder_with_other_files_is_refused_naming_them_and_left_alone(tmp_pat
 def test_a_file_is_no_folder_and_has_none_below_it(tmp_path: Path, output: str) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("x")
-    with pytest.raises(FolderError, match=r"as \S+/rows\.jsonl is a file; --output names a folder") as caught:
+    with pytest.raises(JobError, match=r"as \S+/rows\.jsonl is a file; --output names a folder") as caught:
         RunFolder(tmp_path / output).open()
     assert str(caught.value).startswith(f"{tmp_path / output}: ")
     assert file.read_text() == "x"
@@ -100,7 +100,7 @@ def test_a_file_where_the_parts_would_lie_is_named(folder: RunFolder) -> None:
     folder.close()
     folder.parts.folder.rmdir()
     folder.parts.folder.write_text("x")
-    with pytest.raises(FolderError, match=r"as \S+/parts is a file"):
+    with pytest.raises(JobError, match=r"as \S+/parts is a file"):
         RunFolder(folder.path).open()
 
 

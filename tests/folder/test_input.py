@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import os
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+import zstandard
 
-from llmbatch.core.errors import InputChanged
+from llmbatch.core.errors import InputChanged, ReadError, SourceError
 from llmbatch.core.types import Cursor
 from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import check_input, input_digest, open_input
 from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.opening import open_source
@@ -107,11 +115,229 @@ def test_a_file_that_is_gone_is_a_change(files: Path) -> None:
         check(files, before, extend=True)
 
 
-def test_stdin_is_kept_in_the_run_folder_and_read_from_there_later(jobs: Any) -> None:
-    job = jobs.job(jobs.path / "-", input={"path": "-"})
-    folder = jobs.path / "out"
-    folder.mkdir()
-    first = open_input(job.input, folder, io.BytesIO(b"".join(LINES)))
-    again = open_input(job.input, folder, io.BytesIO(b""))
-    assert [row.data for row in first.rows()] == [row.data for row in again.rows()]
-    assert first.fingerprint() == again.fingerprint()
+# formats whose bytes on disk are not those of the rows
+
+
+def write_packed(path: Path, texts: Sequence[str]) -> None:
+    content = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    match path.suffix:
+        case ".gz":
+            path.write_bytes(gzip.compress(content))
+        case ".zst":
+            path.write_bytes(zstandard.compress(content))
+        case ".parquet":
+            pyarrow.parquet.write_table(pyarrow.table({"text": list(texts)}), path, row_group_size=4)
+
+
+TEXTS = [f"a text of some length, number {i}" for i in range(10)]
+MORE = [f"another text, number {i}" for i in range(30)]
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst", "parquet"])
+@pytest.mark.parametrize("changed", [0, 3, 9])
+def test_packed_rows_are_held_against_what_was_read_when_the_file_has_grown(
+    jobs: Any, suffix: str, changed: int
+) -> None:
+    path = jobs.path / f"rows.{suffix}"
+    write_packed(path, TEXTS)
+    job = jobs.job(path, input={"format": None if suffix == "parquet" else "jsonl"}, run={"window": 4})
+    jobs.run(job)
+    write_packed(path, [*TEXTS[:changed], "other", *TEXTS[changed + 1 :], *MORE])
+    with pytest.raises(InputChanged, match=r"rows (0 to 3|8 to 9) differ"):
+        jobs.run(job, extend=True)
+    write_packed(path, [*TEXTS, *MORE])
+    jobs.run(job, extend=True)
+    assert [record["output"] for record in jobs.records()] == [*TEXTS, *MORE]
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst", "parquet"])
+def test_the_digests_of_windows_are_the_same_in_whatever_order_they_are_asked_for(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows.{suffix}"
+    write_packed(path, TEXTS)
+
+    def opened() -> Source:
+        return open_source(SourceSettings(path=str(path), format=None if suffix == "parquet" else "jsonl"))
+
+    cursors = [row.cursor for row in opened().rows(Cursor(0))]
+    spans = [(cursors[0], cursors[4]), (cursors[4], cursors[6]), (cursors[8], None)]
+    in_order, backwards = opened(), opened()
+    digests = [in_order.digest(*span) for span in spans]
+    assert None not in digests
+    assert digests == [backwards.digest(*span) for span in reversed(spans)][::-1]
+    assert digests == [opened().digest(*span) for span in spans]
+
+
+# an input that grows while it is read
+
+
+@pytest.mark.parametrize("begun", ["", '{"text": "te'], ids=["whole", "half"])
+def test_what_is_appended_while_a_run_reads_is_for_the_next(jobs: Any, begun: str) -> None:
+    texts = [f"text {i}" for i in range(12)]
+    rows = jobs.rows([{"text": text} for text in texts[:10]])
+    appended = False
+
+    def append(_: object) -> None:
+        nonlocal appended
+        if not appended:
+            with rows.open("a") as file:
+                file.write(json.dumps({"text": texts[10]}) + "\n" + begun)
+        appended = True
+
+    job = jobs.job(rows, run={"window": 4})
+    jobs.run(job, append)
+    assert [record["output"] for record in jobs.records()] == texts[:10]
+    with rows.open("a") as file:
+        file.write((json.dumps({"text": texts[11]}) + "\n").removeprefix(begun))
+    with pytest.raises(InputChanged, match="has grown"):
+        jobs.run(job)
+    jobs.run(job, extend=True)
+    assert [record["output"] for record in jobs.records()] == texts
+
+
+# a limit
+
+
+def test_a_limit_below_what_was_read_is_refused_by_its_name_and_a_higher_one_goes_on(jobs: Any, ten: Path) -> None:
+    jobs.run(jobs.job(ten, input={"limit": 6}, run={"window": 4}))
+    with pytest.raises(InputChanged, match=r"input\.limit is 5, and this run has read 6 rows already: give --limit 6"):
+        jobs.run(jobs.job(ten, input={"limit": 5}, run={"window": 4}))
+    jobs.run(jobs.job(ten, input={"limit": 9}, run={"window": 4}))
+    assert len(jobs.records()) == 9
+
+
+# stdin
+
+
+class Terminal(io.BytesIO):
+    """A stdin at which nobody types anything; reading it would wait for ever."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise AssertionError(f"{size} bytes were waited for")
+
+
+class Breaks(io.BytesIO):
+    """A stdin that gives a row and then fails."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise OSError(5, "Input/output error")
+        return super().read(20 if size else 0)
+
+
+Piped = Callable[..., list[Any]]
+
+
+@pytest.fixture
+def piped(tmp_path: Path) -> Piped:
+    """The texts of the rows that a run would read after these lines were piped into it (``None``: stdin is closed)."""
+
+    def pipe(lines: Sequence[bytes] | io.BytesIO | None, *, extend: bool = False, **settings: Any) -> list[Any]:
+        folder = RunFolder(tmp_path / "out")
+        folder.open()
+        stream = lines if lines is None or isinstance(lines, io.BytesIO) else io.BytesIO(b"".join(lines))
+        try:
+            found = open_input(SourceSettings(path="-", **settings), folder, stream, extend=extend)
+            return [row.data.get("text") for row in found.rows()]
+        finally:
+            folder.close()
+
+    return pipe
+
+
+def begin(tmp_path: Path, *, done: bool = True) -> None:
+    """A session on the folder; ``done`` says whether a row was finished in it."""
+    folder = RunFolder(tmp_path / "out")
+    folder.open()
+    folder.begin_session({}, [], 0)
+    if done:
+        here = Cursor(0)
+        folder.parts.seal(Bounds(0, here, here, None, 1), [b""], ledger={}, input_sha256=None)
+    folder.close()
+
+
+def test_stdin_is_kept_in_the_run_folder_and_read_from_there_later(piped: Piped, tmp_path: Path) -> None:
+    texts = [str(i) for i in range(6)]
+    assert piped(LINES) == texts
+    begin(tmp_path)
+    assert [piped(LINES), piped([]), piped(None), piped(Terminal())] == [texts] * 4
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ([b'{"text": "x"}\n', *LINES[1:]], "is not what this run began with"),
+        (LINES[:-1], "is not what this run began with"),
+        (LINES[:1], "is not what this run began with"),
+        ([*LINES, b'{"text": "6"}\n'], "has grown.*Give --extend"),
+    ],
+)
+def test_other_rows_through_stdin_are_refused_and_change_nothing(
+    piped: Piped, tmp_path: Path, other: list[bytes], said: str
+) -> None:
+    piped(LINES)
+    begin(tmp_path)
+    with pytest.raises(InputChanged, match=said):
+        piped(other)
+    assert (tmp_path / "out" / "input.jsonl").read_bytes() == b"".join(LINES)
+
+
+def test_more_rows_through_stdin_are_taken_with_extend(piped: Piped, tmp_path: Path) -> None:
+    piped(LINES)
+    begin(tmp_path)
+    assert piped([*LINES, b'{"text": "6"}\n'], extend=True) == [str(i) for i in range(7)]
+    with pytest.raises(InputChanged, match="is not what this run began with"):
+        piped(LINES, extend=True)
+
+
+def test_a_last_line_through_stdin_that_goes_on_is_no_growth(piped: Piped, tmp_path: Path) -> None:
+    piped([*LINES, b'{"text": 1}'])
+    begin(tmp_path)
+    with pytest.raises(InputChanged, match="is not what this run began with"):
+        piped([*LINES, b'{"text": 1} \n'], extend=True)
+    assert piped([*LINES, b'{"text": 1}\n', LINES[0]], extend=True)[-2:] == [1, "0"]
+
+
+@pytest.mark.parametrize("nothing", [[], [b"\n", b"  \n"], None])
+def test_a_pipe_without_rows_leaves_nothing_that_stands_in_the_way(
+    piped: Piped, tmp_path: Path, nothing: list[bytes] | None
+) -> None:
+    with pytest.raises(SourceError, match="stdin"):
+        piped(nothing)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["parts"]
+    assert piped(LINES) == [str(i) for i in range(6)]
+
+
+def test_a_pipe_that_breaks_leaves_nothing(piped: Piped, tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="stdin: cannot be read beyond byte 20"):
+        piped(Breaks(b"".join(LINES)))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["parts"]
+
+
+def test_as_long_as_no_row_is_done_other_rows_may_come_through_stdin(piped: Piped, tmp_path: Path) -> None:
+    piped(LINES)
+    begin(tmp_path, done=False)
+    assert piped(LINES[3:]) == ["3", "4", "5"]
+    assert piped([*LINES[3:], LINES[0]]) == ["3", "4", "5", "0"]
+
+
+def test_a_file_of_the_user_is_not_taken_for_the_copy_of_stdin(piped: Piped, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "input.jsonl").write_bytes(LINES[0])
+    for extend in (False, True):
+        with pytest.raises(InputChanged, match="is not what this run began with"):
+            piped(LINES, extend=extend)
+    assert (tmp_path / "out" / "input.jsonl").read_bytes() == LINES[0]
+
+
+def test_another_corpus_piped_into_a_finished_run_is_refused(jobs: Any) -> None:
+    data = jobs.data(jobs.path / "-", input={"path": "-"})
+    rows, other = (jobs.rows([{"text": text}], text) for text in ("one", "two"))
+    for said, code in ((rows, 0), (rows, 0), (other, 1)):
+        with said.open("rb") as stdin:
+            ended, _, err = jobs.finish(data, stdin=stdin)
+        assert (ended, "not what this run began with" in err) == (code, bool(code)), err
+    ended, _, err = jobs.finish(data, stdin=subprocess.DEVNULL)
+    assert (ended, jobs.records()[0]["output"]) == (0, "one"), err

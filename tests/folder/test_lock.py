@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,41 @@ def test_a_process_number_that_is_used_again_is_not_taken_for_the_owner(tmp_path
     write(tmp_path / "lock", **{**own, "process_started": own["process_started"] - 1000})
     lock = Lock(tmp_path / "lock")
     assert lock.acquire() is not None
+    lock.release()
+
+
+def test_a_process_is_known_whatever_its_clock_says_now(tmp_path: Path) -> None:
+    """When a process began is reckoned from the clock of now, so after the clock was set it seems to have begun at another time."""
+    lock = Lock(tmp_path / "lock")
+    lock.acquire()
+    owner = read_lock(tmp_path / "lock")
+    lock.release()
+    assert owner is not None
+    write(tmp_path / "lock", **{**owner, "process_started": owner["process_started"] + 3600})
+    with pytest.raises(Locked):
+        Lock(tmp_path / "lock").acquire()
+    write(tmp_path / "lock", **{**owner, "process_ticks": owner["process_ticks"] - 1})
+    again = Lock(tmp_path / "lock")
+    assert again.acquire() is not None
+    again.release()
+
+
+@pytest.mark.parametrize("seconds", [DEAD_AFTER_SECONDS + 30, -3600], ids=["set forward", "set back"])
+def test_an_owner_that_seems_silent_is_watched_before_it_counts_as_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    path = tmp_path / "lock"
+    write(path, silent_for=seconds)
+    beat = threading.Timer(1.0, os.utime, (path,))
+    beat.start()
+    with pytest.raises(Locked):
+        Lock(path).acquire()
+    beat.join()
+    write(path, silent_for=seconds)
+    monkeypatch.setattr(locks, "WATCHED_SECONDS", 1.0)
+    monkeypatch.setattr(locks, "DEAD_AFTER_SECONDS", 1.0)
+    lock = Lock(path)
+    assert lock.acquire() == "process 1 on elsewhere is dead; its run is taken over"
     lock.release()
 
 

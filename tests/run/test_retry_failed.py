@@ -239,6 +239,34 @@ def test_a_folder_without_results_is_refused(corpus: Corpus) -> None:
         corpus.retry()
 
 
+EXTEND = """
+import json, sys
+from llmbatch.job.job import job_from
+from llmbatch.run.session import run_job
+run_job(job_from(json.loads(sys.argv[1])), extend=True)
+"""
+
+
+@pytest.mark.parametrize("fault", ["journal-opened", "part-sealed"])
+def test_a_run_that_owes_rows_is_refused_though_it_was_finished_before_it_was_extended(
+    done: Corpus, fault: str
+) -> None:
+    before = (done.folder / "results.jsonl").read_bytes()
+    with done.rows.open("a") as file:
+        file.write('{"text": "fine"}\n' * 30)
+    killed = subprocess.run(
+        [sys.executable, "-c", EXTEND, json.dumps(done.job())], env={**os.environ, "LLMBATCH_FAULT": fault}, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    with pytest.raises(FolderError, match=r"the run is not finished, rows of it are owed .*finish it first"):
+        done.retry(done.better)
+    assert (done.folder / "results.jsonl").read_bytes() == before
+    run_job(job_from(done.job()), extend=True)
+    done.retry(done.better)
+    assert done.statuses == "ok ok ok failed invalid ok" + " ok" * 30
+    assert_holds(done)
+
+
 @pytest.mark.parametrize(
     "overrides", [{"input": "other.jsonl"}, {"input": {"limit": 1}}, {"output": "x"}, {"run": {"rows": "x"}}], ids=str
 )

@@ -565,6 +565,52 @@ def test_a_missing_part_is_made_again_whatever_the_window_size_is_now(jobs: Any,
     assert jobs.results() == results
 
 
+@pytest.mark.parametrize("lost", [(1, 2), (0, 1), (1, 2, 3), (0, 1, 3)], ids=str)
+@pytest.mark.parametrize("window", [1, 3, 100])
+def test_adjacent_windows_that_are_lost_are_made_again(
+    jobs: Any, ten: Path, lost: tuple[int, ...], window: int
+) -> None:
+    job = jobs.job(ten, run={"window": 2})
+    jobs.run(job)
+    results = jobs.results()
+    (jobs.path / "out" / "results.jsonl").unlink()
+    for number in lost:
+        for name in ("jsonl", "meta.json"):
+            (jobs.path / "out" / "parts" / f"part-{number:05d}.{name}").unlink()
+    jobs.run(job.model_copy(update={"run": job.run.model_copy(update={"window": window})}))
+    assert jobs.results() == results
+
+
+def test_windows_that_are_lost_of_a_run_over_some_rows_are_made_again(jobs: Any, ten: Path) -> None:
+    chosen = jobs.path / "rows.txt"
+    chosen.write_text("0\n1\n3\n4\n7\n8\n")
+    job = jobs.job(ten, run={"window": 1, "rows": str(chosen)})
+    jobs.run(job)
+    results = jobs.results()
+    (jobs.path / "out" / "results.jsonl").unlink()
+    for number in (1, 2, 3):
+        for name in ("jsonl", "meta.json"):
+            (jobs.path / "out" / "parts" / f"part-{number:05d}.{name}").unlink()
+    jobs.run(job)
+    assert jobs.results() == results
+
+
+def test_a_report_counts_every_row_of_the_input_whatever_was_left_to_do(jobs: Any) -> None:
+    """The rows get longer, so that what was read of the input, in bytes, tells little of the number of rows."""
+    rows = jobs.rows({"text": "x" * i * i} for i in range(50))
+    job = jobs.job(rows, run={"window": 5})
+    jobs.run(job)
+    (jobs.path / "out" / "results.jsonl").unlink()
+    for name in ("jsonl", "meta.json"):
+        (jobs.path / "out" / "parts" / f"part-00001.{name}").unlink()
+    assert jobs.run(job).report["rows"]["total"] == 50
+    rows.touch()
+    assert jobs.run(job).report["rows"]["total"] == 50
+    with rows.open("a") as file:
+        file.write("\n" * 9)  # lines, and no rows
+    assert jobs.run(job, extend=True).report["rows"]["total"] == 50
+
+
 def test_a_torn_last_entry_is_owed_again(jobs: Any, ten: Path) -> None:
     job = stopped(jobs, ten, run={"window": 100})
     (journal,) = (jobs.path / "out" / "parts").glob("*.journal")

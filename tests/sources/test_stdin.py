@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
+import sys
 
 import pytest
 
-from llmbatch.core.errors import ReadError, WriteError
-from llmbatch.sources.stdin import spool
+from llmbatch.core.errors import ReadError
+from llmbatch.sources.stdin import chunks, stdin_stream
 
 
 class Breaks(io.RawIOBase):
@@ -22,18 +22,16 @@ class Breaks(io.RawIOBase):
         return b"x" * 10
 
 
-def test_the_copy_has_the_same_bytes(tmp_path: Path) -> None:
+def test_the_bytes_come_as_they_are() -> None:
     data = bytes(range(256)) * 10_000
-    assert spool(io.BytesIO(data), tmp_path / "a") == len(data)
-    assert (tmp_path / "a").read_bytes() == data
+    assert b"".join(chunks(io.BytesIO(data))) == data
 
 
-def test_a_stream_that_breaks_is_a_read_error_and_leaves_no_file(tmp_path: Path) -> None:
+def test_a_stream_that_breaks_is_a_read_error() -> None:
     with pytest.raises(ReadError, match="stdin: cannot be read beyond byte 20: Input/output error"):
-        spool(Breaks(), tmp_path / "a")  # type: ignore[arg-type]
-    assert list(tmp_path.iterdir()) == []
+        list(chunks(Breaks()))  # type: ignore[arg-type]
 
 
-def test_a_folder_that_is_not_there_is_a_write_error(tmp_path: Path) -> None:
-    with pytest.raises(WriteError, match="missing"):
-        spool(io.BytesIO(b"x"), tmp_path / "missing" / "a")
+def test_a_process_whose_stdin_was_closed_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert stdin_stream() is None
