@@ -30,20 +30,20 @@ _EMPTY = Failure(FailureKind.EMPTY, "the answer is empty")
 class AnswerCheck:
     """The one ``Check`` there is: a kind of output and what holds for every kind."""
 
-    __slots__ = ("_allow_empty", "_judge", "_rules", "constraint")
+    __slots__ = ("_allow_empty", "_read", "_rules", "constraint")
 
     def __init__(
         self, kind: Kind, *, constrained: bool = True, allow_empty: bool = False, rules: tuple[Rule, ...] = ()
     ) -> None:
         self.constraint: Constraint | None = kind.constraint if constrained else None
-        self._judge = kind.judge
+        self._read = kind.read
         self._allow_empty = allow_empty
         self._rules = rules
 
     def __call__(self, text: str, row: Mapping[str, Any] | None = None, *, cut_off: bool = False) -> Verdict:
         if not cut_off and not self._allow_empty and (not text or text.isspace()):
             return Verdict(None, _EMPTY)
-        value, failure, complete = self._judge(text)
+        value, failure, complete = self._read(text)
         if cut_off and (failure is not None or not complete):
             return Verdict(None, Failure(FailureKind.TRUNCATED, f"the answer was cut off after {len(text)} characters"))
         if failure is not None:

@@ -58,7 +58,7 @@ class OutputSettings(BaseModel):
         return next((name for name in _KIND_FIELDS if getattr(self, name) is not None), "text")
 
 
-class Judgement(NamedTuple):
+class Reading(NamedTuple):
     """A kind's word on an answer. ``complete``: nothing that would have followed could have belonged to it."""
 
     value: Any
@@ -67,12 +67,12 @@ class Judgement(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """One kind of output, ready for use: what the engine gets, and what judges the text."""
+    """One kind of output, ready for use: what the engine gets, and what reads the text."""
 
     constraint: Constraint | None
-    judge: Callable[[str], Judgement]
+    read: Callable[[str], Reading]
 
 
-def failed(kind: FailureKind, message: str) -> Judgement:
-    """A judgement that sends the answer back; the message is bounded."""
-    return Judgement(None, Failure(kind, clip(message, MESSAGE_LIMIT)))
+def failed(kind: FailureKind, message: str) -> Reading:
+    """A reading that sends the answer back; the message is bounded."""
+    return Reading(None, Failure(kind, clip(message, MESSAGE_LIMIT)))

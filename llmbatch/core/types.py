@@ -253,7 +253,7 @@ Outcome = Completion | Refusal
 
 
 @fast_dataclass(frozen=True, slots=True)
-class Checked:
+class Accepted:
     """A completion whose answer passed: what a row program is sent. ``value`` is text, or JSON for a schema."""
 
     value: Any

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmbatch.core.check import Check, Verdict
 from llmbatch.core.errors import LlmbatchError, RunError
 from llmbatch.core.types import (
+    Accepted,
     Attempt,
-    Checked,
     Completion,
     Failure,
     FailureKind,
@@ -28,7 +29,7 @@ from llmbatch.core.types import (
     Status,
     Usage,
 )
-from llmbatch.programs.base import Ask, Incomplete, Judge, Program
+from llmbatch.programs.base import Ask, Incomplete, Program
 
 Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], Request | None]
 """(request, why it failed, its answer, kinds of the failures before) -> the next request, or None to give up."""
@@ -41,7 +42,7 @@ _NO_PROMPT, _NO_SAMPLING = Prompt(), Sampling()
 class Rules:
     """What is the same for every row of a job: how answers are judged, and what follows a failure."""
 
-    check: Judge
+    check: Check
     next_request: Retry
 
 
@@ -152,9 +153,9 @@ class Work:
         asks = (wanted,) if isinstance(wanted, Ask | Failure) else wanted
         lines = iter(self._lines[len(self._lines) - sum(map(_lines_of, asks)) :])
         answers = [
-            [next(lines).checked for _ in range(ask.samples)]
+            [next(lines).accepted for _ in range(ask.samples)]
             if isinstance(ask, Ask) and ask.samples > 1
-            else next(lines).checked
+            else next(lines).accepted
             for ask in asks
         ]
         return answers[0] if isinstance(wanted, Ask | Failure) else answers
@@ -164,7 +165,7 @@ class Work:
         if (
             len(lines) == 1
             and lines[0].answered == 1
-            and (done := lines[0].checked)
+            and (done := lines[0].accepted)
             and not isinstance(value, Incomplete)
         ):
             last = done.completion  # nearly every row: one request, answered well at once
@@ -185,7 +186,7 @@ class Work:
         if isinstance(value, Incomplete):
             value, failure = value.output, value.failure
             if failure is None:
-                told = next((line for line in lines if line.checked is None), None)
+                told = next((line for line in lines if line.accepted is None), None)
                 failure = _tell(told, lines)
         shown = told or (lines[-1] if lines else None)
         group = [line for line in lines if shown and line.key.step == shown.key.step]
@@ -194,7 +195,7 @@ class Work:
         for line in lines:
             usage = usage + line.usage
             history += line.failed if line is not told else line.failed[:-1]
-            kept = line.kept if line.checked or line is told else _NOTHING
+            kept = line.kept if line.accepted or line is told else _NOTHING
             wasted = wasted + (line.usage - kept)
         last_answer = shown.completion if shown else None
         return Record(
@@ -227,9 +228,9 @@ def _lines_of(ask: Ask | Failure) -> int:
 class _Line:
     """One answer that is wanted, and its attempts one after another."""
 
-    __slots__ = ("answered", "check", "checked", "completion", "failed", "kept", "key", "request", "text", "usage")
+    __slots__ = ("accepted", "answered", "check", "completion", "failed", "kept", "key", "request", "text", "usage")
 
-    def __init__(self, request: Request, check: Judge | None) -> None:
+    def __init__(self, request: Request, check: Check | None) -> None:
         self.request = request  # the last one sent
         self.key = request.key
         self.check = check
@@ -239,7 +240,7 @@ class _Line:
         self.failed: list[Attempt] = []
         self.completion: Completion | None = None  # the last one that came
         self.text: str | None = None  # its text, with the prefill
-        self.checked: Checked | None = None
+        self.accepted: Accepted | None = None
 
     @classmethod
     def unsent(cls, key: RequestKey, failure: Failure) -> _Line:
@@ -258,9 +259,9 @@ class _Line:
             prefill = request.prompt.prefill
             text = self.text = prefill + outcome.text if prefill else outcome.text
             self._count(outcome.usage)
-            value, failure = _judge(self.check or rules.check, text, outcome.finish_reason, row)
+            value, failure = _verdict(self.check or rules.check, text, outcome.finish_reason, row)
             if failure is None:
-                self.checked = Checked(value, outcome)
+                self.accepted = Accepted(value, outcome)
                 return None
             attempt = Attempt(request.key, failure, outcome.usage, text, outcome.finish_reason)
         else:
@@ -283,12 +284,14 @@ class _Line:
             self.kept = usage
 
 
-def _judge(check: Judge, text: str, finish_reason: str, row: Row) -> tuple[Any, Failure | None]:
+def _verdict(check: Check, text: str, finish_reason: str, row: Row) -> Verdict:
     if finish_reason == "stop":
         return check(text, row.data)
     if finish_reason == "length":
         return check(text, row.data, cut_off=True)
-    return None, Failure(FailureKind.ENGINE, f"the engine ended the request with finish_reason {finish_reason!r}")
+    return Verdict(
+        None, Failure(FailureKind.ENGINE, f"the engine ended the request with finish_reason {finish_reason!r}")
+    )
 
 
 def _tell(told: _Line | None, lines: list[_Line]) -> Failure:
@@ -298,7 +301,7 @@ def _tell(told: _Line | None, lines: list[_Line]) -> Failure:
     failure = told.failed[-1].failure
     if len(lines) == 1:
         return failure
-    failed = [line for line in lines if line.checked is None]
+    failed = [line for line in lines if line.accepted is None]
     sampled = all(line.key.step == lines[0].key.step for line in lines)
     names = [str(line.key.sample if sampled else line.key.step) for line in failed]
     word = ("sample" if sampled else "step") + ("s" if len(names) > 1 else "")

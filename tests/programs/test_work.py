@@ -14,8 +14,8 @@ from llmbatch.check.answer import make_check
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import RunError
 from llmbatch.core.types import (
+    Accepted,
     Attempt,
-    Checked,
     Completion,
     Cursor,
     Failure,
@@ -299,7 +299,7 @@ def test_a_row_is_ok_only_if_every_sample_is() -> None:
 
 
 def chain(first: Ask) -> Program:
-    draft: Checked | None = yield first
+    draft: Accepted | None = yield first
     if draft is None:
         return Incomplete()
     parts = yield [ask(samples=2), ask(prompt=Prompt(text=draft.value))]
