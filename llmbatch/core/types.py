@@ -225,7 +225,8 @@ class Completion:
 
     ``text`` and ``token_ids`` are the whole answer, an earlier partial answer included, without prompt and prefill;
     ``text`` is without the reasoning part where a reasoning parser is set. ``usage`` is of this request alone.
-    ``logprobs`` is JSON: one object a token, ``{"token", "logprob", "top": [{"token", "logprob"}, ...]}``.
+    ``logprobs`` is JSON: one object a token, ``{"token", "logprob", "top": [{"token", "logprob"}, ...]}``; the engine gives those
+    of the tokens that are new, and the row's work puts them behind those of the partial answer.
     ``reused_from`` is set where it was not computed for this request, but for an equal one: of a row of this run, or of an
     earlier run whose answers are in the cache. Then ``usage`` is what it took there.
     """

@@ -7,7 +7,7 @@ same outcomes, in whatever order the requests of one step were answered, give th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmbatch.core.check import Check, Verdict
@@ -255,7 +255,7 @@ class _Line:
         self.answered += 1
         completion: Completion | None = None
         if isinstance(outcome, Completion):
-            completion = self.completion = outcome
+            completion = self.completion = outcome = self._with_all_logprobs(outcome)
             prefill = request.prompt.prefill
             text = self.text = prefill + outcome.text if prefill else outcome.text
             self._count(outcome.usage)
@@ -274,6 +274,13 @@ class _Line:
         if following is not None:
             self.request = following
         return following
+
+    def _with_all_logprobs(self, outcome: Completion) -> Completion:
+        """The engine gives those of the new tokens; where it went on from a partial answer, that one's come before them."""
+        before = self.completion
+        if not self.request.partial or before is None or before.logprobs is None or outcome.logprobs is None:
+            return outcome
+        return replace(outcome, logprobs=[*before.logprobs, *outcome.logprobs])
 
     def _count(self, usage: Usage) -> None:
         self.usage = self.usage + usage if self.answered > 1 else usage

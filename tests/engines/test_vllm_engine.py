@@ -276,6 +276,35 @@ def test_a_partial_answer_that_ends_within_a_character_or_before_a_stop_string_i
     assert (again.text, again.stop_reason) == (full.text, "cent")
 
 
+@pytest.mark.parametrize("include", [False, True])
+def test_a_stop_string_across_the_border_of_a_continued_answer_ends_it_where_an_uncut_one_ends(
+    engine: VllmEngine, bare: Any, include: bool
+) -> None:
+    tokenizer = bare.get_tokenizer()
+    (ids,) = engine.tokenize([NUMBERS[15]])
+    (whole,) = ask(engine, [NUMBERS[15]])
+    for cut in range(1, len(whole.token_ids) - 1):
+        border = len(tokenizer.decode(whole.token_ids[:cut]))
+        stop = whole.text[border - 1 : border + 1]
+        values = (("include_stop_str_in_output", include), ("logprobs", 1), *GREEDY.values, ("stop", ("never", stop)))
+        sampling = Sampling(values)
+        (uncut,) = ask(engine, [NUMBERS[15]], sampling)
+        (part,) = ask(engine, [NUMBERS[15]], sampling, max_tokens=cut)
+        if part.finish_reason == "stop":
+            continue  # the same two characters came earlier
+        request = Request(RequestKey(1), NUMBERS[15], sampling, token_ids=ids, partial=tuple(part.token_ids))  # type: ignore[arg-type]
+        (rest,) = run(engine, [request])
+        assert isinstance(rest, Completion)
+        assert (rest.text, rest.finish_reason, rest.stop_reason) == (uncut.text, "stop", stop)
+        assert list(rest.token_ids) == list(uncut.token_ids)
+        assert part.logprobs is not None
+        assert rest.logprobs is not None
+        assert uncut.logprobs is not None
+        joined = [*part.logprobs, *rest.logprobs]
+        assert [position["token"] for position in joined] == [position["token"] for position in uncut.logprobs]
+        assert [p["logprob"] for p in joined] == pytest.approx([p["logprob"] for p in uncut.logprobs], abs=1e-3)
+
+
 def test_log_probabilities_are_vllms_as_json(engine: VllmEngine, bare: Any) -> None:
     sampling = Sampling((("logprobs", 3), ("max_tokens", 10), ("temperature", 0.0)))
     ours = ask(engine, NUMBERS[:2], sampling)

@@ -204,6 +204,30 @@ def test_of_an_answer_that_was_gone_on_from_only_the_prompt_sent_again_is_wasted
     assert [attempt.failure.kind for attempt in record.history] == [FailureKind.TRUNCATED] * 2
 
 
+def test_an_answer_gone_on_from_has_the_log_probabilities_of_all_its_tokens() -> None:
+    def token(text: str) -> dict[str, Any]:
+        return {"token": text, "logprob": -0.5, "top": []}
+
+    record = run(
+        Work(ROW, single(ask()), rules(max_attempts=4)),
+        lambda r: say(r, "ab", "length", new=2, logprobs=[token("a"), token("b")]),
+        lambda r: say(r, "abc", "length", new=1, logprobs=[token("c")]),
+        lambda r: refuse(r, FailureKind.ENGINE),
+        lambda r: say(r, "abcd", new=1, logprobs=[token("d")]),
+    )
+    assert record.output == "abcd"
+    assert record.logprobs == [token("a"), token("b"), token("c"), token("d")]
+
+
+def test_an_answer_that_begins_anew_has_its_own_log_probabilities_alone() -> None:
+    record = run(
+        Work(ROW, single(ask()), rules(continue_truncated=False, max_attempts=3)),
+        lambda r: say(r, "ab", "length", logprobs=[{"token": "ab"}]),
+        lambda r: say(r, "abcd", logprobs=[{"token": "abcd"}]),
+    )
+    assert record.logprobs == [{"token": "abcd"}]
+
+
 def test_an_answer_gone_on_from_is_wasted_whole_once_it_is_given_up() -> None:
     record = run(
         Work(ROW, single(ask()), rules(OutputSettings(reject=("/two/",)), max_attempts=3)),
