@@ -42,6 +42,10 @@ class OutputSettings(BaseModel):
         description="send back answers in which a /pattern/ is found, or that a predicate (package.module:name) refuses",
     )
     allow_empty: bool = Field(False, description="take a blank answer; else it is sent back")
+    allow_truncated: bool = Field(
+        False,
+        description="take an answer that ends at max_tokens, if it passes; else it is gone on from or tried again",
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> OutputSettings:

@@ -259,7 +259,7 @@ class _Line:
             prefill = request.prompt.prefill
             text = self.text = prefill + outcome.text if prefill else outcome.text
             self._count(outcome.usage)
-            value, failure = _verdict(self.check or rules.check, text, outcome.finish_reason, row)
+            value, failure = _verdict(self.check or rules.check, text, outcome.finish_reason, request, row)
             if failure is None:
                 self.accepted = Accepted(value, outcome)
                 return None
@@ -291,11 +291,12 @@ class _Line:
             self.kept = usage
 
 
-def _verdict(check: Check, text: str, finish_reason: str, row: Row) -> Verdict:
+def _verdict(check: Check, text: str, finish_reason: str, request: Request, row: Row) -> Verdict:
     if finish_reason == "stop":
         return check(text, row.data)
     if finish_reason == "length":
-        return check(text, row.data, cut_off=True)
+        # where the end of text is ignored the budget is the length that was asked for
+        return check(text, row.data, cut_off=not request.sampling.get("ignore_eos"))
     return Verdict(
         None, Failure(FailureKind.ENGINE, f"the engine ended the request with finish_reason {finish_reason!r}")
     )

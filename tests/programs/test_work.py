@@ -282,6 +282,20 @@ def test_complete_json_that_ran_into_its_budget_is_ok() -> None:
     assert (record.status, record.output, record.finish_reason) == (Status.OK, {}, "length")
 
 
+def test_an_answer_of_the_length_that_was_asked_for_is_ok() -> None:
+    sampling = Sampling((("ignore_eos", True), ("max_tokens", 4)))
+    record = run(Work(ROW, single(ask(sampling=sampling)), rules()), lambda r: say(r, "one two", "length", new=4))
+    assert (record.status, record.output, record.finish_reason) == (Status.OK, "one two", "length")
+    assert (record.attempts, record.wasted) == (1, Usage())
+
+
+def test_an_answer_that_may_be_cut_off_is_ok_at_its_first_attempt() -> None:
+    settings = rules(OutputSettings(allow_truncated=True))
+    record = run(Work(ROW, single(ask()), settings), lambda r: say(r, "one two", "length", new=4))
+    assert (record.status, record.output, record.finish_reason) == (Status.OK, "one two", "length")
+    assert (record.attempts, record.wasted) == (1, Usage())
+
+
 # Several samples
 
 
