@@ -21,6 +21,7 @@ from llmbatch.core.types import (
     Outcome,
     Prompt,
     Record,
+    Refusal,
     Request,
     RequestKey,
     Reused,
@@ -252,6 +253,8 @@ class _Line:
     def take(self, outcome: Outcome, rules: Rules, row: Row) -> Request | None:
         """Judge the outcome; returns the next attempt, or None when the line is at its end, well or not."""
         request = self.request
+        if self.failed and isinstance(outcome, Refusal) and outcome.failure.kind is FailureKind.TOO_LONG:
+            return None  # there is no room to try again, as with the answer shown to the model: what came of it so far stands
         self.answered += 1
         completion: Completion | None = None
         if isinstance(outcome, Completion):

@@ -257,6 +257,17 @@ def test_an_answer_sent_back_stays_wasted_when_the_next_request_is_refused() -> 
     assert (record.usage, record.wasted, len(record.history)) == (Usage(10, 2, 5), Usage(10, 2, 5), 1)
 
 
+def test_a_retry_that_has_no_room_leaves_the_row_with_what_was_wrong_with_its_answer() -> None:
+    record = run(
+        Work(ROW, single(ask()), rules(OutputSettings(choice=("a", "b")))),
+        lambda r: say(r, "c", new=2),
+        lambda r: refuse(r, FailureKind.TOO_LONG),
+    )
+    assert (record.status, record.raw, record.attempts) == (Status.INVALID, "c", 1)
+    assert record.failure == Failure(FailureKind.CHOICE, '\'c\' is not one of the choices "a", "b"')
+    assert (record.usage, record.wasted, record.history) == (Usage(10, 2, 5), Usage(), ())
+
+
 def test_an_engine_error_is_tried_again_once_and_costs_nothing() -> None:
     record = run(
         Work(ROW, single(ask()), rules()),

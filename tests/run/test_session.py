@@ -106,6 +106,16 @@ def test_a_duplicate_of_a_row_that_fails_fails_like_it(jobs: Any) -> None:
     assert records[1]["history"] == records[3]["history"]
 
 
+def test_a_row_whose_retry_has_no_room_in_the_context_ends_with_what_was_wrong_with_its_answer(
+    jobs: Any, ten: Path
+) -> None:
+    script = {"rules": [{"answer": "maybe"}], "context_length": 150}
+    jobs.run(jobs.job(ten, script, answer={"choice": ["yes", "no"], "constrained": False}))
+    for record in jobs.records():
+        assert (record["status"], record["raw"], record["attempts"]) == ("invalid", "maybe", 1)
+        assert record["error"]["kind"] == "choice"
+
+
 def test_a_row_has_as_many_answers_as_it_asks_for(jobs: Any, ten: Path) -> None:
     script = {"rules": [{"when": {"index": 3, "attempt": 1}, "answer": ""}]}
     jobs.run(jobs.job(ten, script, sampling={"n": 3, "temperature": 1, "seed": 5}))
