@@ -16,6 +16,7 @@ import pytest
 
 from llmbatch.core.errors import EngineError, FolderError, InputChanged, Locked, ReadError, RunError, TooManyFailures
 from llmbatch.core.events import EngineReady, Event, Finished, Sealed, Snapshot, Started
+from llmbatch.run.retry_failed import retry_failed
 from llmbatch.run.session import open_session
 
 EVEN_FAIL_ONCE = {"when": {"attempt": 1, "matches": "[02468]$"}, "answer": ""}
@@ -340,6 +341,26 @@ def test_too_many_failures_stop_the_run_early_and_a_higher_limit_goes_on(jobs: A
     assert jobs.report()["rows"]["done"] < 300
     result = jobs.run(job.model_copy(update={"run": job.run.model_copy(update={"max_failures": None})}))
     assert result.report["rows"]["by_status"]["invalid"] == 300
+
+
+def test_too_many_failures_are_told_at_the_end_too(jobs: Any, ten: Path) -> None:
+    """A run that is over before the clock is looked at again."""
+    script = {"rules": [{"answer": ""}], "latency": 0.05}
+    job = jobs.job(ten, script, run={"max_failures": 5}, retry={"max_attempts": 1})
+    for _ in range(2):
+        with pytest.raises(TooManyFailures, match="10 of 10 rows failed, more than max_failures=5 allows"):
+            jobs.run(job)
+    assert jobs.run(raised(job, max_failures=10)).report["rows"]["by_status"]["invalid"] == 10
+
+
+def test_a_finished_run_whose_rows_were_tried_again_starts_no_engine(jobs: Any, ten: Path) -> None:
+    job = jobs.job(ten, {"rules": [EVEN_FAIL_ONCE, {"when": {"contains": "3"}, "answer": "", "times": 3}]})
+    jobs.run(job)
+    assert retry_failed(jobs.path / "out", {}).exit_code == 0
+    jobs.events.clear()
+    assert jobs.run(job).report["rows"]["retried"] == 6
+    assert "nothing is left to do" in jobs.notes()[0]
+    assert not any(isinstance(event, EngineReady) for event in jobs.events)
 
 
 def test_a_share_of_failures_counts_from_the_hundredth_row_on(jobs: Any) -> None:
