@@ -38,6 +38,10 @@ SAMPLING: Mapping[str, tuple[str, ...]] = {
 }
 
 
+NO_SEED = -1
+"""As a seed it means none, as it does to vLLM."""
+
+
 def sampling_problem(name: str, value: object) -> str | None:
     """What is wrong with one setting, in words that follow its name; ``None`` where nothing is."""
     kinds = SAMPLING.get(name)

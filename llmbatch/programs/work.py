@@ -12,6 +12,7 @@ from typing import Any
 
 from llmbatch.core.check import Check, Verdict
 from llmbatch.core.errors import LlmbatchError, RunError
+from llmbatch.core.sampling import NO_SEED
 from llmbatch.core.types import (
     Accepted,
     Attempt,
@@ -328,4 +329,4 @@ def _each(values: list[Any]) -> Any:
 
 def _seed(ask: Ask, sample: int) -> int | None:
     seed = ask.sampling.get("seed") if ask.seed is None else ask.seed
-    return None if seed is None else seed + sample
+    return None if seed in (None, NO_SEED) else seed + sample

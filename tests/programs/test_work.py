@@ -316,6 +316,8 @@ def test_each_sample_is_a_request_of_its_own_with_its_own_seed() -> None:
     shared = ask(samples=2, sampling=Sampling((("seed", 5),)))
     assert [request.seed for request in Work(ROW, single(shared), rules()).start()] == [5, 6]
     assert [request.seed for request in Work(ROW, single(ask(samples=2)), rules()).start()] == [None, None]
+    none = ask(samples=2, sampling=Sampling((("seed", -1),)))
+    assert [request.seed for request in Work(ROW, single(none), rules()).start()] == [None, None]
 
 
 def test_the_output_of_several_samples_is_a_list_and_so_are_their_thoughts() -> None:

@@ -100,6 +100,11 @@ def test_duplicates_are_computed_once_and_each_gets_its_record(jobs: Any) -> Non
     assert result.report["sessions"][0]["tokens"]["prompt_tokens"] == computed
 
 
+def test_duplicates_are_not_folded_where_the_seed_says_that_every_answer_is_drawn_anew(jobs: Any) -> None:
+    result = jobs.run(jobs.job(jobs.rows(text_rows(4, distinct=1)), sampling={"temperature": 1, "seed": -1}))
+    assert result.report["rows"]["folded"] == 0
+
+
 def test_a_duplicate_of_a_row_that_fails_fails_like_it(jobs: Any) -> None:
     jobs.run(jobs.job(jobs.rows(text_rows(4, distinct=2)), {"rules": [{"when": {"contains": "1"}, "answer": ""}]}))
     records = jobs.records()
