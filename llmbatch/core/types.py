@@ -175,7 +175,7 @@ class Sampling:
     """Sampling settings by the names of vLLM's ``SamplingParams``; one object for each distinct setting of a job.
 
     Only what was asked for is in ``values`` (sorted pairs, lists as tuples): the rest is the engine's and the model's own
-    default.
+    default; without ``max_tokens`` an answer may fill the context.
     """
 
     values: tuple[tuple[str, Any], ...] = ()

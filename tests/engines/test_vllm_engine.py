@@ -200,6 +200,13 @@ def test_a_seed_and_max_tokens_of_a_request_override_the_shared_ones(engine: Vll
     assert_same(again, chat(bare, NUMBERS[:3], Sampling((("max_tokens", 30), ("seed", 10), ("temperature", 1.5)))))
 
 
+def test_a_request_without_max_tokens_may_fill_the_context(engine: VllmEngine) -> None:
+    endless = Sampling((("ignore_eos", True), ("temperature", 0.0)))
+    (answer,) = run(engine, [Request(RequestKey(0), NUMBERS[0], endless, token_ids=[50] * (4096 - 1030))])
+    assert isinstance(answer, Completion)
+    assert (answer.finish_reason, answer.usage.completion_tokens) == ("length", 1030)
+
+
 def test_a_json_constraint_gives_json_that_is_spaced_as_python_writes_it(engine: VllmEngine) -> None:
     (answer,) = ask(engine, [ORDER], LONG, constraint=Constraint("json", SCHEMA))
     assert answer.finish_reason == "stop"
