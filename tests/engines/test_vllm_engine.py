@@ -374,6 +374,7 @@ def test_a_prompt_that_leaves_one_token_ends_with_length(engine: VllmEngine) -> 
             "did you mean 'temperature'",
         ),
         (Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[5], max_tokens=0), "max_tokens"),
+        (Request(RequestKey(0), NUMBERS[0], Sampling((("bad_words", (5,)),)), token_ids=[5]), "refuses"),
         (Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[5], lora="x"), "unknown LoRA adapter 'x'"),
         (Request(RequestKey(0), NUMBERS[0], GREEDY, Constraint("json", "{"), token_ids=[5]), "refuses"),
     ],

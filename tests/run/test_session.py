@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 
-from llmbatch.core.errors import EngineError, FolderError, InputChanged, Locked, ReadError, RunError, TooManyFailures
+from llmbatch.core.errors import (
+    EngineError,
+    FolderError,
+    InputChanged,
+    JobError,
+    Locked,
+    ReadError,
+    RunError,
+    TooManyFailures,
+)
 from llmbatch.core.events import EngineReady, Event, Finished, Sealed, Snapshot, Started
 from llmbatch.run.retry_failed import retry_failed
 from llmbatch.run.session import open_session
@@ -138,6 +147,24 @@ def test_equal_samples_of_one_row_are_all_answered(jobs: Any) -> None:
     rows = jobs.rows([{"custom_id": str(i), "method": "POST", "body": body} for i, body in enumerate(bodies)])
     jobs.run(jobs.job(rows, prompt=None, input={"path": str(rows), "format": "requests"}))
     assert [record["output"] for record in jobs.records()] == [["same"] * 2, "same", ["same"] * 3]
+
+
+@pytest.mark.parametrize("setting", [{"bad_words": [5]}, {"seed": 2**70}, {"top_k": 2**40}, {"stop": [""]}], ids=str)
+def test_a_request_with_a_setting_that_would_end_the_engine_fails_alone(jobs: Any, setting: dict[str, Any]) -> None:
+    bodies = [{"model": "m", "messages": [{"role": "user", "content": "hi"}], **own} for own in ({}, setting, {})]
+    rows = jobs.rows([{"custom_id": str(i), "method": "POST", "body": body} for i, body in enumerate(bodies)])
+    jobs.run(jobs.job(rows, prompt=None, input={"path": str(rows), "format": "requests"}))
+    assert [record["status"] for record in jobs.records()] == ["ok", "failed", "ok"]
+    assert f"body.{next(iter(setting))}" in jobs.records()[1]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "setting", [{"bad_words": [5]}, {"seed": 2**63}, {"top_p": 0}, {"logit_bias": {"x": 1}}], ids=str
+)
+def test_a_job_with_a_setting_out_of_its_range_does_not_begin(jobs: Any, ten: Path, setting: dict[str, Any]) -> None:
+    with pytest.raises(JobError, match=rf"sampling\.{next(iter(setting))} "):
+        jobs.run(jobs.job(ten, sampling=setting))
+    assert not (jobs.path / "out").exists()
 
 
 def test_rows_that_ask_for_different_outputs_do_not_share_an_answer(jobs: Any) -> None:

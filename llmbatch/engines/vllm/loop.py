@@ -64,7 +64,7 @@ class Loop:
         self._parts = parts
         self._kill = kill
         self._death = death
-        self._refusals = trouble.refusals()
+        self._deaths = trouble.deaths()
         self._numbers = itertools.count()
         self._pending: dict[str, _Pending] = {}
         self._tokens = 0
@@ -120,11 +120,13 @@ class Loop:
         try:
             setting, params = self._parts.samplings.of(request)
             self._engine.add_request(name, {"type": "token", "prompt_token_ids": ids}, params, lora_request=lora)
-        except self._refusals as error:
-            self._engine.abort_request([name])  # it may have been taken half-way
-            return Failure(FailureKind.REFUSED, f"vLLM refuses this request: {' '.join(str(error).split())}")
-        except Exception as error:
+        except self._deaths as error:
             raise self._death(error, "vLLM's engine failed while a request was handed to it") from error
+        except Exception as error:  # whatever else is raised is about this request
+            self._engine.abort_request([name])  # it may have been taken half-way
+            return Failure(
+                FailureKind.REFUSED, f"vLLM refuses this request: {' '.join(str(error).split()) or repr(error)}"
+            )
         self._pending[name] = _Pending(request, setting, len(ids))
         self._tokens += len(ids)
         return None

@@ -67,6 +67,14 @@ def refusals() -> tuple[type[Exception], ...]:
     return (ValueError, TypeError, exceptions.VLLMValidationError)
 
 
+def deaths() -> tuple[type[Exception], ...]:
+    """What vLLM raises where the engine, not the request that is handed to it, is at fault."""
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+    from zmq import ZMQError
+
+    return (EngineDeadError, EngineGenerateError, ZMQError, MemoryError)
+
+
 def check_model(model: str) -> None:
     """Raises ``JobError`` for a model that can be neither a folder nor a hub name, before anything heavy is imported."""
     path = Path(model).expanduser()
