@@ -182,6 +182,14 @@ def test_a_prefill_goes_on_as_continue_final_message_does(engine: VllmEngine, ba
     assert_same(ask(engine, prompts), theirs)
 
 
+def test_a_space_that_a_template_trims_off_the_prefill_is_not_doubled(engine: VllmEngine) -> None:
+    (ids,) = engine.tokenize([number("two hundred and four", prefill="deux")])
+    prompt = number("two hundred and four", prefill="deux ")
+    (answer,) = run(engine, [Request(RequestKey(0), prompt, GREEDY, token_ids=ids)])  # type: ignore[arg-type]
+    assert isinstance(answer, Completion)
+    assert prompt.prefill + answer.text == "deux cent quatre"
+
+
 def test_a_text_prompt_goes_on_as_llm_generate_does(engine: VllmEngine, bare: Any) -> None:
     from vllm import SamplingParams
 

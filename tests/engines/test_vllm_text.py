@@ -136,6 +136,25 @@ def test_a_continued_answer_ends_at_the_first_stop_string_that_a_new_token_compl
     assert ending("abc", "def", "x") == ("abcdef", None)
 
 
+@pytest.mark.parametrize(
+    ("prefill", "seen", "text", "rest"),
+    [
+        ("so, ", "so,", " a", "a"),
+        ("so, ", "so, ", " a", " a"),
+        ("so, ", "so,", "\na", "\na"),
+        ("so\n\n", "so", "\na", "a"),
+        ("so\n\n", "so", "\n\n\na", "\na"),
+        ("so", "so", " a", " a"),
+    ],
+)
+def test_white_space_that_was_trimmed_off_the_prefill_is_not_in_the_answer_again(
+    prefill: str, seen: str, text: str, rest: str
+) -> None:
+    tokenizer = _tokenizer("byte-level BPE")
+    prompt = tokenizer.encode("what? " + seen, add_special_tokens=False)
+    assert Detokenizer(tokenizer).after_prefill(text, prefill, prompt) == rest
+
+
 def test_a_decoder_that_is_not_known_is_left_to_vllm() -> None:
     tokenizer = _fast(decoders.WordPiece(), LETTERS)
     detokenizer = Detokenizer(tokenizer)

@@ -199,6 +199,8 @@ class Loop:
                 ids, finish_reason, stop_reason = ids[: ending.tokens - len(request.partial)], "stop", ending.stop
         elif text is None:
             text = answer.text
+        if request.prompt.prefill:
+            text = self._parts.detokenizer.after_prefill(text, request.prompt.prefill, request.token_ids or ())
         reasoning = None
         if self._parts.reasoning is not None:
             reasoning, text = self._parts.reasoning.split(text)

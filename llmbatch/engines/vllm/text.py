@@ -91,6 +91,17 @@ class Detokenizer:
                 return Ending(str(stream.output_text), count, stop)
         return Ending(str(stream.output_text), len(answer.ids), None)
 
+    def after_prefill(self, text: str, prefill: str, prompt: Sequence[int]) -> str:
+        """The answer's text without white space at its start that the prefill ends with already.
+
+        A chat template may trim what it is given: of ``"So, "`` the model then sees ``"So,"``, and writes the space itself.
+        """
+        end = prefill[len(prefill.rstrip()) :]
+        if not end or not text[:1].isspace() or self._prefix(tuple(prompt[-_TAIL:]), False).endswith(end):
+            return text
+        doubled = next((size for size in range(len(end), 0, -1) if text.startswith(end[-size:])), 0)
+        return text[doubled:]
+
     def _stream(self, answer: Answer, **settings: Any) -> Any:
         from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
