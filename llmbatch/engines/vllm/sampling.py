@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from llmbatch.core.errors import JobError
-from llmbatch.core.sampling import DEFAULT_MAX_TOKENS
 from llmbatch.core.types import Constraint, Request, Sampling
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.structured import structured_outputs
