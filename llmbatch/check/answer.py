@@ -30,21 +30,21 @@ _EMPTY = Failure(FailureKind.EMPTY, "the answer is empty")
 class AnswerCheck:
     """The one ``Check`` there is: a kind of output and what holds for every kind."""
 
-    __slots__ = ("_allow_empty", "_judge", "_rules", "constraint")
+    __slots__ = ("_read", "_rules", "_settings", "constraint")
 
-    def __init__(
-        self, kind: Kind, *, constrained: bool = True, allow_empty: bool = False, rules: tuple[Rule, ...] = ()
-    ) -> None:
-        self.constraint: Constraint | None = kind.constraint if constrained else None
-        self._judge = kind.judge
-        self._allow_empty = allow_empty
+    def __init__(self, kind: Kind, settings: OutputSettings = _FREE_TEXT, rules: tuple[Rule, ...] = ()) -> None:
+        self.constraint: Constraint | None = kind.constraint if settings.constrained else None
+        self._read = kind.read
+        self._settings = settings
         self._rules = rules
 
     def __call__(self, text: str, row: Mapping[str, Any] | None = None, *, cut_off: bool = False) -> Verdict:
-        if not cut_off and not self._allow_empty and (not text or text.isspace()):
+        settings = self._settings
+        whole = not cut_off or settings.allow_truncated
+        if whole and not settings.allow_empty and (not text or text.isspace()):
             return Verdict(None, _EMPTY)
-        value, failure, complete = self._judge(text)
-        if cut_off and (failure is not None or not complete):
+        value, failure, complete = self._read(text)
+        if cut_off and (failure is not None or not (complete or whole)):
             return Verdict(None, Failure(FailureKind.TRUNCATED, f"the answer was cut off after {len(text)} characters"))
         if failure is not None:
             return Verdict(None, failure)
@@ -74,7 +74,7 @@ def check_from_mapping(mapping: Mapping[str, Any], settings: OutputSettings | No
     """The check that one request asks for: an OpenAI ``response_format``, or the keys of ``OutputSettings``.
 
     The mapping is data, so nothing is read or imported for it: a schema is given as itself. ``settings`` are the job's,
-    whose reject rules, ``allow_empty`` and ``constrained`` hold where the mapping does not say otherwise. Equal
+    whose other settings hold where the mapping does not say otherwise. Equal
     mappings share one check, and so one constraint. Raises ``SchemaError``, which concerns that request alone.
     """
     job = settings or _FREE_TEXT
@@ -82,11 +82,13 @@ def check_from_mapping(mapping: Mapping[str, Any], settings: OutputSettings | No
         canonical = json.dumps(mapping, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise SchemaError(f"the output asked for is not JSON: {error}") from error
-    return _check_of_request(canonical, job.reject, job.allow_empty, job.constrained)
+    return _check_of_request(canonical, job.reject, job.allow_empty, job.allow_truncated, job.constrained)
 
 
 @lru_cache(maxsize=_COMPILED_PER_REQUEST)
-def _check_of_request(canonical: str, reject: tuple[str, ...], allow_empty: bool, constrained: bool) -> Check:
+def _check_of_request(
+    canonical: str, reject: tuple[str, ...], allow_empty: bool, allow_truncated: bool, constrained: bool
+) -> Check:
     mapping = json.loads(canonical)
     asked = _response_format(mapping) if "type" in mapping else mapping
     if "reject" in asked or isinstance(asked.get("schema", asked.get("json_schema")), str):
@@ -95,7 +97,13 @@ def _check_of_request(canonical: str, reject: tuple[str, ...], allow_empty: bool
         )
     try:
         settings = OutputSettings.model_validate(
-            {"allow_empty": allow_empty, "constrained": constrained, **asked, "reject": reject}
+            {
+                "allow_empty": allow_empty,
+                "allow_truncated": allow_truncated,
+                "constrained": constrained,
+                **asked,
+                "reject": reject,
+            }
         )
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
@@ -123,7 +131,7 @@ def _response_format(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
 def _make(settings: OutputSettings, kinds: Mapping[str, str] = KINDS) -> Check:
     kind: Kind = find(kinds, settings.kind, "kind of output")(settings)
     rules = make_rules(settings.reject)
-    return AnswerCheck(kind, constrained=settings.constrained, allow_empty=settings.allow_empty, rules=rules)
+    return AnswerCheck(kind, settings, rules)
 
 
 def _read_files(settings: OutputSettings, base: Path) -> tuple[OutputSettings, Path | None]:

@@ -42,6 +42,10 @@ class OutputSettings(BaseModel):
         description="send back answers in which a /pattern/ is found, or that a predicate (package.module:name) refuses",
     )
     allow_empty: bool = Field(False, description="take a blank answer; else it is sent back")
+    allow_truncated: bool = Field(
+        False,
+        description="take an answer that ends at max_tokens, if it passes; else it is gone on from or tried again",
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> OutputSettings:
@@ -58,7 +62,7 @@ class OutputSettings(BaseModel):
         return next((name for name in _KIND_FIELDS if getattr(self, name) is not None), "text")
 
 
-class Judgement(NamedTuple):
+class Reading(NamedTuple):
     """A kind's word on an answer. ``complete``: nothing that would have followed could have belonged to it."""
 
     value: Any
@@ -67,12 +71,12 @@ class Judgement(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """One kind of output, ready for use: what the engine gets, and what judges the text."""
+    """One kind of output, ready for use: what the engine gets, and what reads the text."""
 
     constraint: Constraint | None
-    judge: Callable[[str], Judgement]
+    read: Callable[[str], Reading]
 
 
-def failed(kind: FailureKind, message: str) -> Judgement:
-    """A judgement that sends the answer back; the message is bounded."""
-    return Judgement(None, Failure(kind, clip(message, MESSAGE_LIMIT)))
+def failed(kind: FailureKind, message: str) -> Reading:
+    """A reading that sends the answer back; the message is bounded."""
+    return Reading(None, Failure(kind, clip(message, MESSAGE_LIMIT)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from llmbatch.check.base import Judgement, Kind, OutputSettings, failed
+from llmbatch.check.base import Kind, OutputSettings, Reading, failed
 from llmbatch.core.errors import SchemaError
 from llmbatch.core.types import Constraint, FailureKind
 from llmbatch.core.words import clip, quote
@@ -22,18 +22,18 @@ def make(settings: OutputSettings) -> Kind:
     if not settings.allow_empty and any(not choice.strip() for choice in choices):
         raise SchemaError("one of the choices is blank, and blank answers are sent back; remove it or set allow_empty")
     known = {
-        choice: Judgement(choice, None, settings.constrained and _stands_alone(choice, choices)) for choice in choices
+        choice: Reading(choice, None, settings.constrained and _stands_alone(choice, choices)) for choice in choices
     }
     listed = clip(", ".join(json.dumps(choice, ensure_ascii=False) for choice in choices), 300)
 
-    def judge(text: str) -> Judgement:
+    def read(text: str) -> Reading:
         return (
             known.get(text)
             or known.get(text.strip())
             or failed(FailureKind.CHOICE, f"{quote(text)} is not one of the choices {listed}")
         )
 
-    return Kind(Constraint("choice", json.dumps(choices, ensure_ascii=False)), judge)
+    return Kind(Constraint("choice", json.dumps(choices, ensure_ascii=False)), read)
 
 
 def _stands_alone(choice: str, choices: list[str]) -> bool:

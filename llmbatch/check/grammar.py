@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbatch.check.base import Judgement, Kind, OutputSettings, failed
+from llmbatch.check.base import Kind, OutputSettings, Reading, failed
 from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.types import Constraint, FailureKind
 from llmbatch.core.words import quote
@@ -21,12 +21,12 @@ def make(settings: OutputSettings) -> Kind:
     grammar = settings.grammar or ""
     start = _matcher(grammar)
 
-    def judge(text: str) -> Judgement:
+    def read(text: str) -> Reading:
         data = text.encode()
         matcher = start.deep_copy()  # half a microsecond, and it leaves the start as it is for other threads
         matched = matcher.try_consume_tokens(list(data))
         if matched == len(data) and matcher.is_accepting():
-            return Judgement(text, None, matcher.is_stopped())
+            return Reading(text, None, matcher.is_stopped())
         if matcher.is_error():
             return failed(
                 FailureKind.GRAMMAR, f"the answer could not be matched with the grammar: {matcher.get_error()}"
@@ -39,7 +39,7 @@ def make(settings: OutputSettings) -> Kind:
         )
         return failed(FailureKind.GRAMMAR, f"the answer leaves the grammar {where}")
 
-    return Kind(Constraint("grammar", grammar), judge)
+    return Kind(Constraint("grammar", grammar), read)
 
 
 def _matcher(grammar: str) -> Any:

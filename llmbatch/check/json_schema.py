@@ -14,7 +14,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from llmbatch.check.base import Judgement, Kind, OutputSettings, failed
+from llmbatch.check.base import Kind, OutputSettings, Reading, failed
 from llmbatch.check.strict_json import JsonError, parse
 from llmbatch.core.errors import SchemaError
 from llmbatch.core.types import Constraint, FailureKind
@@ -37,16 +37,16 @@ def of_schema(schema: Mapping[str, Any]) -> Kind:
     validator = _validator(json.loads(spec))
     is_valid = validator.is_valid
 
-    def judge(text: str) -> Judgement:
+    def read(text: str) -> Reading:
         try:
             value = parse(text)
         except JsonError as error:
             return failed(FailureKind.INVALID_JSON, str(error))
         if is_valid(value):
-            return Judgement(value, None, isinstance(value, dict | list | str))
+            return Reading(value, None, isinstance(value, dict | list | str))
         return failed(FailureKind.SCHEMA, _explain(validator, value))
 
-    return Kind(Constraint("json", spec), judge)
+    return Kind(Constraint("json", spec), read)
 
 
 def spec_of(schema: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticUserError
 
-from llmbatch.check.base import Judgement, Kind, OutputSettings, failed
+from llmbatch.check.base import Kind, OutputSettings, Reading, failed
 from llmbatch.check.json_schema import list_problems, path_of, spec_of
 from llmbatch.check.strict_json import JsonError, parse
 from llmbatch.core.errors import JobError, RunError, SchemaError
@@ -32,7 +32,7 @@ def make(settings: OutputSettings) -> Kind:
         raise JobError(f"{import_path} is not a pydantic model but {quote(repr(model), 80)}")
     strict = model.model_config.get("strict", True)
 
-    def judge(text: str) -> Judgement:
+    def read(text: str) -> Reading:
         try:
             parse(text)  # stricter than pydantic's parser, which takes the last of two equal keys
             value = model.model_validate_json(text, strict=strict).model_dump(mode="json", by_alias=True)
@@ -45,9 +45,9 @@ def make(settings: OutputSettings) -> Kind:
                 f"the pydantic model {import_path} raised {type(error).__name__}: {error}, on the answer"
                 f" {quote(text, 200)}; to refuse an answer its validators may raise ValueError or AssertionError alone"
             ) from error
-        return Judgement(value, None, isinstance(value, dict | list | str))
+        return Reading(value, None, isinstance(value, dict | list | str))
 
-    return Kind(_constraint(model, import_path) if settings.constrained else None, judge)
+    return Kind(_constraint(model, import_path) if settings.constrained else None, read)
 
 
 def _constraint(model: type[BaseModel], import_path: str) -> Constraint:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import jsonschema_rs
 
-from llmbatch.check.base import Judgement, Kind, OutputSettings, failed
+from llmbatch.check.base import Kind, OutputSettings, Reading, failed
 from llmbatch.core.errors import SchemaError
 from llmbatch.core.types import Constraint, FailureKind
 from llmbatch.core.words import quote
@@ -48,11 +48,11 @@ def make_linear(settings: OutputSettings) -> Kind:
 def _kind(pattern: str, matches: Callable[[str], bool]) -> Kind:
     wanted = quote(pattern, 200)
 
-    def judge(text: str) -> Judgement:
+    def read(text: str) -> Reading:
         if matches(text):
-            return Judgement(text)
+            return Reading(text)
         return failed(
             FailureKind.REGEX, f"the answer {quote(text)} as a whole does not match the regular expression {wanted}"
         )
 
-    return Kind(Constraint("regex", pattern), judge)
+    return Kind(Constraint("regex", pattern), read)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llmbatch.check.base import Judgement, Kind, OutputSettings
+from llmbatch.check.base import Kind, OutputSettings, Reading
 
 
 def make(settings: OutputSettings) -> Kind:  # noqa: ARG001 - the contract's
-    return Kind(constraint=None, judge=Judgement)
+    return Kind(constraint=None, read=Reading)

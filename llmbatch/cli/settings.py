@@ -191,16 +191,19 @@ def put(data: dict[str, Any], setting: str, value: Any) -> None:
 
 
 def parsed_value(text: str) -> Any:
-    """The value of a ``--set``: JSON where it is JSON (so that ``1e-3`` is a number), else YAML."""
+    """The value of a ``--set``: JSON where it is JSON, else YAML as in a job file, where ``no`` is text; nothing is null."""
     try:
         return json.loads(text)
     except ValueError:
         pass
-    import yaml
+    if not text.strip():
+        return None
+    from llmbatch.core.errors import PromptError
+    from llmbatch.prompt.document import read_document
 
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return read_document(text, "--set").value
+    except PromptError as error:
         raise click.UsageError(f"--set: the value {text!r} is not YAML ({_first_line(error)})") from error
 
 

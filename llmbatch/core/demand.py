@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from llmbatch.core.sampling import NO_SEED
 from llmbatch.core.types import Request, Sampling
 
 
@@ -40,5 +41,5 @@ def _read(sampling: Sampling) -> Demand:
     if sampling.get("ignore_eos") and most is not None:
         least = most
     # Where no temperature is given it is the model's own default, which may not be greedy: only an explicit 0 counts.
-    repeats = sampling.get("temperature") == 0 or sampling.get("seed") is not None
+    repeats = sampling.get("temperature") == 0 or sampling.get("seed") not in (None, NO_SEED)
     return Demand(least if most is None else min(least, most), most, repeats)

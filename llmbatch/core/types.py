@@ -175,7 +175,7 @@ class Sampling:
     """Sampling settings by the names of vLLM's ``SamplingParams``; one object for each distinct setting of a job.
 
     Only what was asked for is in ``values`` (sorted pairs, lists as tuples): the rest is the engine's and the model's own
-    default.
+    default; without ``max_tokens`` an answer may fill the context.
     """
 
     values: tuple[tuple[str, Any], ...] = ()
@@ -225,7 +225,8 @@ class Completion:
 
     ``text`` and ``token_ids`` are the whole answer, an earlier partial answer included, without prompt and prefill;
     ``text`` is without the reasoning part where a reasoning parser is set. ``usage`` is of this request alone.
-    ``logprobs`` is JSON: one object a token, ``{"token", "logprob", "top": [{"token", "logprob"}, ...]}``.
+    ``logprobs`` is JSON: one object a token, ``{"token", "logprob", "top": [{"token", "logprob"}, ...]}``; the engine gives those
+    of the tokens that are new, and the row's work puts them behind those of the partial answer.
     ``reused_from`` is set where it was not computed for this request, but for an equal one: of a row of this run, or of an
     earlier run whose answers are in the cache. Then ``usage`` is what it took there.
     """
@@ -253,7 +254,7 @@ Outcome = Completion | Refusal
 
 
 @fast_dataclass(frozen=True, slots=True)
-class Checked:
+class Accepted:
     """A completion whose answer passed: what a row program is sent. ``value`` is text, or JSON for a schema."""
 
     value: Any

@@ -4,7 +4,7 @@ A program is a generator. It yields what it wants to ask, is sent the checked an
 
 | it yields | it is sent |
 |---|---|
-| an ``Ask`` | a ``Checked``, or None where every attempt failed |
+| an ``Ask`` | an ``Accepted``, or None where every attempt failed |
 | an ``Ask`` with ``samples`` n > 1 | a list of n of these |
 | a ``Failure``, as ``RowAsk.ask`` gives one | None: it counts as a request that failed unsent |
 | a list of these | a list with one of the above for each |
@@ -18,19 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
+from llmbatch.core.check import Check
 from llmbatch.core.fast_dataclass import fast_dataclass
 from llmbatch.core.imports import is_import_path, load_object
 from llmbatch.core.table import find
 from llmbatch.core.types import Constraint, Failure, Prompt, Row, Sampling
 from llmbatch.programs import PROGRAMS
-
-
-class Judge(Protocol):
-    """Answer text in, ``(value, failure)`` out, one of them None; see ``llmbatch.check.Check``."""
-
-    def __call__(
-        self, text: str, row: Mapping[str, Any] | None = None, *, cut_off: bool = False
-    ) -> tuple[Any, Failure | None]: ...
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -49,7 +42,7 @@ class Ask:
     lora: str | None = None
     token_ids: Sequence[int] | None = None
     samples: int = 1
-    check: Judge | None = None
+    check: Check | None = None
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -92,4 +85,4 @@ def make_program(name: str) -> Shape:
     return shape
 
 
-__all__ = ["Ask", "Incomplete", "Judge", "Program", "RowAsk", "Shape", "make_program"]
+__all__ = ["Ask", "Incomplete", "Program", "RowAsk", "Shape", "make_program"]

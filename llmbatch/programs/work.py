@@ -7,19 +7,22 @@ same outcomes, in whatever order the requests of one step were answered, give th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from llmbatch.core.check import Check, Verdict
 from llmbatch.core.errors import LlmbatchError, RunError
+from llmbatch.core.sampling import NO_SEED
 from llmbatch.core.types import (
+    Accepted,
     Attempt,
-    Checked,
     Completion,
     Failure,
     FailureKind,
     Outcome,
     Prompt,
     Record,
+    Refusal,
     Request,
     RequestKey,
     Reused,
@@ -28,7 +31,7 @@ from llmbatch.core.types import (
     Status,
     Usage,
 )
-from llmbatch.programs.base import Ask, Incomplete, Judge, Program
+from llmbatch.programs.base import Ask, Incomplete, Program
 
 Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], Request | None]
 """(request, why it failed, its answer, kinds of the failures before) -> the next request, or None to give up."""
@@ -41,7 +44,7 @@ _NO_PROMPT, _NO_SAMPLING = Prompt(), Sampling()
 class Rules:
     """What is the same for every row of a job: how answers are judged, and what follows a failure."""
 
-    check: Judge
+    check: Check
     next_request: Retry
 
 
@@ -152,9 +155,9 @@ class Work:
         asks = (wanted,) if isinstance(wanted, Ask | Failure) else wanted
         lines = iter(self._lines[len(self._lines) - sum(map(_lines_of, asks)) :])
         answers = [
-            [next(lines).checked for _ in range(ask.samples)]
+            [next(lines).accepted for _ in range(ask.samples)]
             if isinstance(ask, Ask) and ask.samples > 1
-            else next(lines).checked
+            else next(lines).accepted
             for ask in asks
         ]
         return answers[0] if isinstance(wanted, Ask | Failure) else answers
@@ -164,7 +167,7 @@ class Work:
         if (
             len(lines) == 1
             and lines[0].answered == 1
-            and (done := lines[0].checked)
+            and (done := lines[0].accepted)
             and not isinstance(value, Incomplete)
         ):
             last = done.completion  # nearly every row: one request, answered well at once
@@ -185,7 +188,7 @@ class Work:
         if isinstance(value, Incomplete):
             value, failure = value.output, value.failure
             if failure is None:
-                told = next((line for line in lines if line.checked is None), None)
+                told = next((line for line in lines if line.accepted is None), None)
                 failure = _tell(told, lines)
         shown = told or (lines[-1] if lines else None)
         group = [line for line in lines if shown and line.key.step == shown.key.step]
@@ -194,7 +197,7 @@ class Work:
         for line in lines:
             usage = usage + line.usage
             history += line.failed if line is not told else line.failed[:-1]
-            kept = line.kept if line.checked or line is told else _NOTHING
+            kept = line.kept if line.accepted or line is told else _NOTHING
             wasted = wasted + (line.usage - kept)
         last_answer = shown.completion if shown else None
         return Record(
@@ -227,9 +230,9 @@ def _lines_of(ask: Ask | Failure) -> int:
 class _Line:
     """One answer that is wanted, and its attempts one after another."""
 
-    __slots__ = ("answered", "check", "checked", "completion", "failed", "kept", "key", "request", "text", "usage")
+    __slots__ = ("accepted", "answered", "check", "completion", "failed", "kept", "key", "request", "text", "usage")
 
-    def __init__(self, request: Request, check: Judge | None) -> None:
+    def __init__(self, request: Request, check: Check | None) -> None:
         self.request = request  # the last one sent
         self.key = request.key
         self.check = check
@@ -239,7 +242,7 @@ class _Line:
         self.failed: list[Attempt] = []
         self.completion: Completion | None = None  # the last one that came
         self.text: str | None = None  # its text, with the prefill
-        self.checked: Checked | None = None
+        self.accepted: Accepted | None = None
 
     @classmethod
     def unsent(cls, key: RequestKey, failure: Failure) -> _Line:
@@ -251,16 +254,18 @@ class _Line:
     def take(self, outcome: Outcome, rules: Rules, row: Row) -> Request | None:
         """Judge the outcome; returns the next attempt, or None when the line is at its end, well or not."""
         request = self.request
+        if self.failed and isinstance(outcome, Refusal) and outcome.failure.kind is FailureKind.TOO_LONG:
+            return None  # there is no room to try again, as with the answer shown to the model: what came of it so far stands
         self.answered += 1
         completion: Completion | None = None
         if isinstance(outcome, Completion):
-            completion = self.completion = outcome
+            completion = self.completion = outcome = self._with_all_logprobs(outcome)
             prefill = request.prompt.prefill
             text = self.text = prefill + outcome.text if prefill else outcome.text
             self._count(outcome.usage)
-            value, failure = _judge(self.check or rules.check, text, outcome.finish_reason, row)
+            value, failure = _verdict(self.check or rules.check, text, outcome.finish_reason, request, row)
             if failure is None:
-                self.checked = Checked(value, outcome)
+                self.accepted = Accepted(value, outcome)
                 return None
             attempt = Attempt(request.key, failure, outcome.usage, text, outcome.finish_reason)
         else:
@@ -274,6 +279,13 @@ class _Line:
             self.request = following
         return following
 
+    def _with_all_logprobs(self, outcome: Completion) -> Completion:
+        """The engine gives those of the new tokens; where it went on from a partial answer, that one's come before them."""
+        before = self.completion
+        if not self.request.partial or before is None or before.logprobs is None or outcome.logprobs is None:
+            return outcome
+        return replace(outcome, logprobs=[*before.logprobs, *outcome.logprobs])
+
     def _count(self, usage: Usage) -> None:
         self.usage = self.usage + usage if self.answered > 1 else usage
         if self.request.partial:
@@ -283,12 +295,15 @@ class _Line:
             self.kept = usage
 
 
-def _judge(check: Judge, text: str, finish_reason: str, row: Row) -> tuple[Any, Failure | None]:
+def _verdict(check: Check, text: str, finish_reason: str, request: Request, row: Row) -> Verdict:
     if finish_reason == "stop":
         return check(text, row.data)
     if finish_reason == "length":
-        return check(text, row.data, cut_off=True)
-    return None, Failure(FailureKind.ENGINE, f"the engine ended the request with finish_reason {finish_reason!r}")
+        # where the end of text is ignored the budget is the length that was asked for
+        return check(text, row.data, cut_off=not request.sampling.get("ignore_eos"))
+    return Verdict(
+        None, Failure(FailureKind.ENGINE, f"the engine ended the request with finish_reason {finish_reason!r}")
+    )
 
 
 def _tell(told: _Line | None, lines: list[_Line]) -> Failure:
@@ -298,7 +313,7 @@ def _tell(told: _Line | None, lines: list[_Line]) -> Failure:
     failure = told.failed[-1].failure
     if len(lines) == 1:
         return failure
-    failed = [line for line in lines if line.checked is None]
+    failed = [line for line in lines if line.accepted is None]
     sampled = all(line.key.step == lines[0].key.step for line in lines)
     names = [str(line.key.sample if sampled else line.key.step) for line in failed]
     word = ("sample" if sampled else "step") + ("s" if len(names) > 1 else "")
@@ -314,4 +329,4 @@ def _each(values: list[Any]) -> Any:
 
 def _seed(ask: Ask, sample: int) -> int | None:
     seed = ask.sampling.get("seed") if ask.seed is None else ask.seed
-    return None if seed is None else seed + sample
+    return None if seed in (None, NO_SEED) else seed + sample

@@ -40,7 +40,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from pydantic_core import PydanticCustomError
 
 from llmbatch.core.errors import PromptError
-from llmbatch.core.sampling import sampling_problem, token_biases
+from llmbatch.core.sampling import sampling_problem
 from llmbatch.core.words import is_of, near, short, type_name
 from llmbatch.prompt.document import Document
 from llmbatch.prompt.variables import TypeName
@@ -236,8 +236,3 @@ def _check_sampling(sampling: Mapping[str, Any], document: Document) -> None:
     for name, value in sampling.items():
         if problem := sampling_problem(name, value):
             raise document.error(("sampling", name), f"{name!r} {problem}")
-        if name == "logit_bias":
-            try:
-                token_biases(value)
-            except ValueError as error:
-                raise document.error(("sampling", name), f"logit_bias maps token ids to numbers: {error}") from error

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from llmbatch.check import KINDS
 from llmbatch.check.answer import check_from_mapping, make_check
 from llmbatch.check.base import OutputSettings
+from llmbatch.core.check import Check
 from llmbatch.core.errors import SchemaError
 from llmbatch.core.types import Constraint, FailureKind
 
@@ -120,6 +121,25 @@ def test_a_grammar_can_be_a_file(tmp_path: Path) -> None:
 )
 def test_a_request_can_ask_for_an_output_of_its_own(mapping: dict[str, Any], constraint: Constraint | None) -> None:
     assert check_from_mapping(mapping).constraint == constraint
+
+
+def test_an_answer_that_was_cut_off_is_taken_where_the_job_allows_it_and_it_passes() -> None:
+    def kind(check: Check, text: str) -> FailureKind | None:
+        failure = check(text, cut_off=True).failure
+        return failure and failure.kind
+
+    free = make_check(OutputSettings(allow_truncated=True, reject=("/bad/",)))
+    assert free("one two", cut_off=True) == ("one two", None)
+    assert kind(free, "a bad") is FailureKind.REJECTED
+    assert kind(free, " ") is FailureKind.EMPTY
+    schema = make_check(OutputSettings(schema={"type": "integer"}, allow_truncated=True))
+    assert schema("12", cut_off=True) == (12, None)
+    assert kind(schema, "1.") is FailureKind.TRUNCATED
+    choice = make_check(OutputSettings(choice=("a", "ab"), allow_truncated=True))
+    assert choice("a", cut_off=True) == ("a", None)
+    assert kind(choice, "x") is FailureKind.TRUNCATED
+    of_request = check_from_mapping({"regex": "[0-9]+"}, OutputSettings(allow_truncated=True))
+    assert of_request("12", cut_off=True) == ("12", None)
 
 
 def test_equal_mappings_share_one_check() -> None:

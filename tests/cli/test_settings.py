@@ -94,7 +94,8 @@ def test_a_setting_given_by_set_goes_over_its_flag() -> None:
     [
         ("8", 8), ("1e-3", 0.001), ("0.5", 0.5), ("true", True), ("null", None), ("", None), ("fr", "fr"),
         ("a: b", {"a": "b"}),
-        ("[a, b]", ["a", "b"]), ('["a"]', ["a"]), ("{a: 1}", {"a": 1}), ("/data/x=y", "/data/x=y"),
+        ("[a, b]", ["a", "b"]), ("[yes, no]", ["yes", "no"]), ("on", "on"), ("[12:30, 010]", ["12:30", "010"]),
+        ("~", None), (" ", None), ('["a"]', ["a"]), ("{a: 1}", {"a": 1}), ("/data/x=y", "/data/x=y"),
     ],
 )  # fmt: skip
 def test_the_value_of_a_setting_is_yaml(text: str, value: object) -> None:

@@ -27,5 +27,10 @@ def test_greedy_and_seeded_requests_repeat() -> None:
     assert demand({"temperature": 1.0}, seed=0).repeats
 
 
+def test_a_seed_of_minus_one_is_none() -> None:
+    assert not demand({"temperature": 1.0, "seed": -1}).repeats
+    assert demand({"temperature": 0.0, "seed": -1}).repeats
+
+
 def test_a_temperature_that_is_not_given_is_the_model_s_own() -> None:
     assert not demand({}).repeats

@@ -182,6 +182,14 @@ def test_a_prefill_goes_on_as_continue_final_message_does(engine: VllmEngine, ba
     assert_same(ask(engine, prompts), theirs)
 
 
+def test_a_space_that_a_template_trims_off_the_prefill_is_not_doubled(engine: VllmEngine) -> None:
+    (ids,) = engine.tokenize([number("two hundred and four", prefill="deux")])
+    prompt = number("two hundred and four", prefill="deux ")
+    (answer,) = run(engine, [Request(RequestKey(0), prompt, GREEDY, token_ids=ids)])  # type: ignore[arg-type]
+    assert isinstance(answer, Completion)
+    assert prompt.prefill + answer.text == "deux cent quatre"
+
+
 def test_a_text_prompt_goes_on_as_llm_generate_does(engine: VllmEngine, bare: Any) -> None:
     from vllm import SamplingParams
 
@@ -198,6 +206,13 @@ def test_a_seed_and_max_tokens_of_a_request_override_the_shared_ones(engine: Vll
     assert_same(ours, chat(bare, NUMBERS[:3], Sampling((("max_tokens", 4), ("seed", 9), ("temperature", 1.5)))))
     again = ask(engine, NUMBERS[:3], shared, seed=10, max_tokens=30)
     assert_same(again, chat(bare, NUMBERS[:3], Sampling((("max_tokens", 30), ("seed", 10), ("temperature", 1.5)))))
+
+
+def test_a_request_without_max_tokens_may_fill_the_context(engine: VllmEngine) -> None:
+    endless = Sampling((("ignore_eos", True), ("temperature", 0.0)))
+    (answer,) = run(engine, [Request(RequestKey(0), NUMBERS[0], endless, token_ids=[50] * (4096 - 1030))])
+    assert isinstance(answer, Completion)
+    assert (answer.finish_reason, answer.usage.completion_tokens) == ("length", 1030)
 
 
 def test_a_json_constraint_gives_json_that_is_spaced_as_python_writes_it(engine: VllmEngine) -> None:
@@ -276,6 +291,35 @@ def test_a_partial_answer_that_ends_within_a_character_or_before_a_stop_string_i
     assert (again.text, again.stop_reason) == (full.text, "cent")
 
 
+@pytest.mark.parametrize("include", [False, True])
+def test_a_stop_string_across_the_border_of_a_continued_answer_ends_it_where_an_uncut_one_ends(
+    engine: VllmEngine, bare: Any, include: bool
+) -> None:
+    tokenizer = bare.get_tokenizer()
+    (ids,) = engine.tokenize([NUMBERS[15]])
+    (whole,) = ask(engine, [NUMBERS[15]])
+    for cut in range(1, len(whole.token_ids) - 1):
+        border = len(tokenizer.decode(whole.token_ids[:cut]))
+        stop = whole.text[border - 1 : border + 1]
+        values = (("include_stop_str_in_output", include), ("logprobs", 1), *GREEDY.values, ("stop", ("never", stop)))
+        sampling = Sampling(values)
+        (uncut,) = ask(engine, [NUMBERS[15]], sampling)
+        (part,) = ask(engine, [NUMBERS[15]], sampling, max_tokens=cut)
+        if part.finish_reason == "stop":
+            continue  # the same two characters came earlier
+        request = Request(RequestKey(1), NUMBERS[15], sampling, token_ids=ids, partial=tuple(part.token_ids))  # type: ignore[arg-type]
+        (rest,) = run(engine, [request])
+        assert isinstance(rest, Completion)
+        assert (rest.text, rest.finish_reason, rest.stop_reason) == (uncut.text, "stop", stop)
+        assert list(rest.token_ids) == list(uncut.token_ids)
+        assert part.logprobs is not None
+        assert rest.logprobs is not None
+        assert uncut.logprobs is not None
+        joined = [*part.logprobs, *rest.logprobs]
+        assert [position["token"] for position in joined] == [position["token"] for position in uncut.logprobs]
+        assert [p["logprob"] for p in joined] == pytest.approx([p["logprob"] for p in uncut.logprobs], abs=1e-3)
+
+
 def test_log_probabilities_are_vllms_as_json(engine: VllmEngine, bare: Any) -> None:
     sampling = Sampling((("logprobs", 3), ("max_tokens", 10), ("temperature", 0.0)))
     ours = ask(engine, NUMBERS[:2], sampling)
@@ -338,6 +382,7 @@ def test_a_prompt_that_leaves_one_token_ends_with_length(engine: VllmEngine) -> 
             "did you mean 'temperature'",
         ),
         (Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[5], max_tokens=0), "max_tokens"),
+        (Request(RequestKey(0), NUMBERS[0], Sampling((("bad_words", (5,)),)), token_ids=[5]), "refuses"),
         (Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[5], lora="x"), "unknown LoRA adapter 'x'"),
         (Request(RequestKey(0), NUMBERS[0], GREEDY, Constraint("json", "{"), token_ids=[5]), "refuses"),
     ],

@@ -411,6 +411,32 @@ def test_the_reason_of_an_engine_in_its_own_process_is_found_in_the_log(tmp_path
     assert "Tried to allocate 1 GiB" in str(died)
 
 
+AGAIN = """Traceback (most recent call last):
+  File "/usr/lib/python3.11/multiprocessing/spawn.py", line 246, in prepare
+    _fixup_main_from_path(data['init_main_from_path'])
+  File "/usr/lib/python3.11/multiprocessing/spawn.py", line 297, in _fixup_main_from_path
+    main_content = runpy.run_path(main_path,
+  File "/home/me/script.py", line 2, in <module>
+"""
+LOCKED = """    llmbatch.run(model="demo", prompt="{{ text }}", input=[{"text": "two"}], output="out")
+  File "/usr/lib/python3.11/site-packages/llmbatch/api.py", line 113, in run
+    _keep_rows(input, job.output, extend)
+llmbatch.core.errors.Locked: out: another run has this folder: process 22911 on vm
+"""
+
+
+def test_a_script_without_a_guard_is_told_to_have_one(tmp_path: Path) -> None:
+    """A process that the engine starts runs the script again, finds the run folder taken and ends."""
+    log = tmp_path / "log"
+    log.write_text(AGAIN + LOCKED)
+    error = RuntimeError(
+        "Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"
+    )
+    assert 'must be under `if __name__ == "__main__":`' in str(trouble.start_failure(error, "m", log, 0))
+    log.write_text(AGAIN + '    import nothing\nModuleNotFoundError: No module named "nothing"\n')
+    assert "ModuleNotFoundError" in str(trouble.start_failure(error, "m", log, 0))
+
+
 def test_everything_printed_meanwhile_goes_to_the_log_and_later_output_does_not(tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = f"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -144,6 +146,35 @@ def test_a_run_that_is_killed_leaves_no_process_behind(tmp_path: Path, loading: 
     run.kill()
     run.wait()
     assert alive(pids) == []
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_ctrl_c_of_the_terminal_lets_what_is_in_flight_finish_and_a_second_one_ends_it(
+    jobs: Any, again: bool
+) -> None:
+    rows = jobs.rows([{"text": f"{count} hundred and one"} for count in ("two", "three", "four", "five")])
+    data = jobs.data(
+        rows,
+        model="demo",
+        engine={"name": "vllm", "args": ARGS, "in_process": False},
+        sampling={"ignore_eos": True, "max_tokens": 3500 if again else 800},
+        run={"grace": 600},
+    )
+    process = jobs.start(data, start_new_session=True)
+    progress = jobs.path / "out" / "progress.json"
+    while not progress.exists() or json.loads(progress.read_bytes())["in_flight"] < 4:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    pids = tuple(child.pid for child in psutil.Process(process.pid).children(recursive=True))
+    os.killpg(process.pid, signal.SIGINT)
+    if again:
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert alive(pids) == []
+    if not again:
+        assert (jobs.report()["outcome"], jobs.report()["rows"]["done"]) == ("stopped", 4)
 
 
 def _engine_processes(pid: int) -> list[int]:

@@ -117,6 +117,44 @@ def test_a_prompt_that_ends_with_a_replacement_character_does_not_come_back_in_t
     assert Detokenizer(tokenizer).texts([Answer(prompt, broken, True)]) == ["a "]
 
 
+def test_a_continued_answer_ends_at_the_first_stop_string_that_a_new_token_completes() -> None:
+    tokenizer = _tokenizer("byte-level BPE")
+    detokenizer = Detokenizer(tokenizer)
+
+    def ending(partial: str, new: str, *stops: str, include_stop: bool = False) -> tuple[str, str | None]:
+        old, more = (tokenizer.encode(text, add_special_tokens=False) for text in (partial, new))
+        answer = Answer([5], [*old, *more], True)
+        end = detokenizer.ending(answer, stops, already=len(old), include_stop=include_stop)
+        assert end.tokens <= len(answer.ids)
+        assert tokenizer.decode(answer.ids[: end.tokens]).startswith(end.text)
+        return end.text, end.stop
+
+    assert ending("abc\n", "\nd", "\n\n") == ("abc", "\n\n")
+    assert ending("abc", "\n\n", "\n") == ("abc", "\n")
+    assert ending("abc", "\n\n", "\n", include_stop=True) == ("abc\n", "\n")
+    assert ending("a so", " b so c", "so") == ("a so b ", "so"), "the first one was let pass, as min_tokens asks for"
+    assert ending("abc", "def", "x") == ("abcdef", None)
+
+
+@pytest.mark.parametrize(
+    ("prefill", "seen", "text", "rest"),
+    [
+        ("so, ", "so,", " a", "a"),
+        ("so, ", "so, ", " a", " a"),
+        ("so, ", "so,", "\na", "\na"),
+        ("so\n\n", "so", "\na", "a"),
+        ("so\n\n", "so", "\n\n\na", "\na"),
+        ("so", "so", " a", " a"),
+    ],
+)
+def test_white_space_that_was_trimmed_off_the_prefill_is_not_in_the_answer_again(
+    prefill: str, seen: str, text: str, rest: str
+) -> None:
+    tokenizer = _tokenizer("byte-level BPE")
+    prompt = tokenizer.encode("what? " + seen, add_special_tokens=False)
+    assert Detokenizer(tokenizer).after_prefill(text, prefill, prompt) == rest
+
+
 def test_a_decoder_that_is_not_known_is_left_to_vllm() -> None:
     tokenizer = _fast(decoders.WordPiece(), LETTERS)
     detokenizer = Detokenizer(tokenizer)

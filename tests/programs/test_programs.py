@@ -7,7 +7,7 @@ import pytest
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import (
-    Checked,
+    Accepted,
     Completion,
     Cursor,
     Failure,
@@ -41,8 +41,8 @@ def single(wanted: Ask | Failure) -> Program:
     return make_program("single")(Asked(wanted))
 
 
-def checked(value: object) -> Checked:
-    return Checked(value, Completion(RequestKey(0), "", "stop", Usage()))
+def accepted(value: object) -> Accepted:
+    return Accepted(value, Completion(RequestKey(0), "", "stop", Usage()))
 
 
 def returned(program: Program, answer: object) -> object:
@@ -66,8 +66,8 @@ def test_single_asks_the_rows_own_prompt() -> None:
 
 
 def test_single_returns_the_checked_value() -> None:
-    assert returned(single(ASK), checked({"n": 1})) == {"n": 1}
-    assert returned(single(ASK), checked(None)) is None
+    assert returned(single(ASK), accepted({"n": 1})) == {"n": 1}
+    assert returned(single(ASK), accepted(None)) is None
 
 
 def test_single_is_incomplete_without_an_answer() -> None:
@@ -76,12 +76,12 @@ def test_single_is_incomplete_without_an_answer() -> None:
 
 def test_single_of_several_samples_returns_the_list_of_their_values() -> None:
     ask = Ask(ASK.prompt, ASK.sampling, samples=2)
-    assert returned(single(ask), [checked("a"), checked(None)]) == ["a", None]
+    assert returned(single(ask), [accepted("a"), accepted(None)]) == ["a", None]
 
 
 def test_single_of_several_samples_is_incomplete_with_null_at_those_that_failed() -> None:
     ask = Ask(ASK.prompt, ASK.sampling, samples=2)
-    assert returned(single(ask), [None, checked("b")]) == Incomplete([None, "b"])
+    assert returned(single(ask), [None, accepted("b")]) == Incomplete([None, "b"])
 
 
 def test_single_of_a_prompt_that_cannot_be_rendered_yields_why_and_is_incomplete() -> None:

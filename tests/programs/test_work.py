@@ -14,8 +14,8 @@ from llmbatch.check.answer import make_check
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import RunError
 from llmbatch.core.types import (
+    Accepted,
     Attempt,
-    Checked,
     Completion,
     Cursor,
     Failure,
@@ -204,6 +204,30 @@ def test_of_an_answer_that_was_gone_on_from_only_the_prompt_sent_again_is_wasted
     assert [attempt.failure.kind for attempt in record.history] == [FailureKind.TRUNCATED] * 2
 
 
+def test_an_answer_gone_on_from_has_the_log_probabilities_of_all_its_tokens() -> None:
+    def token(text: str) -> dict[str, Any]:
+        return {"token": text, "logprob": -0.5, "top": []}
+
+    record = run(
+        Work(ROW, single(ask()), rules(max_attempts=4)),
+        lambda r: say(r, "ab", "length", new=2, logprobs=[token("a"), token("b")]),
+        lambda r: say(r, "abc", "length", new=1, logprobs=[token("c")]),
+        lambda r: refuse(r, FailureKind.ENGINE),
+        lambda r: say(r, "abcd", new=1, logprobs=[token("d")]),
+    )
+    assert record.output == "abcd"
+    assert record.logprobs == [token("a"), token("b"), token("c"), token("d")]
+
+
+def test_an_answer_that_begins_anew_has_its_own_log_probabilities_alone() -> None:
+    record = run(
+        Work(ROW, single(ask()), rules(continue_truncated=False, max_attempts=3)),
+        lambda r: say(r, "ab", "length", logprobs=[{"token": "ab"}]),
+        lambda r: say(r, "abcd", logprobs=[{"token": "abcd"}]),
+    )
+    assert record.logprobs == [{"token": "abcd"}]
+
+
 def test_an_answer_gone_on_from_is_wasted_whole_once_it_is_given_up() -> None:
     record = run(
         Work(ROW, single(ask()), rules(OutputSettings(reject=("/two/",)), max_attempts=3)),
@@ -233,6 +257,17 @@ def test_an_answer_sent_back_stays_wasted_when_the_next_request_is_refused() -> 
     assert (record.usage, record.wasted, len(record.history)) == (Usage(10, 2, 5), Usage(10, 2, 5), 1)
 
 
+def test_a_retry_that_has_no_room_leaves_the_row_with_what_was_wrong_with_its_answer() -> None:
+    record = run(
+        Work(ROW, single(ask()), rules(OutputSettings(choice=("a", "b")))),
+        lambda r: say(r, "c", new=2),
+        lambda r: refuse(r, FailureKind.TOO_LONG),
+    )
+    assert (record.status, record.raw, record.attempts) == (Status.INVALID, "c", 1)
+    assert record.failure == Failure(FailureKind.CHOICE, '\'c\' is not one of the choices "a", "b"')
+    assert (record.usage, record.wasted, record.history) == (Usage(10, 2, 5), Usage(), ())
+
+
 def test_an_engine_error_is_tried_again_once_and_costs_nothing() -> None:
     record = run(
         Work(ROW, single(ask()), rules()),
@@ -258,6 +293,20 @@ def test_complete_json_that_ran_into_its_budget_is_ok() -> None:
     assert (record.status, record.output, record.finish_reason) == (Status.OK, {}, "length")
 
 
+def test_an_answer_of_the_length_that_was_asked_for_is_ok() -> None:
+    sampling = Sampling((("ignore_eos", True), ("max_tokens", 4)))
+    record = run(Work(ROW, single(ask(sampling=sampling)), rules()), lambda r: say(r, "one two", "length", new=4))
+    assert (record.status, record.output, record.finish_reason) == (Status.OK, "one two", "length")
+    assert (record.attempts, record.wasted) == (1, Usage())
+
+
+def test_an_answer_that_may_be_cut_off_is_ok_at_its_first_attempt() -> None:
+    settings = rules(OutputSettings(allow_truncated=True))
+    record = run(Work(ROW, single(ask()), settings), lambda r: say(r, "one two", "length", new=4))
+    assert (record.status, record.output, record.finish_reason) == (Status.OK, "one two", "length")
+    assert (record.attempts, record.wasted) == (1, Usage())
+
+
 # Several samples
 
 
@@ -267,6 +316,8 @@ def test_each_sample_is_a_request_of_its_own_with_its_own_seed() -> None:
     shared = ask(samples=2, sampling=Sampling((("seed", 5),)))
     assert [request.seed for request in Work(ROW, single(shared), rules()).start()] == [5, 6]
     assert [request.seed for request in Work(ROW, single(ask(samples=2)), rules()).start()] == [None, None]
+    none = ask(samples=2, sampling=Sampling((("seed", -1),)))
+    assert [request.seed for request in Work(ROW, single(none), rules()).start()] == [None, None]
 
 
 def test_the_output_of_several_samples_is_a_list_and_so_are_their_thoughts() -> None:
@@ -299,7 +350,7 @@ def test_a_row_is_ok_only_if_every_sample_is() -> None:
 
 
 def chain(first: Ask) -> Program:
-    draft: Checked | None = yield first
+    draft: Accepted | None = yield first
     if draft is None:
         return Incomplete()
     parts = yield [ask(samples=2), ask(prompt=Prompt(text=draft.value))]

@@ -14,8 +14,18 @@ from typing import Any
 
 import pytest
 
-from llmbatch.core.errors import EngineError, FolderError, InputChanged, Locked, ReadError, RunError, TooManyFailures
+from llmbatch.core.errors import (
+    EngineError,
+    FolderError,
+    InputChanged,
+    JobError,
+    Locked,
+    ReadError,
+    RunError,
+    TooManyFailures,
+)
 from llmbatch.core.events import EngineReady, Event, Finished, Sealed, Snapshot, Started
+from llmbatch.run.retry_failed import retry_failed
 from llmbatch.run.session import open_session
 
 EVEN_FAIL_ONCE = {"when": {"attempt": 1, "matches": "[02468]$"}, "answer": ""}
@@ -99,11 +109,26 @@ def test_duplicates_are_computed_once_and_each_gets_its_record(jobs: Any) -> Non
     assert result.report["sessions"][0]["tokens"]["prompt_tokens"] == computed
 
 
+def test_duplicates_are_not_folded_where_the_seed_says_that_every_answer_is_drawn_anew(jobs: Any) -> None:
+    result = jobs.run(jobs.job(jobs.rows(text_rows(4, distinct=1)), sampling={"temperature": 1, "seed": -1}))
+    assert result.report["rows"]["folded"] == 0
+
+
 def test_a_duplicate_of_a_row_that_fails_fails_like_it(jobs: Any) -> None:
     jobs.run(jobs.job(jobs.rows(text_rows(4, distinct=2)), {"rules": [{"when": {"contains": "1"}, "answer": ""}]}))
     records = jobs.records()
     assert [record["status"] for record in records] == ["ok", "invalid"] * 2
     assert records[1]["history"] == records[3]["history"]
+
+
+def test_a_row_whose_retry_has_no_room_in_the_context_ends_with_what_was_wrong_with_its_answer(
+    jobs: Any, ten: Path
+) -> None:
+    script = {"rules": [{"answer": "maybe"}], "context_length": 150}
+    jobs.run(jobs.job(ten, script, answer={"choice": ["yes", "no"], "constrained": False}))
+    for record in jobs.records():
+        assert (record["status"], record["raw"], record["attempts"]) == ("invalid", "maybe", 1)
+        assert record["error"]["kind"] == "choice"
 
 
 def test_a_row_has_as_many_answers_as_it_asks_for(jobs: Any, ten: Path) -> None:
@@ -122,6 +147,24 @@ def test_equal_samples_of_one_row_are_all_answered(jobs: Any) -> None:
     rows = jobs.rows([{"custom_id": str(i), "method": "POST", "body": body} for i, body in enumerate(bodies)])
     jobs.run(jobs.job(rows, prompt=None, input={"path": str(rows), "format": "requests"}))
     assert [record["output"] for record in jobs.records()] == [["same"] * 2, "same", ["same"] * 3]
+
+
+@pytest.mark.parametrize("setting", [{"bad_words": [5]}, {"seed": 2**70}, {"top_k": 2**40}, {"stop": [""]}], ids=str)
+def test_a_request_with_a_setting_that_would_end_the_engine_fails_alone(jobs: Any, setting: dict[str, Any]) -> None:
+    bodies = [{"model": "m", "messages": [{"role": "user", "content": "hi"}], **own} for own in ({}, setting, {})]
+    rows = jobs.rows([{"custom_id": str(i), "method": "POST", "body": body} for i, body in enumerate(bodies)])
+    jobs.run(jobs.job(rows, prompt=None, input={"path": str(rows), "format": "requests"}))
+    assert [record["status"] for record in jobs.records()] == ["ok", "failed", "ok"]
+    assert f"body.{next(iter(setting))}" in jobs.records()[1]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "setting", [{"bad_words": [5]}, {"seed": 2**63}, {"top_p": 0}, {"logit_bias": {"x": 1}}], ids=str
+)
+def test_a_job_with_a_setting_out_of_its_range_does_not_begin(jobs: Any, ten: Path, setting: dict[str, Any]) -> None:
+    with pytest.raises(JobError, match=rf"sampling\.{next(iter(setting))} "):
+        jobs.run(jobs.job(ten, sampling=setting))
+    assert not (jobs.path / "out").exists()
 
 
 def test_rows_that_ask_for_different_outputs_do_not_share_an_answer(jobs: Any) -> None:
@@ -330,6 +373,26 @@ def test_too_many_failures_stop_the_run_early_and_a_higher_limit_goes_on(jobs: A
     assert jobs.report()["rows"]["done"] < 300
     result = jobs.run(job.model_copy(update={"run": job.run.model_copy(update={"max_failures": None})}))
     assert result.report["rows"]["by_status"]["invalid"] == 300
+
+
+def test_too_many_failures_are_told_at_the_end_too(jobs: Any, ten: Path) -> None:
+    """A run that is over before the clock is looked at again."""
+    script = {"rules": [{"answer": ""}], "latency": 0.05}
+    job = jobs.job(ten, script, run={"max_failures": 5}, retry={"max_attempts": 1})
+    for _ in range(2):
+        with pytest.raises(TooManyFailures, match="10 of 10 rows failed, more than max_failures=5 allows"):
+            jobs.run(job)
+    assert jobs.run(raised(job, max_failures=10)).report["rows"]["by_status"]["invalid"] == 10
+
+
+def test_a_finished_run_whose_rows_were_tried_again_starts_no_engine(jobs: Any, ten: Path) -> None:
+    job = jobs.job(ten, {"rules": [EVEN_FAIL_ONCE, {"when": {"contains": "3"}, "answer": "", "times": 3}]})
+    jobs.run(job)
+    assert retry_failed(jobs.path / "out", {}).exit_code == 0
+    jobs.events.clear()
+    assert jobs.run(job).report["rows"]["retried"] == 6
+    assert "nothing is left to do" in jobs.notes()[0]
+    assert not any(isinstance(event, EngineReady) for event in jobs.events)
 
 
 def test_a_share_of_failures_counts_from_the_hundredth_row_on(jobs: Any) -> None:

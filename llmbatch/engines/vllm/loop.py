@@ -64,7 +64,7 @@ class Loop:
         self._parts = parts
         self._kill = kill
         self._death = death
-        self._refusals = trouble.refusals()
+        self._deaths = trouble.deaths()
         self._numbers = itertools.count()
         self._pending: dict[str, _Pending] = {}
         self._tokens = 0
@@ -120,11 +120,13 @@ class Loop:
         try:
             setting, params = self._parts.samplings.of(request)
             self._engine.add_request(name, {"type": "token", "prompt_token_ids": ids}, params, lora_request=lora)
-        except self._refusals as error:
-            self._engine.abort_request([name])  # it may have been taken half-way
-            return Failure(FailureKind.REFUSED, f"vLLM refuses this request: {' '.join(str(error).split())}")
-        except Exception as error:
+        except self._deaths as error:
             raise self._death(error, "vLLM's engine failed while a request was handed to it") from error
+        except Exception as error:  # whatever else is raised is about this request
+            self._engine.abort_request([name])  # it may have been taken half-way
+            return Failure(
+                FailureKind.REFUSED, f"vLLM refuses this request: {' '.join(str(error).split()) or repr(error)}"
+            )
         self._pending[name] = _Pending(request, setting, len(ids))
         self._tokens += len(ids)
         return None
@@ -166,7 +168,11 @@ class Loop:
     def _outcomes(self, finished: Sequence[Any]) -> list[Outcome]:
         pending = [self._pending.pop(output.request_id) for output in finished]
         self._tokens -= sum(p.tokens for p in pending)
-        ours = [i for i, p in enumerate(pending) if p.setting.detokenize or p.request.partial]
+        ours = [
+            i
+            for i, p in enumerate(pending)
+            if not _stops_after_partial(p) and (p.setting.detokenize or p.request.partial)
+        ]
         texts = self._parts.detokenizer.texts([_answer(pending[i], finished[i]) for i in ours])
         text_of = dict(zip(ours, texts, strict=True))
         outcomes: list[Outcome] = []
@@ -178,22 +184,35 @@ class Loop:
 
     def _completion(self, pending: _Pending, output: Any, text: str | None) -> Completion:
         request, answer = pending.request, output.outputs[0]
-        if text is None:
+        ids, finish_reason, stop_reason = answer.token_ids, _FINISH[answer.finish_reason], answer.stop_reason
+        if answer.finish_reason == "repetition":
+            stop_reason = "repetition"
+        if _stops_after_partial(pending):
+            ending = self._parts.detokenizer.ending(
+                _answer(pending, output),
+                pending.setting.params.stop,
+                already=len(request.partial),
+                include_stop=pending.setting.include_stop,
+            )
+            text = ending.text
+            if ending.stop is not None:
+                ids, finish_reason, stop_reason = ids[: ending.tokens - len(request.partial)], "stop", ending.stop
+        elif text is None:
             text = answer.text
-        elif isinstance(answer.stop_reason, str):
-            text = _cut(text, answer.stop_reason, keep=pending.setting.include_stop)
+        if request.prompt.prefill:
+            text = self._parts.detokenizer.after_prefill(text, request.prompt.prefill, request.token_ids or ())
         reasoning = None
         if self._parts.reasoning is not None:
             reasoning, text = self._parts.reasoning.split(text)
         return Completion(
             key=request.key,
             text=text,
-            finish_reason=_FINISH[answer.finish_reason],
+            finish_reason=finish_reason,
             usage=Usage(len(output.prompt_token_ids), len(answer.token_ids), output.num_cached_tokens or 0),
-            token_ids=(*request.partial, *answer.token_ids),
+            token_ids=(*request.partial, *ids),
             reasoning=reasoning,
-            stop_reason="repetition" if answer.finish_reason == "repetition" else answer.stop_reason,
-            logprobs=None if answer.logprobs is None else logprobs_json(answer.logprobs),
+            stop_reason=stop_reason,
+            logprobs=None if answer.logprobs is None else logprobs_json(answer.logprobs[: len(ids)]),
         )
 
     def _mark(self) -> None:
@@ -213,9 +232,6 @@ def _answer(pending: _Pending, output: Any) -> Answer:
     return Answer(request.token_ids or (), ids, pending.setting.skip_special_tokens)
 
 
-def _cut(text: str, stop: str, *, keep: bool) -> str:
-    """The text up to the stop string that ended it: the last one in it."""
-    place = text.rfind(stop)
-    if place < 0:
-        return text
-    return text[: place + len(stop)] if keep else text[:place]
+def _stops_after_partial(pending: _Pending) -> bool:
+    """Whether a stop string may have begun in the partial answer, where vLLM does not look for it."""
+    return bool(pending.request.partial and pending.setting.params.stop)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 
 import psutil
 
@@ -31,7 +33,10 @@ class Processes:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Watch for new processes while it lasts: a run that is killed while a model loads leaves none behind either."""
+        """Watch for new processes while it lasts: a run that is killed while a model loads leaves none behind either.
+
+        They do not hear a terminal's Ctrl-C, see ``_deaf_to_interrupts``.
+        """
         self._guardian = Guardian()
         resource_tracker.ensure_running()  # Python's own, one for all of a program's processes: it is there to stay
         self._before |= {child.pid for child in _children()}
@@ -44,7 +49,8 @@ class Processes:
         thread = threading.Thread(target=look, name="llmbatch-processes", daemon=True)
         thread.start()
         try:
-            yield
+            with _deaf_to_interrupts():
+                yield
         finally:
             done.set()
             thread.join()
@@ -82,6 +88,33 @@ class Processes:
         if self._guardian is not None:
             self._guardian.close()
             self._guardian = None
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that this thread starts meanwhile, and those that they start, never get a SIGINT.
+
+    A terminal's Ctrl-C goes to every process in the foreground. vLLM's engine core would end with all that is in flight, which
+    the run has promised its grace. The core sets a handler of its own, so the signal is blocked: that is inherited and stays. A
+    run that ends, ends its engine by SIGTERM and SIGKILL, and so does the guardian.
+    """
+    thread, start = threading.get_ident(), BaseProcess.start
+
+    def deaf(process: BaseProcess) -> None:
+        if threading.get_ident() != thread:
+            start(process)
+            return
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            start(process)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    BaseProcess.start = deaf  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        BaseProcess.start = start  # type: ignore[method-assign]
 
 
 def _children() -> list[psutil.Process]:

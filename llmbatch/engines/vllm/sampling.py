@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from llmbatch.core.errors import JobError
-from llmbatch.core.sampling import DEFAULT_MAX_TOKENS
 from llmbatch.core.types import Constraint, Request, Sampling
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.structured import structured_outputs
@@ -48,7 +47,8 @@ class Samplings:
         )
         self._tokenizer = engine.get_tokenizer()
         self._backend = str(engine.vllm_config.structured_outputs_config.backend)
-        self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **defaults}
+        # a request without max_tokens asks for none, and is planned so; vLLM would stop after 16
+        self._defaults = {**defaults, "max_tokens": None}
         self._can_detokenize = can_detokenize
         self._class = _checked_class()
         self._made: dict[tuple[int, Constraint | None], tuple[Sampling, Setting]] = {}

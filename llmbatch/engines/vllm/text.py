@@ -28,6 +28,14 @@ class Answer(NamedTuple):
     skip_special_tokens: bool
 
 
+class Ending(NamedTuple):
+    """Where an answer ends: its text, how many of its ids belong to it, and the stop string that ended it, if one did."""
+
+    text: str
+    tokens: int
+    stop: str | None
+
+
 class Detokenizer:
     """For one tokenizer (vLLM's, a transformers one). ``supported`` says whether its decoder is known here."""
 
@@ -66,12 +74,40 @@ class Detokenizer:
 
     def replay(self, answer: Answer) -> str:
         """The text by vLLM's own detokenizer, token by token."""
+        stream = self._stream(answer)
+        stream.update(list(answer.ids), False)
+        return str(stream.output_text)
+
+    def ending(self, answer: Answer, stops: Sequence[str], *, already: int, include_stop: bool) -> Ending:
+        """Where the answer ends by vLLM's own rule: at the first stop string in it that a new token completes.
+
+        ``already`` is how many of the ids are of a partial answer that was gone on from: a stop string may begin in it, and
+        vLLM, to which it is a part of the prompt, does not see that one.
+        """
+        # min_tokens: what is there already was looked through when it came
+        stream = self._stream(answer, stop=list(stops), min_tokens=already, include_stop_str_in_output=include_stop)
+        for count, token in enumerate(answer.ids, 1):
+            if (stop := stream.update([token], False)) is not None:
+                return Ending(str(stream.output_text), count, stop)
+        return Ending(str(stream.output_text), len(answer.ids), None)
+
+    def after_prefill(self, text: str, prefill: str, prompt: Sequence[int]) -> str:
+        """The answer's text without white space at its start that the prefill ends with already.
+
+        A chat template may trim what it is given: of ``"So, "`` the model then sees ``"So,"``, and writes the space itself.
+        """
+        end = prefill[len(prefill.rstrip()) :]
+        if not end or not text[:1].isspace() or self._prefix(tuple(prompt[-_TAIL:]), False).endswith(end):
+            return text
+        doubled = next((size for size in range(len(end), 0, -1) if text.startswith(end[-size:])), 0)
+        return text[doubled:]
+
+    def _stream(self, answer: Answer, **settings: Any) -> Any:
         from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
+        defaults = {"stop": [], "min_tokens": 0, "include_stop_str_in_output": False}
         params = SimpleNamespace(
-            stop=[],
-            min_tokens=0,
-            include_stop_str_in_output=False,
+            **{**defaults, **settings},
             skip_special_tokens=answer.skip_special_tokens,
             spaces_between_special_tokens=True,
         )
@@ -84,9 +120,7 @@ class Detokenizer:
         request = SimpleNamespace(
             sampling_params=params, prompt_token_ids=prompt, prompt_embeds=None, request_id="replay"
         )
-        stream = IncrementalDetokenizer.from_new_request(self._tokenizer, request)
-        stream.update(list(answer.ids), False)
-        return str(stream.output_text)
+        return IncrementalDetokenizer.from_new_request(self._tokenizer, request)
 
     def _tail(self, prompt: Sequence[int], special: bool) -> tuple[int, ...]:
         """The shortest end of the prompt that has text, so that the answer is not taken for the start of a text."""

@@ -25,7 +25,12 @@ _ERROR_LINE = re.compile(r"^(?:\(.*?\)\s*)?(?:ERROR .*?\] )?((?:[\w.]+\.)?\w*(?:
 _ELSEWHERE = re.compile(
     r"Engine core initialization failed|EngineCore encountered an issue|See .*stack trace|EngineDeadError"
 )
-_NO_GUARD = "before the current process has finished its bootstrapping phase"
+# Python's own word for it, and the traceback of a process that ran the program's file again and so came to llmbatch again: there
+# it finds the run folder taken, by the run that started it
+_NO_GUARD = re.compile(
+    r"before the current process has finished its bootstrapping phase"
+    r'|in _fixup_main_from_\w+\n[\s\S]*[\\/]llmbatch[\\/](?:api|run[\\/]\w+)\.py", line'
+)
 
 
 def start_failure(error: BaseException, model: str, log: Path, begin: int) -> LlmbatchError:
@@ -67,6 +72,14 @@ def refusals() -> tuple[type[Exception], ...]:
     return (ValueError, TypeError, exceptions.VLLMValidationError)
 
 
+def deaths() -> tuple[type[Exception], ...]:
+    """What vLLM raises where the engine, not the request that is handed to it, is at fault."""
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+    from zmq import ZMQError
+
+    return (EngineDeadError, EngineGenerateError, ZMQError, MemoryError)
+
+
 def check_model(model: str) -> None:
     """Raises ``JobError`` for a model that can be neither a folder nor a hub name, before anything heavy is imported."""
     path = Path(model).expanduser()
@@ -91,7 +104,7 @@ def _reason(error: BaseException | None, log: Path, begin: int) -> str:
     if not _ELSEWHERE.search(own):
         return own
     text = tail(log, begin)
-    if _NO_GUARD in text:
+    if _NO_GUARD.search(text):
         return 'the program starts processes, so its code must be under `if __name__ == "__main__":`'
     causes = [line for line in _ERROR_LINE.findall(text) if not _ELSEWHERE.search(line)]
     memory = [line for line in causes if _OUT_OF_MEMORY.search(line)]
