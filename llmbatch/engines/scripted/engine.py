@@ -143,11 +143,12 @@ class ScriptedEngine:
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
         slots = self._settings.in_flight or self._script.concurrency
         sequence = 0
-        moved = time.monotonic()  # when something was last taken or answered
+        moved = time.monotonic()  # when it last answered something, or had nothing to do until it took something
         while True:
             now = time.monotonic()
             for request in feed.take(slots - len(self._heap), 1 << 40):
-                moved = now
+                if not self._heap:
+                    moved = now
                 heapq.heappush(self._heap, (now + self._delay(request), sequence, request))
                 sequence += 1
             if not self._heap:
