@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from llmbatch.core.errors import JobError
 from llmbatch.core.table import find
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
-from llmbatch.engines import ENGINES
+from llmbatch.engines import DEFAULT_ENGINE, ENGINES
 from llmbatch.engines.feed import Feed
 from llmbatch.model.tokenizer import ChatSettings
 
 
 class EngineSettings(BaseModel):
-    """How the engine is built and driven. ``args`` go to the engine itself: for vLLM, its engine arguments by name."""
+    """How the engine is built and driven. ``args`` go to the engine itself: for vLLM, its engine arguments by name.
+
+    This is a job's section, for any engine; an engine's own class (``EngineKind.settings``) says what of it that engine takes.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field("vllm", description="vllm or scripted")
+    name: str = Field(DEFAULT_ENGINE, description=" or ".join(ENGINES))
     args: dict[str, Any] = Field(
         default_factory=dict, description="engine arguments, e.g. tensor_parallel_size, quantization"
     )
@@ -46,7 +50,11 @@ class EngineSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a started engine is. Lengths are in tokens."""
+    """What a started engine is. Lengths are in tokens.
+
+    ``context_length`` is ``None`` where only a server knows it. ``can`` holds what the engine is able to do: ``score`` a given
+    text, hold an answer to a ``constraint``, ``continue`` a partial answer, apply a ``lora`` adapter, take token ``ids``.
+    """
 
     name: str
     version: str
@@ -55,6 +63,9 @@ class EngineInfo:
     max_num_seqs: int
     kv_cache_tokens: int | None = None
     block_size: int | None = None
+    max_num_batched_tokens: int | None = None
+    prefix_caching: bool = True
+    can: frozenset[str] = frozenset()
     device: str = "none"
     pids: tuple[int, ...] = ()  # processes of its own that must not outlive the run
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -98,10 +109,87 @@ EngineFactory = Callable[[str, EngineSettings, ChatSettings, Path], Engine]
 """(model, engine settings, chat settings, path of the engine's log file) -> an engine that is not yet started."""
 
 
+class Smaller(NamedTuple):
+    """Settings that need less memory, and what they change, in words."""
+
+    settings: EngineSettings
+    said: str
+
+
+class Candidate(NamedTuple):
+    """Settings that may be faster than the ones given: a name for a person, and what of ``EngineSettings`` they change."""
+
+    name: str
+    changes: Mapping[str, Any]
+
+
+class ModelFacts(NamedTuple):
+    """What is known of a model that is not loaded."""
+
+    model: str
+    context_length: int  # in tokens, by its own config
+
+
+class TokenizerSource(NamedTuple):
+    """Where the tokenizer comes from: a name or folder where it is not the model's own, and a revision on the hub."""
+
+    name: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """All that the rest of llmbatch knows of an engine that is not started: one value an engine, named in the room's table."""
+
+    make: EngineFactory
+    settings: type[EngineSettings]  # refuses what is not for this engine
+    identity: Callable[[EngineSettings], Mapping[str, Any]]  # those of ``args`` that the answers depend on
+    smaller: Callable[
+        [EngineSettings, EngineInfo | None], Smaller | None
+    ]  # after out of memory; ``None``: no less will do
+    candidates: Callable[[EngineSettings, EngineInfo], list[Candidate]]  # for autotune; none where the job sets all
+    devices: Callable[[EngineSettings], int]  # GPUs that one engine runs on
+    limits: Callable[
+        [EngineSettings, ModelFacts], EngineInfo
+    ]  # what it will be, as far as that is known without a start
+    tokenizer: Callable[[EngineSettings], TokenizerSource] = lambda _: TokenizerSource()
+    packages: tuple[str, ...] = ()  # whose versions its answers depend on
+    quick: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # ``args`` for a model so small that to start is most of the work
+
+
+def kind_of(name: str) -> EngineKind:
+    """What is known of the engine with this name. Raises ``JobError`` for an unknown one."""
+    kind: EngineKind = find(ENGINES, name, "engine")
+    return kind
+
+
+def checked(engine: EngineSettings) -> EngineSettings:
+    """The settings as their engine's own class. Raises ``JobError`` for an unknown engine, and for what it does not take."""
+    try:
+        return kind_of(engine.name).settings.model_validate(engine.model_dump())
+    except ValidationError as error:
+        said = [problem["msg"].removeprefix("Value error, ") for problem in error.errors(include_url=False)]
+        raise JobError("; ".join(said)) from None
+
+
 def make_engine(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
-    """An engine by name, not yet started. Raises ``JobError`` for an unknown name."""
-    factory: EngineFactory = find(ENGINES, engine.name, "engine")
-    return factory(model, engine, chat, log)
+    """An engine by name, not yet started. Raises ``JobError`` for an unknown name, or settings that it does not take."""
+    return kind_of(engine.name).make(model, checked(engine), chat, log)
 
 
-__all__ = ["Engine", "EngineFactory", "EngineInfo", "EngineSettings", "make_engine"]
+__all__ = [
+    "Candidate",
+    "Engine",
+    "EngineFactory",
+    "EngineInfo",
+    "EngineKind",
+    "EngineSettings",
+    "ModelFacts",
+    "Smaller",
+    "TokenizerSource",
+    "checked",
+    "kind_of",
+    "make_engine",
+]

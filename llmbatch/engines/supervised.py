@@ -27,7 +27,7 @@ from llmbatch.core.types import (
     Sampling,
     Usage,
 )
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
+from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, Smaller, kind_of
 from llmbatch.engines.feed import Feed
 
 _BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 30.0)  # before a restart, by how many deaths came without an answer between
@@ -36,7 +36,6 @@ _DEATHS_TO_REFUSE = 3
 _PATIENCE_SECONDS = 0.02  # between two looks while nothing has needed the engine yet
 _PAUSE_SECONDS = 0.2
 _SEARCH_DEATHS = 12  # a search among 4096 suspects may take so many deaths without an answer
-_MIN_SEQS = 8
 _PROBE_KEY = RequestKey(-1)
 _PROBE_SAMPLING = Sampling((("max_tokens", 1), ("temperature", 0.0)))
 
@@ -114,11 +113,11 @@ class SupervisedEngine:
                 info = self._engine.start()
             except OutOfMemory as error:
                 self._engine.stop()
-                lower = self._lowered()
-                if lower is None:
+                smaller = self._smaller()
+                if smaller is None:
                     raise
-                self._tell(Note("warning", f"{error}. Trying again with max_num_seqs={_seqs(lower)}"))
-                self._rebuild(lower)
+                self._tell(Note("warning", f"{error}. Trying again with {smaller.said}"))
+                self._rebuild(smaller.settings)
             else:
                 self._ready_at = time.monotonic()
                 if self.start_seconds is None:
@@ -267,11 +266,9 @@ class SupervisedEngine:
         self._account()
         self._engine.stop()
         settings = self._settings
-        if isinstance(death.__cause__, OutOfMemory | MemoryError) and (lower := self._lowered()) is not None:
-            settings = lower
-            self._tell(
-                Note("warning", f"the engine ran out of memory; it is restarted with max_num_seqs={_seqs(lower)}")
-            )
+        if isinstance(death.__cause__, OutOfMemory | MemoryError) and (smaller := self._smaller()) is not None:
+            settings = smaller.settings
+            self._tell(Note("warning", f"the engine ran out of memory; it is restarted with {smaller.said}"))
         while True:
             searching = any(deaths >= _DEATHS_TO_SUSPECT for deaths in self._deaths_of.values())
             if self._deaths_since_answer > self._settings.restarts + _SEARCH_DEATHS * searching:
@@ -305,23 +302,9 @@ class SupervisedEngine:
             self._past_ready += time.monotonic() - self._ready_at
             self._ready_at = None
 
-    def _lowered(self) -> EngineSettings | None:
-        """Settings with half as many sequences at a time and half the batched tokens; ``None`` at the bottom."""
-        args = dict(self._settings.args)
-        seqs = int(
-            args.get("max_num_seqs") or (self.info.max_num_seqs if self.info else self._settings.in_flight or 256)
-        )
-        if seqs <= _MIN_SEQS:
-            return None
-        changes: dict[str, object] = {}
-        if self._settings.name == "scripted":
-            changes["in_flight"] = seqs // 2
-        else:
-            args["max_num_seqs"] = seqs // 2
-            if batched := args.get("max_num_batched_tokens"):
-                args["max_num_batched_tokens"] = max(int(batched) // 2, 512)
-            changes["args"] = args
-        return self._settings.model_copy(update=changes)
+    def _smaller(self) -> Smaller | None:
+        """Settings with which it may have memory enough; ``None`` at the bottom."""
+        return kind_of(self._settings.name).smaller(self._settings, self.info)
 
 
 def _backoff(deaths: int) -> float:
@@ -351,7 +334,3 @@ def _describe(info: EngineInfo) -> str:
         f"{info.name} {info.version} with {info.model} on {info.device}: context {info.context_length:,} tokens, "
         f"{info.max_num_seqs} sequences at a time{cache}"
     )
-
-
-def _seqs(settings: EngineSettings) -> object:
-    return settings.args.get("max_num_seqs") or settings.in_flight

@@ -14,31 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import JobError
+from llmbatch.engines.base import kind_of
 from llmbatch.job.file import is_there
 from llmbatch.job.job import Job
 
 _ENDS = 1 << 16  # bytes at each end of a weights file that are looked at; these files are too long to be read for this
 
-# Engine arguments that change how fast answers come, and the answers at most by the rounding of their arithmetic.
-_SPEED_ARGS = frozenset(
-    {
-        "aggregate_engine_logging", "all2all_backend", "async_scheduling", "block_size", "compilation_config",
-        "cp_kv_cache_interleave_size", "cpu_distributed_timeout_seconds", "cpu_offload_gb", "cpu_offload_params",
-        "cudagraph_capture_sizes", "data_parallel_address", "data_parallel_backend", "data_parallel_rpc_port", "data_parallel_size",
-        "data_parallel_size_local", "dcp_kv_cache_interleave_size", "decode_context_parallel_size", "device_ids",
-        "disable_custom_all_reduce", "disable_log_stats", "distributed_executor_backend", "distributed_timeout_seconds",
-        "download_dir", "enable_chunked_prefill", "enable_dbo", "enable_expert_parallel", "enable_prefix_caching", "enforce_eager",
-        "gpu_memory_utilization", "hf_token", "kv_cache_memory_bytes", "kv_cache_metrics", "long_prefill_token_threshold",
-        "master_addr", "master_port", "max_cpu_loras", "max_cudagraph_capture_size", "max_loras", "max_num_batched_tokens",
-        "max_num_scheduled_tokens", "max_num_seqs", "max_parallel_loading_workers", "nnodes", "node_rank",
-        "num_gpu_blocks_override", "numa_bind", "numa_bind_cpus", "numa_bind_nodes", "offload_backend", "otlp_traces_endpoint",
-        "pipeline_parallel_size", "prefill_context_parallel_size", "prefix_caching_hash_algo", "ray_workers_use_nsight",
-        "renderer_num_workers", "safetensors_load_strategy", "show_hidden_metrics_for_version", "swap_space",
-        "tensor_parallel_size", "ubatch_size", "use_tqdm_on_load",
-        # of the scripted engine
-        "concurrency", "die_after", "jitter", "latency", "out_of_memory_above", "start_seconds",
-    }
-)  # fmt: skip
 _SPEED_SETTINGS = frozenset({"in_process", "in_flight", "in_flight_tokens", "timeout", "restarts"})
 
 
@@ -52,7 +33,7 @@ def identity_of(job: Job) -> dict[str, str]:
         mode="json", include={"format", "id_field", "columns", "delimiter", "config", "split", "revision"}
     )
     data["engine"] = {key: value for key, value in data["engine"].items() if key not in _SPEED_SETTINGS}
-    data["engine"]["args"] = {key: value for key, value in job.engine.args.items() if not _is_speed(key, value)}
+    data["engine"]["args"] = dict(kind_of(job.engine.name).identity(job.engine))
     data["engine"]["lora"] = {name: _where(path) for name, path in job.engine.lora.items()}
     data["program"] = job.program.model_dump(mode="json", exclude={"prompts"}, exclude_defaults=True)
     data["plan"] = {"overflow": job.plan.overflow}
@@ -81,12 +62,6 @@ def data_of_keep(job: Job) -> Any:
     """Which input fields a record carries, as JSON data."""
     keep = job.sinks.keep
     return keep if isinstance(keep, str) else list(keep)
-
-
-def _is_speed(name: str, value: Any) -> bool:
-    if name == "load_format":
-        return bool(value != "dummy")  # how the weights are read, unless they are made up
-    return name in _SPEED_ARGS
 
 
 def _where(name: str) -> str:

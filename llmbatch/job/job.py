@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import JobError
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.base import EngineSettings, checked
 from llmbatch.job.file import DEMO, job_text, read_job_file, resolve_paths
 from llmbatch.job.problems import explain
 from llmbatch.job.run_settings import RunSettings
@@ -117,6 +117,7 @@ def job_from(data: Mapping[str, Any]) -> Job:
         raise JobError(
             "reuse.cache: a cache answers requests that are equal to earlier ones, and plan.fold says that none are"
         )
+    checked(job.engine)
     _refuse_secrets(job.engine.args, "engine.args")
     return job
 

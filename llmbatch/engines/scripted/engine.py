@@ -16,12 +16,8 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from llmbatch.core.errors import EngineDied, JobError, OutOfMemory
+from llmbatch.core.errors import EngineDied, OutOfMemory
 from llmbatch.core.types import (
     Completion,
     Constraint,
@@ -37,67 +33,10 @@ from llmbatch.core.types import (
 from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.scripted.instance import smallest_instance
+from llmbatch.engines.scripted.script import Rule, load_script
 from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
-
-
-class When(BaseModel):
-    """Which requests a rule is for: all of the conditions that are given must hold."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    index: int | list[int] | None = Field(None, description="the row's index")
-    contains: str | None = Field(None, description="text in the last message")
-    matches: str | None = Field(None, description="regular expression found in the last message")
-    attempt: int | list[int] | None = None
-    step: int | None = None
-
-
-class Rule(BaseModel):
-    """What happens to the requests of one kind."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    when: When = When()
-    answer: str | None = Field(
-        None, description="the answer; {text} is the last message, {index} and {attempt} the request's"
-    )
-    finish_reason: FinishReason = "stop"
-    fail: str | None = Field(None, description="the engine fails this request with this message and lives")
-    die: bool | Literal["out_of_memory"] = Field(False, description="the engine dies while this request is in flight")
-    crash: bool = Field(
-        False,
-        description="as a segfault does: it kills the run's own process, or with engine.in_process=false only the engine",
-    )
-    hang: bool = Field(
-        False, description="this request is never answered; after engine.timeout the engine counts as hung"
-    )
-    times: int | None = Field(
-        None, ge=1, description="how often the rule applies in the life of the process; by default always"
-    )
-
-
-class Script(BaseModel):
-    """A script file (YAML). Times in seconds, lengths in bytes, which are this engine's tokens."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rules: list[Rule] = Field(
-        default_factory=list, description="the first that fits applies; without one, the answer is the echo"
-    )
-    latency: float = Field(0.0, ge=0, description="mean time of an answer")
-    jitter: float = Field(0.0, ge=0, le=1, description="share of the latency by which it varies, the same in every run")
-    start_seconds: float = Field(0.0, ge=0)
-    concurrency: int = Field(256, ge=1)
-    context_length: int = Field(1_000_000, ge=2)
-    tokenizer: str | None = Field(
-        None, description="a model whose chat template and tokenizer make the prompts' ids; without it they are bytes"
-    )
-    die_after: list[int] = Field(
-        default_factory=list, description="the engine dies when it has answered so many requests"
-    )
-    out_of_memory_above: int | None = Field(None, description="starting with more concurrent requests than this fails")
 
 
 class ScriptedEngine:
@@ -107,7 +46,7 @@ class ScriptedEngine:
         self._model = model
         self._chat = chat
         self._settings = engine
-        self._script = _load(engine)
+        self._script = load_script(engine)
         self._state = _state_of(engine.script or "")
         self._heap: list[tuple[float, int, Request]] = []
         self._counts = Usage()
@@ -126,6 +65,7 @@ class ScriptedEngine:
             model=self._model,
             context_length=script.context_length,
             max_num_seqs=concurrency,
+            can=frozenset({"constraint", "continue", "lora", "ids"}),
         )
 
     def expect(self, constraints: Sequence[Constraint]) -> None:
@@ -288,26 +228,6 @@ _states: dict[str, _State] = {}
 
 def _state_of(script: str) -> _State:
     return _states.setdefault(script, _State())
-
-
-def _load(engine: EngineSettings) -> Script:
-    """The script of the settings: a YAML file, with ``engine.args`` laid over it. Raises ``JobError``."""
-    data: dict[str, Any] = {}
-    if engine.script is not None:
-        try:
-            data = yaml.safe_load(Path(engine.script).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise JobError(f"{engine.script}: the scripted engine's script cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise JobError(
-            f"{engine.script}: a script is a YAML mapping, with keys such as {', '.join(Script.model_fields)}"
-        )
-    try:
-        return Script.model_validate({**data, **engine.args})
-    except ValidationError as error:
-        where = engine.script or "engine.args"
-        details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise JobError(f"{where}: {details}. Known keys: {', '.join(Script.model_fields)}") from error
 
 
 def _is(value: int, wanted: int | list[int]) -> bool:
