@@ -39,6 +39,7 @@ class EngineSettings(BaseModel):
     timeout: float = Field(
         600.0, gt=0, description="seconds without any progress after which the engine counts as hung"
     )
+    replicas: int = Field(1, ge=1, le=256, description="engines that answer the run's requests side by side")
     restarts: int = Field(
         5, ge=0, description="engine deaths survived without an answer between them, before the run stops"
     )
@@ -59,7 +60,7 @@ class EngineInfo:
     name: str
     version: str
     model: str
-    context_length: int
+    context_length: int | None
     max_num_seqs: int
     kv_cache_tokens: int | None = None
     block_size: int | None = None
@@ -80,8 +81,11 @@ class Engine(Protocol):
     def expect(self, constraints: Sequence[Constraint]) -> None:
         """Say before ``start`` which constraints requests will have, as far as that is known by then."""
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
-        """The token ids that the model gets for each prompt, prefill included, in order; works before ``start``."""
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+        """The token ids that the model gets for each prompt, prefill included, in order; works before ``start``.
+
+        ``None`` where only a server knows them: then requests come without, and what does not fit is a ``Refusal``.
+        """
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
         """Pull from the feed until it is finished; yield after every step what finished in it, often nothing.
@@ -103,6 +107,71 @@ class Engine(Protocol):
 
     def busy(self) -> float:
         """Seconds since ``start`` in which the engine had work to do."""
+
+
+class Driver(Protocol):
+    """What the loop of a run drives: engines, one or several, through their deaths."""
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """What the engine is, once one has been up. Of several it is what one of them is, with the processes of all."""
+
+    @property
+    def needed(self) -> bool:
+        """Whether there was work for an engine."""
+
+    @property
+    def starting(self) -> bool:
+        """Whether nothing can be answered yet, because a model is being loaded."""
+
+    @property
+    def start_seconds(self) -> float | None:
+        """Of the first start."""
+
+    @property
+    def deaths(self) -> int:
+        """How often an engine died."""
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds in which an engine had work to do, over all restarts; of several engines their mean."""
+
+    @property
+    def ready_seconds(self) -> float:
+        """Seconds in which an engine was up, over all restarts; of several engines their mean."""
+
+    def need(self) -> None:
+        """There is work for the engine; the first time, ``stream`` starts it. May be called from any thread."""
+
+    def wait_ready(self) -> EngineInfo:
+        """Block until an engine is up. Raises ``Cancelled`` when it was stopped instead. May be called from any thread."""
+
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+        """As the engine's own; may be called from any thread and before it is started."""
+
+    def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+        """As the engine's own, through deaths. Starts what is needed; marks what is answered as done.
+
+        Raises ``EngineError`` when engines died more often than the settings allow without a reason found.
+        """
+
+    def abort(self) -> None:
+        """Give up what is in flight, without outcomes."""
+
+    def stop(self) -> None:
+        """End the engines; nothing of them is left. May be called twice."""
+
+    def counts(self) -> Usage:
+        """Tokens by the engines' own count, over all restarts."""
+
+    def idle_share(self) -> float:
+        """Share of the time that engines were up in which they had nothing to do, between 0 and 1."""
+
+
+def idle_share(driver: Driver) -> float:
+    """Share of the time that its engines were up in which they had nothing to do, between 0 and 1."""
+    ready = driver.ready_seconds
+    return max(0.0, 1 - driver.busy_seconds / ready) if ready > 0 else 0.0
 
 
 EngineFactory = Callable[[str, EngineSettings, ChatSettings, Path], Engine]
@@ -154,6 +223,7 @@ class EngineKind:
     ]  # what it will be, as far as that is known without a start
     tokenizer: Callable[[EngineSettings], TokenizerSource] = lambda _: TokenizerSource()
     packages: tuple[str, ...] = ()  # whose versions its answers depend on
+    replicas: bool = False  # whether a run can have several of it
     quick: Mapping[str, Any] = field(
         default_factory=dict
     )  # ``args`` for a model so small that to start is most of the work
@@ -167,8 +237,14 @@ def kind_of(name: str) -> EngineKind:
 
 def checked(engine: EngineSettings) -> EngineSettings:
     """The settings as their engine's own class. Raises ``JobError`` for an unknown engine, and for what it does not take."""
+    kind = kind_of(engine.name)
+    if engine.replicas > 1 and not kind.replicas:
+        raise JobError(
+            f"engine.replicas={engine.replicas}: a run has one {engine.name} engine for now. Start as many runs, each with a GPU "
+            "of its own (CUDA_VISIBLE_DEVICES), a part of the input and an output folder of its own"
+        )
     try:
-        return kind_of(engine.name).settings.model_validate(engine.model_dump())
+        return kind.settings.model_validate(engine.model_dump())
     except ValidationError as error:
         said = [problem["msg"].removeprefix("Value error, ") for problem in error.errors(include_url=False)]
         raise JobError("; ".join(said)) from None
@@ -181,6 +257,7 @@ def make_engine(model: str, engine: EngineSettings, chat: ChatSettings, log: Pat
 
 __all__ = [
     "Candidate",
+    "Driver",
     "Engine",
     "EngineFactory",
     "EngineInfo",
@@ -190,6 +267,7 @@ __all__ = [
     "Smaller",
     "TokenizerSource",
     "checked",
+    "idle_share",
     "kind_of",
     "make_engine",
 ]

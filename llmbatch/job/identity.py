@@ -20,7 +20,7 @@ from llmbatch.job.job import Job
 
 _ENDS = 1 << 16  # bytes at each end of a weights file that are looked at; these files are too long to be read for this
 
-_SPEED_SETTINGS = frozenset({"in_process", "in_flight", "in_flight_tokens", "timeout", "restarts"})
+_SPEED_SETTINGS = frozenset({"in_process", "in_flight", "in_flight_tokens", "timeout", "restarts", "replicas"})
 
 
 def identity_of(job: Job) -> dict[str, str]:

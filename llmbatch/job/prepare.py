@@ -120,7 +120,7 @@ class Preparer:
         if not self._settings.fold:
             return [None for _ in requests]
         digests = Digests()
-        return [None if (packed := pack(r)) is None else digests.digest(r, packed) for r in requests]
+        return [digests.digest(request, pack(request)) for request in requests]
 
 
 def is_full(run: RunSettings, rows: int, requests: int, characters: int) -> bool:

@@ -76,8 +76,8 @@ class Budget:
 
 
 def gpus_of(engine: EngineSettings) -> int:
-    """How many GPUs the engine runs on, as far as its settings tell."""
-    return kind_of(engine.name).devices(engine)
+    """How many GPUs the run's engines are on, as far as their settings tell."""
+    return engine.replicas * kind_of(engine.name).devices(engine)
 
 
 def spent_by(sessions: list[dict[str, Any]], folder: Path) -> Spent:

@@ -14,7 +14,7 @@ from llmbatch.core.errors import InputChanged
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Completion, Cursor, FailureKind, Outcome, Record, Refusal, Request, Row, Status
-from llmbatch.engines.supervised import SupervisedEngine
+from llmbatch.engines.base import Driver
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.input import input_digest
 from llmbatch.folder.journal import Replay, outcome_entry
@@ -51,7 +51,7 @@ class Reading:
 
     source: Source
     prepare: Preparer
-    driver: SupervisedEngine
+    driver: Driver
     parts: Parts
     run: RunSettings
     plan: PlanSettings

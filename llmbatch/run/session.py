@@ -21,7 +21,7 @@ from llmbatch.core.events import Event, Finished, Note, Snapshot, Started, Watch
 from llmbatch.core.files import atomic_write
 from llmbatch.core.versions import versions
 from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, kind_of, make_engine
-from llmbatch.engines.supervised import SupervisedEngine
+from llmbatch.engines.replicas import drive
 from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import open_input
 from llmbatch.folder.progress import write_progress
@@ -246,9 +246,8 @@ class _Assembly:
         self.number = folder.begin_session(left.identity, left.fingerprint, left.done)
         atomic_write(folder.path / "job.yaml", job.to_yaml(folder.path).encode())
         tell(Started(folder.path, left.rows, self.number))
-        self.driver = SupervisedEngine(
-            self._make_engine, self._engine_settings(), tell, prepare=self._tune if job.run.autotune else None
-        )
+        prepare = self._tune if job.run.autotune else None
+        self.driver = drive(self._make_engine, self._engine_settings(), tell, prepare)
         self.writer = Writer(folder.parts, job.run.commit_seconds)
         rows = _row_indexes(job.run.rows)
         self.meter = Meter(
@@ -256,13 +255,13 @@ class _Assembly:
             sealed=left.ledger, journals=left.journals, last=left.last, rows=None if rows is None else len(rows),
         )  # fmt: skip
         self._cache = None if job.reuse.cache is None else AnswerCache(job.reuse.cache.expanduser(), _cache_key(job))
-        prepare = Preparer(recipe, job.plan, self.driver.tokenize, lambda: self.driver.wait_ready().context_length)
+        preparer = Preparer(recipe, job.plan, self.driver.tokenize, lambda: self.driver.wait_ready().context_length)
         cached = None if self._cache is None else self._cache.get
-        reading = Reading(source, prepare, self.driver, folder.parts, job.run, job.plan, rows, cached)
+        reading = Reading(source, preparer, self.driver, folder.parts, job.run, job.plan, rows, cached)
         self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
         reuse = Reuse(job.reuse, None if self._cache is None else self._cache.put)
         brakes = Brakes(job.run, self.budget, stop, tell)
-        self._loop = Loop(self._windows, prepare, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell)
+        self._loop = Loop(self._windows, preparer, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell)
 
     @contextlib.contextmanager
     def going(self) -> Iterator[Iterator[list[OpenWindow]]]:

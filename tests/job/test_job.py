@@ -531,7 +531,7 @@ def test_a_script_is_refused_by_every_other_engine() -> None:
 
 
 def test_an_engine_that_is_not_known_is_refused_with_those_that_are() -> None:
-    with pytest.raises(JobError, match="unknown engine 'tgi': known are .*vllm"):
+    with pytest.raises(JobError, match=r"unknown engine 'tgi': known are .*vllm"):
         job_from({**MINIMAL, "engine": {"name": "tgi"}})
 
 

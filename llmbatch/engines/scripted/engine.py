@@ -12,12 +12,14 @@ import os
 import random
 import re
 import signal
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from llmbatch.core.errors import EngineDied, OutOfMemory
+from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
 from llmbatch.core.types import (
     Completion,
     Constraint,
@@ -59,19 +61,23 @@ class ScriptedEngine:
             raise OutOfMemory(f"the scripted engine has no memory for {concurrency} requests at a time")
         if script.start_seconds:
             time.sleep(script.start_seconds)
+        if script.starts is not None and self._state.start() > script.starts:
+            raise EngineError(f"the scripted engine starts {script.starts} times and no more, as its script says")
         return EngineInfo(
             name="scripted",
             version="1",
             model=self._model,
-            context_length=script.context_length,
+            context_length=None if script.no_context_length else script.context_length,
             max_num_seqs=concurrency,
-            can=frozenset({"constraint", "continue", "lora", "ids"}),
+            can=frozenset({"constraint", "lora", *(() if script.no_ids else ("continue", "ids"))}),
         )
 
     def expect(self, constraints: Sequence[Constraint]) -> None:
         """Any will do."""
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+        if self._script.no_ids:
+            return None
         if self._script.tokenizer is not None:
             return self._tokenizer.encode(prompts)
         return [list(_encode(prompt)) for prompt in prompts]
@@ -144,9 +150,9 @@ class ScriptedEngine:
     def _answer(self, request: Request) -> Outcome:
         """The outcome of one request; raises ``EngineDied`` where the script says so."""
         state, script = self._state, self._script
-        state.answered += 1
-        if script.die_after and state.answered in script.die_after:
-            raise EngineDied(f"the scripted engine died after {state.answered} requests, as its script says")
+        answered = state.answer()
+        if script.die_after and answered in script.die_after:
+            raise EngineDied(f"the scripted engine died after {answered} requests, as its script says")
         rule = self._rule(request) if script.rules else None
         if rule is not None and not rule.hang and not state.use(script.rules.index(rule), rule):
             rule = None
@@ -154,9 +160,14 @@ class ScriptedEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if rule is not None and (rule.die or rule.crash):
             cause = OutOfMemory("no memory, as its script says") if rule.die == "out_of_memory" else None
-            raise EngineDied(f"the scripted engine died of row {request.key.index}, as its script says") from cause
+            said = f"the scripted engine died of row {request.key.index}, as its script says"
+            raise EngineDied(said, suspect=rule.die != "lost") from cause
         if rule is not None and rule.fail is not None:
             return Refusal(request.key, Failure(FailureKind.ENGINE, rule.fail))
+        if script.no_ids and (size := len(_encode(request.prompt))) >= script.context_length:
+            return Refusal(
+                request.key, Failure(FailureKind.TOO_LONG, f"a prompt of {size:,} tokens is more than I take")
+            )
         answer, finish_reason = self._text(request, rule)
         return self._complete(request, answer, finish_reason)
 
@@ -178,14 +189,15 @@ class ScriptedEngine:
         tokens = answer.encode("utf-8", "replace")
         already = len(request.partial)
         limit = request.max_tokens or request.sampling.get("max_tokens")
-        prompt_tokens = len(request.token_ids or ()) + already
+        no_ids = self._script.no_ids
+        prompt_tokens = len(_encode(request.prompt) if no_ids else request.token_ids or ()) + already
         room = self._script.context_length - prompt_tokens
         limit = room if limit is None else min(limit, room)
         if len(tokens) - already > limit:
             tokens, finish_reason = tokens[: already + limit], "length"
         usage = Usage(prompt_tokens, max(len(tokens) - already, 0))
         self._counts = self._counts + usage
-        return Completion(request.key, tokens.decode("utf-8", "ignore"), finish_reason, usage, tokens)
+        return Completion(request.key, tokens.decode("utf-8", "ignore"), finish_reason, usage, () if no_ids else tokens)
 
     def _rule(self, request: Request) -> Rule | None:
         text: str | None = None
@@ -211,16 +223,30 @@ class _State:
     """What a script remembers over the deaths of its engine, in one process."""
 
     def __init__(self) -> None:
-        self.answered = 0
-        self.used: dict[int, int] = {}
+        self._lock = threading.Lock()  # replicas share it
+        self._answered = 0
+        self._started = 0
+        self._used: Counter[int] = Counter()
+
+    def answer(self) -> int:
+        """Count one more answer; returns how many there were."""
+        with self._lock:
+            self._answered += 1
+            return self._answered
+
+    def start(self) -> int:
+        """Count one more start; returns how many there were."""
+        with self._lock:
+            self._started += 1
+            return self._started
 
     def use(self, number: int, rule: Rule) -> bool:
         """Whether a rule may apply once more; counts it."""
         if rule.times is None:
             return True
-        used = self.used.get(number, 0)
-        self.used[number] = used + 1
-        return used < rule.times
+        with self._lock:
+            self._used[number] += 1
+            return self._used[number] <= rule.times
 
 
 _states: dict[str, _State] = {}

@@ -20,7 +20,7 @@ from llmbatch.model.tokenizer import ChatSettings
 _LEAST_SEQS = 2
 _LEAST_AFTER_OUT_OF_MEMORY = 8
 _USUAL_SEQS = 256
-_SPEED = frozenset({"concurrency", "die_after", "jitter", "latency", "out_of_memory_above", "start_seconds"})
+_SPEED = frozenset({"concurrency", "die_after", "jitter", "latency", "out_of_memory_above", "start_seconds", "starts"})
 
 
 def _make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
@@ -66,4 +66,5 @@ KIND = EngineKind(
     candidates=_candidates,
     devices=lambda _: 1,
     limits=_limits,
+    replicas=True,
 )

@@ -36,7 +36,9 @@ class Rule(BaseModel):
     )
     finish_reason: FinishReason = "stop"
     fail: str | None = Field(None, description="the engine fails this request with this message and lives")
-    die: bool | Literal["out_of_memory"] = Field(False, description="the engine dies while this request is in flight")
+    die: bool | Literal["out_of_memory", "lost"] = Field(
+        False, description="the engine dies while this request is in flight; lost: as a connection that breaks"
+    )
     crash: bool = Field(
         False,
         description="as a segfault does: it kills the run's own process, or with engine.in_process=false only the engine",
@@ -65,6 +67,11 @@ class Script(BaseModel):
     tokenizer: str | None = Field(
         None, description="a model whose chat template and tokenizer make the prompts' ids; without it they are bytes"
     )
+    no_ids: bool = Field(
+        False, description="as a server that tokenizes itself: it takes prompts and gives text, no ids"
+    )
+    no_context_length: bool = Field(False, description="as a server that does not tell how much it takes")
+    starts: int | None = Field(None, ge=1, description="how many engines can be started in the life of the process")
     die_after: list[int] = Field(
         default_factory=list, description="the engine dies when it has answered so many requests"
     )
