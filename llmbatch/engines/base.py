@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.settings import Counts, IsPath, is_there
 from llmbatch.core.table import find
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
 from llmbatch.engines import DEFAULT_ENGINE, ENGINES
@@ -29,23 +30,31 @@ class EngineSettings(BaseModel):
     args: dict[str, Any] = Field(
         default_factory=dict, description="engine arguments, e.g. tensor_parallel_size, quantization"
     )
-    in_process: bool | None = Field(
+    in_process: Annotated[bool | None, Counts.NOTHING] = Field(
         None, description="run the engine core in this process; by default only on a CPU, where it starts faster"
     )
-    in_flight: int | None = Field(
+    in_flight: Annotated[int | None, Counts.NOTHING] = Field(
         None, ge=1, description="requests handed to the engine; by default twice its max_num_seqs"
     )
-    in_flight_tokens: int | None = Field(None, ge=1, description="prompt tokens handed to the engine at a time")
-    timeout: float = Field(
+    in_flight_tokens: Annotated[int | None, Counts.NOTHING] = Field(
+        None, ge=1, description="prompt tokens handed to the engine at a time"
+    )
+    timeout: Annotated[float, Counts.NOTHING] = Field(
         600.0, gt=0, description="seconds without any progress after which the engine counts as hung"
     )
-    replicas: int = Field(1, ge=1, le=256, description="engines that answer the run's requests side by side")
-    restarts: int = Field(
+    replicas: Annotated[int, Counts.NOTHING] = Field(
+        1, ge=1, le=256, description="engines that answer the run's requests side by side"
+    )
+    restarts: Annotated[int, Counts.NOTHING] = Field(
         5, ge=0, description="engine deaths survived without an answer between them, before the run stops"
     )
     reasoning_parser: str | None = Field(None, description="vLLM's reasoning parser that splits the thinking part off")
-    lora: dict[str, str] = Field(default_factory=dict, description="LoRA adapters: name to path")
-    script: str | None = Field(None, description="scripted engine: path of its script (YAML)")
+    lora: Annotated[dict[str, str], IsPath(is_there, each=True)] = Field(
+        default_factory=dict, description="LoRA adapters: name to path"
+    )
+    script: Annotated[str | None, IsPath(), Counts.CONTENT] = Field(
+        None, description="scripted engine: path of its script (YAML)"
+    )
     trust_remote_code: bool = False
 
 

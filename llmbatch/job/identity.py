@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.settings import Counts, is_there, marked
 from llmbatch.engines.base import kind_of
-from llmbatch.job.file import is_there
 from llmbatch.job.job import Job
 
 _ENDS = 1 << 16  # bytes at each end of a weights file that are looked at; these files are too long to be read for this
-
-_SPEED_SETTINGS = frozenset({"in_process", "in_flight", "in_flight_tokens", "timeout", "restarts", "replicas"})
 
 
 def identity_of(job: Job) -> dict[str, str]:
@@ -32,7 +30,10 @@ def identity_of(job: Job) -> dict[str, str]:
     data["input"] = job.input.model_dump(
         mode="json", include={"format", "id_field", "columns", "delimiter", "config", "split", "revision"}
     )
-    data["engine"] = {key: value for key, value in data["engine"].items() if key not in _SPEED_SETTINGS}
+    for place, *_ in marked(Job, Counts.NOTHING):
+        section, key = place.split(".")
+        if isinstance(data.get(section), dict):
+            data[section].pop(key, None)
     data["engine"]["args"] = dict(kind_of(job.engine.name).identity(job.engine))
     data["engine"]["lora"] = {name: _where(path) for name, path in job.engine.lora.items()}
     data["program"] = job.program.model_dump(mode="json", exclude={"prompts"}, exclude_defaults=True)
@@ -71,14 +72,9 @@ def _where(name: str) -> str:
 
 def _named_files(job: Job) -> Iterator[tuple[str, str, Path]]:
     """The files that settings name, by section and key: what is in them counts, not where they lie."""
-    named: list[tuple[str, str, Any]] = [
-        ("chat", "template", job.chat.template),
-        ("engine", "script", job.engine.script),
-        ("run", "rows", job.run.rows),
-    ]
-    if job.answer is not None:
-        named += [("answer", "schema", job.answer.json_schema), ("answer", "grammar", job.answer.grammar)]
-    for section, key, value in named:
+    for setting in marked(Job, Counts.CONTENT):
+        section, key = setting.place.split(".")
+        value = setting.value_in(job)
         if isinstance(value, str | Path) and is_there(str(value)) and (path := Path(value).expanduser()).is_file():
             yield section, key, path
 

@@ -6,13 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.fast_dataclass import fast_dataclass
+from llmbatch.core.settings import IsPath, is_named_as_path, is_there
 from llmbatch.core.types import Failure, Prompt, Row
+from llmbatch.prompt.library import shipped_prompts
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -31,12 +34,19 @@ class Rendered:
     lora: str | None = None
 
 
+def _is_path(value: str, base: Path) -> bool:
+    if "{{" in value or "{%" in value or "\n" in value:
+        return False
+    named = is_named_as_path(value) or value.endswith((".yaml", ".yml"))
+    return named or (value not in shipped_prompts() and is_there(value, base))
+
+
 class PromptSettings(BaseModel):
     """Which prompt, and where its variables get their values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: str = Field(
+    path: Annotated[str, IsPath(_is_path)] = Field(
         description="a prompt file, the name of a shipped prompt, or the text itself, such as 'Translate: {{ text }}'"
     )
     variables: dict[str, Any] = Field(
