@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from llmbatch.engines import ENGINES
+from llmbatch.engines.scripted.script import Script
+from llmbatch.engines.vllm.settings import SPEED_ARGS
+
 PACKAGE = Path(__file__).parents[1] / "llmbatch"
 
 LEVELS: list[set[str]] = [
@@ -124,6 +128,23 @@ def test_only_the_vllm_engine_imports_vllm() -> None:
             )
             if any(name.split(".")[0] == "vllm" for name in names) and PACKAGE / "engines" / "vllm" not in path.parents:
                 wrong.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+    assert wrong == []
+
+
+def test_no_other_room_names_an_engine_or_an_argument_of_one() -> None:
+    """All that the rest must know of an engine is its ``EngineKind``. ``core/versions`` lists packages, whatever they are."""
+    engines = PACKAGE / "engines"
+    own = {engines / name for name in ENGINES}
+    unnamed = {*ENGINES, *SPEED_ARGS, *Script.model_fields, "max_model_len", "quantization", "kv_cache_dtype"}
+    # words that others use too
+    unnamed -= {"concurrency", "context_length", "hf_token", "latency", "rules", "start_seconds", "tokenizer"}
+    wrong = []
+    for _, path in modules():
+        if own & set(path.parents) or path in (engines / "__init__.py", PACKAGE / "core" / "versions.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and node.value in unnamed:
+                wrong.append(f"{path.relative_to(PACKAGE)}:{node.lineno} says {node.value}")
     assert wrong == []
 
 

@@ -6,15 +6,21 @@ A kind is a module with ``make(settings: OutputSettings) -> Kind``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmbatch.core.check import MESSAGE_LIMIT
+from llmbatch.core.settings import Counts, IsPath, is_there
 from llmbatch.core.types import Constraint, Failure, FailureKind
 from llmbatch.core.words import clip
 
 _KIND_FIELDS = ("json_schema", "choice", "regex", "grammar")
+
+
+def _is_schema_path(value: str, base: Path) -> bool:
+    return value.endswith(".json") or is_there(value, base)
 
 
 class OutputSettings(BaseModel):
@@ -22,7 +28,7 @@ class OutputSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    json_schema: dict[str, Any] | str | None = Field(
+    json_schema: Annotated[dict[str, Any] | str | None, IsPath(_is_schema_path), Counts.CONTENT] = Field(
         None,
         alias="schema",
         description="a JSON Schema: itself, a .json file, or the import path of a pydantic model (module:Model)",
@@ -31,7 +37,7 @@ class OutputSettings(BaseModel):
         None, description="the answer is one of these; white space around it does not count"
     )
     regex: str | None = Field(None, description="the whole answer matches this regular expression")
-    grammar: str | None = Field(
+    grammar: Annotated[str | None, IsPath(is_there), Counts.CONTENT] = Field(
         None, description="the answer is a sentence of this grammar (Lark or EBNF): its text, or a path"
     )
     constrained: bool = Field(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llmbatch.engines import DEFAULT_ENGINE
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--engine",
-    default="vllm",
+    default=DEFAULT_ENGINE,
     show_default=True,
     help="scripted shows the way of a row without vLLM, and knows no answer.",
 )

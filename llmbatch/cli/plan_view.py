@@ -57,7 +57,7 @@ def _figures(survey: Survey) -> Table:
     table.add_row("prompt tokens", words.count(survey.prompt_tokens), f"longest prompt {words.count(survey.longest)}")
     most = f"expected; at most {words.count(survey.answer_tokens_most)}"
     table.add_row("answer tokens", words.count(survey.answer_tokens), most)
-    if survey.may_be_cut:
+    if survey.may_be_cut and survey.limits.context_length is not None:
         context = words.count(survey.limits.context_length)
         table.add_row(
             "may be cut", words.count(survey.may_be_cut), f"prompt and max_tokens exceed the context of {context}"
@@ -72,9 +72,10 @@ def _histogram(survey: Survey) -> Table:
     table.add_column(justify="right")
     bars = survey.histogram()
     most = max(bar.prompts for bar in bars)
+    context = survey.limits.context_length
     for bar in bars:
         width = max(1, round(_BAR_WIDTH * bar.prompts / most)) if bar.prompts else 0
-        fits = bar.low < survey.limits.context_length
+        fits = context is None or bar.low < context
         drawn = Text("█" * width, style="green" if fits else "red")
         table.add_row(f"{words.count(bar.low)} - {words.count(bar.high - 1)}", drawn, words.count(bar.prompts))
     return table

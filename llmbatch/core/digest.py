@@ -1,7 +1,8 @@
-"""A tokenized request in; its token ids as bytes, and the digest that it shares with the requests sure to get its answer, out."""
+"""A request in; its token ids as bytes, and the digest that it shares with the requests sure to get its answer, out."""
 
 from __future__ import annotations
 
+import json
 from array import array
 from hashlib import blake2b
 
@@ -36,8 +37,11 @@ class Digests:
         self._demands = demands or Demands()
         self._settings: dict[tuple[int, int], tuple[Sampling, Constraint | None, bytes]] = {}
 
-    def digest(self, request: Request, packed: bytes) -> bytes | None:
-        """The digest of a request with these packed tokens (``pack``); None if its answer may differ at every time."""
+    def digest(self, request: Request, packed: bytes | None) -> bytes | None:
+        """The digest of a request with these packed tokens (``pack``); None if its answer may differ at every time.
+
+        Without tokens, which for some engines only a server knows, the prompt itself is digested.
+        """
         if not self._demands.of(request).repeats:
             return None
         # By identity, because requests share these objects; equal ones that are not shared have the same text.
@@ -48,10 +52,19 @@ class Digests:
             known = self._settings[identity] = (request.sampling, request.constraint, key)
         own = (request.seed, request.max_tokens, request.lora, request.prompt.prefill, len(request.partial))
         key = known[2] if own == _NOTHING_OWN else blake2b(_digest(repr(own)), digest_size=32, key=known[2]).digest()
+        if packed is None:
+            return blake2b(_canonical(request), digest_size=DIGEST_BYTES, key=key, person=b"prompt").digest()
         return blake2b(packed, digest_size=DIGEST_BYTES, key=key).digest()
 
 
 _NOTHING_OWN = (None, None, None, "", 0)
+
+
+def _canonical(request: Request) -> bytes:
+    """Prompt and partial answer as bytes, the same for equal ones whatever the order of a message's keys."""
+    prompt = request.prompt
+    said = [prompt.messages, prompt.text, request.partial]
+    return json.dumps(said, sort_keys=True, separators=(",", ":"), default=str).encode()
 
 
 def _digest(text: str) -> bytes:

@@ -77,7 +77,11 @@ class EngineError(RunError):
 
 
 class EngineDied(EngineError):
-    pass
+    """``suspect``: a request in flight may be why. A lost connection, or a machine that went away, is no request's fault."""
+
+    def __init__(self, message: str, *, suspect: bool = True) -> None:
+        super().__init__(message)
+        self.suspect = suspect
 
 
 class OutOfMemory(EngineError):

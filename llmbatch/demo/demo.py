@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.events import Watcher
+from llmbatch.engines import DEFAULT_ENGINE
+from llmbatch.engines.base import kind_of
 from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.job.job import Job, job_from
 from llmbatch.run.session import RunResult, run_job
@@ -41,7 +43,7 @@ class Score:
         return self.right / self.rows if self.rows else 0.0
 
 
-def demo_job(name: str, output: Path, engine: str = "vllm") -> Job:
+def demo_job(name: str, output: Path, engine: str = DEFAULT_ENGINE) -> Job:
     """The job of one of the demo's corpora, with the run folder ``output/name``."""
     return job_from(
         {
@@ -50,13 +52,12 @@ def demo_job(name: str, output: Path, engine: str = "vllm") -> Job:
             "input": str(HERE / "corpus" / f"{name}.jsonl"),
             "output": output / name,
             "sinks": {"keep": ("text",)},
-            # compiling so small a model takes longer than running it
-            "engine": {"name": engine, "args": {"enforce_eager": True} if engine == "vllm" else {}},
+            "engine": {"name": engine, "args": kind_of(engine).quick},
         }
     )
 
 
-def run_demo(output: Path, watchers: Sequence[Watcher] = (), engine: str = "vllm") -> list[Score]:
+def run_demo(output: Path, watchers: Sequence[Watcher] = (), engine: str = DEFAULT_ENGINE) -> list[Score]:
     """Run both jobs and score them. Raises as ``run_job`` does."""
     with EngineKeeper() as keeper:  # one start for both
         return [score(name, run_job(demo_job(name, output, engine), watchers, make=keeper.make)) for name in JOBS]

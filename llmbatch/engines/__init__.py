@@ -1,6 +1,8 @@
-"""Engines. A new one is one file here and one line in this table (name -> ``module:object``, an ``EngineFactory``)."""
+"""Engines. A new one is one package here and one line in this table (name -> ``module:object``, an ``EngineKind``)."""
+
+DEFAULT_ENGINE = "vllm"
 
 ENGINES = {
-    "scripted": "llmbatch.engines.scripted.engine:ScriptedEngine",
-    "vllm": "llmbatch.engines.vllm.kind:make",
+    "scripted": "llmbatch.engines.scripted.kind:KIND",
+    "vllm": "llmbatch.engines.vllm.kind:KIND",
 }

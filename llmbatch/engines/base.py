@@ -5,56 +5,77 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from llmbatch.core.errors import JobError
+from llmbatch.core.settings import Counts, IsPath, is_there
 from llmbatch.core.table import find
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
-from llmbatch.engines import ENGINES
+from llmbatch.engines import DEFAULT_ENGINE, ENGINES
 from llmbatch.engines.feed import Feed
 from llmbatch.model.tokenizer import ChatSettings
 
 
 class EngineSettings(BaseModel):
-    """How the engine is built and driven. ``args`` go to the engine itself: for vLLM, its engine arguments by name."""
+    """How the engine is built and driven. ``args`` go to the engine itself: for vLLM, its engine arguments by name.
+
+    This is a job's section, for any engine; an engine's own class (``EngineKind.settings``) says what of it that engine takes.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field("vllm", description="vllm or scripted")
+    name: str = Field(DEFAULT_ENGINE, description=" or ".join(ENGINES))
     args: dict[str, Any] = Field(
         default_factory=dict, description="engine arguments, e.g. tensor_parallel_size, quantization"
     )
-    in_process: bool | None = Field(
+    in_process: Annotated[bool | None, Counts.NOTHING] = Field(
         None, description="run the engine core in this process; by default only on a CPU, where it starts faster"
     )
-    in_flight: int | None = Field(
+    in_flight: Annotated[int | None, Counts.NOTHING] = Field(
         None, ge=1, description="requests handed to the engine; by default twice its max_num_seqs"
     )
-    in_flight_tokens: int | None = Field(None, ge=1, description="prompt tokens handed to the engine at a time")
-    timeout: float = Field(
+    in_flight_tokens: Annotated[int | None, Counts.NOTHING] = Field(
+        None, ge=1, description="prompt tokens handed to the engine at a time"
+    )
+    timeout: Annotated[float, Counts.NOTHING] = Field(
         600.0, gt=0, description="seconds without any progress after which the engine counts as hung"
     )
-    restarts: int = Field(
+    replicas: Annotated[int, Counts.NOTHING] = Field(
+        1, ge=1, le=256, description="engines that answer the run's requests side by side"
+    )
+    restarts: Annotated[int, Counts.NOTHING] = Field(
         5, ge=0, description="engine deaths survived without an answer between them, before the run stops"
     )
     reasoning_parser: str | None = Field(None, description="vLLM's reasoning parser that splits the thinking part off")
-    lora: dict[str, str] = Field(default_factory=dict, description="LoRA adapters: name to path")
-    script: str | None = Field(None, description="scripted engine: path of its script (YAML)")
+    lora: Annotated[dict[str, str], IsPath(is_there, each=True)] = Field(
+        default_factory=dict, description="LoRA adapters: name to path"
+    )
+    script: Annotated[str | None, IsPath(), Counts.CONTENT] = Field(
+        None, description="scripted engine: path of its script (YAML)"
+    )
     trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a started engine is. Lengths are in tokens."""
+    """What a started engine is. Lengths are in tokens.
+
+    ``context_length`` is ``None`` where only a server knows it. ``can`` holds what the engine is able to do: ``score`` a given
+    text, hold an answer to a ``constraint``, ``continue`` a partial answer, apply a ``lora`` adapter, take token ``ids``.
+    """
 
     name: str
     version: str
     model: str
-    context_length: int
+    context_length: int | None
     max_num_seqs: int
     kv_cache_tokens: int | None = None
     block_size: int | None = None
+    max_num_batched_tokens: int | None = None
+    prefix_caching: bool = True
+    can: frozenset[str] = frozenset()
     device: str = "none"
     pids: tuple[int, ...] = ()  # processes of its own that must not outlive the run
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -69,8 +90,11 @@ class Engine(Protocol):
     def expect(self, constraints: Sequence[Constraint]) -> None:
         """Say before ``start`` which constraints requests will have, as far as that is known by then."""
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
-        """The token ids that the model gets for each prompt, prefill included, in order; works before ``start``."""
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+        """The token ids that the model gets for each prompt, prefill included, in order; works before ``start``.
+
+        ``None`` where only a server knows them: then requests come without, and what does not fit is a ``Refusal``.
+        """
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
         """Pull from the feed until it is finished; yield after every step what finished in it, often nothing.
@@ -94,14 +118,165 @@ class Engine(Protocol):
         """Seconds since ``start`` in which the engine had work to do."""
 
 
+class Driver(Protocol):
+    """What the loop of a run drives: engines, one or several, through their deaths."""
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """What the engine is, once one has been up. Of several it is what one of them is, with the processes of all."""
+
+    @property
+    def needed(self) -> bool:
+        """Whether there was work for an engine."""
+
+    @property
+    def starting(self) -> bool:
+        """Whether nothing can be answered yet, because a model is being loaded."""
+
+    @property
+    def start_seconds(self) -> float | None:
+        """Of the first start."""
+
+    @property
+    def deaths(self) -> int:
+        """How often an engine died."""
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds in which an engine had work to do, over all restarts; of several engines their mean."""
+
+    @property
+    def ready_seconds(self) -> float:
+        """Seconds in which an engine was up, over all restarts; of several engines their mean."""
+
+    def need(self) -> None:
+        """There is work for the engine; the first time, ``stream`` starts it. May be called from any thread."""
+
+    def wait_ready(self) -> EngineInfo:
+        """Block until an engine is up. Raises ``Cancelled`` when it was stopped instead. May be called from any thread."""
+
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+        """As the engine's own; may be called from any thread and before it is started."""
+
+    def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+        """As the engine's own, through deaths. Starts what is needed; marks what is answered as done.
+
+        Raises ``EngineError`` when engines died more often than the settings allow without a reason found.
+        """
+
+    def abort(self) -> None:
+        """Give up what is in flight, without outcomes."""
+
+    def stop(self) -> None:
+        """End the engines; nothing of them is left. May be called twice."""
+
+    def counts(self) -> Usage:
+        """Tokens by the engines' own count, over all restarts."""
+
+    def idle_share(self) -> float:
+        """Share of the time that engines were up in which they had nothing to do, between 0 and 1."""
+
+
+def idle_share(driver: Driver) -> float:
+    """Share of the time that its engines were up in which they had nothing to do, between 0 and 1."""
+    ready = driver.ready_seconds
+    return max(0.0, 1 - driver.busy_seconds / ready) if ready > 0 else 0.0
+
+
 EngineFactory = Callable[[str, EngineSettings, ChatSettings, Path], Engine]
 """(model, engine settings, chat settings, path of the engine's log file) -> an engine that is not yet started."""
 
 
+class Smaller(NamedTuple):
+    """Settings that need less memory, and what they change, in words."""
+
+    settings: EngineSettings
+    said: str
+
+
+class Candidate(NamedTuple):
+    """Settings that may be faster than the ones given: a name for a person, and what of ``EngineSettings`` they change."""
+
+    name: str
+    changes: Mapping[str, Any]
+
+
+class ModelFacts(NamedTuple):
+    """What is known of a model that is not loaded."""
+
+    model: str
+    context_length: int  # in tokens, by its own config
+
+
+class TokenizerSource(NamedTuple):
+    """Where the tokenizer comes from: a name or folder where it is not the model's own, and a revision on the hub."""
+
+    name: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """All that the rest of llmbatch knows of an engine that is not started: one value an engine, named in the room's table."""
+
+    make: EngineFactory
+    settings: type[EngineSettings]  # refuses what is not for this engine
+    identity: Callable[[EngineSettings], Mapping[str, Any]]  # those of ``args`` that the answers depend on
+    smaller: Callable[
+        [EngineSettings, EngineInfo | None], Smaller | None
+    ]  # after out of memory; ``None``: no less will do
+    candidates: Callable[[EngineSettings, EngineInfo], list[Candidate]]  # for autotune; none where the job sets all
+    devices: Callable[[EngineSettings], int]  # GPUs that one engine runs on
+    limits: Callable[
+        [EngineSettings, ModelFacts], EngineInfo
+    ]  # what it will be, as far as that is known without a start
+    tokenizer: Callable[[EngineSettings], TokenizerSource] = lambda _: TokenizerSource()
+    packages: tuple[str, ...] = ()  # whose versions its answers depend on
+    replicas: bool = False  # whether a run can have several of it
+    quick: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # ``args`` for a model so small that to start is most of the work
+
+
+def kind_of(name: str) -> EngineKind:
+    """What is known of the engine with this name. Raises ``JobError`` for an unknown one."""
+    kind: EngineKind = find(ENGINES, name, "engine")
+    return kind
+
+
+def checked(engine: EngineSettings) -> EngineSettings:
+    """The settings as their engine's own class. Raises ``JobError`` for an unknown engine, and for what it does not take."""
+    kind = kind_of(engine.name)
+    if engine.replicas > 1 and not kind.replicas:
+        raise JobError(
+            f"engine.replicas={engine.replicas}: a run has one {engine.name} engine for now. Start as many runs, each with a GPU "
+            "of its own (CUDA_VISIBLE_DEVICES), a part of the input and an output folder of its own"
+        )
+    try:
+        return kind.settings.model_validate(engine.model_dump())
+    except ValidationError as error:
+        said = [problem["msg"].removeprefix("Value error, ") for problem in error.errors(include_url=False)]
+        raise JobError("; ".join(said)) from None
+
+
 def make_engine(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
-    """An engine by name, not yet started. Raises ``JobError`` for an unknown name."""
-    factory: EngineFactory = find(ENGINES, engine.name, "engine")
-    return factory(model, engine, chat, log)
+    """An engine by name, not yet started. Raises ``JobError`` for an unknown name, or settings that it does not take."""
+    return kind_of(engine.name).make(model, checked(engine), chat, log)
 
 
-__all__ = ["Engine", "EngineFactory", "EngineInfo", "EngineSettings", "make_engine"]
+__all__ = [
+    "Candidate",
+    "Driver",
+    "Engine",
+    "EngineFactory",
+    "EngineInfo",
+    "EngineKind",
+    "EngineSettings",
+    "ModelFacts",
+    "Smaller",
+    "TokenizerSource",
+    "checked",
+    "idle_share",
+    "kind_of",
+    "make_engine",
+]

@@ -1,7 +1,7 @@
 """The feed: requests in, in the planner's order; the engine pulls them as its slots free, and retries join the same queue.
 
-One thread fills it (windows that were planned ahead), another pulls (the engine's loop), so every method may be called
-from any thread.
+One thread fills it (windows that were planned ahead), others pull (an engine's loop each), so every method may be called from
+any thread. Where several engines pull, each has a fork: one queue for all, and what is in flight for each of them apart.
 """
 
 from __future__ import annotations
@@ -13,28 +13,55 @@ from collections.abc import Iterable
 from llmbatch.core.types import Request, RequestKey
 
 
+class _Shared:
+    """What a feed and its forks have in common; looked at and changed only with ``changed`` held."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.first: deque[Request] = deque()  # retries and later steps: their prefixes are still in the cache
+        self.queue: deque[Request] = deque()
+        self.closed = False
+        self.halted = False
+        self.feeds: list[Feed] = []  # the one that they were made of first
+        self.unsettled = 0  # answered by an engine of a fork, and not yet settled: more may follow from them
+
+
 class Feed:
     """A bounded-by-its-filler queue of requests that also knows which are in flight.
 
-    ``in_flight`` maps the key of each request that an engine took and did not yet answer to the request itself; after an
-    engine died it is what must go again.
+    A fork is a feed too: it takes from the queue of the feed that it was made of, but has its own requests in flight and its own
+    groups. It is finished when nothing is left to do in any fork: what is in flight elsewhere may still come back.
     """
 
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._first: deque[Request] = deque()  # retries and later steps: their prefixes are still in the cache
-        self._queue: deque[Request] = deque()
+    def __init__(self, shared: _Shared | None = None) -> None:
+        self._is_fork = shared is not None
+        self._shared = shared or _Shared()
+        self._changed = self._shared.changed
         self._alone: list[list[Request]] = []  # a stack of groups, each to run with nothing else in flight
         self._apart = False  # what is in flight is such a group
-        self._closed = False
-        self._halted = False
         self._woken = False
-        self.in_flight: dict[RequestKey, Request] = {}
+        self._own: dict[RequestKey, Request] = {}
+        self._shared.feeds.append(self)
+
+    def fork(self) -> Feed:
+        """A feed for one of several engines. Whoever settles what they answer says so with ``settled``."""
+        with self._changed:
+            return Feed(self._shared)
+
+    def leave(self) -> None:
+        """Of a fork: its engine is gone for good. What it had in flight, and its groups, go to the others."""
+        with self._changed:
+            left = [*self._own.values(), *(request for group in reversed(self._alone) for request in group)]
+            self._own.clear()
+            self._alone.clear()
+            self._shared.feeds.remove(self)
+            self._shared.first.extendleft(reversed(left))
+            self._changed.notify_all()
 
     def push(self, requests: Iterable[Request], *, first: bool = False) -> None:
         """Add requests at the end, or before all that wait (``first``)."""
         with self._changed:
-            (self._first if first else self._queue).extend(requests)
+            (self._shared.first if first else self._shared.queue).extend(requests)
             self._changed.notify_all()
 
     def take(self, slots: int, tokens: int) -> list[Request]:
@@ -43,25 +70,26 @@ class Feed:
         Never blocks; empty when nothing waits. What is taken is in flight until ``done``.
         """
         taken: list[Request] = []
+        shared = self._shared
         with self._changed:
-            if self._halted:
+            if shared.halted:
                 return taken
-            if self._apart and self.in_flight:
+            if self._apart and self._own:
                 return taken
             self._apart = False
             if self._alone:
-                if not self.in_flight:
+                if not self._own:
                     taken = self._alone.pop()  # whole, whatever its size: who runs together is the point of a group
-                    self.in_flight.update((request.key, request) for request in taken)
+                    self._own.update((request.key, request) for request in taken)
                     self._apart = True
                 return taken
-            while len(taken) < slots and (queue := self._first or self._queue):
+            while len(taken) < slots and (queue := shared.first or shared.queue):
                 length = len(queue[0].token_ids or ()) + len(queue[0].partial)
                 if taken and length > tokens:
                     break
                 tokens -= length
                 request = queue.popleft()
-                self.in_flight[request.key] = request
+                self._own[request.key] = request
                 taken.append(request)
         return taken
 
@@ -77,54 +105,103 @@ class Feed:
     def done(self, key: RequestKey) -> Request:
         """The engine answered the request: it is no longer in flight. Raises ``KeyError`` for one that was not."""
         with self._changed:
-            return self.in_flight.pop(key)
+            request = self._own.pop(key)
+            if self._is_fork:
+                self._shared.unsettled += 1
+            return request
+
+    def keep(self, request: Request) -> None:
+        """It was recalled, and is in flight again until ``done``: its outcome is known, and comes a little later."""
+        with self._changed:
+            self._own[request.key] = request
+
+    def settled(self, count: int) -> None:
+        """So many of the requests that forks are done with are settled: what follows from them was pushed."""
+        with self._changed:
+            self._shared.unsettled -= count
+            self._changed.notify_all()
 
     def recall(self) -> list[Request]:
-        """Take back all that is in flight, in the order taken: their engine is gone."""
+        """Take back all that is in flight here, not in forks, in the order taken: their engine is gone."""
         with self._changed:
-            requests = list(self.in_flight.values())
-            self.in_flight.clear()
+            requests = list(self._own.values())
+            self._own.clear()
+            self._changed.notify_all()
             return requests
 
     def halt(self) -> None:
         """Give nothing more out: the run is stopping. What is in flight may still finish."""
         with self._changed:
-            self._halted = True
+            self._shared.halted = True
             self._changed.notify_all()
 
     def close(self) -> None:
         """Nothing more will be pushed, so an engine may return once it has answered all."""
         with self._changed:
-            self._closed = True
+            self._shared.closed = True
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """End the present or the next ``wait``: who drives the engine has something to push once it is given a turn."""
+        """End the present or the next ``wait`` or ``doze``: who drives the engine has something to do once it is given a turn."""
         with self._changed:
             self._woken = True
             self._changed.notify_all()
 
     def wait(self, timeout: float) -> None:
-        """Block until something is pushed, the feed is closed, halted or woken, or ``timeout`` seconds have passed."""
+        """Block until there is something to take, the feed is finished, halted or woken, or ``timeout`` seconds have passed."""
         with self._changed:
-            if not (self._first or self._queue or self._alone or self._closed or self._halted or self._woken):
-                self._changed.wait(timeout)
+            self._changed.wait_for(
+                lambda: self._anything() or self._shared.halted or self._woken or self._is_finished(), timeout
+            )
             self._woken = False
+
+    def doze(self, timeout: float) -> None:
+        """Block until woken, whatever waits, or ``timeout`` seconds have passed: for who drives the engines of the forks."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._woken, timeout)
+            self._woken = False
+
+    @property
+    def in_flight(self) -> dict[RequestKey, Request]:
+        """Key -> request of each that an engine took here or in a fork, and did not yet answer. Not to be changed."""
+        with self._changed:
+            feeds = self._feeds()
+            return self._own if len(feeds) == 1 else {k: r for feed in feeds for k, r in feed._own.items()}
 
     @property
     def halted(self) -> bool:
         """Whether ``halt`` was called."""
-        return self._halted
+        return self._shared.halted
 
     @property
     def waiting(self) -> int:
         """How many requests wait to be taken."""
-        return len(self._first) + len(self._queue) + sum(map(len, self._alone))
+        shared = self._shared
+        with self._changed:
+            groups = sum(len(group) for feed in self._feeds() for group in feed._alone)
+            return len(shared.first) + len(shared.queue) + groups
 
     @property
     def finished(self) -> bool:
         """Whether nothing is in flight and nothing more will be given out."""
         with self._changed:
-            if self.in_flight:
-                return False
-            return self._halted or (self._closed and not (self._first or self._queue or self._alone))
+            return self._is_finished()
+
+    def _is_finished(self) -> bool:
+        if self._shared.halted:
+            return not any(feed._own for feed in self._feeds())
+        return self._shared.closed and not self._busy()
+
+    def _busy(self) -> bool:
+        """Whether something waits or is in flight, here or elsewhere, or may follow from what was answered."""
+        shared = self._shared
+        if shared.first or shared.queue or shared.unsettled:
+            return True
+        return any(feed._own or feed._alone for feed in shared.feeds)
+
+    def _anything(self) -> bool:
+        return bool(self._shared.first or self._shared.queue or self._alone)
+
+    def _feeds(self) -> list[Feed]:
+        """A fork alone; a feed with its forks."""
+        return [self] if self._is_fork else self._shared.feeds

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbatch.core.errors import EngineDied
+from llmbatch.core.errors import EngineDied, JobError
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
 from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, make_engine
 from llmbatch.engines.feed import Feed
@@ -32,6 +32,8 @@ class EngineKeeper:
 
     def make(self, model: str, settings: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
         """As ``make_engine``; the engine that is kept, if it was made with the same arguments. Another one is ended first."""
+        if settings.replicas > 1:
+            raise JobError("engine.replicas: one engine is kept for the next run, so a run here has one")
         key = (model, settings.model_dump_json(), chat.model_dump_json())
         if self._engine is None or key != self._key:
             self.close()
@@ -62,7 +64,7 @@ class _Kept:
         if self._keeper._info is None:
             self._engine.expect(constraints)
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
         return self._engine.tokenize(prompts)
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
 from llmbatch.core.events import EngineReady, Note, Watcher
@@ -27,7 +27,7 @@ from llmbatch.core.types import (
     Sampling,
     Usage,
 )
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
+from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, Smaller, idle_share, kind_of
 from llmbatch.engines.feed import Feed
 
 _BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 30.0)  # before a restart, by how many deaths came without an answer between
@@ -36,31 +36,66 @@ _DEATHS_TO_REFUSE = 3
 _PATIENCE_SECONDS = 0.02  # between two looks while nothing has needed the engine yet
 _PAUSE_SECONDS = 0.2
 _SEARCH_DEATHS = 12  # a search among 4096 suspects may take so many deaths without an answer
-_MIN_SEQS = 8
 _PROBE_KEY = RequestKey(-1)
 _PROBE_SAMPLING = Sampling((("max_tokens", 1), ("temperature", 0.0)))
+
+
+Make = Callable[[EngineSettings], Engine]
+Prepare = Callable[[EngineSettings], EngineSettings]
 
 
 class Cancelled(Exception):
     """The engine will not come up, because the run was ended."""
 
 
-class SupervisedEngine:
-    """Builds, drives and rebuilds one engine. ``make`` gives a new, not yet started engine for some settings."""
+class DeathsOf:
+    """At how many deaths each request was in flight, until it is answered. Safe to use from the threads of several engines."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[RequestKey] = Counter()
+
+    def add(self, requests: Iterable[Request]) -> None:
+        with self._lock:
+            self._counts.update(request.key for request in requests)
+
+    def of(self, request: Request) -> int:
+        return self._counts[request.key]
+
+    def acquit(self, outcomes: Iterable[Outcome]) -> None:
+        """Requests that have an outcome are suspects no more."""
+        if self._counts:
+            with self._lock:
+                for outcome in outcomes:
+                    self._counts.pop(outcome.key, None)
+
+    @property
+    def searching(self) -> bool:
+        """Whether there are suspects."""
+        with self._lock:
+            return any(deaths >= _DEATHS_TO_SUSPECT for deaths in self._counts.values())
+
+
+class Supervised:
+    """Builds, drives and rebuilds one engine: a ``Driver``. ``make`` gives a new, not yet started engine for some settings.
+
+    ``prepare`` may change the settings before the first start. Several that answer one feed are given the same ``deaths_of``.
+    """
 
     def __init__(
         self,
-        make: Callable[[EngineSettings], Engine],
+        make: Make,
         settings: EngineSettings,
         tell: Watcher,
-        prepare: Callable[[EngineSettings], EngineSettings] | None = None,
+        prepare: Prepare | None = None,
+        deaths_of: DeathsOf | None = None,
     ) -> None:
-        """``prepare`` is given the settings before the first start, and says with which ones to start."""
         self._make = make
         self._settings = settings
         self._tell = tell
         self._engine = make(settings)
-        self._deaths_of: Counter[RequestKey] = Counter()
+        self._prepare = prepare
+        self._deaths_of = deaths_of or DeathsOf()
         self._deaths_since_answer = 0
         self._harmless: Request | None = None  # the last one that was answered
         self._past = Usage()
@@ -72,7 +107,6 @@ class SupervisedEngine:
         self._ready = threading.Event()
         self.deaths = 0
         self.starting = False
-        self._prepare = prepare
         self.info: EngineInfo | None = None
         self.start_seconds: float | None = None  # of the first start
 
@@ -114,11 +148,11 @@ class SupervisedEngine:
                 info = self._engine.start()
             except OutOfMemory as error:
                 self._engine.stop()
-                lower = self._lowered()
-                if lower is None:
+                smaller = self._smaller()
+                if smaller is None:
                     raise
-                self._tell(Note("warning", f"{error}. Trying again with max_num_seqs={_seqs(lower)}"))
-                self._rebuild(lower)
+                self._tell(Note("warning", f"{error}. Trying again with {smaller.said}"))
+                self._rebuild(smaller.settings)
             else:
                 self._ready_at = time.monotonic()
                 if self.start_seconds is None:
@@ -128,7 +162,7 @@ class SupervisedEngine:
                 self._tell(EngineReady(self._ready_at - began, _describe(info)))
                 return info
 
-    def tokenize(self, prompts: list[Prompt]) -> list[list[int] | Failure]:
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
         """As the engine's own; may be called from another thread and before ``start``."""
         return self._engine.tokenize(prompts)
 
@@ -153,7 +187,7 @@ class SupervisedEngine:
                             self._harmless = request
                     if outcomes:
                         self._deaths_since_answer = 0
-                        self._acquit(outcomes)
+                        self._deaths_of.acquit(outcomes)
                     yield outcomes
                 if feed.finished:
                     return
@@ -165,7 +199,8 @@ class SupervisedEngine:
                 if accused is not None:
                     yield from self._prove(feed)
                     if not feed.halted:
-                        self._acquit([accused])
+                        feed.done(accused.key)
+                        self._deaths_of.acquit([accused])
                         yield [accused]
 
     def abort(self) -> None:
@@ -195,22 +230,22 @@ class SupervisedEngine:
 
     def idle_share(self) -> float:
         """Share of the time that an engine was up in which it had nothing to do, between 0 and 1."""
-        ready = self.ready_seconds
-        return max(0.0, 1 - self.busy_seconds / ready) if ready > 0 else 0.0
+        return idle_share(self)
 
     def _after_death(self, death: EngineDied, feed: Feed) -> Refusal | None:
         """Decide what the requests in flight do next; returns the refusal of one that was found to kill the engine."""
         self.deaths += 1
         self._deaths_since_answer += 1
         lost = feed.recall()
-        for request in lost:
-            self._deaths_of[request.key] += 1
-        suspects = [r for r in lost if self._deaths_of[r.key] >= _DEATHS_TO_SUSPECT]
-        rest = [r for r in lost if self._deaths_of[r.key] < _DEATHS_TO_SUSPECT]
-        if len(lost) == 1 and self._deaths_of[lost[0].key] >= _DEATHS_TO_REFUSE:
+        if death.suspect:
+            self._deaths_of.add(lost)
+        suspects = [r for r in lost if self._deaths_of.of(r) >= _DEATHS_TO_SUSPECT]
+        rest = [r for r in lost if self._deaths_of.of(r) < _DEATHS_TO_SUSPECT]
+        if death.suspect and len(lost) == 1 and self._deaths_of.of(lost[0]) >= _DEATHS_TO_REFUSE:
+            feed.keep(lost[0])
             return self._accuse(lost[0], death)
         feed.push(rest, first=True)
-        middle = (len(suspects) + 1) // 2
+        middle = (len(suspects) + 1) // 2 if death.suspect else len(suspects)
         for group in (suspects[middle:], suspects[:middle]):
             if group:
                 feed.push_alone(group)
@@ -225,12 +260,6 @@ class SupervisedEngine:
         )
         self._tell(Note("error", f"the row with index {request.key.index} is set apart as failed: {message}: {death}"))
         return Refusal(request.key, Failure(FailureKind.ENGINE_DIED, message))
-
-    def _acquit(self, outcomes: list[Outcome]) -> None:
-        """Requests that have an outcome are suspects no more."""
-        if self._deaths_of:
-            for outcome in outcomes:
-                self._deaths_of.pop(outcome.key, None)
 
     def _prove(self, feed: Feed) -> Iterator[list[Outcome]]:
         """See the engine answer something harmless, through as many deaths as the settings allow; yields nothing but pauses."""
@@ -256,7 +285,8 @@ class SupervisedEngine:
             known = self._harmless
             return [Request(_PROBE_KEY, known.prompt, _PROBE_SAMPLING, lora=known.lora, token_ids=known.token_ids)]
         prompt = Prompt(text="1")
-        ids = self._engine.tokenize([prompt])[0]
+        encoded = self._engine.tokenize([prompt])
+        ids = None if encoded is None else encoded[0]
         return [] if isinstance(ids, Failure) else [Request(_PROBE_KEY, prompt, _PROBE_SAMPLING, token_ids=ids)]
 
     def _restart(self, death: EngineError, feed: Feed) -> Iterator[list[Outcome]]:
@@ -267,13 +297,11 @@ class SupervisedEngine:
         self._account()
         self._engine.stop()
         settings = self._settings
-        if isinstance(death.__cause__, OutOfMemory | MemoryError) and (lower := self._lowered()) is not None:
-            settings = lower
-            self._tell(
-                Note("warning", f"the engine ran out of memory; it is restarted with max_num_seqs={_seqs(lower)}")
-            )
+        if isinstance(death.__cause__, OutOfMemory | MemoryError) and (smaller := self._smaller()) is not None:
+            settings = smaller.settings
+            self._tell(Note("warning", f"the engine ran out of memory; it is restarted with {smaller.said}"))
         while True:
-            searching = any(deaths >= _DEATHS_TO_SUSPECT for deaths in self._deaths_of.values())
+            searching = self._deaths_of.searching
             if self._deaths_since_answer > self._settings.restarts + _SEARCH_DEATHS * searching:
                 raise EngineError(
                     f"the engine died {self._deaths_since_answer} times without an answer between: {death}. "
@@ -305,23 +333,9 @@ class SupervisedEngine:
             self._past_ready += time.monotonic() - self._ready_at
             self._ready_at = None
 
-    def _lowered(self) -> EngineSettings | None:
-        """Settings with half as many sequences at a time and half the batched tokens; ``None`` at the bottom."""
-        args = dict(self._settings.args)
-        seqs = int(
-            args.get("max_num_seqs") or (self.info.max_num_seqs if self.info else self._settings.in_flight or 256)
-        )
-        if seqs <= _MIN_SEQS:
-            return None
-        changes: dict[str, object] = {}
-        if self._settings.name == "scripted":
-            changes["in_flight"] = seqs // 2
-        else:
-            args["max_num_seqs"] = seqs // 2
-            if batched := args.get("max_num_batched_tokens"):
-                args["max_num_batched_tokens"] = max(int(batched) // 2, 512)
-            changes["args"] = args
-        return self._settings.model_copy(update=changes)
+    def _smaller(self) -> Smaller | None:
+        """Settings with which it may have memory enough; ``None`` at the bottom."""
+        return kind_of(self._settings.name).smaller(self._settings, self.info)
 
 
 def _backoff(deaths: int) -> float:
@@ -339,11 +353,8 @@ def _pause(seconds: float, feed: Feed) -> Iterator[list[Outcome]]:
 
 def _describe(info: EngineInfo) -> str:
     cache = f", KV cache for {info.kv_cache_tokens:,} tokens" if info.kv_cache_tokens else ""
+    context = "" if info.context_length is None else f"context {info.context_length:,} tokens, "
     return (
-        f"{info.name} {info.version} with {info.model} on {info.device}: context {info.context_length:,} tokens, "
+        f"{info.name} {info.version} with {info.model} on {info.device}: {context}"
         f"{info.max_num_seqs} sequences at a time{cache}"
     )
-
-
-def _seqs(settings: EngineSettings) -> object:
-    return settings.args.get("max_num_seqs") or settings.in_flight

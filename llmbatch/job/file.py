@@ -5,28 +5,24 @@ A job file is YAML as prompt files are: by the rules of YAML 1.2, without tags a
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from llmbatch.core.errors import JobError, PromptError
+from llmbatch.core.settings import IsPath, marked
 from llmbatch.prompt.document import read_document
-from llmbatch.prompt.library import shipped_prompts
 
 DEMO = "demo"
 """The name of the model that comes with llmbatch."""
 
-_EXPLICIT = ("./", "../", "/", "~")
-_DATA_FILE = re.compile(r".*\.(jsonl|ndjson|json|csv|tsv|parquet|pq)(\.(gz|zst|bz2|xz))?", re.DOTALL | re.IGNORECASE)
 
-
-def read_job_file(path: Path) -> dict[str, Any]:
-    """A job file as plain data with absolute paths. Raises ``JobError``."""
+def read_job_file(path: Path, settings: type[BaseModel]) -> dict[str, Any]:
+    """A job file as plain data with absolute paths, by what ``settings`` say is one. Raises ``JobError``."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -42,102 +38,53 @@ def read_job_file(path: Path) -> dict[str, Any]:
         raise JobError(str(error)) from error
     if not isinstance(data, dict):
         raise JobError(f"{path}: a job file is a mapping with keys such as model, prompt, input and output")
-    return resolve_paths(data, path.parent)
+    return resolve_paths(data, path.parent, settings)
 
 
-def job_text(data: Mapping[str, Any], folder: Path | None) -> str:
+def job_text(data: Mapping[str, Any], folder: Path | None, settings: type[BaseModel]) -> str:
     """The text of a job file. One that is to lie in ``folder`` has relative paths for what lies there too."""
     if folder is not None:
-        data = _with_paths(data, lambda _place, value: _inside(value, folder))
+        data = _with_paths(data, settings, lambda _path, value: _inside(value, folder))
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
-def resolve_paths(data: Mapping[str, Any], base: Path) -> dict[str, Any]:
+def resolve_paths(data: Mapping[str, Any], base: Path, settings: type[BaseModel]) -> dict[str, Any]:
     """The same data with the paths in it made absolute from ``base``; names of models, prompts and data sets stay."""
-    return _with_paths(data, lambda place, value: _absolute(value, base) if _PATHS[place](value, base) else value)
+
+    def change(path: IsPath, value: str) -> str:
+        return _absolute(value, base) if path.when(value, base) else value
+
+    return _with_paths(data, settings, change)
 
 
-def home_filled_in(data: Mapping[str, Any]) -> dict[str, Any]:
+def home_filled_in(data: Mapping[str, Any], settings: type[BaseModel]) -> dict[str, Any]:
     """The same data with ``~`` filled in where it begins a path, for what opens files by their names. Inputs do it themselves."""
 
-    def fill(place: str, value: str) -> str:
-        if not value.startswith("~") or place.startswith("input") or not _PATHS[place](value, Path()):
+    def fill(path: IsPath, value: str) -> str:
+        if not value.startswith("~") or not path.when(value, Path()):
             return value
         return os.path.expanduser(value)  # noqa: PTH111 - of a user that is not known it leaves the text as it is
 
-    return _with_paths(data, fill)
+    return {**data, **_with_paths({key: value for key, value in data.items() if key != "input"}, settings, fill)}
 
 
-def is_there(value: str, base: Path = Path()) -> bool:
-    """Whether a text that need not be a path is that of a file or folder."""
-    try:
-        return value != "" and "\n" not in value and (base / Path(value).expanduser()).exists()
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, a home that is not known
-        return False
-
-
-def _always(_value: str, _base: Path) -> bool:
-    return True
-
-
-def _model(value: str, base: Path) -> bool:
-    return value != DEMO and (value.startswith(_EXPLICIT) or is_there(value, base))
-
-
-def _prompt(value: str, base: Path) -> bool:
-    if "{{" in value or "{%" in value or "\n" in value:
-        return False
-    named = value.startswith(_EXPLICIT) or value.endswith((".yaml", ".yml"))
-    return named or (value not in shipped_prompts() and is_there(value, base))
-
-
-def _input(value: str, base: Path) -> bool:
-    if value == "-" or "://" in value or "\n" in value:
-        return False
-    named = value.startswith(_EXPLICIT) or glob.has_magic(value) or _DATA_FILE.fullmatch(value) is not None
-    return named or is_there(value, base)
-
-
-def _template(value: str, _base: Path) -> bool:
-    return "{" not in value and "\n" not in value
-
-
-def _schema(value: str, base: Path) -> bool:
-    return value.endswith(".json") or is_there(value, base)
-
-
-_PATHS: dict[str, Callable[[str, Path], bool]] = {
-    "model": _model,
-    "prompt": _prompt,
-    "prompt.path": _prompt,
-    "input": _input,
-    "input.path": _input,
-    "output": _always,
-    "engine.script": _always,
-    "program.prompts": _prompt,
-    "engine.lora": is_there,
-    "chat.template": _template,
-    "answer.schema": _schema,
-    "answer.grammar": is_there,
-    "reuse.cache": _always,
-    "run.rows": _always,
-}
-"""Which settings can be paths, and when a text there is one."""
-
-
-def _with_paths(data: Mapping[str, Any], change: Callable[[str, str], str]) -> dict[str, Any]:
-    """A copy of the data, changed where a path can stand; ``change`` is given the place and the text that is there."""
+def _with_paths(
+    data: Mapping[str, Any], settings: type[BaseModel], change: Callable[[IsPath, str], str]
+) -> dict[str, Any]:
+    """A copy of the data, changed where a path can stand; ``change`` is given the mark of the place and the text that is there."""
     changed = {key: dict(value) if isinstance(value, Mapping) else value for key, value in data.items()}
-    for place in _PATHS:
+    for place, _, path in marked(settings, IsPath):
         section, _, key = place.rpartition(".")
+        if key == "path" and isinstance(changed.get(section), str):  # a section given as one text, which is its path
+            section, key = "", section
         holder: Any = changed.get(section) if section else changed
         if not isinstance(holder, dict):
             continue
         value = holder.get(key)
         if isinstance(value, str) and value:
-            holder[key] = change(place, value)
-        elif isinstance(value, Mapping) and place in ("engine.lora", "program.prompts"):
-            holder[key] = {k: change(place, v) if isinstance(v, str) and v else v for k, v in value.items()}
+            holder[key] = change(path, value)
+        elif isinstance(value, Mapping) and path.each:
+            holder[key] = {k: change(path, v) if isinstance(v, str) and v else v for k, v in value.items()}
     return changed
 
 
@@ -170,4 +117,4 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
 
 _Dumper.add_representer(str, _text)
 
-__all__ = ["DEMO", "home_filled_in", "is_there", "job_text", "read_job_file", "resolve_paths"]
+__all__ = ["DEMO", "home_filled_in", "job_text", "read_job_file", "resolve_paths"]

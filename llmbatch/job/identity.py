@@ -14,32 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import JobError
-from llmbatch.job.file import is_there
+from llmbatch.core.settings import Counts, is_there, marked
+from llmbatch.engines.base import kind_of
 from llmbatch.job.job import Job
 
 _ENDS = 1 << 16  # bytes at each end of a weights file that are looked at; these files are too long to be read for this
-
-# Engine arguments that change how fast answers come, and the answers at most by the rounding of their arithmetic.
-_SPEED_ARGS = frozenset(
-    {
-        "aggregate_engine_logging", "all2all_backend", "async_scheduling", "block_size", "compilation_config",
-        "cp_kv_cache_interleave_size", "cpu_distributed_timeout_seconds", "cpu_offload_gb", "cpu_offload_params",
-        "cudagraph_capture_sizes", "data_parallel_address", "data_parallel_backend", "data_parallel_rpc_port", "data_parallel_size",
-        "data_parallel_size_local", "dcp_kv_cache_interleave_size", "decode_context_parallel_size", "device_ids",
-        "disable_custom_all_reduce", "disable_log_stats", "distributed_executor_backend", "distributed_timeout_seconds",
-        "download_dir", "enable_chunked_prefill", "enable_dbo", "enable_expert_parallel", "enable_prefix_caching", "enforce_eager",
-        "gpu_memory_utilization", "hf_token", "kv_cache_memory_bytes", "kv_cache_metrics", "long_prefill_token_threshold",
-        "master_addr", "master_port", "max_cpu_loras", "max_cudagraph_capture_size", "max_loras", "max_num_batched_tokens",
-        "max_num_scheduled_tokens", "max_num_seqs", "max_parallel_loading_workers", "nnodes", "node_rank",
-        "num_gpu_blocks_override", "numa_bind", "numa_bind_cpus", "numa_bind_nodes", "offload_backend", "otlp_traces_endpoint",
-        "pipeline_parallel_size", "prefill_context_parallel_size", "prefix_caching_hash_algo", "ray_workers_use_nsight",
-        "renderer_num_workers", "safetensors_load_strategy", "show_hidden_metrics_for_version", "swap_space",
-        "tensor_parallel_size", "ubatch_size", "use_tqdm_on_load",
-        # of the scripted engine
-        "concurrency", "die_after", "jitter", "latency", "out_of_memory_above", "start_seconds",
-    }
-)  # fmt: skip
-_SPEED_SETTINGS = frozenset({"in_process", "in_flight", "in_flight_tokens", "timeout", "restarts"})
 
 
 def identity_of(job: Job) -> dict[str, str]:
@@ -51,8 +30,11 @@ def identity_of(job: Job) -> dict[str, str]:
     data["input"] = job.input.model_dump(
         mode="json", include={"format", "id_field", "columns", "delimiter", "config", "split", "revision"}
     )
-    data["engine"] = {key: value for key, value in data["engine"].items() if key not in _SPEED_SETTINGS}
-    data["engine"]["args"] = {key: value for key, value in job.engine.args.items() if not _is_speed(key, value)}
+    for place, *_ in marked(Job, Counts.NOTHING):
+        section, key = place.split(".")
+        if isinstance(data.get(section), dict):
+            data[section].pop(key, None)
+    data["engine"]["args"] = dict(kind_of(job.engine.name).identity(job.engine))
     data["engine"]["lora"] = {name: _where(path) for name, path in job.engine.lora.items()}
     data["program"] = job.program.model_dump(mode="json", exclude={"prompts"}, exclude_defaults=True)
     data["plan"] = {"overflow": job.plan.overflow}
@@ -83,12 +65,6 @@ def data_of_keep(job: Job) -> Any:
     return keep if isinstance(keep, str) else list(keep)
 
 
-def _is_speed(name: str, value: Any) -> bool:
-    if name == "load_format":
-        return bool(value != "dummy")  # how the weights are read, unless they are made up
-    return name in _SPEED_ARGS
-
-
 def _where(name: str) -> str:
     """A local model by its absolute path, any other by its name."""
     return str(Path(name).expanduser().absolute()) if is_there(name) else name
@@ -96,14 +72,9 @@ def _where(name: str) -> str:
 
 def _named_files(job: Job) -> Iterator[tuple[str, str, Path]]:
     """The files that settings name, by section and key: what is in them counts, not where they lie."""
-    named: list[tuple[str, str, Any]] = [
-        ("chat", "template", job.chat.template),
-        ("engine", "script", job.engine.script),
-        ("run", "rows", job.run.rows),
-    ]
-    if job.answer is not None:
-        named += [("answer", "schema", job.answer.json_schema), ("answer", "grammar", job.answer.grammar)]
-    for section, key, value in named:
+    for setting in marked(Job, Counts.CONTENT):
+        section, key = setting.place.split(".")
+        value = setting.value_in(job)
         if isinstance(value, str | Path) and is_there(str(value)) and (path := Path(value).expanduser()).is_file():
             yield section, key, path
 

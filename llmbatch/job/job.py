@@ -10,14 +10,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import JobError, ReadError, SourceError
+from llmbatch.core.settings import IsPath, is_named_as_path, is_there
 from llmbatch.core.words import clip, short
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.base import EngineSettings, checked
 from llmbatch.folder.folder import JOB_FILE
 from llmbatch.formats import FORMATS
 from llmbatch.job.file import DEMO, home_filled_in, job_text, read_job_file, resolve_paths
@@ -64,15 +65,21 @@ class ProgramSettings(BaseModel):
         return prompts
 
 
+def _is_model_path(value: str, base: Path) -> bool:
+    return value != DEMO and (is_named_as_path(value) or is_there(value, base))
+
+
 class Job(BaseModel):
     """Everything that one run is. The sections are documented where they are read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field(description="a hub name, a local folder, or demo for the model that comes with llmbatch")
+    model: Annotated[str, IsPath(_is_model_path)] = Field(
+        description="a hub name, a local folder, or demo for the model that comes with llmbatch"
+    )
     prompt: PromptSettings | None = Field(None, description="only an input of ready-made requests needs none")
     input: SourceSettings
-    output: Path = Field(description="the run folder")
+    output: Annotated[Path, IsPath()] = Field(description="the run folder")
     program: ProgramSettings = ProgramSettings()
     engine: EngineSettings = EngineSettings()
     chat: ChatSettings = ChatSettings()
@@ -97,14 +104,15 @@ class Job(BaseModel):
 
     def absolute(self) -> Job:
         """The same job with its paths made absolute, so that it means the same from every folder."""
-        return job_from(resolve_paths(self.data(), Path.cwd()))
+        return job_from(resolve_paths(self.data(), Path.cwd(), Job))
 
     def to_yaml(self, folder: Path | None = None) -> str:
         """The job as a file that ``load_job_data`` and ``job_from`` read as ``self.absolute()``.
 
         For a file in ``folder`` the paths in that folder are relative, so that it can be moved.
         """
-        return job_text(resolve_paths(self.data(), Path.cwd()), folder.expanduser().absolute() if folder else None)
+        data = resolve_paths(self.data(), Path.cwd(), Job)
+        return job_text(data, folder.expanduser().absolute() if folder else None, Job)
 
 
 def job_from(data: Mapping[str, Any]) -> Job:
@@ -113,7 +121,7 @@ def job_from(data: Mapping[str, Any]) -> Job:
     for section in ("prompt", "input"):
         if isinstance(plain.get(section), str):
             plain[section] = {"path": plain[section]}
-    plain = home_filled_in(plain)
+    plain = home_filled_in(plain, Job)
     try:
         job = Job.model_validate(plain)
     except ValidationError as error:
@@ -122,6 +130,7 @@ def job_from(data: Mapping[str, Any]) -> Job:
         raise JobError(
             "reuse.cache: a cache answers requests that are equal to earlier ones, and plan.fold says that none are"
         )
+    checked(job.engine)
     _refuse_secrets(job.engine.args, "engine.args")
     return _rows_are_rows(job)
 
@@ -144,7 +153,7 @@ def job_of(folder: Path) -> Job:
 
 def load_job_data(path: Path) -> dict[str, Any]:
     """A job file (YAML) as plain data; paths in it are relative to its own folder. Raises ``JobError``."""
-    return read_job_file(path)
+    return read_job_file(path, Job)
 
 
 def _plain(value: Any, where: str, depth: int = 0) -> Any:

@@ -120,7 +120,7 @@ class Preparer:
         if not self._settings.fold:
             return [None for _ in requests]
         digests = Digests()
-        return [None if (packed := pack(r)) is None else digests.digest(r, packed) for r in requests]
+        return [digests.digest(request, pack(request)) for request in requests]
 
 
 def is_full(run: RunSettings, rows: int, requests: int, characters: int) -> bool:
@@ -135,7 +135,7 @@ def capacity_of(info: EngineInfo) -> Capacity:
         kv_cache_tokens=info.kv_cache_tokens,
         block_size=info.block_size,
         max_num_seqs=info.max_num_seqs,
-        max_num_batched_tokens=info.details.get("max_num_batched_tokens"),
+        max_num_batched_tokens=info.max_num_batched_tokens,
     )
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from llmbatch.core.settings import Counts, IsPath
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhd]\s*)+")
 _SHARE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
@@ -90,7 +92,9 @@ class RunSettings(BaseModel):
     commit_seconds: Seconds = Field(
         1.0, gt=0, description="finished rows survive a power cut after at most so many seconds"
     )
-    rows: Path | None = Field(None, description="a file with a row index a line: only these rows are run")
+    rows: Annotated[Path | None, IsPath(), Counts.CONTENT] = Field(
+        None, description="a file with a row index a line: only these rows are run"
+    )
 
     @model_validator(mode="after")
     def _a_cost_needs_a_price(self) -> RunSettings:

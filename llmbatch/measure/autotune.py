@@ -22,7 +22,7 @@ from typing import Any
 from llmbatch.core.errors import EngineError, ReadError
 from llmbatch.core.files import atomic_write
 from llmbatch.core.types import Request
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
+from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, kind_of
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer, capacity_of
 from llmbatch.job.recipe import Recipe
@@ -35,8 +35,6 @@ _SECONDS = 60.0  # of measuring, over all candidates
 _MOST_SECONDS = 600.0  # with the starts: no further candidate is begun after so long
 _CLEAR = 0.05  # share by which a winner must be faster, beyond the noise
 _SURE = 2.0  # standard errors
-_LEAST_SEQS = 2
-_LEAST_TOKENS = 512
 
 Make = Callable[[EngineSettings], Engine]
 Say = Callable[[str], None]
@@ -136,24 +134,8 @@ def autotune(make: Make, settings: EngineSettings, requests: Requests, say: Say)
 
 
 def candidates(settings: EngineSettings, info: EngineInfo) -> list[Trial]:
-    """Twice and half of each batch size that the job leaves to the engine."""
-    found = []
-    if settings.name == "scripted":
-        if settings.in_flight is None:
-            sizes = [2 * info.max_num_seqs, info.max_num_seqs // 2]
-            found = [Trial(f"in_flight={size}", {"in_flight": size}) for size in sizes if size >= _LEAST_SEQS]
-        return found
-    context = info.context_length if settings.args.get("enable_chunked_prefill") is False else 0
-    tokens = info.details.get("max_num_batched_tokens")
-    for name, size, least in (
-        ("max_num_seqs", info.max_num_seqs, _LEAST_SEQS),
-        ("max_num_batched_tokens", tokens, max(_LEAST_TOKENS, info.max_num_seqs, context)),
-    ):
-        if isinstance(size, int) and name not in settings.args:
-            for other in (2 * size, size // 2):
-                if other >= least:
-                    found.append(Trial(f"{name}={other}", {"args": {**_fixed(settings, name, tokens), name: other}}))
-    return found
+    """What the engine's kind says may be faster, of what the job leaves to the engine."""
+    return [Trial(each.name, dict(each.changes)) for each in kind_of(settings.name).candidates(settings, info)]
 
 
 def is_clear(trial: Trial, default: Trial) -> bool:
@@ -212,12 +194,6 @@ def _first_requests(job: Job, source: Source, engine: Engine, info: EngineInfo) 
     ready, _ = prepare.tokenized(asked)
     plan = prepare.plan(ready, capacity_of(info), last=False)
     return [ready[position] for position in plan.order]
-
-
-def _fixed(settings: EngineSettings, name: str, tokens: Any) -> dict[str, Any]:
-    """The job's own arguments; vLLM may derive the one size from the other, so the one that is not tried is held fixed."""
-    hold = {"max_num_batched_tokens": tokens} if name == "max_num_seqs" and isinstance(tokens, int) else {}
-    return {**hold, **settings.args}
 
 
 def _gain(trial: Trial, default: Trial) -> float:

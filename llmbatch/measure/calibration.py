@@ -92,7 +92,7 @@ def calibrated(
             f"no answer was finished in {2 * seconds:g} s, so nothing can be said of time: give more --calibrate-seconds"
         )
     survey.answer_tokens = rates.answer_tokens * survey.sent
-    has_cache = info.kv_cache_tokens and info.details.get("enable_prefix_caching", True)
+    has_cache = info.kv_cache_tokens and info.prefix_caching
     found = rates.seconds(survey.computed if has_cache else survey.prompt_tokens, survey.sent)
     hours = Hours(*((start_seconds + each) / 3600 for each in found))
     return survey, tokenizer, Calibration(hours, rates, start_seconds)

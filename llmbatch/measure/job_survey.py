@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Request, Row, RowId
-from llmbatch.engines.base import EngineInfo
+from llmbatch.engines.base import EngineInfo, ModelFacts, kind_of
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer, capacity_of, is_full
 from llmbatch.job.recipe import Recipe
@@ -21,8 +21,6 @@ from llmbatch.model.memory import GIB, cache_tokens
 from llmbatch.model.tokenizer import Tokenizer, load_tokenizer, model_config
 from llmbatch.plan.order import Capacity
 from llmbatch.sources.opening import open_source
-
-DEFAULT_MAX_NUM_SEQS = 256
 
 
 class Assumptions(NamedTuple):
@@ -42,12 +40,12 @@ def survey_job(
     What would be sent is offered to ``sample``; ``tell`` is told after each window how many rows were read.
     """
     source = open_source(job.input)
-    args = job.engine.args
+    where = kind_of(job.engine.name).tokenizer(job.engine)
     tokenizer = load_tokenizer(
         job.model_path,
         job.chat,
-        tokenizer=args.get("tokenizer"),
-        revision=args.get("revision"),
+        tokenizer=where.name,
+        revision=where.revision,
         trust_remote_code=job.engine.trust_remote_code,
         without_torch=True,
     )
@@ -88,25 +86,19 @@ def _add_window(survey: Survey, prepare: Preparer, run: RunSettings, rows: Itera
 
 
 def _limits(job: Job, tokenizer: Tokenizer, assumed: Assumptions) -> Capacity:
-    if (info := assumed.engine) is not None:
-        capacity = capacity_of(info)
-        return replace(capacity, kv_cache_tokens=capacity.kv_cache_tokens or assumed.kv_cache_tokens)
-    args = job.engine.args
-    longest = args.get("max_model_len")
-    return Capacity(
-        context_length=longest if isinstance(longest, int) and longest > 0 else tokenizer.context_length,
-        max_num_seqs=args.get("max_num_seqs") or DEFAULT_MAX_NUM_SEQS,
-        kv_cache_tokens=assumed.kv_cache_tokens or _kv_cache_tokens(job, assumed.gpu_memory_gib),
-        block_size=args.get("block_size"),
-        max_num_batched_tokens=args.get("max_num_batched_tokens"),
-    )
+    facts = ModelFacts(job.model_path, tokenizer.context_length)
+    capacity = capacity_of(assumed.engine or kind_of(job.engine.name).limits(job.engine, facts))
+    known = capacity.kv_cache_tokens or assumed.kv_cache_tokens
+    if known is None and assumed.engine is None:
+        known = _kv_cache_tokens(job, assumed.gpu_memory_gib)
+    return replace(capacity, kv_cache_tokens=known)
 
 
 def _kv_cache_tokens(job: Job, memory_gib: float | None) -> int | None:
     if memory_gib is None:
         return None
 
-    config, weights = model_config(job.model_path, job.engine.args.get("revision")), _weight_bytes(job)
+    config, weights = model_config(job.model_path, _revision(job)), _weight_bytes(job)
     tokens = cache_tokens(config, weights, memory_gib) if config is not None and weights is not None else None
     if tokens is None:
         raise JobError(
@@ -133,7 +125,7 @@ def _weight_bytes(job: Job) -> int | None:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        info = HfApi().model_info(job.model_path, revision=job.engine.args.get("revision"), files_metadata=True)
+        info = HfApi().model_info(job.model_path, revision=_revision(job), files_metadata=True)
     except (HfHubHTTPError, OSError):
         return None
     files = info.siblings or []
@@ -143,9 +135,12 @@ def _weight_bytes(job: Job) -> int | None:
 def _model_file(job: Job, name: str) -> Path | None:
     from transformers.utils import cached_file
 
-    revision = job.engine.args.get("revision")
-    found = cached_file(job.model_path, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    found = cached_file(job.model_path, name, revision=_revision(job), _raise_exceptions_for_missing_entries=False)
     return Path(found) if found else None
+
+
+def _revision(job: Job) -> str | None:
+    return kind_of(job.engine.name).tokenizer(job.engine).revision
 
 
 def advice_of(survey: Survey, tokenizer: Tokenizer) -> list[str]:

@@ -11,11 +11,12 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.settings import Counts, IsPath
 from llmbatch.core.types import Failure, FailureKind, Message, Prompt
 from llmbatch.model.memory import text_config
 
@@ -33,12 +34,16 @@ _ROPE_WITHOUT_FACTOR = frozenset(
 _UNKNOWN_LENGTH = 2048  # vLLM's own assumption for a config that does not say
 
 
+def _is_template_path(value: str, _base: Path) -> bool:
+    return "{" not in value and "\n" not in value
+
+
 class ChatSettings(BaseModel):
     """How messages become the model's own prompt format."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    template: str | None = Field(
+    template: Annotated[str | None, IsPath(_is_template_path), Counts.CONTENT] = Field(
         None, description="chat template: a path or the Jinja text; by default the model's own"
     )
     template_kwargs: dict[str, Any] = Field(default_factory=dict, description="e.g. {enable_thinking: false}")

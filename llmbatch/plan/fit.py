@@ -6,14 +6,14 @@ from llmbatch.core.demand import Demand
 from llmbatch.core.types import Failure, FailureKind
 
 
-def misfit(tokens: int, demand: Demand, context_length: int) -> Failure | None:
-    """Why a prompt of so many tokens cannot be sent; None if it fits.
+def misfit(tokens: int, demand: Demand, context_length: int | None) -> Failure | None:
+    """Why a prompt of so many tokens cannot be sent; None if it fits, or only the engine knows.
 
     The context must hold the prompt and the shortest answer asked for, at least one token. A ``max_tokens`` that
     reaches beyond the context is no misfit: that answer ends there, with finish reason ``length``.
     """
     least = max(1, demand.least if demand.least != demand.most else 1)
-    if tokens + least <= context_length:
+    if context_length is None or tokens + least <= context_length:
         return None
     answer = "1 token" if least == 1 else f"min_tokens = {least:,} tokens"
     return Failure(
@@ -23,6 +23,6 @@ def misfit(tokens: int, demand: Demand, context_length: int) -> Failure | None:
     )
 
 
-def may_be_cut(tokens: int, demand: Demand, context_length: int) -> bool:
+def may_be_cut(tokens: int, demand: Demand, context_length: int | None) -> bool:
     """Whether the context ends before ``max_tokens`` does, so that a long answer would be cut off."""
-    return demand.most is not None and tokens + demand.most > context_length
+    return demand.most is not None and context_length is not None and tokens + demand.most > context_length

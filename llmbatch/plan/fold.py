@@ -1,4 +1,4 @@
-"""Tokenized requests in -> which of them exactly repeat an earlier one out, so that each distinct one runs once."""
+"""Requests in -> which of them exactly repeat an earlier one out, so that each distinct one runs once."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def fold(
     folded: dict[int, int] = {}
     digests: dict[int, bytes] = {}
     for position in positions:
-        tokens = packed[position]
-        digest = None if tokens is None else digests_of.digest(requests[position], tokens)
+        digest = digests_of.digest(requests[position], packed[position])
         if digest is None:
             continue
         digests[position] = digest

@@ -18,9 +18,9 @@ _KEEPS_CACHE = 1.02  # long answers first may cost this much of what grouping sp
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the engine can hold. ``kv_cache_tokens`` None: not known, taken as no limit. Budget in tokens a step."""
+    """What the engine can hold. None: not known, taken as no limit. Budget in tokens a step."""
 
-    context_length: int
+    context_length: int | None
     max_num_seqs: int
     kv_cache_tokens: int | None = None
     block_size: int | None = None

@@ -19,6 +19,8 @@ from llmbatch.plan.fold import Folded, fold
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.plan.order import Capacity, Expected, OrderName, Prompts, choose_order
 
+_LONGEST_CONTEXT = 1 << 20  # tokens; where the engine's is not known
+
 
 class PlanSettings(BaseModel):
     """How a window is planned."""
@@ -62,7 +64,7 @@ def plan_window(
 ) -> WindowPlan:
     """Plan one window. ``last`` says that no window follows.
 
-    A request without token ids is neither judged nor folded, and a window that has one stays in the order given.
+    A request without token ids is not judged, and a window that has one stays in the order given.
     """
     demands = Demands()
     packed = [pack(request) for request in requests]
@@ -84,7 +86,7 @@ def plan_window(
     folded, digests = fold(requests, packed, fitting, Digests(demands)) if settings.fold else Folded({}, {})
     leaders = [position for position in fitting if position not in folded] if folded else fitting
 
-    context = f"{limits.context_length:,} tokens"
+    context = f"{limits.context_length or 0:,} tokens"
     notes: list[str] = []
     if too_long:
         notes.append(f"{len(too_long):,} of {len(requests):,} prompts do not fit the context of {context}")
@@ -114,7 +116,7 @@ def _prompts(
     for request, packed in requests:
         count = len(packed) // TOKEN_BYTES
         demand = demands.of(request)
-        room = limits.context_length - count
+        room = (limits.context_length or _LONGEST_CONTEXT) - count
         most = room if demand.most is None else min(demand.most, room)
         key = (count, most, demand.least)
         if key not in known:

@@ -5,11 +5,21 @@ of one that comes with llmbatch, or the text itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch.core.settings import IsPath, is_named_as_path, is_there
 from llmbatch.core.types import Failure, Rendered, Row
+from llmbatch.prompt.library import shipped_prompts
+
+
+def _is_path(value: str, base: Path) -> bool:
+    if "{{" in value or "{%" in value or "\n" in value:
+        return False
+    named = is_named_as_path(value) or value.endswith((".yaml", ".yml"))
+    return named or (value not in shipped_prompts() and is_there(value, base))
 
 
 class PromptSettings(BaseModel):
@@ -17,7 +27,7 @@ class PromptSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: str = Field(
+    path: Annotated[str, IsPath(_is_path)] = Field(
         description="a prompt file, the name of a shipped prompt, or the text itself, such as 'Translate: {{ text }}'"
     )
     variables: dict[str, Any] = Field(

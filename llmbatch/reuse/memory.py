@@ -11,10 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch.core.settings import IsPath
 from llmbatch.core.types import Completion, FailureKind, Outcome, Request, RequestKey
 
 _LASTING = frozenset({FailureKind.REFUSED, FailureKind.ENGINE_DIED})  # the same request would end so again
@@ -28,7 +29,7 @@ class ReuseSettings(BaseModel):
 
     memory_rows: int = Field(65_536, ge=0, description="answers kept in memory for duplicates in later windows")
     memory_mib: float = Field(32.0, ge=0, description="and at most so much memory for them")
-    cache: Path | None = Field(
+    cache: Annotated[Path | None, IsPath()] = Field(
         None,
         description="a file on a local disk that keeps answers for later runs of the same model; runs may share it",
     )

@@ -6,18 +6,15 @@ A folder of ``retry-failed`` is a run of its own. What is in flight when a budge
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from llmbatch.core.types import Usage
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.base import EngineSettings, kind_of
 from llmbatch.folder.progress import last_sign
 from llmbatch.job.run_settings import RunSettings
-
-_GPU_ARGS = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +76,8 @@ class Budget:
 
 
 def gpus_of(engine: EngineSettings) -> int:
-    """How many GPUs the engine runs on, as far as its arguments tell."""
-    sizes = [engine.args.get(name) for name in _GPU_ARGS]
-    return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
+    """How many GPUs the run's engines are on, as far as their settings tell."""
+    return engine.replicas * kind_of(engine.name).devices(engine)
 
 
 def spent_by(sessions: list[dict[str, Any]], folder: Path) -> Spent:

@@ -13,8 +13,8 @@ from collections.abc import Generator, Iterable
 from llmbatch.core.errors import ReadError, RunError, Stopped
 from llmbatch.core.events import Note, Planned, Sealed, Watcher
 from llmbatch.core.types import Outcome, Request
+from llmbatch.engines.base import Driver
 from llmbatch.engines.feed import Feed
-from llmbatch.engines.supervised import SupervisedEngine
 from llmbatch.folder.journal import outcome_entry
 from llmbatch.job.prepare import Prepared, Preparer
 from llmbatch.job.run_settings import RunSettings
@@ -37,7 +37,7 @@ class Loop:
         self,
         windows: ReadAhead,
         prepare: Preparer,
-        driver: SupervisedEngine,
+        driver: Driver,
         writer: Writer,
         reuse: Reuse,
         brakes: Brakes,

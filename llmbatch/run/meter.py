@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from llmbatch.core.events import Snapshot, Watcher
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Usage
-from llmbatch.engines.supervised import SupervisedEngine
+from llmbatch.engines.base import Driver
 from llmbatch.folder.bounds import Bounds
 from llmbatch.run.window import OpenWindow
 from llmbatch.sources.base import Source
@@ -27,7 +27,7 @@ class Meter:
     def __init__(
         self,
         source: Source,
-        driver: SupervisedEngine,
+        driver: Driver,
         tell: Watcher,
         *,
         sealed: Ledger,

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from llmbatch.engines.supervised import SupervisedEngine
+from llmbatch.engines.base import Driver
 from llmbatch.run.brakes import Stop
 
 _OBJECTS = 500_000  # made and still there, between two searches
@@ -33,7 +33,7 @@ def calm_collector() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stopped_by_signals(stop: Stop, engine: SupervisedEngine) -> Iterator[None]:
+def stopped_by_signals(stop: Stop, engine: Driver) -> Iterator[None]:
     """SIGINT and SIGTERM ask the run to stop; a second one, or one while the engine starts, ends it at once.
 
     Only the main thread can have handlers.

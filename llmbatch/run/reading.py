@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from llmbatch.core.errors import InputChanged
 from llmbatch.core.types import Completion, Cursor, FailureKind, Outcome, Refusal, Request, Row, Status
-from llmbatch.engines.supervised import SupervisedEngine
+from llmbatch.engines.base import Driver
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.input import input_digest
 from llmbatch.folder.journal import Replay, outcome_entry
@@ -48,7 +48,7 @@ class Reading:
 
     source: Source
     prepare: Preparer
-    driver: SupervisedEngine
+    driver: Driver
     parts: Parts
     run: RunSettings
     plan: PlanSettings

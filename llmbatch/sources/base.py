@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import glob
+import re
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch.core.settings import IsPath, is_named_as_path, is_there
 from llmbatch.core.types import Cursor, Row
 
 START = Cursor(0)
+
+
+_DATA_FILE = re.compile(r".*\.(jsonl|ndjson|json|csv|tsv|parquet|pq)(\.(gz|zst|bz2|xz))?", re.DOTALL | re.IGNORECASE)
+
+
+def _is_path(value: str, base: Path) -> bool:
+    if value == "-" or "://" in value or "\n" in value:
+        return False
+    named = is_named_as_path(value) or glob.has_magic(value) or _DATA_FILE.fullmatch(value) is not None
+    return named or is_there(value, base)
 
 
 class SourceSettings(BaseModel):
@@ -17,7 +31,7 @@ class SourceSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: str = Field(
+    path: Annotated[str, IsPath(_is_path)] = Field(
         min_length=1, description="a file, a glob, - for stdin, or a Hugging Face dataset: a hub name or a folder"
     )
     format: str | None = Field(

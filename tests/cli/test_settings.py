@@ -61,14 +61,14 @@ def test_a_command_line_with_every_kind_of_value_is_a_job() -> None:
     data = data_of(
         "--model", "m", "--prompt", "p.yaml", "--input", "a.jsonl", "--output", "out", "--engine", "scripted",
         "--temperature", "0.5", "--choice", "yes, no", "--keep", "a,b", "--max-failures", "5%", "--max-time", "8h",
-        "--engine-timeout", "60", "--var", "language=fr", "--map", "text=body", "--set", "engine.args.dtype=half",
+        "--engine-timeout", "60", "--var", "language=fr", "--map", "text=body", "--set", "engine.args.latency=0.5",
     )  # fmt: skip
     job = job_from(data)
     assert job.answer is not None
     assert job.answer.choice == ("yes", "no")
     assert job.run.max_time == 8 * 3600
     assert job.run.max_failures == "5%"
-    assert job.engine.args == {"dtype": "half"}
+    assert job.engine.args == {"latency": 0.5}
     assert job.prompt is not None
     assert job.prompt.variables == {"language": "fr"}
     assert job.prompt.fields == {"text": "body"}

@@ -164,3 +164,119 @@ def test_no_request_is_lost_or_given_twice_whatever_is_done(steps: list[tuple[st
     waiting = indexes(feed.take(10_000, MANY))
     assert sorted(answered + [key.index for key in feed.in_flight]) == list(range(made))
     assert set(waiting) <= {key.index for key in feed.in_flight}
+
+
+# forks
+
+
+def test_forks_share_a_queue_and_have_their_own_in_flight() -> None:
+    feed = filled(ask(0), ask(1), ask(2))
+    one, other = feed.fork(), feed.fork()
+    assert indexes(one.take(2, MANY)) == [0, 1]
+    assert indexes(other.take(2, MANY)) == [2]
+    assert {key.index for key in one.in_flight} == {0, 1}
+    assert {key.index for key in feed.in_flight} == {0, 1, 2}, "the feed itself knows of all"
+    assert indexes(other.recall()) == [2]
+    assert {key.index for key in feed.in_flight} == {0, 1}
+    with pytest.raises(KeyError):
+        other.done(RequestKey(0))
+
+
+def test_a_group_is_for_the_fork_that_it_was_given_to_and_the_others_go_on() -> None:
+    feed = filled(ask(0), ask(9))
+    one, other = feed.fork(), feed.fork()
+    one.push_alone([ask(1), ask(2)])
+    assert indexes(other.take(1, MANY)) == [0]
+    assert indexes(one.take(9, MANY)) == [1, 2]
+    assert one.take(9, MANY) == []
+    assert indexes(other.take(9, MANY)) == [9]
+
+
+def test_a_fork_is_finished_only_when_nothing_can_come_back_from_another() -> None:
+    feed = filled(ask(0))
+    one, other = feed.fork(), feed.fork()
+    feed.close()
+    one.take(1, MANY)
+    assert not other.finished, "the other's engine may die"
+    one.done(RequestKey(0))
+    assert not other.finished, "more may follow from the answer"
+    feed.push([ask(1)], first=True)
+    feed.settled(1)
+    assert indexes(other.take(1, MANY)) == [1]
+    other.done(RequestKey(1))
+    feed.settled(1)
+    assert one.finished
+    assert other.finished
+    assert feed.finished
+
+
+def test_a_fork_waits_while_another_works_and_no_longer() -> None:
+    feed = filled(ask(0))
+    one, other = feed.fork(), feed.fork()
+    feed.close()
+    one.take(1, MANY)
+    began = time.monotonic()
+    other.wait(0.2)
+    assert time.monotonic() - began > 0.1
+    one.done(RequestKey(0))
+    timer = threading.Timer(0.05, lambda: feed.settled(1))
+    timer.start()
+    other.wait(600)
+    assert other.finished
+    timer.join()
+
+
+def test_what_a_fork_that_leaves_had_goes_to_the_others_first() -> None:
+    feed = filled(ask(0), ask(1), ask(2))
+    one, other = feed.fork(), feed.fork()
+    one.take(2, MANY)
+    one.push_alone([ask(7)])
+    one.leave()
+    assert indexes(other.take(9, MANY)) == [0, 1, 7, 2]
+    assert {key.index for key in feed.in_flight} == {0, 1, 2, 7}
+
+
+def test_a_halted_fork_is_finished_when_it_has_nothing_in_flight_itself() -> None:
+    feed = filled(ask(0), ask(1))
+    one, other = feed.fork(), feed.fork()
+    one.take(1, MANY)
+    feed.halt()
+    assert other.finished
+    assert not one.finished
+    assert not feed.finished
+
+
+def test_who_drives_forks_sleeps_until_it_is_woken_whatever_waits() -> None:
+    feed = filled(ask(0))
+    began = time.monotonic()
+    feed.doze(0.2)
+    assert time.monotonic() - began > 0.1
+    feed.wake()
+    began = time.monotonic()
+    feed.doze(600)
+    assert time.monotonic() - began < 300
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["push", "take", "done", "recall", "leave"]), st.integers(0, 2)), max_size=60)
+)
+def test_no_request_is_lost_or_given_twice_whatever_is_done_with_forks(steps: list[tuple[str, int]]) -> None:
+    feed, made, answered = Feed(), 0, []
+    forks = [feed.fork() for _ in range(3)]
+    for step, number in steps:
+        fork = forks[number % len(forks)]
+        if step == "push":
+            feed.push([ask(made), ask(made + 1)])
+            made += 2
+        elif step == "take":
+            fork.take(2, MANY)
+        elif step == "done" and fork.in_flight:
+            answered.append(fork.done(next(iter(fork.in_flight))).key.index)
+            feed.settled(1)
+        elif step == "recall":
+            feed.push(fork.recall(), first=True)
+        elif step == "leave" and len(forks) > 1:
+            forks.remove(fork)
+            fork.leave()
+    forks[0].take(10_000, MANY)
+    assert sorted(answered + [key.index for key in feed.in_flight]) == list(range(made))

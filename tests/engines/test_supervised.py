@@ -164,3 +164,25 @@ def test_an_engine_whose_settings_are_wrong_is_refused_before_anything_is_begun(
     with pytest.raises(JobError, match="concurency"):
         jobs.run(jobs.job(jobs.rows(text_rows(1)), engine={"args": {"concurency": 3}}))
     assert not (jobs.path / "out" / "run.json").exists()
+
+
+def test_a_lost_connection_starts_no_search_and_blames_no_row(jobs: Any) -> None:
+    script = {"rules": [{"when": {"index": 4}, "die": "lost", "times": 2}], "concurrency": 16}
+    result = jobs.run(jobs.job(jobs.rows(text_rows(10)), script))
+    assert statuses(jobs) == ["ok"] * 10
+    assert result.report["sessions"][0]["engine_restarts"] == 2
+    assert not any("run apart" in note for note in jobs.notes())
+
+
+def test_a_connection_that_is_lost_for_good_ends_the_run_and_blames_no_row(jobs: Any) -> None:
+    script = {"rules": [{"when": {"index": 4}, "die": "lost"}]}
+    with pytest.raises(EngineError, match="died 3 times without an answer between"):
+        jobs.run(jobs.job(jobs.rows(text_rows(10)), script, engine={"restarts": 2}))
+    assert jobs.report()["rows"]["by_status"]["failed"] == 0
+
+
+def test_a_lost_connection_in_a_search_leaves_the_suspects_suspects(jobs: Any) -> None:
+    lost = {"when": {"index": 6}, "die": "lost", "times": 1}
+    script = {"rules": [lost, {"when": {"index": 3}, "die": True}], "concurrency": 8}
+    jobs.run(jobs.job(jobs.rows(text_rows(8)), script))
+    assert [i for i, status in enumerate(statuses(jobs)) if status == "failed"] == [3]

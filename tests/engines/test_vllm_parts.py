@@ -24,7 +24,7 @@ from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.engines.vllm.log import captured, redirect_loggers, tail
 from llmbatch.engines.vllm.reasoning import load_reasoning
 from llmbatch.engines.vllm.render import Encoder, vllm_renderer
-from llmbatch.engines.vllm.sampling import validate_sampling
+from llmbatch.engines.vllm.sampling import params_of
 from llmbatch.engines.vllm.structured import structured_outputs
 from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.memory import cache_bytes_per_token
@@ -265,15 +265,15 @@ def test_a_cpus_start_compiles_nothing_that_it_cannot_load_again_unless_the_user
         ({"logit_bias": {"x": 1.0}}, "invalid literal"),
     ],
 )
-def test_a_wrong_sampling_setting_is_a_job_error(values: dict[str, Any], word: str) -> None:
-    with pytest.raises(JobError, match=word):
-        validate_sampling(values)
+def test_a_wrong_sampling_setting_is_one_of_the_refusals_of_a_request(values: dict[str, Any], word: str) -> None:
+    with pytest.raises(trouble.refusals(), match=word):
+        params_of(values)
 
 
 def test_sampling_settings_in_json_form_are_accepted() -> None:
     given = {"n": 4, "stop": ("a", "b"), "logit_bias": {"5": 1}, "bad_words": ("x",), "logprobs": 2, "seed": 1}
     values = deepcopy(given)
-    validate_sampling(values)  # raises what it does not accept
+    params_of(values)  # raises what it does not accept
     assert values == given, "they are looked at, and left as they are"
 
 

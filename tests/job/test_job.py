@@ -162,7 +162,7 @@ input: {path: rows.jsonl}
 output: results/run
 answer: {schema: schema.json}
 chat: {template: template.jinja}
-engine: {script: script.yaml, lora: {a: adapter, b: org/name}}
+engine: {name: scripted, script: script.yaml, lora: {a: adapter, b: org/name}}
 run: {rows: rows.txt}
 """,
     )
@@ -482,7 +482,6 @@ def test_no_section_is_forgotten_in_the_identity() -> None:
         {"answer": {"schema": "schema.json"}},
         {"answer": {"grammar": "schema.json"}},
         {"chat": {"template": "template.jinja"}},
-        {"engine": {"script": "script.yaml"}},
         {"run": {"rows": "rows.txt"}},
     ],
     ids=str,
@@ -501,6 +500,16 @@ def test_of_a_file_its_content_counts_and_not_its_place(
     assert identity_of(job(**change)) != before
 
 
+def test_of_a_script_its_content_counts_and_not_its_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    before = identity_of(job(engine={"name": "scripted", "script": "script.yaml"}))
+    assert before != identity_of(job(engine={"name": "scripted"}))
+    shutil.copy("script.yaml", "copy.yaml")
+    assert identity_of(job(engine={"name": "scripted", "script": "copy.yaml"})) == before
+    Path("script.yaml").write_text("latency: 0")
+    assert identity_of(job(engine={"name": "scripted", "script": "script.yaml"})) != before
+
+
 def test_a_local_model_is_known_by_its_place_and_its_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     (folder / "model" / "model.safetensors").write_bytes(b"1" * 200_000)
@@ -511,6 +520,22 @@ def test_a_local_model_is_known_by_its_place_and_its_files(folder: Path, monkeyp
     assert trained != before
     (folder / "model" / "tokenizer.json").write_text("{}")
     assert identity_of(job(model="model")) != trained
+
+
+def test_data_parallelism_is_refused_with_what_to_do_instead() -> None:
+    data = {**MINIMAL, "engine": {"args": {"data_parallel_size": 2}}}
+    with pytest.raises(JobError, match=r"data_parallel_size=2: .*tensor_parallel_size.*CUDA_VISIBLE_DEVICES"):
+        job_from(data)
+
+
+def test_a_script_is_refused_by_every_other_engine() -> None:
+    with pytest.raises(JobError, match=r"engine\.script is for the scripted engine alone"):
+        job_from({**MINIMAL, "engine": {"script": "a.yaml"}})
+
+
+def test_an_engine_that_is_not_known_is_refused_with_those_that_are() -> None:
+    with pytest.raises(JobError, match=r"unknown engine 'tgi': known are .*vllm"):
+        job_from({**MINIMAL, "engine": {"name": "tgi"}})
 
 
 def test_the_identity_is_short_text() -> None:

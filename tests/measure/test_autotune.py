@@ -94,7 +94,7 @@ def test_what_chance_explains_is_not_clearly_faster() -> None:
     assert not is_clear(Trial("x", {}, measured=uneven(2000)), default)
 
 
-INFO = EngineInfo("vllm", "0.32", "m", 4096, 256, details={"max_num_batched_tokens": 8192})
+INFO = EngineInfo("vllm", "0.32", "m", 4096, 256, max_num_batched_tokens=8192)
 
 
 def test_vllm_is_tried_with_twice_and_half_of_each_batch_size() -> None:
@@ -176,7 +176,7 @@ def test_vllm_is_tuned_on_the_jobs_own_rows_and_answers_as_without(jobs: Any, mo
     assert len(tried) == 3  # the default, twice and half of its max_num_batched_tokens
     assert all(trial["error"] is None and trial["tokens_per_second"] > 0 for trial in tried.values())
     chosen = report["engine"]["autotune"]["chosen"]
-    size = report["engine"]["details"]["max_num_batched_tokens"]
+    size = report["engine"]["max_num_batched_tokens"]
     others = {f"max_num_batched_tokens={2 * size}", f"max_num_batched_tokens={size // 2}"}
     assert tried.keys() - {"default"} == others if chosen == "default" else chosen == f"max_num_batched_tokens={size}"
     tuned = [record["output"] for record in jobs.records()]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -34,6 +35,22 @@ def test_seeded_sampling_folds_with_the_same_seed_only() -> None:
     warm = Sampling((("temperature", 0.7),))
     assert folded(request(0, sampling=warm, seed=1), request(1, sampling=warm, seed=1)) == {1: 0}
     assert folded(request(0, sampling=warm, seed=1), request(1, sampling=warm, seed=2)) == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"text": "x"}, {"text": "x"}, True),
+        ({"text": "x"}, {"text": "y"}, False),
+        ({"text": "x"}, {"messages": ({"role": "user", "content": "x"},)}, False),
+        ({"text": "x"}, {"text": "x", "prefill": "{"}, False),
+        ({"messages": ({"role": "user", "content": "x"},)}, {"messages": ({"content": "x", "role": "user"},)}, True),
+        ({"messages": ({"role": "user", "content": "x"},)}, {"messages": ({"role": "system", "content": "x"},)}, False),
+    ],
+)
+def test_without_tokens_the_prompt_tells(one: dict[str, Any], other: dict[str, Any], same: bool) -> None:
+    first, second = (request(i, prompt=Prompt(**each), token_ids=None) for i, each in enumerate((one, other)))
+    assert folded(first, second) == ({1: 0} if same else {})
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling((("temperature", 0.7),)), Sampling((("top_p", 0.5),))])

@@ -102,8 +102,14 @@ def test_prompts_that_do_not_fit_are_set_apart_and_never_lead() -> None:
 
 def test_requests_without_tokens_keep_their_order() -> None:
     made = plan(window(None, [1] * 9, None, [1] * 9))
-    assert made.order == [0, 1, 2]
-    assert made.folded == {3: 1}
+    assert made.order == [0, 1]
+    assert made.folded == {2: 0, 3: 1}, "those without are known by their prompts"
+
+
+def test_nothing_is_too_long_for_an_engine_whose_context_length_is_not_known() -> None:
+    made = plan(window([1] * 5000, [2] * 5000), replace(SMALL, context_length=None))
+    assert made.order == [0, 1]
+    assert (made.too_long, made.may_be_cut) == ({}, 0)
 
 
 def test_an_empty_window_has_an_empty_plan() -> None:

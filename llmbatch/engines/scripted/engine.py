@@ -12,16 +12,14 @@ import os
 import random
 import re
 import signal
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from llmbatch.core.errors import EngineDied, JobError, OutOfMemory
+from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
 from llmbatch.core.types import (
     Completion,
     Constraint,
@@ -37,67 +35,10 @@ from llmbatch.core.types import (
 from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.scripted.instance import smallest_instance
+from llmbatch.engines.scripted.script import Rule, load_script
 from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
-
-
-class When(BaseModel):
-    """Which requests a rule is for: all of the conditions that are given must hold."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    index: int | list[int] | None = Field(None, description="the row's index")
-    contains: str | None = Field(None, description="text in the last message")
-    matches: str | None = Field(None, description="regular expression found in the last message")
-    attempt: int | list[int] | None = None
-    step: int | None = None
-
-
-class Rule(BaseModel):
-    """What happens to the requests of one kind."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    when: When = When()
-    answer: str | None = Field(
-        None, description="the answer; {text} is the last message, {index} and {attempt} the request's"
-    )
-    finish_reason: FinishReason = "stop"
-    fail: str | None = Field(None, description="the engine fails this request with this message and lives")
-    die: bool | Literal["out_of_memory"] = Field(False, description="the engine dies while this request is in flight")
-    crash: bool = Field(
-        False,
-        description="as a segfault does: it kills the run's own process, or with engine.in_process=false only the engine",
-    )
-    hang: bool = Field(
-        False, description="this request is never answered; after engine.timeout the engine counts as hung"
-    )
-    times: int | None = Field(
-        None, ge=1, description="how often the rule applies in the life of the process; by default always"
-    )
-
-
-class Script(BaseModel):
-    """A script file (YAML). Times in seconds, lengths in bytes, which are this engine's tokens."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rules: list[Rule] = Field(
-        default_factory=list, description="the first that fits applies; without one, the answer is the echo"
-    )
-    latency: float = Field(0.0, ge=0, description="mean time of an answer")
-    jitter: float = Field(0.0, ge=0, le=1, description="share of the latency by which it varies, the same in every run")
-    start_seconds: float = Field(0.0, ge=0)
-    concurrency: int = Field(256, ge=1)
-    context_length: int = Field(1_000_000, ge=2)
-    tokenizer: str | None = Field(
-        None, description="a model whose chat template and tokenizer make the prompts' ids; without it they are bytes"
-    )
-    die_after: list[int] = Field(
-        default_factory=list, description="the engine dies when it has answered so many requests"
-    )
-    out_of_memory_above: int | None = Field(None, description="starting with more concurrent requests than this fails")
 
 
 class ScriptedEngine:
@@ -107,7 +48,7 @@ class ScriptedEngine:
         self._model = model
         self._chat = chat
         self._settings = engine
-        self._script = _load(engine)
+        self._script = load_script(engine)
         self._state = _state_of(engine.script or "")
         self._heap: list[tuple[float, int, Request]] = []
         self._counts = Usage()
@@ -120,18 +61,23 @@ class ScriptedEngine:
             raise OutOfMemory(f"the scripted engine has no memory for {concurrency} requests at a time")
         if script.start_seconds:
             time.sleep(script.start_seconds)
+        if script.starts is not None and self._state.start() > script.starts:
+            raise EngineError(f"the scripted engine starts {script.starts} times and no more, as its script says")
         return EngineInfo(
             name="scripted",
             version="1",
             model=self._model,
-            context_length=script.context_length,
+            context_length=None if script.no_context_length else script.context_length,
             max_num_seqs=concurrency,
+            can=frozenset({"constraint", "lora", *(() if script.no_ids else ("continue", "ids"))}),
         )
 
     def expect(self, constraints: Sequence[Constraint]) -> None:
         """Any will do."""
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+        if self._script.no_ids:
+            return None
         if self._script.tokenizer is not None:
             return self._tokenizer.encode(prompts)
         return [list(_encode(prompt)) for prompt in prompts]
@@ -143,11 +89,12 @@ class ScriptedEngine:
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
         slots = self._settings.in_flight or self._script.concurrency
         sequence = 0
-        moved = time.monotonic()  # when something was last taken or answered
+        moved = time.monotonic()  # when it last answered something, or had nothing to do until it took something
         while True:
             now = time.monotonic()
             for request in feed.take(slots - len(self._heap), 1 << 40):
-                moved = now
+                if not self._heap:
+                    moved = now
                 heapq.heappush(self._heap, (now + self._delay(request), sequence, request))
                 sequence += 1
             if not self._heap:
@@ -203,9 +150,9 @@ class ScriptedEngine:
     def _answer(self, request: Request) -> Outcome:
         """The outcome of one request; raises ``EngineDied`` where the script says so."""
         state, script = self._state, self._script
-        state.answered += 1
-        if script.die_after and state.answered in script.die_after:
-            raise EngineDied(f"the scripted engine died after {state.answered} requests, as its script says")
+        answered = state.answer()
+        if script.die_after and answered in script.die_after:
+            raise EngineDied(f"the scripted engine died after {answered} requests, as its script says")
         rule = self._rule(request) if script.rules else None
         if rule is not None and not rule.hang and not state.use(script.rules.index(rule), rule):
             rule = None
@@ -213,9 +160,14 @@ class ScriptedEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if rule is not None and (rule.die or rule.crash):
             cause = OutOfMemory("no memory, as its script says") if rule.die == "out_of_memory" else None
-            raise EngineDied(f"the scripted engine died of row {request.key.index}, as its script says") from cause
+            said = f"the scripted engine died of row {request.key.index}, as its script says"
+            raise EngineDied(said, suspect=rule.die != "lost") from cause
         if rule is not None and rule.fail is not None:
             return Refusal(request.key, Failure(FailureKind.ENGINE, rule.fail))
+        if script.no_ids and (size := len(_encode(request.prompt))) >= script.context_length:
+            return Refusal(
+                request.key, Failure(FailureKind.TOO_LONG, f"a prompt of {size:,} tokens is more than I take")
+            )
         answer, finish_reason = self._text(request, rule)
         return self._complete(request, answer, finish_reason)
 
@@ -237,14 +189,15 @@ class ScriptedEngine:
         tokens = answer.encode("utf-8", "replace")
         already = len(request.partial)
         limit = request.max_tokens or request.sampling.get("max_tokens")
-        prompt_tokens = len(request.token_ids or ()) + already
+        no_ids = self._script.no_ids
+        prompt_tokens = len(_encode(request.prompt) if no_ids else request.token_ids or ()) + already
         room = self._script.context_length - prompt_tokens
         limit = room if limit is None else min(limit, room)
         if len(tokens) - already > limit:
             tokens, finish_reason = tokens[: already + limit], "length"
         usage = Usage(prompt_tokens, max(len(tokens) - already, 0))
         self._counts = self._counts + usage
-        return Completion(request.key, tokens.decode("utf-8", "ignore"), finish_reason, usage, tokens)
+        return Completion(request.key, tokens.decode("utf-8", "ignore"), finish_reason, usage, () if no_ids else tokens)
 
     def _rule(self, request: Request) -> Rule | None:
         text: str | None = None
@@ -270,16 +223,30 @@ class _State:
     """What a script remembers over the deaths of its engine, in one process."""
 
     def __init__(self) -> None:
-        self.answered = 0
-        self.used: dict[int, int] = {}
+        self._lock = threading.Lock()  # replicas share it
+        self._answered = 0
+        self._started = 0
+        self._used: Counter[int] = Counter()
+
+    def answer(self) -> int:
+        """Count one more answer; returns how many there were."""
+        with self._lock:
+            self._answered += 1
+            return self._answered
+
+    def start(self) -> int:
+        """Count one more start; returns how many there were."""
+        with self._lock:
+            self._started += 1
+            return self._started
 
     def use(self, number: int, rule: Rule) -> bool:
         """Whether a rule may apply once more; counts it."""
         if rule.times is None:
             return True
-        used = self.used.get(number, 0)
-        self.used[number] = used + 1
-        return used < rule.times
+        with self._lock:
+            self._used[number] += 1
+            return self._used[number] <= rule.times
 
 
 _states: dict[str, _State] = {}
@@ -287,26 +254,6 @@ _states: dict[str, _State] = {}
 
 def _state_of(script: str) -> _State:
     return _states.setdefault(script, _State())
-
-
-def _load(engine: EngineSettings) -> Script:
-    """The script of the settings: a YAML file, with ``engine.args`` laid over it. Raises ``JobError``."""
-    data: dict[str, Any] = {}
-    if engine.script is not None:
-        try:
-            data = yaml.safe_load(Path(engine.script).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise JobError(f"{engine.script}: the scripted engine's script cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise JobError(
-            f"{engine.script}: a script is a YAML mapping, with keys such as {', '.join(Script.model_fields)}"
-        )
-    try:
-        return Script.model_validate({**data, **engine.args})
-    except ValidationError as error:
-        where = engine.script or "engine.args"
-        details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise JobError(f"{where}: {details}. Known keys: {', '.join(Script.model_fields)}") from error
 
 
 def _is(value: int, wanted: int | list[int]) -> bool:

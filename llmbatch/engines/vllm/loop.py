@@ -26,7 +26,7 @@ Death = Callable[[BaseException | None, str], EngineDied]
 
 
 @dataclass(frozen=True)
-class Limits:
+class Intake:
     """How much vLLM is handed at a time, and for how many seconds it may show no sign of life."""
 
     requests: int
@@ -36,7 +36,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Tools:
     """What the loop puts a request and an answer together with."""
 
     samplings: Samplings
@@ -56,12 +56,12 @@ class _Pending(NamedTuple):
 class Loop:
     """Drives one ``vllm.LLM``. ``kill`` ends a hanging engine's processes, ``death`` makes the exception for a dead one."""
 
-    def __init__(self, llm: Any, limits: Limits, parts: Parts, kill: Callable[[], None], death: Death) -> None:
+    def __init__(self, llm: Any, intake: Intake, tools: Tools, kill: Callable[[], None], death: Death) -> None:
         self._engine = llm.llm_engine
         self._core = self._engine.engine_core
         self._outputs: Any = getattr(self._core, "outputs_queue", None)  # of an engine in its own process
-        self._limits = limits
-        self._parts = parts
+        self._intake = intake
+        self._tools = tools
         self._kill = kill
         self._death = death
         self._deaths = trouble.deaths()
@@ -96,8 +96,8 @@ class Loop:
 
     def _fill(self, feed: Feed) -> list[Outcome]:
         """Hand over what there is room for; what vLLM refuses is an outcome at once."""
-        slots = self._limits.requests - len(self._pending)
-        tokens = self._limits.tokens - self._tokens
+        slots = self._intake.requests - len(self._pending)
+        tokens = self._intake.tokens - self._tokens
         if slots <= 0 or (tokens <= 0 and self._pending):
             return []
         refused: list[Outcome] = []
@@ -109,16 +109,16 @@ class Loop:
 
     def _submit(self, request: Request) -> Failure | None:
         ids = [*(request.token_ids or ()), *request.partial]
-        if len(ids) >= self._limits.context_length:
-            room = f"no room for an answer in the context of {self._limits.context_length:,}"
+        if len(ids) >= self._intake.context_length:
+            room = f"no room for an answer in the context of {self._intake.context_length:,}"
             return Failure(FailureKind.TOO_LONG, f"the prompt has {len(ids):,} tokens, which leaves {room}")
         lora = None
-        if request.lora is not None and (lora := self._parts.loras.get(request.lora)) is None:
-            known = ", ".join(self._parts.loras) or "none (give them with engine.lora)"
+        if request.lora is not None and (lora := self._tools.loras.get(request.lora)) is None:
+            known = ", ".join(self._tools.loras) or "none (give them with engine.lora)"
             return Failure(FailureKind.REFUSED, f"unknown LoRA adapter {request.lora!r}; there are: {known}")
         name = str(next(self._numbers))
         try:
-            setting, params = self._parts.samplings.of(request)
+            setting, params = self._tools.samplings.of(request)
             self._engine.add_request(name, {"type": "token", "prompt_token_ids": ids}, params, lora_request=lora)
         except self._deaths as error:
             raise self._death(error, "vLLM's engine failed while a request was handed to it") from error
@@ -127,6 +127,8 @@ class Loop:
             return Failure(
                 FailureKind.REFUSED, f"vLLM refuses this request: {' '.join(str(error).split()) or repr(error)}"
             )
+        if not self._pending:  # an engine that had nothing to do gave no sign of life: its time begins now
+            self._progress_at = time.monotonic()
         self._pending[name] = _Pending(request, setting, len(ids))
         self._tokens += len(ids)
         return None
@@ -160,7 +162,7 @@ class Loop:
             how = "".join(f" with exit code {process.exitcode}" for process in ended[:1])
             raise self._death(None, f"vLLM's engine process ended{how}")
         waited = time.monotonic() - self._progress_at
-        if waited > self._limits.timeout:
+        if waited > self._intake.timeout:
             self._kill()
             raise self._death(TimeoutError(), f"vLLM's engine showed no sign of life for {waited:.0f} s and was killed")
         return False
@@ -173,7 +175,7 @@ class Loop:
             for i, p in enumerate(pending)
             if not _stops_after_partial(p) and (p.setting.detokenize or p.request.partial)
         ]
-        texts = self._parts.detokenizer.texts([_answer(pending[i], finished[i]) for i in ours])
+        texts = self._tools.detokenizer.texts([_answer(pending[i], finished[i]) for i in ours])
         text_of = dict(zip(ours, texts, strict=True))
         outcomes: list[Outcome] = []
         for i, output in enumerate(finished):
@@ -188,7 +190,7 @@ class Loop:
         if answer.finish_reason == "repetition":
             stop_reason = "repetition"
         if _stops_after_partial(pending):
-            ending = self._parts.detokenizer.ending(
+            ending = self._tools.detokenizer.ending(
                 _answer(pending, output),
                 pending.setting.params.stop,
                 already=len(request.partial),
@@ -200,10 +202,10 @@ class Loop:
         elif text is None:
             text = answer.text
         if request.prompt.prefill:
-            text = self._parts.detokenizer.after_prefill(text, request.prompt.prefill, request.token_ids or ())
+            text = self._tools.detokenizer.after_prefill(text, request.prompt.prefill, request.token_ids or ())
         reasoning = None
-        if self._parts.reasoning is not None:
-            reasoning, text = self._parts.reasoning.split(text)
+        if self._tools.reasoning is not None:
+            reasoning, text = self._tools.reasoning.split(text)
         return Completion(
             key=request.key,
             text=text,

@@ -12,7 +12,6 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from llmbatch.core.errors import JobError
 from llmbatch.core.types import Constraint, Request, Sampling
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.structured import structured_outputs
@@ -50,7 +49,6 @@ class Samplings:
         # a request without max_tokens asks for none, and is planned so; vLLM would stop after 16
         self._defaults = {**defaults, "max_tokens": None}
         self._can_detokenize = can_detokenize
-        self._class = _checked_class()
         self._made: dict[tuple[int, Constraint | None], tuple[Sampling, Setting]] = {}
 
     def of(self, request: Request) -> tuple[Setting, Any]:
@@ -78,7 +76,7 @@ class Samplings:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        values = {**self._defaults, **_plain_values(dict(sampling.values))}
+        values = {**self._defaults, **dict(sampling.values)}
         special = bool(values.get("skip_special_tokens", True))
         detokenize = (
             self._can_detokenize
@@ -87,8 +85,8 @@ class Samplings:
             and not values.get("logprob_token_ids")
             and (special or values.get("spaces_between_special_tokens", True))
         )
-        params = self._class(
-            **values,
+        params = params_of(
+            values,
             output_kind=RequestOutputKind.FINAL_ONLY,
             detokenize=not detokenize,
             structured_outputs=None if constraint is None else structured_outputs(constraint, self._backend),
@@ -98,12 +96,9 @@ class Samplings:
         return Setting(params, detokenize, special, bool(values.get("include_stop_str_in_output")))
 
 
-def validate_sampling(values: Mapping[str, Any]) -> None:
-    """Raises ``JobError`` for a name that is none of ``SamplingParams``' or a value that it refuses."""
-    try:
-        _checked_class()(**_plain_values(dict(values)))
-    except trouble.refusals() as error:
-        raise JobError(f"sampling: {error}") from error
+def params_of(values: Mapping[str, Any], **ours: Any) -> Any:
+    """vLLM's parameters for a job's sampling settings and our own; raises one of ``trouble.refusals`` for a wrong name or value."""
+    return _checked_class()(**_plain_values(dict(values)), **ours)
 
 
 def xgrammar_takes(constraint: Constraint) -> bool:

@@ -1,0 +1,250 @@
+"""Several engines that may die in, one stream of outcomes out: a death costs the requests of one of them, and the others go on.
+
+Each replica is a supervised engine with a thread and a fork of the feed of its own. They take from one queue, so whichever has
+room takes what comes next. What they answer is handed to the one thread that drives them all, in which nothing is run at once:
+to it they are one engine. One that cannot come back is left out, and what it had goes to the others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from llmbatch.core.errors import EngineError
+from llmbatch.core.events import Event, Note, Watcher
+from llmbatch.core.types import Failure, Outcome, Prompt, Usage
+from llmbatch.engines.base import Driver, EngineInfo, EngineSettings, idle_share
+from llmbatch.engines.feed import Feed
+from llmbatch.engines.supervised import Cancelled, DeathsOf, Make, Prepare, Supervised
+
+_PATIENCE_SECONDS = 0.02  # between two looks while nothing has needed an engine yet
+_LOOK_SECONDS = 0.5  # how long the driving thread sleeps before its caller can look after its clocks
+_END_SECONDS = 30.0  # a step lasts a second; a model that is being loaded is not waited for
+
+
+def drive(make: Make, settings: EngineSettings, tell: Watcher, prepare: Prepare | None = None) -> Driver:
+    """What drives the engines that the settings ask for."""
+    if settings.replicas == 1:
+        return Supervised(make, settings, tell, prepare)
+    return Replicas(make, settings, tell, prepare)
+
+
+class Replicas:
+    """``settings.replicas`` supervised engines: a ``Driver``. ``stream`` is driven by one thread."""
+
+    def __init__(self, make: Make, settings: EngineSettings, tell: Watcher, prepare: Prepare | None = None) -> None:
+        self._settings = settings
+        self._tell = tell
+        self._prepare = _Once(prepare or _as_they_are)
+        self._preparing = False
+        self._needed = threading.Event()
+        deaths_of = DeathsOf()
+        self._engines = [
+            Supervised(make, settings, self._say, self._prepare, deaths_of) for _ in range(settings.replicas)
+        ]
+        self._forks: dict[int, Feed] = {}
+        self._threads: list[threading.Thread] = []
+        self._state = threading.Condition()  # for all that follows
+        self._answered: deque[list[Outcome]] = deque()
+        self._events: deque[Event] = deque()
+        self._left = set(range(settings.replicas))  # engines that are not left out
+        self._working = 0  # threads
+        self._trouble: BaseException | None = None
+        self._abort_asked: set[int] = set()
+        self._ending = False
+
+    @property
+    def info(self) -> EngineInfo | None:
+        known = [info for engine in self._engines if (info := engine.info) is not None]
+        if not known:
+            return None
+        pids = tuple(pid for info in known for pid in info.pids)
+        return replace(known[0], pids=pids, details={**known[0].details, "replicas": len(self._engines)})
+
+    @property
+    def needed(self) -> bool:
+        return self._needed.is_set()
+
+    @property
+    def starting(self) -> bool:
+        return self._preparing or (self.info is None and any(engine.starting for engine in self._engines))
+
+    @property
+    def start_seconds(self) -> float | None:
+        return min((each for engine in self._engines if (each := engine.start_seconds) is not None), default=None)
+
+    @property
+    def deaths(self) -> int:
+        return sum(engine.deaths for engine in self._engines)
+
+    @property
+    def busy_seconds(self) -> float:
+        return sum(engine.busy_seconds for engine in self._engines) / len(self._engines)
+
+    @property
+    def ready_seconds(self) -> float:
+        return sum(engine.ready_seconds for engine in self._engines) / len(self._engines)
+
+    def need(self) -> None:
+        if not self._needed.is_set():
+            self._needed.set()
+            for engine in self._engines:
+                engine.need()
+
+    def wait_ready(self) -> EngineInfo:
+        self.need()
+        with self._state:
+            self._state.wait_for(lambda: self._ending or self.info is not None)
+        info = self.info
+        if info is None:
+            raise Cancelled
+        return info
+
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+        return self._engines[0].tokenize(prompts)
+
+    def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+        while not self._needed.wait(_PATIENCE_SECONDS):
+            yield []
+            if feed.finished:
+                return
+        self._begin(feed)
+        try:
+            while True:
+                with self._state:
+                    working, trouble = self._working, self._trouble
+                    answered, self._answered = self._answered, deque()
+                    events, self._events = self._events, deque()
+                for event in events:
+                    self._tell(event)
+                for outcomes in answered:
+                    yield outcomes
+                    feed.settled(len(outcomes))
+                if answered:
+                    continue
+                if trouble is not None:
+                    raise trouble
+                if not working:
+                    return
+                yield []
+                feed.doze(_LOOK_SECONDS)
+        except BaseException:
+            self._end()
+            raise
+
+    def abort(self) -> None:
+        """As a ``Driver``; each engine is told by its own thread, between two steps, and that is waited for."""
+        with self._state:
+            self._abort_asked = {n for n, fork in self._forks.items() if fork.in_flight}
+            self._state.wait_for(lambda: not self._abort_asked, _END_SECONDS)
+
+    def stop(self) -> None:
+        self._end()
+        for thread in self._threads:
+            thread.join(_END_SECONDS)
+        for engine in self._engines:
+            engine.stop()
+
+    def counts(self) -> Usage:
+        return sum((engine.counts() for engine in self._engines), Usage())
+
+    def idle_share(self) -> float:
+        return idle_share(self)
+
+    def _begin(self, feed: Feed) -> None:
+        """Start the threads, once the settings are prepared, which is done here: the caller may be interrupted in it."""
+        self._preparing = True
+        try:
+            self._prepare(self._settings)
+        finally:
+            self._preparing = False
+        self._working = len(self._left)
+        self._forks = {number: feed.fork() for number in self._left}
+        self._threads.clear()  # of an earlier stream, which are at their end
+        for number in self._forks:
+            thread = threading.Thread(
+                target=self._run, args=(number, feed), name=f"llmbatch-replica-{number}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def _run(self, number: int, feed: Feed) -> None:
+        """One replica's thread, from its first start to its end."""
+        engine, fork = self._engines[number], self._forks[number]
+        try:
+            for outcomes in engine.stream(fork):
+                if outcomes:
+                    with self._state:
+                        self._answered.append(outcomes)
+                    feed.wake()
+                if number in self._abort_asked:
+                    engine.abort()
+                    fork.recall()
+                    self._aborted(number)
+                if self._ending:
+                    return
+        except EngineError as error:
+            self._leave_out(number, error)
+        except BaseException as error:
+            with self._state:
+                self._trouble = self._trouble or error
+        finally:
+            if self._ending:  # an engine that came up after ``stop`` is ended here
+                engine.stop()
+            fork.leave()
+            with self._state:
+                self._working -= 1
+            self._aborted(number)
+            feed.wake()
+
+    def _leave_out(self, number: int, error: EngineError) -> None:
+        """What it had goes to the others. The last one's error is that of the run."""
+        with self._state:
+            self._left.discard(number)
+            left = len(self._left)
+            if not left:
+                self._trouble = self._trouble or error
+                return
+        what = f"{left} replica goes" if left == 1 else f"{left} replicas go"
+        self._say(Note("warning", f"replica {number} is left out, and {what} on without it: {error}"))
+
+    def _aborted(self, number: int) -> None:
+        with self._state:
+            self._abort_asked.discard(number)
+            self._state.notify_all()
+
+    def _end(self) -> None:
+        """No thread goes on once nobody takes what it answers; who waits for an engine waits no longer."""
+        with self._state:
+            self._ending = True
+            self._state.notify_all()
+
+    def _say(self, event: Event) -> None:
+        """An event of a replica's thread: told by the thread that drives them all, as watchers are made for one."""
+        with self._state:
+            self._events.append(event)
+            self._state.notify_all()  # an engine may be up
+
+
+def _as_they_are(settings: EngineSettings) -> EngineSettings:
+    return settings
+
+
+class _Once:
+    """What changes the settings before a first start, done once for all replicas: the others wait for it."""
+
+    def __init__(self, prepare: Prepare) -> None:
+        self._prepare = prepare
+        self._lock = threading.Lock()
+        self._prepared: EngineSettings | None = None
+
+    def __call__(self, settings: EngineSettings) -> EngineSettings:
+        with self._lock:
+            if self._prepared is None:
+                self._prepared = self._prepare(settings)
+            return self._prepared
+
+
+__all__ = ["Replicas", "drive"]

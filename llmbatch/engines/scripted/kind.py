@@ -1,0 +1,70 @@
+"""What the rest of llmbatch knows of the scripted engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmbatch.engines.base import (
+    Candidate,
+    Engine,
+    EngineInfo,
+    EngineKind,
+    EngineSettings,
+    ModelFacts,
+    Smaller,
+)
+from llmbatch.engines.scripted.script import ScriptedSettings, load_script
+from llmbatch.model.tokenizer import ChatSettings
+
+_LEAST_SEQS = 2
+_LEAST_AFTER_OUT_OF_MEMORY = 8
+_USUAL_SEQS = 256
+_SPEED = frozenset({"concurrency", "die_after", "jitter", "latency", "out_of_memory_above", "start_seconds", "starts"})
+
+
+def _make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
+    from llmbatch.engines.scripted.engine import ScriptedEngine
+
+    return ScriptedEngine(model, engine, chat, log)
+
+
+def _identity(settings: EngineSettings) -> dict[str, Any]:
+    return {name: value for name, value in settings.args.items() if name not in _SPEED}
+
+
+def _smaller(settings: EngineSettings, info: EngineInfo | None) -> Smaller | None:
+    seqs = info.max_num_seqs if info is not None else settings.in_flight or _USUAL_SEQS
+    if seqs <= _LEAST_AFTER_OUT_OF_MEMORY:
+        return None
+    return Smaller(settings.model_copy(update={"in_flight": seqs // 2}), f"max_num_seqs={seqs // 2}")
+
+
+def _candidates(settings: EngineSettings, info: EngineInfo) -> list[Candidate]:
+    if settings.in_flight is not None:
+        return []
+    sizes = (2 * info.max_num_seqs, info.max_num_seqs // 2)
+    return [Candidate(f"in_flight={size}", {"in_flight": size}) for size in sizes if size >= _LEAST_SEQS]
+
+
+def _limits(settings: EngineSettings, model: ModelFacts) -> EngineInfo:
+    script = load_script(settings)
+    return EngineInfo(
+        name=settings.name,
+        version="",
+        model=model.model,
+        context_length=script.context_length if "context_length" in script.model_fields_set else model.context_length,
+        max_num_seqs=settings.in_flight or script.concurrency,
+    )
+
+
+KIND = EngineKind(
+    make=_make,
+    settings=ScriptedSettings,
+    identity=_identity,
+    smaller=_smaller,
+    candidates=_candidates,
+    devices=lambda _: 1,
+    limits=_limits,
+    replicas=True,
+)
