@@ -14,6 +14,7 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.ledger import Ledger
 from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.overlay import Tally, finished_retries, ledger_with, overlay, sealed_lines
+from llmbatch.job.identity import left_open
 from llmbatch.job.job import Job
 from llmbatch.report.report import (
     Facts,
@@ -51,6 +52,7 @@ def earlier_result(
     except (OSError, ValueError):
         return None
     unchanged = manifest.fingerprint == fingerprint and manifest.identity == identity
+    unchanged = unchanged and not manifest.otherwise(left_open(job))
     if not (same and unchanged and (path / "results.jsonl").exists()):
         return None
     return RunResult(path, "finished", report, report["exit_code"])

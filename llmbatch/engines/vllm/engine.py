@@ -169,6 +169,7 @@ class VllmEngine:
                 "own_detokenizer": parts.detokenizer.supported,
                 "note": encoder.note,
             },
+            settled={"dtype": str(model.dtype).removeprefix("torch.")},
         )
 
     def _make_parts(self, model_config: Any) -> Parts:
