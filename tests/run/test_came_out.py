@@ -244,3 +244,18 @@ def test_answers_of_the_cache_are_not_mixed_with_those_of_an_engine_that_came_ou
     with pytest.raises(FolderError, match=r"engine\.args\.dtype was"):
         asked(jobs, rows, "two", NO_ENGINE, run=SMALL)
     assert asked(jobs, rows, "three", comes_out(dtype="bfloat16")) == 11
+
+
+# The author's code
+
+
+def test_a_run_is_not_gone_on_with_when_the_code_of_its_checks_was_changed(jobs: Any, ten: Path) -> None:
+    path = jobs.path / "rules_of_the_author.py"
+    path.write_text("def refuse(value):\n    return 'text 3' in value\n")
+    job = jobs.data(ten, answer={"reject": ["rules_of_the_author:refuse"]}, run=SMALL)
+    environment = {"PYTHONPATH": os.pathsep.join([str(jobs.path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])}
+    assert jobs.finish(job, environment=environment)[0] == 3
+    path.write_text("def refuse(value):\n    return 'text 4' in value\n")
+    code, _, err = jobs.finish(job, environment=environment)
+    assert code == 1
+    assert "answer.reject (rules_of_the_author:refuse) was" in " ".join(err.split())
