@@ -24,6 +24,7 @@ from llmbatch.folder.kept import KEPT, keep
 from llmbatch.job.job import Job, job_from
 from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report
+from llmbatch.run.in_order import InOrder
 from llmbatch.run.session import open_session, run_job
 from llmbatch.sources.rows import plain
 
@@ -134,22 +135,20 @@ def generate(
 
 def _generate(rows: Rows, job: Job, watchers: Sequence[Watcher]) -> Generator[Record, None, None]:
     with tempfile.TemporaryDirectory(prefix="llmbatch-") as name:
-        path = Path(name) / KEPT
+        path, folder = Path(name) / KEPT, Path(name) / "run"
         atomic_write(path, _lines(rows))
         _see_rows(path)
-        here = {"output": Path(name) / "run", "input": job.input.model_copy(update={"path": str(path)})}
-        waiting: dict[int, list[bytes]] = {}
-        following = 0
+        here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)})}
+        ordered = InOrder(RunFolder(folder).parts)
         with open_session(job.model_copy(update=here), watchers) as session, contextlib.ExitStack() as stack:
             windows = session.windows()
             if isinstance(windows, Generator):
                 stack.callback(windows.close)  # the engine goes before the folder's lock
             for window in windows:
-                waiting[window.bounds.window] = list(window.sealed_lines())
-                while following in waiting:
-                    for line in waiting.pop(following):
-                        yield record_from_dict(json.loads(line))
-                    following += 1
+                ordered.add(window)
+                del window  # it is sealed while the caller looks at the records
+                for line in ordered.lines():
+                    yield record_from_dict(json.loads(line))
             result = session.result()
         if result.outcome != "finished":
             raise Stopped(result.report["error"] or "the run was stopped")

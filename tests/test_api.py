@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import datetime
 import gc
 import shutil
 import tempfile
 import threading
+import tracemalloc
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,13 @@ from pydantic import BaseModel, ValidationError, field_validator
 
 import llmbatch
 from llmbatch import FailureKind, Record, RunError, Status, Stopped, UsageError
+from llmbatch.core import record as record_module
 from llmbatch.core.errors import FolderError, JobError, Locked, PromptError, ReadError, SourceError
 from llmbatch.core.events import Event, Finished
+from llmbatch.core.types import Outcome
+from llmbatch.engines.base import Engine, EngineFactory, make_engine
+from llmbatch.engines.feed import Feed
+from llmbatch.run.session import open_session
 
 ROWS = [{"id": f"r{i}", "text": f"text {i}"} for i in range(10)]
 SCRIPTED: Any = {"name": "scripted"}
@@ -317,6 +325,54 @@ def test_records_come_in_the_order_of_the_rows_when_later_windows_are_done_first
     engine = script(tmp_path, "latency: 0.05\njitter: 1\nconcurrency: 20")
     rows = [{"id": i, "text": str(i)} for i in range(60)]
     assert [record.id for record in generate(rows, engine=engine, run={"window": 1})] == list(range(60))
+
+
+def first_row_last(rows: int) -> EngineFactory:
+    """Makes scripted engines that give the answer of row 0 when those of all the others are there."""
+
+    def make(*arguments: Any) -> Engine:
+        engine: Any = make_engine(*arguments)
+        inner = engine.stream
+
+        def stream(feed: Feed) -> Iterator[list[Outcome]]:
+            held: list[Outcome] = []
+            others = 0
+            for outcomes in inner(feed):
+                ready = [outcome for outcome in outcomes if outcome.key.index > 0]
+                held += [outcome for outcome in outcomes if outcome.key.index == 0]
+                others += len(ready)
+                yield ready if others < rows - 1 else ready + held
+                held = held if others < rows - 1 else []
+
+        engine.stream = stream
+        return engine  # type: ignore[no-any-return]
+
+    return make
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_records_that_wait_behind_a_slow_row_wait_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 0 is answered when all the others are: by then memory holds few of their answers."""
+    monkeypatch.setattr("llmbatch.api.open_session", partial(open_session, make=first_row_last(40)))
+    settings: dict[str, Any] = {
+        "engine": script(tmp_path, f"rules: [{{answer: '{'x' * 200_000}'}}]"),
+        "run": {"window": 1, "windows_open": 4},
+        "reuse": {"memory_rows": 0},
+        "sampling": {"max_tokens": 300_000},
+    }
+    rows = [{"id": i, "text": str(i)} for i in range(40)]
+    tracemalloc.start()
+    try:
+        with contextlib.closing(llmbatch.generate(rows, model="any", prompt=PROMPT, **settings)) as records:
+            first = next(records)
+            texts = tracemalloc.take_snapshot().filter_traces(
+                [tracemalloc.Filter(True, str(Path(record_module.__file__)))]
+            )
+            held = sum(trace.size for trace in texts.traces)
+            assert [first.id, *(r.id for r in records)] == list(range(40))
+    finally:
+        tracemalloc.stop()
+    assert held < 4_000_000, "of the 8 million bytes of all records"
 
 
 def test_records_abandoned_half_way_leave_nothing(nothing_left: Path) -> None:

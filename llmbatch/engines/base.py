@@ -79,6 +79,9 @@ class EngineInfo:
     device: str = "none"
     pids: tuple[int, ...] = ()  # processes of its own that must not outlive the run
     details: Mapping[str, Any] = field(default_factory=dict)
+    settled: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # arguments by name, as they came out, that results depend on
 
 
 class Engine(Protocol):

@@ -32,6 +32,8 @@ MANIFEST_VERSION = 1
 JOB_FILE = "job.yaml"
 RESULTS, ERRORS = "results.jsonl", "errors.jsonl"
 _MANIFEST, _REPORT = "run.json", "report.json"
+ENGINE_VERSION = "engine (version)"
+"""The one thing of what came out that may change between the sessions of a run; it is said."""
 
 
 @dataclass(slots=True)
@@ -42,6 +44,18 @@ class Manifest:
     fingerprint: list[dict[str, Any]]
     created: float
     sessions: list[dict[str, Any]] = field(default_factory=list)
+    came_out: dict[str, str] = field(default_factory=dict)
+    """What the job leaves open, as it was for the rows that are done; keys as in the identity."""
+
+    def changes(self, identity: Mapping[str, str]) -> dict[str, str]:
+        """What differs in another identity: by key, in words. A setting that says what came out without it is no change."""
+        same = {key: value for key, value in self.came_out.items() if identity.get(key) == value}
+        return _changes({**self.identity, **same}, identity)
+
+    def otherwise(self, came_out: Mapping[str, str]) -> dict[str, str]:
+        """What came out otherwise than for the rows that are done: by key, in words, the engine's version apart."""
+        known = {key: value for key, value in self.came_out.items() if key in came_out and key != ENGINE_VERSION}
+        return _changes(known, {key: came_out[key] for key in known})
 
     @property
     def finished(self) -> bool:
@@ -167,12 +181,12 @@ class RunFolder:
         """
         if self.manifest is None:
             self.manifest = Manifest(identity, fingerprint, time.time())
-        elif changes := _changes(self.manifest.identity, identity):
+        elif changes := self.manifest.changes(identity):
             raise FolderError(
-                f"{self.path}: was begun by another job; going on would mix its results. What changed: {'; '.join(changes)}. "
+                f"{self.path}: was begun by another job; going on would mix its results. What changed: {_listed(changes)}. "
                 "Give another --output, or the settings it was begun with"
             )
-        self.manifest.fingerprint = fingerprint
+        self.manifest.identity, self.manifest.fingerprint = identity, fingerprint
         self.manifest.sessions.append(
             {
                 "started": time.time(),
@@ -184,6 +198,35 @@ class RunFolder:
         )
         self._write()
         return len(self.manifest.sessions)
+
+    def refuse_otherwise(self, came_out: Mapping[str, str]) -> None:
+        """Raise ``FolderError`` where going on would mix answers of two models, or of two precisions.
+
+        ``came_out`` is how that comes out which the job leaves open, as far as it is known.
+        """
+        if self.manifest is not None and (others := self.manifest.otherwise(came_out)):
+            raise FolderError(
+                f"{self.path}: what the job leaves open comes out otherwise than for the rows that are done, and going on would "
+                f"mix two kinds of answers: {_listed(others)}. Give that setting the value it had, or give another --output"
+            )
+
+    def settle(self, came_out: Mapping[str, str]) -> str | None:
+        """Write down how that came out which the job leaves open, before anything is answered with it.
+
+        Returns a sentence where the engine's version is another than before. Raises as ``refuse_otherwise`` does.
+        """
+        assert self.manifest is not None  # noqa: S101 - for the type checker
+        before = self.manifest.came_out
+        self.refuse_otherwise(came_out)
+        self.manifest.came_out = {**before, **came_out}
+        if self.manifest.came_out != before:
+            self._write()
+        if before.get(ENGINE_VERSION, version := came_out.get(ENGINE_VERSION)) == version:
+            return None
+        return (
+            f"{self.path}: was begun with {before[ENGINE_VERSION]} and goes on with {version}: answers may differ from what one "
+            "version alone would give"
+        )
 
     def end_session(self, outcome: str, **facts: Any) -> None:
         """Write down how the session ended."""
@@ -201,6 +244,7 @@ class RunFolder:
             "llmbatch_run": MANIFEST_VERSION,
             "created": self.manifest.created,
             "identity": self.manifest.identity,
+            "came_out": self.manifest.came_out,
             "fingerprint": self.manifest.fingerprint,
             "sessions": self.manifest.sessions,
         }
@@ -215,7 +259,9 @@ def read_manifest(path: Path) -> Manifest | None:
         version = data["llmbatch_run"]
         if version > MANIFEST_VERSION:
             raise FolderError(f"{file}: written by a newer llmbatch (version {version}); upgrade llmbatch to go on")
-        return Manifest(data["identity"], data["fingerprint"], data["created"], data["sessions"])
+        return Manifest(
+            data["identity"], data["fingerprint"], data["created"], data["sessions"], data.get("came_out", {})
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -254,14 +300,17 @@ def read_results(path: Path) -> Iterator[Record]:
         raise FolderError(f"{file}: cannot be read: {error}; see llmbatch audit {path}") from error
 
 
-def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs between two identities, in words."""
-    changes = []
-    for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key), now.get(key)
-        if old != new:
-            changes.append(f"{key} was {_value(old)}, now {_value(new)}")
-    return changes
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """What differs between two identities: by key, in words."""
+    return {
+        key: f"was {_value(before.get(key))}, now {_value(now.get(key))}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    }
+
+
+def _listed(changes: Mapping[str, str]) -> str:
+    return "; ".join(f"{key} {words}" for key, words in changes.items())
 
 
 def _value(value: str | None) -> str:

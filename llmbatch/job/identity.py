@@ -1,24 +1,27 @@
 """A job in, what its results depend on out: flat text by setting, compared to tell what changed between two runs.
 
 Two jobs with the same identity give the same results. What changes speed alone is not part of it, nor is where a file lies:
-of the files that a job names it is their content that counts. The prompt's text and the sampling after all defaults are added by
-``stages.py``, which knows them.
+of the files that a job names, models and adapters included, it is their content that counts. The prompt's text, the sampling after
+all defaults and the author's code are added by the ``Recipe``, which knows them. What a job leaves to
+the hub, the engine and the machine is no setting of it: that is ``came_out``, which a run compares besides.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.machine import machine
 from llmbatch.core.settings import Counts, is_there, marked
-from llmbatch.engines.base import kind_of
+from llmbatch.core.versions import versions
+from llmbatch.engines.base import EngineInfo, kind_of
+from llmbatch.folder.folder import ENGINE_VERSION
 from llmbatch.job.job import Job
-
-_ENDS = 1 << 16  # bytes at each end of a weights file that are looked at; these files are too long to be read for this
+from llmbatch.model.contents import commit_of, contents
 
 
 def identity_of(job: Job) -> dict[str, str]:
@@ -45,18 +48,48 @@ def identity_of(job: Job) -> dict[str, str]:
     flat = _flatten(data)
     for section, key, path in _named_files(job):
         flat[f"{section}.{key} (content)"] = _digest(path)
-    for name, digest in _model_files(Path(job.model_path)):
-        flat[f"model {name}"] = digest
+    for setting, place in _models(job):
+        if is_there(place):
+            flat |= {f"{setting} {name}": digest for name, digest in contents(Path(place).expanduser()).items()}
     return flat
 
 
-def model_identity(job: Job) -> dict[str, str]:
-    """The part of the identity that decides, with a request's tokens and sampling, about its answer: the model and its engine."""
+def model_identity(identity: Mapping[str, str]) -> dict[str, str]:
+    """The part of an identity that decides, with a request's tokens and sampling, about its answer: the model and its engine."""
     return {
-        key: value
-        for key, value in identity_of(job).items()
-        if key.partition(" ")[0].partition(".")[0] in ("model", "engine")
+        key: value for key, value in identity.items() if key.partition(" ")[0].partition(".")[0] in ("model", "engine")
     }
+
+
+def left_open(job: Job) -> dict[str, str]:
+    """What models that the job names on the hub stand for here and now: commits, by the setting that would pin them.
+
+    A model of which nothing is here yet is left out: what it stands for is known when the engine has loaded it.
+    """
+    download, revision = job.engine.args.get("download_dir"), job.engine.args.get("revision")
+    commits = {}
+    for setting, name in _models(job):
+        if is_there(name):
+            continue
+        if setting == "model":
+            commits["engine.args.revision"] = commit_of(name, revision, download)
+        elif setting == "engine.args.tokenizer":
+            pinned = job.engine.args.get("tokenizer_revision") or revision
+            commits["engine.args.tokenizer_revision"] = commit_of(name, pinned, download)
+        else:
+            commits[f"{setting} (commit)"] = commit_of(name)
+    return {setting: json.dumps(commit) for setting, commit in commits.items() if commit is not None}
+
+
+def came_out(job: Job, info: EngineInfo) -> dict[str, str]:
+    """What the job leaves open and results depend on, as it came out with an engine that is up; keys as in the identity."""
+    settled = {f"engine.args.{name}": json.dumps(value) for name, value in info.settled.items()}
+    return {**left_open(job), **settled, ENGINE_VERSION: json.dumps(f"{info.name} {info.version}")}
+
+
+def engine_before_start(job: Job, identity: Mapping[str, str]) -> dict[str, str]:
+    """All that decides, before the engine is up, what it will come out as: on this machine, with what is installed here."""
+    return {**model_identity(identity), **left_open(job), **versions(), "machine": machine()}
 
 
 def data_of_keep(job: Job) -> Any:
@@ -79,21 +112,14 @@ def _named_files(job: Job) -> Iterator[tuple[str, str, Path]]:
             yield section, key, path
 
 
-def _model_files(model: Path) -> Iterator[tuple[str, str]]:
-    """(name, digest) of what a local model is made of; none for a name on the hub."""
-    if model.is_file():
-        yield model.name, _digest_of_ends(model)
-    for name in (
-        "config.json",
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "chat_template.jinja",
-    ):
-        if (model / name).is_file():
-            yield name, _digest(model / name)
-    for path in sorted(p for suffix in ("safetensors", "bin", "gguf") for p in model.glob(f"*.{suffix}")):
-        yield path.name, _digest_of_ends(path)
+def _models(job: Job) -> Iterator[tuple[str, str]]:
+    """The models and adapters that settings name, by setting: a local place or a name on the hub."""
+    yield "model", job.model_path
+    for name, adapter in job.engine.lora.items():
+        yield f"engine.lora.{name}", adapter
+    for setting in ("tokenizer", "hf_config_path"):
+        if isinstance(place := job.engine.args.get(setting), str):
+            yield f"engine.args.{setting}", place
 
 
 def _flatten(data: Any, prefix: str = "") -> dict[str, str]:
@@ -112,18 +138,4 @@ def _digest(path: Path) -> str:
         raise JobError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _digest_of_ends(path: Path) -> str:
-    """Of size, beginning and end: weights that were trained further differ there."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            digest = hashlib.sha256(f"{size}:".encode() + file.read(_ENDS))
-            file.seek(max(0, size - _ENDS))
-            digest.update(file.read(_ENDS))
-    except OSError as error:
-        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()[:16]
-
-
-__all__ = ["identity_of", "model_identity"]
+__all__ = ["came_out", "engine_before_start", "identity_of", "left_open", "model_identity"]

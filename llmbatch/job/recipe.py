@@ -12,6 +12,7 @@ from typing import Any
 
 from llmbatch.check.answer import check_from_mapping, make_check
 from llmbatch.check.base import OutputSettings
+from llmbatch.check.code import author_code
 from llmbatch.core.check import Check
 from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.imports import is_import_path
@@ -58,8 +59,9 @@ class Recipe:
         return tuple(constraint for constraint in found if constraint is not None)
 
     def identity(self) -> dict[str, str]:
-        """What the results depend on besides the job's own keys: the prompts' texts, and sampling as it is after all defaults."""
+        """What the results depend on besides the job's own keys: the prompts' texts, sampling with defaults, the author's code."""
         found = {"prompt (text)": _digest(self._main.template.text)}
+        found |= author_code(output_of(self._job, self._main.template))
         for name, step in self._steps.items():
             if name != "main":
                 found[f"program.prompts.{name} (text)"] = _digest(step.template.text)
@@ -240,12 +242,15 @@ def _step_prompt(job: Job, path: str) -> RowPrompt:
 
 def check_of(job: Job, prompt: RowPrompt) -> Check:
     """What the job asks of an answer, or else its prompt."""
+    return make_check(output_of(job, prompt))
+
+
+def output_of(job: Job, prompt: RowPrompt) -> OutputSettings:
+    """The settings of that check."""
     answer = job.answer or OutputSettings()
     if prompt.output is None or answer.kind != "text":
-        return make_check(answer)
-    return make_check(
-        OutputSettings.model_validate({**answer.model_dump(exclude_defaults=True, by_alias=True), **prompt.output})
-    )
+        return answer
+    return OutputSettings.model_validate({**answer.model_dump(exclude_defaults=True, by_alias=True), **prompt.output})
 
 
 def _sampling(defaults: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,13 +32,13 @@ _Entry = tuple[bytes, bytes, str]  # key, checksum, answer
 class AnswerCache:
     """The answers of one model in a cache file. ``get`` is called from one thread, all else from another.
 
-    ``identity`` is all that decides about an answer besides the request itself: the model, how it is loaded, the engine.
+    ``identity`` is all that decides about an answer besides the request itself: the model, how it is loaded, the engine. Some of it
+    is known only once an engine is up; until ``identify`` says it, nothing is found and nothing is kept.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, str] | None = None) -> None:
         self._path = path
-        named = json.dumps([FORMAT, sorted(identity.items())])
-        self._identity = blake2b(named.encode(), digest_size=32).digest()
+        self._identity = None if identity is None else _digest_of(identity)
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
         self._new: list[tuple[bytes, Completion]] = []
@@ -52,9 +52,31 @@ class AnswerCache:
         except (sqlite3.Error, OSError, ValueError) as error:
             self._off(error)
 
+    def identify(self, identity: Mapping[str, str]) -> None:
+        """Say whose answers are to be found and kept from now on."""
+        self._identity = _digest_of(identity)
+
+    def remember(self, before: Mapping[str, str], came_out: Mapping[str, str]) -> None:
+        """Keep what an engine came out as, for a later run that begins with the same and may need no engine."""
+        if self.trouble is None:
+            self._executor.submit(self._write_engine, _digest_of(before), json.dumps(dict(came_out)))
+
+    def recall(self, before: Mapping[str, str]) -> dict[str, str] | None:
+        """What an engine came out as that began with the same; None where none did."""
+        if self._reader is None or self.trouble is not None:
+            return None
+        try:
+            found = self._reader.execute("SELECT came_out FROM engines WHERE key = ?", (_digest_of(before),)).fetchone()
+            return None if found is None else {str(k): str(v) for k, v in json.loads(found[0]).items()}
+        except (sqlite3.Error, ValueError, TypeError, AttributeError) as error:
+            self._off(error)
+            return None
+
     def get(self, digests: Iterable[bytes]) -> dict[bytes, Completion]:
         """The answers that are there, by the digest of their request; their ``key`` is nobody's."""
-        wanted = {self._key(digest): digest for digest in digests}
+        if (identity := self._identity) is None:
+            return {}
+        wanted = {_key(identity, digest): digest for digest in digests}
         keys = list(wanted)
         found: dict[bytes, Completion] = {}
         for start in range(0, len(keys), _ASKED_AT_A_TIME):
@@ -75,8 +97,8 @@ class AnswerCache:
 
     def put(self, digest: bytes, completion: Completion) -> None:
         """Keep an answer; it is written a little later, in a thread of the cache's own."""
-        if self.trouble is None:
-            self._new.append((self._key(digest), completion))
+        if self.trouble is None and self._identity is not None:
+            self._new.append((_key(self._identity, digest), completion))
             if len(self._new) >= _WRITTEN_AT_A_TIME or time.monotonic() - self._flushed > _FLUSH_SECONDS:
                 self.flush()
 
@@ -110,12 +132,26 @@ class AnswerCache:
         except (sqlite3.Error, TypeError, ValueError) as error:
             self._off(error)
 
-    def _key(self, digest: bytes) -> bytes:
-        return blake2b(digest, digest_size=16, key=self._identity).digest()
+    def _write_engine(self, key: bytes, came_out: str) -> None:
+        if self._writer is None or self.trouble is not None:
+            return
+        try:
+            with self._writer:
+                self._writer.execute("INSERT OR REPLACE INTO engines (key, came_out) VALUES (?, ?)", (key, came_out))
+        except sqlite3.Error as error:
+            self._off(error)
 
     def _off(self, error: Exception) -> None:
         if self.trouble is None:
             self.trouble = f"{self._path}: the cache cannot be used ({error}); the run goes on without it"
+
+
+def _digest_of(identity: Mapping[str, str]) -> bytes:
+    return blake2b(json.dumps([FORMAT, sorted(identity.items())]).encode(), digest_size=32).digest()
+
+
+def _key(identity: bytes, digest: bytes) -> bytes:
+    return blake2b(digest, digest_size=16, key=identity).digest()
 
 
 def _connected(path: Path) -> sqlite3.Connection:
@@ -140,6 +176,7 @@ def _opened(path: Path) -> sqlite3.Connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, checksum BLOB NOT NULL, answer TEXT NOT NULL)"
             )
+            connection.execute("CREATE TABLE IF NOT EXISTS engines (key BLOB PRIMARY KEY, came_out TEXT NOT NULL)")
             connection.execute(f"PRAGMA application_id={_APPLICATION}")
             connection.execute(f"PRAGMA user_version={FORMAT}")
     except BaseException:

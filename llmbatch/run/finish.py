@@ -15,6 +15,7 @@ from llmbatch.core.ledger import Ledger
 from llmbatch.folder.folder import JOB_FILE, RESULTS, RunFolder, find_report, read_report, write_report
 from llmbatch.folder.input import kept_input
 from llmbatch.folder.overlay import Tally, finished_retries, ledger_with, overlay, sealed_lines
+from llmbatch.job.identity import left_open
 from llmbatch.job.job import Job
 from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import (
@@ -55,6 +56,7 @@ def earlier_result(
     except (OSError, ValueError, FolderError):
         return None
     unchanged = manifest.fingerprint == fingerprint and manifest.identity == identity
+    unchanged = unchanged and not manifest.otherwise(left_open(job))
     if not (same and unchanged and (path / RESULTS).exists()):
         return None
     return RunResult(path, "finished", report, report["exit_code"])

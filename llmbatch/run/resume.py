@@ -58,7 +58,7 @@ def what_is_left(
         parts.discard(journals)  # nothing was done yet: a corrected job may begin here
         replays = {}
         if manifest is not None:
-            manifest.identity, manifest.fingerprint = identity, source.fingerprint()
+            manifest.identity, manifest.fingerprint, manifest.came_out = identity, source.fingerprint(), {}
     seen = [(meta.bounds, meta.input_sha256) for meta in metas.values()]
     seen += [(replay.bounds, replay.input_sha256) for replay in replays.values()]
     before = manifest.fingerprint if manifest is not None else None

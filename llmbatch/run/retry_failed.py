@@ -116,8 +116,7 @@ def _unfinished(folder: Path, base: Job, manifest: Manifest, job: Job) -> Path |
         return None  # nothing of it was done yet
     retry = _job_in(job, path)
     now = {**identity_of(retry), **Recipe(retry).identity()}
-    changed = sorted(key for key in begun.identity.keys() | now.keys() if begun.identity.get(key) != now.get(key))
-    if not changed:
+    if not (changed := begun.changes(now)):
         return path
     if not begun.finished:
         raise FolderError(

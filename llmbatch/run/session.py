@@ -16,25 +16,25 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import LlmbatchError, RunError, Stopped
-from llmbatch.core.events import Event, Finished, Note, Snapshot, Started, Watcher
+from llmbatch.core.events import EngineReady, Event, Finished, Note, Snapshot, Started, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.versions import versions
-from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, kind_of, make_engine
+from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
 from llmbatch.engines.replicas import drive
 from llmbatch.folder.folder import JOB_FILE, RunFolder
 from llmbatch.folder.input import open_input
 from llmbatch.folder.progress import write_progress
-from llmbatch.job.identity import identity_of, model_identity
+from llmbatch.job.identity import identity_of
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer
 from llmbatch.job.recipe import Recipe
 from llmbatch.measure.autotune import tuned
 from llmbatch.report.report import Facts, NoteReport, RunOutcome, SessionFacts
-from llmbatch.reuse.cache import AnswerCache
 from llmbatch.reuse.memory import Reuse
 from llmbatch.run.brakes import Brakes, Stop
 from llmbatch.run.budget import Budget, Spent, gpus_of, spent_by
 from llmbatch.run.finish import RunResult, earlier_result, finish
+from llmbatch.run.held_to import HeldTo
 from llmbatch.run.loop import Loop
 from llmbatch.run.meter import Meter
 from llmbatch.run.process import calm_collector, stopped_by_signals
@@ -246,9 +246,14 @@ class _Assembly:
         apart = left.crashes >= _CRASHES and job.engine.in_process is not False
         settings = job.engine.model_copy(update={"in_process": False}) if apart else job.engine
         # made first: what is wrong with its settings is said before anything is begun
-        self.driver = drive(self._make_engine, settings, tell, self._tune if job.run.autotune else None)
+        self.driver = drive(self._make_engine, settings, self._hear, self._tune if job.run.autotune else None)
         self.budget = Budget(job.run, gpus_of(job.engine), spent_by(folder.sessions, folder.path))
-        self.number = folder.begin_session(left.identity, left.fingerprint, left.done)
+        self._held_to = HeldTo(job, folder, left.identity, tell)
+        try:
+            self.number = folder.begin_session(left.identity, left.fingerprint, left.done)
+        except BaseException:
+            self._held_to.close()
+            raise
         atomic_write(folder.path / JOB_FILE, job.to_yaml(folder.path).encode())
         tell(Started(folder.path, left.rows, self.number))
         if apart:
@@ -259,18 +264,19 @@ class _Assembly:
                     "its own, so that a row that kills it can be found and set apart",
                 )
             )
+        self._held_to.begin()
         self.writer = Writer(folder.parts, job.run.commit_seconds)
         rows = _row_indexes(job.run.rows)
         self.meter = Meter(
             source, self.driver, tell,
             sealed=left.ledger, journals=left.journals, last=left.last, rows=None if rows is None else len(rows),
         )  # fmt: skip
-        self._cache = None if job.reuse.cache is None else AnswerCache(job.reuse.cache.expanduser(), _cache_key(job))
+        cache = self._held_to.cache
         preparer = Preparer(recipe, job.plan, self.driver.tokenize, lambda: self.driver.wait_ready().context_length)
-        cached = None if self._cache is None else self._cache.get
+        cached = None if cache is None else cache.get
         reading = Reading(source, preparer, self.driver, folder.parts, job.run, job.plan, rows, cached)
         self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
-        reuse = Reuse(job.reuse, None if self._cache is None else self._cache.put)
+        reuse = Reuse(job.reuse, None if cache is None else cache.put)
         brakes = Brakes(job.run, self.budget, stop, tell)
         self._loop = Loop(self._windows, preparer, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell)
 
@@ -280,7 +286,7 @@ class _Assembly:
         with contextlib.ExitStack() as stack:
             stack.enter_context(calm_collector())
             stack.callback(self.writer.close)
-            stack.callback(self._close_cache)
+            stack.callback(self._held_to.close)
             stack.callback(self._windows.stop)
             stack.callback(self.driver.stop)
             stack.enter_context(stopped_by_signals(self._stop, self.driver))
@@ -299,17 +305,11 @@ class _Assembly:
         self.autotune = tuned(self._job, settings, self._source, path, self._make_engine, say)
         return settings.model_copy(update=self.autotune["changes"])
 
-    def _close_cache(self) -> None:
-        if self._cache is not None:
-            self._cache.close()
-            if self._cache.trouble is not None:
-                self._tell(Note("warning", self._cache.trouble))
-
-
-def _cache_key(job: Job) -> dict[str, str]:
-    """What, besides a request, decides about its answer: the model, its engine's settings, and the engine's version."""
-    packages = kind_of(job.engine.name).packages
-    return {**model_identity(job), **{name: version for name, version in versions().items() if name in packages}}
+    def _hear(self, event: Event) -> None:
+        """Pass on what the engine's supervision says; an engine that is up is looked at before it answers anything."""
+        if isinstance(event, EngineReady) and self.driver.info is not None:
+            self._held_to.engine_is_up(self.driver.info)
+        self._tell(event)
 
 
 def _row_indexes(path: Path | None) -> frozenset[int] | None:

@@ -170,6 +170,7 @@ class VllmEngine:
                 "own_detokenizer": tools.detokenizer.supported,
                 "note": encoder.note,
             },
+            settled={"dtype": str(model.dtype).removeprefix("torch.")},
         )
 
     def _make_tools(self, model_config: Any) -> Tools:

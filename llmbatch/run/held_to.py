@@ -1,0 +1,62 @@
+"""What a job leaves to the hub, the engine and the machine: a run, and its cache of answers, are held to what it came out as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llmbatch.core.events import Note, Watcher
+from llmbatch.engines.base import EngineInfo
+from llmbatch.folder.folder import RunFolder
+from llmbatch.job.identity import came_out, engine_before_start, left_open, model_identity
+from llmbatch.job.job import Job
+from llmbatch.reuse.cache import AnswerCache
+
+
+class HeldTo:
+    """Of one session. Made before the session begins in the folder, ``begin`` after it.
+
+    Making it raises ``FolderError`` where it is known already that this session's answers would be of another kind than those that
+    are there; ``engine_is_up`` raises it where that is known only then.
+    """
+
+    def __init__(self, job: Job, folder: RunFolder, identity: Mapping[str, str], tell: Watcher) -> None:
+        self._job = job
+        self._folder = folder
+        self._identity = identity
+        self._tell = tell
+        self.cache = None if job.reuse.cache is None else AnswerCache(job.reuse.cache.expanduser())
+        try:
+            # with a cache, what an engine came out as that began with the same: it may answer without one
+            self._known = None if self.cache is None else self.cache.recall(engine_before_start(job, identity))
+            folder.refuse_otherwise({**left_open(job), **(self._known or {})})
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self) -> None:
+        """The session has begun: from here on the cache may answer."""
+        if self._known is not None:
+            self._settle(self._known)
+
+    def engine_is_up(self, info: EngineInfo) -> None:
+        """Look at an engine before it answers anything."""
+        known = came_out(self._job, info)
+        if self.cache is not None:
+            self.cache.remember(engine_before_start(self._job, self._identity), known)
+        self._settle(known)
+
+    def close(self) -> None:
+        """Write what the cache has not written yet, and say what went wrong with it. May be called twice."""
+        if self.cache is not None:
+            self.cache.close()
+            if self.cache.trouble is not None:
+                self._tell(Note("warning", self.cache.trouble))
+
+    def _settle(self, known: Mapping[str, str]) -> None:
+        if changed := self._folder.settle(known):
+            self._tell(Note("warning", changed))
+        if self.cache is not None:
+            self.cache.identify({**model_identity(self._identity), **known})
+
+
+__all__ = ["HeldTo"]
