@@ -24,8 +24,8 @@ from llmbatch.folder.kept import KEPT, keep
 from llmbatch.job.job import Job, job_from
 from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report
-from llmbatch.run.in_order import InOrder
-from llmbatch.run.session import open_session, run_job
+from llmbatch.runs.in_order import InOrder
+from llmbatch.runs.session import open_session, run_job
 from llmbatch.sources.rows import plain
 
 if TYPE_CHECKING:

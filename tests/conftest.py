@@ -28,7 +28,7 @@ from llmbatch.job.job import Job, job_from
 from llmbatch.measure.autotune import autotune
 from llmbatch.measure.speed import run_for
 from llmbatch.report.report import Facts, Report, SessionFacts, build_report
-from llmbatch.run.session import RunResult, run_job
+from llmbatch.runs.session import RunResult, run_job
 
 # how long an example takes, or takes to be made, depends on the machine and on what else runs on it
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

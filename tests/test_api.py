@@ -24,7 +24,7 @@ from llmbatch.core.events import Event, Finished
 from llmbatch.core.types import Outcome
 from llmbatch.engines.base import Engine, EngineFactory, make_engine
 from llmbatch.engines.feed import Feed
-from llmbatch.run.session import open_session
+from llmbatch.runs.session import open_session
 
 ROWS = [{"id": f"r{i}", "text": f"text {i}"} for i in range(10)]
 SCRIPTED: Any = {"name": "scripted"}
@@ -215,7 +215,7 @@ def test_a_folder_that_another_run_has_is_refused(tmp_path: Path) -> None:
 
 def generate_into(folder: Path) -> Any:
     from llmbatch.job.job import job_from
-    from llmbatch.run.session import open_session
+    from llmbatch.runs.session import open_session
 
     (folder / "rows.jsonl").write_text('{"text": "a"}\n')
     data = {
@@ -447,7 +447,7 @@ def test_the_field_that_names_a_row_can_be_said() -> None:
 
 def test_a_run_folder_that_was_moved_goes_on(tmp_path: Path) -> None:
     from llmbatch.job.job import job_from, load_job_data
-    from llmbatch.run.session import run_job
+    from llmbatch.runs.session import run_job
 
     run(tmp_path)
     shutil.move(tmp_path / "out", tmp_path / "moved")

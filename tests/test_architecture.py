@@ -24,7 +24,7 @@ LEVELS: list[set[str]] = [
     {"sinks"},
     {"job"},
     {"measure", "audit"},
-    {"run"},
+    {"runs"},
     {"api", "server", "demo"},
     {"evals", "integrations"},
     {"cli"},

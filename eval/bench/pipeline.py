@@ -209,7 +209,7 @@ def main(source: str, output: str, began: str, *options: str) -> None:
     from llmbatch.engines.base import make_engine
     from llmbatch.job.job import job_from
     from llmbatch.model.tokenizer import ChatSettings, load_tokenizer
-    from llmbatch.run.session import run_job
+    from llmbatch.runs.session import run_job
 
     if "--tokenizer" in options:
         load_tokenizer(str(shapes.MODEL), ChatSettings(), without_torch=True)  # so for the whole process

@@ -23,7 +23,7 @@ from llmbatch.core.events import EngineReady, Event, Snapshot
 from llmbatch.demo.demo import HERE, JOBS
 from llmbatch.job.job import DEMO_MODEL, job_from
 from llmbatch.report.summary import print_summary
-from llmbatch.run.session import RunResult, run_job
+from llmbatch.runs.session import RunResult, run_job
 from llmbatch.watch.live import LiveView
 
 WIDTH = 100

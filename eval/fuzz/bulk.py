@@ -22,7 +22,7 @@ from mutate import mutated_lines
 from llmbatch.audit.audit import audit
 from llmbatch.core.events import Event, Sealed
 from llmbatch.job.job import job_from
-from llmbatch.run.session import run_job
+from llmbatch.runs.session import run_job
 
 MIB = 1 << 20
 

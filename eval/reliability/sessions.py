@@ -19,7 +19,7 @@ from llmbatch.core.types import Completion, Outcome
 from llmbatch.engines.base import Engine, make_engine
 from llmbatch.engines.feed import Feed
 from llmbatch.job.job import Job
-from llmbatch.run.session import run_job
+from llmbatch.runs.session import run_job
 
 _FORK = multiprocessing.get_context("fork")  # no import is paid again, so the kills hit the run and not its start
 

@@ -39,7 +39,7 @@ def demo(ctx: click.Context, output: Path, engine: str) -> None:
     from llmbatch.demo.demo import JOBS, demo_job, score
     from llmbatch.engines.keeper import EngineKeeper
     from llmbatch.report.summary import print_summary
-    from llmbatch.run.session import run_job
+    from llmbatch.runs.session import run_job
     from llmbatch.watch.watching import watching
 
     console = Console()

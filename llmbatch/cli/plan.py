@@ -73,7 +73,7 @@ def plan(
     job = _job(ctx, {name: price for name, price in given.items() if price is not None})
     from llmbatch.measure.job_survey import Assumptions, advice_of, survey_job
     from llmbatch.measure.survey import Prices
-    from llmbatch.run.budget import gpus_of
+    from llmbatch.runs.budget import gpus_of
 
     assumed = Assumptions(kv_cache_tokens, gpu_memory_gib, answer_tokens)
     calibration: Calibration | None = None

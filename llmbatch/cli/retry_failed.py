@@ -21,7 +21,7 @@ def retry_failed(ctx: click.Context, folder: Path, quiet: bool, as_json: bool) -
 
     The settings are those of the run, with what the flags say over them: another model, more attempts, more tokens.
     """
-    from llmbatch.run.retry_failed import retry_failed as retry
+    from llmbatch.runs.retry_failed import retry_failed as retry
 
     overrides = overrides_of(ctx)
     watched(

@@ -15,7 +15,7 @@ from llmbatch.core.screen import shown
 
 if TYPE_CHECKING:
     from llmbatch.core.events import Watcher
-    from llmbatch.run.session import RunResult
+    from llmbatch.runs.session import RunResult
 
 EPILOG = """\b
 Exit codes: 0 every row is ok; 3 finished, some rows are not; 1 the job broke;
@@ -38,7 +38,7 @@ def run(ctx: click.Context, extend: bool, quiet: bool, as_json: bool) -> None:
     on where an interrupted run stopped. A job file holds the same settings as the flags, which override it.
     """
     job = job_of(ctx)
-    from llmbatch.run.session import run_job
+    from llmbatch.runs.session import run_job
 
     watched(
         ctx, "json" if as_json else "quiet" if quiet else "auto", lambda watcher: run_job(job, [watcher], extend=extend)

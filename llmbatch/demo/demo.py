@@ -18,7 +18,7 @@ from llmbatch.engines import DEFAULT_ENGINE
 from llmbatch.engines.base import kind_of
 from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.job.job import Job, job_from
-from llmbatch.run.session import RunResult, run_job
+from llmbatch.runs.session import RunResult, run_job
 
 HERE = Path(__file__).parent
 JOBS = {"numbers": "translate-number", "orders": "extract-order"}  # corpus -> prompt

@@ -218,6 +218,25 @@ class TokenizerSource(NamedTuple):
     revision: str | None = None
 
 
+class NamedModel(NamedTuple):
+    """A model or adapter that settings name: a local place, or a name on the hub."""
+
+    setting: str  # that names it, by the keys of a job file
+    place: str
+    pin: str  # the setting that would pin one on the hub to a commit
+    revision: str | None = None
+    folder: str | None = None  # of downloads; None: the hub library's own
+
+
+def named_models(settings: EngineSettings, model: str) -> list[NamedModel]:
+    """The model and the adapters."""
+    adapters = settings.lora.items()
+    return [
+        NamedModel("model", model, "model (commit)"),
+        *(NamedModel(f"engine.lora.{name}", place, f"engine.lora.{name} (commit)") for name, place in adapters),
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class EngineKind:
     """All that the rest of llmbatch knows of an engine that is not started: one value an engine, named in the room's table."""
@@ -234,6 +253,9 @@ class EngineKind:
         [EngineSettings, ModelFacts], EngineInfo
     ]  # what it will be, as far as that is known without a start
     tokenizer: Callable[[EngineSettings], TokenizerSource] = lambda _: TokenizerSource()
+    models: Callable[[EngineSettings, str], list[NamedModel]] = (
+        named_models  # the second is what it is given as its model
+    )
     packages: tuple[str, ...] = ()  # whose versions its answers depend on
     replicas: bool = False  # whether a run can have several of it
     quick: Mapping[str, Any] = field(
@@ -276,6 +298,7 @@ __all__ = [
     "EngineKind",
     "EngineSettings",
     "ModelFacts",
+    "NamedModel",
     "Smaller",
     "TokenizerSource",
     "checked",

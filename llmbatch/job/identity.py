@@ -18,7 +18,7 @@ from llmbatch.core.errors import JobError
 from llmbatch.core.machine import machine
 from llmbatch.core.settings import Counts, is_there, marked
 from llmbatch.core.versions import versions
-from llmbatch.engines.base import EngineInfo, kind_of
+from llmbatch.engines.base import EngineInfo, NamedModel, kind_of
 from llmbatch.folder.folder import ENGINE_VERSION
 from llmbatch.job.job import Job
 from llmbatch.model.contents import commit_of, contents
@@ -48,9 +48,10 @@ def identity_of(job: Job) -> dict[str, str]:
     flat = _flatten(data)
     for section, key, path in _named_files(job):
         flat[f"{section}.{key} (content)"] = _digest(path)
-    for setting, place in _models(job):
-        if is_there(place):
-            flat |= {f"{setting} {name}": digest for name, digest in contents(Path(place).expanduser()).items()}
+    for named in _models(job):
+        if is_there(named.place):
+            found = contents(Path(named.place).expanduser())
+            flat |= {f"{named.setting} {name}": digest for name, digest in found.items()}
     return flat
 
 
@@ -66,19 +67,12 @@ def left_open(job: Job) -> dict[str, str]:
 
     A model of which nothing is here yet is left out: what it stands for is known when the engine has loaded it.
     """
-    download, revision = job.engine.args.get("download_dir"), job.engine.args.get("revision")
-    commits = {}
-    for setting, name in _models(job):
-        if is_there(name):
-            continue
-        if setting == "model":
-            commits["engine.args.revision"] = commit_of(name, revision, download)
-        elif setting == "engine.args.tokenizer":
-            pinned = job.engine.args.get("tokenizer_revision") or revision
-            commits["engine.args.tokenizer_revision"] = commit_of(name, pinned, download)
-        else:
-            commits[f"{setting} (commit)"] = commit_of(name)
-    return {setting: json.dumps(commit) for setting, commit in commits.items() if commit is not None}
+    commits = {
+        named.pin: commit
+        for named in _models(job)
+        if not is_there(named.place) and (commit := commit_of(named.place, named.revision, named.folder)) is not None
+    }
+    return {setting: json.dumps(commit) for setting, commit in commits.items()}
 
 
 def came_out(job: Job, info: EngineInfo) -> dict[str, str]:
@@ -112,14 +106,8 @@ def _named_files(job: Job) -> Iterator[tuple[str, str, Path]]:
             yield section, key, path
 
 
-def _models(job: Job) -> Iterator[tuple[str, str]]:
-    """The models and adapters that settings name, by setting: a local place or a name on the hub."""
-    yield "model", job.model_path
-    for name, adapter in job.engine.lora.items():
-        yield f"engine.lora.{name}", adapter
-    for setting in ("tokenizer", "hf_config_path"):
-        if isinstance(place := job.engine.args.get(setting), str):
-            yield f"engine.args.{setting}", place
+def _models(job: Job) -> list[NamedModel]:
+    return kind_of(job.engine.name).models(job.engine, job.model_path)
 
 
 def _flatten(data: Any, prefix: str = "") -> dict[str, str]:

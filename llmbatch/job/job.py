@@ -27,7 +27,7 @@ from llmbatch.job.run_settings import RunSettings
 from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.plan.window import PlanSettings
 from llmbatch.programs.retry import RetrySettings
-from llmbatch.prompt.base import PromptSettings
+from llmbatch.prompt.base import PromptSettings, is_prompt_path
 from llmbatch.reuse.memory import ReuseSettings
 from llmbatch.sinks.base import SinkSettings
 from llmbatch.sources.base import SourceSettings
@@ -51,7 +51,7 @@ class ProgramSettings(BaseModel):
         "single",
         description="single (one request a row), or the import path of a program of your own (module:function)",
     )
-    prompts: dict[str, str] = Field(
+    prompts: Annotated[dict[str, str], IsPath(is_prompt_path, each=True)] = Field(
         default_factory=dict,
         description="prompts of further steps by name: each a file, the name of a shipped prompt, or the text itself",
     )

@@ -15,7 +15,8 @@ from llmbatch.core.types import Failure, Rendered, Row
 from llmbatch.prompt.library import shipped_prompts
 
 
-def _is_path(value: str, base: Path) -> bool:
+def is_prompt_path(value: str, base: Path) -> bool:
+    """Whether what a job calls a prompt is a path, and not its text or the name of a shipped one."""
     if "{{" in value or "{%" in value or "\n" in value:
         return False
     named = is_named_as_path(value) or value.endswith((".yaml", ".yml"))
@@ -27,7 +28,7 @@ class PromptSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: Annotated[str, IsPath(_is_path)] = Field(
+    path: Annotated[str, IsPath(is_prompt_path)] = Field(
         description="a prompt file, the name of a shipped prompt, or the text itself, such as 'Translate: {{ text }}'"
     )
     variables: dict[str, Any] = Field(

@@ -20,8 +20,8 @@ from llmbatch.audit.finding import Finding
 from llmbatch.core.errors import FolderError
 from llmbatch.folder.folder import RunFolder, read_manifest
 from llmbatch.job.job import job_from
-from llmbatch.run.retry_failed import retry_failed
-from llmbatch.run.session import run_job
+from llmbatch.runs.retry_failed import retry_failed
+from llmbatch.runs.session import run_job
 
 SCRIPT = "rules: [{when: {contains: bad}, answer: wrong}, {answer: blue}]"
 BETTER = "rules: [{answer: green}]"
@@ -32,7 +32,7 @@ WINDOW = 3  # four windows: 0-2, 3-5, 6-8, 9-10
 RUN = """
 import json, sys
 from llmbatch.job.job import job_from
-from llmbatch.run.session import run_job
+from llmbatch.runs.session import run_job
 run_job(job_from(json.loads(sys.argv[1])))
 """
 

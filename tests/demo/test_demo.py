@@ -11,7 +11,7 @@ import pytest
 
 from llmbatch.audit.audit import audit
 from llmbatch.demo.demo import HERE, JOBS, TASKS, Score, demo_job, run_demo, score
-from llmbatch.run.session import RunResult
+from llmbatch.runs.session import RunResult
 
 # what the corpora have that is broken on purpose, in their order: how it was broken, and what must come of it
 BROKEN = {

@@ -14,7 +14,7 @@ import pytest
 
 from llmbatch.audit.audit import audit
 from llmbatch.job.job import job_from
-from llmbatch.run.session import run_job
+from llmbatch.runs.session import run_job
 
 MUTATE = Path(__file__).parents[2] / "eval" / "fuzz" / "mutate.py"
 

@@ -17,7 +17,7 @@ import pytest
 import llmbatch
 from llmbatch.core.errors import JobError, LlmbatchError, PromptError
 from llmbatch.job.job import DEMO_MODEL, job_from
-from llmbatch.run.session import run_job
+from llmbatch.runs.session import run_job
 
 PACKAGE = Path(llmbatch.__file__).parent
 SECRET = "hf_kQz7WvThisIsNoRealTokenButLooksLikeOne"  # noqa: S105

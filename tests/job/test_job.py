@@ -565,7 +565,7 @@ def test_what_only_sounds_like_a_secret_is_taken(args: dict[str, Any]) -> None:
 def test_the_job_file_of_a_run_folder_goes_on_with_the_run_from_every_current_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llmbatch.run.session import run_job
+    from llmbatch.runs.session import run_job
 
     monkeypatch.chdir(folder)
     data = {**MINIMAL, "prompt": "say.yaml", "engine": {"name": "scripted"}}

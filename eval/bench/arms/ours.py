@@ -11,7 +11,7 @@ import shapes
 from arms.worker import Task, serve
 from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.job.job import Job, job_from
-from llmbatch.run.session import run_job
+from llmbatch.runs.session import run_job
 
 
 class Ours:

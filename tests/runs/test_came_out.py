@@ -17,7 +17,7 @@ from llmbatch.core.events import EngineReady, Event, Note, Sealed
 from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
 from llmbatch.job.job import Job
 from llmbatch.model.tokenizer import ChatSettings
-from llmbatch.run.session import RunResult, run_job
+from llmbatch.runs.session import RunResult, run_job
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 SMALL = {"window": 3, "windows_open": 1}

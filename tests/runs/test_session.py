@@ -25,8 +25,8 @@ from llmbatch.core.errors import (
     TooManyFailures,
 )
 from llmbatch.core.events import EngineReady, Event, Finished, Sealed, Snapshot, Started
-from llmbatch.run.retry_failed import retry_failed
-from llmbatch.run.session import open_session
+from llmbatch.runs.retry_failed import retry_failed
+from llmbatch.runs.session import open_session
 
 EVEN_FAIL_ONCE = {"when": {"attempt": 1, "matches": "[02468]$"}, "answer": ""}
 LOST = ["{not json", "[1, 2]", '"text"', "null", '{"id": "no text"}', '{"text": 7', '{"text": "\\ud800"}']

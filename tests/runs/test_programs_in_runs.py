@@ -14,8 +14,8 @@ import pytest
 
 from llmbatch.core.errors import JobError, RunError
 from llmbatch.core.events import Event, Snapshot
-from llmbatch.run.brakes import Stop
-from llmbatch.run.session import open_session, run_job
+from llmbatch.runs.brakes import Stop
+from llmbatch.runs.session import open_session, run_job
 
 PROGRAMS = '''
 from llmbatch.programs.base import Incomplete

@@ -22,8 +22,8 @@ from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKe
 from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.overlay import combine, overlay
 from llmbatch.job.job import job_from
-from llmbatch.run.retry_failed import retry_failed
-from llmbatch.run.session import RunResult, run_job
+from llmbatch.runs.retry_failed import retry_failed
+from llmbatch.runs.session import RunResult, run_job
 
 TEXTS = ["fine", "hard", "fine", "very hard", "hard"]
 RULES = """
@@ -242,7 +242,7 @@ def test_a_folder_without_results_is_refused(corpus: Corpus) -> None:
 EXTEND = """
 import json, sys
 from llmbatch.job.job import job_from
-from llmbatch.run.session import run_job
+from llmbatch.runs.session import run_job
 run_job(job_from(json.loads(sys.argv[1])), extend=True)
 """
 
@@ -370,13 +370,13 @@ def test_a_retry_that_was_stopped_is_not_mixed_with_other_settings(done: Corpus)
 RUN = """
 import json, sys
 from llmbatch.job.job import job_from
-from llmbatch.run.session import run_job
+from llmbatch.runs.session import run_job
 run_job(job_from(json.loads(sys.argv[1])))
 """
 RETRY = """
 import json, sys
 from pathlib import Path
-from llmbatch.run.retry_failed import retry_failed
+from llmbatch.runs.retry_failed import retry_failed
 retry_failed(Path(sys.argv[1]), json.loads(sys.argv[2]))
 """
 FAULTS = [

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from llmbatch.engines.base import Driver
-from llmbatch.run.brakes import Stop
+from llmbatch.runs.brakes import Stop
 
 _OBJECTS = 500_000  # made and still there, between two searches
 

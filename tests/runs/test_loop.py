@@ -8,7 +8,7 @@ from typing import Any
 from llmbatch.core.events import Event, Planned, Snapshot
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.parts import Parts
-from llmbatch.run.session import open_session
+from llmbatch.runs.session import open_session
 
 
 class SlowDisk(Parts):

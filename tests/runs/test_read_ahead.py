@@ -10,8 +10,8 @@ from llmbatch.core.errors import ReadError
 from llmbatch.core.types import Cursor
 from llmbatch.engines.supervised import Cancelled
 from llmbatch.folder.bounds import Bounds
-from llmbatch.run.read_ahead import ReadAhead
-from llmbatch.run.window import OpenWindow
+from llmbatch.runs.read_ahead import ReadAhead
+from llmbatch.runs.window import OpenWindow
 
 PATIENCE = 300.0
 

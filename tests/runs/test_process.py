@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llmbatch.run.brakes import Stop
-from llmbatch.run.process import calm_collector, stopped_by_signals
+from llmbatch.runs.brakes import Stop
+from llmbatch.runs.process import calm_collector, stopped_by_signals
 
 BOTH = [signal.SIGINT, signal.SIGTERM]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llmbatch.run.retry_failed import retry_failed
+from llmbatch.runs.retry_failed import retry_failed
 
 OPENAI = {"sinks": {"formats": ["openai"]}}
 HARD = {"rules": [{"when": {"contains": "hard"}, "answer": ""}]}

@@ -19,12 +19,12 @@ from llmbatch.folder.journal import outcome_entry
 from llmbatch.job.prepare import Prepared, Preparer
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.reuse.memory import Reuse
-from llmbatch.run.brakes import Brakes
-from llmbatch.run.follow_up import FollowUp
-from llmbatch.run.meter import Meter
-from llmbatch.run.read_ahead import ReadAhead
-from llmbatch.run.window import OpenWindow
-from llmbatch.run.writer import Writer
+from llmbatch.runs.brakes import Brakes
+from llmbatch.runs.follow_up import FollowUp
+from llmbatch.runs.meter import Meter
+from llmbatch.runs.read_ahead import ReadAhead
+from llmbatch.runs.window import OpenWindow
+from llmbatch.runs.writer import Writer
 
 _FLUSH_SECONDS = 0.1  # how long a finished row may wait for its journal
 _TICK_SECONDS = 0.5

@@ -31,18 +31,18 @@ from llmbatch.job.recipe import Recipe
 from llmbatch.measure.autotune import tuned
 from llmbatch.report.report import Facts, NoteReport, RunOutcome, SessionFacts
 from llmbatch.reuse.memory import Reuse
-from llmbatch.run.brakes import Brakes, Stop
-from llmbatch.run.budget import Budget, Spent, gpus_of, spent_by
-from llmbatch.run.finish import RunResult, earlier_result, finish
-from llmbatch.run.held_to import HeldTo
-from llmbatch.run.loop import Loop
-from llmbatch.run.meter import Meter
-from llmbatch.run.process import calm_collector, stopped_by_signals
-from llmbatch.run.read_ahead import ReadAhead
-from llmbatch.run.reading import Reading
-from llmbatch.run.resume import Left, what_is_left
-from llmbatch.run.window import OpenWindow
-from llmbatch.run.writer import Writer
+from llmbatch.runs.brakes import Brakes, Stop
+from llmbatch.runs.budget import Budget, Spent, gpus_of, spent_by
+from llmbatch.runs.finish import RunResult, earlier_result, finish
+from llmbatch.runs.held_to import HeldTo
+from llmbatch.runs.loop import Loop
+from llmbatch.runs.meter import Meter
+from llmbatch.runs.process import calm_collector, stopped_by_signals
+from llmbatch.runs.read_ahead import ReadAhead
+from llmbatch.runs.reading import Reading
+from llmbatch.runs.resume import Left, what_is_left
+from llmbatch.runs.window import OpenWindow
+from llmbatch.runs.writer import Writer
 from llmbatch.sources.base import Source
 from llmbatch.sources.stdin import stdin_stream
 

@@ -9,7 +9,7 @@ from llmbatch.core.ledger import Ledger
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import check_input, has_grown
-from llmbatch.run.reading import Resume
+from llmbatch.runs.reading import Resume
 from llmbatch.sources.base import Source
 
 

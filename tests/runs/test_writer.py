@@ -11,8 +11,8 @@ from llmbatch.core.errors import WriteError
 from llmbatch.core.types import Cursor
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.parts import Parts
-from llmbatch.run.window import OpenWindow
-from llmbatch.run.writer import Writer
+from llmbatch.runs.window import OpenWindow
+from llmbatch.runs.writer import Writer
 
 
 class Disk(Parts):

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from llmbatch.engines.supervised import Cancelled
-from llmbatch.run.window import OpenWindow
+from llmbatch.runs.window import OpenWindow
 
 
 class ReadAhead:

@@ -11,7 +11,7 @@ from llmbatch.core.events import Note, Watcher
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Status, Usage
 from llmbatch.job.run_settings import RunSettings
-from llmbatch.run.budget import Budget
+from llmbatch.runs.budget import Budget
 
 
 @dataclass(slots=True)

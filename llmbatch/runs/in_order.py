@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from llmbatch.folder.parts import Parts
 from llmbatch.folder.records import part_lines
-from llmbatch.run.window import OpenWindow
+from llmbatch.runs.window import OpenWindow
 
 
 class InOrder:

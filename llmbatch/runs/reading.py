@@ -20,7 +20,7 @@ from llmbatch.job.prepare import Preparer, capacity_of, is_full
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.plan.window import PlanSettings
 from llmbatch.programs.work import Work
-from llmbatch.run.window import OpenWindow
+from llmbatch.runs.window import OpenWindow
 from llmbatch.sources.base import Source
 from llmbatch.sources.reader import Reader
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from llmbatch.core.errors import WriteError
 from llmbatch.folder.parts import Parts
-from llmbatch.run.window import OpenWindow
+from llmbatch.runs.window import OpenWindow
 
 
 class Writer:

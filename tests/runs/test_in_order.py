@@ -8,8 +8,8 @@ from llmbatch.core.errors import FolderError
 from llmbatch.core.types import Cursor
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.parts import Parts
-from llmbatch.run.in_order import InOrder
-from llmbatch.run.window import OpenWindow
+from llmbatch.runs.in_order import InOrder
+from llmbatch.runs.window import OpenWindow
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
 from llmbatch.engines.base import EngineInfo
 from llmbatch.job.prepare import Prepared
-from llmbatch.run.follow_up import FollowUp
+from llmbatch.runs.follow_up import FollowUp
 
 INFO = EngineInfo("scripted", "0", "any", context_length=100, max_num_seqs=4)
 

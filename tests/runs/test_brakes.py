@@ -9,8 +9,8 @@ from llmbatch.core.events import Event, Note
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Failure, FailureKind, Record, Status, Usage
 from llmbatch.job.run_settings import RunSettings
-from llmbatch.run.brakes import Brakes, Stop
-from llmbatch.run.budget import Budget, Spent
+from llmbatch.runs.brakes import Brakes, Stop
+from llmbatch.runs.budget import Budget, Spent
 
 
 def brakes(

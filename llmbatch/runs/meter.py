@@ -11,7 +11,7 @@ from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Usage
 from llmbatch.engines.base import Driver
 from llmbatch.folder.bounds import Bounds
-from llmbatch.run.window import OpenWindow
+from llmbatch.runs.window import OpenWindow
 from llmbatch.sources.base import Source
 
 _RATE_SECONDS = 30.0

@@ -11,7 +11,7 @@ from llmbatch.core.types import Usage
 from llmbatch.engines.base import EngineSettings
 from llmbatch.job.job import job_from
 from llmbatch.job.run_settings import RunSettings
-from llmbatch.run.budget import Budget, Spent, gpus_of, spent_by
+from llmbatch.runs.budget import Budget, Spent, gpus_of, spent_by
 
 NOTHING = Spent()
 
