@@ -5,7 +5,6 @@ The job names a pydantic model or a predicate by its import path, which stays wh
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.errors import PydanticUserError
 
 from llmbatch.check.base import OutputSettings
-from llmbatch.core.imports import is_import_path, load_object
+from llmbatch.core.imports import is_import_path, load_object, source_of
 
 _NOT_THE_AUTHORS = frozenset(
     {"annotated_types", "pydantic", "pydantic_core", "typing_extensions", *sys.stdlib_module_names}
@@ -36,10 +35,10 @@ def author_code(settings: OutputSettings) -> dict[str, str]:
         model = load_object(schema)
         found["answer.schema (JSON Schema)"] = _json_schema(model)
         for part in _parts_of(model, set()):
-            found[f"answer.schema ({part.__module__}.{part.__qualname__})"] = _source(part, part.__module__)
+            found[f"answer.schema ({part.__module__}.{part.__qualname__})"] = source_of(part, part.__module__)
     for rule in settings.reject:
         if is_import_path(rule):
-            found[f"answer.reject ({rule})"] = _source(load_object(rule), rule.partition(":")[0])
+            found[f"answer.reject ({rule})"] = source_of(load_object(rule), rule.partition(":")[0])
     return {key: blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest() for key, text in found.items()}
 
 
@@ -74,21 +73,6 @@ def _parts_of(annotation: Any, seen: set[int]) -> Iterator[Any]:
 
 def _is_authors(part: Any) -> bool:
     return str(part.__module__).partition(".")[0] not in _NOT_THE_AUTHORS
-
-
-def _source(part: Any, module: str) -> str:
-    """The source of a class or function; of anything else, such as a partial or what a factory made, all of its module."""
-    plain = inspect.unwrap(part) if callable(part) else part
-    if isinstance(plain, type | FunctionType) and "<locals>" not in plain.__qualname__:
-        try:
-            return inspect.getsource(plain)
-        except (OSError, TypeError):
-            pass
-    file = getattr(sys.modules.get(module), "__file__", None)
-    try:
-        return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
-    except OSError:
-        return ""
 
 
 __all__ = ["author_code"]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from llmbatch.core.errors import JobError
@@ -43,6 +44,21 @@ def load_object(path: str) -> Any:
             names = [name for name in dir(found) if not name.startswith("_")]
             raise JobError(f"{path}: {_name(found)} has no {attribute!r}{_near(attribute, names)}") from None
     return found
+
+
+def source_of(part: Any, module: str) -> str:
+    """The source of a class or function; of anything else, such as a partial or what a factory made, all of its module."""
+    plain = inspect.unwrap(part) if callable(part) else part
+    if isinstance(plain, type | FunctionType) and "<locals>" not in plain.__qualname__:
+        try:
+            return inspect.getsource(plain)
+        except (OSError, TypeError):
+            pass
+    file = getattr(sys.modules.get(module), "__file__", None)
+    try:
+        return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
+    except OSError:
+        return ""
 
 
 def _import(name: str, path: str) -> ModuleType:

@@ -15,7 +15,7 @@ from llmbatch.check.base import OutputSettings
 from llmbatch.check.code import author_code
 from llmbatch.core.check import Check
 from llmbatch.core.errors import JobError, SchemaError
-from llmbatch.core.imports import is_import_path
+from llmbatch.core.imports import is_import_path, source_of
 from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, sampling_problem
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Rendered, Request, Row, Sampling
 from llmbatch.core.words import short
@@ -62,6 +62,9 @@ class Recipe:
         """What the results depend on besides the job's own keys: the prompts' texts, sampling with defaults, the author's code."""
         found = {"prompt (text)": _digest(self._main.template.text)}
         found |= author_code(output_of(self._job, self._main.template))
+        program = self._job.program.name
+        if is_import_path(program):
+            found["program.name (source)"] = _digest(source_of(self._shape, program.partition(":")[0]))
         for name, step in self._steps.items():
             if name != "main":
                 found[f"program.prompts.{name} (text)"] = _digest(step.template.text)

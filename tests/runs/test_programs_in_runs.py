@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 import os
 import sys
 import threading
@@ -94,14 +95,19 @@ def test_each_step_has_its_own_prompt_sampling_and_choices(jobs: Any, programs: 
     assert jobs.records("one")[0]["output"] == {"draft": "text 3", "verdict": "bad"}
 
 
-@pytest.mark.parametrize("fault", ["journal-append:1", "journal-append:2", "journal-torn", "part-sealed:1"])
-def test_a_run_of_several_steps_that_is_killed_comes_to_the_same_bytes(jobs: Any, programs: str, fault: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "window"),
+    [("journal-append:1", 100), ("journal-append:3", 100), ("journal-torn", 100), ("part-sealed:2", 8)],
+)
+def test_a_run_of_several_steps_that_is_killed_comes_to_the_same_bytes(
+    jobs: Any, programs: str, fault: str, window: int
+) -> None:
     from llmbatch.job.job import job_from
 
-    jobs.run(job_from(judged(jobs, programs, run={"window": 8}, output=str(jobs.path / "whole"))))
+    jobs.run(job_from(judged(jobs, programs, run={"window": window}, output=str(jobs.path / "whole"))))
     script = jobs.path / "slow.yaml"
-    script.write_text("latency: 0.02\nconcurrency: 4\n")
-    data = judged(jobs, programs, run={"window": 8}, engine={"script": str(script)})
+    script.write_text("latency: 0.1\nconcurrency: 4\n")
+    data = judged(jobs, programs, run={"window": window}, engine={"script": str(script)})
     environment = {"LLMBATCH_FAULT": fault, "PYTHONPATH": os.pathsep.join(map(str, [jobs.path, *sys.path]))}
     killed, _, _ = jobs.finish(data, environment=environment, cwd=jobs.path)
     assert killed == -9
@@ -130,6 +136,20 @@ def test_a_changed_prompt_of_a_step_is_another_job(jobs: Any, programs: str) -> 
     text = (jobs.path / "judge.yaml").read_text()
     (jobs.path / "judge.yaml").write_text(text.replace("judge {{", "rate {{"))
     with pytest.raises(FolderError, match=r"program\.prompts\.judge \(text\) was"):
+        jobs.run(job_from(data))
+
+
+def test_a_changed_program_is_another_job(jobs: Any, programs: str) -> None:
+    from llmbatch.core.errors import FolderError
+    from llmbatch.job.job import job_from
+
+    data = judged(jobs, programs, 3)
+    jobs.run(job_from(data))
+    module = jobs.path / f"{programs}.py"
+    module.write_text(module.read_text().replace("if verdict is None else", "if not verdict else"))
+    del sys.modules[programs]
+    linecache.checkcache()
+    with pytest.raises(FolderError, match=r"program\.name \(source\) was"):
         jobs.run(job_from(data))
 
 
