@@ -14,7 +14,7 @@ TOKEN_BYTES = array("I").itemsize
 
 
 def pack(request: Request) -> bytes | None:
-    """The token ids that the engine gets, prompt and partial answer, as fixed-width bytes; None if not tokenized.
+    """The token ids that the engine gets, prompt and partial answer or target, as fixed-width bytes; None if not tokenized.
 
     Equal bytes are equal ids, and bytes that share a prefix of whole tokens share these tokens.
     """
@@ -22,7 +22,9 @@ def pack(request: Request) -> bytes | None:
         return None
     ids = request.token_ids
     packed = (ids if isinstance(ids, array) and ids.typecode == "I" else array("I", ids)).tobytes()
-    return packed + array("I", request.partial).tobytes() if request.partial else packed
+    if request.partial or request.target_ids:
+        return packed + array("I", (*request.partial, *request.target_ids)).tobytes()
+    return packed
 
 
 class Digests:
@@ -42,7 +44,7 @@ class Digests:
 
         Without tokens, which for some engines only a server knows, the prompt itself is digested.
         """
-        if not self._demands.of(request).repeats:
+        if request.target is None and not self._demands.of(request).repeats:  # a likelihood is not drawn
             return None
         # By identity, because requests share these objects; equal ones that are not shared have the same text.
         identity = (id(request.sampling), id(request.constraint))
@@ -50,7 +52,11 @@ class Digests:
         if known is None:
             key = _digest(repr((request.sampling.values, request.constraint)))
             known = self._settings[identity] = (request.sampling, request.constraint, key)
-        own = (request.seed, request.max_tokens, request.lora, request.prompt.prefill, len(request.partial))
+        own: tuple[object, ...] = (
+            request.seed, request.max_tokens, request.lora, request.prompt.prefill, len(request.partial),
+        )  # fmt: skip
+        if request.target is not None:
+            own = (*own, request.target, len(request.target_ids))
         key = known[2] if own == _NOTHING_OWN else blake2b(_digest(repr(own)), digest_size=32, key=known[2]).digest()
         if packed is None:
             return blake2b(_canonical(request), digest_size=DIGEST_BYTES, key=key, person=b"prompt").digest()

@@ -157,6 +157,8 @@ class Request:
     ``seed`` and ``max_tokens`` differ by request and override those of ``sampling``.
     ``partial`` is the ids of an answer that was cut off: the engine goes on after them, and the completion holds the
     whole answer. ``token_ids`` are the ids of prompt and prefill, without the partial answer, once it is tokenized.
+    ``target`` is a continuation whose likelihood is asked for in place of an answer. ``target_ids`` are the ids of prompt and
+    target together without the prompt's, as lm-eval has them.
     """
 
     key: RequestKey
@@ -168,6 +170,8 @@ class Request:
     lora: str | None = None
     partial: tuple[int, ...] = ()
     token_ids: Sequence[int] | None = None
+    target: str | None = None
+    target_ids: Sequence[int] = ()
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -219,6 +223,14 @@ class Usage:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
+class Score(NamedTuple):
+    """The likelihood of a given continuation: the natural logarithm of its probability, summed over its tokens."""
+
+    logprob: float
+    greedy: bool  # whether each of its tokens is the most likely one at its place
+    tokens: int
+
+
 @fast_dataclass(frozen=True, slots=True)
 class Completion:
     """One answer of the engine to one request, exactly as it came.
@@ -240,6 +252,7 @@ class Completion:
     stop_reason: str | int | None = None
     logprobs: list[dict[str, Any]] | None = None
     reused_from: Literal["row", "cache"] | None = None
+    score: Score | None = None  # of the request's target; then there is no answer, and ``text`` is empty
 
 
 @fast_dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class Feed:
                     self._apart = True
                 return taken
             while len(taken) < slots and (queue := shared.first or shared.queue):
-                length = len(queue[0].token_ids or ()) + len(queue[0].partial)
+                length = len(queue[0].token_ids or ()) + len(queue[0].partial) + len(queue[0].target_ids)
                 if taken and length > tokens:
                     break
                 tokens -= length

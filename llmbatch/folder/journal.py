@@ -10,7 +10,18 @@ from typing import Any
 from llmbatch.core.errors import FolderError
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_from_dict
-from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Record, Refusal, RequestKey, Reused, Usage
+from llmbatch.core.types import (
+    Completion,
+    Failure,
+    FailureKind,
+    Outcome,
+    Record,
+    Refusal,
+    RequestKey,
+    Reused,
+    Score,
+    Usage,
+)
 from llmbatch.folder.bounds import Bounds, bounds_from_dict
 
 JOURNAL_VERSION = 1
@@ -69,6 +80,8 @@ def outcome_entry(outcome: Outcome) -> bytes:
         }
         if outcome.reused_from is not None:
             body["reused_from"] = outcome.reused_from
+        if outcome.score is not None:
+            body["score"] = list(outcome.score)
     return json.dumps({"outcome": {"key": list(outcome.key), **body}}, separators=(",", ":")).encode() + b"\n"
 
 
@@ -143,6 +156,7 @@ def _outcome(body: dict[str, Any]) -> Outcome:
         body["stop_reason"],
         body["logprobs"],
         body.get("reused_from"),
+        Score(*body["score"]) if "score" in body else None,
     )
 
 

@@ -130,8 +130,8 @@ def job_from(data: Mapping[str, Any]) -> Job:
         raise JobError(
             "reuse.cache: a cache answers requests that are equal to earlier ones, and plan.fold says that none are"
         )
-    checked(job.engine)
     _refuse_secrets(job.engine.args, "engine.args")
+    checked(job.engine)
     return _rows_are_rows(job)
 
 

@@ -30,6 +30,7 @@ from llmbatch.programs import PROGRAMS
 class Ask:
     """What a program wants answered: a ``Request`` without its key, and how many answers to it.
 
+    With a ``target`` it asks for the likelihood of that continuation of the prompt: the accepted value is a ``Score``.
     ``check`` judges its answers, None for the job's own check. Of ``samples`` > 1, ``sampling`` must not have vLLM's
     ``n``: each sample is a request of its own, and where there is a seed, sample i has seed + i, as vLLM has it.
     """
@@ -42,6 +43,7 @@ class Ask:
     lora: str | None = None
     token_ids: Sequence[int] | None = None
     samples: int = 1
+    target: str | None = None
     check: Check | None = None
 
 

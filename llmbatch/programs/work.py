@@ -141,6 +141,7 @@ class Work:
                     ask.lora,
                     (),
                     ask.token_ids,
+                    ask.target,
                 )
                 line = _Line(request, ask.check)
                 self._open[key] = line
@@ -263,7 +264,10 @@ class _Line:
             prefill = request.prompt.prefill
             text = self.text = prefill + outcome.text if prefill else outcome.text
             self._count(outcome.usage)
-            value, failure = _verdict(self.check or rules.check, text, outcome.finish_reason, request, row)
+            if request.target is not None:
+                value, failure = _scored(outcome)
+            else:
+                value, failure = _verdict(self.check or rules.check, text, outcome.finish_reason, request, row)
             if failure is None:
                 self.accepted = Accepted(value, outcome)
                 return None
@@ -293,6 +297,12 @@ class _Line:
             self.kept = Usage(kept.prompt_tokens, kept.completion_tokens + usage.completion_tokens, kept.cached_tokens)
         else:
             self.kept = usage
+
+
+def _scored(outcome: Completion) -> Verdict:
+    if outcome.score is None:
+        return Verdict(None, Failure(FailureKind.ENGINE, "the engine gave no likelihood of the continuation"))
+    return Verdict(outcome.score, None)
 
 
 def _verdict(check: Check, text: str, finish_reason: str, request: Request, row: Row) -> Verdict:

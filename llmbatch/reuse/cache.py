@@ -16,7 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from llmbatch.core.types import Completion, RequestKey, Usage
+from llmbatch.core.types import Completion, RequestKey, Score, Usage
 
 FORMAT = 1
 _APPLICATION = 0x6C6C6D62  # "llmb": which program's file it is
@@ -196,6 +196,7 @@ def _entry(key: bytes, completion: Completion) -> _Entry:
             "reasoning": completion.reasoning,
             "stop_reason": completion.stop_reason,
             "logprobs": completion.logprobs,
+            **({} if completion.score is None else {"score": list(completion.score)}),
         },
         separators=(",", ":"),
     )
@@ -208,7 +209,8 @@ def _read(key: bytes, checksum: bytes, answer: str) -> Completion | None:
         if _checksum(key, answer) != checksum:
             return None
         body: dict[str, Any] = json.loads(answer)
-        return Completion(_NO_ROW, **{**body, "usage": Usage(**body["usage"])}, reused_from="cache")
+        score = Score(*body.pop("score")) if "score" in body else None
+        return Completion(_NO_ROW, **{**body, "usage": Usage(**body["usage"])}, reused_from="cache", score=score)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -121,7 +121,7 @@ def _for(request: Request, outcome: Outcome) -> Outcome:
 def _without_ids(c: Completion) -> Completion:
     """``dataclasses.replace``, at a third of its cost: this is done for every answer."""
     return Completion(
-        c.key, c.text, c.finish_reason, c.usage, (), c.reasoning, c.stop_reason, c.logprobs, c.reused_from
+        c.key, c.text, c.finish_reason, c.usage, (), c.reasoning, c.stop_reason, c.logprobs, c.reused_from, c.score
     )
 
 

@@ -124,7 +124,7 @@ def test_a_model_on_the_hub_is_another_one_at_another_commit(jobs: Any, ten: Pat
     job = jobs.job(ten, model="org/model", run=SMALL)
     begin(job, comes_out(loads=lambda: at(hub, COMMIT)))  # it was not there before
     at(hub, OTHER)
-    with pytest.raises(FolderError, match=rf'engine\.args\.revision was "{COMMIT}", now "{OTHER}"'):
+    with pytest.raises(FolderError, match=rf'model \(commit\) was "{COMMIT}", now "{OTHER}"'):
         go_on(job, comes_out(loads=lambda: pytest.fail("the engine was started for it")))
     at(hub, COMMIT)
     assert go_on(job, comes_out())[0].exit_code == 0
@@ -136,7 +136,7 @@ def test_a_model_that_moves_on_while_it_is_loaded_is_not_mixed_with_what_it_was(
     at(hub, COMMIT)
     job = jobs.job(ten, model="org/model", run=SMALL)
     begin(job, comes_out())
-    with pytest.raises(FolderError, match=r"engine\.args\.revision was"):
+    with pytest.raises(FolderError, match=r"model \(commit\) was"):
         go_on(job, comes_out(loads=lambda: at(hub, OTHER)))
     assert len(list((jobs.path / "out" / "parts").glob("*.jsonl"))) == 1
 
@@ -147,7 +147,7 @@ def test_a_finished_run_is_not_finished_with_another_commit(jobs: Any, ten: Path
     go_on(job, comes_out())
     assert any("nothing is left to do" in note for note in go_on(job, comes_out())[1])
     at(hub, OTHER)
-    with pytest.raises(FolderError, match=r"engine\.args\.revision was"):
+    with pytest.raises(FolderError, match=r"model \(commit\) was"):
         go_on(job, comes_out())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import linecache
+import math
 import os
 import sys
 import threading
@@ -19,6 +20,8 @@ from llmbatch.runs.brakes import Stop
 from llmbatch.runs.session import open_session, run_job
 
 PROGRAMS = '''
+from dataclasses import replace
+
 from llmbatch.programs.base import Incomplete
 
 
@@ -49,6 +52,16 @@ def short_after_long(row):
 def broken(row):
     yield row.ask()
     raise KeyError("oh")
+
+
+def choose(row):
+    """The likeliest of some continuations, by their log-probabilities."""
+    ask = row.ask()
+    scores = yield [replace(ask, target=target) for target in row.settings["targets"]]
+    if None in scores:
+        return Incomplete()
+    best = max(range(len(scores)), key=lambda i: scores[i].value.logprob)
+    return {"best": row.settings["targets"][best], "scores": [list(score.value) for score in scores]}
 
 
 def unknown_prompt(row):
@@ -243,6 +256,65 @@ def test_what_follows_answers_of_the_cache_is_asked(jobs: Any, programs: str) ->
     jobs.run(job_from(judged(jobs, programs, 6, **cache)))
     assert [record["output"]["verdict"] for record in jobs.records()] == ["good"] * 6
     assert jobs.report()["rows"]["cached"] == 6
+
+
+# likelihoods
+
+
+def choosing(jobs: Any, programs: str, script: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
+    rows = jobs.rows([{"id": f"r{i}", "text": f"text {i % 7}"} for i in range(20)])
+    program = {"name": f"{programs}:choose", "settings": {"targets": ["text 3", "text 5", "other"]}}
+    data: dict[str, Any] = jobs.data(rows, script, program=program, sampling={"temperature": 1.0}, **sections)
+    return data
+
+
+def test_a_program_asks_for_the_likelihood_of_continuations(jobs: Any, programs: str) -> None:
+    from llmbatch.job.job import job_from
+
+    jobs.run(job_from(choosing(jobs, programs)))
+    records = jobs.records()
+    assert [record["output"]["best"] for record in records[3:6:2]] == ["text 3", "text 5"]
+    assert records[3]["output"]["scores"][0] == [pytest.approx(6 * math.log(0.9)), True, 6]
+    assert records[3]["output"]["scores"][1] == [pytest.approx(5 * math.log(0.9) + math.log(0.1 / 255)), False, 6]
+    assert (records[3]["attempts"], records[3]["usage"]["completion_tokens"]) == (3, 3)
+    assert jobs.report()["rows"]["folded"] == 13, (
+        "a likelihood is not drawn, so equal requests run once at any temperature"
+    )
+
+
+@pytest.mark.parametrize("fault", ["journal-append:1", "part-sealed:1"])
+def test_likelihoods_survive_a_kill_and_deaths_with_the_same_bytes(jobs: Any, programs: str, fault: str) -> None:
+    from llmbatch.job.job import job_from
+
+    plan = {"plan": {"fold": False}}
+    jobs.run(job_from(choosing(jobs, programs, output=str(jobs.path / "whole"), run={"window": 10}, **plan)))
+    data = choosing(
+        jobs, programs, {"latency": 0.1, "concurrency": 5, "die_after": [4, 13]}, run={"window": 10}, **plan
+    )
+    environment = {"LLMBATCH_FAULT": fault, "PYTHONPATH": os.pathsep.join(map(str, [jobs.path, *sys.path]))}
+    killed, _, _ = jobs.finish(data, environment=environment, cwd=jobs.path)
+    assert killed == -9
+    environment.pop("LLMBATCH_FAULT")
+    code, _, err = jobs.finish(data, environment=environment, cwd=jobs.path)
+    assert code == 0, err
+    assert jobs.results() == jobs.results("whole")
+
+
+def test_likelihoods_come_from_the_cache_of_an_earlier_run(jobs: Any, programs: str) -> None:
+    from llmbatch.job.job import job_from
+
+    cache = {"reuse": {"cache": str(jobs.path / "cache.sqlite")}}
+    jobs.run(job_from(choosing(jobs, programs, output=str(jobs.path / "first"), **cache)))
+    jobs.run(job_from(choosing(jobs, programs, **cache)))
+    assert jobs.results() == jobs.results("first")
+    assert jobs.report()["rows"]["cached"] == 20
+
+
+def test_an_engine_that_cannot_score_refuses_and_the_row_has_its_record(jobs: Any, programs: str) -> None:
+    from llmbatch.job.job import job_from
+
+    jobs.run(job_from(choosing(jobs, programs, {"no_ids": True})))
+    assert {(r["status"], r["error"]["kind"]) for r in jobs.records()} == {("failed", "refused")}
 
 
 # memory

@@ -8,6 +8,7 @@ A token is one byte of UTF-8, so lengths, limits and cut-off answers behave as w
 from __future__ import annotations
 
 import heapq
+import math
 import os
 import random
 import re
@@ -30,6 +31,7 @@ from llmbatch.core.types import (
     Prompt,
     Refusal,
     Request,
+    Score,
     Usage,
 )
 from llmbatch.engines.base import EngineInfo, EngineSettings
@@ -69,7 +71,7 @@ class ScriptedEngine:
             model=self._model,
             context_length=None if script.no_context_length else script.context_length,
             max_num_seqs=concurrency,
-            can=frozenset({"constraint", "lora", *(() if script.no_ids else ("continue", "ids"))}),
+            can=frozenset({"constraint", "lora", *(() if script.no_ids else ("continue", "ids", "score"))}),
         )
 
     def expect(self, constraints: Sequence[Constraint]) -> None:
@@ -164,11 +166,15 @@ class ScriptedEngine:
             raise EngineDied(said, suspect=rule.die != "lost") from cause
         if rule is not None and rule.fail is not None:
             return Refusal(request.key, Failure(FailureKind.ENGINE, rule.fail))
+        if script.no_ids and request.target is not None:
+            return Refusal(request.key, Failure(FailureKind.REFUSED, "without token ids no continuation can be scored"))
         if script.no_ids and (size := len(_encode(request.prompt))) >= script.context_length:
             return Refusal(
                 request.key, Failure(FailureKind.TOO_LONG, f"a prompt of {size:,} tokens is more than I take")
             )
         answer, finish_reason = self._text(request, rule)
+        if request.target is not None:
+            return self._score(request, answer)
         return self._complete(request, answer, finish_reason)
 
     def _text(self, request: Request, rule: Rule | None) -> tuple[str, FinishReason]:
@@ -184,6 +190,16 @@ class ScriptedEngine:
             ):
                 text = text.replace("{" + name + "}", str(value))
         return text, rule.finish_reason
+
+    def _score(self, request: Request, answer: str) -> Completion:
+        """The likelihood of a target: of each byte 9 in 10 where the answer has it at that place, else a share of the rest."""
+        target, said = request.target_ids, answer.encode("utf-8", "replace")
+        right = sum(ours == theirs for ours, theirs in zip(target, said, strict=False))
+        logprob = right * math.log(0.9) + (len(target) - right) * math.log(0.1 / 255)
+        usage = Usage(len(request.token_ids or ()) + len(target), 1)
+        self._counts = self._counts + usage
+        greedy = right == len(target)
+        return Completion(request.key, "", "stop", usage, score=Score(logprob, greedy, len(target)))
 
     def _complete(self, request: Request, answer: str, finish_reason: FinishReason) -> Completion:
         tokens = answer.encode("utf-8", "replace")

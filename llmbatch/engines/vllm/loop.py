@@ -112,6 +112,8 @@ class Loop:
         if len(ids) >= self._intake.context_length:
             room = f"no room for an answer in the context of {self._intake.context_length:,}"
             return Failure(FailureKind.TOO_LONG, f"the prompt has {len(ids):,} tokens, which leaves {room}")
+        if request.target is not None:
+            return Failure(FailureKind.REFUSED, "the vLLM engine cannot score a given continuation yet")
         lora = None
         if request.lora is not None and (lora := self._tools.loras.get(request.lora)) is None:
             known = ", ".join(self._tools.loras) or "none (give them with engine.lora)"
