@@ -1,3 +1,8 @@
+from __future__ import annotations
+
+from llmbatch.engines.base import EngineSettings, kind_of
+
+
 def test_of_the_models_that_a_job_names_it_is_known_which_setting_pins_them() -> None:
     lora = {"legal": "org/adapter"}
     args = {"revision": "v2", "tokenizer": "org/words", "download_dir": "/models"}
