@@ -8,11 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from llmbatch.core.types import Rendered, Row
     from llmbatch.job.job import Job
     from llmbatch.model.tokenizer import Tokenizer
-    from llmbatch.prompt.base import RowPrompt
 
     Outcome = tuple[Row, Rendered | Failure]
     Counted = tuple[Row, Rendered | Failure, int | None]
@@ -44,8 +42,9 @@ def render(ctx: click.Context, target: str, tokens: bool) -> None:
     The lines are what `vllm run-batch` takes, and what `llmbatch run` takes as --input. Exit code 3 if a row has no
     prompt.
     """
+    from llmbatch.formats.base import wire_format
     from llmbatch.job.job import job_from
-    from llmbatch.job.recipe import prompt_of
+    from llmbatch.job.recipe import Recipe
     from llmbatch.sources.opening import open_source
 
     data = job_data_of(ctx)
@@ -53,18 +52,20 @@ def render(ctx: click.Context, target: str, tokens: bool) -> None:
     if tokens and model is None:
         raise click.UsageError("--tokens needs --model: the tokens are counted by its tokenizer")
     job = job_from({"model": "none", **data, "output": "-"})  # render needs no model, and writes no run folder
-    prompt = prompt_of(job)
-    to_line = _Lines(job, prompt, model)
+    recipe, write = Recipe(job), wire_format("openai").write
     source = open_source(job.input)
     tokenizer = _tokenizer(job) if tokens else None
-    rendered = ((row, prompt.render(row)) for row in source.rows())
+    rendered = ((row, recipe.settled(row)) for row in source.rows())
     tally = _Tally()
     with _writing(target) as stream:
         for row, result, count in _counted(rendered, tokenizer):
             if isinstance(result, Failure):
                 tally.failed(result)
             else:
-                stream.write(to_line(row, result, count))
+                line = write(row.id, result, model)
+                if count is not None:
+                    line["prompt_tokens"] = count
+                stream.write(f"{_encode(line)}\n".encode())
                 tally.written(count)
     tally.sum_up(tokens)
     if tally.failures:
@@ -91,45 +92,6 @@ class _Tally:
             click.echo(f"no request for {self.failures - SHOWN} more rows", err=True)
         if tokens:
             click.echo(f"{self.requests} requests, {self.tokens} prompt tokens", err=True)
-
-
-class _Lines:
-    """Turns a rendered row into the bytes of its line."""
-
-    def __init__(self, job: Job, prompt: RowPrompt, model: str | None) -> None:
-        from llmbatch.core.sampling import DEFAULT_MAX_TOKENS
-        from llmbatch.formats.base import wire_format
-
-        self._model = model
-        self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **prompt.sampling}
-        self._overrides = job.sampling
-        self._sampling = self._merged({})
-        self._output = _output(job, prompt)
-        self._write = wire_format("openai").write
-
-    def __call__(self, row: Row, rendered: Rendered, tokens: int | None) -> bytes:
-        sampling = self._merged(rendered.sampling) if rendered.sampling else self._sampling
-        asked = replace(rendered, sampling=sampling, output=rendered.output or self._output)
-        line = self._write(row.id, asked, self._model)
-        if tokens is not None:
-            line["prompt_tokens"] = tokens
-        return f"{_encode(line)}\n".encode()
-
-    def _merged(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        merged = {**self._defaults, **asked, **self._overrides}
-        return {name: value for name, value in merged.items() if value is not None}
-
-
-def _output(job: Job, prompt: RowPrompt) -> Mapping[str, Any] | None:
-    """What decoding is held to for every row: the job's answer, or else the prompt's output."""
-    from llmbatch.job.recipe import check_of
-
-    constraint = check_of(job, prompt).constraint
-    if constraint is None:
-        return None
-    if constraint.kind == "json":
-        return {"schema": json.loads(constraint.spec)}
-    return {constraint.kind: json.loads(constraint.spec) if constraint.kind == "choice" else constraint.spec}
 
 
 def _tokenizer(job: Job) -> Tokenizer:

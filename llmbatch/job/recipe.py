@@ -84,6 +84,10 @@ class Recipe:
             return Asked()
         return Asked(asked.prompt.messages is not None, asked.samples if self._job.program.name == "single" else 1)
 
+    def settled(self, row: Row) -> Rendered | Failure:
+        """As ``render``, with all that is asked with the prompt: sampling after all defaults, and what the answer is held to."""
+        return self._main.settled(row)
+
     def rules(self, context_length: Callable[[], int | None] | None) -> Rules:
         """How answers are judged and tried again. ``context_length`` is asked once one came; None where none ever will."""
 
@@ -159,6 +163,7 @@ class _Step:
         self._max_samples = job.plan.max_samples
         if problem := self._too_many(self.settings):
             raise JobError(f"sampling.n {problem}")
+        self._held_to = _as_output(self.check.constraint)
         self._variants: dict[str, tuple[Sampling, int]] = {}
         self._base = self._variant({})
 
@@ -188,6 +193,14 @@ class _Step:
             check = check_from_mapping(rendered.output, self._answer)
             constraint = check.constraint
         return Ask(rendered.prompt, sampling, constraint, lora=rendered.lora, samples=samples, check=check)
+
+    def settled(self, row: Row) -> Rendered | Failure:
+        rendered = self.render(row)
+        if isinstance(rendered, Failure):
+            return rendered
+        asked = rendered.sampling
+        sampling = _sampling({**self._defaults, **asked}, self._overrides) if asked else self.settings
+        return Rendered(rendered.prompt, sampling, rendered.output or self._held_to, rendered.lora)
 
     def _too_many(self, sampling: Mapping[str, Any]) -> str | None:
         """What is wrong with the number of samples: each is a request, and all of a row's are in memory at a time."""
@@ -262,6 +275,15 @@ def _sampling(defaults: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, 
         if problem := sampling_problem(name, value):
             raise JobError(f"sampling.{name} {problem}")
     return settings
+
+
+def _as_output(constraint: Constraint | None) -> Mapping[str, Any] | None:
+    """What decoding is held to, as a prompt or a row asks for it."""
+    if constraint is None:
+        return None
+    if constraint.kind == "json":
+        return {"schema": json.loads(constraint.spec)}
+    return {constraint.kind: json.loads(constraint.spec) if constraint.kind == "choice" else constraint.spec}
 
 
 def _digest(text: str) -> str:
