@@ -20,7 +20,7 @@ from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
 from llmbatch.core.words import short
 from llmbatch.folder.folder import RESULTS, RunFolder, read_results
-from llmbatch.folder.kept import KEPT, keep
+from llmbatch.folder.input_copy import KEPT, keep
 from llmbatch.job.job import Job, job_from
 from llmbatch.job.recipe import Recipe
 from llmbatch.report.report import Report

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from llmbatch.core.errors import InputChanged, SourceError
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.folder import RunFolder
-from llmbatch.folder.kept import KEPT, keep
+from llmbatch.folder.input_copy import KEPT, keep
 from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.opening import open_source
 from llmbatch.sources.stdin import chunks
