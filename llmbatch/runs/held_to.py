@@ -11,9 +11,13 @@ from llmbatch.job.identity import came_out, engine_before_start, left_open, mode
 from llmbatch.job.job import Job
 from llmbatch.reuse.cache import AnswerCache
 
+_CONTEXT_LENGTH = "context length"
+
 
 class HeldTo:
-    """Of one session. Made before the session begins in the folder, ``begin`` after it.
+    """Of one session. ``context_length`` is that of the engine whose answers the cache has, where it is known.
+
+    Made before the session begins in the folder, ``begin`` after it.
 
     Making it raises ``FolderError`` where it is known already that this session's answers would be of another kind than those that
     are there; ``engine_is_up`` raises it where that is known only then.
@@ -28,6 +32,8 @@ class HeldTo:
         try:
             # with a cache, what an engine came out as that began with the same: it may answer without one
             self._known = None if self.cache is None else self.cache.recall(engine_before_start(job, identity))
+            length = (self._known or {}).pop(_CONTEXT_LENGTH, None)
+            self.context_length: int | None = None if length is None else int(length)
             folder.refuse_otherwise({**left_open(job), **(self._known or {})})
         except BaseException:
             self.close()
@@ -42,7 +48,8 @@ class HeldTo:
         """Look at an engine before it answers anything."""
         known = came_out(self._job, info)
         if self.cache is not None:
-            self.cache.remember(engine_before_start(self._job, self._identity), known)
+            length = {} if info.context_length is None else {_CONTEXT_LENGTH: str(info.context_length)}
+            self.cache.remember(engine_before_start(self._job, self._identity), {**known, **length})
         self._settle(known)
 
     def close(self) -> None:

@@ -272,7 +272,7 @@ class _Assembly:
             sealed=left.ledger, journals=left.journals, last=left.last, rows=None if rows is None else len(rows),
         )  # fmt: skip
         cache = self._held_to.cache
-        preparer = Preparer(recipe, job.plan, self.driver.tokenize, lambda: self.driver.wait_ready().context_length)
+        preparer = Preparer(recipe, job.plan, self.driver.tokenize, self._context_length)
         cached = None if cache is None else cache.get
         reading = Reading(source, preparer, self.driver, folder.parts, job.run, job.plan, rows, cached)
         self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
@@ -304,6 +304,11 @@ class _Assembly:
         path = self._folder.path / "autotune.json"
         self.autotune = tuned(self._job, settings, self._source, path, self._make_engine, say)
         return settings.model_copy(update=self.autotune["changes"])
+
+    def _context_length(self) -> int | None:
+        """Where the cache knows it, no engine is started to ask for it: all that is asked may be in the cache."""
+        known = self._held_to.context_length
+        return self.driver.wait_ready().context_length if known is None else known
 
     def _hear(self, event: Event) -> None:
         """Pass on what the engine's supervision says; an engine that is up is looked at before it answers anything."""

@@ -182,6 +182,18 @@ def test_a_second_run_takes_every_answer_from_the_cache_and_starts_no_engine(job
     books_are_right(result.report)
 
 
+def test_rows_that_were_tried_again_come_from_the_cache_without_an_engine_too(jobs: Any) -> None:
+    """What follows a bad answer depends on the context length, which the cache knows of the engine that gave it."""
+    script = {"rules": [BAD_AT_FIRST]}
+    path = rows(jobs, 20, 20)
+    jobs.run(cached(jobs, path, "one", script))
+    assert max(record["attempts"] for record in jobs.records("one")) > 1
+    jobs.events.clear()
+    jobs.run(cached(jobs, path, "two", script))
+    assert jobs.results("two") == jobs.results("one")
+    assert not any(isinstance(event, EngineReady) for event in jobs.events)
+
+
 def test_with_a_changed_prompt_for_some_rows_only_these_are_computed(jobs: Any) -> None:
     script = {"rules": [BAD_AT_FIRST]}
     before: list[dict[str, Any]] = [{"id": i, "text": f"text {i}"} for i in range(20)]
