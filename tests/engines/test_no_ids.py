@@ -71,7 +71,10 @@ def test_an_answer_that_is_cut_off_is_asked_again_with_a_larger_budget(jobs: Any
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_the_results_are_the_same_with_deaths(jobs: Any, replicas: int) -> None:
     rows, deadly = rows_of(jobs), {"when": {"index": 33}, "die": True}
-    jobs.run(jobs.job(rows, script_of(deadly, die_after=[4, 20]), answer=CHOICE, engine={"replicas": replicas}))
+    others = (
+        [4, 20] if replicas == 1 else []
+    )  # of two, another death could come as a suspect runs alone: it would be blamed
+    jobs.run(jobs.job(rows, script_of(deadly, die_after=others), answer=CHOICE, engine={"replicas": replicas}))
     expected = plain(jobs, rows, script_of(), answer=CHOICE).splitlines()
     assert [line for i, line in enumerate(jobs.results().splitlines()) if i != 33] == expected[:33] + expected[34:]
     assert jobs.records()[33]["error"]["kind"] == "engine_died"
