@@ -26,22 +26,15 @@ from llmbatch.model.contents import commit_of, contents
 
 def identity_of(job: Job) -> dict[str, str]:
     """The identity, as ``section.key -> value`` in short text. Raises ``JobError`` for a file that cannot be read."""
-    data = job.model_dump(mode="json", by_alias=True, include={"engine", "chat", "sampling", "answer", "retry"})
+    data = job.model_dump(mode="json", by_alias=True, exclude={"model", "output", "program", "reuse", "run"})
     data["model"] = _where(job.model)
-    data["prompt"] = job.prompt.model_dump(mode="json", exclude={"path"}) if job.prompt is not None else None
-    # not limit: it may be raised to go on with more rows
-    data["input"] = job.input.model_dump(
-        mode="json", include={"format", "id_field", "columns", "delimiter", "config", "split", "revision"}
-    )
+    data["program"] = job.program.model_dump(mode="json", exclude={"prompts"}, exclude_defaults=True)
     for place, *_ in marked(Job, Counts.NOTHING):
         section, key = place.split(".")
         if isinstance(data.get(section), dict):
             data[section].pop(key, None)
     data["engine"]["args"] = dict(kind_of(job.engine.name).identity(job.engine))
     data["engine"]["lora"] = {name: _where(path) for name, path in job.engine.lora.items()}
-    data["program"] = job.program.model_dump(mode="json", exclude={"prompts"}, exclude_defaults=True)
-    data["plan"] = {"overflow": job.plan.overflow}
-    data["sinks"] = {"keep": data_of_keep(job)}
     for section, key, _ in _named_files(job):
         if isinstance(data.get(section), dict):
             data[section].pop(key, None)
@@ -84,12 +77,6 @@ def came_out(job: Job, info: EngineInfo) -> dict[str, str]:
 def engine_before_start(job: Job, identity: Mapping[str, str]) -> dict[str, str]:
     """All that decides, before the engine is up, what it will come out as: on this machine, with what is installed here."""
     return {**model_identity(identity), **left_open(job), **versions(), "machine": machine()}
-
-
-def data_of_keep(job: Job) -> Any:
-    """Which input fields a record carries, as JSON data."""
-    keep = job.sinks.keep
-    return keep if isinstance(keep, str) else list(keep)
 
 
 def _where(name: str) -> str:

@@ -68,7 +68,6 @@ class Recipe:
         for name, step in self._steps.items():
             if name != "main":
                 found[f"program.prompts.{name} (text)"] = _digest(step.template.text)
-        found["plan.max_samples"] = str(self._job.plan.max_samples)
         for key, value in sorted(self._main.settings.items()):
             found[f"sampling.{key}"] = json.dumps(value, ensure_ascii=False, default=str)
         return found

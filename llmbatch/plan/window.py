@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.demand import Demands
 from llmbatch.core.digest import TOKEN_BYTES, Digests, pack
+from llmbatch.core.settings import Counts
 from llmbatch.core.types import Failure, Request
 from llmbatch.plan.fit import may_be_cut, misfit
 from llmbatch.plan.fold import Folded, fold
@@ -27,12 +28,14 @@ class PlanSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    fold: bool = Field(True, description="send exact duplicates once, where sampling is greedy or seeded")
-    order: OrderName = Field(
+    fold: Annotated[bool, Counts.NOTHING] = Field(
+        True, description="send exact duplicates once, where sampling is greedy or seeded"
+    )
+    order: Annotated[OrderName, Counts.NOTHING] = Field(
         "auto",
         description="auto (by shared prefix, long answers first, where it saves enough), input, prefix or longest",
     )
-    min_saving: float = Field(
+    min_saving: Annotated[float, Counts.NOTHING] = Field(
         0.05, ge=0, lt=1, description="share of predicted saving below which auto leaves the order alone"
     )
     overflow: Literal["fail", "skip"] = Field(

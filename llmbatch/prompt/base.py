@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch.core.settings import IsPath, is_named_as_path, is_there
+from llmbatch.core.settings import Counts, IsPath, is_named_as_path, is_there
 from llmbatch.core.types import Failure, Rendered, Row
 from llmbatch.prompt.library import shipped_prompts
 
@@ -28,7 +28,7 @@ class PromptSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: Annotated[str, IsPath(is_prompt_path)] = Field(
+    path: Annotated[str, IsPath(is_prompt_path), Counts.NOTHING] = Field(  # its text counts
         description="a prompt file, the name of a shipped prompt, or the text itself, such as 'Translate: {{ text }}'"
     )
     variables: dict[str, Any] = Field(

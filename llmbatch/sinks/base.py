@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from llmbatch.core.errors import InputChanged
+from llmbatch.core.settings import Counts
 from llmbatch.core.table import find
 from llmbatch.core.types import Row
 from llmbatch.core.words import short
@@ -28,7 +29,7 @@ class SinkSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    formats: tuple[str, ...] = Field((), description="more files: parquet, openai")
+    formats: Annotated[tuple[str, ...], Counts.NOTHING] = Field((), description="more files: parquet, openai")
     keep: tuple[str, ...] | Literal["all"] = Field((), description="input fields joined into each record, or all")
 
     @field_validator("formats")

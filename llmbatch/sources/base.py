@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch.core.settings import IsPath, is_named_as_path, is_there
+from llmbatch.core.settings import Counts, IsPath, is_named_as_path, is_there
 from llmbatch.core.types import Cursor, Row
 
 START = Cursor(0)
@@ -31,7 +31,7 @@ class SourceSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: Annotated[str, IsPath(_is_path)] = Field(
+    path: Annotated[str, IsPath(_is_path), Counts.NOTHING] = Field(  # its content counts, window by window
         min_length=1, description="a file, a glob, - for stdin, or a Hugging Face dataset: a hub name or a folder"
     )
     format: str | None = Field(
@@ -39,7 +39,10 @@ class SourceSettings(BaseModel):
         description="jsonl, requests, csv, parquet, dataset or openai (the same as requests); by default told from the path",
     )
     id_field: str | None = Field(None, description="the field that names a row; by default id, else the row's index")
-    limit: int | None = Field(None, ge=1, description="read at most so many rows, malformed ones included")
+    # it may be raised to go on with more rows
+    limit: Annotated[int | None, Counts.NOTHING] = Field(
+        None, ge=1, description="read at most so many rows, malformed ones included"
+    )
     columns: tuple[str, ...] | None = Field(None, description="csv, parquet, dataset: read only these columns")
     delimiter: str | None = Field(
         None, min_length=1, max_length=1, description="csv: by default a comma, in .tsv a tab"
@@ -47,7 +50,7 @@ class SourceSettings(BaseModel):
     config: str | None = Field(None, description="dataset: the configuration (subset)")
     split: str | None = Field(None, description="dataset: the split, such as train or test[:10%]; by default train")
     revision: str | None = Field(None, description="dataset: branch, tag or commit on the hub")
-    streaming: bool = Field(
+    streaming: Annotated[bool, Counts.NOTHING] = Field(
         False, description="dataset: read from the hub as it goes, without downloading all of it first"
     )
 

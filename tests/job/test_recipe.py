@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from llmbatch.core.errors import JobError
+from llmbatch.job.identity import identity_of
 from llmbatch.job.recipe import Recipe
 
 
@@ -50,5 +51,4 @@ def test_a_job_that_asks_for_no_answer_or_for_too_many_is_refused(jobs: Any, ten
 
 
 def test_the_limit_belongs_to_the_identity(jobs: Any, ten: Any) -> None:
-    one, other = Recipe(jobs.job(ten)), Recipe(jobs.job(ten, plan={"max_samples": 200}))
-    assert one.identity() != other.identity()
+    assert identity_of(jobs.job(ten)) != identity_of(jobs.job(ten, plan={"max_samples": 200}))
