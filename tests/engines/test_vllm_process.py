@@ -112,7 +112,7 @@ import sys
 from pathlib import Path
 from llmbatch.engines.base import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
-from llmbatch.engines.vllm import VllmEngine
+from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.job.job import DEMO_MODEL
 
 if __name__ == "__main__":
