@@ -127,8 +127,13 @@ def vllm_scheduler() -> ModuleType:
     ],
 )
 def test_the_simulation_counts_what_vllm_s_own_scheduler_does(
-    vllm_scheduler: ModuleType, prompts: list[list[int]], answer: tuple[int, int], cache: Cache
+    vllm_scheduler: ModuleType,
+    prompts: list[list[int]],
+    answer: tuple[int, int],
+    cache: Cache,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")  # which the harness would set for all that comes after it
     random = Random(7)
     answers = [random.randint(*answer) for _ in prompts]
     engine = vllm_scheduler.Engine(cache.blocks, cache.block_size, cache.slots, cache.budget)
