@@ -110,7 +110,9 @@ class Recipe:
 
     def size(self, row: Row, work: Work) -> int:
         """About how many characters a row's work holds on to, besides its requests."""
-        return size_of(row.data) if self._keeps_rows else size_of(work.kept)
+        if self._keeps_rows:
+            return size_of(row.data)
+        return 0 if work.kept is None else size_of(work.kept)
 
     def _fields_kept(self, row: Row) -> Mapping[str, Any] | None:
         """The input fields that the record carries."""
@@ -171,7 +173,7 @@ class _Step:
         rendered = self.template.render(row)
         if isinstance(rendered, Failure):
             return rendered
-        if problem := self._too_many({**rendered.sampling, **self._overrides}):
+        if rendered.sampling and (problem := self._too_many({**rendered.sampling, **self._overrides})):
             return Failure(FailureKind.PROMPT, f"row {short(row.id)}: n {problem}")
         if rendered.output is not None:
             try:

@@ -37,6 +37,7 @@ Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], R
 """(request, why it failed, its answer, kinds of the failures before) -> the next request, or None to give up."""
 
 _NOTHING = Usage()
+_ONE = (Ask, Failure)  # what a program yields for one thing; else it yields several
 _NO_PROMPT, _NO_SAMPLING = Prompt(), Sampling()
 
 
@@ -117,7 +118,7 @@ class Work:
             except Exception as error:
                 raise RunError(f"row {self.row.id!r}: its program raised {type(error).__name__}: {error}") from error
             self._wanted = wanted
-            requests = self._ask((wanted,) if isinstance(wanted, Ask | Failure) else wanted)
+            requests = self._ask((wanted,) if isinstance(wanted, _ONE) else wanted)
             if requests:
                 return requests
             answer = self._answer()  # all that it asked for failed unsent, or it asked for nothing
@@ -153,7 +154,9 @@ class Work:
     def _answer(self) -> Any:
         """What the program is sent for its last yield, whose requests are the last of the lines."""
         wanted = self._wanted
-        asks = (wanted,) if isinstance(wanted, Ask | Failure) else wanted
+        if isinstance(wanted, Ask) and wanted.samples == 1:  # nearly every row's
+            return self._lines[-1].accepted
+        asks = (wanted,) if isinstance(wanted, _ONE) else wanted
         lines = iter(self._lines[len(self._lines) - sum(map(_lines_of, asks)) :])
         answers = [
             [next(lines).accepted for _ in range(ask.samples)]
@@ -161,7 +164,7 @@ class Work:
             else next(lines).accepted
             for ask in asks
         ]
-        return answers[0] if isinstance(wanted, Ask | Failure) else answers
+        return answers[0] if isinstance(wanted, _ONE) else answers
 
     def _finish(self, value: Any) -> Record:
         row, lines = self.row, self._lines

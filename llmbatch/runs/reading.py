@@ -158,21 +158,27 @@ class Reading:
         window = opened.window
         window.order.append(row.index)
         work = self.prepare.begin(row)
-        requests = {request.key: request for request in work.start()}
+        requests = work.start()
         if work.record is None:
             if self.cached is None:
                 self.driver.need()  # it starts while the rest of the window is read; with a cache it may not be needed
             if outcomes:
-                self.driver.wait_ready()  # what follows a failure depends on the context length, as it did the first time
-            for outcome in outcomes:
-                if requests.pop(outcome.key, None) is not None:
-                    requests.update((request.key, request) for request in work.feed(outcome))
+                requests = self._replayed(work, requests, outcomes)
         if work.record is not None:
             window.finish(work.record, work.reused)
             return
         window.works[row.index] = work
-        opened.requests.extend(requests.values())
-        opened.size += self.prepare.size(row, work, requests.values())
+        opened.requests.extend(requests)
+        opened.size += self.prepare.size(row, work, requests)
+
+    def _replayed(self, work: Work, requests: list[Request], outcomes: Sequence[Outcome]) -> list[Request]:
+        """Feed a row's work what the journal knows of it; returns what is still to be asked."""
+        self.driver.wait_ready()  # what follows a failure depends on the context length, as it did the first time
+        owed = {request.key: request for request in requests}
+        for outcome in outcomes:
+            if owed.pop(outcome.key, None) is not None:
+                owed.update((request.key, request) for request in work.feed(outcome))
+        return list(owed.values())
 
     def _plan(self, opened: _Opened) -> None:
         """Tokenize a window's requests and put them in order; what cannot run is finished, and what the cache knows answered."""
