@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,12 @@ def test_the_public_names_are_these() -> None:
 
 def test_what_a_session_shows_of_the_package_holds_the_public_names() -> None:
     assert set(NAMES) <= set(dir(llmbatch))
+
+
+def test_no_room_hides_a_public_name() -> None:
+    """A package of the same name would take its place as soon as anything of it was imported."""
+    package = Path(llmbatch.__file__).parent
+    assert not {path.stem for path in package.iterdir()} & set(NAMES)
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
