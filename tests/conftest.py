@@ -41,10 +41,13 @@ WORKER_BYTES = 5 << 29  # vLLM imported, an engine in the worker or in processes
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """The workers of ``-n auto``: one for each processor that we may use, as far as memory goes round."""
+    """The workers of ``-n auto``: three for every two processors that we may use, as far as memory goes round.
+
+    Many tests wait a good part of their time: for a process that starts, a disk, an engine that is to look dead.
+    """
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return None  # xdist reads it itself
-    return max(1, min(MOST_WORKERS, usable_processors(), usable_memory() // WORKER_BYTES))
+    return max(1, min(MOST_WORKERS, usable_processors() * 3 // 2, usable_memory() // WORKER_BYTES))
 
 
 def usable_processors() -> int:
