@@ -70,6 +70,11 @@ def make_check(settings: OutputSettings, base: Path | None = None) -> Check:
         raise SchemaError(f"{origin}: {error}") from error
 
 
+def with_content(settings: OutputSettings, base: Path | None = None) -> OutputSettings:
+    """The settings with the files that they name read in, so that they say all that is asked of an answer."""
+    return _read_files(settings, base or Path())[0]
+
+
 def check_from_mapping(mapping: Mapping[str, Any], settings: OutputSettings | None = None) -> Check:
     """The check that one request asks for: an OpenAI ``response_format``, or the keys of ``OutputSettings``.
 

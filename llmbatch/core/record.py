@@ -1,9 +1,9 @@
 """Records in, lines of ``results.jsonl`` out, and back.
 
 A line is one JSON object in UTF-8. ``id``, ``index``, ``status``, ``output``, ``finish_reason``, ``attempts`` and ``usage``
-are always there; ``error``, ``raw``, ``reasoning``, ``logprobs``, ``history`` and ``input`` only where there is something to say.
-The line depends on the input, the job and the model's answers alone, and not on when or in which order things ran;
-``usage.cached_tokens`` is the one exception: it tells what the prefix cache happened to hold.
+are always there; ``error``, ``raw``, ``reasoning``, ``logprobs``, ``details``, ``history`` and ``input`` only where there is
+something to say. The line depends on the input, the job and the model's answers alone, and not on when or in which order things
+ran; ``usage.cached_tokens`` is the one exception: it tells what the prefix cache happened to hold.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def record_to_dict(record: Record) -> dict[str, Any]:
         line["reasoning"] = record.reasoning
     if record.logprobs is not None:
         line["logprobs"] = record.logprobs
+    if record.details is not None:
+        line["details"] = record.details
     if record.history:
         line["history"] = [attempt_to_dict(attempt) for attempt in record.history]
     if record.input is not None:
@@ -70,6 +72,7 @@ def record_from_dict(line: dict[str, Any]) -> Record:
         logprobs=line.get("logprobs"),
         history=tuple(attempt_from_dict(attempt, line["index"]) for attempt in line.get("history", ())),
         input=line.get("input"),
+        details=line.get("details"),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -38,14 +38,17 @@ class IsPath:
 
 
 class Marked(NamedTuple):
-    """A setting with a mark: its place by the keys of a job file, and by the attributes of the classes."""
+    """A setting with a mark: its place by the keys of a job file, and by the attributes of the classes.
+
+    In both, ``*`` stands for every key of a mapping whose values are sections.
+    """
 
     place: str
     attributes: tuple[str, ...]
     mark: Any
 
     def value_in(self, settings: Any) -> Any:
-        """Its value; ``None`` where its section is not there."""
+        """Its value; ``None`` where its section is not there, and of what is in a mapping."""
         for name in self.attributes:
             settings = getattr(settings, name, None)
         return settings
@@ -58,10 +61,12 @@ def marked(settings: type[BaseModel], mark: Any) -> Iterator[Marked]:
         for each in field.metadata:
             if each is mark or (isinstance(mark, type) and isinstance(each, mark)):
                 yield Marked(key, (name,), each)
-        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+        within = ("*",) if get_origin(field.annotation) is dict else ()
+        for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 for inner in marked(kind, mark):
-                    yield Marked(f"{key}.{inner.place}", (name, *inner.attributes), inner.mark)
+                    place = ".".join((key, *within, inner.place))
+                    yield Marked(place, (name, *within, *inner.attributes), inner.mark)
 
 
 def is_there(value: str, base: Path = Path()) -> bool:

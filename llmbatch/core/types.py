@@ -311,3 +311,4 @@ class Record:
     logprobs: list[Any] | None = None
     history: tuple[Attempt, ...] = ()
     input: Mapping[str, Any] | None = None  # the input fields that ``--keep`` joins in
+    details: Mapping[str, Any] | None = None  # JSON: what the row's program has to say of how it came to the output

@@ -72,20 +72,24 @@ def _with_paths(
     data: Mapping[str, Any], settings: type[BaseModel], change: Callable[[IsPath, str], str]
 ) -> dict[str, Any]:
     """A copy of the data, changed where a path can stand; ``change`` is given the mark of the place and the text that is there."""
-    changed = {key: dict(value) if isinstance(value, Mapping) else value for key, value in data.items()}
+    changed: Any = dict(data)
     for place, _, path in marked(settings, IsPath):
-        section, _, key = place.rpartition(".")
-        if key == "path" and isinstance(changed.get(section), str):  # a section given as one text, which is its path
-            section, key = "", section
-        holder: Any = changed.get(section) if section else changed
-        if not isinstance(holder, dict):
-            continue
-        value = holder.get(key)
-        if isinstance(value, str) and value:
-            holder[key] = change(path, value)
-        elif isinstance(value, Mapping) and path.each:
-            holder[key] = {k: change(path, v) if isinstance(v, str) and v else v for k, v in value.items()}
-    return changed
+        changed = _changed(changed, place.split("."), path, change)
+    return changed  # type: ignore[no-any-return]
+
+
+def _changed(value: Any, place: list[str], path: IsPath, change: Callable[[IsPath, str], str]) -> Any:
+    """A copy of ``value``, changed at one place in it."""
+    if not place or (place == ["path"] and isinstance(value, str)):  # a section given as one text, which is its path
+        if isinstance(value, Mapping) and path.each:
+            return {key: _changed(item, [], path, change) for key, item in value.items()}
+        return change(path, value) if isinstance(value, str) and value else value
+    if not isinstance(value, Mapping):
+        return value
+    key, *rest = place
+    if key == "*":
+        return {name: _changed(item, rest, path, change) for name, item in value.items()}
+    return {**value, key: _changed(value[key], rest, path, change)} if key in value else value
 
 
 def _absolute(value: str, base: Path) -> str:

@@ -30,7 +30,7 @@ def identity_of(job: Job) -> dict[str, str]:
     data["model"] = _where(job.model)
     data["program"] = job.program.model_dump(mode="json", exclude={"prompts"}, exclude_defaults=True)
     for place, *_ in marked(Job, Counts.NOTHING):
-        section, key = place.split(".")
+        section, _, key = place.partition(".")
         if isinstance(data.get(section), dict):
             data[section].pop(key, None)
     data["engine"]["args"] = dict(kind_of(job.engine.name).identity(job.engine))
@@ -87,7 +87,7 @@ def _where(name: str) -> str:
 def _named_files(job: Job) -> Iterator[tuple[str, str, Path]]:
     """The files that settings name, by section and key: what is in them counts, not where they lie."""
     for setting in marked(Job, Counts.CONTENT):
-        section, key = setting.place.split(".")
+        section, _, key = setting.place.partition(".")
         value = setting.value_in(job)
         if isinstance(value, str | Path) and is_there(str(value)) and (path := Path(value).expanduser()).is_file():
             yield section, key, path

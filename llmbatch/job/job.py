@@ -26,8 +26,9 @@ from llmbatch.job.problems import explain
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.plan.window import PlanSettings
+from llmbatch.programs import PROGRAMS
 from llmbatch.programs.retry import RetrySettings
-from llmbatch.prompt.base import PromptSettings, is_prompt_path
+from llmbatch.prompt.base import PromptSettings
 from llmbatch.reuse.memory import ReuseSettings
 from llmbatch.sinks.base import SinkSettings
 from llmbatch.sources.base import SourceSettings
@@ -42,6 +43,16 @@ _SECRET = re.compile(
 )
 
 
+class StepSettings(PromptSettings):
+    """The prompt of a further step, and what holds for its answers alone."""
+
+    answer: OutputSettings | None = Field(None, description="what an answer must be; by default as the prompt says")
+    sampling: dict[str, Any] = Field(
+        default_factory=dict, description="goes before the prompt's and the job's sampling"
+    )
+    lora: str | None = Field(None, description="the adapter, by its name in engine.lora")
+
+
 class ProgramSettings(BaseModel):
     """By which steps a row is done."""
 
@@ -49,20 +60,23 @@ class ProgramSettings(BaseModel):
 
     name: str = Field(
         "single",
-        description="single (one request a row), or the import path of a program of your own (module:function)",
+        description=f"one of {', '.join(PROGRAMS)}, or the import path of a program of your own (module:function)",
     )
-    prompts: Annotated[dict[str, str], IsPath(is_prompt_path, each=True)] = Field(
+    prompts: dict[str, StepSettings] = Field(
         default_factory=dict,
-        description="prompts of further steps by name: each a file, the name of a shipped prompt, or the text itself",
+        description="prompts of further steps by name: each a file, the name of a shipped prompt, the text itself, or a mapping "
+        "with that as path, and answer, sampling, lora, variables, fields of its own",
     )
     settings: dict[str, Any] = Field(default_factory=dict, description="the program's own settings")
 
-    @field_validator("prompts")
+    @field_validator("prompts", mode="before")
     @classmethod
-    def _not_main(cls, prompts: dict[str, str]) -> dict[str, str]:
+    def _text_is_its_path(cls, prompts: Any) -> Any:
+        if not isinstance(prompts, Mapping):
+            return prompts
         if "main" in prompts:
             raise ValueError("main is the job's own prompt, and is given as prompt")
-        return prompts
+        return {name: {"path": step} if isinstance(step, str) else step for name, step in prompts.items()}
 
 
 def _is_model_path(value: str, base: Path) -> bool:

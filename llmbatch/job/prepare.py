@@ -15,6 +15,7 @@ from llmbatch.core.demand import Demands
 from llmbatch.core.digest import Digests, pack
 from llmbatch.core.types import Completion, Failure, Outcome, Prompt, Refusal, Request, Row
 from llmbatch.engines.base import EngineInfo
+from llmbatch.job.lengths import Lengths, Tokenize
 from llmbatch.job.recipe import Recipe
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.plan.fit import misfit
@@ -23,10 +24,7 @@ from llmbatch.plan.order import Capacity
 from llmbatch.plan.window import PlanSettings, WindowPlan, plan_window
 from llmbatch.programs.work import Work
 
-_REQUESTS = 4  # times as many requests as rows a window may have, where a row has several
-
-Tokenize = Callable[[list[Prompt]], Sequence[Sequence[int] | Failure] | None]
-"""Prompts -> the ids of each, or why it has none; ``None`` where only a server knows them."""
+_REQUESTS = 4  # times as many requests as rows a window may have, where a row has several, also in later steps
 
 
 class Prepared(NamedTuple):
@@ -39,7 +37,8 @@ class Prepared(NamedTuple):
 class Preparer:
     """Prepares the rows of one job. May be called from several threads at a time, but for ``plan``.
 
-    ``context_length`` (in tokens, None: unknown) is asked for once an answer is to be tried again; without it nothing is.
+    ``context_length`` (in tokens, None: unknown) is asked for once an answer is to be tried again, or a program wants to know it;
+    without it nothing is tried again.
     ``answer_tokens`` is how long an answer is expected to be, before the first one came.
     """
 
@@ -59,10 +58,11 @@ class Preparer:
         self._settings = settings
         self._tokenize = tokenize
         self._rules = recipe.rules(context_length)
+        self._measure = Lengths(tokenize, context_length)
 
     def begin(self, row: Row) -> Work:
         """A row's work; one that cannot be asked about has its record at once, or once it is started."""
-        return self._recipe.begin(row, self._rules)
+        return self._recipe.begin(row, self._rules, self._measure)
 
     def size(self, row: Row, work: Work, requests: Iterable[Request]) -> int:
         """About how many characters a row holds in memory until it is done: its prompts, and the fields that are still needed."""
@@ -70,6 +70,11 @@ class Preparer:
         for request in requests:
             size += characters(request.prompt)
         return size
+
+    def is_full(self, run: RunSettings, rows: int, requests: int, characters: int) -> bool:
+        """Whether a window with so many rows, requests and characters takes no more."""
+        requests = max(requests, rows * self._recipe.requests_a_row)
+        return rows >= run.window or characters >= run.window_characters or requests >= _REQUESTS * run.window
 
     def tokenized(self, requests: Sequence[Request]) -> Prepared:
         """The requests with their token ids, where they have none yet."""
@@ -135,11 +140,6 @@ class Preparer:
             return [None for _ in requests]
         digests = Digests()
         return [digests.digest(request, pack(request)) for request in requests]
-
-
-def is_full(run: RunSettings, rows: int, requests: int, characters: int) -> bool:
-    """Whether a window with so many rows, requests and characters takes no more."""
-    return rows >= run.window or characters >= run.window_characters or requests >= _REQUESTS * run.window
 
 
 def capacity_of(info: EngineInfo) -> Capacity:

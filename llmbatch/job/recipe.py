@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from llmbatch.check.answer import check_from_mapping, make_check
+from pydantic import ValidationError
+
+from llmbatch.check.answer import check_from_mapping, make_check, with_content
 from llmbatch.check.base import OutputSettings
 from llmbatch.check.code import author_code
 from llmbatch.core.check import Check
@@ -21,7 +24,10 @@ from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Re
 from llmbatch.core.words import short
 from llmbatch.formats import FORMATS
 from llmbatch.formats.base import Asked
-from llmbatch.job.job import Job
+from llmbatch.job.file import resolve_paths
+from llmbatch.job.job import Job, ProgramSettings, StepSettings
+from llmbatch.job.lengths import Lengths
+from llmbatch.job.problems import explain
 from llmbatch.programs.base import Ask, make_program
 from llmbatch.programs.retry import next_request
 from llmbatch.programs.work import Rules, Work
@@ -42,15 +48,15 @@ class Recipe:
         self._job = job
         template = prompt_of(job)
         self.prompt_name = template.name
-        self._steps = {"main": _Step(template, check_of(job, template), job)}
-        for name, path in job.program.prompts.items():
-            self._steps[name] = _Step(_step_prompt(job, path), None, job)
+        self.program = program_of(job, template)
+        self._steps = {"main": _Step(template, output_of(job, template), job, {}, own_check=False)}
+        for name, step in self.program.prompts.items():
+            self._steps[name] = _further_step(job, name, step)
         self._main = self._steps["main"]
-        self._shape = make_program(job.program.name)
-        # a predicate is given the row; the one program that is known to let go of it is the one of nearly every job
-        self._keeps_rows = job.program.name != "single" or any(
-            map(is_import_path, (job.answer or OutputSettings()).reject)
-        )
+        self._kind, self._settings = make_program(self.program.name, self.program.settings, self._steps)
+        # a predicate is given the row
+        self._keeps_rows = self._kind.keeps_row or any(map(is_import_path, (job.answer or OutputSettings()).reject))
+        self.requests_a_row = max(1, self._kind.requests(self._settings))  # about, at a time
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -61,13 +67,13 @@ class Recipe:
     def identity(self) -> dict[str, str]:
         """What the results depend on besides the job's own keys: the prompts' texts, sampling with defaults, the author's code."""
         found = {"prompt (text)": _digest(self._main.template.text)}
-        found |= author_code(output_of(self._job, self._main.template))
-        program = self._job.program.name
+        found |= author_code(self._main.output)
+        program = self.program.name
         if is_import_path(program):
-            found["program.name (source)"] = _digest(source_of(self._shape, program.partition(":")[0]))
+            found["program.name (source)"] = _digest(source_of(self._kind.shape, program.partition(":")[0]))
         for name, step in self._steps.items():
             if name != "main":
-                found[f"program.prompts.{name} (text)"] = _digest(step.template.text)
+                found |= {f"program.prompts.{name}{key}": value for key, value in step.identity().items()}
         for key, value in sorted(self._main.settings.items()):
             found[f"sampling.{key}"] = json.dumps(value, ensure_ascii=False, default=str)
         return found
@@ -81,7 +87,7 @@ class Recipe:
         asked = self._main.ask(row) if row.failure is None else row.failure
         if isinstance(asked, Failure):
             return Asked()
-        return Asked(asked.prompt.messages is not None, asked.samples if self._job.program.name == "single" else 1)
+        return Asked(asked.prompt.messages is not None, asked.samples if self.program.name == "single" else 1)
 
     def settled(self, row: Row) -> Rendered | Failure:
         """As ``render``, with all that is asked with the prompt: sampling after all defaults, and what the answer is held to."""
@@ -100,11 +106,11 @@ class Recipe:
 
         return Rules(self._main.check, following)
 
-    def begin(self, row: Row, rules: Rules) -> Work:
-        """The work of a row; one that could not be read has its record already."""
+    def begin(self, row: Row, rules: Rules, lengths: Lengths) -> Work:
+        """The work of a row; one that could not be read has its record already. ``lengths`` measures for its program."""
         if row.failure is not None:
             return Work.failed(row, row.failure, rules)
-        program = self._shape(_RowAsk(row, self._steps, self._job.program.settings))
+        program = self._kind.shape(_RowAsk(row, self._steps, self._settings, lengths))
         held = row if self._keeps_rows else Row(row.index, row.id, _NO_DATA, row.cursor)
         return Work(held, program, rules, self._fields_kept(row))
 
@@ -127,12 +133,13 @@ class Recipe:
 class _RowAsk:
     """Implements ``llmbatch.programs.base.RowAsk``."""
 
-    __slots__ = ("_steps", "row", "settings")
+    __slots__ = ("_lengths", "_steps", "row", "settings")
 
-    def __init__(self, row: Row, steps: Mapping[str, _Step], settings: Mapping[str, Any]) -> None:
+    def __init__(self, row: Row, steps: Mapping[str, _Step], settings: Any, lengths: Lengths) -> None:
         self.row = row
         self.settings = settings
         self._steps = steps
+        self._lengths = lengths
 
     def ask(self, prompt: str = "main", /, **extra: Any) -> Ask | Failure:
         try:
@@ -145,28 +152,65 @@ class _RowAsk:
         row = self.row
         return step.ask(Row(row.index, row.id, {**row.data, **extra}, row.cursor) if extra else row)
 
+    @property
+    def context_length(self) -> int | None:
+        return self._lengths.context_length
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        return self._lengths.tokens(texts)
+
+    def room(self, ask: Ask) -> int | None:
+        return self._lengths.room(ask)
+
 
 class _Step:
-    """One prompt of a job, with the check of its answers and its sampling. ``check`` None: by the prompt's own ``output``."""
+    """One prompt of a job, with the check of its answers, its sampling and adapter.
 
-    def __init__(self, template: RowPrompt, check: Check | None, job: Job) -> None:
+    ``output`` is what an answer must be; ``own_check``: that is not what the job's other answers must be. ``sampling`` goes before
+    the prompt's.
+    """
+
+    def __init__(
+        self,
+        template: RowPrompt,
+        output: OutputSettings,
+        job: Job,
+        sampling: Mapping[str, Any],
+        *,
+        own_check: bool = True,
+        lora: str | None = None,
+    ) -> None:
         self.template = template
-        self._own_check = check is None
-        self._answer = job.answer or OutputSettings()
-        self.check = check or make_check(OutputSettings.model_validate(template.output or {}))
+        self.output = output
+        self._own_check = own_check
+        self._lora = lora
+        self._answer = output
+        self.check = make_check(output)
         if self.check.constraint is not None and getattr(template, "prefill", None):
             raise JobError(
                 "a prefilled answer cannot be combined with constrained decoding: set answer.constrained to false"
             )
-        self._overrides = job.sampling
+        self._overrides = {**job.sampling, **sampling}
         self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **template.sampling}
-        self.settings = _sampling(self._defaults, job.sampling)
+        self.settings = _sampling(self._defaults, self._overrides)
         self._max_samples = job.plan.max_samples
         if problem := self._too_many(self.settings):
             raise JobError(f"sampling.n {problem}")
         self._held_to = _as_output(self.check.constraint)
         self._variants: dict[str, tuple[Sampling, int]] = {}
         self._base = self._variant({})
+
+    def identity(self) -> dict[str, str]:
+        """What the answers depend on besides the row: as ``Recipe.identity``, by what comes behind the step's name."""
+        asked = with_content(self.output).model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        found = {
+            " (text)": _digest(self.template.text),
+            ".answer": json.dumps(asked, sort_keys=True),
+            ".lora": self._lora or "",
+        }
+        found |= {f".{key}": digest for key, digest in author_code(self.output).items()}
+        found |= {f".sampling.{key}": json.dumps(value, default=str) for key, value in sorted(self.settings.items())}
+        return found
 
     def render(self, row: Row) -> Rendered | Failure:
         """The row's prompt, or why there is none."""
@@ -193,7 +237,9 @@ class _Step:
         if rendered.output is not None:
             check = check_from_mapping(rendered.output, self._answer)
             constraint = check.constraint
-        return Ask(rendered.prompt, sampling, constraint, lora=rendered.lora, samples=samples, check=check)
+        return Ask(
+            rendered.prompt, sampling, constraint, lora=self._lora or rendered.lora, samples=samples, check=check
+        )
 
     def settled(self, row: Row) -> Rendered | Failure:
         rendered = self.render(row)
@@ -248,13 +294,31 @@ def prompt_of(job: Job) -> RowPrompt:
     )
 
 
-def _step_prompt(job: Job, path: str) -> RowPrompt:
+def program_of(job: Job, prompt: RowPrompt) -> ProgramSettings:
+    """The job's program, or else the one that its prompt file asks for, whose paths are relative to that file."""
+    if job.program != ProgramSettings() or prompt.program is None or job.prompt is None:
+        return job.program
+    path = Path(job.prompt.path)
+    try:
+        given = resolve_paths({"program": prompt.program}, path.parent if path.is_file() else Path(), Job)
+        return ProgramSettings.model_validate(given["program"])
+    except ValidationError as error:
+        said = "; ".join(explain(error, prompt.program, ProgramSettings))
+        raise JobError(f"{prompt.name}: program: {said}") from None
+
+
+def _further_step(job: Job, name: str, step: StepSettings) -> _Step:
     """A prompt of ``program.prompts``; of the job's variables and fields those count that it declares."""
-    loaded = load_file(path)
+    if step.lora is not None and step.lora not in job.engine.lora:
+        known = ", ".join(job.engine.lora) or "none"
+        raise JobError(f"program.prompts.{name}.lora: there is no adapter {step.lora!r}: engine.lora has {known}")
+    loaded = load_file(step.path)
     settings = job.prompt
-    known = loaded.file.variables
-    variables = {k: v for k, v in (settings.variables if settings else {}).items() if k in known}
-    return bind(loaded, variables, {k: v for k, v in (settings.fields if settings else {}).items() if k in known})
+    known_variables = loaded.file.variables
+    variables = {k: v for k, v in (settings.variables if settings else {}).items() if k in known_variables}
+    fields = {k: v for k, v in (settings.fields if settings else {}).items() if k in known_variables}
+    template = bind(loaded, {**variables, **step.variables}, {**fields, **step.fields})
+    return _Step(template, _output(step.answer, template), job, step.sampling, lora=step.lora)
 
 
 def check_of(job: Job, prompt: RowPrompt) -> Check:
@@ -264,7 +328,12 @@ def check_of(job: Job, prompt: RowPrompt) -> Check:
 
 def output_of(job: Job, prompt: RowPrompt) -> OutputSettings:
     """The settings of that check."""
-    answer = job.answer or OutputSettings()
+    return _output(job.answer, prompt)
+
+
+def _output(given: OutputSettings | None, prompt: RowPrompt) -> OutputSettings:
+    """What is asked of an answer; where that is of no kind, it is of the prompt's."""
+    answer = given or OutputSettings()
     if prompt.output is None or answer.kind != "text":
         return answer
     return OutputSettings.model_validate({**answer.model_dump(exclude_defaults=True, by_alias=True), **prompt.output})

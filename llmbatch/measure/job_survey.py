@@ -12,7 +12,7 @@ from llmbatch.core.errors import JobError
 from llmbatch.core.types import Request, Row, RowId
 from llmbatch.engines.base import EngineInfo, ModelFacts, kind_of
 from llmbatch.job.job import Job
-from llmbatch.job.prepare import Preparer, capacity_of, is_full
+from llmbatch.job.prepare import Preparer, capacity_of
 from llmbatch.job.recipe import Recipe
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.measure.speed import Sample
@@ -49,8 +49,14 @@ def survey_job(
         trust_remote_code=job.engine.trust_remote_code,
         without_torch=True,
     )
-    prepare = Preparer(Recipe(job), job.plan, tokenizer.encode, answer_tokens=assumed.answer_tokens)
     survey = Survey(_limits(job, tokenizer, assumed))
+    prepare = Preparer(
+        Recipe(job),
+        job.plan,
+        tokenizer.encode,
+        lambda: survey.limits.context_length,
+        answer_tokens=assumed.answer_tokens,
+    )
     rows = iter(source.rows())
     while (sent := _add_window(survey, prepare, job.run, rows)) is not None:
         if sample is not None:
@@ -73,7 +79,7 @@ def _add_window(survey: Survey, prepare: Preparer, run: RunSettings, rows: Itera
             survey.trouble(row.id, work.record.failure)
         asked += requests
         characters += prepare.size(row, work, requests)
-        if is_full(run, len(ids), len(asked), characters):
+        if prepare.is_full(run, len(ids), len(asked), characters):
             break
     if not ids:
         return None

@@ -1,3 +1,3 @@
 """Programs: how a row becomes requests, and their answers the row's value. A new one is a file here and a line in this table."""
 
-PROGRAMS = {"single": "llmbatch.programs.single:single"}
+PROGRAMS = {"single": "llmbatch.programs.single:KIND"}

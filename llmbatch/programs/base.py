@@ -1,6 +1,7 @@
 """The contract of a program: a row in, the row's value out, by way of as many requests as it takes.
 
-A program is a generator. It yields what it wants to ask, is sent the checked answers, and returns the row's value:
+A program is a generator. It yields what it wants to ask, is sent the checked answers, and returns the row's value (bare,
+as ``Complete`` or as ``Incomplete``):
 
 | it yields | it is sent |
 |---|---|
@@ -15,14 +16,18 @@ yield run at the same time; those of the next begin when all of them are answere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llmbatch.core.check import Check
+from llmbatch.core.errors import JobError
 from llmbatch.core.fast_dataclass import fast_dataclass
 from llmbatch.core.imports import is_import_path, load_object
 from llmbatch.core.table import find
 from llmbatch.core.types import Constraint, Failure, Prompt, Row, Sampling
+from llmbatch.core.words import near, short
 from llmbatch.programs import PROGRAMS
 
 
@@ -48,6 +53,14 @@ class Ask:
 
 
 @fast_dataclass(frozen=True, slots=True)
+class Complete:
+    """Returned by a program in place of a bare value, with ``details`` (JSON) of how it came to it, for the record."""
+
+    output: Any
+    details: Mapping[str, Any] | None = None
+
+
+@fast_dataclass(frozen=True, slots=True)
 class Incomplete:
     """Returned by a program in place of a value when the row is not ok. ``output`` is what there is all the same.
 
@@ -56,6 +69,7 @@ class Incomplete:
 
     output: Any = None
     failure: Failure | None = None
+    details: Mapping[str, Any] | None = None
 
 
 class RowAsk(Protocol):
@@ -65,14 +79,27 @@ class RowAsk(Protocol):
     def row(self) -> Row: ...
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The program's own settings (``program.settings`` of the job)."""
+    def settings(self) -> Any:
+        """The program's own settings (``program.settings`` of the job): as its ``ProgramKind`` has them, else the plain mapping."""
 
     def ask(self, prompt: str = "main", /, **extra: Any) -> Ask | Failure:
         """One of the job's prompts (``main``, or one of ``program.prompts``) rendered for the row.
 
-        ``extra`` are values for the prompt's variables that go before the row's fields, such as the answer of an earlier step.
+        ``extra`` are values that stand before the row's fields, such as the answer of an earlier step, by the names of fields.
         A prompt that cannot be rendered is a ``Failure``, to be yielded like an ask. Raises ``JobError`` for an unknown prompt.
+        """
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that prompt and answer may have together; None where only a server knows. The first call waits for the engine."""
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each of the texts has by itself, in one batch. An estimate where only a server could tell."""
+
+    def room(self, ask: Ask) -> int | None:
+        """Tokens by which the ask's prompt could be longer and still leave its answer all of ``max_tokens``.
+
+        Below 0 it is too long by so many. None where the context length is unknown.
         """
 
 
@@ -81,10 +108,94 @@ Shape = Callable[[RowAsk], Program]
 """A row in; its program out."""
 
 
-def make_program(name: str) -> Shape:
-    """A shape by its name in the table, or by its import path (``module:function``). Raises ``JobError`` for an unknown one."""
-    shape: Shape = load_object(name) if is_import_path(name) else find(PROGRAMS, name, "program")
-    return shape
+class NoSettings(BaseModel):
+    """Of a program that has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-__all__ = ["Ask", "Incomplete", "Program", "RowAsk", "Shape", "make_program"]
+def _main_alone(_settings: Any) -> Iterable[str]:
+    return ("main",)
+
+
+def _one(_settings: Any) -> int:
+    return 1
+
+
+class ProgramKind(NamedTuple):
+    """All that a job must know of a program of the table before a row is asked.
+
+    ``prompts`` are the names that it asks with by its settings, so that one that is missing is found before a model is loaded.
+    ``requests`` is about how many requests a row has open at a time, by which windows are sized. ``keeps_row``: it looks at the
+    row's fields after its first requests, or a predicate may.
+    """
+
+    shape: Shape
+    settings: type[BaseModel] = NoSettings
+    prompts: Callable[[Any], Iterable[str]] = _main_alone
+    requests: Callable[[Any], int] = _one
+    keeps_row: bool = True
+
+
+class Made(NamedTuple):
+    """A program as a job has it: its kind, and its settings, checked."""
+
+    kind: ProgramKind
+    settings: Any
+
+
+def make_program(name: str, settings: Mapping[str, Any], prompts: Collection[str]) -> Made:
+    """A program by its name in the table, or by its import path (``module:function``), for a job with these settings and prompts.
+
+    A program of one's own is a function, which gets its settings as they are, or a ``ProgramKind``. Raises ``JobError`` for an
+    unknown program, for settings that are wrong, and for a prompt that it asks with and the job has not.
+    """
+    if is_import_path(name):
+        found = load_object(name)
+        if not isinstance(found, ProgramKind):
+            return Made(ProgramKind(found), settings)
+        kind = found
+    elif name in PROGRAMS:
+        kind = find(PROGRAMS, name, "program")
+    else:
+        raise JobError(
+            f"unknown program {name!r}{near(name, PROGRAMS)}: known are {', '.join(PROGRAMS)}, or give the import path of one of "
+            "your own (module:function)"
+        )
+    try:
+        checked = kind.settings.model_validate(settings)
+    except ValidationError as error:
+        raise JobError("; ".join(_problems(error, kind.settings))) from None
+    if missing := [wanted for wanted in kind.prompts(checked) if wanted not in prompts]:
+        raise JobError(
+            f"the program {name} asks with a prompt {missing[0]!r}, and the job has {', '.join(prompts)}: "
+            "name it under program.prompts"
+        )
+    return Made(kind, checked)
+
+
+def _problems(error: ValidationError, settings: type[BaseModel]) -> Iterable[str]:
+    known = [field.alias or name for name, field in settings.model_fields.items()]
+    for problem in error.errors(include_url=False):
+        where = ".".join(("program.settings", *map(str, problem["loc"])))
+        said = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
+            yield f"unknown key {where!r}{near(str(problem['loc'][0]), known)}; known keys: {', '.join(known) or 'none'}"
+        elif problem["type"] == "missing":
+            yield f"{where} is missing"
+        else:
+            yield f"{where}: {said} (got {short(problem.get('input'))})"
+
+
+__all__ = [
+    "Ask",
+    "Complete",
+    "Incomplete",
+    "Made",
+    "NoSettings",
+    "Program",
+    "ProgramKind",
+    "RowAsk",
+    "Shape",
+    "make_program",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmbatch.core.types import Failure
-from llmbatch.programs.base import Incomplete, Program, RowAsk
+from llmbatch.programs.base import Incomplete, Program, ProgramKind, RowAsk
 
 
 def single(row: RowAsk) -> Program:
@@ -14,3 +14,6 @@ def single(row: RowAsk) -> Program:
         return Incomplete() if answer is None else answer.value
     values = [None if sample is None else sample.value for sample in answer]
     return Incomplete(values) if None in answer else values
+
+
+KIND = ProgramKind(single, keeps_row=False)

@@ -31,7 +31,7 @@ from llmbatch.core.types import (
     Status,
     Usage,
 )
-from llmbatch.programs.base import Ask, Incomplete, Program
+from llmbatch.programs.base import Ask, Complete, Incomplete, Program
 
 Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], Request | None]
 """(request, why it failed, its answer, kinds of the failures before) -> the next request, or None to give up."""
@@ -168,6 +168,9 @@ class Work:
 
     def _finish(self, value: Any) -> Record:
         row, lines = self.row, self._lines
+        details = None
+        if isinstance(value, Complete):
+            value, details = value.output, value.details
         if (
             len(lines) == 1
             and lines[0].answered == 1
@@ -186,11 +189,12 @@ class Work:
                 reasoning=last.reasoning,
                 logprobs=last.logprobs,
                 input=self.kept,
+                details=details,
             )
         failure: Failure | None = None
         told: _Line | None = None  # the line that the record's failure tells of
         if isinstance(value, Incomplete):
-            value, failure = value.output, value.failure
+            value, failure, details = value.output, value.failure, value.details
             if failure is None:
                 told = next((line for line in lines if line.accepted is None), None)
                 failure = _tell(told, lines)
@@ -219,6 +223,7 @@ class Work:
             logprobs=_each([line.completion.logprobs if line.completion else None for line in group]),
             history=tuple(history),
             input=self.kept,
+            details=details,
         )
 
 

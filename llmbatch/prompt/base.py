@@ -42,7 +42,7 @@ class PromptSettings(BaseModel):
 class RowPrompt(Protocol):
     """Turns rows into prompts: a ``PromptTemplate``, or a ``RequestsPrompt`` for rows that are requests already.
 
-    ``sampling`` and ``output`` are the prompt's own defaults for all rows. ``text`` is what a job's digest needs.
+    ``sampling``, ``output`` and ``program`` are the prompt's own defaults for all rows. ``text`` is what a job's digest needs.
     """
 
     @property
@@ -51,6 +51,8 @@ class RowPrompt(Protocol):
     def sampling(self) -> Mapping[str, Any]: ...
     @property
     def output(self) -> Mapping[str, Any] | None: ...
+    @property
+    def program(self) -> Mapping[str, Any] | None: ...
     @property
     def text(self) -> str: ...
 

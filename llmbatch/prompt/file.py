@@ -22,6 +22,7 @@ The format, in full (one of ``messages``, ``messages_from`` and ``text`` is requ
     sampling: {temperature: 0, max_tokens: 200}
     output: {schema: {...}}               or choice, regex, grammar; schema_from and choice_from name a variable instead
     lora: "{{ adapter }}"                 the adapter for the row
+    program: {name: chain, ...}           by which steps a row is done, as in a job file, which goes before it
     examples:
       - {variables: {max_words: 50}, row: {text: ...}, output: ...}
 
@@ -129,6 +130,7 @@ class PromptFile(_Strict):
     sampling: dict[str, Any] = Field(default_factory=dict)
     output: OutputSpec | None = None
     lora: str | None = None
+    program: dict[str, Any] | None = None
     examples: list[ExampleSpec] = Field(default_factory=list)
 
 

@@ -17,6 +17,7 @@ class RequestsPrompt:
     name = "requests"
     sampling: Mapping[str, Any] = EMPTY
     output: Mapping[str, Any] | None = None
+    program: Mapping[str, Any] | None = None
     text = "requests"
 
     def __init__(self, adapters: Collection[str] = (), format: str = "requests") -> None:

@@ -76,7 +76,8 @@ class PromptTemplate:
     """A prompt, ready to render.
 
     ``sampling`` are its defaults, by the names of vLLM's ``SamplingParams``; ``output`` is one of ``{"schema": ...}``,
-    ``{"choice": [...]}``, ``{"regex": ...}``, ``{"grammar": ...}``, or ``None``. ``text`` is the prompt file's
+    ``{"choice": [...]}``, ``{"regex": ...}``, ``{"grammar": ...}``, or ``None``. ``program`` is the job's section of that name, as
+    the file has it. ``text`` is the prompt file's
     content and the values given for the job, for the job's digest. ``prefill`` is a template. ``unused`` are variables that
     are declared and never used, ``row_variables`` those that rows bring, and ``notes`` is advice for the prompt's author.
     """
@@ -84,6 +85,7 @@ class PromptTemplate:
     name: str
     sampling: Mapping[str, Any]
     output: Mapping[str, Any] | None
+    program: Mapping[str, Any] | None
     text: str
     prefill: str
     unused: tuple[str, ...]
@@ -175,6 +177,7 @@ def bind(loaded: LoadedFile, variables: Mapping[str, Any], fields: Mapping[str, 
         name=file.name,
         sampling=_sampling(file.sampling),
         output=_output(file, fixed),
+        program=file.program,
         text=_identity(loaded.text, fixed, variables.keys()),
         prefill=file.prefill,
         unused=tuple(name for name in file.variables if name not in used),

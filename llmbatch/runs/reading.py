@@ -16,7 +16,7 @@ from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.input import input_digest
 from llmbatch.folder.journal import Replay, outcome_entry
 from llmbatch.folder.parts import Parts
-from llmbatch.job.prepare import Preparer, capacity_of, is_full
+from llmbatch.job.prepare import Preparer, capacity_of
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.plan.window import PlanSettings
 from llmbatch.programs.work import Work
@@ -124,7 +124,7 @@ class Reading:
         return rows[len(rows) // windows]
 
     def _is_full(self, opened: _Opened) -> bool:
-        return is_full(self.run, len(opened.window.order), len(opened.requests), opened.size)
+        return self.prepare.is_full(self.run, len(opened.window.order), len(opened.requests), opened.size)
 
     def _read_again(self, reader: Reader, replay: Replay) -> _Opened:
         """A window whose journal is there: the same rows, without the work that is done. Raises ``InputChanged``."""

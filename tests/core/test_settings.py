@@ -34,13 +34,15 @@ def test_the_value_of_a_marked_setting_is_none_where_its_section_is_not_there() 
 def test_these_settings_of_a_job_are_paths() -> None:
     assert {each.place for each in marked(Job, IsPath)} == {
         "model", "prompt.path", "input.path", "output", "engine.script", "engine.lora", "chat.template", "answer.schema",
-        "answer.grammar", "program.prompts", "reuse.cache", "run.rows",
+        "answer.grammar", "reuse.cache", "run.rows", "program.prompts.*.path", "program.prompts.*.answer.schema",
+        "program.prompts.*.answer.grammar",
     }  # fmt: skip
 
 
 def test_of_these_files_the_content_counts() -> None:
     assert {each.place for each in marked(Job, Counts.CONTENT)} == {
         "engine.script", "chat.template", "answer.schema", "answer.grammar", "run.rows",
+        "program.prompts.*.answer.schema", "program.prompts.*.answer.grammar",
     }  # fmt: skip
 
 

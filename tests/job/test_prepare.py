@@ -6,7 +6,7 @@ from typing import Any
 
 from llmbatch.core.types import Cursor, Failure, FailureKind, Prompt, Request, Row
 from llmbatch.job.job import job_from
-from llmbatch.job.prepare import Preparer, is_full
+from llmbatch.job.prepare import Preparer
 from llmbatch.job.recipe import Recipe
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.plan.order import Capacity
@@ -112,7 +112,8 @@ def test_a_row_is_let_go_of_unless_a_predicate_is_to_see_it(tmp_path: Path) -> N
     assert seen.row.data == {"text": "one"}
 
 
-def test_a_window_is_full_by_its_rows_its_requests_or_its_characters() -> None:
+def test_a_window_is_full_by_its_rows_its_requests_or_its_characters(tmp_path: Path) -> None:
+    is_full = preparer(tmp_path, lambda prompts: None).is_full
     run = RunSettings(window=10, window_characters=1000)
     assert not is_full(run, 9, 39, 999)
     assert is_full(run, 10, 1, 1)

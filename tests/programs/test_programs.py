@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.table import find
 from llmbatch.core.types import (
     Accepted,
     Completion,
@@ -19,7 +20,7 @@ from llmbatch.core.types import (
     Usage,
 )
 from llmbatch.programs import PROGRAMS
-from llmbatch.programs.base import Ask, Incomplete, Program, make_program
+from llmbatch.programs.base import Ask, Incomplete, Program, ProgramKind, make_program
 
 ASK = Ask(Prompt(text="How many?"), Sampling())
 
@@ -29,6 +30,7 @@ class Asked:
 
     row = Row(0, 0, {}, Cursor(0))
     settings: Mapping[str, Any] = {}
+    context_length = None
 
     def __init__(self, wanted: Ask | Failure) -> None:
         self.wanted = wanted
@@ -36,9 +38,15 @@ class Asked:
     def ask(self, prompt: str = "main", /, **extra: Any) -> Ask | Failure:
         return self.wanted
 
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text) for text in texts]
+
+    def room(self, ask: Ask) -> int | None:
+        return None
+
 
 def single(wanted: Ask | Failure) -> Program:
-    return make_program("single")(Asked(wanted))
+    return make_program("single", {}, ["main"]).kind.shape(Asked(wanted))
 
 
 def accepted(value: object) -> Accepted:
@@ -52,13 +60,20 @@ def returned(program: Program, answer: object) -> object:
     return stop.value.value
 
 
-def test_every_shape_of_the_table_can_be_made() -> None:
-    assert all(callable(make_program(name)) for name in PROGRAMS)
+def test_every_program_of_the_table_is_a_kind() -> None:
+    assert all(isinstance(find(PROGRAMS, name, "program"), ProgramKind) for name in PROGRAMS)
 
 
 def test_an_unknown_shape_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(JobError, match="unknown program 'triple': known are single"):
-        make_program("triple")
+    with pytest.raises(
+        JobError, match=r"unknown program 'singel' \(did you mean 'single'\?\): known are single.*import path"
+    ):
+        make_program("singel", {}, ["main"])
+
+
+def test_settings_that_a_program_does_not_have_are_refused_with_those_it_has() -> None:
+    with pytest.raises(JobError, match=r"unknown key 'program\.settings\.count'; known keys: none"):
+        make_program("single", {"count": 2}, ["main"])
 
 
 def test_single_asks_the_rows_own_prompt() -> None:

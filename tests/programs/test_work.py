@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -47,13 +47,20 @@ class Asked:
     wanted: Ask
     row: Row = ROW
     settings: Mapping[str, Any] = field(default_factory=dict)
+    context_length: int | None = None
 
     def ask(self, prompt: str = "main", /, **extra: Any) -> Ask:
         return self.wanted
 
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text) for text in texts]
+
+    def room(self, ask: Ask) -> int | None:
+        return None
+
 
 def single(wanted: Ask) -> Program:
-    return make_program("single")(Asked(wanted))
+    return make_program("single", {}, ["main"]).kind.shape(Asked(wanted))
 
 
 def rules(output: OutputSettings | None = None, **retry: Any) -> Rules:

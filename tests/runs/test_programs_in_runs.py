@@ -16,6 +16,7 @@ import pytest
 
 from llmbatch.core.errors import JobError, RunError
 from llmbatch.core.events import Event, Snapshot
+from llmbatch.job.job import job_from
 from llmbatch.runs.brakes import Stop
 from llmbatch.runs.session import open_session, run_job
 
@@ -94,8 +95,6 @@ def judged(jobs: Any, programs: str, rows: int = 30, **sections: Any) -> dict[st
 
 
 def test_each_step_has_its_own_prompt_sampling_and_choices(jobs: Any, programs: str) -> None:
-    from llmbatch.job.job import job_from
-
     script = {"rules": [{"when": {"step": 1, "contains": "text 3"}, "answer": "bad"}]}
     jobs.run(job_from(judged(jobs, programs, 5, **{})))
     assert [record["output"] for record in jobs.records()] == [
@@ -115,8 +114,6 @@ def test_each_step_has_its_own_prompt_sampling_and_choices(jobs: Any, programs: 
 def test_a_run_of_several_steps_that_is_killed_comes_to_the_same_bytes(
     jobs: Any, programs: str, fault: str, window: int
 ) -> None:
-    from llmbatch.job.job import job_from
-
     jobs.run(job_from(judged(jobs, programs, run={"window": window}, output=str(jobs.path / "whole"))))
     script = jobs.path / "slow.yaml"
     script.write_text("latency: 0.1\nconcurrency: 4\n")
@@ -131,8 +128,6 @@ def test_a_run_of_several_steps_that_is_killed_comes_to_the_same_bytes(
 
 
 def test_deaths_of_the_engine_between_steps_change_nothing(jobs: Any, programs: str) -> None:
-    from llmbatch.job.job import job_from
-
     jobs.run(job_from(judged(jobs, programs, output=str(jobs.path / "whole"))))
     script = jobs.path / "deaths.yaml"
     script.write_text("die_after: [7, 20, 44]\nconcurrency: 5\n")
@@ -142,7 +137,6 @@ def test_deaths_of_the_engine_between_steps_change_nothing(jobs: Any, programs: 
 
 def test_a_changed_prompt_of_a_step_is_another_job(jobs: Any, programs: str) -> None:
     from llmbatch.core.errors import FolderError
-    from llmbatch.job.job import job_from
 
     data = judged(jobs, programs, 3)
     jobs.run(job_from(data))
@@ -154,7 +148,6 @@ def test_a_changed_prompt_of_a_step_is_another_job(jobs: Any, programs: str) -> 
 
 def test_a_changed_program_is_another_job(jobs: Any, programs: str) -> None:
     from llmbatch.core.errors import FolderError
-    from llmbatch.job.job import job_from
 
     data = judged(jobs, programs, 3)
     jobs.run(job_from(data))
@@ -248,8 +241,6 @@ def test_a_prompt_that_the_job_does_not_have_is_told_with_those_it_has(jobs: Any
 
 def test_what_follows_answers_of_the_cache_is_asked(jobs: Any, programs: str) -> None:
     """All of the first step comes from the cache, before an engine is up."""
-    from llmbatch.job.job import job_from
-
     cache = {"reuse": {"cache": str(jobs.path / "cache.sqlite")}}
     plain = jobs.rows([{"id": f"r{i}", "text": f"text {i}"} for i in range(6)], "plain.jsonl")
     jobs.run(jobs.job(plain, output=str(jobs.path / "plain"), **cache))
@@ -269,8 +260,6 @@ def choosing(jobs: Any, programs: str, script: dict[str, Any] | None = None, **s
 
 
 def test_a_program_asks_for_the_likelihood_of_continuations(jobs: Any, programs: str) -> None:
-    from llmbatch.job.job import job_from
-
     jobs.run(job_from(choosing(jobs, programs)))
     records = jobs.records()
     assert [record["output"]["best"] for record in records[3:6:2]] == ["text 3", "text 5"]
@@ -284,8 +273,6 @@ def test_a_program_asks_for_the_likelihood_of_continuations(jobs: Any, programs:
 
 @pytest.mark.parametrize("fault", ["journal-append:1", "part-sealed:1"])
 def test_likelihoods_survive_a_kill_and_deaths_with_the_same_bytes(jobs: Any, programs: str, fault: str) -> None:
-    from llmbatch.job.job import job_from
-
     plan = {"plan": {"fold": False}}
     jobs.run(job_from(choosing(jobs, programs, output=str(jobs.path / "whole"), run={"window": 10}, **plan)))
     data = choosing(
@@ -301,8 +288,6 @@ def test_likelihoods_survive_a_kill_and_deaths_with_the_same_bytes(jobs: Any, pr
 
 
 def test_likelihoods_come_from_the_cache_of_an_earlier_run(jobs: Any, programs: str) -> None:
-    from llmbatch.job.job import job_from
-
     cache = {"reuse": {"cache": str(jobs.path / "cache.sqlite")}}
     jobs.run(job_from(choosing(jobs, programs, output=str(jobs.path / "first"), **cache)))
     jobs.run(job_from(choosing(jobs, programs, **cache)))
@@ -311,8 +296,6 @@ def test_likelihoods_come_from_the_cache_of_an_earlier_run(jobs: Any, programs: 
 
 
 def test_an_engine_that_cannot_score_refuses_and_the_row_has_its_record(jobs: Any, programs: str) -> None:
-    from llmbatch.job.job import job_from
-
     jobs.run(job_from(choosing(jobs, programs, {"no_ids": True})))
     assert {(r["status"], r["error"]["kind"]) for r in jobs.records()} == {("failed", "refused")}
 
@@ -370,3 +353,66 @@ def test_whoever_starts_a_run_can_end_it_and_the_same_call_goes_on(jobs: Any) ->
     assert not (jobs.path / "out" / "results.jsonl").exists()
     assert run_job(job).outcome == "finished"
     assert [record["output"] for record in jobs.records()] == [f"text {i}" for i in range(60)]
+
+
+def test_a_step_may_have_a_schema_sampling_and_variables_of_its_own_and_a_program_details(
+    jobs: Any, programs: str
+) -> None:
+    module = jobs.path / f"{programs}.py"
+    module.write_text(
+        module.read_text()
+        + "\n\nfrom llmbatch.programs.base import Complete\n\n\ndef measured(row):\n"
+        + '    ask = row.ask("grade", draft="x")\n    grade = yield ask\n'
+        + "    lengths = [row.tokens(['one two'])[0], row.room(ask), row.context_length]\n"
+        + "    return Complete(grade.value, {'lengths': lengths, 'temperature': ask.sampling.get('temperature')})\n"
+    )
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    (jobs.path / "grade.json").write_text(json.dumps(schema))
+    step = {
+        "path": "grade {{ draft }} {{ text }} for {{ who }}",
+        "answer": {"schema": "grade.json"},
+        "sampling": {"temperature": 0.5, "seed": 1, "max_tokens": 20},
+        "variables": {"who": "me"},
+    }
+    script = {"rules": [{"when": {"contains": "grade x a for me"}, "answer": '{"n": 4}'}]}
+    job = jobs.data(
+        jobs.rows([{"text": "a"}]), script, program={"name": f"{programs}:measured", "prompts": {"grade": step}}
+    )
+    code, _, said = jobs.finish(job)
+    assert code == 0, said
+    (record,) = jobs.records()
+    assert record["output"] == {"n": 4}
+    tokens, room, context = record["details"]["lengths"]
+    assert tokens > 0 and room == context - 20 - record["usage"]["prompt_tokens"]
+    assert record["details"]["temperature"] == 0.5
+    changed = {**job, "program": {"name": f"{programs}:measured", "prompts": {"grade": {**step, "sampling": {}}}}}
+    code, _, said = jobs.finish(changed)
+    assert code != 0 and "program.prompts.grade.sampling.temperature was 0.5" in said
+    (jobs.path / "grade.json").write_text(json.dumps({**schema, "required": []}))
+    code, _, said = jobs.finish(job)
+    assert code != 0 and "program.prompts.grade.answer was" in said
+
+
+def test_a_prompt_file_may_bring_its_program_whose_paths_are_its_own(jobs: Any, programs: str) -> None:
+    data = judged(jobs, programs, 2)
+    folder = jobs.path / "prompts"
+    folder.mkdir()
+    (jobs.path / "judge.yaml").rename(folder / "judge.yaml")
+    main = (
+        "name: main\ndescription: d\nvariables: {text: {type: any}}\nmessages: [{role: user, content: '{{ text }}'}]\n"
+    )
+    program = f"program: {{name: '{programs}:draft_and_judge', prompts: {{judge: ./judge.yaml}}}}\n"
+    (folder / "main.yaml").write_text(main + program)
+    jobs.run(job_from({**data, "prompt": str(folder / "main.yaml"), "program": {}}))
+    assert jobs.records()[1]["output"] == {"draft": "text 1", "verdict": "good"}
+    (folder / "main.yaml").write_text(main + "program: {nam: single}\n")
+    with pytest.raises(JobError, match=r"main: program: unknown key 'nam': did you mean name"):
+        jobs.run(job_from({**data, "prompt": str(folder / "main.yaml"), "program": {}}))
+
+
+def test_an_adapter_of_a_step_that_the_job_does_not_have_is_refused_before_the_start(jobs: Any) -> None:
+    program = {"name": "single", "prompts": {"judge": {"path": "judge {{ text }}", "lora": "legal"}}}
+    with pytest.raises(
+        JobError, match=r"program\.prompts\.judge\.lora: there is no adapter 'legal': engine\.lora has none"
+    ):
+        jobs.run(jobs.job(jobs.rows([{"text": "a"}]), program=program))
