@@ -201,7 +201,8 @@ FAULTS = [
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_run_that_was_killed_anywhere_is_whole_before_and_after_it_goes_on(case: Case, fault: str) -> None:
     # slow enough that journals are written
-    slow = {"name": "scripted", "script": str(case.base / "script.yaml"), "args": {"latency": 0.25, "jitter": 1.0}}
+    """That of a run that was killed after three appends: answers come one by one, farther apart than entries wait."""
+    slow = {"name": "scripted", "script": str(case.base / "script.yaml"), "args": {"latency": 0.15, "concurrency": 1}}
     case.killed(fault, engine=slow if fault.startswith("journal-") else case.sections()["engine"])
     if (case.folder / "run.json").exists():
         report = case.audit()
@@ -534,7 +535,8 @@ def unreadable(folder: Path) -> bool:
 
 
 def journal(case: Case) -> Path:
-    slow = {"name": "scripted", "script": str(case.base / "script.yaml"), "args": {"latency": 0.25, "jitter": 1.0}}
+    """That of a run that was killed after three appends: answers come one by one, farther apart than entries wait."""
+    slow = {"name": "scripted", "script": str(case.base / "script.yaml"), "args": {"latency": 0.15, "concurrency": 1}}
     case.killed("journal-append:3", engine=slow, run={"window": ROWS})
     return case.part(0, "journal")
 
