@@ -23,6 +23,8 @@ class Demands:
         self._known: dict[int, tuple[Sampling, Demand]] = {}  # the object is kept so that its id stays its own
 
     def of(self, request: Request) -> Demand:
+        if request.target is not None:
+            return _SCORE
         sampling = request.sampling
         known = self._known.get(id(sampling))
         if known is None:
@@ -33,6 +35,9 @@ class Demands:
         most = demand.most if request.max_tokens is None else request.max_tokens
         least = most if most is not None and demand.least == demand.most else demand.least
         return Demand(least if most is None else min(least, most), most, demand.repeats or request.seed is not None)
+
+
+_SCORE = Demand(0, 0, repeats=True)  # of a continuation that is given: no answer, and nothing is drawn
 
 
 def _read(sampling: Sampling) -> Demand:

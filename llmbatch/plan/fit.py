@@ -9,12 +9,18 @@ from llmbatch.core.types import Failure, FailureKind
 def misfit(tokens: int, demand: Demand, context_length: int | None) -> Failure | None:
     """Why a prompt of so many tokens cannot be sent; None if it fits, or only the engine knows.
 
-    The context must hold the prompt and the shortest answer asked for, at least one token. A ``max_tokens`` that
-    reaches beyond the context is no misfit: that answer ends there, with finish reason ``length``.
+    The context must hold the prompt and the shortest answer asked for, at least one token; where a likelihood is asked for, only
+    prompt and continuation. A ``max_tokens`` that reaches beyond the context is no misfit: that answer ends there, with finish
+    reason ``length``.
     """
-    least = max(1, demand.least if demand.least != demand.most else 1)
+    least = 0 if demand.most == 0 else max(1, demand.least if demand.least != demand.most else 1)
     if context_length is None or tokens + least <= context_length:
         return None
+    if not least:
+        return Failure(
+            FailureKind.TOO_LONG,
+            f"prompt and continuation have {tokens:,} tokens, and the context holds {context_length:,}: shorten the prompt",
+        )
     answer = "1 token" if least == 1 else f"min_tokens = {least:,} tokens"
     return Failure(
         FailureKind.TOO_LONG,

@@ -14,6 +14,7 @@ from llmbatch.engines.feed import Feed
 from llmbatch.engines.vllm import loop as vllm_loop
 from llmbatch.engines.vllm.loop import Intake, Loop, Tools
 from llmbatch.engines.vllm.sampling import Setting
+from llmbatch.engines.vllm.score import Limits
 
 pytestmark = pytest.mark.vllm  # its exceptions are vLLM's own
 
@@ -44,7 +45,7 @@ def loop_of() -> Loop:
     llm: Any = SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core, add_request=lambda *_args, **_more: None))
     samplings: Any = SimpleNamespace(of=lambda _request: (SETTING, None))
     detokenizer: Any = None
-    tools = Tools(samplings, detokenizer, None, {})
+    tools = Tools(samplings, detokenizer, None, {}, Limits(100, 64, None))
     return Loop(llm, Intake(8, 1 << 20, 4096, TIMEOUT), tools, lambda: None, lambda _error, seen: EngineDied(seen))
 
 

@@ -21,6 +21,7 @@ from llmbatch.engines.vllm.processes import Processes
 from llmbatch.engines.vllm.reasoning import load_reasoning
 from llmbatch.engines.vllm.render import Encoded, Encoder, vllm_renderer
 from llmbatch.engines.vllm.sampling import Samplings
+from llmbatch.engines.vllm.score import Limits
 from llmbatch.engines.vllm.text import Detokenizer
 from llmbatch.model.tokenizer import ChatSettings, load_template, load_tokenizer
 
@@ -145,7 +146,12 @@ class VllmEngine:
         # enough that what runs at a time is there twice, even where long prefixes are not shared
         tokens = self._settings.in_flight_tokens or max(2 * kv_tokens, requests * _TOKENS_PER_REQUEST)
         intake = Intake(requests, tokens, int(model.max_model_len), self._settings.timeout)
-        tools = self._make_tools(model)
+        limits = Limits(
+            int(model.get_vocab_size()),
+            intake.context_length,
+            int(cache.block_size) if cache.enable_prefix_caching is not False and cache.block_size else None,
+        )
+        tools = self._make_tools(model, limits)
         self._loop = Loop(self._llm, intake, tools, self._kill, self._death)
         return EngineInfo(
             name="vllm",
@@ -157,7 +163,7 @@ class VllmEngine:
             block_size=cache.block_size,
             max_num_batched_tokens=scheduler.max_num_batched_tokens,
             prefix_caching=cache.enable_prefix_caching is not False,
-            can=frozenset({"constraint", "continue", "ids", *(["lora"] if self._settings.lora else [])}),
+            can=frozenset({"constraint", "continue", "ids", "score", *(["lora"] if self._settings.lora else [])}),
             device=str(vllm.platforms.current_platform.get_device_name()),
             pids=self._processes.pids,
             details={
@@ -173,7 +179,7 @@ class VllmEngine:
             settled={"dtype": str(model.dtype).removeprefix("torch.")},
         )
 
-    def _make_tools(self, model_config: Any) -> Tools:
+    def _make_tools(self, model_config: Any, limits: Limits) -> Tools:
         from vllm.lora.request import LoRARequest
 
         tokenizer = self._llm.llm_engine.get_tokenizer()
@@ -185,9 +191,8 @@ class VllmEngine:
             defaults["skip_special_tokens"] = False
         samplings = Samplings(self._llm, defaults, can_detokenize=detokenizer.supported)
         adapters = sorted(self._settings.lora.items())
-        return Tools(
-            samplings, detokenizer, reasoning, {n: LoRARequest(n, i, path) for i, (n, path) in enumerate(adapters, 1)}
-        )
+        loras = {n: LoRARequest(n, i, path) for i, (n, path) in enumerate(adapters, 1)}
+        return Tools(samplings, detokenizer, reasoning, loras, limits)
 
     def _kill(self) -> None:
         self._processes.notice()

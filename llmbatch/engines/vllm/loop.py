@@ -14,6 +14,7 @@ from llmbatch.engines.feed import Feed
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.reasoning import Reasoning
 from llmbatch.engines.vllm.sampling import Samplings, Setting
+from llmbatch.engines.vllm.score import Limits, Piece, Scoring
 from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
 
 _WAIT_SECONDS = 0.5  # how long the loop waits for the engine, or for the feed, before it looks around
@@ -43,6 +44,7 @@ class Tools:
     detokenizer: Detokenizer
     reasoning: Reasoning | None
     loras: Mapping[str, Any]  # vllm.lora.request.LoRARequest by name
+    limits: Limits
 
 
 class _Pending(NamedTuple):
@@ -50,6 +52,15 @@ class _Pending(NamedTuple):
 
     request: Request
     setting: Setting
+    tokens: int
+
+
+class _Scored(NamedTuple):
+    """A request for a likelihood, of which vLLM has one piece."""
+
+    scoring: Scoring
+    piece: Piece
+    lora: Any
     tokens: int
 
 
@@ -66,7 +77,7 @@ class Loop:
         self._death = death
         self._deaths = trouble.deaths()
         self._numbers = itertools.count()
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, _Pending | _Scored] = {}
         self._tokens = 0
         self._progress_at = time.monotonic()
         self._marked_at = time.monotonic()
@@ -108,31 +119,67 @@ class Loop:
         return refused
 
     def _submit(self, request: Request) -> Failure | None:
+        if request.target is not None:
+            return self._submit_target(request)
         ids = [*(request.token_ids or ()), *request.partial]
         if len(ids) >= self._intake.context_length:
             room = f"no room for an answer in the context of {self._intake.context_length:,}"
             return Failure(FailureKind.TOO_LONG, f"the prompt has {len(ids):,} tokens, which leaves {room}")
-        if request.target is not None:
-            return Failure(FailureKind.REFUSED, "the vLLM engine cannot score a given continuation yet")
-        lora = None
-        if request.lora is not None and (lora := self._tools.loras.get(request.lora)) is None:
-            known = ", ".join(self._tools.loras) or "none (give them with engine.lora)"
-            return Failure(FailureKind.REFUSED, f"unknown LoRA adapter {request.lora!r}; there are: {known}")
-        name = str(next(self._numbers))
+        lora = self._adapter(request)
+        if isinstance(lora, Failure):
+            return lora
         try:
             setting, params = self._tools.samplings.of(request)
+        except Exception as error:
+            return _refused(error)
+        return self._hand_over(ids, params, lora, _Pending(request, setting, len(ids)))
+
+    def _submit_target(self, request: Request) -> Failure | None:
+        scoring = Scoring(request, self._tools.limits)
+        tokens, limit = len(scoring.ids), self._intake.context_length
+        if not request.token_ids or not request.target_ids:
+            what = "prompt" if not request.token_ids else "continuation"
+            return Failure(FailureKind.REFUSED, f"a likelihood needs a {what} of at least one token, and this has none")
+        if tokens > limit:
+            return Failure(
+                FailureKind.TOO_LONG,
+                f"prompt and continuation have {tokens:,} tokens, more than the context of {limit:,}",
+            )
+        lora = self._adapter(request)
+        return lora if isinstance(lora, Failure) else self._submit_piece(scoring, lora)
+
+    def _submit_piece(self, scoring: Scoring, lora: Any) -> Failure | None:
+        piece = scoring.piece
+        following = scoring.ids[piece.end] if piece.following else None
+        try:
+            params = self._tools.samplings.of_scores(scored=piece.scored, following=following)
+        except Exception as error:
+            return _refused(error)
+        waiting = _Scored(scoring, piece, lora, len(scoring.ids))
+        return self._hand_over(scoring.ids[: piece.end], params, lora, waiting)
+
+    def _adapter(self, request: Request) -> Any:
+        """vLLM's request for the adapter that is asked for, None without one."""
+        if request.lora is None:
+            return None
+        if (lora := self._tools.loras.get(request.lora)) is None:
+            known = ", ".join(self._tools.loras) or "none (give them with engine.lora)"
+            return Failure(FailureKind.REFUSED, f"unknown LoRA adapter {request.lora!r}; there are: {known}")
+        return lora
+
+    def _hand_over(self, ids: list[int], params: Any, lora: Any, pending: _Pending | _Scored) -> Failure | None:
+        name = str(next(self._numbers))
+        try:
             self._engine.add_request(name, {"type": "token", "prompt_token_ids": ids}, params, lora_request=lora)
         except self._deaths as error:
             raise self._death(error, "vLLM's engine failed while a request was handed to it") from error
         except Exception as error:  # whatever else is raised is about this request
             self._engine.abort_request([name])  # it may have been taken half-way
-            return Failure(
-                FailureKind.REFUSED, f"vLLM refuses this request: {' '.join(str(error).split()) or repr(error)}"
-            )
+            return _refused(error)
         if not self._pending:  # an engine that had nothing to do gave no sign of life: its time begins now
             self._progress_at = time.monotonic()
-        self._pending[name] = _Pending(request, setting, len(ids))
-        self._tokens += len(ids)
+        self._pending[name] = pending
+        self._tokens += pending.tokens
         return None
 
     def _step(self) -> list[Outcome]:
@@ -170,8 +217,29 @@ class Loop:
         return False
 
     def _outcomes(self, finished: Sequence[Any]) -> list[Outcome]:
-        pending = [self._pending.pop(output.request_id) for output in finished]
-        self._tokens -= sum(p.tokens for p in pending)
+        pending: list[_Pending] = []
+        answered: list[Any] = []
+        scored: list[Outcome] = []
+        for output in finished:
+            had = self._pending.pop(output.request_id)
+            self._tokens -= had.tokens
+            if isinstance(had, _Scored):
+                scored += self._score(had, output)
+            else:
+                pending.append(had)
+                answered.append(output)
+        return scored + self._answers(pending, answered) if pending else scored
+
+    def _score(self, had: _Scored, output: Any) -> list[Outcome]:
+        """The outcome of a request for a likelihood; empty while there are more pieces of it."""
+        completion = had.scoring.take(had.piece, output)
+        if completion is not None:
+            self.counts = self.counts + completion.usage
+            return [completion]
+        failure = self._submit_piece(had.scoring, had.lora)
+        return [] if failure is None else [Refusal(had.scoring.key, failure)]
+
+    def _answers(self, pending: Sequence[_Pending], finished: Sequence[Any]) -> list[Outcome]:
         ours = [
             i
             for i, p in enumerate(pending)
@@ -225,6 +293,10 @@ class Loop:
         if self._outputs is not None and self._pending:
             self.busy += now - self._marked_at
         self._marked_at = now
+
+
+def _refused(error: BaseException) -> Failure:
+    return Failure(FailureKind.REFUSED, f"vLLM refuses this request: {' '.join(str(error).split()) or repr(error)}")
 
 
 def _answer(pending: _Pending, output: Any) -> Answer:

@@ -50,6 +50,7 @@ class Samplings:
         self._defaults = {**defaults, "max_tokens": None}
         self._can_detokenize = can_detokenize
         self._made: dict[tuple[int, Constraint | None], tuple[Sampling, Setting]] = {}
+        self._of_scores: dict[tuple[bool, bool], Any] = {}
 
     def of(self, request: Request) -> tuple[Setting, Any]:
         """The shared setting of a request and its own parameters. Raises ``ValueError`` for what vLLM would refuse."""
@@ -71,6 +72,27 @@ class Samplings:
             params.max_tokens = request.max_tokens
             params._verify_args()
         return setting, params
+
+    def of_scores(self, *, scored: bool, following: int | None) -> Any:
+        """Parameters that bring log-probabilities: of the prompt's own tokens, and of the id ``following`` as the next one."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        key = (scored, following is not None)
+        if key not in self._of_scores:
+            asked: dict[str, Any] = {"prompt_logprobs": 0, "skip_reading_prefix_cache": False} if scored else {}
+            if following is not None:
+                asked["logprob_token_ids"] = [following]
+            params = _checked_class()(
+                temperature=0.0, max_tokens=1, output_kind=RequestOutputKind.FINAL_ONLY, detokenize=False,
+                skip_clone=True, flat_logprobs=True, **asked,
+            )  # fmt: skip
+            SamplingParams.verify(params, *self._checks, self._tokenizer)
+            self._of_scores[key] = params
+        params = copy.copy(self._of_scores[key])
+        if following is not None:
+            params.logprob_token_ids = [following]
+        return params
 
     def _make(self, sampling: Sampling, constraint: Constraint | None) -> Setting:
         from vllm import SamplingParams
