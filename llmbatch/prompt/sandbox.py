@@ -30,6 +30,8 @@ _MAX_EXPONENT = 1024
 _MAX_BITS = 2**16
 _PADDING = frozenset({"format", "format_map", "ljust", "rjust", "center", "zfill", "expandtabs", "translate", "encode"})
 _PLAIN = frozenset({"string", "integer", "number"})  # types whose str() is what Jinja writes
+_PLAIN_OR_ANY = _PLAIN | {"any"}
+_Render = Callable[[Mapping[str, Any]], str]
 
 
 class TooLargeError(TemplateError):
@@ -82,8 +84,8 @@ def compile_text(source: str, kinds: Mapping[str, str], name: str, line: int) ->
         raise PromptError(f"{name}:{at}: a prompt is one file: include, import and extends are not available")
     if unknown := sorted(used - kinds.keys()):
         raise _undeclared(unknown[0], kinds, f"{name}:{line + _line_of(tree, unknown[0]) - 1}")
-    names = frozenset(used)
-    return Text(names, _plain_text(tree, kinds, line) or _general(template, line))
+    general = _general(template, line)
+    return Text(frozenset(used), _plain_text(tree, kinds, line, general) or general)
 
 
 def used_variables(source: str, name: str) -> list[str]:
@@ -193,7 +195,7 @@ def _build_environment() -> _Environment:
 _ENVIRONMENT = _build_environment()
 
 
-def _general(template: Template, line: int) -> Callable[[Mapping[str, Any]], str]:
+def _general(template: Template, line: int) -> _Render:
     def render(values: Mapping[str, Any]) -> str:
         pieces: list[str] = []
         left = MAX_CHARACTERS
@@ -210,24 +212,33 @@ def _general(template: Template, line: int) -> Callable[[Mapping[str, Any]], str
     return render
 
 
-def _plain_text(tree: nodes.Template, kinds: Mapping[str, str], line: int) -> Callable[[Mapping[str, Any]], str] | None:
-    """A quick way for the usual text, constants and plain variables: what Jinja makes of it, in a fifth of the time."""
+def _plain_text(tree: nodes.Template, kinds: Mapping[str, str], line: int, general: _Render) -> _Render | None:
+    """A quick way for the usual text, constants and plain variables: what Jinja makes of it, in a fifth of the time.
+
+    Of a variable of any type it is known only when it is there: where it is no text, the general way is taken.
+    """
     form: list[str] = []
     names: list[str] = []
+    unsure: list[str] = []
     for output in tree.body:
         if not isinstance(output, nodes.Output):
             return None
         for node in output.nodes:
             if isinstance(node, nodes.TemplateData):
                 form.append(node.data.replace("%", "%%"))
-            elif isinstance(node, nodes.Name) and kinds.get(node.name) in _PLAIN:
+            elif isinstance(node, nodes.Name) and (kind := kinds.get(node.name)) in _PLAIN_OR_ANY:
                 form.append("%s")
                 names.append(node.name)
+                if kind not in _PLAIN:
+                    unsure.append(node.name)
             else:
                 return None
     layout = "".join(form)
 
     def render(values: Mapping[str, Any]) -> str:
+        for name in unsure:
+            if values.get(name).__class__ is not str:
+                return general(values)
         text = layout % tuple([values[name] for name in names])
         return _sound(text, MAX_CHARACTERS - len(text), line)
 

@@ -162,8 +162,17 @@ def test_the_quick_way_writes_what_jinja_writes(pieces: list[str], a: str, b: st
     source = "".join(pieces)
     jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
     values = {"a": a, "b": b, "n": n}
-    text = compile_text(source, {"a": "string", "b": "string", "n": "number"}, "p.yaml", 1)
-    assert text.render(values) == jinja.from_string(source).render(values)
+    expected = jinja.from_string(source).render(values)
+    for kind in ("string", "any"):
+        assert compile_text(source, {"a": kind, "b": kind, "n": "number"}, "p.yaml", 1).render(values) == expected
+
+
+def test_a_variable_of_any_type_is_written_as_json_where_it_is_no_text() -> None:
+    text = compile_text("{{ x }}!", {"x": "any"}, "p.yaml", 1)
+    found = [text.render({"x": value}) for value in ("a", 1, True, ["a", None], {"b": "c"})]
+    assert found == ["a!", "1!", "true!", '["a", null]!', '{"b": "c"}!']
+    with pytest.raises(RenderError, match="is null"):
+        text.render({"x": None})
 
 
 @given(st.text(alphabet="{}%#x y|.'\"()[]~*\n-") | st.text())
