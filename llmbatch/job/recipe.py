@@ -196,6 +196,9 @@ class _Step:
         self._max_samples = job.plan.max_samples
         if problem := self._too_many(self.settings):
             raise JobError(f"sampling.n {problem}")
+        least, most = self.settings.get("min_tokens") or 0, self.settings.get("max_tokens")
+        if most is not None and least > most:
+            raise JobError(f"sampling.min_tokens is {least:,}, above sampling.max_tokens, which is {most:,}")
         self._held_to = _as_output(self.check.constraint)
         self._variants: dict[str, tuple[Sampling, int]] = {}
         self._base = self._variant({})

@@ -52,3 +52,8 @@ def test_a_job_that_asks_for_no_answer_or_for_too_many_is_refused(jobs: Any, ten
 
 def test_the_limit_belongs_to_the_identity(jobs: Any, ten: Any) -> None:
     assert identity_of(jobs.job(ten)) != identity_of(jobs.job(ten, plan={"max_samples": 200}))
+
+
+def test_a_job_whose_least_answer_is_longer_than_its_longest_is_refused(jobs: Any, ten: Any) -> None:
+    with pytest.raises(JobError, match=r"sampling\.min_tokens is 20, above sampling\.max_tokens, which is 8"):
+        Recipe(jobs.job(ten, sampling={"min_tokens": 20, "max_tokens": 8}))
