@@ -25,6 +25,7 @@ LEVELS: list[set[str]] = [
     {"job"},
     {"measure", "audit"},
     {"runs"},
+    {"publishing"},
     {"api", "server", "demo"},
     {"evals", "integrations"},
     {"cli"},

@@ -15,6 +15,7 @@ LlmbatchError                    everything below; has an exit code
 │   ├── EngineError              the engine cannot start, or keeps dying
 │   │   ├── EngineDied           one death, with requests in flight; the runner restarts it
 │   │   └── OutOfMemory          the model or its cache does not fit
+│   ├── PushError                a hub would not take a dataset, which lies whole on the disk
 │   └── TooManyFailures          --max-failures
 └── Stopped                      SIGINT, SIGTERM or a budget: exit 130, resumable
 """
@@ -85,6 +86,10 @@ class EngineDied(EngineError):
 
 
 class OutOfMemory(EngineError):
+    pass
+
+
+class PushError(RunError):
     pass
 
 

@@ -1,0 +1,163 @@
+"""A run folder in; its records as candidates for a dataset out, streaming, each with its row and the prompt it was asked with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from llmbatch.core.errors import FolderError, InputChanged, LlmbatchError, UsageError
+from llmbatch.core.types import Failure, Prompt, Row
+from llmbatch.folder.folder import RESULTS, Manifest, read_manifest
+from llmbatch.folder.input import check_input, kept_input, same_names
+from llmbatch.folder.overlay import finished_retries
+from llmbatch.folder.parts import Parts
+from llmbatch.folder.records import parse, part_lines
+from llmbatch.formats import FORMATS
+from llmbatch.formats.base import Asked, wire_format
+from llmbatch.job.job import Job, job_of
+from llmbatch.job.recipe import Recipe
+from llmbatch.publishing.base import Candidate
+from llmbatch.sinks.base import Finished
+from llmbatch.sources.base import Source
+from llmbatch.sources.opening import guess_format, open_source
+
+FILES = {"accepted": "accepted.jsonl", "children": "children.jsonl", "results": RESULTS}
+"""What of a run is published, by the name that settings have for it; where they name none, the first that is there."""
+
+PROMPT = "prompt (text)"
+"""The key of the prompt's digest in a run's identity."""
+
+_NAMED_INSTEAD = "name what is to be published: the fields with the prompt and the completion, or the raw layout"
+
+
+class FinishedRun:
+    """A run whose every row has its record. Raises ``FolderError`` for a folder that holds none, and ``JobError``."""
+
+    def __init__(self, folder: Path, rows: str = "auto", *, with_input: bool = True) -> None:
+        self.folder = folder
+        self.name = folder.absolute().name
+        self.manifest = _finished(folder)
+        self.job: Job = job_of(folder)
+        self.rows, self.path = _chosen(folder, rows)
+        self._with_input = with_input
+
+    @property
+    def single(self) -> bool:
+        """Whether a row is asked once, and so what it was asked is known from here."""
+        return "program.name" not in self.manifest.identity
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Every record, in input order. Raises what reading the run and its input raises; ``InputChanged`` for another input."""
+        if self.rows == "children":
+            for line in map(parse, part_lines([self.path])):
+                yield self._candidate(line, None)
+        elif self._with_input:
+            finished = Finished([self.path], self._source, lambda _row: Asked())
+            for record, row in finished.pairs():
+                yield self._candidate(record, row)
+        else:
+            for record in map(parse, part_lines([self.path])):
+                yield self._candidate(record, None)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How it asked its rows. Raises ``FolderError`` where its prompt is another by now, and ``UsageError``."""
+        return _recipe_of(self.folder, self.job, self.manifest)
+
+    @cached_property
+    def _retries(self) -> list[tuple[frozenset[int], Recipe]]:
+        """The rows that were tried again with another prompt, and how they were asked then; the last retry first."""
+        found = []
+        for folder in reversed(finished_retries(self.folder)):
+            manifest = read_manifest(folder)
+            if manifest is not None and manifest.identity.get(PROMPT) != self.manifest.identity.get(PROMPT):
+                rows = frozenset(map(int, folder.with_suffix(".rows").read_text(encoding="utf-8").split()))
+                found.append((rows, _recipe_of(folder, job_of(folder), manifest)))
+        return found
+
+    def _candidate(self, record: Mapping[str, Any], row: Row | None) -> Candidate:
+        fields: dict[str, Any] = {**record, "run": self.name}
+        content: dict[str, Any] | None = None
+        if row is not None:
+            fields["input"] = dict(row.data)
+            content = {name: value for name, value in row.data.items() if name != self._id_field}
+        group = content if content else [self.name, record.get("parent", record["id"])]
+        return Candidate(fields, content, group, partial(self._asked, row), partial(self._samples, row))
+
+    def _asked(self, row: Row | None) -> Prompt | Failure:
+        if row is None:
+            raise UsageError(
+                f"{self.path}: what was asked for its rows is known to the run's program alone: {_NAMED_INSTEAD}"
+                if self.rows == "children"
+                else f"{self.folder}: without the run's input its prompts cannot be rendered again: {_NAMED_INSTEAD}"
+            )
+        recipe = next((recipe for rows, recipe in self._retries if row.index in rows), self.recipe)
+        rendered = recipe.render(row)
+        return rendered if isinstance(rendered, Failure) else rendered.prompt
+
+    def _samples(self, row: Row | None) -> int:
+        return self.recipe.asked(row).samples if row is not None and self.single else 1
+
+    @cached_property
+    def _id_field(self) -> str:
+        if (named := self.job.input.id_field) is not None:
+            return named
+        format_ = self.job.input.format
+        with contextlib.suppress(LlmbatchError):
+            format_ = format_ or guess_format(self.job.input.path)
+        return wire_format(format_).id_field if format_ in FORMATS else "id"
+
+    def _source(self) -> Source:
+        """The input, seen to be what the run read."""
+        settings = kept_input(self.job.input, self.folder.absolute())
+        try:
+            source = open_source(settings)
+            parts = Parts(self.folder / "parts")
+            windows = [(meta.bounds, meta.input_sha256) for meta in map(parts.meta, sorted(parts.scan()[0]))]
+            check_input(source, same_names(self.manifest.fingerprint, source.fingerprint()), windows, extend=True)
+        except (UsageError, InputChanged) as error:
+            error.add_note(f"{self.folder}: to publish without its input, leave the input out and {_NAMED_INSTEAD}")
+            raise
+        return source
+
+
+def _recipe_of(folder: Path, job: Job, manifest: Manifest) -> Recipe:
+    """How a run asked its rows. Raises ``FolderError`` where its prompt is another by now, and ``UsageError``."""
+    try:
+        recipe = Recipe(job)
+    except UsageError as error:
+        error.add_note(
+            f"{folder}: so what the model was asked cannot be rendered again: restore it, or {_NAMED_INSTEAD}"
+        )
+        raise
+    if recipe.identity()[PROMPT] != manifest.identity.get(PROMPT):
+        raise FolderError(
+            f"{folder}: the prompt is not what the run asked with any more, so what the model was asked cannot be rendered again: "
+            f"restore it, or {_NAMED_INSTEAD}"
+        )
+    return recipe
+
+
+def _finished(folder: Path) -> Manifest:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise FolderError(f"{folder}: no run has begun here (there is no run.json); is it the --output of a run?")
+    if not manifest.finished or not (folder / RESULTS).exists():
+        raise FolderError(f"{folder}: the run is not finished, so rows would be missing: finish it (the same command)")
+    return manifest
+
+
+def _chosen(folder: Path, rows: str) -> tuple[str, Path]:
+    if rows == "auto":
+        rows = next((name for name, file in FILES.items() if (folder / file).exists()), "results")
+    path = folder / FILES[rows]
+    if not path.exists():
+        there = ", ".join(name for name, file in FILES.items() if (folder / file).exists())
+        raise FolderError(f"{path}: the run has no {rows}; it has {there}")
+    return rows, path
+
+
+__all__ = ["FILES", "PROMPT", "FinishedRun"]
