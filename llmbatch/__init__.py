@@ -1,6 +1,7 @@
 """Run an LLM over a whole corpus on hardware that you own: one checked result for every row, nothing lost.
 
-``run`` runs a job into a folder, ``generate`` gives records inside a script. Importing this package loads nothing heavy.
+``run`` runs a job into a folder, ``generate`` gives records inside a script, ``publish`` makes a dataset of runs. Importing this
+package loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from llmbatch.core.errors import LlmbatchError, RunError, Stopped, UsageError
 from llmbatch.core.types import Failure, FailureKind, Record, Status, Usage
 
 if TYPE_CHECKING:
-    from llmbatch.api import Run, generate, run
+    from llmbatch.api import Published, Run, generate, publish, run
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,7 @@ __all__ = [
     "Failure",
     "FailureKind",
     "LlmbatchError",
+    "Published",
     "Record",
     "Run",
     "RunError",
@@ -28,12 +30,13 @@ __all__ = [
     "UsageError",
     "__version__",
     "generate",
+    "publish",
     "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"Run", "generate", "run"}:
+    if name in {"Published", "Run", "generate", "publish", "run"}:
         from llmbatch import api
 
         return getattr(api, name)

@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +23,9 @@ from llmbatch.folder.folder import RESULTS, RunFolder, read_results
 from llmbatch.folder.input_copy import KEPT, keep
 from llmbatch.job.job import Job, job_from
 from llmbatch.job.recipe import Recipe
+from llmbatch.publishing.hub import check_name, push
+from llmbatch.publishing.publish import Published, settings_from
+from llmbatch.publishing.publish import publish as make_dataset
 from llmbatch.report.report import Report
 from llmbatch.runs.in_order import InOrder
 from llmbatch.runs.session import open_session, run_job
@@ -133,6 +136,33 @@ def generate(
     return _generate(rows, job, watchers)
 
 
+def publish(
+    runs: Run | str | Path | Sequence[Run | str | Path],
+    output: str | Path,
+    *,
+    push_to: str | None = None,
+    private: bool | None = None,
+    **settings: Any,
+) -> Published:
+    """Make a dataset of finished runs: a folder with a card, for ``datasets.load_dataset``, and the same on the hub if asked for.
+
+    ``settings`` are the options of ``llmbatch publish``, with ``_`` for ``-``; those that can be repeated take a list, ``split`` a
+    mapping, and ``input=False`` is ``--no-input``. The folder is written whole or not at all, and takes the place of an earlier
+    publication.
+
+        llmbatch.publish("answers", "dataset", where="output.score >= 4", split={"test": 0.1}, license="apache-2.0")
+
+    Raises ``UsageError`` for what is wrong with the settings or fits no row, and ``RunError`` where there is nothing to publish, or
+    the hub would not take it: then the folder is whole all the same.
+    """
+    several = [runs] if isinstance(runs, Run | str | Path) else runs
+    folders = [run.folder if isinstance(run, Run) else Path(run).expanduser() for run in several]
+    if push_to is not None:
+        check_name(push_to)
+    done = make_dataset(folders, Path(output), settings_from(settings))
+    return done if push_to is None else replace(done, url=push(done.folder, push_to, private=private))
+
+
 def _generate(rows: Rows, job: Job, watchers: Sequence[Watcher]) -> Generator[Record, None, None]:
     with tempfile.TemporaryDirectory(prefix="llmbatch-") as name:
         path, folder = Path(name) / KEPT, Path(name) / "run"
@@ -223,4 +253,4 @@ def _line(row: Any) -> bytes:
         return json.dumps(str(error)).encode() + b"\n"
 
 
-__all__ = ["Run", "generate", "run"]
+__all__ = ["Published", "Run", "generate", "publish", "run"]

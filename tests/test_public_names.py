@@ -14,6 +14,7 @@ NAMES = [
     "Failure",
     "FailureKind",
     "LlmbatchError",
+    "Published",
     "Record",
     "Run",
     "RunError",
@@ -23,6 +24,7 @@ NAMES = [
     "UsageError",
     "__version__",
     "generate",
+    "publish",
     "run",
 ]
 HEAVY = {"vllm", "torch", "transformers", "datasets", "pyarrow", "pandas", "numpy", "pydantic", "jinja2", "yaml"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -115,11 +116,16 @@ def publish(
                 "--output is missing: of several runs there is no folder that it goes into by default"
             )
         output = folders[0] / "dataset"
+    from llmbatch.publishing.hub import check_name, push
     from llmbatch.publishing.publish import publish as make
     from llmbatch.publishing.publish import settings_from
 
+    if push_to is not None:
+        check_name(push_to)
     with _telling(as_json) as tell:
-        done = make(folders, output, settings_from(_as_settings(given)), push_to=push_to, private=private, tell=tell)
+        done = make(folders, output, settings_from(_as_settings(given)), tell)
+    if push_to is not None:
+        done = replace(done, url=push(done.folder, push_to, private=private))
     if as_json:
         click.echo(json.dumps(_as_dict(done), ensure_ascii=False))
     else:

@@ -15,6 +15,8 @@ only those of one file. Unset, a point costs one look at a module variable.
 | ``journal-removed`` | only the part is |
 | ``results-written`` | results and errors are there, the report is not |
 | ``report-written`` | the report is there, the session's end is not written down |
+| ``dataset-made`` | a publication is whole, and has not taken the place of an earlier one |
+| ``dataset-moved`` | the earlier one is out of its way |
 """
 
 from __future__ import annotations

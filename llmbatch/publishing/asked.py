@@ -58,7 +58,7 @@ def answers(candidate: Candidate, settings: PublishSettings) -> list[Answer] | D
     output, reasoning = candidate.fields.get("output"), candidate.fields.get("reasoning")
     if output is None:
         return Dropped("no_answer", f"row {short(candidate.fields['id'])}: its output is null")
-    if isinstance(output, list) and candidate.samples() > 1:
+    if isinstance(output, list) and (candidate.samples() or 1) > 1:
         thoughts = reasoning if isinstance(reasoning, list) else [None] * len(output)
         pairs = enumerate(zip(output, thoughts, strict=False))
         return [Answer(each, as_text(each), thought, part) for part, (each, thought) in pairs if each is not None]

@@ -43,7 +43,7 @@ class PublishSettings(BaseModel):
         "auto", description="the file of the run folder; auto: accepted.jsonl, else children.jsonl, else results.jsonl"
     )
     input: bool = Field(True, description="read the run's input again, so that each record has its row beside it")
-    status: Annotated[tuple[Status, ...], BeforeValidator(_several)] = Field((Status.OK,), min_length=1)
+    status: Annotated[tuple[Status, ...], BeforeValidator(_several)] = (Status.OK,)
     where: Texts = Field((), description="conditions that a row must meet, such as output.score >= 4")
     min_chars: int | None = Field(None, ge=0, description="of the answer")
     max_chars: int | None = Field(None, ge=1, description="of the answer")
@@ -125,15 +125,15 @@ class Candidate:
     """A record that may be published.
 
     ``fields`` are what paths and conditions see: the record's own, ``run``, and ``input``, where that is read. ``content`` is the
-    input without the row's id. ``asked`` renders the prompt that the row was asked with; ``samples`` says how many answers the
-    output has: above 1 it is a list of them.
+    input without the row's id. ``asked`` renders the prompt that the row was asked with: of a child its item. ``samples`` says how
+    many answers the output has: above 1 it is a list of them, None: it is not simply an answer to that prompt.
     """
 
     fields: Mapping[str, Any]
     content: Mapping[str, Any] | None
     group: Any  # what rows of the same origin have in common
     asked: Callable[[], Prompt | Failure]
-    samples: Callable[[], int]
+    samples: Callable[[], int | None]
 
 
 class Example(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbatch.publishing.base import MISSING, Example, PublishSettings, value_at
-from llmbatch.publishing.keys import DIGEST, Keys, digest, runs_of
+from llmbatch.publishing.keys import DIGEST, Keys, digest, one_by_one, runs_of
 from llmbatch.publishing.similar import Similar
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Duplicates:
         import numpy as np
 
         assert self._similar is not None  # noqa: S101 - for the type checker
-        for later, earlier in pairs.tolist():  # in the order of the later ones, so what is earlier is decided
+        for later, earlier in one_by_one(pairs):  # in the order of the later ones, so what is earlier is decided
             if of[later] >= 0:
                 continue
             # it may be near to what the earlier one was dropped for, without having been compared with that

@@ -31,7 +31,7 @@ def facts_of(run: FinishedRun) -> dict[str, Any]:
         "began": began.date().isoformat(),
         "rows_of": run.path.name,
         **_asked_with(manifest),
-        "program": _value(manifest.identity.get("program.name")) or "single",
+        "program": run.program,
         "prompts": _prompts(run),
         "answer": {key.removeprefix("answer."): _value(value) for key, value in _under(manifest, "answer.").items()},
         "input": [_named(str(entry.get("file", entry.get("dataset", "")))) for entry in manifest.fingerprint],

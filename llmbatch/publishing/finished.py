@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from llmbatch.core.errors import FolderError, InputChanged, LlmbatchError, UsageError
-from llmbatch.core.types import Failure, Prompt, Row
+from llmbatch.core.errors import FolderError, InputChanged, LlmbatchError, ReadError, UsageError
+from llmbatch.core.types import Failure, Prompt, Row, RowId
+from llmbatch.core.words import short
 from llmbatch.folder.folder import RESULTS, Manifest, read_manifest
 from llmbatch.folder.input import check_input, kept_input, same_names
 from llmbatch.folder.overlay import finished_retries
 from llmbatch.folder.parts import Parts
 from llmbatch.folder.records import parse, part_lines
 from llmbatch.formats import FORMATS
-from llmbatch.formats.base import Asked, wire_format
+from llmbatch.formats.base import wire_format
 from llmbatch.job.job import Job, job_of
 from llmbatch.job.recipe import Recipe
-from llmbatch.publishing.base import Candidate
-from llmbatch.sinks.base import Finished
-from llmbatch.sources.base import Source
+from llmbatch.publishing.base import Candidate, as_text
+from llmbatch.sources.base import START, Source
 from llmbatch.sources.opening import guess_format, open_source
+from llmbatch.sources.reader import Reader
 
 FILES = {"accepted": "accepted.jsonl", "children": "children.jsonl", "results": RESULTS}
 """What of a run is published, by the name that settings have for it; where they name none, the first that is there."""
@@ -44,23 +46,26 @@ class FinishedRun:
         self.rows, self.path = _chosen(folder, rows)
         self._with_input = with_input
 
-    @property
-    def single(self) -> bool:
-        """Whether a row is asked once, and so what it was asked is known from here."""
-        return "program.name" not in self.manifest.identity
+    @cached_property
+    def program(self) -> str:
+        """By which program a row was done."""
+        try:
+            return self.recipe.program.name
+        except LlmbatchError:
+            named = self.manifest.identity.get("program.name")
+            return "single" if named is None else str(json.loads(named))
 
     def candidates(self) -> Iterator[Candidate]:
         """Every record, in input order. Raises what reading the run and its input raises; ``InputChanged`` for another input."""
-        if self.rows == "children":
-            for line in map(parse, part_lines([self.path])):
-                yield self._candidate(line, None)
-        elif self._with_input:
-            finished = Finished([self.path], self._source, lambda _row: Asked())
-            for record, row in finished.pairs():
-                yield self._candidate(record, row)
-        else:
-            for record in map(parse, part_lines([self.path])):
-                yield self._candidate(record, None)
+        records = map(parse, part_lines([self.path]))
+        if not self._with_input:
+            yield from (self._candidate(record, None) for record in records)
+            return
+        rows = _Rows(self._source())
+        for record in records:
+            # of a child it is the row that it comes from
+            index, row_id = record.get("parent_index", record["index"]), record.get("parent", record["id"])
+            yield self._candidate(record, rows.at(index, row_id))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -84,22 +89,24 @@ class FinishedRun:
         if row is not None:
             fields["input"] = dict(row.data)
             content = {name: value for name, value in row.data.items() if name != self._id_field}
-        group = content if content else [self.name, record.get("parent", record["id"])]
-        return Candidate(fields, content, group, partial(self._asked, row), partial(self._samples, row))
+        group = content or [self.name, record.get("parent", record["id"])]
+        return Candidate(fields, content, group, partial(self._asked, record, row), partial(self._samples, row))
 
-    def _asked(self, row: Row | None) -> Prompt | Failure:
+    def _asked(self, record: Mapping[str, Any], row: Row | None) -> Prompt | Failure:
+        if self.rows == "children":
+            return Prompt(text=as_text(record.get("item")))
         if row is None:
             raise UsageError(
-                f"{self.path}: what was asked for its rows is known to the run's program alone: {_NAMED_INSTEAD}"
-                if self.rows == "children"
-                else f"{self.folder}: without the run's input its prompts cannot be rendered again: {_NAMED_INSTEAD}"
+                f"{self.folder}: without the run's input its prompts cannot be rendered again: {_NAMED_INSTEAD}"
             )
         recipe = next((recipe for rows, recipe in self._retries if row.index in rows), self.recipe)
         rendered = recipe.render(row)
         return rendered if isinstance(rendered, Failure) else rendered.prompt
 
-    def _samples(self, row: Row | None) -> int:
-        return self.recipe.asked(row).samples if row is not None and self.single else 1
+    def _samples(self, row: Row | None) -> int | None:
+        if self.program != "single" or self.rows == "children":
+            return None
+        return int(self.manifest.identity.get("sampling.n", 1)) if row is None else self.recipe.asked(row).samples
 
     @cached_property
     def _id_field(self) -> str:
@@ -118,10 +125,34 @@ class FinishedRun:
             parts = Parts(self.folder / "parts")
             windows = [(meta.bounds, meta.input_sha256) for meta in map(parts.meta, sorted(parts.scan()[0]))]
             check_input(source, same_names(self.manifest.fingerprint, source.fingerprint()), windows, extend=True)
-        except (UsageError, InputChanged) as error:
+        except (UsageError, InputChanged, ReadError) as error:
             error.add_note(f"{self.folder}: to publish without its input, leave the input out and {_NAMED_INSTEAD}")
             raise
         return source
+
+
+class _Rows:
+    """The rows of an input, asked for in ascending order, each any number of times; it is read once and forward."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._reader = Reader(source)
+        self._reader.seek(START)
+
+    def at(self, index: int, row_id: RowId) -> Row:
+        """The row with this index. Raises ``InputChanged`` where it is not there or has another id, and ``ReadError``."""
+        reader = self._reader
+        while reader.next is not None and reader.next.index < index:
+            reader.take()
+        row = reader.next
+        if reader.failure is not None:
+            raise reader.failure
+        if row is None or row.index != index or row.id != row_id:
+            seen = (
+                "the input ends before it" if row is None else f"{self._source.locate(row.cursor)} is {short(row.id)}"
+            )
+            raise InputChanged(f"the input has no row {short(row_id)} (index {index}) any more: {seen}. Restore it")
+        return row
 
 
 def _recipe_of(folder: Path, job: Job, manifest: Manifest) -> Recipe:

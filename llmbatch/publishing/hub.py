@@ -6,6 +6,8 @@ The token is the hub's client's: HF_TOKEN, or that of ``hf auth login``. The one
 from __future__ import annotations
 
 import contextlib
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ def push(folder: Path, repo: str, *, private: bool | None = None) -> str:
 
     check_name(repo)
     api = HfApi(library_name="llmbatch")
-    with _explained(api, folder, repo):
+    with _explained(api, folder, repo), _bars_on_terminals_only():
         api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
         info = api.repo_info(repo, repo_type="dataset")
         there = {file.rfilename for file in info.siblings or ()} - _OWN
@@ -69,8 +71,6 @@ def _earlier(api: Any, repo: str, there: set[str], revision: str | None) -> set[
         return set()
     provenance = None
     if PROVENANCE in there:
-        import tempfile
-
         with tempfile.TemporaryDirectory(prefix="llmbatch-") as cache:
             path = api.hf_hub_download(repo, PROVENANCE, repo_type="dataset", revision=revision, cache_dir=cache)
             provenance = is_provenance(Path(path).read_bytes())
@@ -80,6 +80,21 @@ def _earlier(api: Any, repo: str, there: set[str], revision: str | None) -> set[
             "pushed: give another name, or empty it first"
         )
     return set(provenance["files"])
+
+
+@contextlib.contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """The client shows how far an upload is, also where nobody looks at it."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    quiet = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if quiet:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if quiet:
+            enable_progress_bars()
 
 
 @contextlib.contextmanager

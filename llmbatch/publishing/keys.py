@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +12,8 @@ from llmbatch.core.files import writing
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_FEW = 1 << 14
 
 DIGEST = "S16"
 """The numpy type of a key that is a digest."""
@@ -59,6 +62,12 @@ def digest(text: str, seed: int = 0) -> bytes:
         text.encode("utf-8", "surrogatepass"), digest_size=16, salt=seed.to_bytes(16, "little", signed=True)
     )
     return found.digest()[:15] + b"\x01"
+
+
+def one_by_one(pairs: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """The pairs as Python's numbers, which take ten times as much memory, a few at a time."""
+    for at in range(0, len(pairs), _FEW):
+        yield from map(tuple, pairs[at : at + _FEW].tolist())
 
 
 def runs_of(rows: NDArray[np.int64], keys: NDArray[Any]) -> Runs:

@@ -17,7 +17,7 @@ from llmbatch.core.errors import JobError, RunError
 from llmbatch.core.files import writing
 from llmbatch.core.words import count
 from llmbatch.publishing.asked import seen_at
-from llmbatch.publishing.base import MISSING, Candidate, Dropped, Example, PublishSettings, layout_of, value_at
+from llmbatch.publishing.base import MISSING, Candidate, Dropped, Example, Layout, PublishSettings, layout_of, value_at
 from llmbatch.publishing.card import Counts
 from llmbatch.publishing.columns import Columns
 from llmbatch.publishing.duplicates import Duplicates, Repeats
@@ -40,13 +40,14 @@ Tell = Callable[[str], None]
 class Making:
     """A dataset in the making: ``read`` the runs, then ``write``, within a ``with`` block. Afterwards its ``counts`` are known."""
 
-    def __init__(self, folder: Path, settings: PublishSettings, tell: Tell) -> None:
+    def __init__(self, folder: Path, runs: Sequence[FinishedRun], settings: PublishSettings, tell: Tell) -> None:
         self.counts = Counts()
         self._folder = folder
+        self._runs = runs
         self._settings = settings
         self._tell = tell
         self._layout = layout_of(settings.layout)
-        self.compared = settings.duplicates_in or self._layout.compared
+        self.compared = settings.duplicates_in or _compared(self._layout, runs)
         self._columns = Columns()
         self._waiting: list[Mapping[str, Any]] = []  # rows whose types were not looked at yet
         self._first_said: dict[str, str] = {}  # by reason
@@ -68,12 +69,12 @@ class Making:
             each.close()
         shutil.rmtree(self._work, ignore_errors=True)
 
-    def read(self, runs: Sequence[FinishedRun], keep: Filter) -> None:
+    def read(self, keep: Filter) -> None:
         """Make examples of the runs' records and keep those that pass.
 
         Raises ``JobError`` for a field that none of them has, ``RunError`` where none is left, and what reading a run raises.
         """
-        for run in runs:
+        for run in self._runs:
             for candidate in run.candidates():
                 self._tell_now_and_then("reading", self.counts.records, None)
                 self.counts.records += 1
@@ -83,7 +84,7 @@ class Making:
                     elif (why := keep.dropped(example)) is not None:
                         self._drop(_origin(candidate, example.part), why)
                     else:
-                        self._keep(candidate, example, several=len(runs) > 1)
+                        self._keep(candidate, example)
         self._columns.see(self._waiting)
         self.counts.examples = len(self._spool)
         self._check_fields()
@@ -122,8 +123,8 @@ class Making:
         examples = self._layout.examples(candidate, self._settings)
         yield from (examples,) if isinstance(examples, Dropped) else examples
 
-    def _keep(self, candidate: Candidate, example: Example, *, several: bool) -> None:
-        columns = self._as_columns(candidate, example, several)
+    def _keep(self, candidate: Candidate, example: Example) -> None:
+        columns = self._as_columns(candidate, example)
         self._spool.append(_origin(candidate, example.part), columns)
         self._duplicates.add(example, candidate.content)
         self._groups.add(example, candidate)
@@ -133,11 +134,11 @@ class Making:
             self._columns.see(self._waiting)
             self._waiting = []
 
-    def _as_columns(self, candidate: Candidate, example: Example, several: bool) -> dict[str, Any]:
+    def _as_columns(self, candidate: Candidate, example: Example) -> dict[str, Any]:
         """The row as it is published: the layout's columns, where it comes from, and the fields that were asked for."""
         row_id = str(candidate.fields["id"])
         columns: dict[str, Any] = {"id": row_id if example.part is None else f"{row_id}#{example.part}"}
-        if several:
+        if len(self._runs) > 1:
             columns["run"] = candidate.fields["run"]
         columns |= {name: value for name, value in example.columns.items() if name != "id"}
         for path in self._settings.columns:
@@ -204,6 +205,13 @@ class Making:
     def _tell_now_and_then(self, doing: str, done: int, of: int | None) -> None:
         if done % 1000 == 0:
             self._tell(f"{doing}: {count(done)}{f' of {count(of)}' if of is not None else ''} rows")
+
+
+def _compared(layout: Layout, runs: Sequence[FinishedRun]) -> tuple[str, ...]:
+    """By which fields rows are compared, if nothing else is said. Children of a row share its input, so their item counts."""
+    if any(run.rows == "children" for run in runs):
+        return tuple("item" if path == "input" else path for path in layout.compared)
+    return layout.compared
 
 
 def _origin(candidate: Candidate, part: int | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Layout ``preference``: a record in, pairs of ``prompt``, ``chosen`` and ``rejected`` out, as preference trainers take them.
 
-A pair is, in this order: the two fields that are named; the best and the worst of several answers by their scores; the answer that
-was accepted and each attempt before it that was sent back.
+A pair is, in this order: the two fields that are named; the best and the worst of several answers by their scores, be they named
+or those that ``best_of`` chose from; the answer that was accepted and each attempt before it that was sent back.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from llmbatch.publishing.base import (
     value_at,
 )
 
+SAMPLES = "details.samples"
+"""Where ``best_of`` says what it chose from: a list of ``output`` and ``score``."""
+
 
 class _Pair(NamedTuple):
     chosen: str
@@ -36,8 +39,11 @@ def _examples(candidate: Candidate, settings: PublishSettings) -> list[Example] 
         return prompt
     if settings.chosen is not None and settings.rejected is not None:
         pairs = _named(candidate, settings.chosen, settings.rejected)
-    elif settings.score is not None or settings.candidates is not None:
-        pairs = _scored(candidate, settings)
+    elif settings.candidates is not None or settings.score is not None:
+        path = settings.candidates or "output"
+        pairs = _scored(candidate, path, settings.score or "score", settings.text)
+    elif value_at(candidate.fields, SAMPLES) is not MISSING:
+        pairs = _scored(candidate, SAMPLES, "score", "output")
     else:
         pairs = _sent_back(candidate, settings)
     if isinstance(pairs, Dropped):
@@ -74,35 +80,30 @@ def _named(candidate: Candidate, chosen: str, rejected: str) -> list[_Pair] | Dr
     return [_Pair(texts[0], texts[1], {})]
 
 
-def _scored(candidate: Candidate, settings: PublishSettings) -> list[_Pair] | Dropped:
-    """The best and the worst; of equal ones the first is the best, the last the worst."""
-    if settings.candidates is None:
-        if candidate.samples() < 2:
-            return _no_pair(candidate, "it has one answer: name the field with several as candidates")
-        path = "output"
-    else:
-        path = settings.candidates
+def _scored(candidate: Candidate, path: str, score_at: str, text_at: str | None) -> list[_Pair] | Dropped:
+    """The best and the worst; of equal ones the first is the best, the last the worst. One without a score is passed over."""
     listed = value_at(candidate.fields, path)
     if not isinstance(listed, list):
-        return _no_pair(candidate, f"{path} is no list of answers")
+        return _no_pair(candidate, f"{path} is no list of answers: name the field that is, as candidates")
     found = []
     for number, each in enumerate(listed):
-        if each is None:
+        if each is None or (score := value_at(each, score_at)) is None:
             continue
-        score = value_at(each, settings.score or "score")
-        text = value_at(each, settings.text) if settings.text is not None else each
+        text = each if text_at is None else value_at(each, text_at)
         if isinstance(score, bool) or not isinstance(score, int | float):
-            said = "has none" if score is MISSING else f"is of type {type_name(score)}"
-            return _no_pair(candidate, f"the score of {path}.{number} {said}: name where it is with score")
+            said = "is not there" if score is MISSING else f"is of type {type_name(score)}"
+            return _no_pair(
+                candidate, f"{path}.{number}.{score_at} {said}, and a score is a number: name where it is, as score"
+            )
         if text is MISSING or text is None:
-            return _no_pair(candidate, f"{path}.{number} has no {settings.text}")
+            return _no_pair(candidate, f"{path}.{number}.{text_at} is not there: name where the text is, as text")
         found.append((score, as_text(text)))
     if len(found) < 2:
-        return _no_pair(candidate, f"{path} has {len(found)} answers")
+        return _no_pair(candidate, f"{path} has {len(found)} answers with a score")
     best = max(found, key=lambda item: item[0])
     worst = min(reversed(found), key=lambda item: item[0])
     if best[0] == worst[0] or best[1] == worst[1]:
-        return _no_pair(candidate, f"all of its answers have the score {best[0]}, or are the same")
+        return _no_pair(candidate, f"the answers in {path} all have the score {best[0]}, or are the same")
     return [_Pair(best[1], worst[1], {"score_chosen": float(best[0]), "score_rejected": float(worst[0])})]
 
 
@@ -110,6 +111,10 @@ def _sent_back(candidate: Candidate, settings: PublishSettings) -> list[_Pair] |
     found = answers(candidate, settings)
     if isinstance(found, Dropped):
         return found
+    if settings.completion is None and candidate.samples() is None:
+        return _no_pair(
+            candidate, "it was done in several steps: name the fields with the two answers, as chosen and rejected"
+        )
     pairs = [pair for answer in found for pair in _attempts(candidate, answer.text, answer.part or 0)]
     if not pairs:
         return _no_pair(candidate, "none of its answers was sent back")

@@ -1,4 +1,4 @@
-"""Where this room's parts meet: finished runs in, a dataset folder out, and the same on the hub if asked for."""
+"""Where this room's parts meet: finished runs in, a dataset folder out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from llmbatch.publishing.card import card
 from llmbatch.publishing.facts import facts_of
 from llmbatch.publishing.filters import Filter
 from llmbatch.publishing.finished import FinishedRun
-from llmbatch.publishing.hub import check_name, push
 from llmbatch.publishing.making import Making, Tell
 from llmbatch.publishing.target import CARD, Target, write_provenance
 
@@ -54,18 +53,13 @@ def publish(
     folders: Sequence[Path],
     output: Path,
     settings: PublishSettings,
-    *,
-    push_to: str | None = None,
-    private: bool | None = None,
     tell: Tell = lambda _: None,
 ) -> Published:
-    """Make a dataset of finished runs in the folder ``output``, and push it. Where it lies there already it is only pushed.
+    """Make a dataset of finished runs in the folder ``output``. Where it lies there already, made of the same, nothing is written.
 
     Raises ``UsageError`` for what is wrong with the settings or fits no row, ``FolderError`` for a folder that is no finished run,
-    or that holds something else than an earlier publication, ``RunError`` where nothing is left, ``WriteError`` and ``PushError``.
+    or that holds something else than an earlier publication, ``RunError`` where nothing is left, and ``WriteError``.
     """
-    if push_to is not None:
-        check_name(push_to)
     keep = Filter(settings)
     target = Target(output)
     runs = _runs(folders, settings)
@@ -77,22 +71,16 @@ def publish(
         with target.making() as folder:
             provenance = _make(folder, runs, settings, keep, title, tell)
             write_provenance(folder, provenance, made_of)
-    else:
-        tell(f"{target.folder}: is published already, and of the same")
-    url = None
-    if push_to is not None:
-        tell(f"pushing it to {push_to}")
-        url = push(target.folder, push_to, private=private)
     counts = provenance["counts"]
-    return Published(target.folder, counts["records"], counts["kept"], counts["splits"], counts["dropped"], url)
+    return Published(target.folder, counts["records"], counts["kept"], counts["splits"], counts["dropped"])
 
 
 def _make(
     folder: Path, runs: Sequence[FinishedRun], settings: PublishSettings, keep: Filter, title: str, tell: Tell
 ) -> dict[str, Any]:
     """Put the dataset and its card into the folder; returns its provenance."""
-    with Making(folder, settings, tell) as making:
-        making.read(runs, keep)
+    with Making(folder, runs, settings, tell) as making:
+        making.read(keep)
         making.write()
     facts = [facts_of(run) for run in runs]
     text = card(title, settings, making.counts, facts, making.compared, making.types())

@@ -1,10 +1,8 @@
 """Texts in, one for each example; the pairs of them that are near-duplicates out.
 
-Near is the share of three-word pieces that two texts have in common (Jaccard similarity of their shingles), estimated from MinHash
-signatures of ``HASHES`` numbers, with a standard error of some 0.03. Signatures lie on disk. Two texts are compared where their
-signatures agree in a whole band (locality-sensitive hashing): of texts that are just similar enough less than one pair in a hundred
-is missed by that, of more similar ones hardly any. Where very many texts agree in a band, as where they share much boilerplate, a
-text is compared with the ``WINDOW`` before it and with the first.
+How similar two texts are is estimated from their signatures (``core/minhash.py``), which lie on disk. Two are compared where these
+agree in a whole band (locality-sensitive hashing). Where very many agree in a band, as where texts share much boilerplate, a text
+is compared with the ``WINDOW`` before it and with the first.
 
 Memory: some 25 bytes a text while a band is sorted, and 16 bytes a pair; on disk 450 bytes a text.
 """
@@ -12,33 +10,21 @@ Memory: some 25 bytes a text while a band is sorted, and 16 bytes a pair; on dis
 from __future__ import annotations
 
 import os
-import re
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from llmbatch.core.errors import JobError
 from llmbatch.core.files import writing
+from llmbatch.core.minhash import HASHES, bands_of, mixed, sketcher
 from llmbatch.publishing.keys import Keys, runs_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-HASHES = 128
 WINDOW = 16
-_WORDS = 3  # in a shingle
-_SEED = 42
 _BATCH = 512  # texts at a time
 _CHUNK = 1 << 16  # pairs that are compared at a time
-_FOUND = 0.99  # of the pairs that are just similar enough, the share that is to be compared
-
-# a letter of a script that is written without spaces is a word
-_WORD = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|\w+"
-)
 
 
 class Similar:
@@ -49,16 +35,16 @@ class Similar:
 
     def __init__(self, folder: Path, similarity: float) -> None:
         self._similarity = similarity
-        self._bands, self._rows = _bands(similarity)
-        self._sketch = _sketcher()
-        self._waiting: list[list[str]] = []
+        self._bands, self._rows = bands_of(similarity)
+        self._sketch = sketcher()
+        self._waiting: list[str] = []
         self._path = folder / "signatures"
         with writing(self._path):
             self._signatures = self._path.open("w+b", buffering=0)
         self._keys = [Keys(folder / f"band-{band:02d}", "<u8") for band in range(self._bands)]
 
     def add(self, text: str) -> None:
-        self._waiting.append(words_of(text))
+        self._waiting.append(text)
         if len(self._waiting) >= _BATCH:
             self._flush()
 
@@ -100,7 +86,7 @@ class Similar:
             self._signatures.write(signatures.astype("<u2").tobytes())
         for band, keys in enumerate(self._keys):
             part = signatures[:, band * self._rows : (band + 1) * self._rows]
-            keys.append(_mixed(part.T).astype("<u8").tobytes())
+            keys.append(mixed(part.T).astype("<u8").tobytes())
 
     def _near(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of the pairs that are similar enough."""
@@ -121,12 +107,6 @@ class Similar:
         return np.frombuffer(read, dtype="<u2").reshape(-1, HASHES)
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a text, case and width of letters apart, three at least: of a text without any it is itself the first."""
-    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold()) or [text]
-    return words if len(words) >= _WORDS else words + [""] * (_WORDS - len(words))
-
-
 def _candidates(rows: NDArray[np.int64], keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
     """Pairs of rows with equal keys, (later, earlier), in chunks: each row with those before it, and with the first."""
     import numpy as np
@@ -145,58 +125,3 @@ def _chunks(later: NDArray[np.int64], earlier: NDArray[np.int64]) -> Iterator[ND
 
     for at in range(0, len(later), _CHUNK):
         yield np.stack([later[at : at + _CHUNK], earlier[at : at + _CHUNK]], axis=1)
-
-
-def _bands(similarity: float) -> tuple[int, int]:
-    """(bands, rows of each) of a signature: as many rows as find pairs that are just similar enough."""
-    for rows in range(HASHES, 1, -1):
-        bands = HASHES // rows
-        if 1 - (1 - similarity**rows) ** bands >= _FOUND:
-            return bands, rows
-    return HASHES, 1
-
-
-def _pieces(words: Sequence[Sequence[int]]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Numbers for the words of texts -> one for each three that follow each other, of all texts, and where those of each begin."""
-    import numpy as np
-
-    sizes = np.array([len(each) for each in words])
-    flat = np.fromiter(chain.from_iterable(words), dtype=np.uint64, count=sizes.sum())
-    mixed = _mixed([flat[at : len(flat) - _WORDS + 1 + at] for at in range(_WORDS)])
-    inside = np.ones(len(flat), dtype=np.bool_)
-    for back in range(1, _WORDS):
-        inside[np.cumsum(sizes) - back] = False  # a piece that begins so late in a text would end in the next one
-    bounds = np.cumsum([0, *(sizes - _WORDS + 1)])
-    return mixed[inside[: len(mixed)]], bounds.astype(np.uint64)
-
-
-def _mixed(columns: Iterable[NDArray[Any]]) -> NDArray[np.uint64]:
-    """One number for those that stand side by side in the columns."""
-    import numpy as np
-
-    mixed: Any = np.uint64(0)
-    for column in columns:
-        mixed = (mixed ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(29)
-    numbers: NDArray[np.uint64] = mixed
-    return numbers
-
-
-def _sketcher() -> Callable[[Sequence[Sequence[str]]], NDArray[np.uint32]]:
-    """Words of texts -> a signature for each."""
-    import numpy as np
-
-    try:
-        from rensa import RMinHash
-    except ImportError:
-        raise JobError(
-            "finding near-duplicates needs rensa: pip install 'llmbatch[publish]', or say that only exact duplicates are dropped"
-        ) from None
-
-    def sketch(texts: Sequence[Sequence[str]]) -> NDArray[np.uint32]:
-        pieces, bounds = _pieces(RMinHash.hash_token_sets(texts))
-        return np.array(
-            RMinHash.digest_matrix_from_flat_token_hashes(pieces, bounds, HASHES, _SEED).to_rows(), dtype=np.uint32
-        )
-
-    return sketch

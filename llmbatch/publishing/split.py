@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbatch.publishing.base import MISSING, Candidate, Example, PublishSettings, value_at
-from llmbatch.publishing.keys import DIGEST, Keys, digest, runs_of
+from llmbatch.publishing.keys import DIGEST, Keys, digest, one_by_one, runs_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,8 +45,8 @@ class Groups:
         members, starts = runs_of(rows, keys[rows])
         first = np.arange(len(keys))
         first[members] = members[starts]
-        for one, other in links.tolist():
-            one, other = _first(first, one), _first(first, other)
+        for later, earlier in one_by_one(links):
+            one, other = _first(first, later), _first(first, earlier)
             first[max(one, other)] = min(one, other)
         while not np.array_equal(first, further := first[first]):
             first = further

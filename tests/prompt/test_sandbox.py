@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from jinja2 import Environment, StrictUndefined
 
 from llmbatch.core.errors import PromptError
-from llmbatch.prompt.sandbox import MAX_CHARACTERS, RenderError, compile_text, pieces_in_order, used_variables
+from llmbatch.prompt.sandbox import (
+    MAX_CHARACTERS,
+    RenderError,
+    compile_condition,
+    compile_text,
+    pieces_in_order,
+    used_variables,
+)
 
 ANY = {"x": "any", "y": "any", "n": "any", "text": "string"}
 
@@ -185,3 +192,30 @@ def test_any_source_is_a_text_or_a_prompt_error(source: str) -> None:
         assert isinstance(text.render({"x": "v", "y": [1], "n": 2, "text": "t"}), str)
     except RenderError:
         return
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ("output.score >= 4", True),
+        ("'b' in output.text", True),
+        ("output.text|length > 3", False),
+        ("not output.score", False),
+    ],
+)
+def test_a_condition_says_whether_it_holds(condition: str, holds: bool) -> None:
+    assert compile_condition(condition)({"output": {"score": 4, "text": "abc"}}) is holds
+
+
+@pytest.mark.parametrize(
+    "condition", ["output.scoer > 1", "output.score > 'x'", "missing", "output.__class__.__mro__", "'a' * 10 ** 9"]
+)
+def test_what_a_condition_cannot_decide_is_an_error_of_the_row(condition: str) -> None:
+    with pytest.raises(RenderError):
+        compile_condition(condition)({"output": {"score": 4}})
+
+
+@pytest.mark.parametrize("condition", ["", "output >", "output) or (1", "{{ output }}", "a b"])
+def test_a_condition_that_is_wrong_is_an_error_of_the_author(condition: str) -> None:
+    with pytest.raises(PromptError, match=r"the condition .* is wrong"):
+        compile_condition(condition)

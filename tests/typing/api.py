@@ -68,6 +68,13 @@ with contextlib.closing(records):
     assert_type(next(records), Record)
 plain: Iterator[Record] = llmbatch.generate([{"text": "one"}], model="demo", prompt="{{ text }}")
 
+# a dataset of runs
+published = llmbatch.publish(run, "dataset", layout="chat", where=["output.score >= 4"], split={"test": 0.1})
+assert_type(published, llmbatch.Published)
+assert_type(published.folder, Path)
+assert_type(published.rows, int)
+llmbatch.publish([Path("one"), "two"], Path("dataset"), push_to="owner/name", private=True, license="apache-2.0")
+
 # errors
 try:
     llmbatch.run(model="demo", prompt="{{ text }}", input="rows.jsonl", output="out")
