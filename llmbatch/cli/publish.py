@@ -33,7 +33,7 @@ class Option(NamedTuple):
 
 OPTIONS = {
     "Rows": (
-        Option("--rows", "FILE", "results, children or accepted; by default the last of them that is there."),
+        Option("--rows", "FILE", "accepted, children or results; by default the first of these that is there."),
         Option("--status", "STATUS", "Of the records that are published; by default ok.", several=True),
         Option("--where", "CONDITION", "What a row must meet, such as 'output.score >= 4'.", several=True),
         Option("--min-chars", "N", "Of the answer.", int),
@@ -176,7 +176,8 @@ def _as_dict(done: Published) -> dict[str, Any]:
 def _print(done: Published) -> None:
     from llmbatch.core import words
 
-    click.echo(f"{words.count(done.rows)} rows of {words.count(done.records)} records: {words.counts(done.splits)}")
+    rows = f"{words.count(done.rows)} in all, of {words.count(done.records)} records"
+    click.echo(f"rows: {words.counts(done.splits)} ({rows})")
     for reason, number in done.dropped.items():
         click.echo(f"{words.count(number):>9} left out: {words.one_line(reason)}")
     click.echo(f"{done.folder}: README.md says where they are from, dropped.jsonl what was left out and why")

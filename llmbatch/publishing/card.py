@@ -84,7 +84,7 @@ def _body(
 ) -> Iterator[str]:
     models = sorted({run["model"] for run in runs})
     yield f"# {title}\n"
-    yield f"{count(counts.kept)} rows, written by {_listed(map(_linked, models))} and put together by llmbatch.\n"
+    yield f"Written by {_listed(map(_linked, models))} and put together by llmbatch.\n"
     yield from _licence(settings)
     yield "## Rows\n"
     yield f"Layout `{settings.layout}`.\n"
@@ -111,11 +111,11 @@ def _licence(settings: PublishSettings) -> Iterator[str]:
 
 def _selection(settings: PublishSettings, counts: Counts, compared: Sequence[str]) -> Iterator[str]:
     yield "## What was left out\n"
-    yield (
-        f"Of {count(counts.records)} records, with status {_listed(f'`{status}`' for status in settings.status)}, came "
-        f"{count(counts.examples)} rows that met all conditions; {count(counts.kept)} of them stayed.\n"
+    came = [("records of the runs", counts.records), ("rows that met every condition", counts.examples)]
+    yield from _table(
+        ("what", "how many"), ((name, count(number)) for name, number in [*came, ("rows that stayed", counts.kept)])
     )
-    yield from _table(("reason", "left out"), ((_code(why), count(number)) for why, number in counts.dropped.items()))
+    yield from _table(("left out", "how many"), ((_code(why), count(number)) for why, number in counts.dropped.items()))
     by = _listed(f"`{path}`" for path in compared)
     if settings.duplicates == "keep":
         yield "Duplicates were kept.\n"
@@ -161,8 +161,8 @@ def _facts_shown(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "engine", str(run["engine"] or "")
     yield "engine settings", _shown(run["engine_settings"])
     yield "sampling", _shown(run["sampling"])
-    yield "answers held to", _shown(run["answer"])
-    yield "program", f"`{run['program']}`"
+    yield "answers held to", _shown({name: value for name, value in run["answer"].items() if value})
+    yield "program", _listed(filter(None, (f"`{run['program']}`", _shown(run["program_settings"]))))
     yield (
         "records",
         f"`{run['rows_of']}`: {_listed(f'{count(n)} {status}' for status, n in run.get('rows', {}).items())}",

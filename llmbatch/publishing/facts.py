@@ -32,8 +32,9 @@ def facts_of(run: FinishedRun) -> dict[str, Any]:
         "rows_of": run.path.name,
         **_asked_with(manifest),
         "program": run.program,
+        "program_settings": _plain(manifest.identity, "program.settings."),
         "prompts": _prompts(run),
-        "answer": {key.removeprefix("answer."): _value(value) for key, value in _under(manifest, "answer.").items()},
+        "answer": _plain(manifest.identity, "answer."),
         "input": [_named(str(entry.get("file", entry.get("dataset", "")))) for entry in manifest.fingerprint],
     }
     if report is not None:
@@ -53,19 +54,18 @@ def _asked_with(manifest: Manifest) -> dict[str, Any]:
     """The model with what it is known by, the engine and the sampling."""
     identity, came_out = manifest.identity, manifest.came_out
     digests = {key.removeprefix("model "): digest for key, digest in identity.items() if key.startswith("model ")}
-    engine = {**_under(manifest, "engine.args."), **_in(came_out, "engine.args.")}
-    adapters = {key.removeprefix("engine.lora."): _named(str(_value(value)))
-                for key, value in identity.items() if key.startswith("engine.lora.") and " " not in key}  # fmt: skip
+    engine = {**_plain(identity, "engine.args."), **_plain(came_out, "engine.args.")}
+    engine = {name: value for name, value in engine.items() if " " not in name}
+    adapters = {name: _nameless(place) for name, place in _plain(identity, "engine.lora.").items() if " " not in name}
     return {
         "model": _named(str(_value(identity.get("model")))),
         "commit": _value(came_out.get("engine.args.revision") or identity.get("engine.args.revision")),
         "weights": _weights({name: digest for name, digest in digests.items() if name.endswith(_WEIGHTS)}),
         "adapters": adapters,
         "engine": _value(came_out.get(ENGINE_VERSION)) or _value(identity.get("engine.name")),
-        "engine_settings": {key.removeprefix("engine.args."): _nameless(_value(value)) for key, value in sorted(engine.items())
-                            if key != "engine.args.revision" and " " not in key},
-        "sampling": {key.removeprefix("sampling."): _value(value) for key, value in _under(manifest, "sampling.").items()},
-    }  # fmt: skip
+        "engine_settings": {name: _nameless(engine[name]) for name in sorted(engine) if name != "revision"},
+        "sampling": _plain(identity, "sampling."),
+    }
 
 
 def _weights(digests: Mapping[str, str]) -> dict[str, Any] | None:
@@ -77,44 +77,47 @@ def _weights(digests: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def _prompts(run: FinishedRun) -> list[dict[str, Any]]:
-    """Every prompt with its digest in the run's identity; its text, where it is still the same."""
-    digests = {key: digest for key, digest in run.manifest.identity.items() if key.endswith(" (text)")}
-    found = []
-    for key, digest in digests.items():
-        name = key.removesuffix(" (text)").removeprefix("program.prompts.")
-        prompt: dict[str, Any] = {"prompt": "main" if name == "prompt" else name, "digest": digest}
-        if name == "prompt":
-            prompt |= _text(run)
-        found.append(prompt)
-    return found
-
-
-def _text(run: FinishedRun) -> dict[str, Any]:
+    """Every prompt, the main one first, with its digest in the run's identity; its text, where it is still the same."""
+    now = _prompts_now(run)
+    found: list[dict[str, Any]] = []
+    for key, digest in run.manifest.identity.items():
+        if key.endswith(" (text)"):
+            name = "main" if key == PROMPT else key.removesuffix(" (text)").removeprefix("program.prompts.")
+            same, text = now.get(key, ("", ""))
+            said = {"text": text} if same == digest else {"note": "the prompt has changed since the run, or is gone"}
+            found.append({"prompt": name, "digest": digest, **said})
     if run.job.prompt is None:
-        return {"text": None, "note": "each row of the input is a request of its own"}
+        found[0] |= {"text": None, "note": "each row of the input is a request of its own"}
+    elif run.job.prompt.variables:
+        found[0]["variables"] = dict(run.job.prompt.variables)
+    return sorted(found, key=lambda prompt: bool(prompt["prompt"] != "main"))
+
+
+def _prompts_now(run: FinishedRun) -> dict[str, tuple[str, str]]:
+    """What the run's prompts are by now, by their keys in its identity: digest and text."""
     try:
-        run.recipe  # noqa: B018 - it is found out here whether the prompt is still the same
-        text = read_prompt(run.job.prompt.path).text
+        identity, paths = run.recipe.identity(), {PROMPT: run.job.prompt.path if run.job.prompt else None}
+        paths |= {f"program.prompts.{name} (text)": step.path for name, step in run.recipe.program.prompts.items()}
+        return {key: (identity[key], read_prompt(path).text) for key, path in paths.items() if path is not None}
     except LlmbatchError:
-        return {"text": None, "note": "the prompt has changed since the run, or is gone"}
-    variables = {"variables": dict(run.job.prompt.variables)} if run.job.prompt.variables else {}
-    return {"name": run.recipe.prompt_name, "text": text, **variables}
+        return {}
 
 
 def _changed(base: Manifest, retry: Manifest | None) -> dict[str, Any]:
     """What a retry of the rows that were not ok had otherwise than its run."""
     if retry is None:
         return {}
-    ours, theirs = _asked_with(base), {**_asked_with(retry), "prompt": retry.identity.get(PROMPT)}
-    return {key: value for key, value in theirs.items() if value != ours.get(key, base.identity.get(PROMPT))}
+    ours, theirs = ({**_asked_with(each), "prompt": each.identity.get(PROMPT)} for each in (base, retry))
+    return {key: value for key, value in theirs.items() if value != ours[key]}
 
 
-def _under(manifest: Manifest, start: str) -> dict[str, str]:
-    return _in(manifest.identity, start)
-
-
-def _in(identity: Mapping[str, str], start: str) -> dict[str, str]:
-    return {key: value for key, value in identity.items() if key.startswith(start)}
+def _plain(identity: Mapping[str, str], start: str) -> dict[str, Any]:
+    """The part of an identity whose keys begin so, with its values as they were."""
+    return {
+        key.removeprefix(start): value if key.endswith(")") else _value(value)  # with a word in brackets it is a digest
+        for key, value in identity.items()
+        if key.startswith(start)
+    }
 
 
 def _value(text: str | None) -> Any:

@@ -40,7 +40,7 @@ class FinishedRun:
 
     def __init__(self, folder: Path, rows: str = "auto", *, with_input: bool = True) -> None:
         self.folder = folder
-        self.name = folder.absolute().name
+        self.name = folder.resolve().name
         self.manifest = _finished(folder)
         self.job: Job = job_of(folder)
         self.rows, self.path = _chosen(folder, rows)

@@ -133,4 +133,4 @@ def _said(error: BaseException) -> str:
     while error.__cause__ is not None and type(error) is RuntimeError:
         error = error.__cause__
     text = getattr(error, "server_message", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())[:300]
+    return " ".join(str(text).split())[:300].rstrip(".")

@@ -66,7 +66,7 @@ def publish(
     made_of = _made_of(runs, settings)
     provenance = target.published(made_of)
     if provenance is None:
-        inside = target.folder.parent == runs[0].folder.absolute()
+        inside = target.folder.parent == runs[0].folder.resolve()
         title = settings.title or (runs[0].name if inside else target.folder.name)
         with target.making() as folder:
             provenance = _make(folder, runs, settings, keep, title, tell)
@@ -92,7 +92,7 @@ def _make(
 def _runs(folders: Sequence[Path], settings: PublishSettings) -> list[FinishedRun]:
     if not folders:
         raise JobError("there is no run to publish: name at least one run folder")
-    if len({folder.absolute() for folder in folders}) < len(folders):
+    if len({folder.resolve() for folder in folders}) < len(folders):
         raise JobError("a run is named twice: its rows would only be dropped as duplicates")
     return [FinishedRun(folder, settings.rows, with_input=settings.input) for folder in folders]
 

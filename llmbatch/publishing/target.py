@@ -31,7 +31,7 @@ class Target:
     """Where a dataset is to lie. Raises ``FolderError`` for a folder that holds other things, and ``JobError`` for a file."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.expanduser().absolute()
+        self.folder = folder.expanduser().resolve()  # not a link to it, which would be replaced
         self._making = self.folder.with_name(f".{self.folder.name}.new")
         self._old = self.folder.with_name(f".{self.folder.name}.old")
         if self.folder.exists() and not self.folder.is_dir():

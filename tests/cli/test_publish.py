@@ -8,7 +8,7 @@ def test_a_run_becomes_a_dataset_in_its_folder(commands: Any) -> None:
     commands(*commands.run)
     result = commands("publish", commands.folder, "--license", "mit")
     assert result.exit_code == 0
-    assert "2 rows of 5 records: train 2" in result.stdout
+    assert "rows: train 2 (2 in all, of 5 records)" in result.stdout
     assert "1 left out: status invalid" in result.stdout
     assert "1 left out: exact_duplicate" in result.stdout
     assert (commands.folder / "dataset" / "README.md").read_text().startswith("---\nlicense: mit\n")
