@@ -36,11 +36,11 @@ _NAMED_INSTEAD = "name what is to be published: the fields with the prompt and t
 
 
 class FinishedRun:
-    """A run whose every row has its record. Raises ``FolderError`` for a folder that holds none, and ``JobError``."""
+    """A run whose every row has its record, under a name. Raises ``FolderError`` for a folder that holds none, and ``JobError``."""
 
-    def __init__(self, folder: Path, rows: str = "auto", *, with_input: bool = True) -> None:
+    def __init__(self, folder: Path, name: str, rows: str = "auto", *, with_input: bool = True) -> None:
         self.folder = folder
-        self.name = folder.resolve().name
+        self.name = name
         self.manifest = _finished(folder)
         self.job: Job = job_of(folder)
         self.rows, self.path = _chosen(folder, rows)

@@ -1,7 +1,7 @@
 """Runs in, the files of a dataset but for its card out.
 
 The runs are read once. What passes the filters lies on disk until all of it was compared, and is then written, each row into its
-split. Memory: a row group for each split, some 60 bytes a row, and nothing else of the rows.
+split. Memory: a row group for each split, some 80 bytes a row, and nothing else of the rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from llmbatch.publishing.target import ARROW, DATA, DROPPED, WORK
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SEEN_TOGETHER = 1000  # rows whose types are looked at together
+_SEEN_TOGETHER, _SEEN_BYTES = 1000, 16 << 20  # rows whose types are looked at together, and how large they are at most
 
 Tell = Callable[[str], None]
 """Is told now and then how far it is."""
@@ -50,6 +50,7 @@ class Making:
         self.compared = settings.duplicates_in or _compared(self._layout, runs)
         self._columns = Columns()
         self._waiting: list[Mapping[str, Any]] = []  # rows whose types were not looked at yet
+        self._waiting_bytes = 0
         self._first_said: dict[str, str] = {}  # by reason
         self._unseen = set(settings.columns)  # fields that no example had
         self._last: Mapping[str, Any] = {}  # the fields of the last example, for messages
@@ -125,14 +126,14 @@ class Making:
 
     def _keep(self, candidate: Candidate, example: Example) -> None:
         columns = self._as_columns(candidate, example)
-        self._spool.append(_origin(candidate, example.part), columns)
+        self._waiting_bytes += self._spool.append(_origin(candidate, example.part), columns)
         self._duplicates.add(example, candidate.content)
         self._groups.add(example, candidate)
         self._last = example.fields
         self._waiting.append(columns)
-        if len(self._waiting) >= _SEEN_TOGETHER:
+        if len(self._waiting) >= _SEEN_TOGETHER or self._waiting_bytes >= _SEEN_BYTES:
             self._columns.see(self._waiting)
-            self._waiting = []
+            self._waiting, self._waiting_bytes = [], 0
 
     def _as_columns(self, candidate: Candidate, example: Example) -> dict[str, Any]:
         """The row as it is published: the layout's columns, where it comes from, and the fields that were asked for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,13 @@ def _runs(folders: Sequence[Path], settings: PublishSettings) -> list[FinishedRu
         raise JobError("there is no run to publish: name at least one run folder")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise JobError("a run is named twice: its rows would only be dropped as duplicates")
-    return [FinishedRun(folder, settings.rows, with_input=settings.input) for folder in folders]
+    runs, named = [], Counter[str]()
+    for folder in folders:
+        name = folder.resolve().name
+        named[name] += 1
+        unique = name if named[name] == 1 else f"{name}-{named[name]}"
+        runs.append(FinishedRun(folder, unique, settings.rows, with_input=settings.input))
+    return runs
 
 
 def _made_of(runs: Sequence[FinishedRun], settings: PublishSettings) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbatch.core.errors import RunError
-from llmbatch.core.files import atomic
+from llmbatch.core.files import atomic, writing
 from llmbatch.publishing.columns import Columns
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Shards:
         self._waiting_bytes = 0
         self._writer: Any = None
         self._stream: Any = None
-        self._open = ExitStack()
+        self._open = contextlib.ExitStack()
         self._paths: list[Path] = []
 
     def append(self, columns: Mapping[str, Any], size: int) -> None:
@@ -55,8 +55,9 @@ class Shards:
         return named
 
     def close(self) -> None:
-        """Give up what is open. May be called at any time."""
-        self._open.close()
+        """Give up what is open. May be called at any time; what fails now failed before, and was told."""
+        with contextlib.suppress(Exception):
+            self._open.close()
 
     def _flush(self) -> None:
         import pyarrow as pa
@@ -70,7 +71,8 @@ class Shards:
                 f"a row cannot be written under the types that its columns have over all rows ({error}): leave the column out, "
                 f"or make its values of one type. The types: {_shown(self._schema)}"
             ) from error
-        self._writer.write_batch(batch)
+        with writing(self._paths[-1]):
+            self._writer.write_batch(batch)
         self._waiting, self._waiting_bytes = [], 0
         if self._stream.tell() >= self._shard_bytes:
             self._end()
@@ -84,7 +86,8 @@ class Shards:
         self._paths.append(path)
 
     def _end(self) -> None:
-        self._open.close()
+        with writing(self._paths[-1]):
+            self._open.close()
         self._writer = self._stream = None
 
 

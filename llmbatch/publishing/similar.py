@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WINDOW = 16
-_BATCH = 512  # texts at a time
+_BATCH, _BATCH_CHARACTERS = 512, 4 << 20  # texts at a time
 _CHUNK = 1 << 16  # pairs that are compared at a time
 
 
@@ -38,6 +38,7 @@ class Similar:
         self._bands, self._rows = bands_of(similarity)
         self._sketch = sketcher()
         self._waiting: list[str] = []
+        self._waiting_characters = 0
         self._path = folder / "signatures"
         with writing(self._path):
             self._signatures = self._path.open("w+b", buffering=0)
@@ -45,7 +46,8 @@ class Similar:
 
     def add(self, text: str) -> None:
         self._waiting.append(text)
-        if len(self._waiting) >= _BATCH:
+        self._waiting_characters += len(text)
+        if len(self._waiting) >= _BATCH or self._waiting_characters >= _BATCH_CHARACTERS:
             self._flush()
 
     def pairs(self, alive: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -80,7 +82,7 @@ class Similar:
         if not self._waiting:
             return
         signatures = self._sketch(self._waiting)
-        self._waiting = []
+        self._waiting, self._waiting_characters = [], 0
         with writing(self._path):
             # the lower halves are enough to tell whether two numbers are equal
             self._signatures.write(signatures.astype("<u2").tobytes())

@@ -33,12 +33,14 @@ class Spool:
     def __len__(self) -> int:
         return len(self._starts)
 
-    def append(self, origin: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+    def append(self, origin: Mapping[str, Any], columns: Mapping[str, Any]) -> int:
+        """Keep an example; returns its size in bytes."""
         line = json.dumps([origin, columns], ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         with writing(self._path):
             self._file.write(line)
         self._starts.append(self._size)
         self._size += len(line)
+        return len(line)
 
     def __iter__(self) -> Iterator[Kept]:
         with writing(self._path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -259,6 +260,24 @@ def test_a_publication_that_is_killed_leaves_the_earlier_one_or_the_new_one(
         assert "messages" in published.rows()[0]
     published(folder, layout="raw")
     assert "output" in published.rows()[0]
+    assert not list(published.folder.parent.glob(".dataset*"))
+
+
+@pytest.mark.parametrize("limit", [200, 20_000, 60_000])
+def test_a_file_that_may_not_grow_is_said_and_leaves_the_earlier_publication(
+    run: Any, published: Any, limit: int
+) -> None:
+    folder = run(rows(200))
+    published(folder, layout="raw")
+    command = [sys.executable, "-m", "llmbatch.cli", "publish", str(folder), "--output", str(published.folder)]
+    done = subprocess.run(
+        command,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, b"(EFBIG)" in done.stderr) == (1, True), done.stderr
+    assert len(published.rows()) == 200
     assert not list(published.folder.parent.glob(".dataset*"))
 
 
