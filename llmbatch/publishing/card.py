@@ -163,10 +163,8 @@ def _facts_shown(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "sampling", _shown(run["sampling"])
     yield "answers held to", _shown({name: value for name, value in run["answer"].items() if value})
     yield "program", _listed(filter(None, (f"`{run['program']}`", _shown(run["program_settings"]))))
-    yield (
-        "records",
-        f"`{run['rows_of']}`: {_listed(f'{count(n)} {status}' for status, n in run.get('rows', {}).items())}",
-    )
+    yield "published from", f"`{run['rows_of']}`"
+    yield "rows of the run", _listed(f"{count(number)} {status}" for status, number in run.get("rows", {}).items())
     yield "input", _listed(f"`{name}`" for name in run["input"][:8]) + _more(run["input"], 8)
     yield "begun", run["began"]
     yield "versions", _listed(f"{name} {version}" for name, version in run.get("versions", {}).items())

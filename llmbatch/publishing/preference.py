@@ -39,11 +39,10 @@ def _examples(candidate: Candidate, settings: PublishSettings) -> list[Example] 
         return prompt
     if settings.chosen is not None and settings.rejected is not None:
         pairs = _named(candidate, settings.chosen, settings.rejected)
+    elif settings.candidates is None and value_at(candidate.fields, SAMPLES) is not MISSING:
+        pairs = _scored(candidate, SAMPLES, settings.score or "score", settings.text or "output")
     elif settings.candidates is not None or settings.score is not None:
-        path = settings.candidates or "output"
-        pairs = _scored(candidate, path, settings.score or "score", settings.text)
-    elif value_at(candidate.fields, SAMPLES) is not MISSING:
-        pairs = _scored(candidate, SAMPLES, "score", "output")
+        pairs = _scored(candidate, settings.candidates or "output", settings.score or "score", settings.text)
     else:
         pairs = _sent_back(candidate, settings)
     if isinstance(pairs, Dropped):

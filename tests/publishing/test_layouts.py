@@ -87,6 +87,10 @@ def test_what_best_of_chose_from_is_a_pair_without_being_named(run: Any, publish
     published(folder, layout="preference")
     (row,) = published.rows()
     assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("great", "meh")
+    samples[0], samples[2] = ({"output": {"say": say, "of": "me"}, "score": n} for n, say in enumerate(("no", "yes")))
+    (folder / "results.jsonl").write_text(json.dumps(record) + "\n")
+    published(folder, layout="preference", text="output.say")
+    assert published.rows()[0]["chosen"][0]["content"] == "yes"
 
 
 def test_what_was_sent_back_is_the_worse_one_of_a_pair(run: Any, published: Any) -> None:
