@@ -1,22 +1,31 @@
-"""What a job asks of an answer, and the contract of a kind of output.
+"""What a job asks of an answer, and the contract of a kind of output; that of a rule is in ``rule``.
 
 A kind is a module with ``make(settings: OutputSettings) -> Kind``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from llmbatch.check import RULES
+from llmbatch.check.copy import CopySettings
+from llmbatch.check.glossary import GlossarySettings
+from llmbatch.check.language import LanguageSettings
+from llmbatch.check.length_ratio import LengthRatioSettings
+from llmbatch.check.markup import MarkupSettings
+from llmbatch.check.repetition import RepetitionSettings
 from llmbatch.core.check import MESSAGE_LIMIT
 from llmbatch.core.settings import Counts, IsPath, is_there
 from llmbatch.core.types import Constraint, Failure, FailureKind
 from llmbatch.core.words import clip
 
 _KIND_FIELDS = ("json_schema", "choice", "regex", "grammar")
+KIND_KEYS = frozenset({"schema", "choice", "regex", "grammar"})
+"""The keys of the settings that say of what kind an answer is."""
 
 
 def _is_schema_path(value: str, base: Path) -> bool:
@@ -47,6 +56,23 @@ class OutputSettings(BaseModel):
         (),
         description="send back answers in which a /pattern/ is found, or that a predicate (package.module:name) refuses",
     )
+    language: LanguageSettings = Field(None, description="the language of the answer")
+    copied: CopySettings = Field(
+        None, alias="copy", description="no copy of a text of the row, such as the one that was to be translated"
+    )
+    length_ratio: LengthRatioSettings | None = Field(
+        None, description="the answer's length against that of a text of the row"
+    )
+    markup: MarkupSettings = Field(None, description="the markup of a text of the row is in the answer too")
+    glossary: GlossarySettings | None = Field(
+        None, description="the terms of a text of the row are translated as a glossary says"
+    )
+    repetition: RepetitionSettings = Field(
+        None, description="no loops, where an engine that can stops early: true, or what counts as one"
+    )
+    thinking_budget: int | None = Field(
+        None, ge=0, description="tokens that a model may think before its answer; then its thinking is ended for it"
+    )
     allow_empty: bool = Field(False, description="take a blank answer; else it is sent back")
     allow_truncated: bool = Field(
         False,
@@ -59,6 +85,13 @@ class OutputSettings(BaseModel):
         if len(given) > 1:
             raise ValueError(f"an answer has one kind: {' and '.join(given)} cannot be given together")
         return self
+
+    def rules(self) -> Iterator[tuple[str, Any]]:
+        """The rules that are asked for, as in ``RULES``: name and settings."""
+        fields = {field.alias or name: name for name, field in type(self).model_fields.items()}
+        for rule in RULES:
+            if settings := getattr(self, fields[rule]):
+                yield rule, settings
 
     @property
     def kind(self) -> str:

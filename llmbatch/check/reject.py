@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from llmbatch.check.rule import Answer, Judge, Rule
 from llmbatch.core.errors import JobError, RunError
 from llmbatch.core.imports import is_import_path, load_object
+from llmbatch.core.types import FailureKind
 from llmbatch.core.words import clip, quote
 
-Rule = Callable[[str, Any, Mapping[str, Any]], str | None]
-"""(text, checked value, the row's data) -> why the answer is sent back, or None."""
 
-
-def make_rules(rules: Sequence[str]) -> tuple[Rule, ...]:
+def make(rules: Sequence[str]) -> Rule:
     """The rules ready for use. Raises ``JobError`` for one that is neither a pattern nor a usable predicate."""
-    return tuple(_pattern(rule) if rule.startswith("/") else _predicate(rule) for rule in rules)
+    judges = tuple(_pattern(rule) if rule.startswith("/") else _predicate(rule) for rule in rules)
+
+    def judge(answer: Answer) -> str | None:
+        return next((said for each in judges if (said := each(answer)) is not None), None)
+
+    return Rule(FailureKind.REJECTED, judge)
 
 
-def _pattern(rule: str) -> Rule:
+def _pattern(rule: str) -> Judge:
     if len(rule) < 3 or not rule.endswith("/"):
         raise JobError(f"the reject rule {rule!r} is not a pattern between slashes, such as '/(?i)as an ai/'")
     try:
@@ -33,8 +37,8 @@ def _pattern(rule: str) -> Rule:
     except (re.error, RecursionError, OverflowError) as error:
         raise JobError(f"the reject rule {rule!r} is not a valid regular expression: {error}") from error
 
-    def judge(text: str, _value: Any, _row: Mapping[str, Any]) -> str | None:
-        found = find(text)
+    def judge(answer: Answer) -> str | None:
+        found = find(answer.text)
         return (
             None
             if found is None
@@ -44,7 +48,7 @@ def _pattern(rule: str) -> Rule:
     return judge
 
 
-def _predicate(rule: str) -> Rule:
+def _predicate(rule: str) -> Judge:
     if not is_import_path(rule):
         raise JobError(
             f"the reject rule {rule!r} is neither a /pattern/ nor the import path of a predicate, package.module:name"
@@ -54,9 +58,10 @@ def _predicate(rule: str) -> Rule:
         raise JobError(f"the reject rule {rule} is not a function but {quote(repr(predicate), 80)}")
     wants_row = _wants_row(predicate, rule)
 
-    def judge(_text: str, value: Any, row: Mapping[str, Any]) -> str | None:
+    def judge(answer: Answer) -> str | None:
+        value = answer.value
         try:
-            said = predicate(value, row) if wants_row else predicate(value)
+            said = predicate(value, answer.row) if wants_row else predicate(value)
             refused = bool(said)
         except Exception as error:
             # Not a failure of the row: every row may be judged wrongly, and the author would not be told.

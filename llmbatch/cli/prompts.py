@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from llmbatch.core.check import Check
+    from llmbatch.check.answer import AnswerCheck
+    from llmbatch.core.types import Row
     from llmbatch.prompt.library import LoadedFile
     from llmbatch.prompt.template import PromptTemplate
 
@@ -75,6 +76,7 @@ def check_prompts(ctx: click.Context, paths: tuple[str, ...]) -> None:
 def _findings(loaded: LoadedFile) -> tuple[list[str], list[str]]:
     """What is wrong with a prompt, and what could be better. Raises ``UsageError`` for what stops the check."""
     from llmbatch.core.errors import SchemaError
+    from llmbatch.core.types import Cursor, Row
     from llmbatch.prompt.template import bind
 
     examples = loaded.file.examples
@@ -84,7 +86,7 @@ def _findings(loaded: LoadedFile) -> tuple[list[str], list[str]]:
         notes.append(f"{loaded.document.name}: it has no examples, so nothing was rendered")
     templates = [bind(loaded, example.variables, {}) for example in examples] or [bind(loaded, {}, {})]
     try:
-        _check_of(templates[0])
+        _check_of(templates[0], loaded)
     except SchemaError as error:
         raise SchemaError(f"{loaded.document.where(('output',))}: {error}") from error
     for name in templates[0].unused:
@@ -94,30 +96,36 @@ def _findings(loaded: LoadedFile) -> tuple[list[str], list[str]]:
     notes += [f"{loaded.document.name}: {note}" for note in templates[0].notes]
     for number, (template, example) in enumerate(zip(templates, examples, strict=False)):
         place = loaded.document.where(("examples", number))
-        found = _example_problems(template, number, example.row, example.output)
+        found = _example_problems(template, loaded, Row(number, number, example.row, Cursor(number)), example.output)
         problems += [f"{place}: example {number + 1}: {problem}" for problem in found]
     return problems, notes
 
 
-def _check_of(template: PromptTemplate) -> Check:
-    """What the prompt's own output asks of an answer. Raises ``SchemaError`` for one that cannot be used."""
+def _check_of(template: PromptTemplate, loaded: LoadedFile) -> AnswerCheck:
+    """What the prompt's own output asks of an answer. Raises ``UsageError`` for one that cannot be used."""
     from llmbatch.check.answer import make_check
-    from llmbatch.check.base import OutputSettings
+    from llmbatch.job.recipe import output_of_prompt
 
-    return make_check(OutputSettings.model_validate(template.output or {}))
+    return make_check(output_of_prompt(template, loaded.document.name))
 
 
-def _example_problems(template: PromptTemplate, number: int, row: dict[str, Any], output: Any) -> Iterator[str]:
-    from llmbatch.core.types import Cursor, Failure, Row
+def _example_problems(template: PromptTemplate, loaded: LoadedFile, row: Row, output: Any) -> Iterator[str]:
+    from llmbatch.core.types import Failure
+    from llmbatch.job.recipe import output_of_prompt
 
-    rendered = template.render(Row(number, number, row, Cursor(number)))
+    rendered = template.render(row)
     if isinstance(rendered, Failure):
         yield rendered.message
     if output is None:
         return
-    if template.output is None and not isinstance(output, str):
+    if output_of_prompt(template, loaded.document.name).kind == "text" and not isinstance(output, str):
         yield "its output must be text, because the prompt has no output of another kind"
         return
-    verdict = _check_of(template)(output if isinstance(output, str) else json.dumps(output, ensure_ascii=False), row)
+    check = _check_of(template, loaded)
+    values = {name: template.value(name, row) for name in check.names}
+    if (problem := check.misfit(values)) is not None:
+        yield problem
+        return
+    verdict = check.of(values)(output if isinstance(output, str) else json.dumps(output, ensure_ascii=False), row.data)
     if verdict.failure is not None:
         yield f"its output does not pass: {verdict.failure.message}"

@@ -42,6 +42,17 @@ SAMPLING: Mapping[str, tuple[str, ...]] = {
     "thinking_token_budget": ("integer",),
 }
 
+LOOPS = "loops"
+"""Not a setting that anyone gives: what an engine that can is to stop early at, as ``Loops``. Others leave it unread."""
+
+
+class Loops(NamedTuple):
+    """A stretch of tokens that comes ``times`` times one right after the other, for any length from ``shortest`` to ``longest``."""
+
+    times: int
+    shortest: int
+    longest: int
+
 
 _INT32, _INT64 = 2**31 - 1, 2**63 - 1
 

@@ -16,7 +16,7 @@ from llmbatch.core.fast_dataclass import fast_dataclass
 
 RowId = str | int
 Message = Mapping[str, Any]
-FinishReason = Literal["stop", "length", "error", "abort"]
+FinishReason = Literal["stop", "length", "repetition", "error", "abort"]
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -46,7 +46,13 @@ class FailureKind(StrEnum):
     REGEX = "regex"
     GRAMMAR = "grammar"
     EMPTY = "empty"
-    REJECTED = "rejected"  # by a rule of the job's
+    REJECTED = "rejected"  # by a pattern or predicate of the job's
+    LANGUAGE = "language"  # in another language than asked for
+    COPY = "copy"  # it copies a text of its row
+    LENGTH_RATIO = "length_ratio"  # much shorter or longer than a text of its row
+    MARKUP = "markup"  # it does not keep that of a text of its row
+    GLOSSARY = "glossary"  # terms are not translated as given
+    REPETITION = "repetition"  # it runs in circles
     # the engine
     REFUSED = "refused"  # the engine would not take the request
     ENGINE = "engine"  # the engine failed this request and lives
@@ -72,6 +78,12 @@ _ANSWER_CHECKS = frozenset(
         FailureKind.GRAMMAR,
         FailureKind.EMPTY,
         FailureKind.REJECTED,
+        FailureKind.LANGUAGE,
+        FailureKind.COPY,
+        FailureKind.LENGTH_RATIO,
+        FailureKind.MARKUP,
+        FailureKind.GLOSSARY,
+        FailureKind.REPETITION,
     }
 )
 _STATUS_OF_KIND = dict.fromkeys(_ANSWER_CHECKS, Status.INVALID) | {FailureKind.TRUNCATED: Status.TRUNCATED}

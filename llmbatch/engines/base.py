@@ -256,6 +256,9 @@ class EngineKind:
     models: Callable[[EngineSettings, str], list[NamedModel]] = (
         named_models  # the second is what it is given as its model
     )
+    tells_thinking: Callable[[EngineSettings], bool] = lambda settings: (
+        settings.reasoning_parser is not None
+    )  # whether it knows where a model's thinking ends, and so can limit it
     packages: tuple[str, ...] = ()  # whose versions its answers depend on
     replicas: bool = False  # whether a run can have several of it
     quick: Mapping[str, Any] = field(

@@ -9,8 +9,20 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable
+from typing import Protocol
 
 from llmbatch.core.types import Request, RequestKey
+
+
+class Requests(Protocol):
+    """What an engine needs of a feed."""
+
+    def take(self, slots: int, tokens: int) -> list[Request]: ...
+
+    def wait(self, timeout: float) -> None: ...
+
+    @property
+    def finished(self) -> bool: ...
 
 
 class _Shared:

@@ -35,12 +35,10 @@ def identity_of(job: Job) -> dict[str, str]:
             data[section].pop(key, None)
     data["engine"]["args"] = dict(kind_of(job.engine.name).identity(job.engine))
     data["engine"]["lora"] = {name: _where(path) for name, path in job.engine.lora.items()}
-    for section, key, _ in _named_files(job):
-        if isinstance(data.get(section), dict):
-            data[section].pop(key, None)
     flat = _flatten(data)
-    for section, key, path in _named_files(job):
-        flat[f"{section}.{key} (content)"] = _digest(path)
+    for place, path in _named_files(job):
+        flat.pop(place, None)
+        flat[f"{place} (content)"] = _digest(path)
     for named in _models(job):
         if is_there(named.place):
             found = contents(Path(named.place).expanduser())
@@ -84,13 +82,12 @@ def _where(name: str) -> str:
     return str(Path(name).expanduser().absolute()) if is_there(name) else name
 
 
-def _named_files(job: Job) -> Iterator[tuple[str, str, Path]]:
-    """The files that settings name, by section and key: what is in them counts, not where they lie."""
+def _named_files(job: Job) -> Iterator[tuple[str, Path]]:
+    """The files that settings name, by their place: what is in them counts, not where they lie."""
     for setting in marked(Job, Counts.CONTENT):
-        section, _, key = setting.place.partition(".")
         value = setting.value_in(job)
         if isinstance(value, str | Path) and is_there(str(value)) and (path := Path(value).expanduser()).is_file():
-            yield section, key, path
+            yield setting.place, path
 
 
 def _models(job: Job) -> list[NamedModel]:

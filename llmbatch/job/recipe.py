@@ -13,15 +13,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from llmbatch.check.answer import check_from_mapping, make_check, with_content
-from llmbatch.check.base import OutputSettings
+from llmbatch.check.answer import make_check, with_content
+from llmbatch.check.base import KIND_KEYS, OutputSettings
 from llmbatch.check.code import author_code
 from llmbatch.core.check import Check
 from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.imports import is_import_path, source_of
-from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, sampling_problem
+from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, LOOPS, sampling_problem
+from llmbatch.core.settings import is_there
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Rendered, Request, Row, Sampling
 from llmbatch.core.words import short
+from llmbatch.engines.base import kind_of
 from llmbatch.formats import FORMATS
 from llmbatch.formats.base import Asked
 from llmbatch.job.file import resolve_paths
@@ -38,6 +40,8 @@ from llmbatch.prompt.template import bind, load_prompt
 from llmbatch.sources.opening import guess_format
 
 _DISTINCT_REQUESTS = 4096
+_THINKING = "thinking_token_budget"
+_FIELDS_SHOWN = 8
 _NO_DATA: Mapping[str, Any] = {}
 
 
@@ -68,6 +72,9 @@ class Recipe:
         """What the results depend on besides the job's own keys: the prompts' texts, sampling with defaults, the author's code."""
         found = {"prompt (text)": _digest(self._main.template.text)}
         found |= author_code(self._main.output)
+        if self._main.output.glossary is not None and (self._job.answer is None or self._job.answer.glossary is None):
+            terms = with_content(self._main.output).model_dump_json(include={"glossary"})
+            found["prompt.output.glossary (content)"] = _digest(terms)
         program = self.program.name
         if is_import_path(program):
             found["program.name (source)"] = _digest(source_of(self._kind.shape, program.partition(":")[0]))
@@ -118,7 +125,7 @@ class Recipe:
         """About how many characters a row's work holds on to, besides its requests."""
         if self._keeps_rows:
             return size_of(row.data)
-        return 0 if work.kept is None else size_of(work.kept)
+        return self._main.size(row) + (0 if work.kept is None else size_of(work.kept))
 
     def _fields_kept(self, row: Row) -> Mapping[str, Any] | None:
         """The input fields that the record carries."""
@@ -184,15 +191,18 @@ class _Step:
         self.output = output
         self._own_check = own_check
         self._lora = lora
-        self._answer = output
         self.check = make_check(output)
         if self.check.constraint is not None and getattr(template, "prefill", None):
             raise JobError(
                 "a prefilled answer cannot be combined with constrained decoding: set answer.constrained to false"
             )
         self._overrides = {**job.sampling, **sampling}
+        if output.thinking_budget is not None:
+            self._overrides[_THINKING] = output.thinking_budget
         self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **template.sampling}
         self.settings = _sampling(self._defaults, self._overrides)
+        if problem := _thinking_problem(self.settings, job):
+            raise JobError(problem)
         self._max_samples = job.plan.max_samples
         if problem := self._too_many(self.settings):
             raise JobError(f"sampling.n {problem}")
@@ -224,9 +234,11 @@ class _Step:
             return Failure(FailureKind.PROMPT, f"row {short(row.id)}: n {problem}")
         if rendered.output is not None:
             try:
-                check_from_mapping(rendered.output, self._answer)
+                self.check.for_request(rendered.output)
             except SchemaError as error:
                 return Failure(FailureKind.PROMPT, f"row {row.id!r}: {error}")
+        if self.check.names and (problem := self.check.misfit(self._named(row))):
+            return Failure(FailureKind.PROMPT, f"row {short(row.id)}: {problem}; {_fields_of(row)}")
         return rendered
 
     def ask(self, row: Row) -> Ask | Failure:
@@ -235,14 +247,21 @@ class _Step:
         if isinstance(rendered, Failure):
             return rendered
         sampling, samples = self._variant(rendered.sampling) if rendered.sampling else self._base
-        check = self.check if self._own_check else None
-        constraint = self.check.constraint
-        if rendered.output is not None:
-            check = check_from_mapping(rendered.output, self._answer)
-            constraint = check.constraint
+        ours = self.check if rendered.output is None else self.check.for_request(rendered.output)
+        check: Check | None = ours if self._own_check or ours is not self.check else None
+        if ours.names:
+            check = ours.of(self._named(row))
         return Ask(
-            rendered.prompt, sampling, constraint, lora=self._lora or rendered.lora, samples=samples, check=check
+            rendered.prompt, sampling, ours.constraint, lora=self._lora or rendered.lora, samples=samples, check=check
         )
+
+    def size(self, row: Row) -> int:
+        """About how many characters of a row its check holds on to."""
+        return size_of(self._named(row)) if self.check.names else 0
+
+    def _named(self, row: Row) -> dict[str, Any]:
+        """What the rules hold the row's answers against, by the names that they have for it."""
+        return {name: self.template.value(name, row) for name in self.check.names}
 
     def settled(self, row: Row) -> Rendered | Failure:
         rendered = self.render(row)
@@ -270,6 +289,8 @@ class _Step:
                 self._variants.clear()
             settings = _sampling({**self._defaults, **asked}, self._overrides)
             samples = int(settings.pop("n", 1) or 1)
+            if self.output.repetition is not None:
+                settings[LOOPS] = self.output.repetition.loops
             known = Sampling(tuple(sorted((k, _frozen(v)) for k, v in settings.items()))), samples
             self._variants[key] = known
         return known
@@ -301,9 +322,8 @@ def program_of(job: Job, prompt: RowPrompt) -> ProgramSettings:
     """The job's program, or else the one that its prompt file asks for, whose paths are relative to that file."""
     if job.program != ProgramSettings() or prompt.program is None or job.prompt is None:
         return job.program
-    path = Path(job.prompt.path)
     try:
-        given = resolve_paths({"program": prompt.program}, path.parent if path.is_file() else Path(), Job)
+        given = resolve_paths({"program": prompt.program}, _folder_of(job.prompt.path), Job)
         return ProgramSettings.model_validate(given["program"])
     except ValidationError as error:
         said = "; ".join(explain(error, prompt.program, ProgramSettings))
@@ -321,7 +341,7 @@ def _further_step(job: Job, name: str, step: StepSettings) -> _Step:
     variables = {k: v for k, v in (settings.variables if settings else {}).items() if k in known_variables}
     fields = {k: v for k, v in (settings.fields if settings else {}).items() if k in known_variables}
     template = bind(loaded, {**variables, **step.variables}, {**fields, **step.fields})
-    return _Step(template, _output(step.answer, template), job, step.sampling, lora=step.lora)
+    return _Step(template, _output(step.answer, template, step.path), job, step.sampling, lora=step.lora)
 
 
 def check_of(job: Job, prompt: RowPrompt) -> Check:
@@ -331,15 +351,31 @@ def check_of(job: Job, prompt: RowPrompt) -> Check:
 
 def output_of(job: Job, prompt: RowPrompt) -> OutputSettings:
     """The settings of that check."""
-    return _output(job.answer, prompt)
+    return _output(job.answer, prompt, "" if job.prompt is None else job.prompt.path)
 
 
-def _output(given: OutputSettings | None, prompt: RowPrompt) -> OutputSettings:
-    """What is asked of an answer; where that is of no kind, it is of the prompt's."""
+def output_of_prompt(prompt: RowPrompt, path: str) -> OutputSettings:
+    """What the prompt at this path asks of an answer by itself. Raises ``JobError`` for one that cannot be used."""
+    return _output(None, prompt, path)
+
+
+def _output(given: OutputSettings | None, prompt: RowPrompt, path: str) -> OutputSettings:
+    """What is asked of an answer: by the job, and what that leaves open by its prompt, whose paths are relative to its file."""
     answer = given or OutputSettings()
-    if prompt.output is None or answer.kind != "text":
+    if prompt.output is None:
         return answer
-    return OutputSettings.model_validate({**answer.model_dump(exclude_defaults=True, by_alias=True), **prompt.output})
+    asked = resolve_paths({"answer": prompt.output}, _folder_of(path), Job)["answer"]
+    if answer.kind != "text":
+        asked = {key: value for key, value in asked.items() if key not in KIND_KEYS}
+    try:
+        return OutputSettings.model_validate({**asked, **answer.model_dump(exclude_defaults=True, by_alias=True)})
+    except ValidationError as error:
+        raise JobError(f"{prompt.name}: output: {'; '.join(explain(error, asked, OutputSettings))}") from None
+
+
+def _folder_of(prompt: str) -> Path:
+    """The folder that the paths in a prompt file are relative to."""
+    return Path(prompt).parent if is_there(prompt) else Path()
 
 
 def _sampling(defaults: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
@@ -348,6 +384,30 @@ def _sampling(defaults: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, 
         if problem := sampling_problem(name, value):
             raise JobError(f"sampling.{name} {problem}")
     return settings
+
+
+def _thinking_problem(settings: Mapping[str, Any], job: Job) -> str | None:
+    """What is wrong with a limit on the thinking before the answer; None where nothing is, or there is none."""
+    budget, most = settings.get(_THINKING), settings.get("max_tokens")
+    if budget is None or budget < 0:
+        return None
+    if most is not None and budget >= most:
+        return (
+            f"a thinking budget of {budget:,} tokens leaves no room for an answer: sampling.max_tokens is {most:,}, for both; "
+            "raise that, or lower the budget"
+        )
+    if not kind_of(job.engine.name).tells_thinking(job.engine):
+        return "a thinking budget needs engine.reasoning_parser, which tells the thinking from the answer"
+    return None
+
+
+def _fields_of(row: Row) -> str:
+    names = ", ".join(short(name) for name in list(row.data)[:_FIELDS_SHOWN])
+    return (
+        f"the row's fields are {names}{', ...' if len(row.data) > _FIELDS_SHOWN else ''}"
+        if names
+        else "it has no fields"
+    )
 
 
 def _as_output(constraint: Constraint | None) -> Mapping[str, Any] | None:

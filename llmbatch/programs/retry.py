@@ -5,7 +5,8 @@
 | truncated, free | goes on from the partial answer, whose prefix the engine has cached |
 | truncated, constrained | the same from the start with a larger budget |
 | invalid JSON, schema, choice, regex, grammar | the bad answer and the check's words appended, once per bad answer |
-| the same where that cannot be done; empty, rejected | a new seed and a higher temperature |
+| language, copy, length ratio, markup, glossary | the same |
+| the same where that cannot be done; empty, rejected, repetition | a new seed and a higher temperature |
 | engine (it failed this request and lives) | the same request, once: its answer is not known yet |
 | any other kind | none |
 """
@@ -26,8 +27,11 @@ from llmbatch.core.types import Completion, Failure, FailureKind, Message, Promp
 from llmbatch.core.words import clip
 
 _EXPLAINED = frozenset(
-    {FailureKind.INVALID_JSON, FailureKind.SCHEMA, FailureKind.CHOICE, FailureKind.REGEX, FailureKind.GRAMMAR}
-)
+    {
+        FailureKind.INVALID_JSON, FailureKind.SCHEMA, FailureKind.CHOICE, FailureKind.REGEX, FailureKind.GRAMMAR,
+        FailureKind.LANGUAGE, FailureKind.COPY, FailureKind.LENGTH_RATIO, FailureKind.MARKUP, FailureKind.GLOSSARY,
+    }
+)  # fmt: skip
 _QUOTED_CHARACTERS = 4000
 _UNSET_TEMPERATURE = 1.0  # where the job leaves it to the model, the model's own default is seldom higher
 # Next to greedy: with these settings a higher temperature would draw the same tokens again.

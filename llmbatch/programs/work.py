@@ -31,12 +31,14 @@ from llmbatch.core.types import (
     Status,
     Usage,
 )
+from llmbatch.core.words import quote
 from llmbatch.programs.base import Ask, Complete, Incomplete, Program
 
 Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], Request | None]
 """(request, why it failed, its answer, kinds of the failures before) -> the next request, or None to give up."""
 
 _NOTHING = Usage()
+_END_CHARACTERS = 120  # of an answer that repeats itself, enough to see how
 _ONE = (Ask, Failure)  # what a program yields for one thing; else it yields several
 _NO_PROMPT, _NO_SAMPLING = Prompt(), Sampling()
 
@@ -275,7 +277,7 @@ class _Line:
             if request.target is not None:
                 value, failure = _scored(outcome)
             else:
-                value, failure = _verdict(self.check or rules.check, text, outcome.finish_reason, request, row)
+                value, failure = _verdict(self.check or rules.check, text, outcome, request, row)
             if failure is None:
                 self.accepted = Accepted(value, outcome)
                 return None
@@ -313,12 +315,22 @@ def _scored(outcome: Completion) -> Verdict:
     return Verdict(outcome.score, None)
 
 
-def _verdict(check: Check, text: str, finish_reason: str, request: Request, row: Row) -> Verdict:
+def _verdict(check: Check, text: str, completion: Completion, request: Request, row: Row) -> Verdict:
+    finish_reason = completion.finish_reason
     if finish_reason == "stop":
         return check(text, row.data)
     if finish_reason == "length":
         # where the end of text is ignored the budget is the length that was asked for
         return check(text, row.data, cut_off=not request.sampling.get("ignore_eos"))
+    if finish_reason == "repetition":
+        end = (text or completion.reasoning or "")[-_END_CHARACTERS:]
+        return Verdict(
+            None,
+            Failure(
+                FailureKind.REPETITION,
+                f"the answer repeats itself, so the engine stopped it; it ends with {quote(end, 200)}",
+            ),
+        )
     return Verdict(
         None, Failure(FailureKind.ENGINE, f"the engine ended the request with finish_reason {finish_reason!r}")
     )

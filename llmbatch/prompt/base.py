@@ -58,3 +58,6 @@ class RowPrompt(Protocol):
 
     def render(self, row: Row) -> Rendered | Failure:
         """The row's prompt, or why it has none. Never raises for what is in a row."""
+
+    def value(self, name: str, row: Row) -> Any:
+        """What the row's prompt has for a name: the variable of that name, or else the row's field; None where there is none."""

@@ -20,7 +20,8 @@ The format, in full (one of ``messages``, ``messages_from`` and ``text`` is requ
     text: "{{ text }}\\n\\nTL;DR:"          or: plain text for a completion model
     prefill: "{"                          a start of the answer, which the model goes on from
     sampling: {temperature: 0, max_tokens: 200}
-    output: {schema: {...}}               or choice, regex, grammar; schema_from and choice_from name a variable instead
+    output: {schema: {...}}               or choice, regex, grammar; schema_from and choice_from name a variable instead;
+                                          besides, or alone, the rules of a job's answer section, such as language: de
     lora: "{{ adapter }}"                 the adapter for the row
     program: {name: chain, ...}           by which steps a row is done, as in a job file, which goes before it
     examples:
@@ -100,6 +101,17 @@ class OutputSpec(_Strict):
     choice_from: str | None = None
     regex: str | None = None
     grammar: str | None = None
+    # what an answer of that kind must be besides; the settings are those of a job, and checked with it
+    language: Any = None
+    copied: Any = Field(None, alias="copy")
+    length_ratio: Any = None
+    markup: Any = None
+    glossary: Any = None
+    repetition: Any = None
+    thinking_budget: Any = None
+
+
+_KINDS = ("json_schema", "schema_from", "choice", "choice_from", "regex", "grammar")
 
 
 class ExampleSpec(_Strict):
@@ -170,9 +182,10 @@ def _check_head(file: PromptFile, document: Document) -> None:
     if len(given) != 1:
         seen = " and ".join(given) if given else "none of them"
         raise document.error(given[1:2], f"a prompt has one of messages, messages_from and text; this one has {seen}")
-    if file.output is not None and sum(value is not None for _, value in file.output) != 1:
+    asked = [name for name, value in file.output or () if value is not None]
+    if file.output is not None and (not asked or sum(name in _KINDS for name in asked) > 1):
         known = "schema, schema_from, choice, choice_from, regex and grammar"
-        raise document.error(("output",), f"output has one of {known}")
+        raise document.error(("output",), f"output has one of {known}, or rules alone")
     choice = file.output.choice if file.output else None
     if choice is not None and len(set(choice)) != len(choice):
         raise document.error(("output", "choice"), "a choice is given twice")

@@ -30,3 +30,6 @@ class RequestsPrompt:
             return row.failure
         read = self._format.read(row.data, self._adapters)
         return replace(read, message=f"row {short(row.id)}: {read.message}") if isinstance(read, Failure) else read
+
+    def value(self, name: str, row: Row) -> Any:
+        return row.data.get(name)

@@ -75,11 +75,11 @@ class _Texts:
 class PromptTemplate:
     """A prompt, ready to render.
 
-    ``sampling`` are its defaults, by the names of vLLM's ``SamplingParams``; ``output`` is one of ``{"schema": ...}``,
-    ``{"choice": [...]}``, ``{"regex": ...}``, ``{"grammar": ...}``, or ``None``. ``program`` is the job's section of that name, as
-    the file has it. ``text`` is the prompt file's
-    content and the values given for the job, for the job's digest. ``prefill`` is a template. ``unused`` are variables that
-    are declared and never used, ``row_variables`` those that rows bring, and ``notes`` is advice for the prompt's author.
+    ``sampling`` are its defaults, by the names of vLLM's ``SamplingParams``; ``output`` has at most one of the keys ``schema``,
+    ``choice``, ``regex`` and ``grammar``, and those of the rules that the file asks for, or is ``None``. ``program`` is the job's
+    section of that name, as the file has it. ``text`` is the prompt file's content and the values given for the job, for the job's
+    digest. ``prefill`` is a template. ``unused`` are variables that are declared and never used, ``row_variables`` those that rows
+    bring, and ``notes`` is advice for the prompt's author.
     """
 
     name: str
@@ -92,7 +92,9 @@ class PromptTemplate:
     row_variables: tuple[Variable, ...]
     notes: tuple[str, ...]
     _where: str
-    _fixed: Mapping[str, Any]
+    _given: Mapping[str, Any]  # with one value for all rows
+    _fields: Mapping[str, tuple[str, Any]]  # of the other variables: the row's field, and the default
+    _fixed: Mapping[str, Any]  # those of ``_given`` that some row's rendering needs
     _texts: _Texts
 
     def render(self, row: Row) -> Rendered | Failure:
@@ -122,6 +124,14 @@ class PromptTemplate:
         if not messages or not (last := messages[-1]["content"]) or last.isspace():
             return self._empty(row)
         return Rendered(Prompt(messages=messages, prefill=prefill), lora=lora)
+
+    def value(self, name: str, row: Row) -> Any:
+        """As ``RowPrompt.value``."""
+        if name in self._given:
+            return self._given[name]
+        field, default = self._fields.get(name, (name, None))
+        value = row.data.get(field)
+        return default if value is None else value
 
     def _empty(self, row: Row) -> Failure:
         return Failure(
@@ -184,6 +194,10 @@ def bind(loaded: LoadedFile, variables: Mapping[str, Any], fields: Mapping[str, 
         row_variables=row_variables,
         notes=order_notes(file, [variable.name for variable in row_variables if variable.required]),
         _where=document.name,
+        _given=fixed,
+        _fields={
+            name: (fields.get(name, name), spec.default) for name, spec in file.variables.items() if name not in fixed
+        },
         _fixed={name: value for name, value in fixed.items() if name in needed},
         _texts=texts,
     )
@@ -311,13 +325,14 @@ def _output(file: PromptFile, fixed: Mapping[str, Any]) -> Mapping[str, Any] | N
     output = file.output
     if output is None:
         return None
+    asked = output.model_dump(by_alias=True, exclude_none=True, exclude={"schema_from", "choice_from"})
     if output.schema_from is not None:
         schema = fixed[output.schema_from]
-        return None if schema is None else {"schema": schema}
+        return (asked or None) if schema is None else {**asked, "schema": schema}
     if output.choice_from is not None:
         choice = fixed[output.choice_from]
         if choice is None:
-            return None
+            return asked or None
         if (
             not choice
             or not all(isinstance(label, str) and label for label in choice)
@@ -325,5 +340,5 @@ def _output(file: PromptFile, fixed: Mapping[str, Any]) -> Mapping[str, Any] | N
         ):
             problem = f"must be a list of different texts, and is {short(choice)}"
             raise PromptError(f"the prompt {file.name!r}: the variable {output.choice_from!r} {problem}")
-        return {"choice": list(choice)}
-    return output.model_dump(by_alias=True, exclude_none=True)
+        return {**asked, "choice": list(choice)}
+    return asked

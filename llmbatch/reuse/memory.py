@@ -86,7 +86,7 @@ class Reuse:
         if not _lasts(outcome):
             return Shared([], waiting) if waiting else None
         if isinstance(outcome, Completion):
-            if outcome.finish_reason == "stop" and outcome.token_ids:
+            if outcome.finish_reason != "length" and outcome.token_ids:
                 outcome = _without_ids(outcome)  # only an answer that was cut off is gone on from
             if self.keep is not None:
                 self.keep(digest, outcome)
@@ -108,7 +108,7 @@ class Reuse:
 def _lasts(outcome: Outcome) -> bool:
     """Whether an equal request would have this outcome too. What the engine failed to do, it may do another time."""
     if isinstance(outcome, Completion):
-        return outcome.finish_reason in ("stop", "length")
+        return outcome.finish_reason in ("stop", "length", "repetition")
     return outcome.failure.kind in _LASTING
 
 

@@ -35,14 +35,14 @@ def test_these_settings_of_a_job_are_paths() -> None:
     assert {each.place for each in marked(Job, IsPath)} == {
         "model", "prompt.path", "input.path", "output", "engine.script", "engine.lora", "chat.template", "answer.schema",
         "answer.grammar", "reuse.cache", "run.rows", "program.prompts.*.path", "program.prompts.*.answer.schema",
-        "program.prompts.*.answer.grammar",
+        "program.prompts.*.answer.grammar", "answer.glossary.terms", "program.prompts.*.answer.glossary.terms",
     }  # fmt: skip
 
 
 def test_of_these_files_the_content_counts() -> None:
     assert {each.place for each in marked(Job, Counts.CONTENT)} == {
-        "engine.script", "chat.template", "answer.schema", "answer.grammar", "run.rows",
-        "program.prompts.*.answer.schema", "program.prompts.*.answer.grammar",
+        "engine.script", "chat.template", "answer.schema", "answer.grammar", "answer.glossary.terms", "run.rows",
+        "program.prompts.*.answer.schema", "program.prompts.*.answer.grammar", "program.prompts.*.answer.glossary.terms",
     }  # fmt: skip
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmbatch.core.sampling import LOOPS, Loops
 from llmbatch.core.types import (
     Completion,
     Constraint,
@@ -21,9 +23,11 @@ from llmbatch.core.types import (
     Request,
     RequestKey,
     Sampling,
+    Usage,
 )
 from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.thinking import BUDGET, Marks
 from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.engines.vllm.structured import structured_outputs
 from llmbatch.job.job import DEMO_MODEL
@@ -459,6 +463,17 @@ def test_the_ids_of_a_chat_are_those_of_llm_chat(engine: VllmEngine, bare: Any) 
     assert engine.tokenize(CHATS) == [output.prompt_token_ids for output in theirs]
 
 
+def test_an_answer_that_goes_round_in_circles_is_stopped_early(engine: VllmEngine) -> None:
+    only = {"allowed_token_ids": (40,), "max_tokens": 100, "temperature": 0.0}
+    circles, free = (
+        ask(engine, NUMBERS[:1], Sampling(tuple(sorted({**only, **more}.items()))))[0]
+        for more in ({LOOPS: Loops(times=4, shortest=2, longest=8)}, {})
+    )
+    assert (circles.finish_reason, circles.token_ids, circles.text) == ("repetition", (40,) * 8, free.text[:8])
+    assert circles.usage.completion_tokens == 8
+    assert (free.finish_reason, len(free.token_ids)) == ("length", 100)
+
+
 def test_text_that_spells_a_special_token_becomes_that_token_as_in_llm_chat(engine: VllmEngine) -> None:
     (ids,) = engine.tokenize([Prompt(messages=({"role": "user", "content": "<|end|>"},))])
     assert not isinstance(ids, Failure)
@@ -486,6 +501,44 @@ def test_what_the_engine_prints_goes_to_the_log_and_not_to_the_terminal(
     engine.stop()
     engine.stop()
     assert "Logging error" not in (tmp_path / "engine.log").read_text()
+
+
+def _thinking(folder: Path) -> str:
+    """The demo model with two of its special tokens as those that begin and end thinking, which its chats begin with."""
+    shutil.copytree(DEMO_MODEL, folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        data = json.loads((folder / name).read_text().replace("<|pad|>", "<think>").replace("<|system|>", "</think>"))
+        for token in data.get("added_tokens", ()):
+            token["special"] = token["id"] > 1  # as in thinking models, whose text shows these two
+        if "chat_template" in data:
+            data |= {"pad_token": "<|end|>", "additional_special_tokens": ["<|user|>", "<|assistant|>"]}
+            data["chat_template"] = data["chat_template"].replace("'<|assistant|>'", "'<|assistant|><think>'")
+        (folder / name).write_text(json.dumps(data))
+    return str(folder)
+
+
+def test_thinking_is_ended_at_its_budget_by_vllm_or_by_two_requests_alike(tmp_path: Path) -> None:
+    settings = EngineSettings(args=ARGS, in_process=True, reasoning_parser="deepseek_r1")
+    engine = VllmEngine(_thinking(tmp_path / "model"), settings, ChatSettings(), tmp_path / "engine.log")
+    engine.start()
+    try:
+        prompts = [Prompt(messages=({"role": "user", "content": f"{n} hundred"},)) for n in ("one", "six", "nine")]
+        sampling = Sampling(((BUDGET, 4), ("ignore_eos", True), ("max_tokens", 12), ("temperature", 0.0)))
+        assert engine._marks is None, "vLLM does it itself"
+        itself = ask(engine, prompts, sampling)
+        engine._marks = Marks((0,), (1,))
+        in_two = ask(engine, prompts, sampling)
+        counted = engine.counts()
+    finally:
+        engine.stop()
+    for one, two in zip(itself, in_two, strict=True):
+        assert (one.token_ids[4], one.token_ids.index(1)) == (1, 4)
+        assert one.text and len(one.token_ids) == 12
+        assert (two.token_ids, two.text, two.reasoning) == (one.token_ids, one.text, one.reasoning)
+        assert two.finish_reason == one.finish_reason == "length"
+        assert two.usage.completion_tokens == one.usage.completion_tokens - 1, "the end of the thinking was given to it"
+        assert two.usage.prompt_tokens == 2 * one.usage.prompt_tokens + 5
+    assert counted == sum((answer.usage for answer in (*itself, *in_two)), Usage())
 
 
 def _adapter(folder: Path) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,15 +17,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from llmbatch.core.errors import EngineDied, EngineError, JobError, OutOfMemory
+from llmbatch.core.sampling import LOOPS, Loops
 from llmbatch.core.types import Constraint, Failure, FailureKind, Prompt
 from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.thinking import Marks
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.args import engine_args, environment, is_cpu, with_backend_for
 from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.engines.vllm.log import captured, redirect_loggers, tail
 from llmbatch.engines.vllm.reasoning import load_reasoning
 from llmbatch.engines.vllm.render import Encoder, vllm_renderer
-from llmbatch.engines.vllm.sampling import params_of
+from llmbatch.engines.vllm.sampling import _plain_values, params_of
 from llmbatch.engines.vllm.structured import structured_outputs
 from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.memory import cache_bytes_per_token
@@ -277,6 +280,15 @@ def test_sampling_settings_in_json_form_are_accepted() -> None:
     assert values == given, "they are looked at, and left as they are"
 
 
+def test_a_vllm_that_cannot_stop_at_loops_is_not_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"temperature": 0.5, LOOPS: Loops(times=8, shortest=4, longest=32)}
+    stopped = params_of(dict(values)).repetition_detection
+    assert (stopped.min_count, stopped.min_pattern_size, stopped.max_pattern_size) == (8, 4, 32)
+    older = SimpleNamespace(__struct_fields__=("temperature",))
+    monkeypatch.setattr("vllm.sampling_params.SamplingParams", older)
+    assert _plain_values(values) == {"temperature": 0.5}
+
+
 # -- reasoning ----------------------------------------------------------------------------------------------------------
 
 
@@ -291,6 +303,12 @@ def test_the_thinking_part_is_split_off() -> None:
     split = load_reasoning("deepseek_r1", thinking_tokenizer(), {}, None).split
     assert split("<think>first this</think>then that") == ("first this", "then that")
     assert split("cut off while thinking") == ("cut off while thinking", "")
+
+
+def test_the_parser_says_what_begins_and_ends_thinking() -> None:
+    tokenizer = thinking_tokenizer()
+    start, end = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    assert load_reasoning("deepseek_r1", tokenizer, {}, None).marks == Marks((start,), (end,))
 
 
 def test_an_unknown_reasoning_parser_is_refused_with_vllms_own_list() -> None:

@@ -26,8 +26,11 @@ CHAT = Prompt(messages=({"role": "system", "content": "Be brief."}, {"role": "us
 TEXT = Prompt(text="How many?")
 SCHEMA = Constraint("json", "{}")
 GREEDY = Sampling((("max_tokens", 8), ("temperature", 0.0)))
-EXPLAINED = [FailureKind.INVALID_JSON, FailureKind.SCHEMA, FailureKind.CHOICE, FailureKind.REGEX, FailureKind.GRAMMAR]
-REDRAWN = [FailureKind.EMPTY, FailureKind.REJECTED]
+EXPLAINED = [
+    FailureKind.INVALID_JSON, FailureKind.SCHEMA, FailureKind.CHOICE, FailureKind.REGEX, FailureKind.GRAMMAR,
+    FailureKind.LANGUAGE, FailureKind.COPY, FailureKind.LENGTH_RATIO, FailureKind.MARKUP, FailureKind.GLOSSARY,
+]  # fmt: skip
+REDRAWN = [FailureKind.EMPTY, FailureKind.REJECTED, FailureKind.REPETITION]
 FINAL = [kind for kind in FailureKind if not kind.retryable]
 
 

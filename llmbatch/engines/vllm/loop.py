@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from llmbatch.core.errors import EngineDied
 from llmbatch.core.types import Completion, Failure, FailureKind, FinishReason, Outcome, Refusal, Request, Usage
-from llmbatch.engines.feed import Feed
+from llmbatch.engines.feed import Requests
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.reasoning import Reasoning
 from llmbatch.engines.vllm.sampling import Samplings, Setting
@@ -19,7 +19,7 @@ from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
 
 _WAIT_SECONDS = 0.5  # how long the loop waits for the engine, or for the feed, before it looks around
 _FINISH: Mapping[str, FinishReason] = {
-    "stop": "stop", "length": "length", "abort": "abort", "error": "error", "repetition": "stop",
+    "stop": "stop", "length": "length", "abort": "abort", "error": "error", "repetition": "repetition",
 }  # fmt: skip
 
 Death = Callable[[BaseException | None, str], EngineDied]
@@ -84,7 +84,7 @@ class Loop:
         self.busy = 0.0
         self.counts = Usage()
 
-    def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+    def stream(self, feed: Requests) -> Iterator[list[Outcome]]:
         """As ``Engine.stream``."""
         self._progress_at = self._marked_at = time.monotonic()
         while True:
@@ -105,7 +105,7 @@ class Loop:
         self._pending.clear()
         self._tokens = 0
 
-    def _fill(self, feed: Feed) -> list[Outcome]:
+    def _fill(self, feed: Requests) -> list[Outcome]:
         """Hand over what there is room for; what vLLM refuses is an outcome at once."""
         slots = self._intake.requests - len(self._pending)
         tokens = self._intake.tokens - self._tokens
@@ -257,8 +257,6 @@ class Loop:
     def _completion(self, pending: _Pending, output: Any, text: str | None) -> Completion:
         request, answer = pending.request, output.outputs[0]
         ids, finish_reason, stop_reason = answer.token_ids, _FINISH[answer.finish_reason], answer.stop_reason
-        if answer.finish_reason == "repetition":
-            stop_reason = "repetition"
         if _stops_after_partial(pending):
             ending = self._tools.detokenizer.ending(
                 _answer(pending, output),

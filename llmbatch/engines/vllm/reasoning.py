@@ -1,4 +1,4 @@
-"""An answer's text in; its thinking part and the rest out, by vLLM's reasoning parsers."""
+"""An answer's text in; its thinking part and the rest out, by vLLM's reasoning parsers; and how a limit on the thinking is kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from llmbatch.core.errors import JobError
+from llmbatch.engines.thinking import BUDGET, Marks
 
 
 class Split(NamedTuple):
@@ -14,10 +15,11 @@ class Split(NamedTuple):
 
 
 class Reasoning(NamedTuple):
-    """A parser: how to split, and whether it needs the special tokens in the text."""
+    """A parser: how to split, whether it needs the special tokens in the text, and what begins and ends thinking, where it says."""
 
     split: Callable[[str], Split]
     needs_special_tokens: bool
+    marks: Marks | None = None
 
 
 def load_reasoning(name: str, tokenizer: Any, template_kwargs: Mapping[str, Any], model_config: Any) -> Reasoning:
@@ -50,4 +52,21 @@ def load_reasoning(name: str, tokenizer: Any, template_kwargs: Mapping[str, Any]
         reasoning, content = parser.extract_reasoning(text, request)
         return Split(reasoning, content or "")
 
-    return Reasoning(split, needs_special_tokens=not adjusted.skip_special_tokens)
+    return Reasoning(split, not adjusted.skip_special_tokens, _marks(parser, tokenizer))
+
+
+def ends_thinking(llm: Any) -> bool:
+    """Whether vLLM keeps to a thinking budget itself: of this version, and of this model's parser, it knows the marks."""
+    from vllm import SamplingParams
+
+    config = getattr(llm.llm_engine.vllm_config, "reasoning_config", None)
+    return BUDGET in SamplingParams.__struct_fields__ and config is not None and bool(getattr(config, "enabled", True))
+
+
+def _marks(parser: Any, tokenizer: Any) -> Marks | None:
+    ids = []
+    for mark in ("start", "end"):
+        text = getattr(parser, f"reasoning_{mark}_str", None) or getattr(parser, f"{mark}_token", None)
+        ids.append(tuple(tokenizer.encode(text, add_special_tokens=False)) if isinstance(text, str) else ())
+    start, end = ids
+    return Marks(start, end) if start and end else None

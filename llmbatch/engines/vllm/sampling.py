@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from llmbatch.core.sampling import LOOPS, Loops
 from llmbatch.core.types import Constraint, Request, Sampling
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.structured import structured_outputs
@@ -21,7 +22,7 @@ _KEPT = 4096  # distinct settings; a job that has more makes them anew
 # ours to decide, or made by vLLM itself
 _NOT_SETTABLE = frozenset(
     {"detokenize", "output_kind", "output_text_buffer_length", "skip_clone", "skip_reading_prefix_cache", "stream_interval",
-     "structured_outputs"}
+     "repetition_detection", "structured_outputs"}
 )  # fmt: skip
 
 
@@ -137,9 +138,10 @@ def xgrammar_takes(constraint: Constraint) -> bool:
 
 def _plain_values(values: dict[str, Any]) -> dict[str, Any]:
     """The values as vLLM wants them. ``n`` goes: several answers are several requests. Raises ``ValueError`` for a wrong name."""
-    from vllm.sampling_params import RepetitionDetectionParams, SamplingParams
+    from vllm.sampling_params import SamplingParams
 
     values.pop("n", None)
+    loops: Loops | None = values.pop(LOOPS, None)
     known = [
         name for name in SamplingParams.__struct_fields__ if not name.startswith("_") and name not in _NOT_SETTABLE
     ]
@@ -152,8 +154,14 @@ def _plain_values(values: dict[str, Any]) -> dict[str, Any]:
             values[name] = list(value)
     if (bias := values.get("logit_bias")) is not None:
         values["logit_bias"] = {int(token): float(value) for token, value in dict(bias).items()}
-    if isinstance(repetition := values.get("repetition_detection"), (Mapping, list)):
-        values["repetition_detection"] = RepetitionDetectionParams(**dict(repetition))
+    if (
+        loops is not None and "repetition_detection" in SamplingParams.__struct_fields__
+    ):  # versions without it leave all of it to the check
+        from vllm.sampling_params import RepetitionDetectionParams
+
+        values["repetition_detection"] = RepetitionDetectionParams(
+            min_count=loops.times, min_pattern_size=loops.shortest, max_pattern_size=loops.longest
+        )
     return values
 
 
