@@ -23,6 +23,8 @@ from llmbatch.folder.folder import RESULTS, RunFolder, read_results
 from llmbatch.folder.input_copy import KEPT, keep
 from llmbatch.job.job import Job, job_from
 from llmbatch.job.recipe import Recipe
+from llmbatch.programs.base import Shape
+from llmbatch.programs.given import name_of_given
 from llmbatch.publishing.hub import check_name, push
 from llmbatch.publishing.publish import Published, settings_from
 from llmbatch.publishing.publish import publish as make_dataset
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=BaseModel)
 Rows = Iterable[Mapping[str, Any]]
 """Rows in memory: a list, a generator, a ``datasets.Dataset``. Dates become ISO 8601, bytes and decimals text, NaN null."""
+AProgram = Shape | str | Mapping[str, Any]
+"""By which steps a row is done: a generator function, the name or import path of a program, a ``program`` section with either."""
 Schema = type[BaseModel] | Mapping[str, Any] | str | Path
 """What an answer must be: a pydantic model, a JSON Schema, or the path of either (``schema.json``, ``module:Model``)."""
 
@@ -90,6 +94,7 @@ def run(
     input: str | Path | Mapping[str, Any] | Rows,
     output: str | Path,
     prompt: str | Path | Mapping[str, Any] | None = None,
+    program: AProgram | None = None,
     schema: Schema | None = None,
     watchers: Sequence[Watcher] = (),
     extend: bool = False,
@@ -98,7 +103,9 @@ def run(
     """Run a job into a folder, or go on with it; the arguments are those of a job file, ``sections`` its other sections.
 
     ``input`` is a path, an ``input`` section, or rows, which are first written into the run folder, so that the run can be resumed
-    with the same rows. ``schema`` is short for ``answer={"schema": ...}``. ``extend`` accepts an input that has grown since.
+    with the same rows. ``program`` may be a generator function of your own, of a script or a notebook too; then the same call goes
+    on with the run as long as its source is the same. ``schema`` is short for ``answer={"schema": ...}``. ``extend`` accepts an
+    input that has grown since.
 
         run = llmbatch.run(model="demo", prompt="translate", input=[{"text": "two"}], output="out", retry={"max_attempts": 2})
 
@@ -107,7 +114,8 @@ def run(
     """
     in_memory = {"path": str(Path(output).expanduser() / KEPT), "format": "jsonl"}
     section = input if isinstance(input, str | Path | Mapping) else in_memory
-    job = _job({"model": model, "prompt": prompt, "input": section, "output": output, **sections}, schema)
+    given = {"model": model, "prompt": prompt, "program": _program(program)}
+    job = _job({**given, "input": section, "output": output, **sections}, schema)
     if not isinstance(input, str | Path | Mapping):
         _keep_rows(input, job.output, extend)
     result = run_job(job, watchers, extend=extend)
@@ -119,6 +127,7 @@ def generate(
     *,
     model: str | Path,
     prompt: str | Path | Mapping[str, Any],
+    program: AProgram | None = None,
     schema: Schema | None = None,
     watchers: Sequence[Watcher] = (),
     **sections: Mapping[str, Any],
@@ -132,8 +141,9 @@ def generate(
     ``Stopped`` where a signal or a budget stopped it.
     """
     input = {"format": "jsonl", **sections.pop("input", {}), "path": KEPT}
-    job = _job({"model": model, "prompt": prompt, **sections, "input": input, "output": "run"}, schema)
-    return _generate(rows, job, watchers)
+    given = {"model": model, "prompt": prompt, "program": _program(program)}
+    job = _job({**given, **sections, "input": input, "output": "run"}, schema)
+    return _generate(rows, job, watchers, program)
 
 
 def publish(
@@ -163,7 +173,10 @@ def publish(
     return done if push_to is None else replace(done, url=push(done.folder, push_to, private=private))
 
 
-def _generate(rows: Rows, job: Job, watchers: Sequence[Watcher]) -> Generator[Record, None, None]:
+def _generate(
+    rows: Rows, job: Job, watchers: Sequence[Watcher], _program: AProgram | None
+) -> Generator[Record, None, None]:
+    """A program that is known by its name alone is there as long as somebody has it: this does, to its end."""
     with tempfile.TemporaryDirectory(prefix="llmbatch-") as name:
         path, folder = Path(name) / KEPT, Path(name) / "run"
         atomic_write(path, _lines(rows))
@@ -195,6 +208,16 @@ def _job(data: Mapping[str, Any], schema: Schema | None) -> Job:
     job = job_from(data)
     Recipe(job)
     return job
+
+
+def _program(program: AProgram | None) -> Any:
+    """The section of a program, in which a function has a name."""
+    if program is None or isinstance(program, str):
+        return program and {"name": program}
+    if not isinstance(program, Mapping):
+        return {"name": name_of_given(program)}
+    name = program.get("name")
+    return {**program, "name": name_of_given(name)} if callable(name) else program
 
 
 def _schema(schema: Schema) -> Any:

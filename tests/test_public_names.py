@@ -11,11 +11,16 @@ import pytest
 import llmbatch
 
 NAMES = [
+    "Ask",
+    "Complete",
     "Failure",
     "FailureKind",
+    "Incomplete",
     "LlmbatchError",
+    "Program",
     "Published",
     "Record",
+    "RowAsk",
     "Run",
     "RunError",
     "Status",

@@ -7,14 +7,12 @@ row's data; it sends the answer back by returning a true value, which is the rea
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from llmbatch.check.rule import Answer, Judge, Rule
 from llmbatch.core.errors import JobError, RunError
-from llmbatch.core.imports import is_import_path, load_object
+from llmbatch.core.imports import is_import_path, load_object, wants_row
 from llmbatch.core.types import FailureKind
 from llmbatch.core.words import clip, quote
 
@@ -56,12 +54,12 @@ def _predicate(rule: str) -> Judge:
     predicate = load_object(rule)
     if not callable(predicate):
         raise JobError(f"the reject rule {rule} is not a function but {quote(repr(predicate), 80)}")
-    wants_row = _wants_row(predicate, rule)
+    with_row = wants_row(predicate, f"the reject rule {rule}")
 
     def judge(answer: Answer) -> str | None:
         value = answer.value
         try:
-            said = predicate(value, answer.row) if wants_row else predicate(value)
+            said = predicate(value, answer.row) if with_row else predicate(value)
             refused = bool(said)
         except Exception as error:
             # Not a failure of the row: every row may be judged wrongly, and the author would not be told.
@@ -74,19 +72,3 @@ def _predicate(rule: str) -> Judge:
         return said if isinstance(said, str) else f"the rule {rule} refuses the answer"
 
     return judge
-
-
-def _wants_row(predicate: Callable[..., Any], rule: str) -> bool:
-    try:
-        parameters = inspect.signature(predicate).parameters.values()
-    except ValueError:  # some built-in functions do not tell
-        return False
-    by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    required = sum(p.default is p.empty for p in by_position)
-    keyword_only = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    if required > 2 or keyword_only or not (by_position or takes_any):
-        raise JobError(
-            f"the reject rule {rule} must take the value, or the value and the row; its arguments are otherwise"
-        )
-    return required == 2 or (len(by_position) > 1 and by_position[1].name == "row")

@@ -63,7 +63,8 @@ def plan(
     Reads the whole input with the model's tokenizer: duplicates, rows that do not fit, shared prefixes, and what folding
     and ordering save. With a size of the KV cache it predicts the prefix cache's hit rate; with a speed or a price, time
     and cost. With --calibrate the model is loaded and answers a sample of the rows, and what it measures takes the place
-    of assumptions; answers that would be sent back and asked for again are not foreseen.
+    of assumptions; answers that would be sent back and asked for again are not foreseen. Of a program of several steps
+    the first requests of each row are counted, since the others depend on answers.
     """
     if price_per_gpu_hour is not None and tokens_per_second is None and not calibrate:
         raise click.UsageError(
@@ -120,6 +121,7 @@ def _as_dict(survey: Survey, tokenizer: Tokenizer, prices: Prices) -> dict[str, 
     return {
         "rows": survey.rows,
         "requests": survey.requests,
+        "not_counted": survey.not_counted or None,
         "duplicates": survey.duplicates,
         "not_run": dict(survey.troubles),
         "examples": {

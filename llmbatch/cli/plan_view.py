@@ -21,6 +21,8 @@ def view(survey: Survey, advice: Sequence[str], prices: Prices, measured: Sequen
 
 def _parts(survey: Survey, advice: Sequence[str], prices: Prices, measured: Sequence[str]) -> Iterator[RenderableType]:
     yield _figures(survey)
+    if survey.not_counted:
+        yield Text(f"Not counted: {survey.not_counted}: it depends on the answers before it", style="yellow")
     if survey.requests:
         yield Text("\nTokens of a prompt", style="bold")
         yield _histogram(survey)

@@ -47,7 +47,7 @@ def show_prompt(name: str) -> None:
 @click.argument("paths", nargs=-1, metavar="[NAME|PATH]...")
 @click.pass_context
 def check_prompts(ctx: click.Context, paths: tuple[str, ...]) -> None:
-    """Check prompt files: their form, their variables, and that their own examples render and pass their output.
+    """Check prompt files: their form, their variables, their program, and that their own examples render and pass their output.
 
     Without a name or path, the prompts that come with llmbatch. Exit code 2 if anything is wrong.
     """
@@ -59,6 +59,8 @@ def check_prompts(ctx: click.Context, paths: tuple[str, ...]) -> None:
         try:
             loaded = load_file(path)
             problems, notes = _findings(loaded)
+            if loaded.file.program is not None:
+                _check_program(path, loaded)
         except UsageError as error:
             problems, notes = str(error).splitlines(), []
         else:
@@ -99,6 +101,28 @@ def _findings(loaded: LoadedFile) -> tuple[list[str], list[str]]:
         found = _example_problems(template, loaded, Row(number, number, example.row, Cursor(number)), example.output)
         problems += [f"{place}: example {number + 1}: {problem}" for problem in found]
     return problems, notes
+
+
+def _check_program(path: str, loaded: LoadedFile) -> None:
+    """The program that the file brings, with the prompts of its steps. Raises ``UsageError`` for what is wrong with it."""
+    from llmbatch.job.job import job_from
+    from llmbatch.job.recipe import Recipe
+
+    program = loaded.file.program or {}
+    steps = [step for step in dict(program.get("prompts") or {}).values() if isinstance(step, dict)]
+    variables = loaded.file.examples[0].variables if loaded.file.examples else {}
+    Recipe(
+        job_from(
+            {
+                "model": "none",
+                "prompt": {"path": path, "variables": variables},
+                "input": {"path": "-", "format": "jsonl"},
+                "output": "-",
+                # which adapters there are only a job knows
+                "engine": {"lora": {step["lora"]: "." for step in steps if step.get("lora")}},
+            }
+        )
+    )
 
 
 def _check_of(template: PromptTemplate, loaded: LoadedFile) -> AnswerCheck:

@@ -68,6 +68,8 @@ def render(ctx: click.Context, target: str, tokens: bool) -> None:
                 stream.write(f"{_encode(line)}\n".encode())
                 tally.written(count)
     tally.sum_up(tokens)
+    if recipe.later:
+        click.echo(f"not written, since it depends on answers: {recipe.later}", err=True)
     if tally.failures:
         ctx.exit(3)
 

@@ -52,6 +52,7 @@ FLAGS = {
     "Corpus": (
         Flag("--model", "MODEL", "model", str, "The model: a folder or a name on the hub."),
         Flag("--prompt", "PROMPT", "prompt.path", str, "A prompt file, or the name of one that comes with llmbatch."),
+        Flag("--program", "NAME", "program.name", str, "By which steps a row is done: single, chain, best_of, ..."),
         Flag("--input", "INPUT", "input.path", str, "File, glob, folder or dataset; - for stdin."),
         Flag("--format", "FORMAT", "input.format", str, "The input's format, where its name does not tell."),
         Flag("--id-field", "FIELD", "input.id_field", str, "The field with a row's id; else `id`, else the index."),

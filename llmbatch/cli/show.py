@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +37,10 @@ class Shown:
 def show(folder: Path, row_id: str, as_json: bool) -> None:
     """The row of DIR whose id is ID: its input, its prompt, every attempt with its answer and why it was sent back.
 
-    All rows are shown where several have the same id.
+    All rows are shown where several have the same id. Of a program that makes children of rows, a child's id shows its row
+    with that child.
     """
-    records = list(find_records(folder, row_id))
+    records = list(find_records(folder, row_id)) or list(_parent(folder, row_id))
     if not records:
         raise UsageError(
             f"{folder}: no record has the id {row_id!r}. Its row may not be done yet (see llmbatch status), or has another id: "
@@ -64,6 +65,17 @@ def find_records(folder: Path, row_id: str) -> Iterator[Record]:
     for line in run.record_lines():
         if line.startswith(starts):
             yield record_on(line)
+
+
+def _parent(folder: Path, child_id: str) -> Iterator[Record]:
+    """The records of the row that an id such as ``topic-7/3`` is a child of, with that child alone in their details."""
+    row_id, _, number = child_id.rpartition("/")
+    if not row_id or not number.isdecimal():
+        return
+    for record in find_records(folder, row_id):
+        children = (record.details or {}).get("children", ())
+        if int(number) < len(children):
+            yield replace(record, details={"child": [{"child": child_id, **children[int(number)]}]})
 
 
 def _json_forms(row_id: str) -> list[str]:
@@ -159,6 +171,8 @@ def _print(shown: Shown) -> None:
         _heading(console, f"attempt {key.attempt}{step}{sample}, sent back: {attempt.failure.kind}", "yellow")
         _text(console, attempt.text or "")
         _reason(console, attempt.failure)
+    for name, value in (record.details or {}).items():
+        _print_detail(console, name, value)
     _print_result(console, record)
 
 
@@ -175,6 +189,31 @@ def _print_prompt(console: Console, prompt: Prompt) -> None:
         _text(console, prompt.prefill)
 
 
+def _print_detail(console: Console, name: str, value: Any) -> None:
+    """What a program says of how it came to its output; of a list, such as that of its steps, each item by itself."""
+    if not (isinstance(value, list) and any(isinstance(item, dict) for item in value)):
+        _heading(console, name)
+        _text(console, _written(value))
+        return
+    each = name.removesuffix("s")
+    for number, item in enumerate(value):
+        said = item if isinstance(item, dict) else {"output": item}
+        short = {
+            k: v for k, v in said.items() if k not in ("output", "item", each) and isinstance(v, str | int | float)
+        }
+        facts = [f"{key} {inner}" for key, inner in short.items()]
+        _heading(console, ", ".join([f"{each} {said.get(each, number)}", *facts]), "red" if "error" in said else "cyan")
+        for key, inner in said.items():
+            if key == "output":
+                _text(console, _written(inner))
+            elif key not in short and key != each:
+                _text(console, f"{key}: {_written(inner)}", "yellow" if key == "error" else "dim")
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+
+
 def _print_result(console: Console, record: Record) -> None:
     if record.reasoning:
         _heading(console, "reasoning")
@@ -186,8 +225,7 @@ def _print_result(console: Console, record: Record) -> None:
         _reason(console, record.failure)
     else:
         _heading(console, "result", "green")
-        output = record.output
-        _text(console, output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, indent=2))
+        _text(console, _written(record.output))
     usage = record.usage
     _text(
         console,

@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -59,6 +59,24 @@ def source_of(part: Any, module: str) -> str:
         return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
     except OSError:
         return ""
+
+
+def wants_row(function: Callable[..., Any], called: str) -> bool:
+    """Whether an author's function of a checked value is to be given the row too, as it takes two arguments.
+
+    Raises ``JobError`` for one that can be given neither; ``called`` is how the message calls it.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # some built-in functions do not tell
+        return False
+    by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = sum(p.default is p.empty for p in by_position)
+    keyword_only = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if required > 2 or keyword_only or not (by_position or takes_any):
+        raise JobError(f"{called} must take the value, or the value and the row; its arguments are otherwise")
+    return required == 2 or (len(by_position) > 1 and by_position[1].name == "row")
 
 
 def _import(name: str, path: str) -> ModuleType:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from llmbatch.check.answer import make_check, with_content
 from llmbatch.check.base import KIND_KEYS, OutputSettings
 from llmbatch.check.code import author_code
 from llmbatch.core.check import Check
-from llmbatch.core.errors import JobError, SchemaError
-from llmbatch.core.imports import is_import_path, source_of
+from llmbatch.core.errors import JobError, RunError, SchemaError
+from llmbatch.core.imports import is_import_path, load_object, source_of
 from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, LOOPS, sampling_problem
 from llmbatch.core.settings import is_there
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Rendered, Request, Row, Sampling
@@ -30,7 +30,7 @@ from llmbatch.job.file import resolve_paths
 from llmbatch.job.job import Job, ProgramSettings, StepSettings
 from llmbatch.job.lengths import Lengths
 from llmbatch.job.problems import explain
-from llmbatch.programs.base import Ask, make_program
+from llmbatch.programs.base import Ask, Need, PromptFacts, make_program
 from llmbatch.programs.retry import next_request
 from llmbatch.programs.work import Rules, Work
 from llmbatch.prompt.base import RowPrompt
@@ -57,10 +57,13 @@ class Recipe:
         for name, step in self.program.prompts.items():
             self._steps[name] = _further_step(job, name, step)
         self._main = self._steps["main"]
-        self._kind, self._settings = make_program(self.program.name, self.program.settings, self._steps)
+        facts = {name: step.facts() for name, step in self._steps.items()}
+        self._kind, self._settings, self._source = make_program(self.program.name, self.program.settings, facts)
         # a predicate is given the row
         self._keeps_rows = self._kind.keeps_row or any(map(is_import_path, (job.answer or OutputSettings()).reject))
         self.requests_a_row = max(1, self._kind.requests(self._settings))  # about, at a time
+        self.later = self._kind.later(self._settings)  # what rows are asked after their first requests, in words
+        self.sinks = self._kind.sinks
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -75,9 +78,10 @@ class Recipe:
         if self._main.output.glossary is not None and (self._job.answer is None or self._job.answer.glossary is None):
             terms = with_content(self._main.output).model_dump_json(include={"glossary"})
             found["prompt.output.glossary (content)"] = _digest(terms)
-        program = self.program.name
-        if is_import_path(program):
-            found["program.name (source)"] = _digest(source_of(self._kind.shape, program.partition(":")[0]))
+        if self._source is not None:
+            found["program.name (source)"] = _digest(self._source)
+        for path in self._kind.code(self._settings):
+            found[f"program.settings ({path})"] = _digest(source_of(load_object(path), path.partition(":")[0]))
         for name, step in self._steps.items():
             if name != "main":
                 found |= {f"program.prompts.{name}{key}": value for key, value in step.identity().items()}
@@ -118,6 +122,11 @@ class Recipe:
         if row.failure is not None:
             return Work.failed(row, row.failure, rules)
         program = self._kind.shape(_RowAsk(row, self._steps, self._settings, lengths))
+        if not isinstance(program, Generator):
+            raise RunError(
+                f"row {row.id!r}: the program {self.program.name} returned {short(program)}: it is to be a generator function, "
+                "which yields what it asks"
+            )
         held = row if self._keeps_rows else Row(row.index, row.id, _NO_DATA, row.cursor)
         return Work(held, program, rules, self._fields_kept(row))
 
@@ -224,6 +233,25 @@ class _Step:
         found |= {f".{key}": digest for key, digest in author_code(self.output).items()}
         found |= {f".sampling.{key}": json.dumps(value, default=str) for key, value in sorted(self.settings.items())}
         return found
+
+    def facts(self) -> PromptFacts:
+        """What is known of the prompt before there is a row."""
+        template = self.template
+        needs: dict[str, Need] = {}
+        for variable in template.row_variables:
+            parts = frozenset(key for name, key in template.parts if name == variable.name)
+            needs[variable.field] = Need(variable.type, variable.required, parts)
+        return PromptFacts(needs, self._answer_schema(), self.settings)
+
+    def _answer_schema(self) -> Mapping[str, Any] | None:
+        """The JSON Schema of the answers, an empty one where it is not known, None where they are text."""
+        if isinstance(self.template, RequestsPrompt):
+            return {}
+        schema = with_content(self.output).json_schema
+        if schema is None or isinstance(schema, dict):
+            return schema
+        constraint = self.check.constraint
+        return json.loads(constraint.spec) if constraint is not None and constraint.kind == "json" else {}
 
     def render(self, row: Row) -> Rendered | Failure:
         """The row's prompt, or why there is none."""

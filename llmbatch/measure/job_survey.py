@@ -49,9 +49,10 @@ def survey_job(
         trust_remote_code=job.engine.trust_remote_code,
         without_torch=True,
     )
-    survey = Survey(_limits(job, tokenizer, assumed))
+    recipe = Recipe(job)
+    survey = Survey(_limits(job, tokenizer, assumed), not_counted=recipe.later)
     prepare = Preparer(
-        Recipe(job),
+        recipe,
         job.plan,
         tokenizer.encode,
         lambda: survey.limits.context_length,

@@ -50,6 +50,7 @@ class Survey:
     troubles: Counter[str] = field(default_factory=Counter)  # rows that get no answer, by kind
     examples: dict[str, list[tuple[RowId, str]]] = field(default_factory=dict)  # the first of each kind: id and message
     may_be_cut: int = 0
+    not_counted: str = ""  # what rows are asked later, which depends on answers, in words
     _bars: list[int] = field(default_factory=lambda: [0] * len(_EDGES))
     _sample: list[bytes] = field(default_factory=list)
     _sample_tokens: int = 0

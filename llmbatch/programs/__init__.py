@@ -1,3 +1,8 @@
 """Programs: how a row becomes requests, and their answers the row's value. A new one is a file here and a line in this table."""
 
-PROGRAMS = {"single": "llmbatch.programs.single:KIND"}
+PROGRAMS = {
+    "single": "llmbatch.programs.single:KIND",
+    "chain": "llmbatch.programs.chain:KIND",
+    "best_of": "llmbatch.programs.best_of:KIND",
+    "fan_out": "llmbatch.programs.fan_out:KIND",
+}

@@ -5,7 +5,7 @@ as ``Complete`` or as ``Incomplete``):
 
 | it yields | it is sent |
 |---|---|
-| an ``Ask`` | an ``Accepted``, or None where every attempt failed |
+| an ``Ask`` | an ``Accepted``, or None where every attempt failed (with ``tells`` the last one's ``Failure``) |
 | an ``Ask`` with ``samples`` n > 1 | a list of n of these |
 | a ``Failure``, as ``RowAsk.ask`` gives one | None: it counts as a request that failed unsent |
 | a list of these | a list with one of the above for each |
@@ -16,19 +16,20 @@ yield run at the same time; those of the next begin when all of them are answere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llmbatch.core.check import Check
 from llmbatch.core.errors import JobError
 from llmbatch.core.fast_dataclass import fast_dataclass
-from llmbatch.core.imports import is_import_path, load_object
+from llmbatch.core.imports import is_import_path, load_object, source_of
 from llmbatch.core.table import find
 from llmbatch.core.types import Constraint, Failure, Prompt, Row, Sampling
 from llmbatch.core.words import near, short
 from llmbatch.programs import PROGRAMS
+from llmbatch.programs.given import given, is_given, source_of_given
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Ask:
 
     With a ``target`` it asks for the likelihood of that continuation of the prompt: the accepted value is a ``Score``.
     ``check`` judges its answers, None for the job's own check. Of ``samples`` > 1, ``sampling`` must not have vLLM's
-    ``n``: each sample is a request of its own, and where there is a seed, sample i has seed + i, as vLLM has it.
+    ``n``: each sample is a request of its own, and where there is a seed, sample i has seed + i, as vLLM has it. ``tells``: for an
+    answer that there is not, the program is sent why.
     """
 
     prompt: Prompt
@@ -50,14 +52,19 @@ class Ask:
     samples: int = 1
     target: str | None = None
     check: Check | None = None
+    tells: bool = False
 
 
 @fast_dataclass(frozen=True, slots=True)
 class Complete:
-    """Returned by a program in place of a bare value, with ``details`` (JSON) of how it came to it, for the record."""
+    """Returned by a program in place of a bare value, with ``details`` (JSON) of how it came to it, for the record.
+
+    Without ``logprobs`` the record has none: they were asked for to be looked at by the program alone.
+    """
 
     output: Any
     details: Mapping[str, Any] | None = None
+    logprobs: bool = True
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class Incomplete:
     output: Any = None
     failure: Failure | None = None
     details: Mapping[str, Any] | None = None
+    logprobs: bool = True
 
 
 class RowAsk(Protocol):
@@ -118,16 +126,53 @@ def _main_alone(_settings: Any) -> Iterable[str]:
     return ("main",)
 
 
+class Need(NamedTuple):
+    """What a prompt takes from a field of the row, or from an earlier answer: a value of this JSON type (or any).
+
+    ``parts`` are the keys that it reads inside of the value.
+    """
+
+    type: str = "any"
+    required: bool = True
+    parts: frozenset[str] = frozenset()
+
+
+class PromptFacts(NamedTuple):
+    """What is known of a prompt before there is a row.
+
+    ``needs`` is by field. ``answer`` is the JSON Schema of its answers (an empty one: any JSON), None where they are text;
+    ``sampling`` is by vLLM's names.
+    """
+
+    needs: Mapping[str, Need]
+    answer: Mapping[str, Any] | None
+    sampling: Mapping[str, Any]
+
+
 def _one(_settings: Any) -> int:
     return 1
+
+
+def _nothing(_settings: Any) -> Sequence[str]:
+    return ()
+
+
+def _no_words(_settings: Any) -> str:
+    return ""
+
+
+def _no_problem(_settings: Any, _prompts: Mapping[str, PromptFacts]) -> Iterable[str]:
+    return ()
 
 
 class ProgramKind(NamedTuple):
     """All that a job must know of a program of the table before a row is asked.
 
-    ``prompts`` are the names that it asks with by its settings, so that one that is missing is found before a model is loaded.
-    ``requests`` is about how many requests a row has open at a time, by which windows are sized. ``keeps_row``: it looks at the
-    row's fields after its first requests, or a predicate may.
+    ``prompts`` are the names that it asks with by its settings, so that one that is missing is found before a model is loaded;
+    ``problems`` is what else is wrong with settings and prompts together. ``requests`` is about how many requests a row has, whose
+    answers are in memory until the row's window is sealed: windows are sized by it. ``later`` says in words what a row is asked
+    after its first requests, where that is anything. ``keeps_row``: it looks at the row's fields after its first requests, or a
+    predicate may. ``code`` are import paths of the author's functions that its settings name. ``sinks`` are written for it always.
     """
 
     shape: Shape
@@ -135,26 +180,35 @@ class ProgramKind(NamedTuple):
     prompts: Callable[[Any], Iterable[str]] = _main_alone
     requests: Callable[[Any], int] = _one
     keeps_row: bool = True
+    problems: Callable[[Any, Mapping[str, PromptFacts]], Iterable[str]] = _no_problem
+    later: Callable[[Any], str] = _no_words
+    code: Callable[[Any], Iterable[str]] = _nothing
+    sinks: tuple[str, ...] = ()
 
 
 class Made(NamedTuple):
-    """A program as a job has it: its kind, and its settings, checked."""
+    """A program as a job has it: its kind, and its settings, checked. ``source`` is its text, where it is the author's own."""
 
     kind: ProgramKind
     settings: Any
+    source: str | None = None
 
 
-def make_program(name: str, settings: Mapping[str, Any], prompts: Collection[str]) -> Made:
+def make_program(name: str, settings: Mapping[str, Any], prompts: Mapping[str, PromptFacts]) -> Made:
     """A program by its name in the table, or by its import path (``module:function``), for a job with these settings and prompts.
 
     A program of one's own is a function, which gets its settings as they are, or a ``ProgramKind``. Raises ``JobError`` for an
     unknown program, for settings that are wrong, and for a prompt that it asks with and the job has not.
     """
+    source: str | None = None
+    if is_given(name):
+        found = given(name)
+        return Made(_of_ones_own(name, found), settings, source_of_given(found))
     if is_import_path(name):
         found = load_object(name)
         if not isinstance(found, ProgramKind):
-            return Made(ProgramKind(found), settings)
-        kind = found
+            return Made(_of_ones_own(name, found), settings, source_of(found, name.partition(":")[0]))
+        kind, source = found, source_of(found.shape, name.partition(":")[0])
     elif name in PROGRAMS:
         kind = find(PROGRAMS, name, "program")
     else:
@@ -171,20 +225,38 @@ def make_program(name: str, settings: Mapping[str, Any], prompts: Collection[str
             f"the program {name} asks with a prompt {missing[0]!r}, and the job has {', '.join(prompts)}: "
             "name it under program.prompts"
         )
-    return Made(kind, checked)
+    if problem := next(iter(kind.problems(checked, prompts)), None):
+        raise JobError(f"the program {name}: {problem}")
+    return Made(kind, checked, source)
+
+
+def _of_ones_own(name: str, shape: Any) -> ProgramKind:
+    if not callable(shape):
+        raise JobError(f"the program {name} is no function but {short(shape)}: it takes a row and yields what it asks")
+    return ProgramKind(shape, later=lambda _settings: f"what {name} asks after a row's first requests")
 
 
 def _problems(error: ValidationError, settings: type[BaseModel]) -> Iterable[str]:
-    known = [field.alias or name for name, field in settings.model_fields.items()]
     for problem in error.errors(include_url=False):
         where = ".".join(("program.settings", *map(str, problem["loc"])))
         said = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
-            yield f"unknown key {where!r}{near(str(problem['loc'][0]), known)}; known keys: {', '.join(known) or 'none'}"
+        if problem["type"] == "extra_forbidden":
+            *path, key = problem["loc"]
+            known = _keys(settings, path)
+            yield f"unknown key {where!r}{near(str(key), known)}; known keys: {', '.join(known) or 'none'}"
         elif problem["type"] == "missing":
             yield f"{where} is missing"
         else:
             yield f"{where}: {said} (got {short(problem.get('input'))})"
+
+
+def _keys(settings: type[BaseModel], path: Iterable[str | int]) -> list[str]:
+    """The keys of settings, or of the settings in them that a path leads to."""
+    for part in path:
+        field = settings.model_fields.get(str(part))
+        inner = [field.annotation, *get_args(field.annotation)] if field is not None else []
+        settings = next((kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)), settings)
+    return [field.alias or name for name, field in settings.model_fields.items()]
 
 
 __all__ = [
@@ -192,9 +264,11 @@ __all__ = [
     "Complete",
     "Incomplete",
     "Made",
+    "Need",
     "NoSettings",
     "Program",
     "ProgramKind",
+    "PromptFacts",
     "RowAsk",
     "Shape",
     "make_program",

@@ -31,7 +31,7 @@ from llmbatch.core.types import (
     Status,
     Usage,
 )
-from llmbatch.core.words import quote
+from llmbatch.core.words import quote, short
 from llmbatch.programs.base import Ask, Complete, Incomplete, Program
 
 Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], Request | None]
@@ -120,10 +120,17 @@ class Work:
             except Exception as error:
                 raise RunError(f"row {self.row.id!r}: its program raised {type(error).__name__}: {error}") from error
             self._wanted = wanted
-            requests = self._ask((wanted,) if isinstance(wanted, _ONE) else wanted)
+            requests = self._ask((wanted,) if isinstance(wanted, _ONE) else self._several(wanted))
             if requests:
                 return requests
             answer = self._answer()  # all that it asked for failed unsent, or it asked for nothing
+
+    def _several(self, wanted: Any) -> Sequence[Ask | Failure]:
+        if isinstance(wanted, Sequence) and all(isinstance(each, _ONE) for each in wanted):
+            return wanted
+        raise RunError(
+            f"row {self.row.id!r}: its program yielded {short(wanted)}: it yields what row.ask(...) gives, or a list of that"
+        )
 
     def _ask(self, asks: Sequence[Ask | Failure]) -> list[Request]:
         requests = []
@@ -157,22 +164,22 @@ class Work:
         """What the program is sent for its last yield, whose requests are the last of the lines."""
         wanted = self._wanted
         if isinstance(wanted, Ask) and wanted.samples == 1:  # nearly every row's
-            return self._lines[-1].accepted
+            return self._lines[-1].sent(wanted)
         asks = (wanted,) if isinstance(wanted, _ONE) else wanted
         lines = iter(self._lines[len(self._lines) - sum(map(_lines_of, asks)) :])
         answers = [
-            [next(lines).accepted for _ in range(ask.samples)]
+            [next(lines).sent(ask) for _ in range(ask.samples)]
             if isinstance(ask, Ask) and ask.samples > 1
-            else next(lines).accepted
+            else next(lines).sent(ask)
             for ask in asks
         ]
         return answers[0] if isinstance(wanted, _ONE) else answers
 
     def _finish(self, value: Any) -> Record:
         row, lines = self.row, self._lines
-        details = None
+        details, has_logprobs = None, True
         if isinstance(value, Complete):
-            value, details = value.output, value.details
+            value, details, has_logprobs = value.output, value.details, value.logprobs
         if (
             len(lines) == 1
             and lines[0].answered == 1
@@ -189,14 +196,14 @@ class Work:
                 1,
                 last.usage,
                 reasoning=last.reasoning,
-                logprobs=last.logprobs,
+                logprobs=last.logprobs if has_logprobs else None,
                 input=self.kept,
                 details=details,
             )
         failure: Failure | None = None
         told: _Line | None = None  # the line that the record's failure tells of
         if isinstance(value, Incomplete):
-            value, failure, details = value.output, value.failure, value.details
+            value, failure, details, has_logprobs = value.output, value.failure, value.details, value.logprobs
             if failure is None:
                 told = next((line for line in lines if line.accepted is None), None)
                 failure = _tell(told, lines)
@@ -222,7 +229,7 @@ class Work:
             failure=failure,
             raw=None if failure is None or shown is None else shown.text,
             reasoning=_each([line.completion.reasoning if line.completion else None for line in group]),
-            logprobs=_each([line.completion.logprobs if line.completion else None for line in group]),
+            logprobs=_each([line.completion.logprobs if line.completion and has_logprobs else None for line in group]),
             history=tuple(history),
             input=self.kept,
             details=details,
@@ -261,6 +268,12 @@ class _Line:
         line = cls(Request(key, _NO_PROMPT, _NO_SAMPLING), None)
         line.failed.append(Attempt(key, failure, _NOTHING))
         return line
+
+    def sent(self, ask: Ask | Failure) -> Accepted | Failure | None:
+        """What the program is sent, once the line is at its end."""
+        if self.accepted is None and isinstance(ask, Ask) and ask.tells:
+            return self.failed[-1].failure
+        return self.accepted
 
     def take(self, outcome: Outcome, rules: Rules, row: Row) -> Request | None:
         """Judge the outcome; returns the next attempt, or None when the line is at its end, well or not."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from llmbatch.core.sandbox import pieces_in_order
 from llmbatch.prompt.file import LoopSpec, PromptFile
-from llmbatch.prompt.sandbox import pieces_in_order
 
 _FEW_CHARACTERS = 200  # about 50 tokens: closing tags and a last reminder are worth their place
 

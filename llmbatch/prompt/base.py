@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmbatch.core.settings import Counts, IsPath, is_named_as_path, is_there
 from llmbatch.core.types import Failure, Rendered, Row
 from llmbatch.prompt.library import shipped_prompts
+from llmbatch.prompt.variables import Variable
 
 
 def is_prompt_path(value: str, base: Path) -> bool:
@@ -43,6 +44,8 @@ class RowPrompt(Protocol):
     """Turns rows into prompts: a ``PromptTemplate``, or a ``RequestsPrompt`` for rows that are requests already.
 
     ``sampling``, ``output`` and ``program`` are the prompt's own defaults for all rows. ``text`` is what a job's digest needs.
+    ``row_variables`` have their values from rows, or from a program's earlier answers; ``parts`` is what is read inside of them, as
+    pairs of a variable and a key.
     """
 
     @property
@@ -55,6 +58,10 @@ class RowPrompt(Protocol):
     def program(self) -> Mapping[str, Any] | None: ...
     @property
     def text(self) -> str: ...
+    @property
+    def row_variables(self) -> tuple[Variable, ...]: ...
+    @property
+    def parts(self) -> frozenset[tuple[str, str]]: ...
 
     def render(self, row: Row) -> Rendered | Failure:
         """The row's prompt, or why it has none. Never raises for what is in a row."""

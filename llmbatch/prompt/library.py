@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmbatch.core.errors import PromptError
+from llmbatch.core.sandbox import used_variables
 from llmbatch.core.words import near
 from llmbatch.prompt.document import Document, read_document
 from llmbatch.prompt.file import MessageSpec, PromptFile, VariableSpec, parse_prompt
-from llmbatch.prompt.sandbox import used_variables
 
 _PACKAGE = Path(__file__).parent.parent
 _FOLDERS = (_PACKAGE / "prompts", _PACKAGE.parent / "prompts")  # installed; in a checkout

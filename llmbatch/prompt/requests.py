@@ -9,6 +9,7 @@ from typing import Any
 from llmbatch.core.types import EMPTY, Failure, Rendered, Row
 from llmbatch.core.words import short
 from llmbatch.formats.base import wire_format
+from llmbatch.prompt.variables import Variable
 
 
 class RequestsPrompt:
@@ -19,6 +20,8 @@ class RequestsPrompt:
     output: Mapping[str, Any] | None = None
     program: Mapping[str, Any] | None = None
     text = "requests"
+    row_variables: tuple[Variable, ...] = ()
+    parts: frozenset[tuple[str, str]] = frozenset()
 
     def __init__(self, adapters: Collection[str] = (), format: str = "requests") -> None:
         self._format = wire_format(format)

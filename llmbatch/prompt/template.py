@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from llmbatch.core.errors import PromptError
 from llmbatch.core.messages import ready_messages
 from llmbatch.core.sampling import token_biases
+from llmbatch.core.sandbox import RenderError, Text, compile_text
 from llmbatch.core.types import Failure, FailureKind, Message, Prompt, Rendered, Row
 from llmbatch.core.words import near, short
 from llmbatch.prompt.advice import order_notes
@@ -30,7 +31,6 @@ from llmbatch.prompt.file import (
     value_problem,
 )
 from llmbatch.prompt.library import LoadedFile, load_file
-from llmbatch.prompt.sandbox import RenderError, Text, compile_text
 from llmbatch.prompt.variables import Variable, collect
 
 
@@ -70,6 +70,17 @@ class _Texts:
                     names |= _needed(message.content) - {step.item}
         return frozenset(names)
 
+    @property
+    def parts(self) -> frozenset[tuple[str, str]]:
+        """What is read inside of variables."""
+        texts = [self.text, self.prefill, self.lora]
+        for step in self.messages:
+            if isinstance(step, _Message):
+                texts.append(step.content)
+            elif isinstance(step, _Loop):
+                texts += [message.content for message in step.messages]
+        return frozenset().union(*(text.parts for text in texts if text is not None))
+
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
@@ -79,7 +90,8 @@ class PromptTemplate:
     ``choice``, ``regex`` and ``grammar``, and those of the rules that the file asks for, or is ``None``. ``program`` is the job's
     section of that name, as the file has it. ``text`` is the prompt file's content and the values given for the job, for the job's
     digest. ``prefill`` is a template. ``unused`` are variables that are declared and never used, ``row_variables`` those that rows
-    bring, and ``notes`` is advice for the prompt's author.
+    bring, ``parts`` the keys that are read inside of some, as pairs of a variable and a key, and ``notes`` is advice for the
+    prompt's author.
     """
 
     name: str
@@ -90,6 +102,7 @@ class PromptTemplate:
     prefill: str
     unused: tuple[str, ...]
     row_variables: tuple[Variable, ...]
+    parts: frozenset[tuple[str, str]]
     notes: tuple[str, ...]
     _where: str
     _given: Mapping[str, Any]  # with one value for all rows
@@ -192,6 +205,7 @@ def bind(loaded: LoadedFile, variables: Mapping[str, Any], fields: Mapping[str, 
         prefill=file.prefill,
         unused=tuple(name for name in file.variables if name not in used),
         row_variables=row_variables,
+        parts=texts.parts,
         notes=order_notes(file, [variable.name for variable in row_variables if variable.required]),
         _where=document.name,
         _given=fixed,

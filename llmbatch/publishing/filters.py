@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from llmbatch.core.sandbox import RenderError, compile_condition
 from llmbatch.core.words import short
-from llmbatch.prompt.sandbox import RenderError, compile_condition
 from llmbatch.publishing.base import Dropped, Example, PublishSettings
 
 UNDECIDED = "undecided"

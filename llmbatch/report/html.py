@@ -40,7 +40,9 @@ th { font-weight: normal; opacity: .65; } .n { text-align: right; font-variant-n
 <table>
 {% for status, n in statuses %}<tr><td>{{ status }}</td>
 <td class="n">{{ n | count }}</td><td class="n">{{ (n / done) | share }}</td></tr>
-{% endfor %}</table>
+{% endfor %}{% if report.children is defined and report.children %}{% for status, n in report.children.by_status.items() if n %}
+<tr><td>children: {{ status }}</td><td class="n">{{ n | count }}</td><td></td></tr>
+{% endfor %}{% endif %}</table>
 {% if report.failures %}<h2>Failures</h2>
 <table><tr><th>kind</th><th class="n">rows</th><th>for example</th></tr>
 {% for kind, failure in report.failures.items() %}<tr><td>{{ kind }}</td><td class="n">{{ failure.rows | count }}</td>

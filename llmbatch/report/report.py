@@ -103,6 +103,14 @@ class Counts(TypedDict):
     tokens: TokenReport
 
 
+class ChildrenReport(TypedDict):
+    """What became of the items that rows were fanned out to."""
+
+    by_status: dict[str, int]  # every status, also those with no child
+    repeated: int  # items that became no child, as their row had them before
+    left_out: int  # and those beyond the most that a row may have
+
+
 class Report(Counts):
     """The content of ``report.json``."""
 
@@ -120,6 +128,7 @@ class Report(Counts):
     versions: dict[str, str]
     notes: list[NoteReport]
     outputs: list[str]  # names of the files of results in the folder
+    children: ChildrenReport | None  # of the rows; None where the program makes none
     sessions: list[SessionReport]
 
 
@@ -152,6 +161,7 @@ class Facts:
     notes: Sequence[NoteReport] = ()
     outputs: Sequence[str] = ()
     cost: float | None = None
+    children: Mapping[str, int] | None = None  # counts by status, and of items that became none
 
 
 def build_report(
@@ -181,8 +191,23 @@ def build_report(
         "versions": dict(facts.versions),
         "notes": list(facts.notes),
         "outputs": list(facts.outputs),
+        "children": None if facts.children is None else children_report(facts.children),
         "sessions": sessions,
     }
+
+
+def children_report(counts: Mapping[str, int]) -> ChildrenReport:
+    """What a report says of children, of what their sink counted."""
+    return {
+        "by_status": every_status(counts),
+        "repeated": counts.get("repeated", 0),
+        "left_out": counts.get("left_out", 0),
+    }
+
+
+def every_status(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts by status, with those of which there are none."""
+    return {status.value: counts.get(status, 0) for status in Status}
 
 
 def counts_of(ledger: Ledger, *, rows_total: int | None) -> Counts:
@@ -191,7 +216,7 @@ def counts_of(ledger: Ledger, *, rows_total: int | None) -> Counts:
         "rows": {
             "total": rows_total,
             "done": ledger.rows,
-            "by_status": {status.value: ledger.by_status.get(status, 0) for status in Status},
+            "by_status": every_status(ledger.by_status),
             "retried": ledger.rows_retried,
             "folded": ledger.rows_folded,
             "cached": ledger.rows_cached,

@@ -83,7 +83,7 @@ def _table(*headings: str) -> Table:
 
 
 def _rows(report: Report) -> RenderableType:
-    table = _table("status", "rows", "share")
+    table = _table("status", "rows", "share", "")
     rows = report["rows"]
     for status, number in rows["by_status"].items():
         if number:
@@ -91,6 +91,10 @@ def _rows(report: Report) -> RenderableType:
                 Text(status, style=STYLES.get(status, "")), words.count(number), words.share(number / rows["done"])
             )
     table.add_row("all", words.count(rows["done"]), "")
+    if (children := report.get("children")) is not None:
+        made = children["by_status"]
+        said = words.counts({**made, "repeated": children["repeated"], "left out": children["left_out"]})
+        table.add_row("children", words.count(sum(made.values())), "", Text(said, style="dim"))
     return table
 
 

@@ -25,6 +25,7 @@ from llmbatch.report.report import (
     SessionFacts,
     SessionReport,
     build_report,
+    children_report,
     counts_of,
     exit_code,
 )
@@ -70,8 +71,10 @@ def finish(
     finished = finished_run(job, recipe, path, folder.created)
     if session.outcome == "finished":
         whole = folder.parts.whole(gaps=job.run.rows is not None)
-        outputs = [output.name for output in write_sinks(job.sinks, replace(finished, parts=whole), path)]
-        facts = replace(facts, outputs=outputs)
+        counted: dict[str, Mapping[str, int]] = {}
+        whole_run = replace(finished, parts=whole, counted=counted.__setitem__)
+        outputs = [output.name for output in write_sinks(job.sinks, whole_run, path)]
+        facts = replace(facts, outputs=outputs, children=counted.get("children"))
         point("results-written")
     report = build_report(ledger, session, facts, earlier=_earlier_sessions(path), error=error)
     write_report(path, report)
@@ -92,7 +95,7 @@ def _earlier_sessions(folder: Path) -> list[SessionReport]:
 
 def finished_run(job: Job, recipe: Recipe, folder: Path, created: float) -> Finished:
     """What sinks are given of a run, but for its parts."""
-    return Finished((), partial(_kept_source, job.input, folder), recipe.asked, job.model, int(created))
+    return Finished((), partial(_kept_source, job.input, folder), recipe.asked, job.model, int(created), recipe.sinks)
 
 
 def _kept_source(settings: SourceSettings, folder: Path) -> Source:
@@ -105,12 +108,15 @@ def take_over(folder: Path, sinks: SinkSettings, finished: Finished, retries: Se
     Whatever a kill leaves of it, doing it again gives the same files. Raises ``FolderError`` and ``WriteError``.
     """
     merged, tally = folder / "retries" / "merged.jsonl", Tally()
+    counted: dict[str, Mapping[str, int]] = {}
     try:
         atomic_write(merged, overlay(sealed_lines(folder), retries, tally))
-        write_sinks(sinks, replace(finished, parts=[merged]), folder)
+        write_sinks(sinks, replace(finished, parts=[merged], counted=counted.__setitem__), folder)
     finally:
         merged.unlink(missing_ok=True)
     report = _report(folder, ledger_with(folder, retries, tally), retries)
+    if "children" in counted:
+        report["children"] = children_report(counted["children"])
     write_report(folder, report)
     return report
 

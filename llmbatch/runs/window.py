@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llmbatch.core.errors import RunError
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_to_line
 from llmbatch.core.types import Failure, FailureKind, Record, Request, RequestKey, Reused, Status
@@ -49,13 +50,18 @@ class OpenWindow:
     def finish(self, record: Record, reused: Reused | None = None) -> None:
         """A row has its record; ``reused`` is the part of it that was not computed for the row.
 
-        An answer that JSON or UTF-8 cannot hold is a failure of that row, not of the run.
+        An answer that JSON or UTF-8 cannot hold is a failure of that row, not of the run. Raises ``RunError`` where a program made
+        something else of it than JSON.
         """
         try:
             line = record_to_line(record)
         except ValueError as error:  # UnicodeEncodeError is one
             record = _unwritable(record, error)
             line = record_to_line(record)
+        except TypeError as error:
+            raise RunError(
+                f"row {record.id!r}: its program returned what is no JSON: {error}; return text, numbers, lists and dicts of them"
+            ) from error
         self.lines[record.index] = line
         self.works.pop(record.index, None)
         self.entries.append(record_entry(line, reused))

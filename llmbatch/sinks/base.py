@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -19,7 +19,7 @@ from llmbatch.core.types import Row
 from llmbatch.core.words import short
 from llmbatch.folder.records import parse, part_lines
 from llmbatch.formats.base import Asked
-from llmbatch.sinks import ALWAYS, SINKS
+from llmbatch.sinks import ALWAYS, OF_PROGRAMS, SINKS
 from llmbatch.sources.base import START, Source
 from llmbatch.sources.reader import Reader
 
@@ -35,10 +35,9 @@ class SinkSettings(BaseModel):
     @field_validator("formats")
     @classmethod
     def _known(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [name for name in formats if name not in SINKS or name in ALWAYS]:
-            raise ValueError(
-                f"unknown output format {unknown[0]!r}: known are {', '.join(name for name in SINKS if name not in ALWAYS)}"
-            )
+        known = [name for name in SINKS if name not in (*ALWAYS, *OF_PROGRAMS)]
+        if unknown := [name for name in formats if name not in known]:
+            raise ValueError(f"unknown output format {unknown[0]!r}: known are {', '.join(known)}")
         return tuple(dict.fromkeys(formats))
 
 
@@ -53,7 +52,8 @@ class Pair(NamedTuple):
 class Finished:
     """A run whose every row has its record. Reading it streams, in input order, in constant memory, as often as it is asked for.
 
-    ``source`` opens the input as the run read it, ``asked`` says how a row was asked. ``created`` is in Unix seconds.
+    ``source`` opens the input as the run read it, ``asked`` says how a row was asked. ``created`` is in Unix seconds. ``sinks`` are
+    those that the run's program wants; what a sink counts by status, other than records, it tells ``counted`` under a name.
     """
 
     parts: Sequence[Path]
@@ -61,6 +61,8 @@ class Finished:
     asked: Callable[[Row], Asked]
     model: str = ""
     created: int = 0
+    sinks: Sequence[str] = ()
+    counted: Callable[[str, Mapping[str, int]], None] = lambda _name, _counts: None
 
     def lines(self) -> Iterator[bytes]:
         """Every record's line of ``results.jsonl``. Raises ``FolderError`` for a part that cannot be read."""
@@ -106,5 +108,5 @@ Raises ``WriteError``, and what reading the run raises.
 
 def write_sinks(settings: SinkSettings, finished: Finished, output: Path) -> list[Path]:
     """Write every file that is asked for, ``errors.jsonl`` and ``results.jsonl`` first; returns them. Raises as ``Sink``."""
-    sinks: list[Sink] = [find(SINKS, name, "output format") for name in (*ALWAYS, *settings.formats)]
+    sinks: list[Sink] = [find(SINKS, name, "output format") for name in (*ALWAYS, *finished.sinks, *settings.formats)]
     return [path for sink in sinks for path in sink(finished, output)]

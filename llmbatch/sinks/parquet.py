@@ -12,7 +12,14 @@ from llmbatch.folder.records import parse
 from llmbatch.sinks.base import Finished
 
 _BATCH_BYTES = 16 << 20  # of JSON; bounds memory, and is a row group
-_JSON = ("output", "reasoning", "logprobs", "history", "input")  # as JSON text; of these what is text stays as it is
+_JSON = (
+    "output",
+    "reasoning",
+    "logprobs",
+    "details",
+    "history",
+    "input",
+)  # as JSON text; of these what is text stays as it is
 
 
 def write_parquet(finished: Finished, output: Path) -> list[Path]:
@@ -28,7 +35,7 @@ def write_table(lines: Iterable[bytes], path: Path) -> None:
     Columns: ``id`` (text), ``index``, ``status``, ``output`` (text; JSON text where it is none), ``finish_reason``,
     ``attempts``, ``prompt_tokens``, ``completion_tokens``, ``cached_tokens`` and the same three with ``wasted_`` before
     them, ``error_kind``, ``error_message``, ``raw``, ``reasoning`` (text; of several samples JSON text), and as JSON text
-    ``logprobs``, ``history``, ``input``.
+    ``logprobs``, ``details``, ``history``, ``input``.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -39,7 +46,7 @@ def write_table(lines: Iterable[bytes], path: Path) -> None:
         "attempts": number, "prompt_tokens": number, "completion_tokens": number, "cached_tokens": number,
         "wasted_prompt_tokens": number, "wasted_completion_tokens": number, "wasted_cached_tokens": number,
         "error_kind": pa.string(), "error_message": pa.string(), "raw": text, "reasoning": text,
-        "logprobs": text, "history": text, "input": text,
+        "logprobs": text, "details": text, "history": text, "input": text,
     }  # fmt: skip
     schema = pa.schema(list(columns.items()))
     with atomic(path) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:

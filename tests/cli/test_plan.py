@@ -53,6 +53,7 @@ def found(corpus: Path) -> dict[str, object]:
 
 
 def test_every_row_is_counted(found: dict[str, object]) -> None:
+    assert found["not_counted"] is None
     assert found["rows"] == 124
     assert found["requests"] == 122
     assert found["duplicates"] == 1
@@ -144,3 +145,12 @@ def test_planning_imports_neither_torch_nor_vllm(corpus: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_of_a_program_of_several_steps_it_says_what_is_not_counted(corpus: Path) -> None:
+    chain = ["--program", "chain", "--set", "program.settings={steps: [main, check]}", "--json"]
+    result = plan(corpus, *chain, "--set", "program.prompts={check: 'check {{ main }}'}")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["requests"] == 122
+    assert found["not_counted"] == "what a row is asked after the first of its up to 2 steps"

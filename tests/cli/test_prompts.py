@@ -77,3 +77,17 @@ def test_a_prompt_that_keeps_rows_from_sharing_gets_a_warning(tmp_path: Path) ->
     assert result.exit_code == 0
     assert "warning: " in result.stderr
     assert "500 characters" in result.stderr or "501 characters" in result.stderr
+
+
+def test_a_program_that_a_file_brings_is_checked_with_the_prompts_of_its_steps(tmp_path: Path) -> None:
+    path = tmp_path / "two.yaml"
+    text = (
+        "name: two\ndescription: d.\nvariables: {text: {type: string}}\nmessages: [{role: user, content: '{{ text }}'}]\n"
+        "program: {name: chain, prompts: {check: {path: 'check {{ main }}', lora: legal}}, settings: {steps: [main, check]}}\n"
+    )
+    path.write_text(text)
+    assert prompts("check", str(path)).exit_code == 0
+    path.write_text(text.replace("steps: [main, check]", "steps: [check, main]"))
+    result = prompts("check", str(path))
+    assert result.exit_code == 2
+    assert "steps[0] (check): the prompt check takes 'main', and the step main comes later" in result.stderr

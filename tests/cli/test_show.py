@@ -96,3 +96,27 @@ def test_a_row_of_an_extension_that_was_interrupted_is_shown_too(done: Any, tmp_
     assert "rows.jsonl:6" in text
     assert "blue" in text
     assert "blue" in done("show", done.folder, "a").stdout
+
+
+CHAIN = ["--program", "chain", "--set", "program.settings={steps: [main, check]}"]
+CHAIN += ["--set", "program.prompts={check: 'so {{ main }}'}"]
+FAN_OUT = ["--program", "fan_out", "--set", "program.prompts={child: 'about {{ item }}'}"]
+
+
+def test_the_steps_of_a_program_are_shown_one_by_one(commands: Any) -> None:
+    commands(*commands.run, *CHAIN)
+    text = commands("show", commands.folder, "a").stdout
+    assert text.index("step main") < text.index("step check") < text.index("result")
+    assert "step check, sent back: choice" not in text
+    failed = commands("show", commands.folder, "7").stdout
+    assert "step main" in failed and "error: {" in failed
+
+
+def test_a_child_is_shown_with_its_row(commands: Any, tmp_path: Any) -> None:
+    (tmp_path / "script.yaml").write_text('rules: [{when: {step: 0}, answer: "one\\ntwo"}]')
+    arguments = [each for each in commands.run if each not in ("--choice", "blue,green")]
+    commands(*arguments, *FAN_OUT)
+    text = commands("show", commands.folder, "a/1").stdout
+    assert "row a (index 0" in text and "child a/1, status ok" in text
+    assert "item: two" in text and "about two" in text and "about one" not in text
+    assert commands("show", commands.folder, "a/7").exit_code == 2

@@ -10,13 +10,20 @@ from llmbatch.prompt.library import read_prompt, shipped_prompts
 
 def test_the_shipped_prompts_are_these() -> None:
     assert shipped_prompts() == [
+        "answer-question",
+        "check-answer",
         "classify",
+        "compare",
+        "draft-critique-revise",
         "extract",
         "judge",
         "passthrough",
         "qa-generate",
+        "question-answer-check",
+        "revise",
         "rewrite",
         "summarize",
+        "topic-questions",
         "translate",
     ]
 
@@ -39,7 +46,8 @@ def test_a_text_with_template_code_is_the_prompt_itself() -> None:
 
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
     with pytest.raises(
-        PromptError, match=r"called 'sumarize' \(did you mean 'summarize'\?\); the shipped prompts are classify, "
+        PromptError,
+        match=r"called 'sumarize' \(did you mean 'summarize'\?\); the shipped prompts are answer-question, ",
     ):
         read_prompt("sumarize")
 

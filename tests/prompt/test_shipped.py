@@ -11,7 +11,9 @@ from llmbatch.prompt.base import PromptSettings
 from llmbatch.prompt.library import load_file, shipped_prompts
 from llmbatch.prompt.template import bind, load_prompt
 
-WITH_TEXT = [name for name in shipped_prompts() if name not in ("passthrough", "judge")]
+OF_TASKS = ("compare", "draft-critique-revise", "judge", "revise", "topic-questions")
+WITH_A_QUESTION = ("answer-question", "check-answer")
+WITH_TEXT = [name for name in shipped_prompts() if name not in ("passthrough", *OF_TASKS, *WITH_A_QUESTION)]
 
 
 def last_message(name: str, variables: dict[str, Any], row: dict[str, Any]) -> str:
@@ -62,3 +64,10 @@ def test_a_judge_gives_its_reasons_before_its_score() -> None:
     output = load_prompt(PromptSettings(path="judge")).output
     assert output is not None
     assert list(output["schema"]["properties"]) == ["reasoning", "score"]
+
+
+@pytest.mark.parametrize("name", ["check-answer", "compare"])
+def test_who_judges_otherwise_gives_reasons_first_too(name: str) -> None:
+    output = load_prompt(PromptSettings(path=name)).output
+    assert output is not None
+    assert next(iter(output["schema"]["properties"])) == "reasoning"

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Failure, FailureKind, Record, Status
+from llmbatch.report.html import report_to_html
 from llmbatch.report.report import Facts, Report, SessionFacts, build_report
 from llmbatch.report.summary import headline, next_steps, print_summary
 
@@ -71,3 +72,31 @@ def test_the_summary_fits_its_console_but_for_what_is_to_be_pasted(report: Repor
 
 def test_a_run_without_a_row_can_be_summarized(session: SessionFacts, facts: Facts) -> None:
     assert "finished: all 0 rows are ok" in printed(build_report(Ledger(), replace(session, rows=0), facts))
+
+
+def test_what_became_of_the_children_of_rows_is_counted(ledger: Ledger, session: SessionFacts, facts: Facts) -> None:
+    counts = {"ok": 7, "invalid": 2, "repeated": 1, "left_out": 3}
+    report = build_report(ledger, session, replace(facts, children=counts))
+    assert report["children"] == {
+        "by_status": {"ok": 7, "invalid": 2, "truncated": 0, "failed": 0, "skipped": 0},
+        "repeated": 1,
+        "left_out": 3,
+    }
+    lines = {line.split()[0]: line for line in printed(report).splitlines() if line.strip()}
+    assert lines["children"].split()[1:] == [
+        "9",
+        "ok",
+        "7",
+        "·",
+        "invalid",
+        "2",
+        "·",
+        "repeated",
+        "1",
+        "·",
+        "left",
+        "out",
+        "3",
+    ]
+    assert "children: invalid" in report_to_html(report)
+    assert "children" not in printed(build_report(ledger, session, facts))

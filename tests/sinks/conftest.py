@@ -25,7 +25,7 @@ RECORDS = (
            history=(Attempt(RequestKey(2), SCHEMA, Usage(10, 5, 4), "{}", "stop"),)),
     Record(3, "status", Status.OK, {"status": "failed", "n": [1, None, 2.5]}, "stop", 1, Usage(1, 2, 0), reasoning="hm",
            logprobs=[{"token": "x", "logprob": -0.5, "top": [{"token": "x", "logprob": -0.5}, {"token": "y", "logprob": -1.0}]}]),
-    Record(4, 10**30, Status.OK, ["one", {"n": 2}], "length", 1, Usage(1, 2, 0)),
+    Record(4, 10**30, Status.OK, ["one", {"n": 2}], "length", 1, Usage(1, 2, 0), details={"steps": [{"step": "a", "output": "ö"}]}),
 )  # fmt: skip
 
 

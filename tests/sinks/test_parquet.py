@@ -33,7 +33,7 @@ def test_a_row_for_each_record_in_order_with_all_that_it_says(
         )
         for name in ("raw", "reasoning"):
             assert row[name] == line.get(name)
-        for name in ("logprobs", "history", "input"):
+        for name in ("logprobs", "details", "history", "input"):
             assert (row[name] and json.loads(row[name])) == line.get(name)
 
 

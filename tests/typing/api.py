@@ -10,7 +10,7 @@ from typing import Literal, assert_type
 from pydantic import BaseModel
 
 import llmbatch
-from llmbatch import FailureKind, Record, Run, Status, Usage
+from llmbatch import Ask, Complete, Failure, FailureKind, Incomplete, Program, Record, RowAsk, Run, Status, Usage
 from llmbatch.core.events import Event, Finished
 
 
@@ -48,6 +48,24 @@ llmbatch.run(
 llmbatch.run(model="demo", prompt="{{ text }}", input=[{"text": "one"}], output="out", schema={"type": "object"})
 llmbatch.run(model="demo", prompt="{{ text }}", input=({"text": str(i)} for i in range(3)), output="out", schema="a:B")
 llmbatch.run(model="demo", input="requests.jsonl", output="out")
+
+
+# a program of one's own
+def ask_twice(row: RowAsk) -> Program:
+    ask = row.ask()
+    assert_type(ask, Ask | Failure)
+    draft = yield ask
+    if draft is None:
+        return Incomplete(failure=ask if isinstance(ask, Failure) else None)
+    better = yield [row.ask("better", draft=draft.value)]
+    return Complete(better, {"draft": draft.value})
+
+
+llmbatch.run(model="demo", prompt="{{ text }}", input="rows.jsonl", output="out", program=ask_twice)
+section = {"name": ask_twice, "prompts": {"better": "Better: {{ draft }}"}, "settings": {"times": 2}}
+llmbatch.run(model="demo", prompt="{{ text }}", input="rows.jsonl", output="out", program=section)
+llmbatch.generate([{"text": "one"}], model="demo", prompt="{{ text }}", program="mymodule:ask_twice")
+llmbatch.generate([{"text": "one"}], model="demo", prompt="{{ text }}", program={"name": "chain"})
 
 # its records
 for record in run:
@@ -91,5 +109,6 @@ llmbatch.run("demo", prompt="x", input="y", output="out")  # type: ignore[call-a
 llmbatch.run(model="demo", prompt="x", input="y", output="out", engine="vllm")  # type: ignore[arg-type]
 llmbatch.run(model="demo", prompt="x", input=5, output="out")  # type: ignore[arg-type]
 llmbatch.generate(["text"], model="demo", prompt="x")  # type: ignore[list-item]
+llmbatch.generate([{"text": "one"}], model="demo", prompt="x", program=lambda: None)  # type: ignore[arg-type]
 run.parsed(dict)  # type: ignore[type-var]
 record.status = Status.OK  # type: ignore[misc]

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
 from llmbatch.core.types import (
@@ -192,6 +193,7 @@ class ScriptedEngine:
         if "{" in text:
             for name, value in (
                 ("index", request.key.index),
+                ("sample", request.key.sample),
                 ("attempt", request.key.attempt),
                 ("text", _last_text(request.prompt)),
             ):
@@ -224,9 +226,11 @@ class ScriptedEngine:
             tokens, finish_reason = tokens[: already + limit], "length"
         usage = Usage(prompt_tokens, max(len(tokens) - already, 0))
         self._counts = self._counts + usage
+        logprobs = None if request.sampling.get("logprobs") is None else _logprobs(tokens[already:])
         text = tokens.decode("utf-8", "ignore")
         reasoning, text = split(text) if thinks else (None, text)
-        return Completion(request.key, text, finish_reason, usage, () if no_ids else tokens, reasoning)
+        ids = () if no_ids else tokens
+        return Completion(request.key, text, finish_reason, usage, ids, reasoning, logprobs=logprobs)
 
     def _rule(self, request: Request) -> Rule | None:
         text: str | None = None
@@ -237,6 +241,8 @@ class ScriptedEngine:
             if when.attempt is not None and not _is(request.key.attempt, when.attempt):
                 continue
             if when.step is not None and request.key.step != when.step:
+                continue
+            if when.sample is not None and not _is(request.key.sample, when.sample):
                 continue
             if when.contains is not None or when.matches is not None:
                 text = _last_text(request.prompt) if text is None else text
@@ -287,6 +293,11 @@ def _state_of(script: str) -> _State:
 
 def _is(value: int, wanted: int | list[int]) -> bool:
     return value in wanted if isinstance(wanted, list) else value == wanted
+
+
+def _logprobs(tokens: bytes) -> list[dict[str, Any]]:
+    """Of each byte, by its value alone: a space is the likeliest."""
+    return [{"token": chr(byte), "logprob": -abs(byte - 32) / 256, "top": []} for byte in tokens]
 
 
 def _encode(prompt: Prompt) -> bytes:

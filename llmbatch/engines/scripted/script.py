@@ -23,6 +23,7 @@ class When(BaseModel):
     matches: str | None = Field(None, description="regular expression found in the last message")
     attempt: int | list[int] | None = None
     step: int | None = None
+    sample: int | list[int] | None = None
 
 
 class Rule(BaseModel):
@@ -32,7 +33,7 @@ class Rule(BaseModel):
 
     when: When = When()
     answer: str | None = Field(
-        None, description="the answer; {text} is the last message, {index} and {attempt} the request's"
+        None, description="the answer; {text} is the last message, {index}, {sample} and {attempt} the request's"
     )
     finish_reason: FinishReason = "stop"
     fail: str | None = Field(None, description="the engine fails this request with this message and lives")

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from jinja2 import Environment, StrictUndefined
 
 from llmbatch.core.errors import PromptError
-from llmbatch.prompt.sandbox import (
+from llmbatch.core.sandbox import (
     MAX_CHARACTERS,
     RenderError,
     compile_condition,
+    compile_expression,
     compile_text,
     pieces_in_order,
     used_variables,
@@ -219,3 +220,44 @@ def test_what_a_condition_cannot_decide_is_an_error_of_the_row(condition: str) -
 def test_a_condition_that_is_wrong_is_an_error_of_the_author(condition: str) -> None:
     with pytest.raises(PromptError, match=r"the condition .* is wrong"):
         compile_condition(condition)
+
+
+def value_of(source: str, **values: Any) -> Any:
+    return compile_expression(source).value(values)
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("x.score >= 4 and y == 'yes'", True),
+        ("x.nothing", None),
+        ("x.nothing | default('other')", "other"),
+        ("x.score if x.score is defined", 5),
+        ("{'a': x.score, 'b': (1, 2)}", {"a": 5, "b": [1, 2]}),
+        ("[y] | map('upper')", ["YES"]),
+        ("y", "yes"),
+    ],
+)
+def test_an_expression_gives_what_json_has(source: str, value: Any) -> None:
+    assert value_of(source, x={"score": 5}, y="yes") == value
+
+
+@pytest.mark.parametrize("source", ["x.score < y", "x.nothing > 3", "x.nothing.more", "x.items", "y * 10 ** 9"])
+def test_an_expression_that_cannot_be_told_is_a_render_error(source: str) -> None:
+    with pytest.raises(RenderError):
+        value_of(source, x={"score": 5}, y="yes")
+
+
+@pytest.mark.parametrize("source", ["x ==", "x }} {{ y", ")+(", "{% if x %}"])
+def test_an_expression_with_a_mistake_is_refused(source: str) -> None:
+    with pytest.raises(PromptError, match=r"the expression .* is wrong"):
+        compile_expression(source)
+
+
+def test_an_expression_knows_what_it_looks_at_and_inside_of_it() -> None:
+    found = compile_expression("x.a > 1 and y['b'] and n.c is defined and (text.d | default('')) and range(3)")
+    assert found.names == {"x", "y", "n", "text"}
+    assert found.parts == {("x", "a"), ("y", "b")}, "what may be missing is not needed"
+    assert compile_text("{{ x.a }} {% for i in y.items %}{{ i.b }}{% endfor %}", ANY, "p", 1).parts == {
+        ("x", "a"), ("y", "items"), ("i", "b")
+    }  # fmt: skip

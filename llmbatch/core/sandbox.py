@@ -1,4 +1,4 @@
-"""The text of a Jinja template in, compiled once; a function from values to text out, sandboxed and bounded.
+"""The text of a Jinja template or expression in, compiled once; a function from values to text or a value out, sandboxed, bounded.
 
 Trusted: the author of the prompt. Not trusted: the values, which come from rows. A value is only ever data: it is never
 parsed as a template, its methods and attributes are limited to harmless ones, and it cannot make the text explode
@@ -15,7 +15,7 @@ import json
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, Undefined, meta, nodes
 from jinja2.exceptions import SecurityError
@@ -32,6 +32,8 @@ _PADDING = frozenset({"format", "format_map", "ljust", "rjust", "center", "zfill
 _PLAIN = frozenset({"string", "integer", "number"})  # types whose str() is what Jinja writes
 _PLAIN_OR_ANY = _PLAIN | {"any"}
 _Render = Callable[[Mapping[str, Any]], str]
+_Value = TypeVar("_Value")
+_FOR_WHAT_IS_MISSING = frozenset({"defined", "undefined", "default", "d"})
 
 
 class TooLargeError(TemplateError):
@@ -50,12 +52,14 @@ class RenderError(Exception):
 class Text:
     """A compiled text. ``names`` are the variables that it uses; with none of them, ``constant`` is what it says.
 
-    ``render`` takes the values of at least these variables and raises ``RenderError``.
+    ``render`` takes the values of at least these variables and raises ``RenderError``. ``parts`` are what it needs inside of
+    variables: of ``{{ question.text }}`` the pair of question and text.
     """
 
     names: frozenset[str]
     render: Callable[[Mapping[str, Any]], str]
     constant: str | None = None
+    parts: frozenset[tuple[str, str]] = frozenset()
 
     def given(self, values: Mapping[str, Any]) -> Text:
         """The text with these values known: constant, where they are all it needs. Raises ``RenderError``."""
@@ -63,6 +67,20 @@ class Text:
             return self
         constant = self.render(values)
         return Text(frozenset(), lambda _values: constant, constant)
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled expression, such as ``critique.score >= 4``. ``names`` and ``parts`` as those of a text.
+
+    ``value`` takes the values of at least these variables; what is not there is null, and what it gives is JSON or raises
+    ``RenderError``.
+    """
+
+    source: str
+    names: frozenset[str]
+    parts: frozenset[tuple[str, str]]
+    value: Callable[[Mapping[str, Any]], Any]
 
 
 def compile_text(source: str, kinds: Mapping[str, str], name: str, line: int) -> Text:
@@ -85,7 +103,7 @@ def compile_text(source: str, kinds: Mapping[str, str], name: str, line: int) ->
     if unknown := sorted(used - kinds.keys()):
         raise _undeclared(unknown[0], kinds, f"{name}:{line + _line_of(tree, unknown[0]) - 1}")
     general = _general(template, line)
-    return Text(frozenset(used), _plain_text(tree, kinds, line, general) or general)
+    return Text(frozenset(used), _plain_text(tree, kinds, line, general) or general, parts=_parts(tree))
 
 
 def compile_condition(source: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -94,20 +112,33 @@ def compile_condition(source: str) -> Callable[[Mapping[str, Any]], bool]:
     The function says whether it is true. It raises ``RenderError`` where that cannot be said: a field is not there, or of another
     type.
     """
+    evaluate = _evaluating(source, "condition")
+    return lambda values: _told(lambda: bool(evaluate(values)))
+
+
+def compile_expression(source: str) -> Expression:
+    """Compile an expression over variables, whose value is null where it leads nowhere. Raises ``PromptError`` for a mistake."""
+    evaluate = _evaluating(source, "expression")
+    tree = _ENVIRONMENT.parse("{{ (" + source + ") }}")
+    names = frozenset(meta.find_undeclared_variables(tree))
+    return Expression(source, names, _parts(tree), lambda values: _told(lambda: _json_value(evaluate(values))))
+
+
+def _evaluating(source: str, called: str) -> Callable[[Mapping[str, Any]], Any]:
     try:
-        expression = _ENVIRONMENT.compile_expression(source, undefined_to_none=False)
+        return _ENVIRONMENT.compile_expression(source, undefined_to_none=False)
     except TemplateSyntaxError as error:
-        raise PromptError(f"the condition {source!r} is wrong: {error.message}") from error
+        raise PromptError(f"the {called} {source!r} is wrong: {error.message}") from error
     except (RecursionError, SyntaxError, MemoryError):
-        raise PromptError(f"the condition {source!r} is nested too deeply") from None
+        raise PromptError(f"the {called} {source!r} is nested too deeply") from None
 
-    def holds(values: Mapping[str, Any]) -> bool:
-        try:
-            return bool(expression(values))
-        except Exception as error:  # an expression may raise anything
-            raise RenderError(1, error) from error
 
-    return holds
+def _told(evaluate: Callable[[], _Value]) -> _Value:
+    """What an expression gives. It may raise anything; that becomes a ``RenderError``."""
+    try:
+        return evaluate()
+    except Exception as error:
+        raise RenderError(1, error) from error
 
 
 def used_variables(source: str, name: str) -> list[str]:
@@ -288,6 +319,38 @@ def _in_words(reason: Exception) -> str:
     if isinstance(reason, (TemplateError, ValueError)):
         return str(reason)
     return f"{type(reason).__name__}: {reason}"
+
+
+def _parts(tree: nodes.Template) -> frozenset[tuple[str, str]]:
+    """What is read inside of variables, but for what may be missing: ``x.y is defined`` and ``x.y | default('')``."""
+    asked_for = {
+        id(node.node)
+        for node in tree.find_all((nodes.Test, nodes.Filter))
+        if isinstance(node, nodes.Test | nodes.Filter) and node.name in _FOR_WHAT_IS_MISSING
+    }
+    found = set()
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        if id(node) in asked_for or not isinstance(node, nodes.Getattr | nodes.Getitem):
+            continue
+        key = node.attr if isinstance(node, nodes.Getattr) else getattr(node.arg, "value", None)
+        if isinstance(node.node, nodes.Name) and isinstance(key, str):
+            found.add((node.node.name, key))
+    return frozenset(found)
+
+
+def _json_value(value: Any) -> Any:
+    """What an expression gave, as JSON has it. Raises ``TemplateError`` for what it does not have."""
+    if isinstance(value, Iterator | tuple):
+        value = list(value)
+    if isinstance(value, list):
+        return [_json_value(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, Undefined):
+        return None
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise TemplateError(f"it gives a Python {type(value).__name__}, which JSON does not have")
 
 
 def _undeclared(unknown: str, kinds: Mapping[str, str], place: str) -> PromptError:
