@@ -150,26 +150,40 @@ class Glossary:
         return word.startswith(stem) and len(word) - len(stem) <= ending
 
 
+class _OfRows:
+    """Glossaries that rows bring, a few of them ready; most jobs have one, which is the same object for every row."""
+
+    def __init__(self, way: _Way) -> None:
+        self._way = way
+        self._last: tuple[Terms, Glossary] | None = None
+        self._ready: dict[str, Glossary] = {}
+
+    def of(self, terms: Terms) -> Glossary:
+        """Raises ``ValueError`` for one that cannot be used."""
+        last = self._last
+        if last is not None and last[0] is terms:
+            return last[1]
+        key = json.dumps(terms, sort_keys=True)
+        found = self._ready.get(key)
+        if found is None:
+            found = Glossary(terms, self._way)
+            if len(self._ready) >= _DISTINCT:
+                self._ready.clear()
+            self._ready[key] = found
+        self._last = terms, found
+        return found
+
+
 def make(settings: GlossarySettings) -> Rule:
     """Raises ``SchemaError`` for a glossary that cannot be used."""
     name, terms_from = settings.field, settings.terms_from
     way = _Way(settings.case, settings.inflected)
     of_all = None if settings.terms is None else Glossary(with_terms(settings).terms or {}, way)  # type: ignore[arg-type]
-    ready: dict[str, Glossary] = {}
-
-    def glossary(row: Mapping[str, Any]) -> Glossary:
-        if of_all is not None:
-            return of_all
-        terms = row[terms_from or ""]
-        key = json.dumps(terms, sort_keys=True)
-        if key not in ready:
-            if len(ready) >= _DISTINCT:
-                ready.clear()
-            ready[key] = Glossary(terms, way)
-        return ready[key]
+    of_rows = _OfRows(way)
 
     def judge(answer: Answer) -> str | None:
-        missing = glossary(answer.row).missing(answer.row[name], text_of(answer, settings.part))
+        glossary = of_all or of_rows.of(answer.row[terms_from or ""])
+        missing = glossary.missing(answer.row[name], text_of(answer, settings.part))
         if not missing:
             return None
         said = [
@@ -188,7 +202,7 @@ def make(settings: GlossarySettings) -> Rule:
             seen = "the row has none" if terms is None else f"it is of type {type_name(terms)} ({short(terms)})"
             return f"answer.glossary needs {{term: translation}} in {short(terms_from)}, and {seen}"
         try:
-            _checked(terms, empty=True)
+            of_rows.of(terms)
         except ValueError as error:
             return f"answer.glossary: {short(terms_from)}: {error}"
         return None

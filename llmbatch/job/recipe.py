@@ -285,7 +285,10 @@ class _Step:
 
     def size(self, row: Row) -> int:
         """About how many characters of a row its check holds on to."""
-        return size_of(self._named(row)) if self.check.names else 0
+        if not self.check.names:
+            return 0
+        own = set(map(id, row.data.values()))  # what all rows share is there once
+        return sum(size_of(value) for value in self._named(row).values() if id(value) in own)
 
     def _named(self, row: Row) -> dict[str, Any]:
         """What the rules hold the row's answers against, by the names that they have for it."""

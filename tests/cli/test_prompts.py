@@ -59,6 +59,16 @@ FINE = "name: p\nvariables: {text: {}}\ntext: 'Q: {{ text }}'\noutput: {choice: 
             "its output must be text",
         ),
         (FINE.replace("{choice: [a, b]}", "{regex: '('}"), "p.yaml:4:1: "),
+        (FINE.replace("{choice: [a, b]}", "{copy: {feld: text}}"), "unknown key 'copy.feld': did you mean copy.field?"),
+        (FINE.replace("{choice: [a, b]}", "{language: xq}"), "answer.language is 'xq', which is no language"),
+        (
+            FINE.replace("{choice: [a, b]}", "{copy: text}\nexamples: [{row: {text: A B C D E}, output: a b c d e}]"),
+            "p.yaml:5:12: example 1: its output does not pass: the answer is its source ('text') over again",
+        ),
+        (
+            FINE.replace("{choice: [a, b]}", "{copy: txt}\nexamples: [{row: {text: A B C D E}, output: a b c d e}]"),
+            "example 1: answer.copy needs 'txt', and the row has none",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_prompt_is_said(tmp_path: Path, text: str, words: str) -> None:

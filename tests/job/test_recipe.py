@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.types import Cursor, Row
 from llmbatch.job.identity import identity_of
+from llmbatch.job.lengths import Lengths
 from llmbatch.job.recipe import Recipe
 
 
@@ -57,3 +59,17 @@ def test_the_limit_belongs_to_the_identity(jobs: Any, ten: Any) -> None:
 def test_a_job_whose_least_answer_is_longer_than_its_longest_is_refused(jobs: Any, ten: Any) -> None:
     with pytest.raises(JobError, match=r"sampling\.min_tokens is 20, above sampling\.max_tokens, which is 8"):
         Recipe(jobs.job(ten, sampling={"min_tokens": 20, "max_tokens": 8}))
+
+
+def test_a_row_of_which_rules_need_a_text_counts_with_it_and_not_with_what_all_rows_share(jobs: Any) -> None:
+    prompt = jobs.path / "p.yaml"
+    prompt.write_text(
+        "name: p\nvariables: {text: {}, words: {type: object, scope: job, default: {a term: its translation}}}\n"
+        "text: '{{ text }}'\noutput: {glossary: {field: text, terms_from: words}}\n"
+    )
+    row = Row(0, 0, {"text": "x" * 100, "unused": "y" * 1000}, Cursor(0))
+    recipe = Recipe(jobs.job(jobs.rows([row.data]), prompt={"path": str(prompt)}))
+    rules = recipe.rules(None)
+    work = recipe.begin(row, rules, Lengths(lambda _: None, None))
+    assert recipe.size(row, work) == 100
+    assert "unused" not in work.row.data
