@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from llmbatch.core.errors import JobError, LlmbatchError, ReadError, RunError, SourceError, Stopped
-from llmbatch.core.events import Watcher
+from llmbatch.core.errors import JobError, LlmbatchError, ReadError, RunError, SourceError, Stopped, UsageError
+from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
@@ -22,13 +22,15 @@ from llmbatch.core.words import short
 from llmbatch.folder.folder import RESULTS, RunFolder, read_results
 from llmbatch.folder.input_copy import KEPT, keep
 from llmbatch.job.job import Job, job_from
-from llmbatch.job.recipe import Recipe
+from llmbatch.job.sweep import SweepSettings
+from llmbatch.job.swept import recipe_of
 from llmbatch.publishing.hub import check_name, push
 from llmbatch.publishing.publish import Published, settings_from
 from llmbatch.publishing.publish import publish as make_dataset
 from llmbatch.report.report import Report
 from llmbatch.runs.in_order import InOrder
 from llmbatch.runs.session import open_session, run_job
+from llmbatch.runs.sweep_size import sweep_size
 from llmbatch.sources.rows import plain
 
 if TYPE_CHECKING:
@@ -110,6 +112,8 @@ def run(
     job = _job({"model": model, "prompt": prompt, "input": section, "output": output, **sections}, schema)
     if not isinstance(input, str | Path | Mapping):
         _keep_rows(input, job.output, extend)
+    if job.sweep is not None:
+        _see_size(job, job.sweep, watchers)
     result = run_job(job, watchers, extend=extend)
     return Run(result.folder, result.report, result.exit_code)
 
@@ -193,8 +197,17 @@ def _job(data: Mapping[str, Any], schema: Schema | None) -> Job:
             raise JobError(f"answer: is a mapping of settings, not {short(answer)}")
         data["answer"] = {**answer, "schema": _schema(schema)}
     job = job_from(data)
-    Recipe(job)
+    recipe_of(job)
     return job
+
+
+def _see_size(job: Job, sweep: SweepSettings, watchers: Sequence[Watcher]) -> None:
+    """Tell how many rows a sweep makes. Raises ``UsageError`` for more than it allows itself."""
+    size = sweep_size(job, sweep)
+    if size.too_large is not None:
+        raise UsageError(f"{size.said}; {size.too_large}: raise that, or take some values out of the sweep")
+    for watcher in watchers:
+        watcher(Note("info", size.said))
 
 
 def _schema(schema: Schema) -> Any:

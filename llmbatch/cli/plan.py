@@ -80,10 +80,10 @@ def plan(
     if calibrate:
         from llmbatch.measure.calibration import calibrated
 
-        with _progress(as_json, job.input.path) as tell:
+        with _progress(as_json, job.input.name) as tell:
             survey, tokenizer, calibration = calibrated(job, assumed, calibrate_seconds, tell)
     else:
-        with _progress(as_json, job.input.path) as tell:
+        with _progress(as_json, job.input.name) as tell:
             survey, tokenizer = survey_job(job, assumed, tell)
     prices = Prices(
         tokens_per_second,

@@ -13,8 +13,8 @@ from llmbatch.core.types import Request, Row, RowId
 from llmbatch.engines.base import EngineInfo, ModelFacts, kind_of
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer, capacity_of
-from llmbatch.job.recipe import Recipe
 from llmbatch.job.run_settings import RunSettings
+from llmbatch.job.swept import recipe_of
 from llmbatch.measure.speed import Sample
 from llmbatch.measure.survey import Survey
 from llmbatch.model.memory import GIB, cache_tokens
@@ -51,7 +51,7 @@ def survey_job(
     )
     survey = Survey(_limits(job, tokenizer, assumed))
     prepare = Preparer(
-        Recipe(job),
+        recipe_of(job),
         job.plan,
         tokenizer.encode,
         lambda: survey.limits.context_length,

@@ -1,6 +1,6 @@
 """The contract of a sink: a finished run in, the user's output out, each a file that is there whole or not at all.
 
-``results.jsonl`` and ``errors.jsonl`` are always written.
+``results.jsonl`` and ``errors.jsonl`` are always written, ``accepted.jsonl`` where the job says what is accepted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from llmbatch.accept.base import AcceptSettings
 from llmbatch.core.errors import InputChanged
 from llmbatch.core.settings import Counts
 from llmbatch.core.table import find
@@ -53,7 +54,8 @@ class Pair(NamedTuple):
 class Finished:
     """A run whose every row has its record. Reading it streams, in input order, in constant memory, as often as it is asked for.
 
-    ``source`` opens the input as the run read it, ``asked`` says how a row was asked. ``created`` is in Unix seconds.
+    ``source`` opens the input as the run read it, ``asked`` says how a row was asked, ``accept`` which rows are accepted, where the job
+    does. ``created`` is in Unix seconds.
     """
 
     parts: Sequence[Path]
@@ -61,6 +63,7 @@ class Finished:
     asked: Callable[[Row], Asked]
     model: str = ""
     created: int = 0
+    accept: AcceptSettings | None = None
 
     def lines(self) -> Iterator[bytes]:
         """Every record's line of ``results.jsonl``. Raises ``FolderError`` for a part that cannot be read."""
@@ -105,6 +108,6 @@ Raises ``WriteError``, and what reading the run raises.
 
 
 def write_sinks(settings: SinkSettings, finished: Finished, output: Path) -> list[Path]:
-    """Write every file that is asked for, ``errors.jsonl`` and ``results.jsonl`` first; returns them. Raises as ``Sink``."""
+    """Write every file that is asked for, those of ``ALWAYS`` first; returns them. Raises as ``Sink``."""
     sinks: list[Sink] = [find(SINKS, name, "output format") for name in (*ALWAYS, *settings.formats)]
     return [path for sink in sinks for path in sink(finished, output)]
