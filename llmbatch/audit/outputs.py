@@ -33,7 +33,9 @@ def check_outputs(
         states.append([*done, pending])
     if done and not finished:
         states.append([])
-    found = [(*_outputs(folder, retries, finished), *_accepted(folder, retries, finished, accept)) for retries in states]
+    found = [
+        (*_outputs(folder, retries, finished), *_accepted(folder, retries, finished, accept)) for retries in states
+    ]
     return [min(of_one, key=lambda check: len(check.problems)) for of_one in zip(*found, strict=True)]
 
 

@@ -57,9 +57,7 @@ def _end(job: Job, windows: Windows) -> int | None:
     return max((bounds.last.index + 1 for bounds in windows.bounds().values()), default=0)
 
 
-def _walk(
-    source: Source, wanted: frozenset[int] | None, end: int | None, windows: Windows, check: Finding
-) -> int:
+def _walk(source: Source, wanted: frozenset[int] | None, end: int | None, windows: Windows, check: Finding) -> int:
     records = windows.records()
     sealed = sorted((meta.bounds.last.index, meta.bounds.start.index) for meta in windows.sealed.values())
     rows = owed = passed = 0

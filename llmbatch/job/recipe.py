@@ -46,6 +46,8 @@ from llmbatch.sources.opening import guess_format
 _DISTINCT_REQUESTS = 4096
 _THINKING = "thinking_token_budget"
 _FIELDS_SHOWN = 8
+PROMPT_TEXT = "prompt (text)"
+"""The key in an identity of what rows are asked with first."""
 _NO_DATA: Mapping[str, Any] = {}
 
 
@@ -82,7 +84,7 @@ class Recipe:
 
     def identity(self) -> dict[str, str]:
         """What the results depend on besides the job's own keys: the prompts' texts, sampling with defaults, the author's code."""
-        found = {"prompt (text)": _digest(self._main.template.text)}
+        found = {PROMPT_TEXT: _digest(self._main.template.text)}
         found |= author_code(self._main.output)
         if self._main.output.glossary is not None and (self._job.answer is None or self._job.answer.glossary is None):
             terms = with_content(self._main.output).model_dump_json(include={"glossary"})
@@ -493,4 +495,4 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-__all__ = ["Recipe", "check_of", "prompt_of"]
+__all__ = ["PROMPT_TEXT", "Recipe", "check_of", "prompt_of"]

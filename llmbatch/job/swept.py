@@ -12,7 +12,7 @@ from llmbatch.core.types import Constraint, Failure, Rendered, Row
 from llmbatch.formats.base import Asked
 from llmbatch.job.job import Job
 from llmbatch.job.lengths import Lengths
-from llmbatch.job.recipe import Recipe
+from llmbatch.job.recipe import PROMPT_TEXT, Recipe
 from llmbatch.job.sweep import Setting, label
 from llmbatch.programs.work import Rules, Work
 from llmbatch.prompt.base import PromptSettings
@@ -50,8 +50,11 @@ class SweptRecipe(Recipe):
         found = {"sweep (settings)": _digest(self._labels)}
         for key in sorted({key for identity in each for key in identity}):
             values = [identity.get(key) for identity in each]
-            same = values[0] if values.count(values[0]) == len(values) else None
-            found[key] = _digest(values) if same is None else same
+            first = values[0]
+            if first is not None and values.count(first) == len(values):
+                found[key] = first
+            else:
+                found[key if key == PROMPT_TEXT else f"{key} (under each setting)"] = _digest(values)
         return found
 
     def render(self, row: Row) -> Rendered | Failure:

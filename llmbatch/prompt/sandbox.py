@@ -110,28 +110,6 @@ def compile_condition(source: str) -> Callable[[Mapping[str, Any]], bool]:
     return holds
 
 
-def compile_condition(source: str) -> Callable[[Mapping[str, Any]], bool]:
-    """Compile an expression over fields, such as ``output.score >= 4``. Raises ``PromptError`` for a mistake.
-
-    The function says whether it is true. It raises ``RenderError`` where that cannot be said: a field is not there, or of another
-    type.
-    """
-    try:
-        expression = _ENVIRONMENT.compile_expression(source, undefined_to_none=False)
-    except TemplateSyntaxError as error:
-        raise PromptError(f"the condition {source!r} is wrong: {error.message}") from error
-    except (RecursionError, SyntaxError, MemoryError):
-        raise PromptError(f"the condition {source!r} is nested too deeply") from None
-
-    def holds(values: Mapping[str, Any]) -> bool:
-        try:
-            return bool(expression(values))
-        except Exception as error:  # an expression may raise anything
-            raise RenderError(1, error) from error
-
-    return holds
-
-
 def used_variables(source: str, name: str) -> list[str]:
     """The variables that a text uses, sorted. Raises ``PromptError`` for one that cannot be parsed."""
     try:
