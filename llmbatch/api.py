@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
+from llmbatch.accept.selection import Selection
 from llmbatch.core.errors import JobError, LlmbatchError, ReadError, RunError, SourceError, Stopped, UsageError
 from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
 from llmbatch.core.words import short
-from llmbatch.folder.folder import RESULTS, RunFolder, read_results
+from llmbatch.folder.folder import ACCEPTED, RESULTS, RunFolder, read_results
 from llmbatch.folder.input_copy import KEPT, keep
 from llmbatch.job.job import Job, job_from
 from llmbatch.job.sweep import SweepSettings
@@ -59,6 +60,11 @@ class Run:
         if self.report["outcome"] != "finished":
             raise RunError(f"{self.folder}: the run did not finish, so there are no results yet; run it again to go on")
         yield from read_results(self.folder)
+
+    def accepted(self) -> Iterator[Record]:
+        """The accepted records, in input order, of a job that says which are accepted. Raises as iterating does."""
+        next(iter(self), None)
+        yield from read_results(self.folder, ACCEPTED)
 
     def parsed(self, model: type[Model]) -> Iterator[Model | None]:
         """Each row's output as an object of a pydantic model; ``None`` for a row that is not ok.
@@ -129,6 +135,8 @@ def generate(
 ) -> Generator[Record, None, None]:
     """Records for rows, in the rows' order, a window at a time; nothing is left on disk. Arguments as those of ``run``.
 
+    Where the job says which rows are accepted (``accept={"rows": 100, "when": ...}``), only the accepted records come.
+
         for record in llmbatch.generate([{"text": "two"}], model="demo", prompt="translate"): ...
 
     The rows are read to their end first, into a temporary folder. The engine is ended with the iterator, be it exhausted, closed or
@@ -174,6 +182,7 @@ def _generate(rows: Rows, job: Job, watchers: Sequence[Watcher]) -> Generator[Re
         _see_rows(path)
         here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)})}
         ordered = InOrder(RunFolder(folder).parts)
+        selection = None if job.accept is None else Selection(job.accept)
         with open_session(job.model_copy(update=here), watchers) as session, contextlib.ExitStack() as stack:
             windows = session.windows()
             if isinstance(windows, Generator):
@@ -182,7 +191,9 @@ def _generate(rows: Rows, job: Job, watchers: Sequence[Watcher]) -> Generator[Re
                 ordered.add(window)
                 del window  # it is sealed while the caller looks at the records
                 for line in ordered.lines():
-                    yield record_from_dict(json.loads(line))
+                    record = record_from_dict(json.loads(line))
+                    if selection is None or selection.accepts(record):
+                        yield record
             result = session.result()
         if result.outcome != "finished":
             raise Stopped(result.report["error"] or "the run was stopped")

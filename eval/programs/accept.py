@@ -2,14 +2,15 @@
 
     python eval/programs/accept.py [--rows 10000] [--share 0.37] [--seeds 5] [--latency 0.25] [--json FILE]
 
-Each run is the real command on the scripted engine, with the default settings: 256 sequences at a time, answers that take ``latency``
-seconds give or take four fifths, rows drawn without an end, and a condition that the row's own text decides. What is printed is
+Each run is the real command on the scripted engine with the default settings: 256 sequences at a time, answers that take
+``latency`` seconds give or take four fifths, rows drawn without an end, and a condition that a row's own text decides. What is
+printed is
 
 - asked, needed and the excess: candidates beyond the last that was needed, as a share of those;
-- the tail: seconds that the run took longer than one over just the candidates that were needed, which knows from the start how many.
+- with ``--tail``: seconds that the run took longer than one over just the candidates that were needed, which knows how many.
 
-Less ``accept.confidence`` asks for less at the end and waits longer; it is measured at three values. The runs of one seed accept the
-same rows, whatever it is.
+Less ``accept.confidence`` asks for less at the end, and waits longer; with the first seed it is measured at three values, which
+must accept the same rows.
 """
 
 from __future__ import annotations
@@ -78,12 +79,19 @@ def accepting(folder: Path, output: Path, rows: int, seed: int, latency: float, 
     }
 
 
+def seconds_of(folder: Path, output: Path, rows: int, seed: int, latency: float) -> float:
+    """What a run takes over so many rows, all of which are known to be wanted."""
+    seconds: float = run(folder, output, seed, latency, input={"rows": rows})["seconds"]["running"]
+    return seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--share", type=float, default=0.37)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--latency", type=float, default=0.25)
+    parser.add_argument("--tail", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="llmbatch-accept-"))
@@ -92,16 +100,17 @@ def main() -> None:
         for seed in range(given.seeds):
             write_items(folder / "items.txt", given.share, seed, 100_000)
             known: float | None = None
-            for confidence in CONFIDENCES if seed == 0 else (DEFAULT,):
+            only = (DEFAULT,) if seed else CONFIDENCES
+            for confidence in only:
                 each = accepting(folder, folder / f"{seed}-{confidence}", given.rows, seed, given.latency, confidence)
-                if known is None:
-                    rows = {"rows": each["needed"]}
-                    known = run(folder, folder / f"{seed}-known", seed, given.latency, input=rows)["seconds"]["running"]
-                each["tail_seconds"] = each["seconds"] - known
+                if given.tail:
+                    known = known or seconds_of(folder, folder / f"{seed}-known", each["needed"], seed, given.latency)
+                    each["tail_seconds"] = each["seconds"] - known
                 runs.append(each)
                 print(
-                    f"seed {seed}, confidence {confidence}: {given.rows:,} accepted of {each['needed']:,} needed and {each['asked']:,} "
-                    f"asked, {each['excess']:.2%} in excess; {each['seconds']:.1f} s, {each['tail_seconds']:.1f} s of it the tail",
+                    f"seed {seed}, confidence {confidence}: {given.rows:,} accepted of {each['needed']:,} needed and "
+                    f"{each['asked']:,} asked, {each['excess']:.2%} in excess; {each['seconds']:.1f} s"
+                    + (f", {each['tail_seconds']:.1f} s of it the tail" if given.tail else ""),
                     flush=True,
                 )
     finally:
@@ -115,7 +124,6 @@ def main() -> None:
         "concurrency": CONCURRENCY,
         "excess_mean": mean(each["excess"] for each in usual),
         "excess_most": max(each["excess"] for each in usual),
-        "tail_latencies_mean": mean(each["tail_seconds"] for each in usual) / given.latency,
         "runs": runs,
     }
     print(json.dumps(figures))

@@ -14,7 +14,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from llmbatch.core.settings import Counts
 from llmbatch.core.types import Record, RowId, Status
-from llmbatch.core.words import short
 
 FELL = "fell"
 """The key in a record's ``details`` that says why the row is not to be accepted."""
@@ -120,8 +119,7 @@ def candidate_of(record: Record, unique: UniqueSettings | None) -> Candidate:
         return Candidate(record.index, record.id, None)
     text = _text_at(record, unique.field)
     if text is None:
-        seen = Fell(f"unique: no {unique.field}", f"row {short(record.id)}: there is no {unique.field} to be compared")
-        return Candidate(record.index, record.id, seen)
+        return Candidate(record.index, record.id, Fell(f"unique: no {unique.field}", "there is nothing to be compared"))
     return Candidate(record.index, record.id, None, text)
 
 

@@ -11,7 +11,7 @@ from llmbatch.accept.base import Fell
 from llmbatch.core.errors import JobError, PromptError, RunError
 from llmbatch.core.imports import is_import_path, load_object, source_of
 from llmbatch.core.types import RowId
-from llmbatch.core.words import near, quote, short
+from llmbatch.core.words import near, quote
 from llmbatch.prompt.sandbox import RenderError, compile_condition, used_variables
 
 _NAMES = ("output", "row", "input", "details", "id")
@@ -58,7 +58,7 @@ class Conditions:
                 if not holds(values):
                     return Fell(condition)
             except RenderError as error:
-                return Fell(condition, f"row {short(row_id)}: it cannot be told: {error}")
+                return Fell(condition, f"it cannot be told: {error}")
         return None
 
 

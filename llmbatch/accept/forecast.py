@@ -1,4 +1,4 @@
-"""What became of candidates so far in; how many are to be asked, so that enough are accepted and hardly too many were asked, out."""
+"""What became of candidates so far in; how many are to be asked, so that enough are accepted and hardly any in vain, out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _MOST = 1 << 40
 
 @dataclass(slots=True)
 class Share:
-    """The share of the good ones, from those that were seen. Before any was seen it is 1: then only what is needed at least is asked."""
+    """The share of the good ones, from those that were seen.
+
+    Before any was seen it is 1, so that no more is asked than is needed at least.
+    """
 
     good: float = 0.0
     seen: float = 0.0
@@ -33,8 +36,9 @@ class Share:
 
 
 class Forecast(NamedTuple):
-    """Of ``passing`` candidates it is known that they meet the conditions, and the share ``kept`` of such is accepted in the end; of
-    candidates of which nothing is known yet, the share ``passes`` meets them.
+    """Of ``passing`` candidates it is known that they meet the conditions; of such the share ``kept`` is accepted in the end.
+
+    Of candidates of which nothing is known yet, the share ``passes`` meets the conditions.
     """
 
     passing: int
@@ -44,8 +48,8 @@ class Forecast(NamedTuple):
     def candidates(self, needed: int, luck: float = 0.0, doubt: float = 0.0) -> int:
         """The most candidates of which nothing is known that there can be, so that no more than ``needed`` are accepted.
 
-        That is if the draw of them is ``luck`` standard deviations better than on average (below 0: worse), and the shares are ``doubt``
-        standard errors higher than they seem.
+        That is if the draw of them is ``luck`` standard deviations better than on average (below 0: worse), and the shares are
+        ``doubt`` standard errors higher than they seem.
         """
         low, high = 0, 1
         while high < _MOST and self._accepted(high, luck, doubt) <= needed:

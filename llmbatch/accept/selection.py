@@ -1,7 +1,7 @@
 """The records of a run in, in input order; which of them are accepted out, and why the others fell.
 
-A pure fold: what is accepted depends on the records and the settings alone, and not on when, in which windows or sessions, or by how
-many engines they were made.
+A pure fold: what is accepted depends on the records and the settings alone, and not on when, in which windows or sessions, or by
+how many engines they were made.
 """
 
 from __future__ import annotations
@@ -64,8 +64,13 @@ class Selection:
         sketches = iter(() if self.full else self._kept.sketches(compared))
         return [self._compare(self._kept, candidate, sketches) for candidate in candidates]
 
+    def accepts(self, record: Record) -> bool:
+        """Whether the next candidate, whose record this is, is accepted."""
+        (accepted,) = self.take([candidate_of(record, self._settings.unique)])
+        return accepted
+
     def among(self, records: Iterable[tuple[Line, Record]]) -> Iterator[Line]:
-        """Of records, each with what it was read from, what the accepted ones were read from. To be taken to the end for the decided."""
+        """Of the next records, each with what it was read from: what the accepted ones were read from."""
         rest = iter(records)
         while batch := list(islice(rest, _BATCH)):
             taken = self.take([candidate_of(record, self._settings.unique) for _, record in batch])
@@ -77,7 +82,7 @@ class Selection:
         sketch = next(sketches)
         near = kept.near(sketch)
         if near is not None:
-            of = f"row {short(candidate.id)} is similar to row {short(self._ids[near.number])}: {near.similarity:.0%}"
+            of = f"{near.similarity:.0%} of it are in row {short(self._ids[near.number])} too"
             return self._settle(candidate, Fell(NEAR, of))
         kept.keep(sketch)
         self._ids.append(candidate.id)

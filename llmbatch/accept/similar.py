@@ -1,8 +1,8 @@
 """Texts in, one after another; whether each is a near-duplicate of one that was kept before it, out.
 
-How similar two texts are is estimated from their signatures (``core/minhash.py``). They are compared where these agree in a whole band
-(locality-sensitive hashing): of texts that are just similar enough one pair in a hundred is missed by that, of more similar ones
-hardly any. In a band a text is compared with at most ``MOST`` kept ones: very many agree where texts share much boilerplate.
+How similar two texts are is estimated from their signatures (``core/minhash.py``). They are compared where these agree in a whole
+band (locality-sensitive hashing): of texts that are just similar enough one pair in a hundred is missed by that, of more similar
+ones hardly any. In a band a text is compared with at most ``MOST`` kept ones: very many agree where texts share much boilerplate.
 
 All of it is in memory: at most ``BYTES`` for each text that is kept.
 """

@@ -170,6 +170,9 @@ def _compare(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]
                 f"{_rows(old['drawn'])} were to be drawn, now {_rows(new['drawn'])}"
             )
             continue
+        if different == ["items"]:
+            problems.append("the files that items are drawn from changed")
+            continue
         before, after = old.get("size"), new.get("size")
         if old.get("file") != new.get("file"):
             problems.append(f"file {number + 1} was {old.get('file')}, now {new.get('file')}")

@@ -47,7 +47,7 @@ class SweptRecipe(Recipe):
     def identity(self) -> dict[str, str]:
         """What is the same under all settings as it is, and else a digest over all of them."""
         each = [recipe.identity() for recipe in self._recipes]
-        found = {"sweep (settings)": _digest(self._labels)}
+        found: dict[str, str] = {}
         for key in sorted({key for identity in each for key in identity}):
             values = [identity.get(key) for identity in each]
             first = values[0]

@@ -51,7 +51,8 @@ th { font-weight: normal; opacity: .65; } .n { text-align: right; font-variant-n
 <tr><td>accepted</td><td class="n">{{ accept.accepted | count }}</td><td></td></tr>
 {% for reason, fell in accept.fell.items() %}<tr><td>fell: {{ reason }}</td><td class="n">{{ fell.rows | count }}</td>
 <td>{{ fell.id }}<pre>{{ fell.message }}</pre></td></tr>
-{% endfor %}<tr><td>asked beyond what was needed</td><td class="n">{{ accept.surplus | count }}</td><td></td></tr></table>{% endif %}
+{% endfor %}<tr><td>asked beyond what was needed</td><td class="n">{{ accept.surplus | count }}</td><td></td></tr>
+</table>{% endif %}
 <h2>Tokens</h2>
 <table><tr><th></th><th class="n">prompt</th><th class="n">of them cached</th><th class="n">completion</th></tr>
 {% for name in ("useful", "wasted", "folded", "total") %}{% set sum = report.tokens[name] %}<tr><td>{{ name }}</td>

@@ -52,7 +52,7 @@ class Brakes:
         return self._stop.reason
 
     def look(self, ledger: Ledger) -> None:
-        """Raises ``TooManyFailures`` where more rows failed than the job allows, ``TooFewAccepted`` where hardly any is accepted."""
+        """Raises ``TooManyFailures`` or ``TooFewAccepted`` where that is more, or less, than the job allows."""
         if self._governor is not None:
             self._governor.look()
         bad = ledger.rows - ledger.by_status.get(Status.OK, 0) - ledger.by_status.get(Status.SKIPPED, 0)

@@ -1,14 +1,15 @@
 """Rows that are begun and records that are there in; how many rows may be begun next, out: the number of accepted rows decides.
 
-Shared by the reader, which begins rows and waits here until more are needed, and the loop, which finishes them. A row that was begun
-is always finished, so waiting for what is outstanding has an end; where nothing is outstanding and not enough are accepted, the reader is
-never kept.
+Shared by the reader, which begins rows and waits here until more are needed, and the loop, which finishes them. A row that was
+begun is always finished, so waiting for what is outstanding has an end; where nothing is outstanding and not enough are accepted,
+the reader is never kept.
 
-**How many.** As long as it is all but certain (``_CERTAIN`` deviations) that more will be needed than were begun, whole windows are
-begun, ahead of the engine as ever. Then only when the engine is about to run out of work, in pieces of what it holds, and only as many
-as are expected to be needed: the last answers are waited for, and a few more are asked after them. So the excess is about the
-random spread of what is in flight, some ``sqrt(in flight * (1 - share) / share)`` candidates, and never more than is in flight; the
-price is an engine that is not full for the time of a few answers. ``accept.confidence`` trades the one for the other.
+**How many.** As long as it is all but certain (``_CERTAIN``) that more will be needed than were begun, whole windows are begun
+ahead of the engine, as ever. Then no more than the engine can hold, and only each time half of what was outstanding has come back:
+as many as make it likely (``accept.confidence``) that enough will be accepted. So the excess is about the random spread of what is
+in flight, some ``sqrt(in flight * (1 - share) / share)`` candidates, whatever the number wanted; the price is an engine that is not
+full while the last answers are waited for, about as long as one or two answers take. Where few were seen, little is asked
+(``_DOUBT``).
 """
 
 from __future__ import annotations
@@ -185,12 +186,12 @@ class Governor:
         reasons = sorted(decided.fell.items(), key=lambda item: -item[1].rows)
         said = "; ".join(
             f"{count(fell.rows)} by {reason}, as row {fell.id!r}"
-            + (f" ({one_line(fell.message)})" if fell.message else "")
+            + (f": {one_line(fell.message)}" if fell.message else "")
             for reason, fell in reasons[:5]
         )
         return (
-            f"{seen}, and {count(decided.accepted)} of {count(self._settings.rows or 0)} wanted are there. They fell: {said}. All that is "
-            "finished is kept. See what came (llmbatch show), and change the conditions or the prompt, which needs another "
+            f"{seen}, and {count(decided.accepted)} of {count(self._settings.rows or 0)} wanted are there. They fell: {said}. All "
+            "that is finished is kept. See what came (llmbatch show), and change the conditions or the prompt, which needs another "
             "--output; to go on all the same, raise accept.give_up"
         )
 

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from llmbatch.accept.similar import BYTES
 from llmbatch.core.errors import LlmbatchError, RunError, Stopped
 from llmbatch.core.events import EngineReady, Event, Finished, Note, Snapshot, Started, Watcher
 from llmbatch.core.files import atomic_write
@@ -49,6 +50,7 @@ from llmbatch.sources.base import Source
 from llmbatch.sources.stdin import stdin_stream
 
 _AHEAD = 1  # windows that are planned before the loop has room for them
+_MUCH = 256 << 20  # bytes
 _CRASHES = 2  # sessions in a row that were killed without getting anywhere, before the engine is put apart
 
 
@@ -268,6 +270,8 @@ class _Assembly:
                     "its own, so that a row that kills it can be found and set apart",
                 )
             )
+        if (unique := _memory_of_unique(job)) is not None:
+            tell(Note("info", unique))
         self._held_to.begin()
         self.writer = Writer(folder.parts, job.run.commit_seconds)
         rows = _row_indexes(job.run.rows)
@@ -341,6 +345,17 @@ def _governor(job: Job, recipe: Recipe, driver: Driver) -> Governor | None:
         return max(1, requests // recipe.requests_a_row)
 
     return Governor(job.accept, job.run, slots, job.input.repeat or 1)
+
+
+def _memory_of_unique(job: Job) -> str | None:
+    """What comparing with the accepted rows takes, where that is worth a word."""
+    accept = job.accept
+    if accept is None or accept.rows is None or accept.unique is None or accept.rows * BYTES < _MUCH:
+        return None
+    mib = accept.rows * BYTES / 2**20
+    return (
+        f"accept.unique: to find near-duplicates of {accept.rows:,} accepted rows takes up to {mib:,.0f} MiB of memory"
+    )
 
 
 def _row_indexes(path: Path | None) -> frozenset[int] | None:

@@ -1,4 +1,4 @@
-"""A job with a sweep in; how many rows it makes, said before any of them is run, and whether that is more than goes without a yes, out."""
+"""A job with a sweep in; how many rows it makes, and whether that is more than goes without a yes, out: before any is run."""
 
 from __future__ import annotations
 

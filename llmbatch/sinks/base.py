@@ -54,8 +54,8 @@ class Pair(NamedTuple):
 class Finished:
     """A run whose every row has its record. Reading it streams, in input order, in constant memory, as often as it is asked for.
 
-    ``source`` opens the input as the run read it, ``asked`` says how a row was asked, ``accept`` which rows are accepted, where the job
-    does. ``created`` is in Unix seconds.
+    ``source`` opens the input as the run read it, ``asked`` says how a row was asked, and ``accept``, where the job has it, which
+    rows are accepted. ``created`` is in Unix seconds.
     """
 
     parts: Sequence[Path]

@@ -37,7 +37,7 @@ class SourceSettings(BaseModel):
     )
     format: str | None = Field(
         None,
-        description="jsonl, requests, csv, parquet, dataset or openai (the same as requests); by default told from the path",
+        description="jsonl, requests, csv, parquet, dataset, drawn or openai (the same as requests); by default told from the path",
     )
     id_field: str | None = Field(None, description="the field that names a row; by default id, else the row's index")
     # it may be raised to go on with more rows
