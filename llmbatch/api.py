@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from llmbatch.core.errors import JobError, LlmbatchError, ReadError, RunError, SourceError, Stopped
-from llmbatch.core.events import Watcher
+from llmbatch.accept.selection import Selection
+from llmbatch.core.errors import JobError, LlmbatchError, ReadError, RunError, SourceError, Stopped, UsageError
+from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
 from llmbatch.core.words import short
-from llmbatch.folder.folder import RESULTS, RunFolder, read_results
+from llmbatch.folder.folder import ACCEPTED, RESULTS, RunFolder, read_results
 from llmbatch.folder.input_copy import KEPT, keep
 from llmbatch.job.job import Job, job_from
-from llmbatch.job.recipe import Recipe
+from llmbatch.job.sweep import SweepSettings
+from llmbatch.job.swept import recipe_of
 from llmbatch.programs.base import Shape
 from llmbatch.programs.given import name_of_given
 from llmbatch.publishing.hub import check_name, push
@@ -31,6 +33,7 @@ from llmbatch.publishing.publish import publish as make_dataset
 from llmbatch.report.report import Report
 from llmbatch.runs.in_order import InOrder
 from llmbatch.runs.session import open_session, run_job
+from llmbatch.runs.sweep_size import sweep_size
 from llmbatch.sources.rows import plain
 
 if TYPE_CHECKING:
@@ -61,6 +64,11 @@ class Run:
         if self.report["outcome"] != "finished":
             raise RunError(f"{self.folder}: the run did not finish, so there are no results yet; run it again to go on")
         yield from read_results(self.folder)
+
+    def accepted(self) -> Iterator[Record]:
+        """The accepted records, in input order, of a job that says which are accepted. Raises as iterating does."""
+        next(iter(self), None)
+        yield from read_results(self.folder, ACCEPTED)
 
     def parsed(self, model: type[Model]) -> Iterator[Model | None]:
         """Each row's output as an object of a pydantic model; ``None`` for a row that is not ok.
@@ -118,6 +126,8 @@ def run(
     job = _job({**given, "input": section, "output": output, **sections}, schema)
     if not isinstance(input, str | Path | Mapping):
         _keep_rows(input, job.output, extend)
+    if job.sweep is not None:
+        _see_size(job, job.sweep, watchers)
     result = run_job(job, watchers, extend=extend)
     return Run(result.folder, result.report, result.exit_code)
 
@@ -133,6 +143,8 @@ def generate(
     **sections: Mapping[str, Any],
 ) -> Generator[Record, None, None]:
     """Records for rows, in the rows' order, a window at a time; nothing is left on disk. Arguments as those of ``run``.
+
+    Where the job says which rows are accepted (``accept={"rows": 100, "when": ...}``), only the accepted records come.
 
         for record in llmbatch.generate([{"text": "two"}], model="demo", prompt="translate"): ...
 
@@ -183,6 +195,7 @@ def _generate(
         _see_rows(path)
         here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)})}
         ordered = InOrder(RunFolder(folder).parts)
+        selection = None if job.accept is None else Selection(job.accept)
         with open_session(job.model_copy(update=here), watchers) as session, contextlib.ExitStack() as stack:
             windows = session.windows()
             if isinstance(windows, Generator):
@@ -191,7 +204,9 @@ def _generate(
                 ordered.add(window)
                 del window  # it is sealed while the caller looks at the records
                 for line in ordered.lines():
-                    yield record_from_dict(json.loads(line))
+                    record = record_from_dict(json.loads(line))
+                    if selection is None or selection.accepts(record):
+                        yield record
             result = session.result()
         if result.outcome != "finished":
             raise Stopped(result.report["error"] or "the run was stopped")
@@ -206,7 +221,7 @@ def _job(data: Mapping[str, Any], schema: Schema | None) -> Job:
             raise JobError(f"answer: is a mapping of settings, not {short(answer)}")
         data["answer"] = {**answer, "schema": _schema(schema)}
     job = job_from(data)
-    Recipe(job)
+    recipe_of(job)
     return job
 
 
@@ -218,6 +233,15 @@ def _program(program: AProgram | None) -> Any:
         return {"name": name_of_given(program)}
     name = program.get("name")
     return {**program, "name": name_of_given(name)} if callable(name) else program
+
+
+def _see_size(job: Job, sweep: SweepSettings, watchers: Sequence[Watcher]) -> None:
+    """Tell how many rows a sweep makes. Raises ``UsageError`` for more than it allows itself."""
+    size = sweep_size(job, sweep)
+    if size.too_large is not None:
+        raise UsageError(f"{size.said}; {size.too_large}: raise that, or take some values out of the sweep")
+    for watcher in watchers:
+        watcher(Note("info", size.said))
 
 
 def _schema(schema: Schema) -> Any:

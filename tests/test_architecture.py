@@ -20,7 +20,7 @@ LEVELS: list[set[str]] = [
     {"core"},
     {"formats", "model"},
     {"sources", "prompt", "check", "programs", "plan", "reuse", "engines", "report", "watch"},
-    {"folder"},
+    {"folder", "accept"},
     {"sinks"},
     {"job"},
     {"measure", "audit"},

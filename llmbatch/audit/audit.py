@@ -21,7 +21,7 @@ from llmbatch.folder.overlay import all_retries
 from llmbatch.folder.parts import Parts
 from llmbatch.job.identity import identity_of
 from llmbatch.job.job import Job, job_of
-from llmbatch.job.recipe import Recipe
+from llmbatch.job.swept import recipe_of
 
 
 @dataclass(slots=True)
@@ -60,7 +60,9 @@ def audit(folder: Path) -> AuditReport:
         job_check, job = Finding("job", "nothing was done yet, so any job may begin here"), None
     checks = [job_check, check_parts(windows)]
     # of a job that runs only some of the rows, windows leave rows out between them
-    checks.append(check_windows(windows, finished=finished, some_rows="run.rows (content)" in manifest.identity))
+    some_rows = "run.rows (content)" in manifest.identity
+    ends_itself = job is not None and job.accept is not None and job.accept.rows is not None
+    checks.append(check_windows(windows, finished=finished, some_rows=some_rows, to_the_end=not ends_itself))
     owed: int | None = None
     if job is not None:
         unchanged, rows, owed = check_rows(job, folder, manifest.fingerprint, windows)
@@ -68,8 +70,12 @@ def audit(folder: Path) -> AuditReport:
     retries, pending = _check_retries(folder)
     checks += retries
     if finished or (folder / "results.jsonl").exists():
-        checks += check_outputs(folder, finished=finished, pending=pending)
-    return AuditReport(folder, checks, windows.ledger.rows + windows.rows_in_journals, owed, _to_do(pending))
+        accept = None if job is None else job.accept
+        checks += check_outputs(folder, finished=finished, pending=pending, accept=accept)
+    to_do = _to_do(pending)
+    if to_do is None and job is not None and job.accept is not None and job.accept.rows is not None and not finished:
+        to_do = f"not all of the {job.accept.rows:,} rows that are wanted are accepted yet: run the same command again"
+    return AuditReport(folder, checks, windows.ledger.rows + windows.rows_in_journals, owed, to_do)
 
 
 def _to_do(pending: Path | None) -> str | None:
@@ -82,7 +88,7 @@ def _check_job(folder: Path, manifest: Manifest) -> tuple[Finding, Job | None]:
     check = Finding("job", f"job.yaml is the job that the folder was begun with{_who_writes(folder)}")
     try:
         job = job_of(folder)
-        now = {**identity_of(job), **Recipe(job).identity()}
+        now = {**identity_of(job), **recipe_of(job).identity()}
     except LlmbatchError as error:
         check.problem(str(error))
         return check, None

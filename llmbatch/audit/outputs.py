@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmbatch.accept.base import AcceptSettings
+from llmbatch.accept.selection import Selection
 from llmbatch.audit.finding import Finding
 from llmbatch.core.errors import FolderError, LlmbatchError
 from llmbatch.core.ledger import Ledger
@@ -15,8 +17,12 @@ from llmbatch.folder.overlay import finished_retries, overlay, sealed_lines
 from llmbatch.folder.records import record_on
 
 
-def check_outputs(folder: Path, *, finished: bool, pending: Path | None) -> list[Finding]:
+def check_outputs(
+    folder: Path, *, finished: bool, pending: Path | None, accept: AcceptSettings | None = None
+) -> list[Finding]:
     """A check for each file. Of a run that is not ``finished`` the files may be those of a shorter one, which it extends.
+
+    Where a job says what is accepted, ``accepted.jsonl`` is one of them.
 
     ``pending`` is a retry that is being taken over: each file may be from before or after. So it is while a run that has retries is
     finished anew.
@@ -27,7 +33,9 @@ def check_outputs(folder: Path, *, finished: bool, pending: Path | None) -> list
         states.append([*done, pending])
     if done and not finished:
         states.append([])
-    found = [_outputs(folder, retries, finished) for retries in states]
+    found = [
+        (*_outputs(folder, retries, finished), *_accepted(folder, retries, finished, accept)) for retries in states
+    ]
     return [min(of_one, key=lambda check: len(check.problems)) for of_one in zip(*found, strict=True)]
 
 
@@ -57,6 +65,26 @@ def _outputs(folder: Path, retries: Sequence[Path], finished: bool) -> tuple[Fin
         expected_results.close()
         expected_errors.close()
     return results, errors, report
+
+
+def _accepted(
+    folder: Path, retries: Sequence[Path], finished: bool, accept: AcceptSettings | None
+) -> Iterator[Finding]:
+    """Of a run that is not finished, other rows may be accepted by now."""
+    if accept is None or not finished:
+        return
+    check = Finding("accepted", "accepted.jsonl holds the records that are accepted")
+    expected = _Expected(folder / "accepted.jsonl", check, whole=True)
+    try:
+        lines = overlay(sealed_lines(folder), retries)
+        for line in Selection(accept).among((line, record_on(line)) for line in lines):
+            expected.next(line)
+        expected.end()
+    except LlmbatchError as error:
+        check.problem(str(error))
+    finally:
+        expected.close()
+    yield check
 
 
 def _check_report(folder: Path, ledger: Ledger, check: Finding) -> None:

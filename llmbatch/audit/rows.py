@@ -26,7 +26,7 @@ def check_rows(
     try:
         source = open_source(kept_input(job.input, folder))
         _check_unchanged(source, fingerprint, windows, unchanged)
-        owed = _walk(source, _wanted(job), windows, rows)
+        owed = _walk(source, _wanted(job), _end(job, windows), windows, rows)
     except (LlmbatchError, OSError, ValueError, IndexError) as error:  # IndexError: one of several files is gone
         rows.problem(f"not every row can be accounted for: {error}")
     return unchanged, rows, owed
@@ -50,13 +50,22 @@ def _check_unchanged(
         check.problem(str(error))
 
 
-def _walk(source: Source, wanted: frozenset[int] | None, windows: Windows, check: Finding) -> int:
+def _end(job: Job, windows: Windows) -> int | None:
+    """Where the number of accepted rows ends the run, the index behind the last row that was begun: none behind it is owed."""
+    if job.accept is None or job.accept.rows is None:
+        return None
+    return max((bounds.last.index + 1 for bounds in windows.bounds().values()), default=0)
+
+
+def _walk(source: Source, wanted: frozenset[int] | None, end: int | None, windows: Windows, check: Finding) -> int:
     records = windows.records()
     sealed = sorted((meta.bounds.last.index, meta.bounds.start.index) for meta in windows.sealed.values())
     rows = owed = passed = 0
     first = ""
     record = next(records, None)
     for row in source.rows():
+        if end is not None and row.index >= end:
+            break
         if wanted is not None and row.index not in wanted:
             continue
         rows += 1

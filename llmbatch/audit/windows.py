@@ -80,8 +80,11 @@ def check_parts(windows: Windows) -> Finding:
     return check
 
 
-def check_windows(windows: Windows, *, finished: bool, some_rows: bool) -> Finding:
-    """Look at journals, and whether window follows on window. ``some_rows``: rows may be left out between them."""
+def check_windows(windows: Windows, *, finished: bool, some_rows: bool, to_the_end: bool = True) -> Finding:
+    """Look at journals, and whether window follows on window. ``some_rows``: rows may be left out between them.
+
+    ``to_the_end``: a run that is finished has read its input to the end.
+    """
     sealed, journals = windows.parts.scan()
     check = Finding("windows", f"{len(journals)} open windows with a journal; windows follow one another without a gap")
     for window in sorted(journals):
@@ -107,7 +110,8 @@ def check_windows(windows: Windows, *, finished: bool, some_rows: bool) -> Findi
             check.seen += f"; {text}, their rows are owed"
     if finished and journals:
         check.problem(f"the run is finished, but of windows {listed(sorted(journals))} only the journals are there")
-    if finished and known and known[-1] in bounds and bounds[known[-1]].stop is not None and not some_rows:
+    to_the_end = to_the_end and not some_rows
+    if finished and known and known[-1] in bounds and bounds[known[-1]].stop is not None and to_the_end:
         check.problem(f"the run is finished, but the parts after window {known[-1]} are gone")
     return check
 

@@ -81,10 +81,10 @@ def plan(
     if calibrate:
         from llmbatch.measure.calibration import calibrated
 
-        with _progress(as_json, job.input.path) as tell:
+        with _progress(as_json, job.input.name) as tell:
             survey, tokenizer, calibration = calibrated(job, assumed, calibrate_seconds, tell)
     else:
-        with _progress(as_json, job.input.path) as tell:
+        with _progress(as_json, job.input.name) as tell:
             survey, tokenizer = survey_job(job, assumed, tell)
     prices = Prices(
         tokens_per_second,
@@ -102,6 +102,11 @@ def plan(
         from llmbatch.cli.plan_view import view
 
         sentences = [] if calibration is None else calibration.sentences()
+        if job.accept is not None and job.accept.rows is not None:
+            what = "as many rows, were all of them accepted" if job.input.endless else "all of the input"
+            sentences.append(
+                f"The run ends when {job.accept.rows:,} rows are accepted; this is what {what} would take."
+            )
         Console().print(view(survey, advice_of(survey, tokenizer), prices, sentences))
 
 

@@ -44,7 +44,7 @@ def render(ctx: click.Context, target: str, tokens: bool) -> None:
     """
     from llmbatch.formats.base import wire_format
     from llmbatch.job.job import job_from
-    from llmbatch.job.recipe import Recipe
+    from llmbatch.job.swept import recipe_of
     from llmbatch.sources.opening import open_source
 
     data = job_data_of(ctx)
@@ -52,7 +52,9 @@ def render(ctx: click.Context, target: str, tokens: bool) -> None:
     if tokens and model is None:
         raise click.UsageError("--tokens needs --model: the tokens are counted by its tokenizer")
     job = job_from({"model": "none", **data, "output": "-"})  # render needs no model, and writes no run folder
-    recipe, write = Recipe(job), wire_format("openai").write
+    if job.input.endless:
+        raise click.UsageError("rows are drawn without an end: give --limit N to see the requests of the first ones")
+    recipe, write = recipe_of(job), wire_format("openai").write
     source = open_source(job.input)
     tokenizer = _tokenizer(job) if tokens else None
     rendered = ((row, recipe.settled(row)) for row in source.rows())

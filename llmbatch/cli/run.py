@@ -10,11 +10,13 @@ import click
 
 from llmbatch.cli.main import command_line
 from llmbatch.cli.settings import JobCommand, job_of, job_options
-from llmbatch.core.errors import EngineError, ReadError, WriteError
+from llmbatch.core.errors import EngineError, ReadError, UsageError, WriteError
 from llmbatch.core.screen import shown
 
 if TYPE_CHECKING:
     from llmbatch.core.events import Watcher
+    from llmbatch.job.job import Job
+    from llmbatch.job.sweep import SweepSettings
     from llmbatch.runs.session import RunResult
 
 EPILOG = """\b
@@ -28,20 +30,43 @@ RESUMABLE = (EngineError, ReadError, WriteError)
 @click.command(cls=JobCommand, epilog=EPILOG)
 @job_options("Corpus", "Run", "Sampling", "Answers")
 @click.option("--extend", is_flag=True, help="Accept an input that has grown since the run began.")
+@click.option("--yes", is_flag=True, help="Run a sweep of however many settings and rows without asking.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Tell every event on stdout, as a line of JSON.")
 @click.pass_context
-def run(ctx: click.Context, extend: bool, quiet: bool, as_json: bool) -> None:
+def run(ctx: click.Context, extend: bool, yes: bool, quiet: bool, as_json: bool) -> None:
     """Run a model over every row of an input.
 
     The run folder gets one checked record for every row, in input order, in results.jsonl. The same command again goes
     on where an interrupted run stopped. A job file holds the same settings as the flags, which override it.
     """
     job = job_of(ctx)
+    from llmbatch.core.events import Note
     from llmbatch.runs.session import run_job
 
-    watched(
-        ctx, "json" if as_json else "quiet" if quiet else "auto", lambda watcher: run_job(job, [watcher], extend=extend)
+    said = None if job.sweep is None else _agreed(job, job.sweep, yes)
+
+    def run(watcher: Watcher) -> RunResult:
+        if said is not None:
+            watcher(Note("info", said))
+        return run_job(job, [watcher], extend=extend)
+
+    watched(ctx, "json" if as_json else "quiet" if quiet else "auto", run)
+
+
+def _agreed(job: Job, sweep: SweepSettings, yes: bool) -> str:
+    """How many rows a sweep makes, in words, if it is small enough or a person agrees. Raises ``UsageError``."""
+    from llmbatch.runs.sweep_size import sweep_size
+
+    size = sweep_size(job, sweep)
+    if size.too_large is None or yes:
+        return size.said
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        if click.confirm(f"{size.said}. Run them?", err=True):
+            return size.said
+        raise UsageError("nothing was started")
+    raise UsageError(
+        f"{size.said}; {size.too_large}. Give --yes to run it all the same, or take some values out of the sweep"
     )
 
 

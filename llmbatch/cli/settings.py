@@ -39,13 +39,17 @@ def _whole_or_text(text: str) -> int | str:
 
 
 class Flag(NamedTuple):
-    """One flag and the setting, ``section.key``, that it overrides. One of type ``bool`` takes no value, and switches it on."""
+    """One flag and the setting, ``section.key``, that it overrides. One of type ``bool`` takes no value, and switches it on.
+
+    One of ``many`` can be repeated, and its setting is a list.
+    """
 
     name: str
     metavar: str
     setting: str
     type: Callable[[str], Any]
     help: str
+    many: bool = False
 
 
 FLAGS = {
@@ -57,6 +61,7 @@ FLAGS = {
         Flag("--format", "FORMAT", "input.format", str, "The input's format, where its name does not tell."),
         Flag("--id-field", "FIELD", "input.id_field", str, "The field with a row's id; else `id`, else the index."),
         Flag("--limit", "N", "input.limit", int, "Only the first N rows."),
+        Flag("--rows", "N", "input.rows", int, "So many rows without an input: see input.draw."),
     ),
     "Run": (
         Flag("--output", "DIR", "output", str, "The run folder: results, report, and what a resumed run needs."),
@@ -85,6 +90,11 @@ FLAGS = {
         Flag("--choice", "A,B,C", "answer.choice", _listed, "The answer is one of these."),
         Flag("--regex", "REGEX", "answer.regex", str, "The whole answer matches this."),
         Flag("--max-attempts", "N", "retry.max_attempts", int, "How often a row is tried, the first time included."),
+        Flag("--accept", "N", "accept.rows", int, "End with N accepted rows; more are asked until they are there."),
+        Flag(
+            "--accept-when", "CONDITION", "accept.when", str, "Such as 'output.score >= 4'. Can be repeated.", many=True
+        ),
+        Flag("--unique", "FIELD", "accept.unique", str, "Accept no near-duplicate; of output, or a part of it."),
         Flag("--keep", "FIELD,FIELD|all", "sinks.keep", _fields, "Input fields to join into the results."),
     ),
 }
@@ -226,14 +236,14 @@ def _job_file_argument() -> Callable[[Command], Command]:
 
 def _flag_option(flag: Flag, section: str) -> Callable[[Command], Command]:
     def keep(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
-        if value is not None:
-            _given(ctx).flags[flag.setting] = value
+        if value is not None and value != ():
+            _given(ctx).flags[flag.setting] = list(value) if flag.many else value
 
     looks: dict[str, Any] = {"help": flag.help, "cls": JobOption, "section": section}
     if flag.type is bool:
         looks |= {"is_flag": True, "default": None}
     else:
-        looks |= {"metavar": flag.metavar, "type": flag.type}
+        looks |= {"metavar": flag.metavar, "type": flag.type, "multiple": flag.many}
     return click.option(flag.name, callback=keep, expose_value=False, **looks)
 
 

@@ -122,12 +122,12 @@ def _rows_of(job: Job, folder: Path, indexes: list[int]) -> Iterator[tuple[Row, 
 def _prompt_of(job: Job, row: Row) -> tuple[Prompt | None, str]:
     """The row's prompt, or why there is none."""
     from llmbatch.core.types import Failure
-    from llmbatch.job.recipe import Recipe
+    from llmbatch.job.swept import recipe_of
 
     if row.failure is not None:
         return None, row.failure.message
     try:
-        rendered = Recipe(job).render(row)
+        rendered = recipe_of(job).render(row)
     except LlmbatchError as error:
         return None, str(error)
     return (None, rendered.message) if isinstance(rendered, Failure) else (rendered.prompt, "")

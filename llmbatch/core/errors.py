@@ -16,7 +16,8 @@ LlmbatchError                    everything below; has an exit code
 │   │   ├── EngineDied           one death, with requests in flight; the runner restarts it
 │   │   └── OutOfMemory          the model or its cache does not fit
 │   ├── PushError                a hub would not take a dataset, which lies whole on the disk
-│   └── TooManyFailures          --max-failures
+│   ├── TooManyFailures          --max-failures
+│   └── TooFewAccepted           accept.give_up
 └── Stopped                      SIGINT, SIGTERM or a budget: exit 130, resumable
 """
 
@@ -94,6 +95,10 @@ class PushError(RunError):
 
 
 class TooManyFailures(RunError):
+    pass
+
+
+class TooFewAccepted(RunError):
     pass
 
 

@@ -29,6 +29,8 @@ class Snapshot:
     windows_open: int
     idle_share: float  # share of the time since the engine was ready in which it had nothing to do
     seconds_left: float | None
+    accepted: int | None = None  # rows, where the job says how many are wanted
+    accepted_wanted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from llmbatch.report.report import Report
 
 MANIFEST_VERSION = 1
 JOB_FILE = "job.yaml"
-RESULTS, ERRORS = "results.jsonl", "errors.jsonl"
+RESULTS, ERRORS, ACCEPTED = "results.jsonl", "errors.jsonl", "accepted.jsonl"
 _MANIFEST, _REPORT = "run.json", "report.json"
 ENGINE_VERSION = "engine (version)"
 """The one thing of what came out that may change between the sessions of a run; it is said."""
@@ -290,9 +290,9 @@ def write_report(path: Path, report: Report) -> None:
     atomic_write(path / _REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
-def read_results(path: Path) -> Iterator[Record]:
-    """The records of a finished run, as it wrote them. Raises ``FolderError``."""
-    file = path / RESULTS
+def read_results(path: Path, name: str = RESULTS) -> Iterator[Record]:
+    """The records of a finished run, as it wrote them, or some of them. Raises ``FolderError``."""
+    file = path / name
     try:
         with file.open("rb") as lines:
             yield from map(record_on, lines)

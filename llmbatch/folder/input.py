@@ -165,6 +165,14 @@ def _compare(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]
         ]
         if not different:
             continue
+        if different == ["drawn"]:
+            (grown if _is_more(old["drawn"], new["drawn"]) else problems).append(
+                f"{_rows(old['drawn'])} were to be drawn, now {_rows(new['drawn'])}"
+            )
+            continue
+        if different == ["items"]:
+            problems.append("the files that items are drawn from changed")
+            continue
         before, after = old.get("size"), new.get("size")
         if old.get("file") != new.get("file"):
             problems.append(f"file {number + 1} was {old.get('file')}, now {new.get('file')}")
@@ -182,6 +190,15 @@ def _compare(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]
     elif len(now) > len(known):
         grown.append(f"it had {len(known)} files, now {len(now)}")
     return grown, problems
+
+
+def _is_more(before: int | None, after: int | None) -> bool:
+    """Whether more rows are drawn; None: without an end."""
+    return before is not None and (after is None or after > before)
+
+
+def _rows(count: int | None) -> str:
+    return "rows without an end" if count is None else f"{count:,} rows"
 
 
 def _went_on_in_a_line(path: Path, size: int) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 
 from llmbatch.core.errors import JobError, PromptError
 from llmbatch.core.settings import IsPath, marked
+from llmbatch.job.sweep import normal
 from llmbatch.prompt.document import read_document
 
 DEMO = "demo"
@@ -75,7 +77,16 @@ def _with_paths(
     changed: Any = dict(data)
     for place, _, path in marked(settings, IsPath):
         changed = _changed(changed, place.split("."), path, change)
+    if changed.get("sweep"):
+        changed["sweep"] = normal(changed["sweep"], partial(_swept, settings, change))
     return changed  # type: ignore[no-any-return]
+
+
+def _swept(settings: type[BaseModel], change: Callable[[IsPath, str], str], place: str, value: Any) -> Any:
+    """A value that a sweep has for a place, changed as it is at that place itself."""
+    if place != "prompt":
+        return value
+    return _with_paths({"prompt": value}, settings, change)["prompt"]
 
 
 def _changed(value: Any, place: list[str], path: IsPath, change: Callable[[IsPath, str], str]) -> Any:

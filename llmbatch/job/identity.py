@@ -21,18 +21,20 @@ from llmbatch.core.versions import versions
 from llmbatch.engines.base import EngineInfo, NamedModel, kind_of
 from llmbatch.folder.folder import ENGINE_VERSION
 from llmbatch.job.job import Job
+from llmbatch.job.sweep import SweepSettings, label
 from llmbatch.model.contents import commit_of, contents
+
+_SETTINGS_SHOWN = 100
 
 
 def identity_of(job: Job) -> dict[str, str]:
     """The identity, as ``section.key -> value`` in short text. Raises ``JobError`` for a file that cannot be read."""
-    data = job.model_dump(mode="json", by_alias=True, exclude={"model", "output", "program", "reuse", "run"})
+    data = job.model_dump(mode="json", by_alias=True, exclude={"model", "output", "program", "reuse", "run", "sweep"})
     data["model"] = _where(job.model)
     data["program"] = job.program.model_dump(mode="json", exclude={"prompts"}, exclude_defaults=True)
+    data["sweep"] = None if job.sweep is None else {"settings": _swept(job.sweep)}
     for place, *_ in marked(Job, Counts.NOTHING):
-        section, _, key = place.partition(".")
-        if isinstance(data.get(section), dict):
-            data[section].pop(key, None)
+        _remove(data, place.split("."))
     data["engine"]["args"] = dict(kind_of(job.engine.name).identity(job.engine))
     data["engine"]["lora"] = {name: _where(path) for name, path in job.engine.lora.items()}
     flat = _flatten(data)
@@ -75,6 +77,26 @@ def came_out(job: Job, info: EngineInfo) -> dict[str, str]:
 def engine_before_start(job: Job, identity: Mapping[str, str]) -> dict[str, str]:
     """All that decides, before the engine is up, what it will come out as: on this machine, with what is installed here."""
     return {**model_identity(identity), **left_open(job), **versions(), "machine": machine()}
+
+
+def _swept(sweep: SweepSettings) -> Any:
+    """The settings of a sweep, in whichever form they were given; of very many a digest."""
+    settings = [label(setting) for setting in sweep.each()]
+    if len(settings) <= _SETTINGS_SHOWN:
+        return settings
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _remove(data: Any, place: list[str]) -> None:
+    """Take what is at a place out of the data, where it is there."""
+    key, *rest = place
+    if not isinstance(data, dict):
+        return
+    if not rest:
+        data.pop(key, None)
+        return
+    for inner in data.values() if key == "*" else [data.get(key)]:
+        _remove(inner, rest)
 
 
 def _where(name: str) -> str:

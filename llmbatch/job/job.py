@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from llmbatch.accept.base import AcceptSettings
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import JobError, ReadError, SourceError
 from llmbatch.core.settings import IsPath, is_named_as_path, is_there
@@ -24,6 +25,7 @@ from llmbatch.formats import FORMATS
 from llmbatch.job.file import DEMO, home_filled_in, job_text, read_job_file, resolve_paths
 from llmbatch.job.problems import explain
 from llmbatch.job.run_settings import RunSettings
+from llmbatch.job.sweep import SweepSettings
 from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.plan.window import PlanSettings
 from llmbatch.programs import PROGRAMS
@@ -98,9 +100,12 @@ class Job(BaseModel):
     engine: EngineSettings = EngineSettings()
     chat: ChatSettings = ChatSettings()
     sampling: dict[str, Any] = Field(
-        default_factory=dict, description="settings by vLLM's names; they override the prompt's"
+        default_factory=dict,
+        description="settings by vLLM's names; they override the prompt's. {field: NAME} takes the row's, as for a seed of its own",
     )
     answer: OutputSettings | None = Field(None, description="what an answer must be; by default as the prompt says")
+    sweep: SweepSettings | None = Field(None, description="several values of prompts, variables, sampling or adapters")
+    accept: AcceptSettings | None = Field(None, description="which rows are accepted, and how many of them are wanted")
     retry: RetrySettings = RetrySettings()
     plan: PlanSettings = PlanSettings()
     reuse: ReuseSettings = ReuseSettings()
@@ -144,14 +149,32 @@ def job_from(data: Mapping[str, Any]) -> Job:
         raise JobError(
             "reuse.cache: a cache answers requests that are equal to earlier ones, and plan.fold says that none are"
         )
+    if job.input.endless and (job.accept is None or job.accept.rows is None):
+        raise JobError(
+            "input.rows is missing: rows are drawn without an end. Give --rows N for so many rows, or --accept N to go on until so "
+            "many are accepted"
+        )
     _refuse_secrets(job.engine.args, "engine.args")
     checked(job.engine)
-    return _rows_are_rows(job)
+    return _repeated(_rows_are_rows(job))
+
+
+def _repeated(job: Job) -> Job:
+    """With a sweep, the input has each row once for every setting."""
+    if job.sweep is None or job.sweep.count == 1:
+        return job
+    count, given = job.sweep.count, job.input.repeat
+    if given not in (None, count):
+        raise JobError(
+            f"input.repeat is {given}, and with a sweep of {count:,} settings every row comes {count:,} times: leave it out"
+        )
+    return job.model_copy(update={"input": job.input.model_copy(update={"repeat": count})})
 
 
 def _rows_are_rows(job: Job) -> Job:
     """With a prompt, rows are rows, also where they look like ready-made requests; a format that is named stays."""
-    if job.prompt is None or job.input.format is not None:
+    prompts = job.prompt is not None or (job.sweep is not None and any("prompt" in each for each in job.sweep.each()))
+    if not prompts or job.input.format is not None:
         return job
     try:
         requests = guess_format(job.input.path) in FORMATS

@@ -13,13 +13,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from llmbatch.accept.base import AcceptSettings, details_of_fall
+from llmbatch.accept.conditions import Conditions
 from llmbatch.check.answer import make_check, with_content
 from llmbatch.check.base import KIND_KEYS, OutputSettings
 from llmbatch.check.code import author_code
 from llmbatch.core.check import Check
 from llmbatch.core.errors import JobError, RunError, SchemaError
 from llmbatch.core.imports import is_import_path, load_object, source_of
-from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, LOOPS, sampling_problem
+from llmbatch.core.minhash import sketcher
+from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, LOOPS, SAMPLING, sampling_problem
 from llmbatch.core.settings import is_there
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Rendered, Request, Row, Sampling
 from llmbatch.core.words import short
@@ -30,7 +33,8 @@ from llmbatch.job.file import resolve_paths
 from llmbatch.job.job import Job, ProgramSettings, StepSettings
 from llmbatch.job.lengths import Lengths
 from llmbatch.job.problems import explain
-from llmbatch.programs.base import Ask, Need, PromptFacts, make_program
+from llmbatch.programs.base import Ask, Complete, Incomplete, Need, Program, PromptFacts, make_program
+from llmbatch.programs.noted import noted
 from llmbatch.programs.retry import next_request
 from llmbatch.programs.work import Rules, Work
 from llmbatch.prompt.base import RowPrompt
@@ -42,25 +46,35 @@ from llmbatch.sources.opening import guess_format
 _DISTINCT_REQUESTS = 4096
 _THINKING = "thinking_token_budget"
 _FIELDS_SHOWN = 8
+PROMPT_TEXT = "prompt (text)"
+"""The key in an identity of what rows are asked with first."""
 _NO_DATA: Mapping[str, Any] = {}
 
 
 class Recipe:
     """How the rows of one job become requests, and their answers records. Raises ``UsageError`` for whatever is wrong with it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, lora: str | None = None, own_check: bool = False) -> None:
+        """``lora`` is the adapter of the first prompt; with ``own_check`` what is asked with it says itself how it is judged."""
         self._job = job
         template = prompt_of(job)
         self.prompt_name = template.name
         self.program = program_of(job, template)
-        self._steps = {"main": _Step(template, output_of(job, template), job, {}, own_check=False)}
+        self._steps = {"main": _Step(template, output_of(job, template), job, {}, own_check=own_check, lora=lora)}
         for name, step in self.program.prompts.items():
             self._steps[name] = _further_step(job, name, step)
         self._main = self._steps["main"]
         facts = {name: step.facts() for name, step in self._steps.items()}
         self._kind, self._settings, self._source = make_program(self.program.name, self.program.settings, facts)
+        self._conditions = Conditions((job.accept or AcceptSettings()).when)
+        if job.accept is not None and job.accept.unique is not None:
+            sketcher()  # the library that it needs is there
         # a predicate is given the row
-        self._keeps_rows = self._kind.keeps_row or any(map(is_import_path, (job.answer or OutputSettings()).reject))
+        self._keeps_rows = (
+            self._kind.keeps_row
+            or self._conditions.needs_row
+            or any(map(is_import_path, (job.answer or OutputSettings()).reject))
+        )
         self.requests_a_row = max(1, self._kind.requests(self._settings))  # about, at a time
         self.later = self._kind.later(self._settings)  # what rows are asked after their first requests, in words
         self.sinks = self._kind.sinks
@@ -73,11 +87,12 @@ class Recipe:
 
     def identity(self) -> dict[str, str]:
         """What the results depend on besides the job's own keys: the prompts' texts, sampling with defaults, the author's code."""
-        found = {"prompt (text)": _digest(self._main.template.text)}
+        found = {PROMPT_TEXT: _digest(self._main.template.text)}
         found |= author_code(self._main.output)
         if self._main.output.glossary is not None and (self._job.answer is None or self._job.answer.glossary is None):
             terms = with_content(self._main.output).model_dump_json(include={"glossary"})
             found["prompt.output.glossary (content)"] = _digest(terms)
+        found |= self._conditions.identity()
         if self._source is not None:
             found["program.name (source)"] = _digest(self._source)
         for path in self._kind.code(self._settings):
@@ -117,16 +132,24 @@ class Recipe:
 
         return Rules(self._main.check, following)
 
-    def begin(self, row: Row, rules: Rules, lengths: Lengths) -> Work:
-        """The work of a row; one that could not be read has its record already. ``lengths`` measures for its program."""
+    def begin(self, row: Row, rules: Rules, lengths: Lengths, details: Mapping[str, Any] | None = None) -> Work:
+        """The work of a row; one that could not be read has its record already. ``lengths`` measures for its program.
+
+        ``details`` are said in the record besides what the program says.
+        """
         if row.failure is not None:
-            return Work.failed(row, row.failure, rules)
+            return Work.failed(row, row.failure, rules, details)
         program = self._kind.shape(_RowAsk(row, self._steps, self._settings, lengths))
         if not isinstance(program, Generator):
             raise RunError(
                 f"row {row.id!r}: the program {self.program.name} returned {short(program)}: it is to be a generator function, "
                 "which yields what it asks"
             )
+        if self._conditions:
+            program = self._judged(program, row)
+        if details is not None:
+            said = details
+            program = noted(program, lambda _: said)
         held = row if self._keeps_rows else Row(row.index, row.id, _NO_DATA, row.cursor)
         return Work(held, program, rules, self._fields_kept(row))
 
@@ -135,6 +158,19 @@ class Recipe:
         if self._keeps_rows:
             return size_of(row.data)
         return self._main.size(row) + (0 if work.kept is None else size_of(work.kept))
+
+    def _judged(self, program: Program, row: Row) -> Program:
+        """The program, whose record says which condition the row does not meet."""
+        conditions, row_id = self._conditions, row.id
+        data = row.data if conditions.needs_row else _NO_DATA
+
+        def note(done: Complete | Incomplete) -> Mapping[str, Any]:
+            if isinstance(done, Incomplete):  # not ok, and that is reason enough
+                return _NO_DATA
+            fell = conditions.judge(row_id, data, done.output, done.details)
+            return _NO_DATA if fell is None else details_of_fall(fell)
+
+        return noted(program, note)
 
     def _fields_kept(self, row: Row) -> Mapping[str, Any] | None:
         """The input fields that the record carries."""
@@ -205,7 +241,7 @@ class _Step:
             raise JobError(
                 "a prefilled answer cannot be combined with constrained decoding: set answer.constrained to false"
             )
-        self._overrides = {**job.sampling, **sampling}
+        self._overrides, self._of_fields = _by_field({**job.sampling, **sampling})
         if output.thinking_budget is not None:
             self._overrides[_THINKING] = output.thinking_budget
         self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **template.sampling}
@@ -256,6 +292,8 @@ class _Step:
     def render(self, row: Row) -> Rendered | Failure:
         """The row's prompt, or why there is none."""
         rendered = self.template.render(row)
+        if self._of_fields and not isinstance(rendered, Failure):
+            rendered = self._with_fields(rendered, row)
         if isinstance(rendered, Failure):
             return rendered
         if rendered.sampling and (problem := self._too_many({**rendered.sampling, **self._overrides})):
@@ -274,14 +312,17 @@ class _Step:
         rendered = self.render(row)
         if isinstance(rendered, Failure):
             return rendered
-        sampling, samples = self._variant(rendered.sampling) if rendered.sampling else self._base
+        asked, seed = rendered.sampling, None
+        if "seed" in self._of_fields:  # not one setting more for every row
+            asked = {**asked}
+            seed = asked.pop("seed")
+        sampling, samples = self._variant(asked) if asked else self._base
         ours = self.check if rendered.output is None else self.check.for_request(rendered.output)
         check: Check | None = ours if self._own_check or ours is not self.check else None
         if ours.names:
             check = ours.of(self._named(row))
-        return Ask(
-            rendered.prompt, sampling, ours.constraint, lora=self._lora or rendered.lora, samples=samples, check=check
-        )
+        lora = self._lora or rendered.lora
+        return Ask(rendered.prompt, sampling, ours.constraint, seed, lora=lora, samples=samples, check=check)
 
     def size(self, row: Row) -> int:
         """About how many characters of a row its check holds on to."""
@@ -301,6 +342,17 @@ class _Step:
         asked = rendered.sampling
         sampling = _sampling({**self._defaults, **asked}, self._overrides) if asked else self.settings
         return Rendered(rendered.prompt, sampling, rendered.output or self._held_to, rendered.lora)
+
+    def _with_fields(self, rendered: Rendered, row: Row) -> Rendered | Failure:
+        """The prompt with the sampling that the row's fields say."""
+        values = {}
+        for name, field in self._of_fields.items():
+            value = row.data.get(field)
+            if (problem := sampling_problem(name, value)) is not None:
+                said = problem if field in row.data else "is a field that the row does not have"
+                return Failure(FailureKind.PROMPT, f"row {short(row.id)}: sampling.{name}, its field {field!r}, {said}")
+            values[name] = value
+        return Rendered(rendered.prompt, {**rendered.sampling, **values}, rendered.output, rendered.lora)
 
     def _too_many(self, sampling: Mapping[str, Any]) -> str | None:
         """What is wrong with the number of samples: each is a request, and all of a row's are in memory at a time."""
@@ -441,6 +493,17 @@ def _fields_of(row: Row) -> str:
     )
 
 
+def _by_field(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """(sampling that is the same for all rows, by setting the field of the row that says it: ``{"field": NAME}``)."""
+    fields = {}
+    for name, value in sampling.items():
+        if isinstance(value, Mapping) and value.keys() == {"field"}:
+            if name not in SAMPLING:
+                raise JobError(f"sampling.{name} {sampling_problem(name, value)}")
+            fields[name] = str(value["field"])
+    return {name: value for name, value in sampling.items() if name not in fields}, fields
+
+
 def _as_output(constraint: Constraint | None) -> Mapping[str, Any] | None:
     """What decoding is held to, as a prompt or a row asks for it."""
     if constraint is None:
@@ -463,4 +526,4 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-__all__ = ["Recipe", "check_of", "prompt_of"]
+__all__ = ["PROMPT_TEXT", "Recipe", "check_of", "prompt_of"]

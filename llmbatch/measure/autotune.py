@@ -25,7 +25,7 @@ from llmbatch.core.types import Request
 from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, kind_of
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer, capacity_of
-from llmbatch.job.recipe import Recipe
+from llmbatch.job.swept import recipe_of
 from llmbatch.measure.speed import Measured, run_for, warm_up
 from llmbatch.sources.base import Source
 
@@ -186,7 +186,7 @@ def _try(
 def _first_requests(job: Job, source: Source, engine: Engine, info: EngineInfo) -> Sequence[Request]:
     """Those of the first rows, planned as the run will plan them."""
     # a recipe of its own: that of the run is in use in another thread
-    prepare = Preparer(Recipe(job), job.plan, lambda prompts: engine.tokenize(prompts), lambda: info.context_length)
+    prepare = Preparer(recipe_of(job), job.plan, lambda prompts: engine.tokenize(prompts), lambda: info.context_length)
     asked: list[Request] = []
     with contextlib.suppress(ReadError):  # the run itself says it
         for row in itertools.islice(source.rows(), SAMPLE):

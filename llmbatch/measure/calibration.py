@@ -13,7 +13,7 @@ from llmbatch.core import words
 from llmbatch.core.errors import JobError
 from llmbatch.engines.base import make_engine
 from llmbatch.job.job import Job
-from llmbatch.job.recipe import Recipe
+from llmbatch.job.swept import recipe_of
 from llmbatch.measure.job_survey import Assumptions, survey_job
 from llmbatch.measure.speed import Rates, Sample, measure, stratified
 from llmbatch.measure.survey import Hours, Survey
@@ -70,7 +70,7 @@ def calibrated(
     Raises ``UsageError`` before the engine is started for what can be known by then, and ``EngineError``; then the engine's log
     is left for the user to read.
     """
-    stages = Recipe(job)
+    stages = recipe_of(job)
     open_source(job.input)  # what is wrong with it is said before a model is loaded
     folder = Path(tempfile.mkdtemp(prefix="llmbatch-plan-"))
     log = folder / "engine.log"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ from llmbatch.core.types import Request, Row, RowId
 from llmbatch.engines.base import EngineInfo, ModelFacts, kind_of
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer, capacity_of
-from llmbatch.job.recipe import Recipe
 from llmbatch.job.run_settings import RunSettings
+from llmbatch.job.swept import recipe_of
 from llmbatch.measure.speed import Sample
 from llmbatch.measure.survey import Survey
 from llmbatch.model.memory import GIB, cache_tokens
@@ -37,6 +38,7 @@ def survey_job(
 ) -> tuple[Survey, Tokenizer]:
     """Read and plan all of a job's input, window by window. Raises ``UsageError``, or ``ReadError`` where the input fails.
 
+    Of an input without an end as many rows are read as are to be accepted.
     What would be sent is offered to ``sample``; ``tell`` is told after each window how many rows were read.
     """
     source = open_source(job.input)
@@ -49,7 +51,7 @@ def survey_job(
         trust_remote_code=job.engine.trust_remote_code,
         without_torch=True,
     )
-    recipe = Recipe(job)
+    recipe = recipe_of(job)
     survey = Survey(_limits(job, tokenizer, assumed), not_counted=recipe.later)
     prepare = Preparer(
         recipe,
@@ -58,7 +60,8 @@ def survey_job(
         lambda: survey.limits.context_length,
         answer_tokens=assumed.answer_tokens,
     )
-    rows = iter(source.rows())
+    most = job.accept.rows if job.input.endless and job.accept is not None else None
+    rows = islice(source.rows(), most)
     while (sent := _add_window(survey, prepare, job.run, rows)) is not None:
         if sample is not None:
             sample.offer(sent)

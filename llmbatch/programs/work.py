@@ -79,10 +79,10 @@ class Work:
         self._steps = 0
 
     @classmethod
-    def failed(cls, row: Row, failure: Failure, rules: Rules) -> Work:
+    def failed(cls, row: Row, failure: Failure, rules: Rules, details: Mapping[str, Any] | None = None) -> Work:
         """The work of a row that cannot be asked about at all: its record is there."""
         work = cls(row, _never(), rules)
-        work.record = Record(row.index, row.id, failure.kind.status, failure=failure)
+        work.record = Record(row.index, row.id, failure.kind.status, failure=failure, details=details)
         return work
 
     def start(self) -> list[Request]:

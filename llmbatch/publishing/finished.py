@@ -21,6 +21,7 @@ from llmbatch.formats import FORMATS
 from llmbatch.formats.base import wire_format
 from llmbatch.job.job import Job, job_of
 from llmbatch.job.recipe import Recipe
+from llmbatch.job.swept import recipe_of
 from llmbatch.publishing.base import Candidate, as_text
 from llmbatch.sources.base import START, Source
 from llmbatch.sources.opening import guess_format, open_source
@@ -158,7 +159,7 @@ class _Rows:
 def _recipe_of(folder: Path, job: Job, manifest: Manifest) -> Recipe:
     """How a run asked its rows. Raises ``FolderError`` where its prompt is another by now, and ``UsageError``."""
     try:
-        recipe = Recipe(job)
+        recipe = recipe_of(job)
     except UsageError as error:
         error.add_note(
             f"{folder}: so what the model was asked cannot be rendered again: restore it, or {_NAMED_INSTEAD}"

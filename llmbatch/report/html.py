@@ -48,6 +48,13 @@ th { font-weight: normal; opacity: .65; } .n { text-align: right; font-variant-n
 {% for kind, failure in report.failures.items() %}<tr><td>{{ kind }}</td><td class="n">{{ failure.rows | count }}</td>
 <td>{{ failure.id }}<pre>{{ failure.message }}</pre></td></tr>
 {% endfor %}</table>{% endif %}
+{% if accept %}<h2>Candidates</h2>
+<table><tr><th></th><th class="n">rows</th><th>for example</th></tr>
+<tr><td>accepted</td><td class="n">{{ accept.accepted | count }}</td><td></td></tr>
+{% for reason, fell in accept.fell.items() %}<tr><td>fell: {{ reason }}</td><td class="n">{{ fell.rows | count }}</td>
+<td>{{ fell.id }}<pre>{{ fell.message }}</pre></td></tr>
+{% endfor %}<tr><td>asked beyond what was needed</td><td class="n">{{ accept.surplus | count }}</td><td></td></tr>
+</table>{% endif %}
 <h2>Tokens</h2>
 <table><tr><th></th><th class="n">prompt</th><th class="n">of them cached</th><th class="n">completion</th></tr>
 {% for name in ("useful", "wasted", "folded", "total") %}{% set sum = report.tokens[name] %}<tr><td>{{ name }}</td>
@@ -85,6 +92,7 @@ def report_to_html(report: Report) -> str:
     rows = report["rows"]
     return environment.from_string(_PAGE).render(
         report=report,
+        accept=report.get("accept"),
         headline=headline(report),
         statuses=[(status, number) for status, number in rows["by_status"].items() if number],
         done=rows["done"],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import RowId, Status, Usage
@@ -58,6 +58,50 @@ class SentBackReport(TypedDict):
 
     answers: int
     tokens: Tokens
+
+
+class FellReport(TypedDict):
+    """The candidates that were not accepted for one reason, with the first of them as an example."""
+
+    rows: int
+    index: int
+    id: RowId
+    message: str  # may be empty, where the reason says it all
+
+
+class AcceptCounts(TypedDict):
+    """What became of the candidates: the rows of a job that says which rows are accepted."""
+
+    wanted: int | None
+    accepted: int
+    candidates: int  # up to the last that was needed; as far as they are decided
+    surplus: int  # asked besides
+    rate: float | None  # accepted of the candidates
+    fell: dict[str, FellReport]  # by reason, the most frequent first
+
+
+class CostReport(TypedDict):
+    """What one accepted row took on average, all that was asked counted."""
+
+    prompt_tokens: float
+    completion_tokens: float
+    seconds: float
+    cost: float | None
+
+
+class AcceptReport(AcceptCounts):
+    per_accepted: CostReport | None  # None where none is
+
+
+class SettingReport(TypedDict):
+    """The rows that were run under one setting of a sweep."""
+
+    setting: dict[str, Any]
+    rows: int
+    ok: int
+    meet: int | None  # of them, those that meet the conditions of accept; None where there are none
+    prompt_tokens: int
+    completion_tokens: int
 
 
 class TimeReport(TypedDict):
@@ -122,6 +166,8 @@ class Report(Counts):
     seconds: TimeReport  # over all sessions
     speed: SpeedReport  # over all sessions
     cost: float | None  # over all sessions, killed ones too, by the job's prices; None where it has none
+    accept: NotRequired[AcceptReport | None]  # where the job says which rows are accepted
+    settings: NotRequired[list[SettingReport]]  # of a sweep, once it is finished
     engine: dict[str, Any] | None  # what the engine says of itself; None where none was started
     job: dict[str, Any]  # digest, model, prompt
     input: dict[str, Any]  # fingerprint
@@ -162,6 +208,8 @@ class Facts:
     outputs: Sequence[str] = ()
     cost: float | None = None
     children: Mapping[str, int] | None = None  # counts by status, and of items that became none
+    accept: AcceptCounts | None = None
+    settings: Sequence[SettingReport] = ()
 
 
 def build_report(
@@ -175,16 +223,19 @@ def build_report(
     """The report of a run after one of its sessions; ``earlier`` are the ``sessions`` of its report until now."""
     sessions = [*earlier, _session_report(session)]
     seconds = _sum_times([each["seconds"] for each in sessions])
+    accept = None if facts.accept is None else accept_report(facts.accept, ledger, seconds["total"], facts.cost)
     return {
         "llmbatch_report": REPORT_VERSION,
         "outcome": session.outcome,
-        "exit_code": exit_code(session.outcome, ledger),
+        "exit_code": exit_code(session.outcome, ledger, facts.accept),
         "error": error,
         "folder": facts.folder,
         **counts_of(ledger, rows_total=facts.rows_total),
         "seconds": seconds,
         "speed": _speed(sum(each["rows"] for each in sessions), _sum_tokens(sessions), seconds["running"]),
         "cost": facts.cost,
+        "accept": accept,
+        "settings": list(facts.settings),
         "engine": dict(facts.engine) if facts.engine is not None else None,
         "job": dict(facts.job),
         "input": dict(facts.input),
@@ -210,6 +261,20 @@ def every_status(counts: Mapping[str, int]) -> dict[str, int]:
     return {status.value: counts.get(status, 0) for status in Status}
 
 
+def accept_report(counts: AcceptCounts, ledger: Ledger, seconds: float, cost: float | None) -> AcceptReport:
+    """What became of the candidates, and what an accepted row took of all tokens, seconds and money."""
+    per: CostReport | None = None
+    if accepted := counts["accepted"]:
+        computed = ledger.computed
+        per = {
+            "prompt_tokens": computed.prompt_tokens / accepted,
+            "completion_tokens": computed.completion_tokens / accepted,
+            "seconds": seconds / accepted,
+            "cost": None if cost is None else cost / accepted,
+        }
+    return {**counts, "per_accepted": per}
+
+
 def counts_of(ledger: Ledger, *, rows_total: int | None) -> Counts:
     """What a report says of the records that a ledger counted."""
     return {
@@ -228,9 +293,14 @@ def counts_of(ledger: Ledger, *, rows_total: int | None) -> Counts:
     }
 
 
-def exit_code(outcome: RunOutcome, ledger: Ledger) -> int:
-    """The command's exit code: 0 every row ok, 3 finished and some are not, 130 stopped, 1 broken."""
+def exit_code(outcome: RunOutcome, ledger: Ledger, accept: AcceptCounts | None = None) -> int:
+    """The command's exit code: 0 every row ok, 3 finished and some are not, 130 stopped, 1 broken.
+
+    Where so many accepted rows are wanted, 0 says that they are there, and 3 that the input ended before.
+    """
     if outcome == "finished":
+        if accept is not None and accept["wanted"] is not None:
+            return 0 if accept["accepted"] == accept["wanted"] else 3
         return 0 if ledger.by_status.get(Status.OK, 0) == ledger.rows else 3
     return 130 if outcome == "stopped" else 1
 

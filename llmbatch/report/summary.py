@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -13,8 +13,9 @@ from rich.text import Text
 from llmbatch.core import words
 from llmbatch.core.styles import STYLES, note_text
 from llmbatch.core.types import Status
-from llmbatch.report.report import Report, Tokens
+from llmbatch.report.report import AcceptReport, CostReport, Report, SettingReport, Tokens
 
+_SETTINGS_SHOWN = 20
 _OUTCOME_STYLES = {"finished": "bold green", "stopped": "bold yellow", "broken": "bold red"}
 
 
@@ -29,6 +30,8 @@ def print_summary(console: Console, report: Report, command: str | None = None) 
 def headline(report: Report) -> str:
     """The outcome in one sentence."""
     rows = report["rows"]
+    if (accept := report.get("accept")) is not None and accept["wanted"] is not None:
+        return _accepted_headline(report, accept)
     bad = rows["done"] - rows["by_status"].get(Status.OK, 0)
     done = words.count(rows["done"])
     if report["outcome"] == "finished":
@@ -39,6 +42,17 @@ def headline(report: Report) -> str:
         )
     of = f" of {words.count(rows['total'])}" if rows["total"] is not None else ""
     return f"{report['outcome']} after {done}{of} rows" + (f": {report['error']}" if report["error"] else "")
+
+
+def _accepted_headline(report: Report, accept: AcceptReport) -> str:
+    there, wanted = words.count(accept["accepted"]), words.count(accept["wanted"] or 0)
+    candidates = words.count(accept["candidates"])
+    if report["outcome"] != "finished":
+        error = f": {report['error']}" if report["error"] else ""
+        return f"{report['outcome']} with {there} of {wanted} rows accepted, of {candidates} candidates{error}"
+    if report["exit_code"] == 0:
+        return f"finished: {there} rows are accepted, of {candidates} candidates"
+    return f"finished: the input ended after {candidates} candidates, with {there} of {wanted} rows accepted"
 
 
 def next_steps(report: Report, command: str | None = None) -> list[str]:
@@ -66,6 +80,12 @@ def _parts(report: Report) -> Iterator[RenderableType]:
     if report["failures"]:
         yield Text()
         yield _failures(report)
+    if (accept := report.get("accept")) is not None:
+        yield Text()
+        yield _accepted(accept)
+    if settings := report.get("settings"):
+        yield Text()
+        yield _settings(settings)
     if any(report["tokens"]["total"].values()):
         yield Text()
         yield _tokens(report)
@@ -95,6 +115,50 @@ def _rows(report: Report) -> RenderableType:
         made = children["by_status"]
         said = words.counts({**made, "repeated": children["repeated"], "left out": children["left_out"]})
         table.add_row("children", words.count(sum(made.values())), "", Text(said, style="dim"))
+    return table
+
+
+def _accepted(accept: AcceptReport) -> RenderableType:
+    table = _table("candidates", "rows", "share", "for example")
+    asked = accept["candidates"]
+    if asked:
+        table.add_row(
+            Text("accepted", style="green"), words.count(accept["accepted"]), words.share(accept["accepted"] / asked)
+        )
+    for reason, fell in accept["fell"].items():
+        row_id = str(fell["id"])
+        example = fell["message"] if row_id in fell["message"] else ": ".join(filter(None, (row_id, fell["message"])))
+        table.add_row(
+            Text(words.one_line(f"fell: {reason}", 60)), words.count(fell["rows"]), words.share(fell["rows"] / asked),
+            Text(words.one_line(example)),
+        )  # fmt: skip
+    if accept["surplus"]:
+        table.add_row(
+            "asked beyond what was needed", words.count(accept["surplus"]), words.share(accept["surplus"] / asked)
+        )
+    return table
+
+
+def _settings(settings: Sequence[SettingReport]) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("setting", overflow="fold")
+    conditions = ["meet conditions"] if any(setting["meet"] is not None for setting in settings) else []
+    for heading in ("ok", "not ok", *conditions, "tokens in", "out"):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
+    for each in settings[:_SETTINGS_SHOWN]:
+        numbers = [
+            each["ok"],
+            each["rows"] - each["ok"],
+            each["meet"],
+            each["prompt_tokens"],
+            each["completion_tokens"],
+        ]
+        said = ", ".join(
+            words.one_line(f"{place.rpartition('.')[2]} {value}", 50) for place, value in each["setting"].items()
+        )
+        table.add_row(Text(said), *(words.count(number) for number in numbers if number is not None))
+    if len(settings) > _SETTINGS_SHOWN:
+        table.add_row(f"and {words.count(len(settings) - _SETTINGS_SHOWN)} more: see report.json")
     return table
 
 
@@ -147,14 +211,28 @@ def _facts(report: Report) -> RenderableType:
         table.add_row("speed", speed)
     if (cost := report.get("cost")) is not None:
         table.add_row("cost", f"{cost:,.2f}")
+    if (accept := report.get("accept")) is not None and (per := accept["per_accepted"]) is not None:
+        table.add_row("a row", _per_accepted(per))
     if report["engine"]:
         table.add_row("engine", Text(words.printable(_engine(report, report["engine"]))))
     return table
 
 
+def _per_accepted(per: CostReport) -> str:
+    """``an accepted one took 210 tokens in, 88 out, 0.4 s, 0.0002``."""
+    parts = [
+        f"an accepted one took {words.count(per['prompt_tokens'])} tokens in",
+        f"{words.count(per['completion_tokens'])} out",
+        f"{per['seconds']:.2g} s",
+    ]
+    if per["cost"] is not None:
+        parts.append(f"cost {per['cost']:.2g}")
+    return ", ".join(parts)
+
+
 def _pasteable(report: Report, command: str | None) -> Iterator[Text]:
     """Paths and commands, each on one line that only the terminal itself breaks, so that they can be copied."""
-    names = sorted(report["outputs"], key=lambda name: (name != "results.jsonl", name))
+    names = sorted(report["outputs"], key=lambda name: (name != "accepted.jsonl", name != "results.jsonl", name))
     lines = [("results", str(Path(report["folder"]) / name)) for name in names]
     label = "next" if report["outcome"] == "finished" else "to go on"
     lines += [(label, step) for step in next_steps(report, command)]

@@ -12,6 +12,7 @@ from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Status, Usage
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.runs.budget import Budget
+from llmbatch.runs.governor import Governor
 
 
 @dataclass(slots=True)
@@ -29,11 +30,14 @@ class Stop:
 class Brakes:
     """Ends a run early. ``grace`` seconds after it was halted, what is then still in flight is to be given up."""
 
-    def __init__(self, settings: RunSettings, budget: Budget, stop: Stop, tell: Watcher) -> None:
+    def __init__(
+        self, settings: RunSettings, budget: Budget, stop: Stop, tell: Watcher, governor: Governor | None = None
+    ) -> None:
         self._settings = settings
         self._budget = budget
         self._stop = stop
         self._tell = tell
+        self._governor = governor
         self._started = time.monotonic()
         self._halted_at: float | None = None
 
@@ -48,7 +52,9 @@ class Brakes:
         return self._stop.reason
 
     def look(self, ledger: Ledger) -> None:
-        """Raises ``TooManyFailures`` where more rows failed than the job allows."""
+        """Raises ``TooManyFailures`` or ``TooFewAccepted`` where that is more, or less, than the job allows."""
+        if self._governor is not None:
+            self._governor.look()
         bad = ledger.rows - ledger.by_status.get(Status.OK, 0) - ledger.by_status.get(Status.SKIPPED, 0)
         if bad > self._settings.failures_allowed(ledger.rows):
             worst = max(ledger.examples.items(), key=lambda item: ledger.by_failure[item[0]])

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from llmbatch.accept.base import AcceptSettings, candidate_of
+from llmbatch.accept.selection import Decided, decided_of
 from llmbatch.core.errors import FolderError
 from llmbatch.core.faults import point
 from llmbatch.core.files import atomic_write
 from llmbatch.core.ledger import Ledger
+from llmbatch.core.types import Status
 from llmbatch.folder.folder import JOB_FILE, RESULTS, RunFolder, find_report, read_report, write_report
 from llmbatch.folder.input import kept_input
 from llmbatch.folder.overlay import Tally, finished_retries, ledger_with, overlay, sealed_lines
+from llmbatch.folder.records import part_lines, record_on
 from llmbatch.job.identity import left_open
 from llmbatch.job.job import Job
 from llmbatch.job.recipe import Recipe
+from llmbatch.job.sweep import label
 from llmbatch.report.report import (
+    AcceptCounts,
     Facts,
     Report,
     RunOutcome,
     SessionFacts,
     SessionReport,
+    SettingReport,
+    accept_report,
     build_report,
     children_report,
     counts_of,
     exit_code,
 )
-from llmbatch.sinks.base import Finished, SinkSettings, write_sinks
+from llmbatch.sinks.base import Finished, write_sinks
 from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.opening import open_source
 
@@ -75,13 +83,60 @@ def finish(
         whole_run = replace(finished, parts=whole, counted=counted.__setitem__)
         outputs = [output.name for output in write_sinks(job.sinks, whole_run, path)]
         facts = replace(facts, outputs=outputs, children=counted.get("children"))
+        facts = replace(facts, accept=facts.accept or _accepted(job, whole), settings=_settings(job, whole))
         point("results-written")
     report = build_report(ledger, session, facts, earlier=_earlier_sessions(path), error=error)
     write_report(path, report)
     point("report-written")
     if session.outcome == "finished" and (retries := finished_retries(path)):
-        report = take_over(path, job.sinks, finished, retries)
+        report = take_over(path, job, finished, retries)
     return report
+
+
+def accept_counts(settings: AcceptSettings, decided: Decided) -> AcceptCounts:
+    """What was decided about the candidates, for the report."""
+    reasons = sorted(decided.fell, key=lambda reason: (-decided.fell[reason].rows, reason))
+    return {
+        "wanted": settings.rows,
+        "accepted": decided.accepted,
+        "candidates": decided.candidates,
+        "surplus": decided.surplus,
+        "rate": decided.accepted / decided.candidates if decided.candidates else None,
+        "fell": {reason: asdict(decided.fell[reason]) for reason in reasons},  # type: ignore[misc]
+    }
+
+
+def _accepted(job: Job, results: Sequence[Path]) -> AcceptCounts | None:
+    """The same of files of results, for a job that says which rows are accepted."""
+    if job.accept is None:
+        return None
+    return accept_counts(job.accept, decided_of(job.accept, map(record_on, part_lines(results))))
+
+
+def _settings(job: Job, results: Sequence[Path]) -> list[SettingReport]:
+    """What became of the rows under each setting of a sweep."""
+    if job.sweep is None:
+        return []
+    said: list[SettingReport] = [
+        {
+            "setting": label(each),
+            "rows": 0,
+            "ok": 0,
+            "meet": 0 if job.accept else None,
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+        }
+        for each in job.sweep.each()
+    ]
+    for record in map(record_on, part_lines(results)):
+        setting = said[record.index % len(said)]
+        setting["rows"] += 1
+        setting["ok"] += record.status is Status.OK
+        if setting["meet"] is not None:
+            setting["meet"] += candidate_of(record, None).fell is None
+        setting["prompt_tokens"] += record.usage.prompt_tokens
+        setting["completion_tokens"] += record.usage.completion_tokens
+    return said
 
 
 def _earlier_sessions(folder: Path) -> list[SessionReport]:
@@ -95,14 +150,15 @@ def _earlier_sessions(folder: Path) -> list[SessionReport]:
 
 def finished_run(job: Job, recipe: Recipe, folder: Path, created: float) -> Finished:
     """What sinks are given of a run, but for its parts."""
-    return Finished((), partial(_kept_source, job.input, folder), recipe.asked, job.model, int(created), recipe.sinks)
+    source = partial(_kept_source, job.input, folder)
+    return Finished((), source, recipe.asked, job.model, int(created), recipe.sinks, accept=job.accept)
 
 
 def _kept_source(settings: SourceSettings, folder: Path) -> Source:
     return open_source(kept_input(settings, folder))
 
 
-def take_over(folder: Path, sinks: SinkSettings, finished: Finished, retries: Sequence[Path]) -> Report:
+def take_over(folder: Path, job: Job, finished: Finished, retries: Sequence[Path]) -> Report:
     """Write the run's results, other outputs and report anew, with the retries laid over its parts; returns the report.
 
     Whatever a kill leaves of it, doing it again gives the same files. Raises ``FolderError`` and ``WriteError``.
@@ -111,17 +167,19 @@ def take_over(folder: Path, sinks: SinkSettings, finished: Finished, retries: Se
     counted: dict[str, Mapping[str, int]] = {}
     try:
         atomic_write(merged, overlay(sealed_lines(folder), retries, tally))
-        write_sinks(sinks, replace(finished, parts=[merged], counted=counted.__setitem__), folder)
+        write_sinks(job.sinks, replace(finished, parts=[merged], counted=counted.__setitem__), folder)
     finally:
         merged.unlink(missing_ok=True)
-    report = _report(folder, ledger_with(folder, retries, tally), retries)
+    ledger, results = ledger_with(folder, retries, tally), [folder / RESULTS]
+    report = _report(folder, ledger, retries, _accepted(job, results))
+    report["settings"] = _settings(job, results)
     if "children" in counted:
         report["children"] = children_report(counted["children"])
     write_report(folder, report)
     return report
 
 
-def _report(folder: Path, ledger: Ledger, retries: Sequence[Path]) -> Report:
+def _report(folder: Path, ledger: Ledger, retries: Sequence[Path], accept: AcceptCounts | None) -> Report:
     """The run's report with the counts as they are now. Its sessions stay; a retry's stand in its own folder."""
     path = folder / "report.json"
     try:
@@ -129,9 +187,11 @@ def _report(folder: Path, ledger: Ledger, retries: Sequence[Path]) -> Report:
         report.update(counts_of(ledger, rows_total=report["rows"]["total"]))
         known = {note["message"] for note in report["notes"]}
         notes = [f"rows were tried again: see {retry.relative_to(folder)}" for retry in retries]
+        if accept is not None:
+            report["accept"] = accept_report(accept, ledger, report["seconds"]["total"], report["cost"])
         report["notes"] += [{"level": "info", "message": note} for note in notes if note not in known]
     except (KeyError, TypeError) as error:
         raise FolderError(f"{path}: cannot be read: {error!r}; see llmbatch audit") from error
-    report["exit_code"] = exit_code("finished", ledger)
+    report["exit_code"] = exit_code("finished", ledger, accept)
     updated: Report = report
     return updated

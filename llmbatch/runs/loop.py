@@ -188,7 +188,7 @@ class Loop:
         if work.record is None:
             window.entries.append(outcome_entry(outcome))
             return
-        window.finish(work.record, work.reused)
+        self._meter.finished(window.finish(work.record, work.reused))
         del self._window_of[index]
         if window.complete:
             self._complete.append(window)

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 
 from llmbatch.core.events import Snapshot, Watcher
 from llmbatch.core.ledger import Ledger
-from llmbatch.core.types import Usage
+from llmbatch.core.types import Record, Usage
 from llmbatch.engines.base import Driver
 from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.records import record_on
+from llmbatch.runs.governor import Governor
 from llmbatch.runs.window import OpenWindow
 from llmbatch.sources.base import Source
 
@@ -21,7 +23,8 @@ class Meter:
     """Counts one session of a run, over what earlier sessions did.
 
     ``sealed`` is the account of the windows that are sealed, ``journals`` that of those of which only journals are there, by
-    number; ``last`` are the bounds of the last window known. ``rows`` is how many rows are to be run, where that is not all.
+    number; ``last`` are the bounds of the last window known. ``rows`` is how many rows are to be run, where that is not all. A
+    ``governor``, where the number of accepted rows decides that, is told of every record.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Meter:
         journals: Mapping[int, Ledger],
         last: Bounds | None,
         rows: int | None,
+        governor: Governor | None = None,
     ) -> None:
         self._source = source
         self._driver = driver
@@ -43,6 +47,7 @@ class Meter:
         self._journals = dict(journals)
         self._last = last
         self._rows = rows
+        self._governor = governor
         self._open: dict[int, OpenWindow] = {}
         self._started = time.monotonic()
         self._rates: deque[tuple[float, int, Usage]] = deque()
@@ -62,6 +67,14 @@ class Meter:
         self._open[bounds.window] = window
         if self._last is None or bounds.window >= self._last.window:
             self._last = bounds
+        if self._governor is not None:
+            for line in window.lines.values():
+                self._governor.finished(record_on(line))
+
+    def finished(self, record: Record) -> None:
+        """A row of a window that was taken in has its record."""
+        if self._governor is not None:
+            self._governor.finished(record)
 
     def sealed(self, window: OpenWindow) -> None:
         """A window is complete."""
@@ -95,6 +108,8 @@ class Meter:
                 windows_open=len(self._open),
                 idle_share=self._driver.idle_share(),
                 seconds_left=(total - ledger.rows) / rows_per_s if total is not None and rows_per_s > 0 else None,
+                accepted=None if self._governor is None else self._governor.decided.accepted,
+                accepted_wanted=None if self._governor is None else self._governor.wanted,
             )
         )
 
@@ -102,6 +117,8 @@ class Meter:
         """Rows of the input: exact once it is read to its end, before that estimated from how much of it was read."""
         if self._rows is not None:
             return self._rows
+        if self._governor is not None:
+            return self._governor.expected()
         if self._last is None:
             return None
         bounds = self._last

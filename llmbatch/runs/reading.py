@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from llmbatch.core.errors import InputChanged
 from llmbatch.core.types import Completion, Cursor, FailureKind, Outcome, Refusal, Request, Row, Status
@@ -16,10 +17,12 @@ from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.input import input_digest
 from llmbatch.folder.journal import Replay, outcome_entry
 from llmbatch.folder.parts import Parts
+from llmbatch.folder.records import part_lines, record_on
 from llmbatch.job.prepare import Preparer, capacity_of
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.plan.window import PlanSettings
 from llmbatch.programs.work import Work
+from llmbatch.runs.governor import Governor
 from llmbatch.runs.window import OpenWindow
 from llmbatch.sources.base import Source
 from llmbatch.sources.reader import Reader
@@ -42,9 +45,19 @@ class Resume:
         return known[max(known)] if known else None
 
 
+class Extent(NamedTuple):
+    """How far a new window goes: up to the row with the index ``stop``, full or not, or else over at most so many ``rows``."""
+
+    stop: int | None = None
+    rows: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Reads one input in windows. ``rows`` are the only indexes to be run, None for all; ``cached`` knows earlier runs' answers."""
+    """Reads one input in windows. ``rows`` are the only indexes to be run, None for all; ``cached`` knows earlier runs' answers.
+
+    ``governor`` says how many rows are needed, None: all.
+    """
 
     source: Source
     prepare: Preparer
@@ -54,6 +67,7 @@ class Reading:
     plan: PlanSettings
     rows: frozenset[int] | None = None
     cached: Cached | None = None
+    governor: Governor | None = None
 
     def windows(self, resume: Resume) -> Iterator[OpenWindow]:
         """Every window that is not sealed, in order, planned and with its journal open.
@@ -68,6 +82,8 @@ class Reading:
         while True:
             if number in resume.sealed:
                 bounds = resume.sealed[number]
+                if self.governor is not None:
+                    self.governor.sealed(map(record_on, part_lines([self.parts.path(number)])))
             else:
                 replay = self.parts.reopen(number) if number in resume.journals else None
                 if replay is not None:
@@ -78,7 +94,10 @@ class Reading:
                     if later := [n for n in starts if n > number]:
                         first = start.index if after is None else after.index + 1
                         limit = self._share(first, starts[min(later)], min(later) - number)
-                    read = self._read_new(reader, number, start, after, limit)
+                    room = None if self.governor is None or limit is not None else self.governor.room()
+                    if room == 0:
+                        return
+                    read = self._read_new(reader, number, start, after, Extent(limit, room))
                     if read is None:
                         return
                     opened = read
@@ -86,14 +105,16 @@ class Reading:
                     self.parts.open(opened.window.bounds, opened.window.input_sha256)
                 bounds = opened.window.bounds
                 self._plan(opened)
+                if self.governor is not None:
+                    self.governor.begun(opened.window.order)
                 yield opened.window
             number += 1
             start, after = (bounds.stop, None) if bounds.stop is not None else (bounds.last, bounds.last)
 
     def _read_new(
-        self, reader: Reader, number: int, start: Cursor, after: Cursor | None, limit: int | None
+        self, reader: Reader, number: int, start: Cursor, after: Cursor | None, extent: Extent
     ) -> _Opened | None:
-        """The next rows, as many as make a window, or all up to the row with index ``limit``; ``None`` where there are none."""
+        """The next rows, as many as make a window within its ``extent``; ``None`` where there are none."""
         reader.seek(start)
         if after is not None and reader.next is not None and reader.next.index == after.index:
             reader.take()
@@ -106,7 +127,7 @@ class Reading:
         opened = _Opened(OpenWindow(Bounds(number, first.cursor, first.cursor, None, 0)))
         last = first.cursor
         while (row := reader.next) is not None:
-            if row.index >= limit if limit is not None else self._is_full(opened):
+            if self._is_full(opened, extent, row.index):
                 break
             reader.take()
             if self.rows is None or row.index in self.rows:
@@ -123,8 +144,14 @@ class Reading:
         rows = range(first, end) if self.rows is None else sorted(i for i in self.rows if first <= i < end)
         return rows[len(rows) // windows]
 
-    def _is_full(self, opened: _Opened) -> bool:
-        return self.prepare.is_full(self.run, len(opened.window.order), len(opened.requests), opened.size)
+    def _is_full(self, opened: _Opened, extent: Extent, following: int) -> bool:
+        """Whether the row with the index ``following`` is not to be taken any more."""
+        if extent.stop is not None:
+            return following >= extent.stop
+        rows = len(opened.window.order)
+        if extent.rows is not None and rows >= extent.rows:
+            return True
+        return self.prepare.is_full(self.run, rows, len(opened.requests), opened.size)
 
     def _read_again(self, reader: Reader, replay: Replay) -> _Opened:
         """A window whose journal is there: the same rows, without the work that is done. Raises ``InputChanged``."""

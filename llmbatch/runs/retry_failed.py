@@ -23,7 +23,7 @@ from llmbatch.folder.parts import Parts
 from llmbatch.folder.records import index_of
 from llmbatch.job.identity import identity_of
 from llmbatch.job.job import Job, job_from, job_of
-from llmbatch.job.recipe import Recipe
+from llmbatch.job.swept import recipe_of
 from llmbatch.report.report import Report
 from llmbatch.runs.finish import finished_run, take_over
 from llmbatch.runs.session import RunResult, run_job
@@ -80,7 +80,7 @@ def _with(folder: Path, overrides: Mapping[str, Any]) -> Job:
         if holder is not None:
             raise JobError(f"{'.'.join(place)}: a retry runs the rows of {folder} from its own input: leave it out")
     job = job_from(merged(_own_job(folder).data(), overrides))
-    Recipe(job)
+    recipe_of(job)
     return job
 
 
@@ -97,8 +97,8 @@ def _held(folder: Path, watchers: Sequence[Watcher]) -> Iterator[None]:
 
 
 def _take_over(folder: Path, base: Job, manifest: Manifest, retry: Path) -> Report:
-    finished = finished_run(base, Recipe(base), folder, manifest.created)
-    report = take_over(folder, base.sinks, finished, [*finished_retries(folder), retry])
+    finished = finished_run(base, recipe_of(base), folder, manifest.created)
+    report = take_over(folder, base, finished, [*finished_retries(folder), retry])
     atomic_write(retry / "done", b"")
     return report
 
@@ -115,7 +115,7 @@ def _unfinished(folder: Path, base: Job, manifest: Manifest, job: Job) -> Path |
     if begun is None or not any(Parts(path / "parts").scan()):
         return None  # nothing of it was done yet
     retry = _job_in(job, path)
-    now = {**identity_of(retry), **Recipe(retry).identity()}
+    now = {**identity_of(retry), **recipe_of(retry).identity()}
     if not (changed := begun.changes(now)):
         return path
     if not begun.finished:
@@ -145,6 +145,8 @@ def _job_in(job: Job, path: Path) -> Job:
             "output": path,
             "run": job.run.model_copy(update={"rows": path.with_suffix(".rows").absolute()}),
             "sinks": job.sinks.model_copy(update={"formats": ()}),
+            # every row that is not ok is tried again: which are accepted is decided when they are taken over
+            "accept": job.accept and job.accept.model_copy(update={"rows": None}),
         }
     )
 

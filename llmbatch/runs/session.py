@@ -15,11 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from llmbatch.accept.similar import BYTES
 from llmbatch.core.errors import LlmbatchError, RunError, Stopped
 from llmbatch.core.events import EngineReady, Event, Finished, Note, Snapshot, Started, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.versions import versions
-from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.base import Driver, Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
 from llmbatch.engines.replicas import drive
 from llmbatch.folder.folder import JOB_FILE, RunFolder
 from llmbatch.folder.input import open_input
@@ -28,12 +29,14 @@ from llmbatch.job.identity import identity_of
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer
 from llmbatch.job.recipe import Recipe
+from llmbatch.job.swept import recipe_of
 from llmbatch.measure.autotune import tuned
-from llmbatch.report.report import Facts, NoteReport, RunOutcome, SessionFacts
+from llmbatch.report.report import AcceptCounts, Facts, NoteReport, RunOutcome, SessionFacts
 from llmbatch.reuse.memory import Reuse
 from llmbatch.runs.brakes import Brakes, Stop
 from llmbatch.runs.budget import Budget, Spent, gpus_of, spent_by
-from llmbatch.runs.finish import RunResult, earlier_result, finish
+from llmbatch.runs.finish import RunResult, accept_counts, earlier_result, finish
+from llmbatch.runs.governor import Governor
 from llmbatch.runs.held_to import HeldTo
 from llmbatch.runs.loop import Loop
 from llmbatch.runs.meter import Meter
@@ -47,6 +50,7 @@ from llmbatch.sources.base import Source
 from llmbatch.sources.stdin import stdin_stream
 
 _AHEAD = 1  # windows that are planned before the loop has room for them
+_MUCH = 256 << 20  # bytes
 _CRASHES = 2  # sessions in a row that were killed without getting anywhere, before the engine is put apart
 
 
@@ -82,7 +86,7 @@ def open_session(
     stop: Stop | None = None,
 ) -> Iterator[Session]:
     """A session on the job's run folder, which is locked as long as the session is open."""
-    recipe = Recipe(job)  # all that can be wrong about prompt, answer and sampling is said here
+    recipe = recipe_of(job)  # all that can be wrong about prompt, answer and sampling is said here
     folder = RunFolder(job.output)
     taken = folder.open()
     told = _Told(watchers, folder.path)
@@ -152,7 +156,7 @@ class Session:
             self._tell(Finished("finished", done.report))
             self._result = done
             return
-        limit = self._job.input.limit
+        limit = self._job.input.limit and self._job.input.limit * (self._job.input.repeat or 1)
         left = what_is_left(self._folder, self._source, identity, extend=self._extend, limit=limit)
         run = _Assembly(self._job, self._folder, self._source, self._recipe, left, self._tell, self._make, self._stop)
         outcome: RunOutcome = "finished"
@@ -206,12 +210,13 @@ class Session:
         report_facts = Facts(
             folder=str(self._folder.path),
             job={"model": self._job.model, "prompt": self._recipe.prompt_name, "identity": dict(identity)},
-            input={"path": self._job.input.path, "fingerprint": self._source.fingerprint()},
+            input={"path": self._job.input.name, "fingerprint": self._source.fingerprint()},
             versions=versions(),
             engine=None if driver.info is None else _plain(driver.info, run.autotune),
             rows_total=ledger.rows if outcome == "finished" else run.meter.rows_total(),
             notes=self._tell.notes,
             cost=run.budget.cost(run.budget.before + spent),
+            accept=run.accept_counts(),
         )
         report = finish(self._job, self._folder, self._recipe, ledger, facts, report_facts, error)
         self._folder.end_session(outcome, rows=facts.rows, spent=asdict(spent))
@@ -247,6 +252,7 @@ class _Assembly:
         settings = job.engine.model_copy(update={"in_process": False}) if apart else job.engine
         # made first: what is wrong with its settings is said before anything is begun
         self.driver = drive(self._make_engine, settings, self._hear, self._tune if job.run.autotune else None)
+        self._governor = _governor(job, recipe, self.driver)
         self.budget = Budget(job.run, gpus_of(job.engine), spent_by(folder.sessions, folder.path))
         self._held_to = HeldTo(job, folder, left.identity, tell)
         try:
@@ -264,20 +270,23 @@ class _Assembly:
                     "its own, so that a row that kills it can be found and set apart",
                 )
             )
+        if (unique := _memory_of_unique(job)) is not None:
+            tell(Note("info", unique))
         self._held_to.begin()
         self.writer = Writer(folder.parts, job.run.commit_seconds)
         rows = _row_indexes(job.run.rows)
         self.meter = Meter(
             source, self.driver, tell,
             sealed=left.ledger, journals=left.journals, last=left.last, rows=None if rows is None else len(rows),
+            governor=self._governor,
         )  # fmt: skip
         cache = self._held_to.cache
         preparer = Preparer(recipe, job.plan, self.driver.tokenize, self._context_length)
         cached = None if cache is None else cache.get
-        reading = Reading(source, preparer, self.driver, folder.parts, job.run, job.plan, rows, cached)
+        reading = Reading(source, preparer, self.driver, folder.parts, job.run, job.plan, rows, cached, self._governor)
         self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
         reuse = Reuse(job.reuse, None if cache is None else cache.put)
-        brakes = Brakes(job.run, self.budget, stop, tell)
+        brakes = Brakes(job.run, self.budget, stop, tell, self._governor)
         self._loop = Loop(self._windows, preparer, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell)
 
     @contextlib.contextmanager
@@ -288,9 +297,17 @@ class _Assembly:
             stack.callback(self.writer.close)
             stack.callback(self._held_to.close)
             stack.callback(self._windows.stop)
+            if self._governor is not None:
+                stack.callback(self._governor.stop)
             stack.callback(self.driver.stop)
             stack.enter_context(stopped_by_signals(self._stop, self.driver))
             yield stack.enter_context(contextlib.closing(self._loop.steps()))
+
+    def accept_counts(self) -> AcceptCounts | None:
+        """What was decided about candidates, where the number of accepted rows ends the run."""
+        if self._governor is None or self._job.accept is None:
+            return None
+        return accept_counts(self._job.accept, self._governor.decided)
 
     def _make_engine(self, settings: EngineSettings) -> Engine:
         engine = self._make(self._job.model_path, settings, self._job.chat, self._folder.path / "engine.log")
@@ -315,6 +332,30 @@ class _Assembly:
         if isinstance(event, EngineReady) and self.driver.info is not None:
             self._held_to.engine_is_up(self.driver.info)
         self._tell(event)
+
+
+def _governor(job: Job, recipe: Recipe, driver: Driver) -> Governor | None:
+    if job.accept is None or job.accept.rows is None:
+        return None
+
+    def slots() -> int | None:
+        if (info := driver.info) is None:
+            return None
+        requests = (job.engine.in_flight or 2 * info.max_num_seqs) * job.engine.replicas
+        return max(1, requests // recipe.requests_a_row)
+
+    return Governor(job.accept, job.run, slots, job.input.repeat or 1)
+
+
+def _memory_of_unique(job: Job) -> str | None:
+    """What comparing with the accepted rows takes, where that is worth a word."""
+    accept = job.accept
+    if accept is None or accept.rows is None or accept.unique is None or accept.rows * BYTES < _MUCH:
+        return None
+    mib = accept.rows * BYTES / 2**20
+    return (
+        f"accept.unique: to find near-duplicates of {accept.rows:,} accepted rows takes up to {mib:,.0f} MiB of memory"
+    )
 
 
 def _row_indexes(path: Path | None) -> frozenset[int] | None:

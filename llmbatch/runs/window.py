@@ -47,8 +47,8 @@ class OpenWindow:
         """Whether every row of the window has its record."""
         return len(self.lines) == len(self.order)
 
-    def finish(self, record: Record, reused: Reused | None = None) -> None:
-        """A row has its record; ``reused`` is the part of it that was not computed for the row.
+    def finish(self, record: Record, reused: Reused | None = None) -> Record:
+        """A row has its record, which is returned as it is written; ``reused`` is the part of it that was not computed for the row.
 
         An answer that JSON or UTF-8 cannot hold is a failure of that row, not of the run. Raises ``RunError`` where a program made
         something else of it than JSON.
@@ -66,6 +66,7 @@ class OpenWindow:
         self.works.pop(record.index, None)
         self.entries.append(record_entry(line, reused))
         self.ledger.add(record, reused)
+        return record
 
     def sealed_lines(self) -> Iterator[bytes]:
         """The lines in input order, for the part."""

@@ -4,10 +4,11 @@ SINKS = {
     "errors": "llmbatch.sinks.errors:write_errors",
     "results": "llmbatch.sinks.results:write_results",
     "children": "llmbatch.sinks.children:write_children",
+    "accepted": "llmbatch.sinks.accepted:write_accepted",
     "parquet": "llmbatch.sinks.parquet:write_parquet",
     "openai": "llmbatch.sinks.openai:write_openai",
 }
-ALWAYS = ("errors", "results")
+ALWAYS = ("errors", "results", "accepted")
 """Written whatever is asked for. Errors reads every line, so damage is found before results are there."""
 OF_PROGRAMS = ("children",)
 """Written where the run's program says so."""

@@ -1,6 +1,6 @@
 """The contract of a sink: a finished run in, the user's output out, each a file that is there whole or not at all.
 
-``results.jsonl`` and ``errors.jsonl`` are always written.
+``results.jsonl`` and ``errors.jsonl`` are always written, ``accepted.jsonl`` where the job says what is accepted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from llmbatch.accept.base import AcceptSettings
 from llmbatch.core.errors import InputChanged
 from llmbatch.core.settings import Counts
 from llmbatch.core.table import find
@@ -54,6 +55,7 @@ class Finished:
 
     ``source`` opens the input as the run read it, ``asked`` says how a row was asked. ``created`` is in Unix seconds. ``sinks`` are
     those that the run's program wants; what a sink counts by status, other than records, it tells ``counted`` under a name.
+    ``accept``, where the job has it, says which rows are accepted.
     """
 
     parts: Sequence[Path]
@@ -63,6 +65,7 @@ class Finished:
     created: int = 0
     sinks: Sequence[str] = ()
     counted: Callable[[str, Mapping[str, int]], None] = lambda _name, _counts: None
+    accept: AcceptSettings | None = None
 
     def lines(self) -> Iterator[bytes]:
         """Every record's line of ``results.jsonl``. Raises ``FolderError`` for a part that cannot be read."""
@@ -107,6 +110,6 @@ Raises ``WriteError``, and what reading the run raises.
 
 
 def write_sinks(settings: SinkSettings, finished: Finished, output: Path) -> list[Path]:
-    """Write every file that is asked for, ``errors.jsonl`` and ``results.jsonl`` first; returns them. Raises as ``Sink``."""
+    """Write every file that is asked for, those of ``ALWAYS`` first; returns them. Raises as ``Sink``."""
     sinks: list[Sink] = [find(SINKS, name, "output format") for name in (*ALWAYS, *finished.sinks, *settings.formats)]
     return [path for sink in sinks for path in sink(finished, output)]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmbatch.core.settings import Counts, IsPath, is_named_as_path, is_there
 from llmbatch.core.types import Cursor, Row
+from llmbatch.sources.draw import DrawSettings, as_settings
 
 START = Cursor(0)
 
@@ -32,11 +33,11 @@ class SourceSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Annotated[str, IsPath(_is_path), Counts.NOTHING] = Field(  # its content counts, window by window
-        min_length=1, description="a file, a glob, - for stdin, or a Hugging Face dataset: a hub name or a folder"
+        "", description="a file, a glob, - for stdin, or a Hugging Face dataset: a hub name or a folder"
     )
     format: str | None = Field(
         None,
-        description="jsonl, requests, csv, parquet, dataset or openai (the same as requests); by default told from the path",
+        description="jsonl, requests, csv, parquet, dataset, drawn or openai (the same as requests); by default told from the path",
     )
     id_field: str | None = Field(None, description="the field that names a row; by default id, else the row's index")
     # it may be raised to go on with more rows
@@ -53,6 +54,50 @@ class SourceSettings(BaseModel):
     streaming: Annotated[bool, Counts.NOTHING] = Field(
         False, description="dataset: read from the hub as it goes, without downloading all of it first"
     )
+    draw: dict[str, DrawSettings] = Field(
+        default_factory=dict,
+        description="rows without an input: for each variable a list of values, a range {from, to, step}, or the lines of a file "
+        "{items_of}, of which every row draws one",
+    )
+    # it may be raised to go on with more rows, as a file may grow
+    rows: Annotated[int | None, Counts.NOTHING] = Field(
+        None, ge=1, description="draw: how many rows; without it there is no end, and accept.rows or limit is needed"
+    )
+    repeat: int | None = Field(
+        None,
+        ge=2,
+        description="every row so many times, one after another, with the ids ROW#0, ROW#1, ...; set by a sweep",
+    )
+    seed: int | None = Field(None, ge=0, description="draw: other rows are drawn with another one; by default 0")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drawn_is_a_format(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or not isinstance(draw := data.get("draw"), Mapping) or not draw:
+            return data
+        values = {name: as_settings(value) for name, value in draw.items()}
+        return {**data, "draw": values, "format": data.get("format") or "drawn"}
+
+    @model_validator(mode="after")
+    def _comes_from_somewhere(self) -> SourceSettings:
+        if self.draw and (self.path or self.format != "drawn"):
+            raise ValueError("rows are read from path, in its format, or are drawn: draw cannot be given beside these")
+        if not self.draw and not self.path:
+            raise ValueError("path is missing: give --input, or say in draw what rows are made of")
+        if not self.draw and (self.rows is not None or self.seed is not None):
+            given = "seed" if self.rows is None else "rows"
+            raise ValueError(f"{given} is for rows that are drawn (draw); to read only the first rows, give --limit")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return self.path or "drawn rows"
+
+    @property
+    def endless(self) -> bool:
+        """Whether there is always one more row."""
+        return bool(self.draw) and self.rows is None and self.limit is None
 
 
 class Source(Protocol):

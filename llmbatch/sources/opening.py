@@ -12,6 +12,7 @@ from llmbatch.sources import FORMATS
 from llmbatch.sources.base import Source, SourceFactory, SourceSettings
 from llmbatch.sources.input_files import expand, find_files, suffix_of
 from llmbatch.sources.limited import Limited
+from llmbatch.sources.repeated import Repeated
 from llmbatch.sources.requests import format_of_requests
 
 _KNOWN = {**FORMATS, **dict.fromkeys(WIRE_FORMATS, FORMATS["requests"])}
@@ -50,8 +51,8 @@ def _open(settings: SourceSettings) -> Source:
     if settings.path != "-" and next(source.rows(), None) is None:
         raise SourceError(f"{settings.path}: there is no row in it (blank lines are not rows)")
     if settings.limit is not None:
-        return Limited(source, settings.limit)
-    return source
+        source = Limited(source, settings.limit)
+    return source if settings.repeat is None else Repeated(source, settings.repeat)
 
 
 def guess_format(path: str) -> str:

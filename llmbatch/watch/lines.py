@@ -66,6 +66,8 @@ def started_line(event: Started) -> str:
 def progress_line(snapshot: Snapshot) -> str:
     """Where the run stands, on one line."""
     parts = [rows_text(snapshot)]
+    if accepted := accepted_text(snapshot):
+        parts.append(accepted)
     bad = {name: n for name, n in snapshot.by_status.items() if name != Status.OK}
     if any(bad.values()):
         parts.append(words.counts(bad))
@@ -85,6 +87,13 @@ def rows_text(snapshot: Snapshot) -> str:
         return f"{words.count(snapshot.rows)} rows"
     part = min(1.0, snapshot.rows / snapshot.rows_total)
     return f"{words.count(snapshot.rows)} of {words.count(snapshot.rows_total)} rows ({words.share(part)})"
+
+
+def accepted_text(snapshot: Snapshot) -> str:
+    """``370 of 1,000 accepted``; nothing where the job does not say how many are wanted."""
+    if snapshot.accepted is None or snapshot.accepted_wanted is None:
+        return ""
+    return f"{words.count(snapshot.accepted)} of {words.count(snapshot.accepted_wanted)} accepted"
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Sn
 from llmbatch.core.styles import NOTE_STYLES, STYLES, note_text
 from llmbatch.core.types import Status
 from llmbatch.watch.base import own_stream
-from llmbatch.watch.lines import rows_text
+from llmbatch.watch.lines import accepted_text, rows_text
 
 REDRAWS_PER_SECOND = 4
 NOTES_SHOWN = 2
@@ -123,6 +123,8 @@ def _figures(snapshot: Snapshot) -> RenderableType:
     figures.add_column(style="dim", no_wrap=True, min_width=len("sent back"))
     figures.add_column(no_wrap=True, overflow="ellipsis")
     figures.add_row("rows", _statuses(snapshot))
+    if accepted := accepted_text(snapshot):
+        figures.add_row("accepted", accepted)
     if any(snapshot.by_failure.values()):
         figures.add_row("failures", words.counts(snapshot.by_failure))
     if snapshot.attempts_retried:

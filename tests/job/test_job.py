@@ -431,6 +431,10 @@ CHANGES: list[dict[str, Any]] = [
     {"retry": {"max_attempts": 7}},
     {"plan": {"overflow": "skip"}},
     {"sinks": {"keep": ["text"]}},
+    {"accept": {"when": ["output.score >= 4"]}},
+    {"sweep": {"sampling.temperature": [0, 1]}},
+    {"input": {"draw": {"text": ["a", "b"]}, "rows": 5}},
+    {"input": {"draw": {"text": ["a", "b"]}, "rows": 5, "seed": 1}},
 ]
 SPEED: list[dict[str, Any]] = [
     {"output": "elsewhere"},
@@ -471,6 +475,8 @@ def test_no_section_is_forgotten_in_the_identity() -> None:
         "reuse",
         "sinks",
         "run",
+        "accept",
+        "sweep",
     }
     flat = {key.partition(".")[0].split(" ")[0] for change in CHANGES for key in identity_of(job(**change))}
     assert flat == set(Job.model_fields) - {"output", "reuse", "run"}

@@ -1,0 +1,44 @@
+"""A source and a number in; each of the source's rows so many times, one after another, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from llmbatch.core.types import Cursor, Row
+from llmbatch.sources.base import START, Source
+
+
+class Repeated:
+    """Row i of the source is the rows ``i * times`` up to ``(i + 1) * times``, with its id, ``#`` and a number from 0.
+
+    A cursor is that of the source's row, but for the index.
+    """
+
+    def __init__(self, source: Source, times: int) -> None:
+        self._source = source
+        self._times = times
+
+    def rows(self, start: Cursor = START) -> Iterator[Row]:
+        first = start.index % self._times
+        for row in self._source.rows(self._inner(start)):
+            for number in range(first, self._times):
+                index = row.index * self._times + number
+                yield Row(index, f"{row.id}#{number}", row.data, row.cursor._replace(index=index), row.failure)
+            first = 0
+
+    def locate(self, cursor: Cursor) -> str:
+        return self._source.locate(self._inner(cursor))
+
+    def fingerprint(self) -> list[dict[str, Any]]:
+        return self._source.fingerprint()
+
+    def digest(self, start: Cursor, stop: Cursor | None) -> str | None:
+        """As of the source. A row of it of which only some are before ``stop`` is not part of it, but of what begins there."""
+        return self._source.digest(self._inner(start), None if stop is None else self._inner(stop))
+
+    def progress(self, cursor: Cursor) -> float | None:
+        return self._source.progress(self._inner(cursor))
+
+    def _inner(self, cursor: Cursor) -> Cursor:
+        return cursor._replace(index=cursor.index // self._times)
