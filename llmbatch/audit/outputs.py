@@ -14,7 +14,8 @@ from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Status
 from llmbatch.folder.folder import ERRORS, RESULTS, read_report
 from llmbatch.folder.overlay import finished_retries, overlay, sealed_lines
-from llmbatch.folder.records import record_on
+from llmbatch.folder.records import parse, record_on
+from llmbatch.sinks.children import CHILDREN, child_lines
 
 
 def check_outputs(
@@ -39,19 +40,27 @@ def check_outputs(
     return [min(of_one, key=lambda check: len(check.problems)) for of_one in zip(*found, strict=True)]
 
 
-def _outputs(folder: Path, retries: Sequence[Path], finished: bool) -> tuple[Finding, Finding, Finding]:
+def _outputs(folder: Path, retries: Sequence[Path], finished: bool) -> tuple[Finding, ...]:
     over = f" and of {len(retries)} retries over them" if retries else ""
     results = Finding("results", f"results.jsonl holds the lines of the parts{over}, in order")
     errors = Finding("errors", "errors.jsonl holds the records that are not ok")
     report = Finding("report", "report.json counts what the records hold")
+    children = Finding("children", "children.jsonl holds the children of the rows, in order")
     ledger = Ledger()
     expected_results = _Expected(folder / RESULTS, results, whole=finished)
     expected_errors = _Expected(folder / ERRORS, errors, whole=finished)
+    expected_children = _Expected(folder / CHILDREN, children, whole=finished) if _has_children(folder) else None
+    expected = [each for each in (expected_results, expected_errors, expected_children) if each is not None]
+    count = 0
     try:
         for line in overlay(sealed_lines(folder), retries):
             record = record_on(line)
             ledger.add(record)
             expected_results.next(line)
+            if expected_children is not None:
+                for child in child_lines(parse(line), count):
+                    expected_children.next(child)
+                    count += 1
             if record.status is not Status.OK:
                 expected_errors.next(line)
         if finished:
@@ -59,12 +68,20 @@ def _outputs(folder: Path, retries: Sequence[Path], finished: bool) -> tuple[Fin
     except (LlmbatchError, ValueError, KeyError, TypeError) as error:
         results.problem(str(error) if isinstance(error, LlmbatchError) else f"a part cannot be read: {error!r}")
     else:
-        expected_results.end()
-        expected_errors.end()
+        for each in expected:
+            each.end()
     finally:
-        expected_results.close()
-        expected_errors.close()
-    return results, errors, report
+        for each in expected:
+            each.close()
+    return (results, errors, report) if expected_children is None else (results, errors, children, report)
+
+
+def _has_children(folder: Path) -> bool:
+    """Whether the run's program makes children of rows: their file is there, or the report names it."""
+    try:
+        return (folder / CHILDREN).exists() or CHILDREN in read_report(folder)["outputs"]
+    except (FolderError, KeyError, TypeError):
+        return False
 
 
 def _accepted(

@@ -31,11 +31,8 @@ different scores.
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -43,42 +40,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.imports import is_import_path
-from llmbatch.core.sampling import NO_SEED
 from llmbatch.core.types import Accepted, Failure, FailureKind, Sampling
 from llmbatch.core.words import short
 from llmbatch.programs.base import Ask, Complete, Incomplete, Program, ProgramKind, PromptFacts, RowAsk
 from llmbatch.programs.own import Own, own
 from llmbatch.programs.references import Schema, no_key, part_of, schema_of, type_of
-from llmbatch.programs.steps import spread
+from llmbatch.programs.scores import JudgeSettings, Sample, compare, count_votes, judge_each, number_in, seed_of
 
 _LOGPROB = "logprob"
 _WAYS = ("judge", "vote", "score", "predicate")
-
-
-class JudgeSettings(BaseModel):
-    """A prompt that judges samples."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    prompt: str = Field("judge", description="one of program.prompts")
-    compare: bool = Field(False, description="all samples in one prompt, which answers with the number of the best")
-    variable: str = Field("", description="what the prompt has the sample in: response, or for all of them responses")
-    score: str = Field(
-        "", description="the key of the judge's JSON answer, dots go deeper: score, or of a comparison best"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _text_is_its_prompt(cls, value: Any) -> Any:
-        return {"prompt": value} if isinstance(value, str) else value
-
-    @property
-    def takes(self) -> str:
-        return self.variable or ("responses" if self.compare else "response")
-
-    @property
-    def gives(self) -> str:
-        return self.score or ("best" if self.compare else "score")
 
 
 def _keys(value: Any) -> Any:
@@ -150,23 +120,10 @@ class BestOfSettings(BaseModel):
         return [each for each in (self.score, self.predicate) if isinstance(each, Own)]
 
 
-@dataclass(slots=True)
-class _Sample:
-    """One sample that passed its check, and what became of it."""
-
-    accepted: Accepted
-    score: float | None = None
-    judged: Any = None
-
-    def entry(self) -> dict[str, Any]:
-        judged = {} if self.judged is None else {"judged": self.judged}
-        return {"output": self.accepted.value, "score": self.score, **judged}
-
-
 def best_of(row: RowAsk) -> Program:
     settings: BestOfSettings = row.settings
     ask = row.ask()
-    drawn: list[_Sample | None] = []
+    drawn: list[Sample | None] = []
     while len(drawn) < settings.n:
         if isinstance(ask, Failure):
             yield ask
@@ -174,7 +131,7 @@ def best_of(row: RowAsk) -> Program:
         count = min(settings.at_a_time or settings.n, settings.n - len(drawn))
         answer = yield _asked(ask, settings, len(drawn), count)
         answers = answer if count > 1 else [answer]
-        new = [None if each is None else _Sample(each) for each in answers]
+        new = [None if each is None else Sample(each) for each in answers]
         drawn += new
         yield from _scored(row, settings, drawn, new)
         best = _best(drawn)
@@ -185,22 +142,9 @@ def best_of(row: RowAsk) -> Program:
 
 def _asked(ask: Ask, settings: BestOfSettings, drawn: int, count: int) -> Ask:
     """The next so many samples. Which seed a sample has depends on its number alone."""
-    seed = _seed(ask, settings)
+    seed = seed_of(ask, settings.seed)
     sampling = _with_logprobs(ask.sampling) if settings.score == _LOGPROB else ask.sampling
     return replace(ask, samples=count, seed=None if seed is None else seed + drawn, sampling=sampling)
-
-
-def _seed(ask: Ask, settings: BestOfSettings) -> int | None:
-    """The job's seed, or else the program's."""
-    seed = ask.seed if ask.seed is not None else ask.sampling.get("seed")
-    return settings.seed if seed in (None, NO_SEED) else seed
-
-
-def _judging(ask: Ask | Failure, settings: BestOfSettings) -> Ask | Failure:
-    """What a judge is asked; one that is not greedy has a seed too, so that it says the same another time."""
-    if isinstance(ask, Failure) or ask.sampling.get("temperature") == 0:
-        return ask
-    return replace(ask, seed=_seed(ask, settings))
 
 
 @lru_cache(maxsize=64)
@@ -210,90 +154,38 @@ def _with_logprobs(sampling: Sampling) -> Sampling:
 
 
 def _scored(
-    row: RowAsk, settings: BestOfSettings, drawn: Sequence[_Sample | None], new: Sequence[_Sample | None]
+    row: RowAsk, settings: BestOfSettings, drawn: Sequence[Sample | None], new: Sequence[Sample | None]
 ) -> Generator[Any, Any, None]:
     """Give the new samples their scores; a vote and a comparison are of all."""
     fresh = [sample for sample in new if sample is not None]
     if settings.judge is not None:
-        judge = _compare if settings.judge.compare else _judge
-        yield from judge(row, settings, settings.judge, fresh)
+        judge = compare if settings.judge.compare else judge_each
+        yield from judge(row, settings.judge, fresh, settings.seed)
     elif settings.vote:
-        _count_votes(settings.vote, [sample for sample in drawn if sample is not None])
+        count_votes(settings.vote, [sample for sample in drawn if sample is not None])
     else:
         for sample in fresh:
             sample.score = _score(row, settings, sample.accepted)
-
-
-def _judge(
-    row: RowAsk, settings: BestOfSettings, judge: JudgeSettings, samples: Sequence[_Sample]
-) -> Generator[Any, Any, None]:
-    """Ask about each sample alone. Where the judge itself is asked several times, its scores count on average."""
-    given = [_variables(judge.takes, sample.accepted.value) for sample in samples]
-    asks = [_judging(row.ask(judge.prompt, **variables), settings) for variables in given]
-    for sample, answer in zip(samples, (yield asks), strict=True):
-        several = isinstance(answer, list)
-        said = [each.value for each in (answer if several else [answer]) if each is not None]
-        scores = [score for value in said if (score := _number(value, judge.gives)) is not None]
-        sample.score = sum(scores) / len(scores) if scores else None
-        sample.judged = (said if several else said[0]) if said else None
-
-
-def _compare(
-    row: RowAsk, settings: BestOfSettings, judge: JudgeSettings, samples: Sequence[_Sample]
-) -> Generator[Any, Any, None]:
-    """Ask once about all samples."""
-    if len(samples) == 1:
-        samples[0].score = 1
-    if len(samples) < 2:
-        return
-    given = _variables(judge.takes, [sample.accepted.value for sample in samples])
-    answer = yield _judging(row.ask(judge.prompt, **given), settings)
-    if isinstance(answer, list):  # judged several times: the most frequent word, of equals the first
-        numbers = Counter(_number(each.value, judge.gives) for each in answer if each is not None)
-        best = max(numbers, key=numbers.__getitem__, default=None)
-        judged: Any = [each.value for each in answer if each is not None]
-    else:
-        best, judged = (None, None) if answer is None else (_number(answer.value, judge.gives), answer.value)
-    told = best is not None and best in range(1, len(samples) + 1)
-    for number, sample in enumerate(samples, 1):
-        sample.score = float(number == best) if told else None
-    samples[0 if best is None or not told else int(best) - 1].judged = judged
-
-
-def _count_votes(keys: tuple[str, ...] | bool, samples: Sequence[_Sample]) -> None:
-    votes = [_vote(sample.accepted.value, keys) for sample in samples]
-    counts = Counter(vote for vote in votes if vote is not None)
-    for sample, vote in zip(samples, votes, strict=True):
-        sample.score = None if vote is None else counts[vote]
-
-
-def _vote(value: Any, keys: tuple[str, ...] | bool) -> str | None:
-    """What samples have in common that count as equal; None where one has nothing to say."""
-    if isinstance(keys, tuple):
-        value = [_at(value, key) for key in keys]
-        if None in value:
-            return None
-    return value.strip() if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def _score(row: RowAsk, settings: BestOfSettings, accepted: Accepted) -> float | None:
     if settings.predicate is not None:
         return float(bool(settings.predicate(accepted.value, row.row)))
     if isinstance(settings.score, Own):
-        return _number(settings.score(accepted.value, row.row))
+        return number_in(settings.score(accepted.value, row.row))
     if settings.score == _LOGPROB:
         logprobs = [token["logprob"] for token in accepted.completion.logprobs or ()]
         return sum(logprobs) / len(logprobs) if logprobs else None
-    return _number(accepted.value, settings.score or "")
+    return number_in(accepted.value, settings.score or "")
 
 
-def _best(drawn: Iterable[_Sample | None]) -> tuple[int, _Sample, float] | None:
+def _best(drawn: Iterable[Sample | None]) -> tuple[int, Sample, float] | None:
     """(number of the best sample, it, its score); None where none has one."""
     scored = [(at, each, each.score) for at, each in enumerate(drawn) if each is not None and each.score is not None]
     return max(scored, key=lambda found: found[2], default=None)
 
 
-def _chosen(row: RowAsk, settings: BestOfSettings, drawn: Sequence[_Sample | None]) -> Complete | Incomplete:
+def _chosen(row: RowAsk, settings: BestOfSettings, drawn: Sequence[Sample | None]) -> Complete | Incomplete:
     samples = [sample for sample in drawn if sample is not None]
     logprobs = settings.score != _LOGPROB
     if not samples:
@@ -309,14 +201,14 @@ def _chosen(row: RowAsk, settings: BestOfSettings, drawn: Sequence[_Sample | Non
     return Incomplete(output, failure, _details(settings, drawn, None), logprobs)
 
 
-def _details(settings: BestOfSettings, drawn: Sequence[_Sample | None], chosen: int | None) -> dict[str, Any] | None:
+def _details(settings: BestOfSettings, drawn: Sequence[Sample | None], chosen: int | None) -> dict[str, Any] | None:
     if not settings.details:
         return None
     samples = [None if sample is None else sample.entry() for sample in drawn]
     return {"by": settings.by, "chosen": chosen, "samples": samples}
 
 
-def _unscored(settings: BestOfSettings, samples: Sequence[_Sample]) -> str:
+def _unscored(settings: BestOfSettings, samples: Sequence[Sample]) -> str:
     if settings.judge is not None:
         key = settings.judge.gives
         wanted = f"a number from 1 to {len(samples)}" if settings.judge.compare else "a number"
@@ -326,36 +218,10 @@ def _unscored(settings: BestOfSettings, samples: Sequence[_Sample]) -> str:
     return f"none of {len(samples)} samples has what it is chosen by ({settings.by})"
 
 
-def _too_low(settings: BestOfSettings, samples: Sequence[_Sample], best: float) -> str:
+def _too_low(settings: BestOfSettings, samples: Sequence[Sample], best: float) -> str:
     if settings.predicate is not None:
         return f"none of {len(samples)} samples is good by {settings.predicate.path}"
     return f"the best of {len(samples)} samples has the score {best:g}, and at least {settings.at_least:g} is asked for"
-
-
-def _variables(name: str, value: Any) -> dict[str, Any]:
-    variables: dict[str, Any] = {}
-    spread(name, value, variables)
-    return variables
-
-
-def _at(value: Any, path: str) -> Any:
-    """What is at a path of keys in a value, None where there is nothing."""
-    for key in path.split(".") if path else ():
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
-def _number(value: Any, path: str = "") -> float | None:
-    """The number at a path in a JSON value, or that a text is; None where there is none."""
-    found = _at(value, path) if isinstance(value, Mapping) else value
-    if isinstance(found, str):
-        try:
-            found = float(found)
-        except ValueError:
-            return None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-        return None
-    return found
 
 
 # what is known before there is a row
@@ -374,7 +240,7 @@ def _problems(settings: BestOfSettings, prompts: Mapping[str, PromptFacts]) -> I
         )
     answer: Schema = {} if main.answer is None and settings.vote is True else schema_of(main._replace(sampling={}))
     if isinstance(settings.score, str) and settings.score != _LOGPROB:
-        yield from _no_number("score", settings.score, answer)
+        yield from _nonumber_in("score", settings.score, answer)
     for key in settings.vote if isinstance(settings.vote, tuple) else ():
         yield from _no_path("vote", key, answer)
     if settings.judge is not None:
@@ -389,10 +255,10 @@ def _judge_problems(judge: JudgeSettings, facts: PromptFacts) -> Iterator[str]:
             f"variable as judge.variable, or map it: program.prompts.{judge.prompt}.fields: {{VARIABLE: {judge.takes}}}"
         )
     if facts.answer is not None:
-        yield from _no_number(f"the answer of {judge.prompt}", judge.gives, facts.answer)
+        yield from _nonumber_in(f"the answer of {judge.prompt}", judge.gives, facts.answer)
 
 
-def _no_number(what: str, path: str, schema: Schema) -> Iterator[str]:
+def _nonumber_in(what: str, path: str, schema: Schema) -> Iterator[str]:
     found = False
     for problem in _no_path(what, path, schema):
         found = True

@@ -35,10 +35,16 @@ def _lines(finished: Finished, counts: Counter[str]) -> Iterator[bytes]:
         output = record["output"]
         for name in ("repeated", "left_out") if isinstance(output, dict) else ():
             counts[name] += output.get(name, 0)
-        for number, child in enumerate(children_of(record)):
+        for child, line in zip(children_of(record), child_lines(record, index), strict=True):
             counts[child["status"]] += 1
-            yield _encode(_line(record, child, index, number)).encode() + b"\n"
             index += 1
+            yield line
+
+
+def child_lines(record: dict[str, Any], index: int) -> Iterator[bytes]:
+    """The lines of a record's children, the first of which has this index."""
+    for number, child in enumerate(children_of(record)):
+        yield _encode(_line(record, child, index + number, number)).encode() + b"\n"
 
 
 def children_of(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -60,4 +66,4 @@ def _line(record: dict[str, Any], child: dict[str, Any], index: int, number: int
     }
 
 
-__all__ = ["CHILDREN", "children_of", "write_children"]
+__all__ = ["CHILDREN", "child_lines", "children_of", "write_children"]

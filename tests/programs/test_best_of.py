@@ -64,7 +64,15 @@ def test_of_equals_the_first_is_chosen_and_details_can_be_left_out(run: Run) -> 
 
 @pytest.mark.parametrize(
     ("said", "score"),
-    [("4", 4.0), (3.5, 3.5), ({"score": "2"}, 2.0), ({"score": True}, None), ("good", None), ("nan", None)],
+    [
+        ("4", 4.0),
+        (3.5, 3.5),
+        ({"score": "2"}, 2.0),
+        ({"score": True}, None),
+        ("good", None),
+        ("nan", None),
+        ({"score": 10**400}, None),
+    ],
 )
 def test_a_score_is_a_number_in_the_judge_s_answer_or_the_answer_itself(
     run: Run, said: Any, score: float | None

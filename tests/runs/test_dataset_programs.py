@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmbatch.audit.audit import audit
 from llmbatch.core.errors import FolderError, JobError, RunError
 from llmbatch.job.job import job_from
 from llmbatch.runs.retry_failed import retry_failed
@@ -167,6 +168,22 @@ def test_rows_that_are_tried_again_have_their_children_too(jobs: Any) -> None:
     assert len(lines) == len(before) + 1
     assert [line["item"] for line in lines if line["parent"] == "r3"] == ["text 3"]
     assert result.report["children"]["by_status"]["ok"] == 9
+    assert audit(jobs.path / "out").complete
+
+
+def test_an_audit_sees_children_that_are_damaged_or_gone(jobs: Any) -> None:
+    run_job(job_from(data(jobs, "fan_out", 3)))
+    path = jobs.path / "out" / "children.jsonl"
+    assert audit(jobs.path / "out").complete
+    whole = path.read_bytes()
+    for damage, said in (
+        (lambda: path.write_bytes(whole.replace(b'"r1/1"', b'"r1/7"')), "children.jsonl:5: is not the record"),
+        (lambda: path.write_bytes(whole[:-20]), "children.jsonl:9: is not the record"),
+        (path.unlink, "No such file"),
+    ):
+        damage()
+        found = [problem for check in audit(jobs.path / "out").checks for problem in check.problems]
+        assert len(found) == 1 and said in found[0]
 
 
 def test_changed_settings_and_a_changed_function_are_another_job(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
