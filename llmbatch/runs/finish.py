@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +30,7 @@ from llmbatch.report.report import (
     exit_code,
 )
 from llmbatch.sinks.base import Finished, SinkSettings, write_sinks
+from llmbatch.sinks.upload import plan_upload, to_upload
 from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.opening import open_source
 
@@ -57,7 +59,8 @@ def earlier_result(
         return None
     unchanged = manifest.fingerprint == fingerprint and manifest.identity == identity
     unchanged = unchanged and not manifest.otherwise(left_open(job))
-    if not (same and unchanged and (path / RESULTS).exists()):
+    copied = to_upload(job.sinks, path) is not None  # or at least it is known what is missing
+    if not (same and unchanged and copied and (path / RESULTS).exists()):
         return None
     return RunResult(path, "finished", report, report["exit_code"])
 
@@ -70,8 +73,9 @@ def finish(
     finished = finished_run(job, recipe, path, folder.created)
     if session.outcome == "finished":
         whole = folder.parts.whole(gaps=job.run.rows is not None)
-        outputs = [output.name for output in write_sinks(job.sinks, replace(finished, parts=whole), path)]
-        facts = replace(facts, outputs=outputs)
+        written = write_sinks(job.sinks, replace(finished, parts=whole), path)
+        plan_upload(job.sinks, path, written)
+        facts = replace(facts, outputs=_briefly([str(output.relative_to(path)) for output in written]))
         point("results-written")
     report = build_report(ledger, session, facts, earlier=_earlier_sessions(path), error=error)
     write_report(path, report)
@@ -79,6 +83,15 @@ def finish(
     if session.outcome == "finished" and (retries := finished_retries(path)):
         report = take_over(path, job.sinks, finished, retries)
     return report
+
+
+def _briefly(outputs: Sequence[str]) -> list[str]:
+    """The names of files for the report; of many that differ in a number or lie in one folder the first, with how many follow."""
+    kinds: dict[str, list[str]] = {}
+    for name in outputs:
+        folder = name.partition("/")[0]
+        kinds.setdefault(folder if folder != name else re.sub(r"-\d+-of-", "-of-", name), []).append(name)
+    return [names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more" for names in kinds.values()]
 
 
 def _earlier_sessions(folder: Path) -> list[SessionReport]:
@@ -107,7 +120,7 @@ def take_over(folder: Path, sinks: SinkSettings, finished: Finished, retries: Se
     merged, tally = folder / "retries" / "merged.jsonl", Tally()
     try:
         atomic_write(merged, overlay(sealed_lines(folder), retries, tally))
-        write_sinks(sinks, replace(finished, parts=[merged]), folder)
+        plan_upload(sinks, folder, write_sinks(sinks, replace(finished, parts=[merged]), folder))
     finally:
         merged.unlink(missing_ok=True)
     report = _report(folder, ledger_with(folder, retries, tally), retries)

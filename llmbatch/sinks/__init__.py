@@ -5,6 +5,8 @@ SINKS = {
     "results": "llmbatch.sinks.results:write_results",
     "parquet": "llmbatch.sinks.parquet:write_parquet",
     "openai": "llmbatch.sinks.openai:write_openai",
+    "by_file": "llmbatch.sinks.by_file:write_by_file",
+    "shards": "llmbatch.sinks.shards:write_shards",
 }
 ALWAYS = ("errors", "results")
 """Written whatever is asked for. Errors reads every line, so damage is found before results are there."""

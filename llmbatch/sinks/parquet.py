@@ -9,15 +9,15 @@ from typing import Any
 
 from llmbatch.core.files import atomic
 from llmbatch.folder.records import parse
-from llmbatch.sinks.base import Finished
+from llmbatch.sinks.base import Finished, Output
 
 _BATCH_BYTES = 16 << 20  # of JSON; bounds memory, and is a row group
 _JSON = ("output", "reasoning", "logprobs", "history", "input")  # as JSON text; of these what is text stays as it is
 
 
-def write_parquet(finished: Finished, output: Path) -> list[Path]:
+def write_parquet(finished: Finished, output: Output) -> list[Path]:
     """The table of the run's records; see ``write_table``."""
-    path = output / "results.parquet"
+    path = output.folder / "results.parquet"
     write_table(finished.lines(), path)
     return [path]
 

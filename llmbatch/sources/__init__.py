@@ -6,4 +6,5 @@ FORMATS = {
     "csv": "llmbatch.sources.csv:open_csv",
     "parquet": "llmbatch.sources.parquet:open_parquet",
     "dataset": "llmbatch.sources.dataset:open_dataset",
+    "documents": "llmbatch.sources.documents.source:open_documents",
 }

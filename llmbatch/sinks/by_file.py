@@ -1,0 +1,62 @@
+"""A finished run in; for each file of its input that has rows, one with their records out: ``results/NAME.jsonl``, or Parquet.
+
+NAME is that of the input file below the folder that all of them share, folders included, without the suffix of its format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+
+from llmbatch.sinks.base import Finished, Output
+from llmbatch.sinks.pieces import remove_others, write_piece
+
+_FORMAT = re.compile(r"(\.(jsonl|ndjson|json|csv|tsv|parquet|pq))?(\.(gz|zst|bz2|xz))?\Z", re.IGNORECASE)
+_LONGEST = 230  # bytes of a name; file systems take 255, and it is written under one that is a few longer
+
+
+def write_by_file(finished: Finished, output: Output) -> list[Path]:
+    """The lines of ``results.jsonl``, unchanged, each in the file of its row, for which the input is read once more."""
+    folder = output.folder / "results"
+    source = finished.source()
+    names = output_names(source.files(), f".{output.settings.shard_format}")
+    written = []
+    for number, placed in groupby(finished.placed(source), key=lambda pair: pair[1].file):
+        path = folder / names[number]
+        write_piece((line for line, _ in placed), path)
+        written.append(path)
+    remove_others(folder.rglob("*"), written)
+    return written
+
+
+def output_names(files: Sequence[str], suffix: str) -> list[str]:
+    """What the records of each of these files are written to: each another file, and none outside of the folder."""
+    plain = [_inside(_FORMAT.sub("", file, count=1)) for file in files]
+    names = [f"{name}{suffix}" for name in plain]
+    taken = Counter(names)
+    taken.update({str(folder) for name in plain for folder in PurePosixPath(name).parents})
+    # a.jsonl and a.jsonl.gz, say, keep their suffixes
+    names = [f"{_inside(file)}{suffix}" if taken[name] > 1 else name for file, name in zip(files, names, strict=True)]
+    twice = {name for name, count in Counter(names).items() if count > 1}
+    return [
+        str(PurePosixPath(name).with_name(f"{number}-{PurePosixPath(name).name}")) if name in twice else name
+        for number, name in enumerate(names)
+    ]
+
+
+def _inside(name: str) -> str:
+    """A name that stays below its folder, whatever an object store calls its objects, and that a file system takes."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return "/".join("_" if part == ".." else _clipped(part) for part in parts) or "_"
+
+
+def _clipped(part: str) -> str:
+    raw = os.fsencode(part)
+    if len(raw) <= _LONGEST:
+        return part
+    return f"{raw[: _LONGEST - 9].decode('utf-8', 'ignore')}-{hashlib.sha256(raw).hexdigest()[:8]}"
