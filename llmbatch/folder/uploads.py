@@ -5,15 +5,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from llmbatch.core.errors import FolderError
 from llmbatch.core.files import atomic_write, writing
 
 _PLAN, _DONE = "uploads.json", "uploads.done"
+
+
+class _Plan(TypedDict):
+    to: str
+    files: list[str]
+    outdated: list[str]
 
 
 class Uploads:
@@ -24,21 +32,42 @@ class Uploads:
         self._lock = threading.Lock()
 
     def plan(self, to: str, names: Sequence[str]) -> None:
-        """These files are new, and are all to be copied. Raises ``WriteError``."""
+        """These files are new, and are all to be copied. Raises ``WriteError`` and ``FolderError``."""
+        before = self._read()
+        outdated = [] if before is None or before["to"] != to else [*before["outdated"], *before["files"]]
+        plan = {"to": to, "files": list(names), "outdated": sorted({*outdated} - {*names})}
         done = self._folder / _DONE
         with writing(done):
             done.unlink(missing_ok=True)
-        atomic_write(self._folder / _PLAN, json.dumps({"to": to, "files": list(names)}).encode() + b"\n")
+        atomic_write(self._folder / _PLAN, json.dumps(plan).encode() + b"\n")
 
     def owed(self, to: str) -> list[str] | None:
         """What is not there yet, in order; ``None`` where nothing was planned for this place. Raises ``FolderError``."""
+        plan = self._read()
+        if plan is None or plan["to"] != to:
+            return None
+        arrived = self._arrived()
+        return [name for name in plan["files"] if name not in arrived]
+
+    def outdated(self) -> list[str]:
+        """What earlier plans may have put there, and this one does not, such as other shards. Raises ``FolderError``."""
+        plan = self._read()
+        return [] if plan is None else plan["outdated"]
+
+    def _arrived(self) -> set[str]:
+        """What a kill cut off is no name: that file is copied again."""
+        names = set()
+        with contextlib.suppress(FileNotFoundError):
+            for line in (self._folder / _DONE).read_bytes().splitlines():
+                with contextlib.suppress(ValueError):
+                    names.add(json.loads(line))
+        return names
+
+    def _read(self) -> _Plan | None:
         path = self._folder / _PLAN
         try:
             plan = json.loads(path.read_bytes())
-            done = self._folder / _DONE
-            # a last line that was cut off is no name, and that file is copied again
-            arrived = {json.loads(line) for line in done.read_bytes().split(b"\n")[:-1]} if done.exists() else set()
-            return [name for name in plan["files"] if name not in arrived] if plan["to"] == to else None
+            return {"to": plan["to"], "files": plan["files"], "outdated": plan["outdated"]}
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:

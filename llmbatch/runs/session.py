@@ -152,7 +152,7 @@ class Session:
         if (done := earlier_result(self._job, self._folder, self._source.fingerprint(), identity)) is not None:
             folder = self._folder.path
             left_to_do = (
-                "nothing is left to do" if is_uploaded(self._job.sinks, folder) else "only files are to be copied"
+                "only files are to be copied" if to_upload(self._job.sinks, folder) else "nothing is left to do"
             )
             message = f"{folder}: the run is finished, {left_to_do}; its results are in results.jsonl"
             self._tell(Note("info", message))

@@ -1,6 +1,7 @@
 """The files of a finished run in; copies of them elsewhere out, in a folder or at a URL, each whole or not at all.
 
-What could not be copied is owed: the run folder keeps its files, and the same command copies what is missing.
+What could not be copied is owed: the run folder keeps its files, and the same command copies what is missing. What an earlier
+session of the run put there, and this one does not, is removed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from llmbatch.core.errors import JobError, WriteError
@@ -48,7 +50,7 @@ def plan_upload(settings: SinkSettings, folder: Path, files: Sequence[Path]) -> 
 
 
 def to_upload(settings: SinkSettings, folder: Path) -> list[str] | None:
-    """What is left to be copied; ``None`` where that is not known, as nothing was planned for this place. Raises ``FolderError``."""
+    """What is left to be copied; ``None`` where nothing was planned for this place yet. Raises ``FolderError``."""
     return [] if settings.to is None else Uploads(folder).owed(_place(settings.to))
 
 
@@ -73,22 +75,36 @@ def upload(settings: SinkSettings, folder: Path, say: Callable[[str], None]) -> 
             for each in copies:
                 each.cancel()
     if LAST in owed:
+        for name in uploads.outdated():
+            _removed(settings, _below(to, name), folder)
         copy(LAST)
     say(f"copied to {to}: {len(owed):,} files")
 
 
 def _copied(settings: SinkSettings, file: Path, to: str, folder: Path) -> None:
     """One file, tried again with pauses where that may help."""
-    if not is_url(to):
-        target = Path(expand(to))
-        with writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("rb") as source, atomic(target) as stream:
-            shutil.copyfileobj(source, stream, 1 << 20)
+    if is_url(to):
+        _tried(partial(remote.put, file, to, settings.storage_options), to, folder)
         return
+    target = Path(expand(to))
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("rb") as source, atomic(target) as stream:
+        shutil.copyfileobj(source, stream, 1 << 20)
+
+
+def _removed(settings: SinkSettings, to: str, folder: Path) -> None:
+    if is_url(to):
+        _tried(partial(remote.remove, to, settings.storage_options), to, folder)
+        return
+    with writing(Path(expand(to))):
+        Path(expand(to)).unlink(missing_ok=True)
+
+
+def _tried(step: Callable[[], None], to: str, folder: Path) -> None:
     for pause in (*_AGAIN_SECONDS, None):
         try:
-            remote.put(file, to, settings.storage_options)
+            step()
             return
         except OSError as error:
             if pause is None or isinstance(error, FileNotFoundError | PermissionError):

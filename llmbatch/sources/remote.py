@@ -125,6 +125,13 @@ def put(file: Path, url: str, options: Mapping[str, Any]) -> None:
             files.mv(half, path)
 
 
+def remove(url: str, options: Mapping[str, Any]) -> None:
+    """Remove a file, if it is there. Raises ``OSError``."""
+    files, path = _file_system(url, options, UsageError)
+    with _translated(), contextlib.suppress(FileNotFoundError):
+        files.rm_file(path)
+
+
 def is_concurrent(url: str, options: Mapping[str, Any]) -> bool:
     """Whether several files may be put at the same time."""
     return bool(_file_system(url, options, UsageError)[0].async_impl)
