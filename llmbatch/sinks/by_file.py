@@ -13,25 +13,34 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
+from llmbatch.core.files import atomic_folder
 from llmbatch.sinks.base import Finished, Output
-from llmbatch.sinks.pieces import remove_others, write_piece
+from llmbatch.sinks.parquet import fill_table
 
 _FORMAT = re.compile(r"(\.(jsonl|ndjson|json|csv|tsv|parquet|pq))?(\.(gz|zst|bz2|xz))?\Z", re.IGNORECASE)
-_LONGEST = 230  # bytes of a name; file systems take 255, and it is written under one that is a few longer
+_LONGEST = 240  # bytes of a name; file systems take 255, and a suffix comes to it
 
 
 def write_by_file(finished: Finished, output: Output) -> list[Path]:
-    """The lines of ``results.jsonl``, unchanged, each in the file of its row, for which the input is read once more."""
-    folder = output.folder / "results"
-    source = finished.source()
-    names = output_names(source.files(), f".{output.settings.shard_format}")
-    written = []
-    for number, placed in groupby(finished.placed(source), key=lambda pair: pair[1].file):
-        path = folder / names[number]
-        write_piece((line for line, _ in placed), path)
-        written.append(path)
-    remove_others(folder.rglob("*"), written)
-    return written
+    """The lines of ``results.jsonl``, unchanged, each in the file of its row, for which the input is read once more.
+
+    The folder ``results`` is made anew: what an earlier session wrote into it is gone.
+    """
+    suffix, source = f".{output.settings.shard_format}", finished.source()
+    names = output_names(source.files(), suffix)
+    written: list[str] = []
+    with atomic_folder(output.folder / "results") as folder:
+        for number, placed in groupby(finished.placed(source), key=lambda pair: pair[1].file):
+            path = folder / names[number]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = (line for line, _ in placed)
+            with path.open("wb") as stream:
+                if suffix == ".parquet":
+                    fill_table(lines, stream)
+                else:
+                    stream.writelines(lines)
+            written.append(names[number])
+    return [output.folder / "results" / name for name in written]
 
 
 def output_names(files: Sequence[str], suffix: str) -> list[str]:
