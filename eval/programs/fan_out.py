@@ -27,9 +27,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_MB = 500
 _SAMPLE_SECONDS = 0.1
-_EARLY = (
-    0.5  # share of a session that the slope leaves out: the memory for duplicates fills up, to 32 MiB, and pools do
-)
+_EARLY = 0.5  # share of a session that the slope leaves out: the memory for duplicates fills up, and pools do
 
 
 class Sample(NamedTuple):

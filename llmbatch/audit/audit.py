@@ -22,6 +22,7 @@ from llmbatch.folder.parts import Parts
 from llmbatch.job.identity import identity_of
 from llmbatch.job.job import Job, job_of
 from llmbatch.job.swept import recipe_of
+from llmbatch.sinks.upload import to_upload
 
 
 @dataclass(slots=True)
@@ -72,16 +73,18 @@ def audit(folder: Path) -> AuditReport:
     if finished or (folder / "results.jsonl").exists():
         accept = None if job is None else job.accept
         checks += check_outputs(folder, finished=finished, pending=pending, accept=accept)
-    to_do = _to_do(pending)
+    to_do = _to_do(folder, pending, job if finished else None)
     if to_do is None and job is not None and job.accept is not None and job.accept.rows is not None and not finished:
         to_do = f"not all of the {job.accept.rows:,} rows that are wanted are accepted yet: run the same command again"
     return AuditReport(folder, checks, windows.ledger.rows + windows.rows_in_journals, owed, to_do)
 
 
-def _to_do(pending: Path | None) -> str | None:
-    if pending is None:
-        return None
-    return f"{pending} is finished, and its records are not taken over yet: run the same llmbatch retry-failed command again"
+def _to_do(folder: Path, pending: Path | None, finished: Job | None) -> str | None:
+    if pending is not None:
+        return f"{pending} is finished, and its records are not taken over yet: run the same llmbatch retry-failed command again"
+    if finished is not None and to_upload(finished.sinks, folder) != []:
+        return f"files are still to be copied to {finished.sinks.to}: run the same llmbatch run command again"
+    return None
 
 
 def _check_job(folder: Path, manifest: Manifest) -> tuple[Finding, Job | None]:

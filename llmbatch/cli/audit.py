@@ -44,4 +44,5 @@ def _print(report: AuditReport) -> None:
     rows = f"{words.count(report.rows_done)} rows are done"
     owed = "the input could not be read" if report.rows_owed is None else f"{words.count(report.rows_owed)} are owed"
     verdict = "whole and complete" if report.complete else "whole, not complete" if report.ok else "damaged"
-    click.echo(f"{report.folder}: {verdict}; {rows}, {owed}")
+    pending = f"; {words.printable(report.pending)}" if report.pending else ""
+    click.echo(f"{report.folder}: {verdict}; {rows}, {owed}{pending}")

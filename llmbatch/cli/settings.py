@@ -57,7 +57,7 @@ FLAGS = {
         Flag("--model", "MODEL", "model", str, "The model: a folder or a name on the hub."),
         Flag("--prompt", "PROMPT", "prompt.path", str, "A prompt file, or the name of one that comes with llmbatch."),
         Flag("--program", "NAME", "program.name", str, "By which steps a row is done: single, chain, best_of, ..."),
-        Flag("--input", "INPUT", "input.path", str, "File, glob, folder or dataset; - for stdin."),
+        Flag("--input", "INPUT", "input.path", str, "File, glob, folder, URL of these, or dataset; - for stdin."),
         Flag("--format", "FORMAT", "input.format", str, "The input's format, where its name does not tell."),
         Flag("--id-field", "FIELD", "input.id_field", str, "The field with a row's id; else `id`, else the index."),
         Flag("--limit", "N", "input.limit", int, "Only the first N rows."),
@@ -65,6 +65,7 @@ FLAGS = {
     ),
     "Run": (
         Flag("--output", "DIR", "output", str, "The run folder: results, report, and what a resumed run needs."),
+        Flag("--to", "URL|DIR", "sinks.to", str, "Copy the finished files there, e.g. to s3://bucket/prefix/."),
         Flag("--engine", "ENGINE", "engine.name", str, "vllm, or scripted for a dry run without a model."),
         Flag("--engine-timeout", "S", "engine.timeout", float, "Seconds without progress before a restart."),
         Flag(

@@ -15,6 +15,7 @@ from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input_copy import KEPT, keep
 from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.opening import open_source
+from llmbatch.sources.places import is_url
 from llmbatch.sources.stdin import chunks
 
 Known = tuple[Bounds, str | None]
@@ -116,7 +117,12 @@ def check_input(
     now = source.fingerprint()
     if known is None or now == known:
         return now
-    grown, problems = _compare(known, now)
+    more = _files_in(now) > _files_in(
+        known
+    )  # of very many files it can only be told together whether the first are the same
+    grown, problems = _compare(known, source.fingerprint(_files_in(known)) if more else now)
+    if more:
+        grown.append(f"it had {_files_in(known):,} files, now {_files_in(now):,}")
     if changed := _changed_windows(source, windows):
         problems.insert(0, f"rows {changed} differ")
     if problems:
@@ -139,7 +145,11 @@ def same_names(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, An
 
 def has_grown(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> bool:
     """Whether an input that passed is longer than what its run began with."""
-    return bool(_compare(known, now)[0])
+    return _files_in(now) > _files_in(known) or bool(_compare(known, now)[0])
+
+
+def _files_in(fingerprint: Sequence[Mapping[str, Any]]) -> int:
+    return sum(entry.get("files", "read_with" not in entry) for entry in fingerprint)
 
 
 def _changed_windows(source: Source, windows: Sequence[Known]) -> str:
@@ -160,9 +170,7 @@ def _compare(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]
     problems: list[str] = []
     for number, (old, new) in enumerate(zip(known, now, strict=False)):
         name = str(new.get("file", new.get("dataset", "the input")))
-        different = [
-            key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in ("mtime_ns", "file")
-        ]
+        different = [key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in _COPIED]
         if not different:
             continue
         if different == ["drawn"]:
@@ -174,10 +182,18 @@ def _compare(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]
             problems.append("the files that items are drawn from changed")
             continue
         before, after = old.get("size"), new.get("size")
-        if old.get("file") != new.get("file"):
+        if "read_with" in old or "read_with" in new:
+            problems.append(
+                f"documents were read with {_packages(old)}, and are now with {_packages(new)}: install what it was for this run"
+            )
+        elif "files" in old or "files" in new:
+            problems.append(
+                f"the files {new.get('first')} to {new.get('last')} are not those that they were: {_how(old, new)}"
+            )
+        elif old.get("file") != new.get("file"):
             problems.append(f"file {number + 1} was {old.get('file')}, now {new.get('file')}")
         elif before is not None and after is not None and after > before and number == len(known) - 1:
-            if _went_on_in_a_line(Path(str(new.get("file"))), int(before)):
+            if _went_on_in_a_line(str(new.get("file")), int(before)):
                 problems.append(f"the last line of {name} was unfinished, and went on")
             else:
                 grown.append(f"{name} had {before:,} bytes, now {after:,}")
@@ -185,10 +201,8 @@ def _compare(known: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]
             problems.append(f"{name} had {before:,} bytes, now {after:,}")
         else:
             problems.append(f"{name}: {', '.join(sorted(different))} changed")
-    if len(now) < len(known):
-        problems.append(f"it had {len(known)} files, now {len(now)}")
-    elif len(now) > len(known):
-        grown.append(f"it had {len(known)} files, now {len(now)}")
+    if _files_in(now) < _files_in(known):
+        problems.append(f"it had {_files_in(known):,} files, now {_files_in(now):,}")
     return grown, problems
 
 
@@ -201,11 +215,29 @@ def _rows(count: int | None) -> str:
     return "rows without an end" if count is None else f"{count:,} rows"
 
 
-def _went_on_in_a_line(path: Path, size: int) -> bool:
-    """Whether what was appended belongs to the line that was the last: then a finished row is no longer what it was."""
-    if path.suffix in {".gz", ".zst", ".bz2", ".xz", ".parquet", ".pq"} or not size:
+_COPIED = ("mtime_ns", "mtimes", "file")
+"""What differs where a file was merely touched, copied or moved."""
+
+
+def _packages(entry: Mapping[str, Any]) -> str:
+    return ", ".join(entry.get("read_with", {}).values()) or "none"
+
+
+def _how(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    for what in ("files", "bytes"):
+        if old.get(what) != new.get(what):
+            return f"{old.get(what, 0):,} {what} then, {new.get(what, 0):,} now"
+    return "contents changed" if old.get("names") == new.get("names") else "names or sizes changed"
+
+
+def _went_on_in_a_line(name: str, size: int) -> bool:
+    """Whether what was appended belongs to the line that was the last: then a finished row is no longer what it was.
+
+    Where that is not looked at, the digest of the last window tells.
+    """
+    if is_url(name) or Path(name).suffix in {".gz", ".zst", ".bz2", ".xz", ".parquet", ".pq"} or not size:
         return False
-    with path.open("rb") as file:
+    with Path(name).open("rb") as file:
         file.seek(size - 1)
         around = file.read(2)
     return b"\n" not in around and b"\r" not in around

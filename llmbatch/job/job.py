@@ -43,6 +43,12 @@ _SECRET = re.compile(
     r"(?:.*_)?(?:hf_token|(?:access|api|auth|session)_token|api_?key|access_key(?:_id)?|secret(?:_key)?|password|passwd|credentials?)",
     re.IGNORECASE,
 )
+# of file systems: an S3 client's key, secret and token, an account_key, a connection_string, ...
+_STORAGE_SECRET = re.compile(
+    r"(?:.*_)?(?:key(?:_id)?|keyfile_json|token|secret|password|passwd|pass|passphrase|credentials?|connection_string|sas|pkey)",
+    re.IGNORECASE,
+)
+_WITH_PASSWORD = re.compile(r"[a-z0-9+.:-]+://[^/@]*:[^/@]+@", re.IGNORECASE)
 
 
 class StepSettings(PromptSettings):
@@ -155,6 +161,8 @@ def job_from(data: Mapping[str, Any]) -> Job:
             "many are accepted"
         )
     _refuse_secrets(job.engine.args, "engine.args")
+    _refuse_storage_secrets("input.path", job.input.path, job.input.storage_options)
+    _refuse_storage_secrets("sinks.to", job.sinks.to or "", job.sinks.storage_options)
     checked(job.engine)
     return _repeated(_rows_are_rows(job))
 
@@ -177,7 +185,7 @@ def _rows_are_rows(job: Job) -> Job:
     if not prompts or job.input.format is not None:
         return job
     try:
-        requests = guess_format(job.input.path) in FORMATS
+        requests = guess_format(job.input.path, job.input.storage_options) in FORMATS
     except (SourceError, ReadError):  # said where the input is opened
         requests = False
     return job.model_copy(update={"input": job.input.model_copy(update={"format": "jsonl"})}) if requests else job
@@ -232,16 +240,22 @@ def _key(key: Any, where: str) -> str:
     return _sound(str(key), where)
 
 
-def _refuse_secrets(args: Mapping[str, Any], where: str) -> None:
+def _refuse_secrets(args: Mapping[str, Any], where: str, names: re.Pattern[str] = _SECRET) -> None:
     """A job is written to the run folder, its report and the engine's log, so it must not hold what nobody may read."""
     for key, value in args.items():
         if isinstance(value, Mapping):
-            _refuse_secrets(value, f"{where}.{key}")
-        elif isinstance(value, str) and value and _SECRET.fullmatch(key):
+            _refuse_secrets(value, f"{where}.{key}", names)
+        elif isinstance(value, str) and value and (names.fullmatch(key) or _WITH_PASSWORD.match(value)):
             known = "set HF_TOKEN in the environment" if key == "hf_token" else "give it in an environment variable"
             raise JobError(
                 f"{where}.{key}: a secret has no place in a job, which is written to the run folder and to logs: {known} instead"
             )
+
+
+def _refuse_storage_secrets(setting: str, url: str, options: Mapping[str, Any]) -> None:
+    section, _, key = setting.partition(".")
+    _refuse_secrets(options, f"{section}.storage_options", _STORAGE_SECRET)
+    _refuse_secrets({key: url}, section)
 
 
 __all__ = ["DEMO_MODEL", "Job", "job_from", "job_of", "load_job_data"]

@@ -394,7 +394,7 @@ def prompt_of(job: Job) -> RowPrompt:
     """What makes prompts of the job's rows. Raises ``JobError`` where there is nothing."""
     if job.prompt is not None:
         return load_prompt(job.prompt)
-    if (format_ := job.input.format or guess_format(job.input.path)) in FORMATS:
+    if (format_ := job.input.format or guess_format(job.input.path, job.input.storage_options)) in FORMATS:
         return RequestsPrompt(job.engine.lora, format_)
     raise JobError(
         "prompt is missing: give --prompt, a file, a shipped prompt (see llmbatch prompts) or the text itself"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -38,6 +39,7 @@ from llmbatch.report.report import (
     exit_code,
 )
 from llmbatch.sinks.base import Finished, write_sinks
+from llmbatch.sinks.upload import plan_upload, to_upload
 from llmbatch.sources.base import Source, SourceSettings
 from llmbatch.sources.opening import open_source
 
@@ -66,7 +68,8 @@ def earlier_result(
         return None
     unchanged = manifest.fingerprint == fingerprint and manifest.identity == identity
     unchanged = unchanged and not manifest.otherwise(left_open(job))
-    if not (same and unchanged and (path / RESULTS).exists()):
+    copied = to_upload(job.sinks, path) is not None  # or at least it is known what is missing
+    if not (same and unchanged and copied and (path / RESULTS).exists()):
         return None
     return RunResult(path, "finished", report, report["exit_code"])
 
@@ -80,9 +83,10 @@ def finish(
     if session.outcome == "finished":
         whole = folder.parts.whole(gaps=job.run.rows is not None)
         counted: dict[str, Mapping[str, int]] = {}
-        whole_run = replace(finished, parts=whole, counted=counted.__setitem__)
-        outputs = [output.name for output in write_sinks(job.sinks, whole_run, path)]
-        facts = replace(facts, outputs=outputs, children=counted.get("children"))
+        written = write_sinks(job.sinks, replace(finished, parts=whole, counted=counted.__setitem__), path)
+        plan_upload(job.sinks, path, written)
+        facts = replace(facts, outputs=_briefly([str(output.relative_to(path)) for output in written]))
+        facts = replace(facts, children=counted.get("children"))
         facts = replace(facts, accept=facts.accept or _accepted(job, whole), settings=_settings(job, whole))
         point("results-written")
     report = build_report(ledger, session, facts, earlier=_earlier_sessions(path), error=error)
@@ -139,6 +143,15 @@ def _settings(job: Job, results: Sequence[Path]) -> list[SettingReport]:
     return said
 
 
+def _briefly(outputs: Sequence[str]) -> list[str]:
+    """The names of files for the report; of many that differ in a number or lie in one folder the first, with how many follow."""
+    kinds: dict[str, list[str]] = {}
+    for name in outputs:
+        folder = name.partition("/")[0]
+        kinds.setdefault(folder if folder != name else re.sub(r"-\d+-of-", "-of-", name), []).append(name)
+    return [names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more" for names in kinds.values()]
+
+
 def _earlier_sessions(folder: Path) -> list[SessionReport]:
     """The sessions that the report of the folder knows; a session that was killed left none."""
     try:
@@ -167,7 +180,8 @@ def take_over(folder: Path, job: Job, finished: Finished, retries: Sequence[Path
     counted: dict[str, Mapping[str, int]] = {}
     try:
         atomic_write(merged, overlay(sealed_lines(folder), retries, tally))
-        write_sinks(job.sinks, replace(finished, parts=[merged], counted=counted.__setitem__), folder)
+        whole = replace(finished, parts=[merged], counted=counted.__setitem__)
+        plan_upload(job.sinks, folder, write_sinks(job.sinks, whole, folder))
     finally:
         merged.unlink(missing_ok=True)
     ledger, results = ledger_with(folder, retries, tally), [folder / RESULTS]

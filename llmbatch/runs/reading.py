@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from llmbatch.core.errors import InputChanged
@@ -25,7 +26,7 @@ from llmbatch.programs.work import Work
 from llmbatch.runs.governor import Governor
 from llmbatch.runs.window import OpenWindow
 from llmbatch.sources.base import Source
-from llmbatch.sources.reader import Reader
+from llmbatch.sources.reader import Reader, again
 
 Cached = Callable[[Iterable[bytes]], dict[bytes, Completion]]
 """Digests of requests -> the answers of earlier runs, for those that have one."""
@@ -101,7 +102,8 @@ class Reading:
                     if read is None:
                         return
                     opened = read
-                    opened.window.input_sha256 = input_digest(self.source, opened.window.bounds)
+                    digest = partial(input_digest, self.source, opened.window.bounds)
+                    opened.window.input_sha256 = again(digest)
                     self.parts.open(opened.window.bounds, opened.window.input_sha256)
                 bounds = opened.window.bounds
                 self._plan(opened)

@@ -27,6 +27,7 @@ from llmbatch.job.swept import recipe_of
 from llmbatch.report.report import Report
 from llmbatch.runs.finish import finished_run, take_over
 from llmbatch.runs.session import RunResult, run_job
+from llmbatch.sinks.upload import upload
 from llmbatch.sources.opening import open_source
 
 _FIXED = (("input",), ("output",), ("run", "rows"))
@@ -54,15 +55,22 @@ def retry_failed(
         )
     base = _own_job(folder)
     job = _with(folder, overrides)
+
+    def say(message: str) -> None:
+        for watcher in watchers:
+            watcher(Note("info", message))
+
     with _held(folder, watchers):
         path = _unfinished(folder, base, manifest, job) or _new_retry(folder)
         if path is None:
+            upload(base.sinks, folder, say)
             return _nothing_to_do(folder, watchers)
         _check_input(folder, base, manifest)
         result = run_job(_job_in(job, path), watchers, make=make)
         if result.outcome != "finished":
             return result
         report = _take_over(folder, base, manifest, path)
+        upload(base.sinks, folder, say)
     return RunResult(folder, "finished", report, report["exit_code"])
 
 
@@ -144,7 +152,7 @@ def _job_in(job: Job, path: Path) -> Job:
         update={
             "output": path,
             "run": job.run.model_copy(update={"rows": path.with_suffix(".rows").absolute()}),
-            "sinks": job.sinks.model_copy(update={"formats": ()}),
+            "sinks": job.sinks.model_copy(update={"formats": (), "to": None, "storage_options": {}}),
             # every row that is not ok is tried again: which are accepted is decided when they are taken over
             "accept": job.accept and job.accept.model_copy(update={"rows": None}),
         }

@@ -46,6 +46,7 @@ from llmbatch.runs.reading import Reading
 from llmbatch.runs.resume import Left, what_is_left
 from llmbatch.runs.window import OpenWindow
 from llmbatch.runs.writer import Writer
+from llmbatch.sinks.upload import check_destination, to_upload, upload
 from llmbatch.sources.base import Source
 from llmbatch.sources.stdin import stdin_stream
 
@@ -87,6 +88,7 @@ def open_session(
 ) -> Iterator[Session]:
     """A session on the job's run folder, which is locked as long as the session is open."""
     recipe = recipe_of(job)  # all that can be wrong about prompt, answer and sampling is said here
+    check_destination(job.sinks, job.output)
     folder = RunFolder(job.output)
     taken = folder.open()
     told = _Told(watchers, folder.path)
@@ -94,6 +96,8 @@ def open_session(
         if taken:
             told(Note("warning", taken))
         source = open_input(job.input, folder, stdin_stream(), extend=extend)
+        for note in source.notes():
+            told(Note("info", note))
         yield Session(job, folder, source, recipe, told, extend=extend, make=make, stop=stop or Stop())
     finally:
         folder.close()
@@ -151,8 +155,12 @@ class Session:
         identity = {**identity_of(self._job), **self._recipe.identity()}
         if (done := earlier_result(self._job, self._folder, self._source.fingerprint(), identity)) is not None:
             folder = self._folder.path
-            message = f"{folder}: the run is finished, nothing is left to do; its results are in results.jsonl"
+            left_to_do = (
+                "only files are to be copied" if to_upload(self._job.sinks, folder) else "nothing is left to do"
+            )
+            message = f"{folder}: the run is finished, {left_to_do}; its results are in results.jsonl"
             self._tell(Note("info", message))
+            upload(self._job.sinks, folder, self._say)
             self._tell(Finished("finished", done.report))
             self._result = done
             return
@@ -183,6 +191,9 @@ class Session:
                     self._result = self._end(run, "broken", str(broken) or repr(broken), identity)
             raise
         self._result = self._end(run, outcome, error, identity)
+
+    def _say(self, message: str) -> None:
+        self._tell(Note("info", message))
 
     def result(self) -> RunResult:
         """How it ended; after ``windows`` is exhausted."""
@@ -220,6 +231,8 @@ class Session:
         )
         report = finish(self._job, self._folder, self._recipe, ledger, facts, report_facts, error)
         self._folder.end_session(outcome, rows=facts.rows, spent=asdict(spent))
+        if outcome == "finished":
+            upload(self._job.sinks, self._folder.path, self._say)
         result = RunResult(self._folder.path, outcome, report, report["exit_code"])
         self._tell(Finished(outcome, report))
         return result

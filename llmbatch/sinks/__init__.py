@@ -7,6 +7,8 @@ SINKS = {
     "accepted": "llmbatch.sinks.accepted:write_accepted",
     "parquet": "llmbatch.sinks.parquet:write_parquet",
     "openai": "llmbatch.sinks.openai:write_openai",
+    "by_file": "llmbatch.sinks.by_file:write_by_file",
+    "shards": "llmbatch.sinks.shards:write_shards",
 }
 ALWAYS = ("errors", "results", "accepted")
 """Written whatever is asked for. Errors reads every line, so damage is found before results are there."""

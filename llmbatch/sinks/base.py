@@ -14,15 +14,20 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from llmbatch.accept.base import AcceptSettings
 from llmbatch.core.errors import InputChanged
-from llmbatch.core.settings import Counts
+from llmbatch.core.settings import Counts, IsPath
 from llmbatch.core.table import find
-from llmbatch.core.types import Row
+from llmbatch.core.types import Cursor, Row
 from llmbatch.core.words import short
 from llmbatch.folder.records import parse, part_lines
 from llmbatch.formats.base import Asked
 from llmbatch.sinks import ALWAYS, OF_PROGRAMS, SINKS
 from llmbatch.sources.base import START, Source
-from llmbatch.sources.reader import Reader
+from llmbatch.sources.places import is_url
+from llmbatch.sources.reader import HasRows, Reader
+
+
+def _is_folder(value: str, _base: Path) -> bool:
+    return not is_url(value)
 
 
 class SinkSettings(BaseModel):
@@ -30,7 +35,22 @@ class SinkSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    formats: Annotated[tuple[str, ...], Counts.NOTHING] = Field((), description="more files: parquet, openai")
+    formats: Annotated[tuple[str, ...], Counts.NOTHING] = Field(
+        (),
+        description="more files: parquet, openai, by_file (results/NAME.jsonl for each file of the input), "
+        "shards (results-00000-of-00012.jsonl and so on)",
+    )
+    shard_format: Annotated[Literal["jsonl", "parquet"], Counts.NOTHING] = Field(
+        "jsonl", description="what by_file and shards are written as"
+    )
+    rows_per_shard: Annotated[int, Counts.NOTHING] = Field(100_000, ge=1, description="of shards")
+    to: Annotated[str | None, IsPath(_is_folder), Counts.NOTHING] = Field(
+        None, min_length=1, description="copy the finished files there: a folder, or a URL such as s3://bucket/prefix/"
+    )
+    storage_options: Annotated[dict[str, Any], Counts.NOTHING] = Field(
+        default_factory=dict,
+        description="for a URL: settings of its file system, as fsspec has them; secrets are refused",
+    )
     keep: tuple[str, ...] | Literal["all"] = Field((), description="input fields joined into each record, or all")
 
     @field_validator("formats")
@@ -81,9 +101,17 @@ class Finished:
         Raises ``FolderError``, ``ReadError``, and ``InputChanged`` where a row is not there any more or is called otherwise.
         """
         source = self.source()
-        reader = Reader(source)
+        return (Pair(record, row) for _, record, row in self._beside(source, source))
+
+    def placed(self, source: Source) -> Iterator[tuple[bytes, Cursor]]:
+        """Every record's line with the place of its row in the source, which is this run's. Raises as ``pairs`` does."""
+        return ((line, row.cursor) for line, _, row in self._beside(source, _Places(source)))
+
+    def _beside(self, source: Source, rows: HasRows) -> Iterator[tuple[bytes, dict[str, Any], Row]]:
+        reader = Reader(rows)
         reader.seek(START)
-        for record in self.records():
+        for line in self.lines():
+            record = parse(line)
             while reader.next is not None and reader.next.index < record["index"]:
                 reader.take()
             row = reader.next
@@ -99,17 +127,32 @@ class Finished:
                     f"the input is not what this run read: for the record of row {short(record['id'])} (index {record['index']}) "
                     f"{seen}. Restore it, and run the same command again"
                 )
-            yield Pair(record, row)
+            yield line, record, row
 
 
-Sink = Callable[[Finished, Path], list[Path]]
-"""(finished run, folder for the output) -> the files it wrote there.
+class _Places:
+    """A source's rows without what is in them."""
+
+    def __init__(self, source: Source) -> None:
+        self.rows = source.places
+
+
+class Output(NamedTuple):
+    """Where the files go, and how the job wants them."""
+
+    folder: Path
+    settings: SinkSettings
+
+
+Sink = Callable[[Finished, Output], list[Path]]
+"""A finished run -> the files it wrote into the folder.
 
 Raises ``WriteError``, and what reading the run raises.
 """
 
 
-def write_sinks(settings: SinkSettings, finished: Finished, output: Path) -> list[Path]:
+def write_sinks(settings: SinkSettings, finished: Finished, folder: Path) -> list[Path]:
     """Write every file that is asked for, those of ``ALWAYS`` first; returns them. Raises as ``Sink``."""
     sinks: list[Sink] = [find(SINKS, name, "output format") for name in (*ALWAYS, *finished.sinks, *settings.formats)]
+    output = Output(folder, settings)
     return [path for sink in sinks for path in sink(finished, output)]

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.files import atomic_write
-from llmbatch.sinks.base import Finished
+from llmbatch.sinks.base import Finished, Output
 
 CHILDREN = "children.jsonl"
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def write_children(finished: Finished, output: Path) -> list[Path]:
+def write_children(finished: Finished, output: Output) -> list[Path]:
     """A row whose own list did not come has no children; ``errors.jsonl`` has it."""
-    path, counts = output / CHILDREN, Counter[str]()
+    path, counts = output.folder / CHILDREN, Counter[str]()
     atomic_write(path, _lines(finished, counts))
     finished.counted("children", counts)
     return [path]

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from llmbatch.core.files import atomic_write
 from llmbatch.formats.base import Answered, wire_format
-from llmbatch.sinks.base import Finished
+from llmbatch.sinks.base import Finished, Output
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def write_openai(finished: Finished, output: Path) -> list[Path]:
+def write_openai(finished: Finished, output: Output) -> list[Path]:
     """Lines in input order."""
-    path = output / "results.openai.jsonl"
+    path = output.folder / "results.openai.jsonl"
     atomic_write(path, _lines(finished))
     return [path]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from llmbatch.core.files import atomic
 from llmbatch.folder.records import parse
-from llmbatch.sinks.base import Finished
+from llmbatch.sinks.base import Finished, Output
 
 _BATCH_BYTES = 16 << 20  # of JSON; bounds memory, and is a row group
 _JSON = (
@@ -22,15 +22,21 @@ _JSON = (
 )  # as JSON text; of these what is text stays as it is
 
 
-def write_parquet(finished: Finished, output: Path) -> list[Path]:
-    """The table of the run's records; see ``write_table``."""
-    path = output / "results.parquet"
+def write_parquet(finished: Finished, output: Output) -> list[Path]:
+    """The table of the run's records; see ``fill_table``."""
+    path = output.folder / "results.parquet"
     write_table(finished.lines(), path)
     return [path]
 
 
 def write_table(lines: Iterable[bytes], path: Path) -> None:
-    """Lines of ``results.jsonl`` as a table. Raises ``FolderError`` and ``WriteError``.
+    """Lines of ``results.jsonl`` as a table, whole or not there at all. Raises ``FolderError`` and ``WriteError``."""
+    with atomic(path) as stream:
+        fill_table(lines, stream)
+
+
+def fill_table(lines: Iterable[bytes], stream: BinaryIO) -> None:
+    """Write lines of ``results.jsonl`` as a table into a stream. Raises ``FolderError`` and ``OSError``.
 
     Columns: ``id`` (text), ``index``, ``status``, ``output`` (text; JSON text where it is none), ``finish_reason``,
     ``attempts``, ``prompt_tokens``, ``completion_tokens``, ``cached_tokens`` and the same three with ``wasted_`` before
@@ -49,7 +55,7 @@ def write_table(lines: Iterable[bytes], path: Path) -> None:
         "logprobs": text, "details": text, "history": text, "input": text,
     }  # fmt: skip
     schema = pa.schema(list(columns.items()))
-    with atomic(path) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
         for rows in _batches(lines):
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
 

@@ -11,15 +11,15 @@ from typing import BinaryIO
 from llmbatch.core.errors import FolderError
 from llmbatch.core.files import atomic
 from llmbatch.folder.records import reading
-from llmbatch.sinks.base import Finished
+from llmbatch.sinks.base import Finished, Output
 
 # what kernels and file systems say that cannot copy within the kernel between these two files
 _CANNOT_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EPERM})
 
 
-def write_results(finished: Finished, output: Path) -> list[Path]:
+def write_results(finished: Finished, output: Output) -> list[Path]:
     """Put the parts together. Where the file system can, their bytes are shared or copied without passing through here."""
-    path = output / "results.jsonl"
+    path = output.folder / "results.jsonl"
     with atomic(path) as target:
         for part in finished.parts:
             with reading(part):

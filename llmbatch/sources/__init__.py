@@ -7,4 +7,5 @@ FORMATS = {
     "parquet": "llmbatch.sources.parquet:open_parquet",
     "dataset": "llmbatch.sources.dataset:open_dataset",
     "drawn": "llmbatch.sources.drawn:open_drawn",
+    "documents": "llmbatch.sources.documents.source:open_documents",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -13,15 +13,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from llmbatch.core.settings import Counts, IsPath, is_named_as_path, is_there
 from llmbatch.core.types import Cursor, Row
 from llmbatch.sources.draw import DrawSettings, as_settings
+from llmbatch.sources.places import is_url
 
 START = Cursor(0)
 
 
-_DATA_FILE = re.compile(r".*\.(jsonl|ndjson|json|csv|tsv|parquet|pq)(\.(gz|zst|bz2|xz))?", re.DOTALL | re.IGNORECASE)
+_DATA_FILE = re.compile(
+    r".*\.(jsonl|ndjson|json|csv|tsv|parquet|pq|txt|text|md|markdown|html?|xhtml|pdf)(\.(gz|zst|bz2|xz))?",
+    re.DOTALL | re.IGNORECASE,
+)
 
 
 def _is_path(value: str, base: Path) -> bool:
-    if value == "-" or "://" in value or "\n" in value:
+    if value == "-" or is_url(value) or "\n" in value:
         return False
     named = is_named_as_path(value) or glob.has_magic(value) or _DATA_FILE.fullmatch(value) is not None
     return named or is_there(value, base)
@@ -33,13 +37,22 @@ class SourceSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Annotated[str, IsPath(_is_path), Counts.NOTHING] = Field(  # its content counts, window by window
-        "", description="a file, a glob, - for stdin, or a Hugging Face dataset: a hub name or a folder"
+        "",
+        description="a file, a glob, a folder of documents, a URL of these such as s3://bucket/*.jsonl, - for stdin, or a "
+        "Hugging Face dataset: a hub name or a folder",
     )
     format: str | None = Field(
         None,
-        description="jsonl, requests, csv, parquet, dataset, drawn or openai (the same as requests); by default told from the path",
+        description="jsonl, requests, csv, parquet, dataset, documents, drawn or openai (the same as requests); by default told "
+        "from the path",
     )
-    id_field: str | None = Field(None, description="the field that names a row; by default id, else the row's index")
+    storage_options: Annotated[dict[str, Any], Counts.NOTHING] = Field(
+        default_factory=dict,
+        description="for a URL: settings of its file system, as fsspec has them; secrets are refused",
+    )
+    id_field: str | None = Field(
+        None, description="the field that names a row; by default id (of documents the path), else the row's index"
+    )
     # it may be raised to go on with more rows
     limit: Annotated[int | None, Counts.NOTHING] = Field(
         None, ge=1, description="read at most so many rows, malformed ones included"
@@ -113,11 +126,22 @@ class Source(Protocol):
     def locate(self, cursor: Cursor) -> str:
         """The place in words, such as ``a.jsonl:17`` or ``a.parquet[16]``: lines count from 1, rows of tables from 0."""
 
-    def fingerprint(self) -> list[dict[str, Any]]:
-        """JSON that tells one input from another: an entry a file, or one for a dataset.
+    def places(self, start: Cursor = START) -> Iterator[Row]:
+        """As ``rows``, but without what is in a row where that can be had for less."""
 
-        Of a file: ``file`` (as the user named it), ``size``, ``mtime_ns``, and ``ends``, the sha256 of its first and
-        last 64 KiB. ``mtime_ns`` also changes when a file is copied or touched; the others do not.
+    def files(self) -> Sequence[str]:
+        """The names of its files below the folder that they share, by the number in a cursor; a dataset counts as one."""
+
+    def notes(self) -> Sequence[str]:
+        """What a person should know of the input, in sentences: files that are passed over."""
+
+    def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:
+        """JSON that tells one input from another: an entry a file, or one for a dataset. ``files``: of its first so many alone.
+
+        Of a file: ``file`` (as the user named it), ``size``, and either ``etag``, an object store's mark of its content, or
+        ``mtime_ns`` and ``ends``, the sha256 of its first and last 64 KiB. ``mtime_ns`` also changes when a file is copied or
+        touched; the others do not. Of more than a thousand files all but the last have one entry together: ``files`` (how many),
+        ``first``, ``last``, ``bytes`` and the sha256 of their ``names`` and sizes and of their ``etags`` or ``mtimes``.
         """
 
     def digest(self, start: Cursor, stop: Cursor | None) -> str | None:

@@ -23,10 +23,10 @@ from llmbatch.sources.rows import choose_columns, make_row, malformed_row
 
 def open_csv(settings: SourceSettings) -> Source:
     """A source of CSV files, each with its own header. Raises ``SourceError`` for a header that cannot be one."""
-    files = InputFiles.named(settings.path)
+    files = InputFiles.named(settings.path, settings.storage_options)
     format_ = _Format(settings)
     if settings.path != "-":
-        for number in range(len(files.paths)):
+        for number in range(len(files)):
             format_.header(files, number)
     return FileSource(files, format_.read)
 
@@ -99,7 +99,7 @@ class _Format:
 
     def read(self, files: InputFiles, start: Cursor) -> Iterator[Row]:
         index, offset, before = start.index, start.offset, start.line
-        for number in range(start.file, len(files.paths)):
+        for number in range(start.file, len(files)):
             name = files.name(number)
             with files.open(number) as stream:
                 feed = _Feed(Lines(stream, name, blank=True))

@@ -11,7 +11,7 @@ from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
 from llmbatch.core.words import excerpt
 from llmbatch.sources.base import START, Source, SourceSettings
-from llmbatch.sources.input_files import expand
+from llmbatch.sources.places import expand
 from llmbatch.sources.rows import choose_columns
 from llmbatch.sources.tables import BATCH, plain_fields, table_row
 
@@ -61,7 +61,16 @@ class DatasetSource:
     def locate(self, cursor: Cursor) -> str:
         return f"{self._name}[{cursor.offset}]"
 
-    def fingerprint(self) -> list[dict[str, Any]]:
+    def places(self, start: Cursor = START) -> Iterator[Row]:
+        return self.rows(start)
+
+    def files(self) -> list[str]:
+        return [Path(self._name).name]
+
+    def notes(self) -> list[str]:
+        return []
+
+    def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:  # noqa: ARG002
         """What named the dataset, and where it is not streamed the library's own fingerprint and the number of rows."""
         return [{**self._identity, "fingerprint": self._fingerprint, "rows": self._length()}]
 

@@ -38,13 +38,22 @@ class DrawnRows:
         for index in count(start.index) if self._rows is None else range(start.index, self._rows):
             yield make_row(self._drawn(index), Cursor(index, 0, index, index), self._id_field, self.locate)
 
+    def places(self, start: Cursor = START) -> Iterator[Row]:
+        return self.rows(start)
+
+    def files(self) -> Sequence[str]:
+        return ("drawn",)
+
     def locate(self, cursor: Cursor) -> str:
         return f"drawn[{cursor.index}]"
 
-    def fingerprint(self) -> list[dict[str, Any]]:
+    def notes(self) -> Sequence[str]:
+        return ()
+
+    def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:
         """How many rows there are (``None``: without an end), and what the files held that items are from."""
-        files = {variable.name: variable.digest for variable in self._variables.values() if variable.digest is not None}
-        return [{"drawn": self._rows, "items": sha256(json.dumps(files).encode()).hexdigest() if files else None}]
+        drawn = {variable.name: variable.digest for variable in self._variables.values() if variable.digest is not None}
+        return [{"drawn": self._rows, "items": sha256(json.dumps(drawn).encode()).hexdigest() if drawn else None}]
 
     def digest(self, start: Cursor, stop: Cursor | None) -> str | None:  # noqa: ARG002
         """``None``: rows are made of what the fingerprint and the job's identity hold."""

@@ -6,15 +6,14 @@ The one place where an error of reading a file becomes a ``ReadError``.
 from __future__ import annotations
 
 import contextlib
-import errno
-import glob
+import gzip
 import hashlib
 import io
 import lzma
-import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -23,16 +22,16 @@ import zstandard
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
 from llmbatch.sources.base import START
+from llmbatch.sources.places import File, Found, Place, as_text, find_here, is_url
 
 _CHUNK = 1 << 20
 _ENDS = 1 << 16  # bytes at each end of a file that go into its fingerprint
+_LISTED = 1_000  # files that have an entry each in it
 PUT_RIGHT = "put the file right (or fetch it anew) and run the same command again"
 _FAILURES = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
 
 def _gzip(raw: BinaryIO) -> Any:
-    import gzip
-
     return gzip.GzipFile(fileobj=raw, mode="rb")
 
 
@@ -56,39 +55,23 @@ _DECOMPRESSORS: dict[str, Callable[[BinaryIO], Any]] = {".gz": _gzip, ".zst": _z
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz"}
 
 
-def expand(path: str) -> str:
-    """The path with ``~`` filled in."""
-    return os.path.expanduser(path)  # noqa: PTH111 - pathlib would normalise what the user wrote
-
-
 def suffix_of(path: str) -> str:
     """The suffix that tells the format: ``.jsonl`` for ``a.jsonl`` and ``a.jsonl.gz``; lower case."""
-    suffixes = [s.lower() for s in Path(path).suffixes]
-    if suffixes and suffixes[-1] in _DECOMPRESSORS:
+    if path.startswith(("http://", "https://")):
+        path = path.partition("?")[0]
+    suffixes = path.rpartition("/")[2].lstrip(".").lower().split(".")[1:]
+    if suffixes and f".{suffixes[-1]}" in _DECOMPRESSORS:
         suffixes.pop()
-    return suffixes[-1] if suffixes else ""
+    return f".{suffixes[-1]}" if suffixes and suffixes[-1] else ""
 
 
-def find_files(path: str) -> list[Path]:
-    """The files that a path or glob (``**`` included) names, sorted. Raises ``SourceError`` where there is none."""
-    expanded = expand(path)
-    if Path(expanded).is_file():
-        return [Path(expanded)]
-    if Path(expanded).is_fifo() or Path(expanded).is_char_device():
-        raise SourceError(
-            f"{path}: a pipe or device, which can be read only once; pipe it into stdin (-), or put it into a file"
-        )
-    if not glob.has_magic(expanded):
-        if Path(expanded).is_dir():
-            raise SourceError(f"{path}: a folder; name its files, for example {path.rstrip('/')}/*.jsonl")
-        raise SourceError(
-            f"{path}: no such file; looked in {Path(expanded).absolute().parent} "
-            "(for a dataset on the Hugging Face hub set input.format=dataset)"
-        )
-    files = sorted(Path(name) for name in glob.glob(expanded, recursive=True) if Path(name).is_file())  # noqa: PTH207
-    if not files:
-        raise SourceError(f"{path}: the pattern matches no file; quote it, so that the shell leaves it alone")
-    return files
+def find_input(path: str, options: Mapping[str, Any], *, folders: bool = False) -> Found:
+    """The files that a path, glob or URL names, here or elsewhere; see ``find_here``. Raises ``SourceError``."""
+    if not is_url(path):
+        return find_here(path, folders=folders)
+    from llmbatch.sources.remote import find_there
+
+    return find_there(path, options, folders=folders)
 
 
 @contextlib.contextmanager
@@ -102,39 +85,12 @@ def reading(name: str, tell: Callable[[], int]) -> Iterator[None]:
 
 def read_error(name: str, offset: int, error: BaseException) -> ReadError:
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-    lost = isinstance(error, OSError) and error.errno in {errno.ENOENT, errno.EACCES, errno.EISDIR}
-    advice = "give a path that can be read" if lost else PUT_RIGHT
+    advice = PUT_RIGHT
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+        advice = "give a path that can be read"
+    elif isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile) and is_url(name):
+        advice = "run the same command again once it can be reached"
     return ReadError(f"{name}: cannot be read beyond byte {offset}: {said}; {advice}")
-
-
-class _AsItWas(io.RawIOBase):
-    """A file up to the size that it had when the input was opened: what is appended meanwhile, half a line perhaps, is not read."""
-
-    def __init__(self, path: Path, size: int) -> None:
-        self._file = io.FileIO(path)
-        self._size = size
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        room = max(0, self._size - self._file.tell())
-        return int(self._file.readinto(memoryview(buffer)[:room]) or 0)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_END:
-            offset, whence = offset + min(self._size, self._file.seek(0, io.SEEK_END)), io.SEEK_SET
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 class _Unpacked(io.RawIOBase):
@@ -164,41 +120,59 @@ class _Passed(NamedTuple):
     at: int
 
 
+class _Stdin:
+    """The place of what comes through stdin: one file, of which nothing is known."""
+
+    def __init__(self) -> None:
+        self.folder, self.mark = "", "mtime_ns"
+        self.files: Sequence[File] = (File("-", 0, 0),)
+
+    def raw(self, number: int) -> io.RawIOBase:
+        raise io.UnsupportedOperation(f"stdin is read once, and has no file {number}")
+
+    def only(self, files: Sequence[File]) -> Place:  # noqa: ARG002
+        return self
+
+
 class InputFiles:
     """Files, or stdin, as one input of bytes. One at a time is open for reading rows."""
 
-    def __init__(self, paths: Sequence[Path], stdin: BinaryIO | None = None) -> None:
-        self.paths = tuple(paths)
+    def __init__(self, place: Place, stdin: BinaryIO | None = None) -> None:
+        self.place = place
+        self.sizes = tuple(file.size for file in place.files)
+        """Bytes on disk of each file, as it was at the first look: no more of it is read."""
+        self._before = tuple(accumulate(self.sizes, initial=0))
         self._stdin = stdin
         self._opened: _Opened | None = None
         self._packing: dict[int, float] = {}  # by compressed file that was read: bytes on disk for a byte of content
-        self._sizes: tuple[int, ...] | None = None
         self._passed: _Passed | None = None
+        self._ends: dict[int, str] = {}
 
     @classmethod
-    def named(cls, path: str) -> InputFiles:
+    def named(cls, path: str, options: Mapping[str, Any]) -> InputFiles:
         """The files that the path names, seen to hold something; stdin for ``-``. Raises ``SourceError``."""
         if path == "-":
-            return cls((Path("-"),), sys.stdin.buffer)
-        files = cls(find_files(path))
-        if not sum(files.sizes):
+            return cls(_Stdin(), sys.stdin.buffer)
+        files = cls(find_input(path, options).place)
+        if not files._before[-1]:
             raise SourceError(
-                f"{path}: the file is empty" if len(files.paths) == 1 else f"{path}: all of its files are empty"
+                f"{path}: the file is empty" if len(files) == 1 else f"{path}: all of its files are empty"
             )
         return files
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Bytes on disk of each file, as it was at the first look: no more of it is read."""
-        if self._sizes is None:
-            try:
-                self._sizes = tuple(path.stat().st_size for path in self.paths)
-            except OSError as error:
-                raise read_error(str(error.filename), 0, error) from error
-        return self._sizes
+    def __len__(self) -> int:
+        return len(self.sizes)
 
     def name(self, number: int) -> str:
-        return "stdin" if self._stdin is not None else str(self.paths[number])
+        """What a file is called in messages."""
+        return "stdin" if self._stdin is not None else as_text(self.path(number))
+
+    def path(self, number: int) -> str:
+        return self.place.folder + self.place.files[number].name
+
+    def names(self) -> list[str]:
+        """The names of all files below the folder that they share."""
+        return [file.name for file in self.place.files]
 
     @contextlib.contextmanager
     def open(self, number: int, offset: int = 0) -> Iterator[BinaryIO]:
@@ -214,7 +188,7 @@ class InputFiles:
         name = self.name(number)
         with contextlib.ExitStack() as stack:
             with reading(name, lambda: 0):
-                raw = stack.enter_context(self._raw(number))
+                raw = stack.enter_context(self.raw(number))
                 unpacked, content = self._content(number, raw)
                 stream = raw if unpacked is None else stack.enter_context(content)
             reached = _seek(name, stream, offset) if unpacked is None else _skip(name, stream, offset)
@@ -227,32 +201,56 @@ class InputFiles:
                 self._measure()
                 self._opened = None
 
-    def _raw(self, number: int) -> BinaryIO:
-        return io.BufferedReader(_AsItWas(self.paths[number], self.sizes[number]), _CHUNK)
+    def raw(self, number: int) -> BinaryIO:
+        """The bytes of a file as they lie there. Opening and reading raise ``OSError``."""
+        return io.BufferedReader(self.place.raw(number), _CHUNK)
 
     def _content(self, number: int, raw: BinaryIO) -> tuple[Any, BinaryIO]:
         """(what decompresses a file, or ``None`` for a plain one, its content)."""
-        decompress = _DECOMPRESSORS.get(_compression(self.paths[number], raw))
+        decompress = _DECOMPRESSORS.get(_compression(self.place.files[number].name, raw))
         if decompress is None:
             return None, raw
         unpacked = decompress(raw)
         return unpacked, io.BufferedReader(_Unpacked(unpacked), _CHUNK)
 
-    def fingerprint(self) -> list[dict[str, Any]]:
+    def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:
         """As ``Source.fingerprint``."""
         if self._stdin is not None:
             return [{"file": "-"}]
-        entries = []
-        for number, path in enumerate(self.paths):
-            with reading(str(path), lambda: 0), self._raw(number) as raw:
-                state = path.stat()
-                size = raw.seek(0, io.SEEK_END)
-                raw.seek(0)
-                ends = hashlib.sha256(raw.read(_ENDS))
-                raw.seek(max(0, size - _ENDS))
-                ends.update(raw.read(_ENDS))
-            entries.append({"file": str(path), "size": size, "mtime_ns": state.st_mtime_ns, "ends": ends.hexdigest()})
-        return entries
+        count = len(self) if files is None else min(files, len(self))
+        if count <= _LISTED:
+            return [self._entry(number) for number in range(count)]
+        return [self._together(count - 1), self._entry(count - 1)]
+
+    def _entry(self, number: int) -> dict[str, Any]:
+        file, mark = self.place.files[number], self.place.mark
+        entry = {"file": self.name(number), "size": file.size, mark: file.changed}
+        if mark != "etag":
+            if number not in self._ends:
+                self._ends[number] = self._digest_of_ends(number)
+            entry["ends"] = self._ends[number]
+        return entry
+
+    def _together(self, count: int) -> dict[str, Any]:
+        """One entry for the first so many files: of very many, opening each would take minutes where they lie on a network."""
+        files = self.place.files[:count]
+        names, changes = hashlib.sha256(), hashlib.sha256()
+        for file in files:
+            names.update(f"{file.name}\0{file.size}\0".encode("utf-8", "surrogateescape"))
+            changes.update(f"{file.changed}\0".encode())
+        return {
+            "files": count, "first": as_text(files[0].name), "last": as_text(files[-1].name), "bytes": self._before[count],
+            "names": names.hexdigest(), f"{self.place.mark.removesuffix('_ns')}s": changes.hexdigest(),
+        }  # fmt: skip
+
+    def _digest_of_ends(self, number: int) -> str:
+        with reading(self.name(number), lambda: 0), self.raw(number) as raw:
+            size = raw.seek(0, io.SEEK_END)
+            raw.seek(0)
+            ends = hashlib.sha256(raw.read(_ENDS))
+            raw.seek(max(0, size - _ENDS))
+            ends.update(raw.read(_ENDS))
+        return ends.hexdigest()
 
     def digest(self, start: Cursor, stop: Cursor | None) -> str | None:
         """sha256 of the content between two cursors, one file after another; ``None`` if a file is gone.
@@ -262,8 +260,8 @@ class InputFiles:
         if self._stdin is not None:
             return None
         sha256 = hashlib.sha256()
-        last = len(self.paths) - 1 if stop is None else stop.file
-        if last >= len(self.paths):
+        last = len(self) - 1 if stop is None else stop.file
+        if last >= len(self):
             return None
         for number in range(start.file, last + 1):
             end = stop.offset if stop is not None and number == stop.file else None
@@ -280,7 +278,7 @@ class InputFiles:
                 stream, plain = passed.stream, False
                 _skip(name, stream, begin - passed.at)
             else:
-                unpacked, stream = self._content(number, self._raw(number))
+                unpacked, stream = self._content(number, self.raw(number))
                 plain = unpacked is None
                 if plain:
                     stream.seek(begin)
@@ -296,12 +294,12 @@ class InputFiles:
 
     def progress(self, cursor: Cursor) -> float | None:
         """As ``Source.progress``; within a compressed file by what of it was unpacked so far."""
-        if self._stdin is not None or not (total := sum(self.sizes)):
+        if self._stdin is not None or not (total := self._before[-1]):
             return None
-        before = sum(self.sizes[: cursor.file])
-        if cursor.offset and cursor.file < len(self.paths):
+        before = self._before[min(cursor.file, len(self))]
+        if cursor.offset and cursor.file < len(self):
             self._measure()
-            compressed = self.paths[cursor.file].suffix.lower() in _DECOMPRESSORS
+            compressed = Path(self.place.files[cursor.file].name).suffix.lower() in _DECOMPRESSORS
             packing = self._packing.get(cursor.file, None if compressed else 1.0)
             if packing is None:
                 return None
@@ -331,9 +329,9 @@ def _skip(name: str, stream: BinaryIO, offset: int) -> int:
     return reached
 
 
-def _compression(path: Path, raw: Any) -> str:
+def _compression(name: str, raw: Any) -> str:
     """The suffix of the compression, by the file's name or its first bytes; ``""`` for none."""
-    if (suffix := path.suffix.lower()) in _DECOMPRESSORS:
+    if (suffix := Path(name).suffix.lower()) in _DECOMPRESSORS:
         return suffix
     head = raw.read(6)
     raw.seek(0)
@@ -350,11 +348,20 @@ class FileSource:
     def rows(self, start: Cursor = START) -> Iterator[Row]:
         return self._read(self._files, start)
 
+    def places(self, start: Cursor = START) -> Iterator[Row]:
+        return self.rows(start)
+
+    def files(self) -> list[str]:
+        return self._files.names()
+
+    def notes(self) -> list[str]:
+        return []
+
     def locate(self, cursor: Cursor) -> str:
         return f"{self._files.name(cursor.file)}:{cursor.line + 1}"
 
-    def fingerprint(self) -> list[dict[str, Any]]:
-        return self._files.fingerprint()
+    def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:
+        return self._files.fingerprint(files)
 
     def digest(self, start: Cursor, stop: Cursor | None) -> str | None:
         return self._files.digest(start, stop)

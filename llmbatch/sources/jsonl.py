@@ -31,7 +31,7 @@ def open_jsonl(settings: SourceSettings) -> Source:
 
     Raises ``SourceError`` for a .json file that is one document.
     """
-    files = InputFiles.named(settings.path)
+    files = InputFiles.named(settings.path, settings.storage_options)
     if (
         suffix_of(files.name(0)) == ".json"
         and (first := first_line(files).strip())
@@ -52,7 +52,7 @@ def json_lines(files: InputFiles, id_field: str | None, complaint: Complaint | N
 
     def read(files: InputFiles, start: Cursor) -> Iterator[Row]:
         index, offset, before = start.index, start.offset, start.line
-        for number in range(start.file, len(files.paths)):
+        for number in range(start.file, len(files)):
             with files.open(number, offset) as stream:
                 lines = Lines(stream, files.name(number), offset, before)
                 read_value = jsonlines.Reader(lines, loads=_loads).read

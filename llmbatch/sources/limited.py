@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -20,11 +20,20 @@ class Limited:
     def rows(self, start: Cursor = START) -> Iterator[Row]:
         return islice(self._source.rows(start), max(0, self._limit - start.index))
 
+    def places(self, start: Cursor = START) -> Iterator[Row]:
+        return islice(self._source.places(start), max(0, self._limit - start.index))
+
+    def files(self) -> Sequence[str]:
+        return self._source.files()
+
+    def notes(self) -> Sequence[str]:
+        return self._source.notes()
+
     def locate(self, cursor: Cursor) -> str:
         return self._source.locate(cursor)
 
-    def fingerprint(self) -> list[dict[str, Any]]:
-        return self._source.fingerprint()
+    def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:
+        return self._source.fingerprint(files)
 
     def digest(self, start: Cursor, stop: Cursor | None) -> str | None:
         """As of the source; with ``stop`` ``None`` the rows beyond the limit are part of it too."""

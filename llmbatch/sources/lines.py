@@ -58,7 +58,7 @@ class Lines:
 
 def first_line(files: InputFiles) -> bytes:
     """The first line of the files that is not blank, or ``b""``. Raises ``ReadError``."""
-    for number in range(len(files.paths)):
+    for number in range(len(files)):
         with files.open(number) as stream:
             for line in Lines(stream, files.name(number)):
                 return line

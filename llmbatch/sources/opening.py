@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from glob import has_magic
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.table import find
 from llmbatch.formats import FORMATS as WIRE_FORMATS
 from llmbatch.sources import FORMATS
 from llmbatch.sources.base import Source, SourceFactory, SourceSettings
-from llmbatch.sources.input_files import expand, find_files, suffix_of
+from llmbatch.sources.documents import DOCUMENTS
+from llmbatch.sources.input_files import InputFiles, find_input, suffix_of
 from llmbatch.sources.limited import Limited
+from llmbatch.sources.places import Found, expand, is_url
 from llmbatch.sources.repeated import Repeated
 from llmbatch.sources.requests import format_of_requests
 
 _KNOWN = {**FORMATS, **dict.fromkeys(WIRE_FORMATS, FORMATS["requests"])}
 """Every name of ``input.format``: the containers, and the wire formats, whose lines are JSON."""
 
+_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "columns": ("csv", "parquet", "dataset"),
     "delimiter": ("csv",),
@@ -40,7 +47,9 @@ def open_source(settings: SourceSettings) -> Source:
 
 
 def _open(settings: SourceSettings) -> Source:
-    name = settings.format or guess_format(settings.path)
+    if settings.storage_options and not is_url(settings.path):
+        raise SourceError(f"input.storage_options is for URLs, and {settings.path} is none: leave it out")
+    name = settings.format or guess_format(settings.path, settings.storage_options)
     factory: SourceFactory = find(_KNOWN, name, "input format", error=SourceError)
     for option, formats in _ONLY_FOR.items():
         if getattr(settings, option) and name not in formats:
@@ -55,33 +64,45 @@ def _open(settings: SourceSettings) -> Source:
     return source if settings.repeat is None else Repeated(source, settings.repeat)
 
 
-def guess_format(path: str) -> str:
+def guess_format(path: str, options: Mapping[str, Any] = _NO_OPTIONS) -> str:
     """The format by the path's suffix, or by its being a folder or a hub name; requests by their first line.
 
     Raises ``SourceError`` where it cannot be told, ``ReadError`` for a file that cannot be read.
     """
     if path == "-":
         return "jsonl"
-    if path.startswith(("http://", "https://")):
-        raise SourceError(f"{path}: a URL cannot be read from; download the file first")
-    if Path(expand(path)).is_dir():
+    here = not is_url(path)
+    if here and not Path(path).exists() and _HUB_NAME.fullmatch(path) and not _FILE_SUFFIX.fullmatch(suffix_of(path)):
         return "dataset"
-    if not Path(path).exists() and _HUB_NAME.fullmatch(path) and not _FILE_SUFFIX.fullmatch(suffix_of(path)):
+    if here and Path(expand(path)).is_dir() and any((Path(expand(path)) / name).is_file() for name in _DATASET_FILES):
         return "dataset"
-    files = find_files(path)
-    formats = {_SUFFIXES.get(suffix_of(str(file)), "") for file in files}
+    found = find_input(path, options, folders=True)
+    if found.is_folder:
+        return _guess_folder(path, found)
+    files = InputFiles(found.place)
+    formats = {_SUFFIXES.get(suffix_of(name), "") for name in files.names()}
     if len(formats) > 1:
         raise SourceError(
             f"{path}: files of more than one format; name them by a narrower pattern, or set input.format"
         )
     name = formats.pop()
-    if not name:
+    # a text that is named alone may hold a row a line, or be one
+    if not name or (name == "documents" and not has_magic(path) and suffix_of(path) in _LINES_PERHAPS):
         raise SourceError(
-            f"{files[0]}: cannot tell its format from its name; set input.format to one of {', '.join(_KNOWN)}"
+            f"{files.name(0)}: cannot tell its format from its name; set input.format to one of {', '.join(_KNOWN)}"
         )
     if name == "jsonl":
         return format_of_requests(files) or "jsonl"
     return name
+
+
+def _guess_folder(path: str, found: Found) -> str:
+    """A folder is one of documents where there are some in it and no files of data; else it is for the library of datasets."""
+    kinds = {suffix_of(file.name) for file in found.place.files}
+    if is_url(path) and kinds & _DATA:
+        raise SourceError(f"{path}: a folder; name its files, for example {path.rstrip('/')}/*.jsonl")
+    documents = is_url(path) or (kinds & DOCUMENTS.keys() and not kinds & _DATA)
+    return "documents" if documents else "dataset"
 
 
 _SUFFIXES = {
@@ -92,6 +113,10 @@ _SUFFIXES = {
     ".tsv": "csv",
     ".parquet": "parquet",
     ".pq": "parquet",
+    **dict.fromkeys(DOCUMENTS, "documents"),
 }
+_DATASET_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")
+_DATA = frozenset({".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".pq", ".arrow"})
+_LINES_PERHAPS = frozenset({".txt", ".text", ".md", ".markdown"})
 _FILE_SUFFIX = re.compile(r"\.[a-z]{2,7}")  # unlike the numbers that names on the hub end in
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)

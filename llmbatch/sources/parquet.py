@@ -12,6 +12,7 @@ from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
 from llmbatch.sources.base import START, Source, SourceSettings
 from llmbatch.sources.input_files import PUT_RIGHT, InputFiles, read_error
+from llmbatch.sources.places import is_url
 from llmbatch.sources.rows import choose_columns
 from llmbatch.sources.tables import BATCH, fields_of, table_row
 
@@ -20,7 +21,7 @@ def open_parquet(settings: SourceSettings) -> Source:
     """A source of one or many Parquet files. Raises ``SourceError`` where the first one lacks a column."""
     if settings.path == "-":
         raise SourceError("Parquet cannot be read from stdin: its index is at its end; name the file")
-    return ParquetSource(InputFiles.named(settings.path), settings)
+    return ParquetSource(InputFiles.named(settings.path, settings.storage_options), settings)
 
 
 class ParquetSource:
@@ -40,7 +41,7 @@ class ParquetSource:
     def rows(self, start: Cursor = START) -> Iterator[Row]:
         """Row groups before ``start`` are not read."""
         index, skip = start.index, start.offset
-        for number in range(start.file, len(self._files.paths)):
+        for number in range(start.file, len(self._files)):
             with self._open(number) as file:
                 for position, batch in self._batches(file, number, skip):
                     for row, fields in enumerate(fields_of(batch), position):
@@ -51,9 +52,18 @@ class ParquetSource:
     def locate(self, cursor: Cursor) -> str:
         return f"{self._files.name(cursor.file)}[{cursor.offset}]"
 
-    def fingerprint(self) -> list[dict[str, Any]]:
+    def places(self, start: Cursor = START) -> Iterator[Row]:
+        return self.rows(start)
+
+    def files(self) -> list[str]:
+        return self._files.names()
+
+    def notes(self) -> list[str]:
+        return []
+
+    def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:
         """The end of a Parquet file, which is part of ``ends``, is its index with statistics of every column."""
-        return self._files.fingerprint()
+        return self._files.fingerprint(files)
 
     def digest(self, start: Cursor, stop: Cursor | None) -> str | None:
         """Of the rows' values. What follows on the last digest is read on from there, so that nothing is read twice for it."""
@@ -82,7 +92,8 @@ class ParquetSource:
         import pyarrow.parquet as pq
 
         try:
-            file = pq.ParquetFile(self._files.paths[number], pre_buffer=False)
+            path = self._files.path(number)
+            file = pq.ParquetFile(self._files.raw(number) if is_url(path) else path, pre_buffer=False)
         except (OSError, ValueError) as error:
             raise read_error(self._files.name(number), 0, error) from error
         self._rows_in[number] = file.metadata.num_rows

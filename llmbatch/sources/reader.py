@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
 
 from llmbatch.core.errors import ReadError
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources.base import Source
 
+T = TypeVar("T")
 _AGAIN_SECONDS = (0.2, 1.0, 3.0)  # a file system or network that fails is given so long between two tries
+
+
+class HasRows(Protocol):
+    """What of a source is needed here."""
+
+    def rows(self, start: Cursor, /) -> Iterator[Row]: ...
 
 
 class Reader:
@@ -20,7 +27,7 @@ class Reader:
     and ``failure`` says why.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: HasRows) -> None:
         self._source = source
         self._rows: Iterator[Row] | None = None
         self._next: Row | None = None
@@ -60,6 +67,18 @@ class Reader:
                     return None
                 time.sleep(pause)
         return None
+
+
+def again(read: Callable[[], T]) -> T:
+    """What a call gives that reads; where it fails in a way that may pass, it is called a few times more. Raises ``ReadError``."""
+    for pause in _AGAIN_SECONDS:
+        try:
+            return read()
+        except ReadError as error:
+            if not _may_pass(error):
+                raise
+            time.sleep(pause)
+    return read()
 
 
 def _may_pass(error: ReadError) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llmbatch.core.types import Cursor, Row
@@ -20,8 +20,17 @@ class Repeated:
         self._times = times
 
     def rows(self, start: Cursor = START) -> Iterator[Row]:
+        return self._each(self._source.rows(self._inner(start)), start)
+
+    def places(self, start: Cursor = START) -> Iterator[Row]:
+        return self._each(self._source.places(self._inner(start)), start)
+
+    def files(self) -> Sequence[str]:
+        return self._source.files()
+
+    def _each(self, rows: Iterator[Row], start: Cursor) -> Iterator[Row]:
         first = start.index % self._times
-        for row in self._source.rows(self._inner(start)):
+        for row in rows:
             for number in range(first, self._times):
                 index = row.index * self._times + number
                 yield Row(index, f"{row.id}#{number}", row.data, row.cursor._replace(index=index), row.failure)
@@ -30,8 +39,11 @@ class Repeated:
     def locate(self, cursor: Cursor) -> str:
         return self._source.locate(self._inner(cursor))
 
-    def fingerprint(self) -> list[dict[str, Any]]:
-        return self._source.fingerprint()
+    def notes(self) -> Sequence[str]:
+        return self._source.notes()
+
+    def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:
+        return self._source.fingerprint(files)
 
     def digest(self, start: Cursor, stop: Cursor | None) -> str | None:
         """As of the source. A row of it of which only some are before ``stop`` is not part of it, but of what begins there."""

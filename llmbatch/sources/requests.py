@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
 
 from llmbatch.formats import FORMATS
 from llmbatch.formats.base import wire_format
@@ -17,13 +15,14 @@ from llmbatch.sources.lines import first_line
 def open_requests(settings: SourceSettings) -> Source:
     """A source of requests; what one asks for is the prompt stage's matter."""
     format_ = wire_format(settings.format or "requests")
-    return json_lines(InputFiles.named(settings.path), settings.id_field or format_.id_field, format_.problem)
+    files = InputFiles.named(settings.path, settings.storage_options)
+    return json_lines(files, settings.id_field or format_.id_field, format_.problem)
 
 
-def format_of_requests(files: Sequence[Path]) -> str | None:
+def format_of_requests(files: InputFiles) -> str | None:
     """The wire format that the first line which is not blank is a request of, or ``None``. Raises ``ReadError``."""
     try:
-        first = json.loads(first_line(InputFiles(files)))
+        first = json.loads(first_line(files))
     except (ValueError, RecursionError):
         return None
     if not isinstance(first, dict):

@@ -1,0 +1,124 @@
+"""The files of a finished run in; copies of them elsewhere out, in a folder or at a URL, each whole or not at all.
+
+What could not be copied is owed: the run folder keeps its files, and the same command copies what is missing. What an earlier
+session of the run put there, and this one does not, is removed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from llmbatch.core.errors import JobError, WriteError
+from llmbatch.core.files import atomic, writing
+from llmbatch.folder.uploads import Uploads
+from llmbatch.sinks.base import SinkSettings
+from llmbatch.sources import remote
+from llmbatch.sources.places import expand, is_url
+
+LAST = "report.json"
+"""Copied behind all others: where it is, they are."""
+
+_AGAIN_SECONDS = (1.0, 4.0, 15.0, 40.0)  # an endpoint that fails is given so long between two tries
+_AT_A_TIME = 8
+
+
+def check_destination(settings: SinkSettings, folder: Path) -> None:
+    """See that files can be copied where the job says, as far as that can be known before there are any. Raises ``JobError``."""
+    if settings.to is None:
+        if settings.storage_options:
+            raise JobError("sinks.storage_options is for the URL of sinks.to, and there is none: leave it out")
+    elif is_url(settings.to):
+        remote.check_target(_below(settings.to, LAST), settings.storage_options, JobError)
+    else:
+        if settings.storage_options:
+            raise JobError(f"sinks.storage_options is for URLs, and {settings.to} is none: leave it out")
+        to, run = Path(expand(settings.to)).absolute(), folder.expanduser().absolute()
+        if to == run or run in to.parents:
+            raise JobError(f"sinks.to: {settings.to} is the run folder, or lies in it: give another folder, or a URL")
+
+
+def plan_upload(settings: SinkSettings, folder: Path, files: Sequence[Path]) -> None:
+    """Note that these files, and the report behind them, are to be copied, where the job says so. Raises ``WriteError``."""
+    if settings.to is not None:
+        names = [str(path.relative_to(folder)) for path in files]
+        Uploads(folder).plan(_place(settings.to), [*names, LAST])
+
+
+def to_upload(settings: SinkSettings, folder: Path) -> list[str] | None:
+    """What is left to be copied; ``None`` where nothing was planned for this place yet. Raises ``FolderError``."""
+    return [] if settings.to is None else Uploads(folder).owed(_place(settings.to))
+
+
+def upload(settings: SinkSettings, folder: Path, say: Callable[[str], None]) -> None:
+    """Copy what is planned and not there. Raises ``WriteError`` where that cannot be done; what has arrived is not copied again."""
+    owed = to_upload(settings, folder)
+    if settings.to is None or not owed:
+        return
+    uploads, to = Uploads(folder), settings.to
+    concurrent = is_url(to) and remote.is_concurrent(_below(to, LAST), settings.storage_options)
+
+    def copy(name: str) -> None:
+        _copied(settings, folder / name, _below(to, name), folder)
+        uploads.arrived(name)
+
+    with ThreadPoolExecutor(_AT_A_TIME if concurrent else 1) as pool:
+        copies = [pool.submit(copy, name) for name in owed if name != LAST]
+        try:
+            for each in copies:
+                each.result()
+        finally:
+            for each in copies:
+                each.cancel()
+    if LAST in owed:
+        for name in uploads.outdated():
+            _removed(settings, _below(to, name), folder)
+        copy(LAST)
+    say(f"copied to {to}: {len(owed):,} files")
+
+
+def _copied(settings: SinkSettings, file: Path, to: str, folder: Path) -> None:
+    """One file, tried again with pauses where that may help."""
+    if is_url(to):
+        _tried(partial(remote.put, file, to, settings.storage_options), to, folder)
+        return
+    target = Path(expand(to))
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("rb") as source, atomic(target) as stream:
+        shutil.copyfileobj(source, stream, 1 << 20)
+
+
+def _removed(settings: SinkSettings, to: str, folder: Path) -> None:
+    if is_url(to):
+        _tried(partial(remote.remove, to, settings.storage_options), to, folder)
+        return
+    with writing(Path(expand(to))):
+        Path(expand(to)).unlink(missing_ok=True)
+
+
+def _tried(step: Callable[[], None], to: str, folder: Path) -> None:
+    for pause in (*_AGAIN_SECONDS, None):
+        try:
+            step()
+            return
+        except OSError as error:
+            if pause is None or isinstance(error, FileNotFoundError | PermissionError):
+                raise WriteError(
+                    f"{to}: could not be copied there: {error}. The results are in {folder}; run the same command again, and it "
+                    "copies what is missing"
+                ) from error
+        time.sleep(pause)
+
+
+def _place(to: str) -> str:
+    """The same for the same place, from whatever folder it is named."""
+    return to if is_url(to) else str(Path(expand(to)).absolute())
+
+
+def _below(to: str, name: str) -> str:
+    return f"{to.rstrip('/')}/{name}"

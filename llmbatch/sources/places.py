@@ -1,0 +1,210 @@
+"""A path or glob in; the files on this machine that it names, as they were at the first look, out. Those elsewhere: ``remote``."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from llmbatch.core.errors import SourceError
+
+_URL = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*(://|::.*://)"
+)  # the second: one in another, zip://*.jsonl::s3://bucket/a.zip
+
+
+class File(NamedTuple):
+    """One file of an input, as it was at the first look."""
+
+    name: str  # below the folder of its place
+    size: int  # bytes; no more of it is read
+    changed: int | str  # differs where the file is another: its time in nanoseconds, or an object store's own mark
+
+
+class Place(Protocol):
+    """Where the files of one input lie."""
+
+    folder: str  # what stands before the files' names, as the user wrote it
+    files: Sequence[File]
+    mark: str  # what ``changed`` is: "etag", the same for the same content, or "mtime_ns", which a copy has anew
+
+    def raw(self, number: int) -> io.RawIOBase:
+        """The bytes of a file, as they lie there. Opening and reading raise ``OSError``."""
+
+    def only(self, files: Sequence[File]) -> Place:
+        """The same place with some of its files alone."""
+
+
+class Found(NamedTuple):
+    """What a path names. ``is_folder``: all files below a folder, but for those that are hidden, of which there are so many."""
+
+    place: Place
+    is_folder: bool = False
+    hidden: int = 0
+
+
+def is_url(path: str) -> bool:
+    """Whether the files lie elsewhere, and are named by a URL that fsspec knows."""
+    return _URL.match(path) is not None
+
+
+def expand(path: str) -> str:
+    """The path with ``~`` filled in."""
+    return os.path.expanduser(path)  # noqa: PTH111 - pathlib would normalise what the user wrote
+
+
+def find_here(path: str, *, folders: bool = False) -> Found:
+    """The files that a path or glob (``**`` included) names, sorted; with ``folders`` a folder stands for all below it.
+
+    Raises ``SourceError`` where there is none.
+    """
+    expanded = expand(path)
+    if Path(expanded).is_file():
+        file = str(Path(expanded))
+        return Found(_seen([file], file[: len(file) - len(Path(file).name)]))
+    if Path(expanded).is_fifo() or Path(expanded).is_char_device():
+        raise SourceError(
+            f"{path}: a pipe or device, which can be read only once; pipe it into stdin (-), or put it into a file"
+        )
+    if Path(expanded).is_dir():
+        if folders:
+            return _below(expanded)
+        raise SourceError(f"{path}: a folder; name its files, for example {path.rstrip('/')}/*.jsonl")
+    if not glob.has_magic(expanded):
+        raise SourceError(
+            f"{path}: no such file; looked in {Path(expanded).absolute().parent} "
+            "(for a dataset on the Hugging Face hub set input.format=dataset)"
+        )
+    names = sorted(Path(name) for name in glob.glob(expanded, recursive=True) if Path(name).is_file())  # noqa: PTH207
+    if not names:
+        raise SourceError(f"{path}: the pattern matches no file; quote it, so that the shell leaves it alone")
+    return Found(_seen(map(str, names), fixed_part(str(Path(expanded)))))
+
+
+def fixed_part(pattern: str) -> str:
+    """The folder that all files of a pattern lie in, with its slash: what stands before the first part that varies."""
+    parts = pattern.split("/")
+    fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    return "".join(f"{part}/" for part in parts[:fixed])
+
+
+def by_parts(name: str) -> list[str]:
+    """How files are sorted: folder by folder."""
+    return name.split("/")
+
+
+def as_text(name: str) -> str:
+    """A file's name as text: file systems know names that are none."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def suffixes(names: Iterable[str]) -> str:
+    """The suffixes of files with how many have each, for a message."""
+    counted = Counter(Path(name).suffix.lower() or "without a suffix" for name in names)
+    shown = [f"{suffix} {number:,}" for suffix, number in counted.most_common(5)]
+    return ", ".join([*shown, "..."] if len(counted) > 5 else shown)
+
+
+class LocalPlace:
+    """Files on this machine."""
+
+    mark = "mtime_ns"
+
+    def __init__(self, folder: str, files: Sequence[File]) -> None:
+        self.folder = folder
+        self.files = files
+
+    def raw(self, number: int) -> io.RawIOBase:
+        file = self.files[number]
+        return _AsItWas(self.folder + file.name, file.size)
+
+    def only(self, files: Sequence[File]) -> LocalPlace:
+        return LocalPlace(self.folder, files)
+
+
+def _seen(paths: Iterable[str], folder: str) -> LocalPlace:
+    """The place of some files in a folder, which all their paths begin with. Raises ``SourceError``."""
+    return LocalPlace(folder, [_look_at(path, path.removeprefix(folder)) for path in paths])
+
+
+def _look_at(path: str, name: str) -> File:
+    try:
+        state = os.stat(path)  # noqa: PTH116 - there may be very many
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}; give a path that can be read") from error
+    return File(name, state.st_size, state.st_mtime_ns)
+
+
+def _below(folder: str) -> Found:
+    base = folder if folder.endswith("/") else f"{folder}/"
+    hidden = 0
+    names: list[str] = []
+    for name, is_hidden in _walk(base):
+        if is_hidden:
+            hidden += 1
+        else:
+            names.append(name)
+    names.sort(key=by_parts)
+    return Found(_seen((base + name for name in names), base), is_folder=True, hidden=hidden)
+
+
+def _walk(base: str) -> Iterator[tuple[str, bool]]:
+    """(name, whether it is hidden) of all plain files below a folder; a hidden folder is named itself, and not entered.
+
+    Links to folders are followed, but for those that lead back to a folder that they lie in.
+    """
+    folders: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
+    while folders:
+        folder, above = folders.pop()
+        try:
+            state = os.stat(base + folder)  # noqa: PTH116
+            if (here := (state.st_dev, state.st_ino)) in above:
+                continue
+            with os.scandir(base + folder) as entries:
+                for entry in entries:
+                    name = folder + entry.name
+                    if entry.name.startswith("."):
+                        yield name, True
+                    elif entry.is_dir():
+                        folders.append((f"{name}/", (*above, here)))
+                    elif entry.is_file():
+                        yield name, False
+        except OSError as error:
+            raise SourceError(
+                f"{base}{folder}: the folder cannot be looked into: {error.strerror}; make it readable, or name its neighbours"
+            ) from error
+
+
+class _AsItWas(io.RawIOBase):
+    """A file up to the size that it had when the input was opened: what is appended meanwhile, half a line perhaps, is not read."""
+
+    def __init__(self, path: str, size: int) -> None:
+        self._file = io.FileIO(path)
+        self._size = size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        room = max(0, self._size - self._file.tell())
+        return int(self._file.readinto(memoryview(buffer)[:room]) or 0)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_END:
+            offset, whence = offset + min(self._size, self._file.seek(0, io.SEEK_END)), io.SEEK_SET
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
