@@ -50,7 +50,7 @@ class DrawnRows:
     def notes(self) -> Sequence[str]:
         return ()
 
-    def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:
+    def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:  # noqa: ARG002
         """How many rows there are (``None``: without an end), and what the files held that items are from."""
         drawn = {variable.name: variable.digest for variable in self._variables.values() if variable.digest is not None}
         return [{"drawn": self._rows, "items": sha256(json.dumps(drawn).encode()).hexdigest() if drawn else None}]
