@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 import gzip
 import importlib.util
 import os
@@ -159,7 +158,9 @@ def test_a_pdf_without_a_text_layer_and_an_encrypted_one_say_so(write: Write, so
 
 
 def test_a_word_that_a_pdf_divides_at_the_end_of_a_line_is_whole_again(write: Write, source: Open, pdf: Pdf) -> None:
-    assert only(source(write("a.pdf", pdf("an exam-\nple of it\nin lines")))).data["text"] == "an example of it\nin lines"
+    assert (
+        only(source(write("a.pdf", pdf("an exam-\nple of it\nin lines")))).data["text"] == "an example of it\nin lines"
+    )
 
 
 @pytest.mark.parametrize("name", ["long.txt", "long.html"])
@@ -222,8 +223,7 @@ def test_names_that_are_no_text_and_links_in_a_circle_do_no_harm(tmp_path: Path,
     write("docs/sub/a.txt", "text")
     (tmp_path / "docs" / "sub" / "up").symlink_to(tmp_path / "docs")
     (tmp_path / "docs" / "linked").symlink_to(tmp_path / "docs" / "sub")
-    with builtins.open(os.fsencode(tmp_path) + b"/docs/\xff.txt", "w") as file:
-        file.write("odd")
+    (tmp_path / "docs" / os.fsdecode(b"\xff.txt")).write_text("odd")
     os.mkfifo(tmp_path / "docs" / "pipe.txt")
     found = source(tmp_path / "docs")
     assert [row.id for row in found.rows()] == ["linked/a.txt", "sub/a.txt", "\\xff.txt"]
