@@ -250,7 +250,7 @@ class Bucket:
         content: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
         return content
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         return [found["Key"] for found in self.client.list_objects_v2(Bucket=self.name).get("Contents", ())]
 
     def requests(self, method: str) -> list[str]:
