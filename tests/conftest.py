@@ -3,7 +3,9 @@ own; and one small run as its events and its report."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -198,6 +200,104 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in {ScriptedEngine.__module__, run_for.__module__, autotune.__module__}:
         monkeypatch.setattr(sys.modules[name], "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+
+
+class FailingS3:
+    """An S3 of this process, over HTTP: keeps its requests, and answers those badly for which ``fails`` says how.
+
+    500: with an internal error; "cut": with less than it announces; 403: access is denied. ``fails`` is given a request in words,
+    such as ``GET /bucket/key bytes=0-99``.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.requests: list[str] = []
+        self.fails: Callable[[str], int | str | None] = lambda _: None
+
+    def __call__(self, environ: Mapping[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} {environ.get('HTTP_RANGE', '')}".strip()
+        self.requests.append(request)
+        match self.fails(request):
+            case 500:
+                start("500 Internal Server Error", [("Content-Type", "application/xml")])
+                return [b"<Error><Code>InternalError</Code><Message>We encountered an internal error</Message></Error>"]
+            case 403:
+                start("403 Forbidden", [("Content-Type", "application/xml")])
+                return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
+            case "cut":
+                start("206 Partial Content", [("Content-Length", "100000")])
+                return [b"half"]
+        answer: Iterable[bytes] = self._app(environ, start)
+        return answer
+
+
+@dataclass(slots=True)
+class Bucket:
+    """A bucket of the test's own."""
+
+    server: FailingS3
+    client: Any
+    name: str
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.name}"
+
+    def put(self, key: str, content: bytes) -> None:
+        self.client.put_object(Bucket=self.name, Key=key, Body=content)
+
+    def get(self, key: str) -> bytes:
+        content: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+        return content
+
+    def names(self) -> list[str]:
+        return [found["Key"] for found in self.client.list_objects_v2(Bucket=self.name).get("Contents", ())]
+
+    def requests(self, method: str) -> list[str]:
+        """The keys of requests of this method, as they came."""
+        return [
+            request.split(f"/{self.name}/", 1)[1]
+            for request in self.server.requests
+            if request.startswith(f"{method} /{self.name}/")
+        ]
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[tuple[FailingS3, str]]:
+    """(the server, its URL)."""
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    app = FailingS3(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True)  # type: ignore[arg-type]
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield app, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+
+
+@pytest.fixture
+def bucket(
+    s3_server: tuple[FailingS3, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Bucket]:
+    """An empty bucket; the environment says where it is, and libraries do not try a request again themselves."""
+    import boto3
+
+    server, url = s3_server
+    environment = {
+        "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1", "AWS_EC2_METADATA_DISABLED": "true",
+    }  # fmt: skip
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    name = f"bucket-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]}"
+    client.create_bucket(Bucket=name)
+    yield Bucket(server, client, name)
+    server.fails = lambda _: None
+    server.requests.clear()
 
 
 def make_snapshot(**changes: object) -> Snapshot:

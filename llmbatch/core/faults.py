@@ -11,6 +11,7 @@ only those of one file. Unset, a point costs one look at a module variable.
 | ``meta-written`` | a window's meta file is there, its part is not |
 | ``temp-written/NAME`` | NAME (a part, ``results.jsonl``, ``report.json``, ``run.json``, ...) lies there under its temporary name |
 | ``renamed/NAME`` | it has its own name, and the folder is not synced yet |
+| ``folder-away/NAME`` | the folder NAME is out of the way of the one that takes its place |
 | ``part-sealed`` | a part is there, and its journal still |
 | ``journal-removed`` | only the part is |
 | ``results-written`` | results and errors are there, the report is not |

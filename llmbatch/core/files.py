@@ -84,6 +84,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             os.sync()
             if path.exists():
                 path.rename(old)
+            point("folder-away", path.name)
             temp.rename(path)
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to tell

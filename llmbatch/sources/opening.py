@@ -80,7 +80,7 @@ def guess_format(path: str, options: Mapping[str, Any] = _NO_OPTIONS) -> str:
     if found.is_folder:
         return _guess_folder(path, found)
     files = InputFiles(found.place)
-    formats = {_SUFFIXES.get(suffix_of(name), "") for name in files.names()}
+    formats = {_SUFFIXES.get(suffix_of(files.path(number)), "") for number in range(len(files))}
     if len(formats) > 1:
         raise SourceError(
             f"{path}: files of more than one format; name them by a narrower pattern, or set input.format"

@@ -152,7 +152,7 @@ class _RemotePlace:
         self._lock = threading.RLock()
         self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._kept = 0
-        self._last = (-1, -1)  # file and block that were asked for last
+        self._last = (-2, -2)  # file and block that were asked for last
         self._run = 1
 
     def raw(self, number: int) -> io.RawIOBase:

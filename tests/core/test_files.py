@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch.core.errors import WriteError
-from llmbatch.core.files import atomic, atomic_write, fsync_folder
+from llmbatch.core.files import atomic, atomic_folder, atomic_write, fsync_folder
 
 
 @pytest.fixture
@@ -101,3 +101,39 @@ def test_files_get_the_permissions_that_the_umask_leaves(tmp_path: Path) -> None
 def test_syncing_a_folder_that_is_not_there_is_a_write_error(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match="missing"):
         fsync_folder(tmp_path / "missing")
+
+
+def fill(path: Path, *contents: str) -> None:
+    with atomic_folder(path) as folder:
+        for content in contents:
+            (folder / content).write_text(content)
+
+
+def test_a_folder_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
+    fill(tmp_path / "a", "one", "two")
+    fill(tmp_path / "a", "three")
+    assert names(tmp_path) == ["a"]
+    assert names(tmp_path / "a") == ["three"]
+
+
+def test_a_folder_that_is_not_finished_leaves_what_was_there(tmp_path: Path) -> None:
+    fill(tmp_path / "a", "one")
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "a") as folder:
+        (folder / "two").write_text(str(1 // 0))
+    assert names(tmp_path) == ["a"]
+    assert names(tmp_path / "a") == ["one"]
+
+
+def test_what_a_killed_writer_of_a_folder_left_is_removed(tmp_path: Path) -> None:
+    for name in (".a.tmp", ".a.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "left").write_text("x")
+    fill(tmp_path / "a", "one")
+    assert names(tmp_path) == ["a"]
+    assert names(tmp_path / "a") == ["one"]
+
+
+def test_a_full_disk_in_a_folder_is_a_write_error(tmp_path: Path, small_files_only: int) -> None:
+    with pytest.raises(WriteError, match=r"cannot write .*/a: File too large"), atomic_folder(tmp_path / "a") as folder:
+        (folder / "big").write_bytes(b"x" * 2 * small_files_only)
+    assert names(tmp_path) == []

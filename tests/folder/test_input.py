@@ -19,7 +19,9 @@ from llmbatch.core.types import Cursor
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import check_input, input_digest, open_input
+from llmbatch.sources import input_files
 from llmbatch.sources.base import Source, SourceSettings
+from llmbatch.sources.documents import source as documents_source
 from llmbatch.sources.opening import open_source
 
 LINES = [b'{"text": "%d"}\n' % i for i in range(6)]
@@ -113,6 +115,117 @@ def test_a_file_that_is_gone_is_a_change(files: Path) -> None:
     (files / "b.jsonl").unlink()
     with pytest.raises(InputChanged):
         check(files, before, extend=True)
+
+
+# very many files
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six files of one row each; three are the most that have an entry each."""
+    monkeypatch.setattr(input_files, "_LISTED", 3)
+    for number, line in enumerate(LINES):
+        (tmp_path / f"{number}.jsonl").write_bytes(line)
+    return tmp_path
+
+
+def test_very_many_files_have_one_entry_together_and_the_last_its_own(many: Path) -> None:
+    together, last = known(many)[0]
+    assert (together["files"], together["first"], together["last"]) == (5, "0.jsonl", "4.jsonl")
+    assert together["bytes"] == 5 * len(LINES[0])
+    assert last["file"] == str(many / "5.jsonl")
+
+
+def test_very_many_files_that_were_touched_pass(many: Path) -> None:
+    before = known(many)
+    os.utime(many / "2.jsonl", (1, 1))
+    assert check(many, before) != before[0]
+
+
+def test_a_file_that_came_behind_very_many_is_growth(many: Path) -> None:
+    before = known(many)
+    (many / "6.jsonl").write_bytes(LINES[0])
+    with pytest.raises(InputChanged, match=r"had 6 files, now 7.*--extend"):
+        check(many, before)
+    check(many, before, extend=True)
+
+
+def test_files_that_come_to_be_very_many_are_growth(many: Path) -> None:
+    for number in (3, 4, 5):
+        (many / f"{number}.jsonl").unlink()
+    at = source(many)
+    before = at.fingerprint(), []
+    assert len(before[0]) == 3
+    (many / "3.jsonl").write_bytes(LINES[3])
+    check(many, before, extend=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda many: (many / "00.jsonl").write_bytes(LINES[0]), "rows 0 to 1 differ|names or sizes changed"),
+        (lambda many: (many / "1.jsonl").write_bytes(b'{"text": "longer"}\n'), "70 bytes then, 75 now"),
+        (lambda many: (many / "1.jsonl").write_bytes(b'{"text": "x"}\n'), "rows 0 to 1 differ"),
+        (lambda many: (many / "1.jsonl").rename(many / "11.jsonl"), "names or sizes changed"),
+        (lambda many: (many / "3.jsonl").unlink(), "had 6 files, now 5"),
+    ],
+)
+@pytest.mark.parametrize("extend", [False, True])
+def test_what_changed_among_very_many_files_is_said(
+    many: Path, change: Callable[[Path], None], said: str, extend: bool
+) -> None:
+    before = known(many)
+    change(many)
+    with pytest.raises(InputChanged, match=said):
+        check(many, before, extend=extend)
+
+
+# documents
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for number in range(6):
+        (folder / f"{number}.txt").write_text(f"text {number}")
+    return folder
+
+
+def of_documents(folder: Path) -> tuple[Source, list[dict[str, Any]], list[Any]]:
+    at = open_source(SourceSettings(path=str(folder)))
+    places = [row.cursor for row in at.rows(Cursor(0))]
+    bounds = [Bounds(i, places[2 * i], places[2 * i + 1], places[2 * i + 2] if i < 2 else None, 2) for i in range(3)]
+    return at, at.fingerprint(), [(each, input_digest(at, each)) for each in bounds]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: (folder / "0.txt").write_text("test 0"), "rows 0 to 1 differ"),
+        (lambda folder: (folder / "5.txt").write_text("text 5 and more"), "rows 4 to 5 differ"),
+        (lambda folder: (folder / "00.txt").write_text("text 0"), "rows 0 to 1 differ"),
+        (lambda folder: (folder / "1.txt").rename(folder / "11.txt"), "rows 0 to 1 differ"),
+        (lambda folder: (folder / "3.txt").unlink(), "had 6 files, now 5"),
+    ],
+)
+def test_a_document_that_changed_is_found(documents: Path, change: Callable[[Path], None], said: str) -> None:
+    _, before, windows = of_documents(documents)
+    change(documents)
+    with pytest.raises(InputChanged, match=said):
+        check_input(open_source(SourceSettings(path=str(documents))), before, windows, extend=True)
+
+
+def test_documents_read_with_another_package_than_before_are_refused(
+    documents: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (documents / "6.html").write_text("<p>text 6</p>")
+    _, before, windows = of_documents(documents)
+    monkeypatch.setattr(documents_source, "version", lambda _: "0.1")
+    with pytest.raises(
+        InputChanged, match=r"were read with trafilatura \d.*, and are now with trafilatura 0\.1: install"
+    ):
+        check_input(open_source(SourceSettings(path=str(documents))), before, windows, extend=False)
 
 
 # formats whose bytes on disk are not those of the rows

@@ -53,7 +53,7 @@ def test_stdin_is_json_lines_and_a_folder_or_hub_name_a_dataset(tmp_path: Path) 
         ("blank.jsonl", {}, "there is no row in it"),
         ("notes.txt", {}, "set input.format to one of jsonl, requests, csv, parquet, dataset"),
         ("[gn]o*", {}, "files of more than one format"),
-        ("https://example.com/a.jsonl", {}, "download the file first"),
+        ("http://127.0.0.1:9/a.jsonl", {}, "download the file first"),
         (
             "good.jsonl",
             {"format": "xml"},

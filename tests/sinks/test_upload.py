@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbatch.core.errors import JobError, WriteError
+from llmbatch.sinks import upload as uploading
+from llmbatch.sinks.base import SinkSettings
+from llmbatch.sinks.upload import check_destination, plan_upload, to_upload, upload
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploading, "_AGAIN_SECONDS", (0.01, 0.01))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A run folder with some files to be copied."""
+    for name in ("results.jsonl", "results/de/a.jsonl", "report.json"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text(name)
+    return tmp_path / "out"
+
+
+def planned(to: str, out: Path, *names: str) -> SinkSettings:
+    settings = SinkSettings(to=to)
+    plan_upload(settings, out, [out / name for name in names or ("results.jsonl", "results/de/a.jsonl")])
+    return settings
+
+
+def test_files_are_copied_below_the_url_and_the_report_last(bucket: Any, out: Path) -> None:
+    said: list[str] = []
+    settings = planned(f"{bucket.url}/runs/one/", out)
+    upload(settings, out, said.append)
+    assert bucket.requests("PUT")[-1] == "runs/one/report.json"
+    assert {key: bucket.get(key).decode() for key in bucket.names()} == {
+        f"runs/one/{name}": name for name in ("report.json", "results.jsonl", "results/de/a.jsonl")
+    }
+    assert said == [f"copied to {bucket.url}/runs/one/: 3 files"]
+    bucket.server.requests.clear()
+    upload(settings, out, said.append)
+    assert bucket.server.requests == []
+
+
+def test_a_failure_that_passes_is_not_noticed(bucket: Any, out: Path) -> None:
+    left = 2
+
+    def fails(request: str) -> int | None:
+        nonlocal left
+        if request.startswith("PUT") and "results.jsonl" in request and left:
+            left -= 1
+            return 500
+        return None
+
+    bucket.server.fails = fails
+    settings = planned(bucket.url, out)
+    upload(settings, out, lambda _: None)
+    assert (left, to_upload(settings, out)) == (0, [])
+
+
+def test_a_failure_that_stays_is_said_and_only_what_is_missing_is_copied_later(bucket: Any, out: Path) -> None:
+    settings = planned(bucket.url, out)
+    bucket.server.fails = lambda request: 500 if request.startswith("PUT") and "de/a.jsonl" in request else None
+    with pytest.raises(
+        WriteError, match=r"/results/de/a\.jsonl: could not be copied there: .*We encountered an internal"
+    ) as error:
+        upload(settings, out, lambda _: None)
+    assert f"The results are in {out}; run the same command again, and it copies what is missing" in str(error.value)
+    assert bucket.names() == ["results.jsonl"]
+    bucket.server.fails = lambda _: None
+    bucket.server.requests.clear()
+    upload(settings, out, lambda _: None)
+    assert bucket.requests("PUT") == ["results/de/a.jsonl", "report.json"]
+
+
+def test_what_no_patience_helps_against_is_tried_once(bucket: Any, out: Path) -> None:
+    settings = planned(bucket.url, out, "results.jsonl")
+    bucket.server.fails = lambda request: 403 if request.startswith("PUT") else None
+    with pytest.raises(WriteError, match="Access Denied"):
+        upload(settings, out, lambda _: None)
+    assert bucket.requests("PUT") == ["results.jsonl"]
+    bucket.server.fails = lambda _: None
+    with pytest.raises(WriteError, match="could not be copied there: The specified bucket does not exist"):
+        upload(planned(f"{bucket.url}-not", out), out, lambda _: None)
+
+
+def test_what_is_outdated_is_removed_and_what_others_put_there_stays(bucket: Any, out: Path) -> None:
+    bucket.put("run/theirs.txt", b"x")
+    upload(planned(f"{bucket.url}/run", out), out, lambda _: None)
+    upload(planned(f"{bucket.url}/run", out, "results.jsonl"), out, lambda _: None)
+    assert bucket.names() == ["run/report.json", "run/results.jsonl", "run/theirs.txt"]
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_a_folder_is_a_place_too_and_never_has_half_a_file(out: Path, tmp_path: Path, form: str) -> None:
+    to = form.format(tmp_path / "there" / "of it")
+    upload(planned(to, out), out, lambda _: None)
+    upload(planned(to, out, "results.jsonl"), out, lambda _: None)
+    found = sorted(path for path in (tmp_path / "there").rglob("*") if path.is_file())
+    assert [path.name for path in found] == ["report.json", "results.jsonl"]
+    assert found[1].read_text() == "results.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"to": "out"}, "is the run folder, or lies in it"),
+        ({"to": "out/copy"}, "is the run folder, or lies in it"),
+        ({"to": "foo://x"}, "Protocol not known: foo"),
+        ({"to": "copy", "storage_options": {"anon": True}}, "sinks.storage_options is for URLs"),
+        ({"storage_options": {"anon": True}}, "sinks.storage_options is for the URL of sinks.to"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused_before_the_run(
+    out: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], said: str
+) -> None:
+    monkeypatch.chdir(out.parent)
+    with pytest.raises(JobError, match=said):
+        check_destination(SinkSettings(**settings), Path("out"))
