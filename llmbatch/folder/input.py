@@ -215,8 +215,9 @@ def _rows(count: int | None) -> str:
     return "rows without an end" if count is None else f"{count:,} rows"
 
 
-_COPIED = ("mtime_ns", "mtimes", "file")
-"""What differs where a file was merely touched, copied or moved."""
+_COPIED = ("mtime_ns", "mtimes", "etag", "etags", "file")
+"""What differs where a file was merely touched, copied or moved. An etag can, although a store gives equal content an equal one: it
+depends on how the content was sent."""
 
 
 def _packages(entry: Mapping[str, Any]) -> str:
@@ -227,7 +228,7 @@ def _how(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for what in ("files", "bytes"):
         if old.get(what) != new.get(what):
             return f"{old.get(what, 0):,} {what} then, {new.get(what, 0):,} now"
-    return "contents changed" if old.get("names") == new.get("names") else "names or sizes changed"
+    return "names or sizes changed"
 
 
 def _went_on_in_a_line(name: str, size: int) -> bool:

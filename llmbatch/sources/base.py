@@ -140,8 +140,9 @@ class Source(Protocol):
 
         Of a file: ``file`` (as the user named it), ``size``, and either ``etag``, an object store's mark of its content, or
         ``mtime_ns`` and ``ends``, the sha256 of its first and last 64 KiB. ``mtime_ns`` also changes when a file is copied or
-        touched; the others do not. Of more than a thousand files all but the last have one entry together: ``files`` (how many),
-        ``first``, ``last``, ``bytes`` and the sha256 of their ``names`` and sizes and of their ``etags`` or ``mtimes``.
+        touched, ``etag`` when it is sent in other parts; the others do not. Of more than a thousand files all but the last have
+        one entry together: ``files`` (how many), ``first``, ``last``, ``bytes``, and the sha256 of their ``names`` and sizes and of
+        their ``etags`` or ``mtimes``.
         """
 
     def digest(self, start: Cursor, stop: Cursor | None) -> str | None:

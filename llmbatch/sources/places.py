@@ -31,7 +31,7 @@ class Place(Protocol):
 
     folder: str  # what stands before the files' names, as the user wrote it
     files: Sequence[File]
-    mark: str  # what ``changed`` is: "etag", the same for the same content, or "mtime_ns", which a copy has anew
+    mark: str  # what ``changed`` is: "etag", which differs where the content does, or "mtime_ns", which may not
 
     def raw(self, number: int) -> io.RawIOBase:
         """The bytes of a file, as they lie there. Opening and reading raise ``OSError``."""

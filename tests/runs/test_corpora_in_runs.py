@@ -69,7 +69,8 @@ def test_every_document_has_its_record_and_bad_ones_say_what_is_wrong(jobs: Any)
 @pytest.mark.parametrize("fault", ["journal-append:1", "part-sealed:2", "folder-away/results"])
 def test_a_run_over_documents_that_is_killed_comes_to_the_same_bytes(jobs: Any, fault: str) -> None:
     docs = write(jobs.path / "docs", {**good(10), "0/02.md": b""})
-    data = jobs.data(docs, {"latency": 0.02}, run={"window": 4, "commit_seconds": 0.01}, **BY_FILE)
+    slow = {"latency": 0.1, "jitter": 1.0}
+    data = jobs.data(docs, slow, run={"window": 4, "commit_seconds": 0.01}, **BY_FILE)
     assert jobs.finish({**data, "output": str(jobs.path / "whole")})[0] == 3
     assert jobs.finish(data, environment={"LLMBATCH_FAULT": fault})[0] == -signal.SIGKILL
     assert jobs.finish(data)[0] == 3
@@ -138,13 +139,18 @@ def test_an_endpoint_that_fails_in_the_middle_of_a_run_ends_it_with_the_rows_bef
     assert "the run is finished, nothing is left to do" in jobs.notes()[-1]
 
 
-def test_an_object_that_was_replaced_is_a_changed_input_and_one_that_was_added_a_longer_one(
+def test_an_object_with_other_rows_is_a_changed_input_one_more_a_longer_one_and_one_packed_anew_the_same(
     jobs: Any, bucket: Any
 ) -> None:
     shards(bucket, 2)
     job = jobs.job(jobs.path, input={"path": f"{bucket.url}/in/*.jsonl.gz"}, run={"window": 8})
     jobs.run(job)
-    shards(bucket, 3)
+    packed = bytearray(bucket.get("in/part-0.jsonl.gz"))
+    packed[4:8] = b"time"  # at which it was packed
+    bucket.put("in/part-0.jsonl.gz", bytes(packed))
+    jobs.run(job)
+    assert "the run is finished" not in jobs.notes()
+    bucket.put("in/part-2.jsonl.gz", bucket.get("in/part-1.jsonl.gz"))
     jobs.run(job, extend=True)
     assert len(jobs.records()) == 30
     bucket.put("in/part-0.jsonl.gz", gzip.compress(b'{"id": "0-0", "text": "another"}\n'))

@@ -100,16 +100,13 @@ class DocumentSource:
         return [*([{"read_with": used}] if used else []), *self._files.fingerprint(files)]
 
     def digest(self, start: Cursor, stop: Cursor | None) -> str | None:
-        """Of names and bytes; in place of the bytes an object store's mark of them does."""
-        place, sha256 = self._files.place, hashlib.sha256()
+        """Of names and bytes."""
+        sha256 = hashlib.sha256()
         end = len(self._files) if stop is None else stop.file
         if end > len(self._files):
             return None
-        for number, file in islice(enumerate(place.files), start.file, end):
+        for number, file in islice(enumerate(self._files.place.files), start.file, end):
             sha256.update(f"{file.name}\0{file.size}\0".encode("utf-8", "surrogateescape"))
-            if place.mark == "etag":
-                sha256.update(f"{file.changed}\0".encode())
-                continue
             with reading(self._files.name(number), lambda: 0), self._files.raw(number) as raw:
                 while chunk := raw.read(_CHUNK):
                     sha256.update(chunk)
