@@ -132,6 +132,15 @@ def test_only_the_vllm_engine_imports_vllm() -> None:
     assert wrong == []
 
 
+def test_files_elsewhere_are_reached_in_one_module() -> None:
+    named = [
+        str(path.relative_to(PACKAGE))
+        for _, path in modules()
+        if any(name.split(".")[0] in ("fsspec", "s3fs") for name in _named_in(path))
+    ]
+    assert named == ["sources/remote.py"]
+
+
 def test_no_other_room_names_an_engine_or_an_argument_of_one() -> None:
     """All that the rest must know of an engine is its ``EngineKind``. ``core/versions`` lists packages, whatever they are."""
     engines = PACKAGE / "engines"

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).parent
 TARGETS = {
     "rows": "JSON lines",
+    "documents": "texts, web pages and PDFs",
     "requests": "request files, and the outputs that requests ask for",
     "prompts": "prompt files, and rows rendered with them",
     "jobs": "job files, written and read again",

@@ -192,6 +192,13 @@ def test_a_page_is_decoded_as_it_says_itself(write: Write, source: Open, head: b
     assert only(source(path)).data["text"] == text.decode(encoding)
 
 
+@pytest.mark.parametrize("page", ["one\x03 two", "<p>one\x03 two</p>", "<h1>one\x03</h1> two", "one&#3; two"])
+def test_a_page_with_control_characters_is_read(write: Write, source: Open, page: str) -> None:
+    text = only(source(write("a.html", page))).data["text"]
+    assert "one" in text
+    assert "two" in text
+
+
 @pytest.mark.parametrize(
     ("text", "title"),
     [
@@ -320,6 +327,20 @@ def test_a_library_that_is_missing_is_said_before_anything_is_read(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "trafilatura" else found(name))
     with pytest.raises(SourceError, match=r"b\.html: reading text/html needs trafilatura: pip install 'llmbatch\[doc"):
         open_source(SourceSettings(path=str(tmp_path / "docs")))
+
+
+def test_a_page_at_which_the_library_fails_is_a_record(
+    write: Write, source: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("trafilatura.extract", fails)
+    write("docs/a.html", PAGE)
+    write("docs/b.txt", "behind")
+    row, behind = read(source(tmp_path / "docs"))
+    assert "cannot be told apart from what is around it: RecursionError: too deep" in failure(row)
+    assert behind.failure is None
 
 
 def test_texts_are_read_without_the_libraries_of_other_kinds(write: Write, tmp_path: Path) -> None:

@@ -71,20 +71,24 @@ def _extracted(page: Any, **options: Any) -> str:
     import trafilatura
 
     _silence()
-    return trafilatura.extract(page, output_format="markdown", include_comments=False, **options) or ""
+    try:
+        return trafilatura.extract(page, output_format="markdown", include_comments=False, **options) or ""
+    except Exception as error:  # whatever the library raises on a page that its authors did not think of
+        raise Unreadable(
+            f"its text cannot be told apart from what is around it: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _extracted_whole(page: Any) -> str:
     """All of a short page as its main text, so that headings and lists stay what they are. Changes the page."""
-    import lxml.etree
     from trafilatura.settings import use_config
 
     body = page.find("body")
     if body is not None and body.find(".//main") is None and body.find(".//article") is None:
-        children = list(body)
-        article = lxml.etree.SubElement(body, "article")
-        article.text, body.text = body.text, None
-        article.extend(children)
+        around = body.makeelement("body")
+        page.replace(body, around)
+        around.append(body)
+        body.tag = "article"
     config = use_config()
     config.set("DEFAULT", "MIN_EXTRACTED_SIZE", "1")
     return _extracted(page, config=config)
