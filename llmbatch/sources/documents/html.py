@@ -17,6 +17,9 @@ from llmbatch.sources.documents.text import decoded
 _DECLARED = re.compile(rb"""<(?:meta|\?xml)[^>]*?(?:charset|encoding)\s*=\s*["']?\s*([\w:.-]+)""", re.IGNORECASE)
 _LOOKED_AT = 1024  # bytes in which a page says its encoding, by the HTML standard
 _LATIN = frozenset({"ascii", "iso8859-1"})  # the standard has these names mean Windows' superset of them
+_NO_CHARACTER = re.compile(
+    r"[\x00-\x08\x0b\x0e-\x1f\x7f]"
+)  # which no page may hold; the library drops the text around one
 _SHORT = 250  # characters below which the library takes the lines of a page as they are, without headings and lists
 
 
@@ -60,7 +63,7 @@ def _parsed(text: str) -> Any:
         encoding="utf-8", huge_tree=True, collect_ids=False, remove_comments=True, remove_pis=True
     )
     try:
-        return lxml.html.document_fromstring(text.encode("utf-8", "replace"), parser=parser)
+        return lxml.html.document_fromstring(_NO_CHARACTER.sub("", text).encode("utf-8", "replace"), parser=parser)
     except lxml.etree.ParserError:
         return None
     except lxml.etree.LxmlError as error:
