@@ -15,7 +15,7 @@ from typing import TypedDict
 from llmbatch.core.errors import FolderError
 from llmbatch.core.files import atomic_write, writing
 
-_PLAN, _DONE = "uploads.json", "uploads.done"
+PLAN, _DONE = "uploads.json", "uploads.done"
 
 
 class _Plan(TypedDict):
@@ -39,7 +39,7 @@ class Uploads:
         done = self._folder / _DONE
         with writing(done):
             done.unlink(missing_ok=True)
-        atomic_write(self._folder / _PLAN, json.dumps(plan).encode() + b"\n")
+        atomic_write(self._folder / PLAN, json.dumps(plan).encode() + b"\n")
 
     def owed(self, to: str) -> list[str] | None:
         """What is not there yet, in order; ``None`` where nothing was planned for this place. Raises ``FolderError``."""
@@ -64,7 +64,7 @@ class Uploads:
         return names
 
     def _read(self) -> _Plan | None:
-        path = self._folder / _PLAN
+        path = self._folder / PLAN
         try:
             plan = json.loads(path.read_bytes())
             return {"to": plan["to"], "files": plan["files"], "outdated": plan["outdated"]}

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from llmbatch.core.errors import JobError, WriteError
+from llmbatch.core.errors import FolderError, JobError, WriteError
 from llmbatch.core.files import atomic, writing
-from llmbatch.folder.uploads import Uploads
+from llmbatch.folder.uploads import PLAN, Uploads
 from llmbatch.sinks.base import SinkSettings
 from llmbatch.sources import remote
 from llmbatch.sources.places import expand, is_url
@@ -24,7 +24,8 @@ LAST = "report.json"
 """Copied behind all others: where it is, they are."""
 
 _AGAIN_SECONDS = (1.0, 4.0, 15.0, 40.0)  # an endpoint that fails is given so long between two tries
-_AT_A_TIME = 8
+_AT_A_TIME = 8  # small files that are copied at the same time; a long one is up to 100 MB of memory, and has it alone
+_SMALL = 8 << 20  # bytes
 
 
 def check_destination(settings: SinkSettings, folder: Path) -> None:
@@ -55,19 +56,32 @@ def to_upload(settings: SinkSettings, folder: Path) -> list[str] | None:
 
 
 def upload(settings: SinkSettings, folder: Path, say: Callable[[str], None]) -> None:
-    """Copy what is planned and not there. Raises ``WriteError`` where that cannot be done; what has arrived is not copied again."""
+    """Copy what is planned and not there. Raises ``WriteError`` where that cannot be done; what has arrived is not copied again.
+
+    Raises ``FolderError`` where a file is gone from the run folder.
+    """
     owed = to_upload(settings, folder)
     if settings.to is None or not owed:
         return
     uploads, to = Uploads(folder), settings.to
+    if gone := next((name for name in owed if not (folder / name).is_file()), None):
+        raise FolderError(
+            f"{folder / gone}: is to be copied to {to}, and is not there; remove {folder / PLAN}, and the same command makes and "
+            "copies all files anew"
+        )
     concurrent = is_url(to) and remote.is_concurrent(_below(to, LAST), settings.storage_options)
 
     def copy(name: str) -> None:
         _copied(settings, folder / name, _below(to, name), folder)
         uploads.arrived(name)
 
-    with ThreadPoolExecutor(_AT_A_TIME if concurrent else 1) as pool:
-        copies = [pool.submit(copy, name) for name in owed if name != LAST]
+    files = [name for name in owed if name != LAST]
+    small = {name: None for name in files if concurrent and (folder / name).stat().st_size <= _SMALL}
+    for name in files:
+        if name not in small:
+            copy(name)
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        copies = [pool.submit(copy, name) for name in small]
         try:
             for each in copies:
                 each.result()

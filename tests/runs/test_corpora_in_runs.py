@@ -66,11 +66,10 @@ def test_every_document_has_its_record_and_bad_ones_say_what_is_wrong(jobs: Any)
     assert audit(jobs.path / "out").complete
 
 
-@pytest.mark.parametrize("fault", ["journal-append:1", "part-sealed:2", "folder-away/results"])
+@pytest.mark.parametrize("fault", ["journal-opened:3", "part-sealed:2", "folder-away/results"])
 def test_a_run_over_documents_that_is_killed_comes_to_the_same_bytes(jobs: Any, fault: str) -> None:
     docs = write(jobs.path / "docs", {**good(10), "0/02.md": b""})
-    slow = {"latency": 0.1, "jitter": 1.0}
-    data = jobs.data(docs, slow, run={"window": 4, "commit_seconds": 0.01}, **BY_FILE)
+    data = jobs.data(docs, run={"window": 4}, **BY_FILE)
     assert jobs.finish({**data, "output": str(jobs.path / "whole")})[0] == 3
     assert jobs.finish(data, environment={"LLMBATCH_FAULT": fault})[0] == -signal.SIGKILL
     assert jobs.finish(data)[0] == 3

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch.core.errors import JobError, WriteError
+from llmbatch.core.errors import FolderError, JobError, WriteError
 from llmbatch.sinks import upload as uploading
 from llmbatch.sinks.base import SinkSettings
 from llmbatch.sinks.upload import check_destination, plan_upload, to_upload, upload
@@ -92,6 +92,13 @@ def test_what_is_outdated_is_removed_and_what_others_put_there_stays(bucket: Any
     upload(planned(f"{bucket.url}/run", out), out, lambda _: None)
     upload(planned(f"{bucket.url}/run", out, "results.jsonl"), out, lambda _: None)
     assert bucket.names() == ["run/report.json", "run/results.jsonl", "run/theirs.txt"]
+
+
+def test_a_file_that_is_gone_from_the_run_folder_is_said(bucket: Any, out: Path) -> None:
+    settings = planned(bucket.url, out)
+    (out / "results" / "de" / "a.jsonl").unlink()
+    with pytest.raises(FolderError, match=r"a\.jsonl: is to be copied to .*, and is not there; remove .*uploads\.json"):
+        upload(settings, out, lambda _: None)
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
