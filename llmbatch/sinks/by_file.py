@@ -34,7 +34,7 @@ def write_by_file(finished: Finished, output: Output) -> list[Path]:
             path = folder / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = (line for line, _ in placed)
-            with path.open("wb") as stream:
+            with path.open("xb") as stream:  # of two files with one name none is lost in silence
                 if suffix == ".parquet":
                     fill_table(lines, stream)
                 else:
