@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
+from types import GeneratorType
 from typing import Any
 
 from llmbatch.accept.base import AcceptSettings, details_of_fall
@@ -51,6 +52,7 @@ class Recipe:
         facts = {name: step.facts() for name, step in self._steps.items()}
         self._kind, self._settings, self._source = make_program(self.program.name, self.program.settings, facts)
         self._conditions = Conditions((job.accept or AcceptSettings()).when)
+        self._has_conditions = bool(self._conditions)
         if job.accept is not None and job.accept.unique is not None:
             sketcher()  # the library that it needs is there
         # a predicate is given the row
@@ -124,12 +126,14 @@ class Recipe:
         if row.failure is not None:
             return Work.failed(row, row.failure, rules, details)
         program = self._kind.shape(_RowAsk(row, self._steps, self._settings, lengths))
-        if not isinstance(program, Generator):
+        if type(program) is not GeneratorType and not isinstance(
+            program, Generator
+        ):  # the plain question is the quick one
             raise RunError(
                 f"row {row.id!r}: the program {self.program.name} returned {short(program)}: it is to be a generator function, "
                 "which yields what it asks"
             )
-        if self._conditions:
+        if self._has_conditions:
             program = self._judged(program, row)
         if details is not None:
             said = details
