@@ -34,6 +34,18 @@ class Prepared(NamedTuple):
     refused: list[Refusal]
 
 
+class Room(NamedTuple):
+    """What a window holds at most: it takes no more once it has so many of any of these."""
+
+    rows: int
+    requests: int
+    characters: int
+
+    def is_full(self, rows: int, requests: int, characters: int) -> bool:
+        """Whether a window with so many takes no more."""
+        return rows >= self.rows or characters >= self.characters or requests >= self.requests
+
+
 class Preparer:
     """Prepares the rows of one job. May be called from several threads at a time, but for ``plan``.
 
@@ -71,10 +83,11 @@ class Preparer:
             size += characters(request.prompt)
         return size
 
-    def is_full(self, run: RunSettings, rows: int, requests: int, characters: int) -> bool:
-        """Whether a window with so many rows, requests and characters takes no more."""
-        requests = max(requests, rows * self._recipe.requests_a_row)
-        return rows >= run.window or characters >= run.window_characters or requests >= _REQUESTS * run.window
+    def room(self, run: RunSettings) -> Room:
+        """What a window may hold."""
+        requests = _REQUESTS * run.window
+        rows = min(run.window, -(-requests // self._recipe.requests_a_row))
+        return Room(rows, requests, run.window_characters)
 
     def tokenized(self, requests: Sequence[Request]) -> Prepared:
         """The requests with their token ids, where they have none yet."""

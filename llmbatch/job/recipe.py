@@ -145,7 +145,8 @@ class Recipe:
         """About how many characters a row's work holds on to, besides its requests."""
         if self._keeps_rows:
             return size_of(row.data)
-        return self._main.size(row) + (0 if work.kept is None else size_of(work.kept))
+        size = self._main.size(row) if self._main.check.names else 0
+        return size if work.kept is None else size + size_of(work.kept)
 
     def _judged(self, program: Program, row: Row) -> Program:
         """The program, whose record says which condition the row does not meet."""

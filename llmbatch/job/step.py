@@ -139,9 +139,7 @@ class Step:
         return Ask(rendered.prompt, sampling, ours.constraint, seed, lora=lora, samples=samples, check=check)
 
     def size(self, row: Row) -> int:
-        """About how many characters of a row its check holds on to."""
-        if not self.check.names:
-            return 0
+        """About how many characters of a row its check holds on to, where it does."""
         own = set(map(id, row.data.values()))  # what all rows share is there once
         return sum(size_of(value) for value in self._named(row).values() if id(value) in own)
 

@@ -71,6 +71,7 @@ def survey_job(
 
 def _add_window(survey: Survey, prepare: Preparer, run: RunSettings, rows: Iterator[Row]) -> Iterator[Request] | None:
     """Add the next window to the survey; returns the requests that it would send, None where there is no row any more."""
+    room = prepare.room(run)
     asked: list[Request] = []
     ids: dict[int, RowId] = {}
     characters = 0
@@ -83,7 +84,7 @@ def _add_window(survey: Survey, prepare: Preparer, run: RunSettings, rows: Itera
             survey.trouble(row.id, work.record.failure)
         asked += requests
         characters += prepare.size(row, work, requests)
-        if prepare.is_full(run, len(ids), len(asked), characters):
+        if room.is_full(len(ids), len(asked), characters):
             break
     if not ids:
         return None

@@ -13,8 +13,10 @@ def misfit(tokens: int, demand: Demand, context_length: int | None) -> Failure |
     prompt and continuation. A ``max_tokens`` that reaches beyond the context is no misfit: that answer ends there, with finish
     reason ``length``.
     """
+    if context_length is None or tokens + max(1, demand.least) <= context_length:
+        return None  # nearly every prompt
     least = 0 if demand.most == 0 else max(1, demand.least if demand.least != demand.most else 1)
-    if context_length is None or tokens + least <= context_length:
+    if tokens + least <= context_length:
         return None
     if not least:
         return Failure(

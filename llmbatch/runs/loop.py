@@ -184,7 +184,8 @@ class Loop:
         index = outcome.key.index
         window = self._window_of[index]
         work = window.works[index]
-        self._follow_up.add(work.feed(outcome))
+        if following := work.feed(outcome):
+            self._follow_up.add(following)
         if work.record is None:
             window.entries.append(outcome_entry(outcome))
             return

@@ -128,8 +128,14 @@ class Reading:
             return None
         opened = _Opened(OpenWindow(Bounds(number, first.cursor, first.cursor, None, 0)))
         last = first.cursor
+        room = self.prepare.room(self.run)
+        if extent.rows is not None:
+            room = room._replace(rows=min(room.rows, extent.rows))
         while (row := reader.next) is not None:
-            if self._is_full(opened, extent, row.index):
+            if extent.stop is None:
+                if room.is_full(len(opened.window.order), len(opened.requests), opened.size):
+                    break
+            elif row.index >= extent.stop:
                 break
             reader.take()
             if self.rows is None or row.index in self.rows:
@@ -145,15 +151,6 @@ class Reading:
             return end
         rows = range(first, end) if self.rows is None else sorted(i for i in self.rows if first <= i < end)
         return rows[len(rows) // windows]
-
-    def _is_full(self, opened: _Opened, extent: Extent, following: int) -> bool:
-        """Whether the row with the index ``following`` is not to be taken any more."""
-        if extent.stop is not None:
-            return following >= extent.stop
-        rows = len(opened.window.order)
-        if extent.rows is not None and rows >= extent.rows:
-            return True
-        return self.prepare.is_full(self.run, rows, len(opened.requests), opened.size)
 
     def _read_again(self, reader: Reader, replay: Replay) -> _Opened:
         """A window whose journal is there: the same rows, without the work that is done. Raises ``InputChanged``."""
