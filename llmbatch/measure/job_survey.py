@@ -93,9 +93,9 @@ def _add_window(survey: Survey, prepare: Preparer, job: Job, rows: Iterator[Row]
     made_to_fit: Counter[int] = Counter()  # row index -> requests in place of those that do not fit
     ready, plan = _planned(survey, prepare, works, asked, made_to_fit)
     if job.plan.overflow not in ("error", "skip"):
-        for index, requests in made_to_fit.items():
-            if requests and works[index].record is None:
-                survey.made_to_fit(requests, works[index].shortened)
+        for index, count in made_to_fit.items():
+            if count and works[index].record is None:
+                survey.made_to_fit(count, works[index].shortened)
     survey.add(ready, plan, [ids[request.key.index] for request in ready])
     return (ready[position] for position in plan.order)
 
