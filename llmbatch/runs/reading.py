@@ -229,7 +229,8 @@ class Reading:
                 return
             too_long.append(f"{len(plan.too_long):,} prompts are too long: plan.overflow={self.plan.overflow}")
             requests = [request for position, request in enumerate(requests) if position not in plan.too_long]
-            requests += self._tokenized(window, later)
+            later = self._tokenized(window, later)
+            requests += later if self.cached is None else self._asked_anew(self.cached, window, later)
             later = []
 
     def _tokenized(self, window: OpenWindow, requests: Sequence[Request]) -> list[Request]:
