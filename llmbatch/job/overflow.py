@@ -14,6 +14,7 @@ from llmbatch.core.demand import Demands
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Failure, FailureKind, Message, Prompt, Request, Row
 from llmbatch.core.words import near
+from llmbatch.engines.thinking import BUDGET
 from llmbatch.job.lengths import TOO_MANY, Lengths
 from llmbatch.plan.cut import Cut, Truncation, cut, most_kept
 from llmbatch.plan.fit import answer_room
@@ -150,7 +151,10 @@ class Overflow:
         if asked is None or request.target is not None:
             return None
         room = (self._lengths.context_length or 0) - used
-        least = max(min(self._settings.overflow_min_tokens, asked), request.sampling.get("min_tokens") or 1)
+        thinking = request.sampling.get(BUDGET) or 0  # and then an answer
+        least = max(
+            min(self._settings.overflow_min_tokens, asked), request.sampling.get("min_tokens") or 1, thinking + 1
+        )
         if room < least:
             left = "none" if room < 1 else f"{room:,} tokens"
             return Failure(
