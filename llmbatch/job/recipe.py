@@ -24,6 +24,7 @@ from llmbatch.core.words import short
 from llmbatch.formats.base import Asked
 from llmbatch.job.job import Job
 from llmbatch.job.lengths import Lengths
+from llmbatch.job.overflow import check_overflow, in_chunks, keeps_origin
 from llmbatch.job.prompts import further_step, output_of, program_of, prompt_of
 from llmbatch.job.step import Step, size_of
 from llmbatch.programs.base import Ask, Complete, Incomplete, Program, make_program
@@ -51,6 +52,8 @@ class Recipe:
         self._main = self._steps["main"]
         facts = {name: step.facts() for name, step in self._steps.items()}
         self._kind, self._settings, self._source = make_program(self.program.name, self.program.settings, facts)
+        check_overflow(job.plan, self.program.name, {name: step.template for name, step in self._steps.items()})
+        self._in_chunks = in_chunks(job.plan) if job.plan.overflow == "chunk" else None
         self._conditions = Conditions((job.accept or AcceptSettings()).when)
         self._has_conditions = bool(self._conditions)
         if job.accept is not None and job.accept.unique is not None:
@@ -58,6 +61,7 @@ class Recipe:
         # a predicate is given the row
         self._keeps_rows = (
             self._kind.keeps_row
+            or keeps_origin(job.plan)
             or self._conditions.needs_row
             or any(map(is_import_path, (job.answer or OutputSettings()).reject))
         )
@@ -125,10 +129,10 @@ class Recipe:
         """
         if row.failure is not None:
             return Work.failed(row, row.failure, rules, details)
-        program = self._kind.shape(_RowAsk(row, self._steps, self._settings, lengths))
-        if type(program) is not GeneratorType and not isinstance(
-            program, Generator
-        ):  # the plain question is the quick one
+        asks = _RowAsk(row, self._steps, self._settings, lengths)
+        program = self._kind.shape(asks) if self._in_chunks is None else self._in_chunks(asks, lengths)
+        # the plain question is the quick one
+        if type(program) is not GeneratorType and not isinstance(program, Generator):
             raise RunError(
                 f"row {row.id!r}: the program {self.program.name} returned {short(program)}: it is to be a generator function, "
                 "which yields what it asks"

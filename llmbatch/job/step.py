@@ -20,6 +20,7 @@ from llmbatch.core.types import Constraint, Failure, FailureKind, Rendered, Row,
 from llmbatch.core.words import short
 from llmbatch.engines.base import kind_of
 from llmbatch.job.job import Job
+from llmbatch.job.overflow import Origin, keeps_origin
 from llmbatch.programs.base import Ask, Need, PromptFacts
 from llmbatch.prompt.base import RowPrompt
 from llmbatch.prompt.requests import RequestsPrompt
@@ -62,6 +63,7 @@ class Step:
         self.settings = _sampling(self._defaults, self._overrides)
         if problem := _thinking_problem(self.settings, job):
             raise JobError(problem)
+        self._keeps_origin = keeps_origin(job.plan)
         self._max_samples = job.plan.max_samples
         if problem := self._too_many(self.settings):
             raise JobError(f"sampling.n {problem}")
@@ -71,6 +73,11 @@ class Step:
         self._held_to = _as_output(self.check.constraint)
         self._variants: dict[str, tuple[Sampling, int]] = {}
         self._base = self._variant({})
+
+    @property
+    def gives_text(self) -> bool:
+        """Whether its answers are any text, unless a row says otherwise."""
+        return self.output.kind == "text"
 
     def identity(self) -> dict[str, str]:
         """What the answers depend on besides the row: as ``Recipe.identity``, by what comes behind the step's name."""
@@ -136,7 +143,10 @@ class Step:
         if ours.names:
             check = ours.of(self._named(row))
         lora = self._lora or rendered.lora
-        return Ask(rendered.prompt, sampling, ours.constraint, seed, lora=lora, samples=samples, check=check)
+        origin = Origin(self, row, check) if self._keeps_origin else None
+        return Ask(
+            rendered.prompt, sampling, ours.constraint, seed, lora=lora, samples=samples, check=check, origin=origin
+        )
 
     def size(self, row: Row) -> int:
         """About how many characters of a row its check holds on to, where it does."""
