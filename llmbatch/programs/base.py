@@ -9,9 +9,14 @@ as ``Complete`` or as ``Incomplete``):
 | an ``Ask`` with ``samples`` n > 1 | a list of n of these |
 | a ``Failure``, as ``RowAsk.ask`` gives one | None: it counts as a request that failed unsent |
 | a list of these | a list with one of the above for each |
+| ``Branches`` of programs | a list of what each of them returned, in their order |
 
 It does no input or output and reads no clock, so that it can be replayed from answers that are on disk. Requests of one
-yield run at the same time; those of the next begin when all of them are answered. Retries happen around the program.
+yield run at the same time; those of the next begin when all of them are answered. Branches do not wait for each other: each goes
+on as soon as its own requests are answered, and may have branches too. Retries happen around the program.
+
+What a program does must follow from its row and its answers alone, and not from which of its branches came first: they share
+nothing that one writes and another reads.
 """
 
 from __future__ import annotations
@@ -80,6 +85,16 @@ class Incomplete:
     logprobs: bool = True
 
 
+@fast_dataclass(frozen=True, slots=True)
+class Branches:
+    """Yielded by a program to have other programs go on side by side, each at its own pace.
+
+    It is sent a list of what they returned (as they returned it: bare, ``Complete`` or ``Incomplete``) once all of them are done.
+    """
+
+    programs: Sequence[Program]
+
+
 class RowAsk(Protocol):
     """One row, and the means to ask about it: what a program is made from."""
 
@@ -111,7 +126,7 @@ class RowAsk(Protocol):
         """
 
 
-Program = Generator[Ask | Failure | Sequence[Ask | Failure], Any, Any]
+Program = Generator[Ask | Failure | Branches | Sequence[Ask | Failure], Any, Any]
 Shape = Callable[[RowAsk], Program]
 """A row in; its program out."""
 
@@ -261,6 +276,7 @@ def _keys(settings: type[BaseModel], path: Iterable[str | int]) -> list[str]:
 
 __all__ = [
     "Ask",
+    "Branches",
     "Complete",
     "Incomplete",
     "Made",
