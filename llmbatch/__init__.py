@@ -1,7 +1,8 @@
 """Run an LLM over a whole corpus on hardware that you own: one checked result for every row, nothing lost.
 
 ``run`` runs a job into a folder, ``generate`` gives records inside a script, ``publish`` makes a dataset of runs. A program of
-your own is a generator function of a ``RowAsk``: it yields an ``Ask``, several, or ``Branches`` of other generators, and returns a value, ``Complete`` or ``Incomplete``.
+your own is a generator function of a ``RowAsk``: it yields an ``Ask``, several, or ``Branches`` of other generators, and returns a
+value, ``Complete`` or ``Incomplete``.
 Importing this package loads nothing heavy.
 """
 
