@@ -180,11 +180,16 @@ def _no_problem(_settings: Any, _prompts: Mapping[str, PromptFacts]) -> Iterable
     return ()
 
 
+def _as_given(settings: Any, _prompts: Mapping[str, PromptFacts]) -> Any:
+    return settings
+
+
 class ProgramKind(NamedTuple):
     """All that a job must know of a program of the table before a row is asked.
 
     ``prompts`` are the names that it asks with by its settings, so that one that is missing is found before a model is loaded;
-    ``problems`` is what else is wrong with settings and prompts together. ``requests`` is about how many requests a row has, whose
+    ``problems`` is what else is wrong with settings and prompts together, and ``settled`` are the settings with what they leave to
+    the prompts, once nothing is. ``requests`` is about how many requests a row has, whose
     answers are in memory until the row's window is sealed: windows are sized by it. ``later`` says in words what a row is asked
     after its first requests, where that is anything. ``keeps_row``: it looks at the row's fields after its first requests, or a
     predicate may. ``code`` are import paths of the author's functions that its settings name. ``sinks`` are written for it always.
@@ -196,6 +201,7 @@ class ProgramKind(NamedTuple):
     requests: Callable[[Any], int] = _one
     keeps_row: bool = True
     problems: Callable[[Any, Mapping[str, PromptFacts]], Iterable[str]] = _no_problem
+    settled: Callable[[Any, Mapping[str, PromptFacts]], Any] = _as_given
     later: Callable[[Any], str] = _no_words
     code: Callable[[Any], Iterable[str]] = _nothing
     sinks: tuple[str, ...] = ()
@@ -242,7 +248,7 @@ def make_program(name: str, settings: Mapping[str, Any], prompts: Mapping[str, P
         )
     if problem := next(iter(kind.problems(checked, prompts)), None):
         raise JobError(f"the program {name}: {problem}")
-    return Made(kind, checked, source)
+    return Made(kind, kind.settled(checked, prompts), source)
 
 
 def _of_ones_own(name: str, shape: Any) -> ProgramKind:
