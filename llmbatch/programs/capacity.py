@@ -33,7 +33,8 @@ class Capacity(NamedTuple):
 def capacity_of(row: RowAsk, ask: Callable[[Sequence[str]], Ask | Failure], text: str) -> Capacity | Failure | None:
     """What a prompt holds, as measured with some of a text that is not blank; ``ask`` gives the prompt with such texts.
 
-    None where the context length is unknown, the failure where the prompt cannot be rendered.
+    Besides, it has room for its answer, and for as much again, up to a quarter of the context: without that an answer that was cut
+    off could not be gone on with. None where the context length is unknown, the failure where the prompt cannot be rendered.
     """
     sample = text.strip()[:_SAMPLE]
     rooms = []
@@ -44,7 +45,7 @@ def capacity_of(row: RowAsk, ask: Callable[[Sequence[str]], Ask | Failure], text
         room = room_of(row, asked)
         if room is None:
             return None
-        rooms.append(room)
+        rooms.append(room - _kept_to_go_on(row, asked))
     one, longer, two = rooms
     tokens = max(1, row.tokens([sample])[0])
     factor = max(1.0, (one - longer) / tokens)
@@ -63,6 +64,11 @@ def answer_tokens(row: RowAsk, ask: Ask) -> int:
     """How many tokens are kept for an answer: its ``max_tokens``, but at most half of the context."""
     most = (row.context_length or 0) // 2
     return min(_asked_for(ask, most), most)
+
+
+def _kept_to_go_on(row: RowAsk, ask: Ask) -> int:
+    answer = answer_tokens(row, ask)
+    return max(0, min(answer, (row.context_length or 0) // 4 - answer))
 
 
 def _asked_for(ask: Ask, unlimited: int) -> int:

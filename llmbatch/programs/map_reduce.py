@@ -155,17 +155,16 @@ class _Document:
 
     def cut(self, whole: Ask) -> Failure | None:
         """Cut the document into chunks; returns why that is impossible."""
-        most = self.settings.chunk or 0
+        chunk, overlap = self.settings.chunk, self.settings.overlap
         capacity = capacity_of(
             self.row, lambda texts: self._ask_about("".join(texts), _MANY_PARTS - 1, _MANY_PARTS), self.text
         )
         if isinstance(capacity, Failure):
             return capacity
-        if capacity is not None and (not most or _LEAST_CHUNK <= capacity.longest < most):
-            most = capacity.longest
-            if most < max(_LEAST_CHUNK, self.settings.overlap + 1):
-                return self._no_room(whole, most)
-        cut = split(self.text, most, self.row.tokens, overlap=self.settings.overlap, markup=self._markup)
+        most = min(size for size in (chunk, capacity and capacity.longest) if size is not None)
+        if most < min(_LEAST_CHUNK, chunk or _LEAST_CHUNK) or most <= overlap:
+            return self._no_room(whole, most)
+        cut = split(self.text, most, self.row.tokens, overlap=overlap, markup=self._markup)
         self.spans = [(chunk.start, chunk.end) for chunk in cut]
         return None
 

@@ -47,7 +47,7 @@ class Reader:
 
     data: Mapping[str, Any]
     settings: Any
-    context_length: int | None = 64
+    context_length: int | None = 72
     most: int | None = 10
     times: int = 1
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -146,11 +146,11 @@ def details(record: Record) -> Any:
 
 
 def test_a_document_that_fits_is_asked_about_once() -> None:
-    record, asked = finish(begin(words(52))[0])
-    assert [said(request) for request in asked] == [("main", words(52))]
-    assert (record.status, record.output) == (Status.OK, "w0000..w0051")
-    usage = {"prompt_tokens": 52, "completion_tokens": 1}
-    chunk = {"start": 0, "end": len(words(52)), "status": "ok", "usage": usage}
+    record, asked = finish(begin(words(60))[0])
+    assert [said(request) for request in asked] == [("main", words(60))]
+    assert (record.status, record.output) == (Status.OK, "w0000..w0059")
+    usage = {"prompt_tokens": 60, "completion_tokens": 1}
+    chunk = {"start": 0, "end": len(words(60)), "status": "ok", "usage": usage}
     assert record.details == {"chunks": [chunk], "reductions": []}
 
 
@@ -168,7 +168,7 @@ def test_the_chunks_of_a_longer_one_are_asked_about_at_once_and_are_in_the_recor
     chunks = details(record)["chunks"]
     assert [text[chunk["start"] : chunk["end"]] for chunk in chunks] == [said(request)[1] for request in requests]
     assert " ".join(said(request)[1] for request in requests) == text
-    assert all(len(said(request)[1].split()) + 2 + 10 <= 64 for request in requests)
+    assert all(len(said(request)[1].split()) + 2 + 10 <= 72 for request in requests)
     assert [chunk["output"] for chunk in chunks] == [first_and_last("", said(request)[1]) for request in requests]
     assert said(reduction) == ("reduce", "\n\n".join(chunk["output"] for chunk in chunks))
     assert details(record)["reductions"] == [
@@ -336,7 +336,7 @@ def test_answers_longer_than_planned_are_put_together_in_smaller_groups() -> Non
     assert record.status is Status.OK
     reductions = details(record)["reductions"]
     assert max(entry["partials"] for entry in reductions) == 2
-    assert all(len(said(request)[1].split()) + 2 <= 54 for request in asked if said(request)[0] == "reduce")
+    assert all(len(said(request)[1].split()) + 2 <= 62 for request in asked if said(request)[0] == "reduce")
 
 
 def test_thoughts_take_no_room_in_what_answers_are_put_together_with() -> None:
@@ -354,7 +354,7 @@ def test_answers_of_which_no_two_fit_end_the_row_with_a_clear_failure() -> None:
     assert (record.status, record.output) == (Status.FAILED, None)
     assert record.failure is not None and record.failure.kind is FailureKind.TOO_LONG
     assert record.failure.message.startswith("row 'r': no two answers about chunks 0 to ")
-    assert "they have 30, 30, 30" in record.failure.message and "reduce has room for" in record.failure.message
+    assert "they have 30, 30" in record.failure.message and "reduce has room for" in record.failure.message
 
 
 def test_reductions_that_stay_as_long_as_what_they_are_made_of_come_to_an_end() -> None:
