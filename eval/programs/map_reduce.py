@@ -2,10 +2,10 @@
 
     python eval/programs/map_reduce.py [--documents 200] [--rounds 3] [--parts speed,kill] [--results map_reduce.json]
 
-Real vLLM with the demo model, documents of very different lengths. With ``map_reduce`` it is one run. Level by level it is a run of all
-chunks, then one of each level of reductions: the same chunks, the same reductions, so both ask the same and give the same answers; the
-chunks are cut beforehand, which is not counted. All runs find the engine started; the two ways take turns, each beginning with an empty
-prefix cache. ``map_reduce`` must be 1.3 times as fast.
+Real vLLM with the demo model, documents of very different lengths. With ``map_reduce`` it is one run. Level by level it is a run
+of all chunks, then one of each level of reductions: the same chunks and the same reductions, so both ask the same and give the same
+answers; the chunks are cut beforehand, which is not counted. All runs find the engine started; the two ways take turns, each with
+an empty prefix cache at its beginning. ``map_reduce`` must be 1.3 times as fast.
 
 A level by itself ends with fewer and fewer requests in flight, and the higher ones have but a handful. Where the engine's time goes
 with the tokens and hardly with its steps, as with long chunks and short answers, that costs little: then there is little to gain.
@@ -234,7 +234,7 @@ def speed(source: Path, folder: Path, rounds: int) -> dict[str, Any]:
             turns = {}
             for name in sorted(NAMES, reverse=bool(len(kept) % 2)):
                 more = (records,) if name == "level by level" else ()
-                turns[name] = _turn(name, source, folder / name.replace(" ", "-"), paths, keeper, *more)
+                turns[name] = _turn(source, folder / name.replace(" ", "-"), paths, keeper, *more)
             elsewhere = max(turn.elsewhere for turn in turns.values())
             said = ", ".join(f"{name} {turn.seconds:.1f} s" for name, turn in turns.items())
             print(f"{said}; elsewhere {elsewhere:.1%}", flush=True)
@@ -259,7 +259,7 @@ def speed(source: Path, folder: Path, rounds: int) -> dict[str, Any]:
     }
 
 
-def _turn(name: str, source: Path, folder: Path, paths: Sequence[str], keeper: EngineKeeper, *more: Any) -> Turn:
+def _turn(source: Path, folder: Path, paths: Sequence[str], keeper: EngineKeeper, *more: Any) -> Turn:
     keeper._engine._llm.reset_prefix_cache()  # type: ignore[union-attr]
     chain._fresh(folder)
     machine.settle()

@@ -239,14 +239,16 @@ def test_a_run_on_vllm_that_is_killed_comes_to_the_same_bytes(jobs: Any) -> None
     numbers = ["forty-two", "two hundred", "ninety", "one thousand and six", "seven", "three hundred and twelve"]
     rng = random.Random(4)
     rows = [{"text": ". ".join(rng.choices(numbers, k=count))} for count in (2, 40, 25, 3, 70, 12)]
+    lenient = {"allow_truncated": True, "allow_empty": True}
+    reduce = {"path": str(prompt), "fields": {"text": "joined"}, "variables": {"language": "German"}, "answer": lenient}
     program = {
         "name": "map_reduce",
-        "prompts": {"reduce": {"path": str(prompt), "fields": {"text": "joined"}, "variables": {"language": "German"}}},
+        "prompts": {"reduce": reduce},
         "settings": {"chunk": 30, "whole": False, "most": 3},
     }
     data = {
         "model": "demo", "prompt": str(prompt), "input": str(jobs.rows(rows)), "program": program, "engine": DEMO,
-        "answer": {"allow_truncated": True, "allow_empty": True}, "sampling": {"max_tokens": 24},
+        "answer": lenient, "sampling": {"max_tokens": 24},
     }  # fmt: skip
     killed, _, err = jobs.finish(
         {**data, "output": str(jobs.path / "out")}, environment={"LLMBATCH_FAULT": "journal-append:2"}
