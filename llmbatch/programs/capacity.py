@@ -37,11 +37,14 @@ def capacity_of(row: RowAsk, ask: Callable[[Sequence[str]], Ask | Failure], text
     off could not be gone on with. None where the context length is unknown, the failure where the prompt cannot be rendered.
     """
     sample = text.strip()[:_SAMPLE]
-    rooms = []
-    for texts in ([sample], [sample * 2], [sample, sample]):
-        asked = ask(texts)
+    asks = [ask(texts) for texts in ([sample], [sample * 2], [sample, sample])]
+    rooms: list[int] = []
+    for number, asked in enumerate(asks):
         if isinstance(asked, Failure):
             return asked
+        if number == 2 and asked == asks[1]:  # of a prompt that has one text
+            rooms.append(rooms[1])
+            continue
         room = room_of(row, asked)
         if room is None:
             return None
