@@ -93,7 +93,7 @@ class _Part:
     last: int
     entry: dict[str, Any]
     value: Any = None
-    tokens: int = 0  # at most: its thoughts may be among them
+    tokens: int = 0
     failure: Failure | None = None
 
 
@@ -256,7 +256,8 @@ class _Document:
         capacity, most = self.capacity, self.settings.most or len(parts)
         if capacity is None:
             return [parts]
-        if sum(capacity.cost(part.tokens) for part in parts) > capacity.room:
+        # as a text an answer has fewer tokens, if it had thoughts, or more, if it is garbled; counting takes time of the engine's
+        if sum(capacity.cost(part.tokens) for part in parts) > capacity.room // 2:
             for part, tokens in zip(parts, self.row.tokens([_as_text(part.value) for part in parts]), strict=True):
                 part.tokens = tokens
         groups: list[list[_Part]] = []
