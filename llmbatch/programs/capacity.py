@@ -37,7 +37,7 @@ def capacity_of(row: RowAsk, ask: Callable[[Sequence[str]], Ask | Failure], text
     off could not be gone on with. None where the context length is unknown, the failure where the prompt cannot be rendered.
     """
     sample = text.strip()[:_SAMPLE]
-    asks = [ask(texts) for texts in ([sample], [sample * 2], [sample, sample])]
+    asks = [ask(texts) for texts in ([sample], [f"{sample} {sample}"], [sample, sample])]
     rooms: list[int] = []
     for number, asked in enumerate(asks):
         if isinstance(asked, Failure):

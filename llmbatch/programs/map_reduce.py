@@ -157,7 +157,7 @@ class _Document:
         """Cut the document into chunks; returns why that is impossible."""
         chunk, overlap = self.settings.chunk, self.settings.overlap
         capacity = capacity_of(
-            self.row, lambda texts: self._ask_about("".join(texts), _MANY_PARTS - 1, _MANY_PARTS), self.text
+            self.row, lambda texts: self._ask_about(" ".join(texts), _MANY_PARTS - 1, _MANY_PARTS), self.text
         )
         if isinstance(capacity, Failure):
             return capacity
