@@ -136,10 +136,7 @@ class _Document:
     settings: MapReduceSettings
     text: str
     spans: list[tuple[int, int]]
-    groups: tuple[int, int] = (
-        _GROUP,
-        _GROUP,
-    )  # how many answers about chunks are planned together, and how many others
+    groups: tuple[int, int] = (_GROUP, _GROUP)  # how many answers are planned together: about chunks, and later ones
     capacity: Capacity | None = None  # of the prompt reduce; None: not known
     chunks: dict[int, _Part] = field(default_factory=dict)
     reductions: list[_Part] = field(default_factory=list)
@@ -248,7 +245,7 @@ class _Document:
             if len(groups) == 1:
                 return good[0] if len(good) == 1 else (yield from self.put_together(good))
             if len(groups) == len(good):
-                return replace(good[0], failure=self._too_long(good))
+                return self._too_long(good)
             parts = yield Branches([self._all_together(group) for group in groups])
 
     def _groups(self, parts: list[_Part]) -> list[list[_Part]]:
@@ -271,14 +268,16 @@ class _Document:
             room -= cost
         return groups
 
-    def _too_long(self, parts: Sequence[_Part]) -> Failure:
+    def _too_long(self, parts: Sequence[_Part]) -> _Part:
+        first, last = parts[0].first, parts[-1].last
         tokens = ", ".join(f"{part.tokens:,}" for part in parts[:4]) + (", ..." if len(parts) > 4 else "")
         room = 0 if self.capacity is None else self.capacity.room
-        return Failure(
+        failure = Failure(
             FailureKind.TOO_LONG,
-            f"no two answers about chunks {parts[0].first} to {parts[-1].last} fit together: they have {tokens} tokens, and the "
-            f"prompt {self.settings.reduce} has room for {room:,}: ask for shorter ones, or give the engine a larger max_model_len",
+            f"no two answers about chunks {first} to {last} fit together: they have {tokens} tokens, and the prompt "
+            f"{self.settings.reduce} has room for {room:,}: ask for shorter ones, or give the engine a larger max_model_len",
         )
+        return _Part(1 + max(part.level for part in parts), first, last, {}, failure=failure)
 
     def _ask_about(self, text: str, number: int, parts: int) -> Ask | Failure:
         return _ask(self.row, "main", {**_numbered(self.row, number, parts), self.settings.field: text})

@@ -348,8 +348,11 @@ def test_thoughts_take_no_room_in_what_answers_are_put_together_with() -> None:
     assert [entry["partials"] for entry in details(record)["reductions"]] == [4, 4, 2]
 
 
-def test_answers_of_which_no_two_fit_end_the_row_with_a_clear_failure() -> None:
-    record, asked = finish(begin(words(200), {"chunk": 50})[0], lambda *_: words(30))
+@pytest.mark.parametrize("lenient", [True, False])
+def test_answers_of_which_no_two_fit_end_the_row_with_a_clear_failure(lenient: bool) -> None:
+    """What is left out are chunks without an answer, and not answers that are too long."""
+    settings = {"chunk": 50, "leave_out_failed": lenient}
+    record, asked = finish(begin(words(400), settings)[0], lambda *_: words(30))
     assert {said(request)[0] for request in asked} == {"main"}
     assert (record.status, record.output) == (Status.FAILED, None)
     assert record.failure is not None and record.failure.kind is FailureKind.TOO_LONG
