@@ -9,9 +9,14 @@ as ``Complete`` or as ``Incomplete``):
 | an ``Ask`` with ``samples`` n > 1 | a list of n of these |
 | a ``Failure``, as ``RowAsk.ask`` gives one | None: it counts as a request that failed unsent |
 | a list of these | a list with one of the above for each |
+| ``Branches`` of programs | a list of what each of them returned, in their order |
 
 It does no input or output and reads no clock, so that it can be replayed from answers that are on disk. Requests of one
-yield run at the same time; those of the next begin when all of them are answered. Retries happen around the program.
+yield run at the same time; those of the next begin when all of them are answered. Branches do not wait for each other: each goes
+on as soon as its own requests are answered, and may have branches too. Retries happen around the program.
+
+What a program does must follow from its row and its answers alone, and not from which of its branches came first: they share
+nothing that one writes and another reads.
 """
 
 from __future__ import annotations
@@ -82,6 +87,16 @@ class Incomplete:
     logprobs: bool = True
 
 
+@fast_dataclass(frozen=True, slots=True)
+class Branches:
+    """Yielded by a program to have other programs go on side by side, each at its own pace.
+
+    It is sent a list of what they returned (as they returned it: bare, ``Complete`` or ``Incomplete``) once all of them are done.
+    """
+
+    programs: Sequence[Program]
+
+
 class RowAsk(Protocol):
     """One row, and the means to ask about it: what a program is made from."""
 
@@ -113,7 +128,7 @@ class RowAsk(Protocol):
         """
 
 
-Program = Generator[Ask | Failure | Sequence[Ask | Failure], Any, Any]
+Program = Generator[Ask | Failure | Branches | Sequence[Ask | Failure], Any, Any]
 Shape = Callable[[RowAsk], Program]
 """A row in; its program out."""
 
@@ -167,11 +182,16 @@ def _no_problem(_settings: Any, _prompts: Mapping[str, PromptFacts]) -> Iterable
     return ()
 
 
+def _as_given(settings: Any, _prompts: Mapping[str, PromptFacts]) -> Any:
+    return settings
+
+
 class ProgramKind(NamedTuple):
     """All that a job must know of a program of the table before a row is asked.
 
     ``prompts`` are the names that it asks with by its settings, so that one that is missing is found before a model is loaded;
-    ``problems`` is what else is wrong with settings and prompts together. ``requests`` is about how many requests a row has, whose
+    ``problems`` is what else is wrong with settings and prompts together, and ``settled`` are the settings with what they leave to
+    the prompts, once nothing is. ``requests`` is about how many requests a row has, whose
     answers are in memory until the row's window is sealed: windows are sized by it. ``later`` says in words what a row is asked
     after its first requests, where that is anything. ``keeps_row``: it looks at the row's fields after its first requests, or a
     predicate may. ``code`` are import paths of the author's functions that its settings name. ``sinks`` are written for it always.
@@ -183,6 +203,7 @@ class ProgramKind(NamedTuple):
     requests: Callable[[Any], int] = _one
     keeps_row: bool = True
     problems: Callable[[Any, Mapping[str, PromptFacts]], Iterable[str]] = _no_problem
+    settled: Callable[[Any, Mapping[str, PromptFacts]], Any] = _as_given
     later: Callable[[Any], str] = _no_words
     code: Callable[[Any], Iterable[str]] = _nothing
     sinks: tuple[str, ...] = ()
@@ -229,7 +250,7 @@ def make_program(name: str, settings: Mapping[str, Any], prompts: Mapping[str, P
         )
     if problem := next(iter(kind.problems(checked, prompts)), None):
         raise JobError(f"the program {name}: {problem}")
-    return Made(kind, checked, source)
+    return Made(kind, kind.settled(checked, prompts), source)
 
 
 def _of_ones_own(name: str, shape: Any) -> ProgramKind:
@@ -263,6 +284,7 @@ def _keys(settings: type[BaseModel], path: Iterable[str | int]) -> list[str]:
 
 __all__ = [
     "Ask",
+    "Branches",
     "Complete",
     "Incomplete",
     "Made",

@@ -260,6 +260,7 @@ def test_a_program_that_yields_or_returns_something_else_is_told_with_the_row(
             {"<topic>": '{"questions": ["Why?", "When?", "Why?"]}', "<task>": "Because."},
             {"children": 2, "ok": 2, "repeated": 1},
         ),
+        ("summarize-long", {"text": "It is blue."}, {"<text>": "Blue."}, "Blue."),
     ],
 )
 def test_the_shipped_prompts_with_a_program_run_as_they_are(
