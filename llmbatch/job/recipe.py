@@ -54,13 +54,13 @@ _NO_DATA: Mapping[str, Any] = {}
 class Recipe:
     """How the rows of one job become requests, and their answers records. Raises ``UsageError`` for whatever is wrong with it."""
 
-    def __init__(self, job: Job, *, lora: str | None = None, own_check: bool = False) -> None:
-        """``lora`` is the adapter of the first prompt; with ``own_check`` what is asked with it says itself how it is judged."""
+    def __init__(self, job: Job, *, lora: str | None = None) -> None:
+        """``lora`` is the adapter of the first prompt."""
         self._job = job
         template = prompt_of(job)
         self.prompt_name = template.name
         self.program = program_of(job, template)
-        self._steps = {"main": _Step(template, output_of(job, template), job, {}, own_check=own_check, lora=lora)}
+        self._steps = {"main": _Step(template, output_of(job, template), job, {}, lora=lora)}
         for name, step in self.program.prompts.items():
             self._steps[name] = _further_step(job, name, step)
         self._main = self._steps["main"]
@@ -218,8 +218,7 @@ class _RowAsk:
 class _Step:
     """One prompt of a job, with the check of its answers, its sampling and adapter.
 
-    ``output`` is what an answer must be; ``own_check``: that is not what the job's other answers must be. ``sampling`` goes before
-    the prompt's.
+    ``output`` is what an answer must be. ``sampling`` goes before the prompt's.
     """
 
     def __init__(
@@ -229,12 +228,10 @@ class _Step:
         job: Job,
         sampling: Mapping[str, Any],
         *,
-        own_check: bool = True,
         lora: str | None = None,
     ) -> None:
         self.template = template
         self.output = output
-        self._own_check = own_check
         self._lora = lora
         self.check = make_check(output)
         if self.check.constraint is not None and getattr(template, "prefill", None):
@@ -318,9 +315,7 @@ class _Step:
             seed = asked.pop("seed")
         sampling, samples = self._variant(asked) if asked else self._base
         ours = self.check if rendered.output is None else self.check.for_request(rendered.output)
-        check: Check | None = ours if self._own_check or ours is not self.check else None
-        if ours.names:
-            check = ours.of(self._named(row))
+        check: Check = ours.of(self._named(row)) if ours.names else ours
         lora = self._lora or rendered.lora
         return Ask(rendered.prompt, sampling, ours.constraint, seed, lora=lora, samples=samples, check=check)
 

@@ -5,4 +5,5 @@ PROGRAMS = {
     "chain": "llmbatch.programs.chain:KIND",
     "best_of": "llmbatch.programs.best_of:KIND",
     "fan_out": "llmbatch.programs.fan_out:KIND",
+    "translate": "llmbatch.programs.translate:KIND",
 }

@@ -25,6 +25,7 @@ def test_the_shipped_prompts_are_these() -> None:
         "summarize",
         "topic-questions",
         "translate",
+        "translate-document",
     ]
 
 
