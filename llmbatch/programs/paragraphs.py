@@ -184,18 +184,22 @@ def _of_tokens(tokens: list[Token], lines: _Lines, each_line: bool) -> Iterator[
 
 def _of_inline(lines: _Lines, token: Token, kind: str, mark: str, each_line: bool) -> Iterator[Paragraph]:
     """The paragraph of a token, or one for each of its lines. ``mark`` is one that it could have where it is underlined instead."""
-    first = (token.map or [0])[0]
+    number, behind = token.map or (0, 0)
     parts: list[tuple[int, str, str]] = []  # of each line: where its words begin, what stands before them, and they
-    for number, content in enumerate(token.content.split("\n")):
-        start, end = lines.spans[min(first + number, len(lines.spans) - 1)]
-        line, words = lines.text[start:end], content.lstrip()
+    for words in map(str.lstrip, token.content.split("\n")):
+        # the parser leaves out what it takes for white space, as a line with nothing but a form feed
+        while number < behind and words not in lines.text[slice(*lines.spans[number])]:
+            number += 1
+        if number == behind:
+            yield from _blocks(lines.text, *lines.taken(token.map or []), each_line)
+            return
+        start, end = lines.spans[number]
+        line = lines.text[start:end]
         column = line.rfind(words)
-        if column < 0:  # tabs in front of it were taken for spaces
-            words = line.strip()
-            column = line.find(words)
         parts.append((start + column, line[:column], words))
+        number += 1
     groups = [[part] for part in parts] if each_line else [parts]
-    for number, group in enumerate(groups):
+    for place, group in enumerate(groups):
         start, before, _ = group[0]
         last, _, last_words = group[-1]
         end = last + len(last_words.rstrip())
@@ -203,8 +207,8 @@ def _of_inline(lines: _Lines, token: Token, kind: str, mark: str, each_line: boo
             start,
             end,
             "\n".join(words for _, _, words in group).rstrip(),
-            "line" if number else kind,
-            before if number else before + mark,
+            "line" if place else kind,
+            before if place else before + mark,
             group[1][1] if len(group) > 1 else "",
             _newline_of(lines.text[start:end]),
         )

@@ -14,7 +14,7 @@ from llmbatch.core.types import Constraint, Failure, FailureKind
 from llmbatch.core.words import clip
 from llmbatch.programs.paragraphs import Paragraph, Reader, one_newline
 
-_ALONE = Reader()
+_BLOCKS = Reader()
 _CALLED = {
     "heading": "a heading",
     "item": "an item of a list",
@@ -28,18 +28,19 @@ _CALLED = {
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What a model is shown of some paragraphs. Without a ``reader`` it is one, whose answer is taken as it is."""
+    """What a model is shown of some paragraphs. ``single``: it is one, shown without its mark, whose answer is one too."""
 
     text: str
     kinds: tuple[str, ...]
-    reader: Reader | None = None
+    reader: Reader
+    single: bool = False
 
     def apart(self, answer: str) -> list[str] | str:
         """The texts of an answer's paragraphs, or what is wrong with them."""
         answer = one_newline(answer).strip()
-        if self.reader is None:
-            found, wanted = len(_ALONE.read(answer)), len(_ALONE.read(self.text))
-            return [answer] if found == wanted else _other_count(found, wanted, "paragraph")
+        if self.single:
+            found, wanted = len(_BLOCKS.read(answer)), len(_BLOCKS.read(self.text))
+            return [self._unmarked(answer)] if found == wanted else _other_count(found, wanted, "paragraph")
         paragraphs = self.reader.read(answer)
         if len(paragraphs) != len(self.kinds):
             return _other_count(len(paragraphs), len(self.kinds), "line" if self.reader.lines else "paragraph")
@@ -51,6 +52,13 @@ class Passage:
                     "paragraphs (#, -, 1., >)"
                 )
         return [paragraph.text for paragraph in paragraphs]
+
+    def _unmarked(self, answer: str) -> str:
+        """The answer without a mark that the model was not shown and put there all the same: the source's stands there already."""
+        given, shown = self.reader.read(answer), self.reader.read(self.text)
+        if len(given) == len(shown) == 1 and given[0].mark and not shown[0].mark:
+            return given[0].text
+        return answer
 
 
 def _other_count(found: int, wanted: int, unit: str) -> str:
@@ -77,9 +85,9 @@ class PassageCheck:
         return Verdict(found, None)
 
 
-def alone(paragraph: Paragraph) -> Passage:
+def alone(paragraph: Paragraph, reader: Reader) -> Passage:
     """A paragraph shown by itself, without the mark in front of it."""
-    return Passage(paragraph.text, (paragraph.kind,))
+    return Passage(paragraph.text, (paragraph.kind,), reader, single=True)
 
 
 def together(source: str, paragraphs: Sequence[Paragraph], reader: Reader, *, marks: bool) -> Passage | None:
@@ -88,7 +96,7 @@ def together(source: str, paragraphs: Sequence[Paragraph], reader: Reader, *, ma
     None where it cannot without them either, as where one has a blank line in it.
     """
     if len(paragraphs) == 1:
-        return alone(paragraphs[0])
+        return alone(paragraphs[0], reader)
     if marks:
         text = _written(source, paragraphs, marks=True, near=True)
         if (passage := _told_apart(text, paragraphs, reader._replace(keep=()))) is not None:

@@ -33,7 +33,7 @@ from llmbatch.programs.paragraphs import Paragraph, Reader, Staying, one_newline
 from llmbatch.programs.passages import Passage, PassageCheck, alone, together
 
 _CHUNK = 512  # tokens: a model leaves more out the more it is given at a time
-_CHARACTERS = 4  # of a token, in many languages; of others what stands before a chunk is tried shorter
+_CHARACTERS = 6  # more than a token has in most languages: what stands before a chunk is tried shorter then
 _REQUESTS = 8  # of a document, where nothing is known of how long they are
 _AS_MARKDOWN = ("text/markdown", "text/html")  # a web page is read as Markdown
 _SENTENCE = re.compile(r"(?<=[.!?…])[\"')\]”’»]*\s+|(?<=[。！？])")
@@ -203,7 +203,7 @@ def _chunks(row: RowAsk, source: str, paragraphs: Sequence[Paragraph], reader: R
         if passage is not None:
             yield _Chunk(group, passage)
         else:
-            yield from (_Chunk([paragraph], alone(paragraph)) for paragraph in group)
+            yield from (_Chunk([paragraph], alone(paragraph, reader)) for paragraph in group)
 
 
 def _pieces(source: str, paragraph: Paragraph, most: int, row: RowAsk) -> list[Paragraph]:
@@ -299,7 +299,7 @@ def _translated(row: RowAsk, source: str, chunks: Sequence[_Chunk]) -> Generator
         return
     befores = _ends(row, source, [chunk.paragraphs[number].start for chunk, number in apart], settings.context)
     asks = [
-        _ask(row, alone(chunk.paragraphs[number]), before)
+        _ask(row, alone(chunk.paragraphs[number], chunk.passage.reader), before)
         for (chunk, number), before in zip(apart, befores, strict=True)
     ]
     answers = yield asks

@@ -133,6 +133,10 @@ def test_what_lies_deeper_in_lists_than_the_parser_goes_is_not_lost() -> None:
     assert "words" in texts(MARKDOWN, "> " * 150 + "words")[0]
 
 
+def test_a_line_with_nothing_but_a_form_feed_loses_no_words() -> None:
+    assert texts(MARKDOWN, "\f\none\n\f\n\ntwo") == ["one", "two"]
+
+
 def test_a_paragraph_of_one_line_stays_one() -> None:
     source = "# one\n\ntwo"
     heading = MARKDOWN.read(source)[0]

@@ -105,13 +105,23 @@ def test_lines_are_counted_where_each_is_a_paragraph() -> None:
 
 def test_a_paragraph_alone_is_shown_without_its_mark_and_its_answer_taken_as_it_is() -> None:
     (item,) = MARKDOWN.read("- one")
-    assert alone(item).text == "one"
-    assert alone(item).apart(" eins ") == ["eins"]
+    assert alone(item, MARKDOWN).text == "one"
+    assert alone(item, MARKDOWN).apart(" eins ") == ["eins"]
+
+
+def test_a_mark_that_was_not_shown_and_is_in_the_answer_is_left_out() -> None:
+    (heading,) = MARKDOWN.read("# one")
+    assert alone(heading, MARKDOWN).apart("# eins") == ["eins"]
+    (item,) = MARKDOWN.read("- > one")
+    assert alone(item, MARKDOWN).apart("- > eins") == ["eins"]
+    assert alone(item, Reader()).apart("- eins") == ["- eins"]
+    (text,) = Reader("markdown").read("one `- two`")
+    assert alone(text, MARKDOWN).apart("1. eins") == ["eins"]
 
 
 def test_a_code_block_alone_may_have_blank_lines_where_it_has_some() -> None:
     (code,) = Reader("markdown").read("```\na\n\nb\n```")
-    assert alone(code).apart("```\nc\n\nd\n```") == ["```\nc\n\nd\n```"]
+    assert alone(code, MARKDOWN).apart("```\nc\n\nd\n```") == ["```\nc\n\nd\n```"]
 
 
 def test_the_check_of_the_prompt_comes_first() -> None:
