@@ -61,6 +61,7 @@ FLAGS = {
         Flag("--format", "FORMAT", "input.format", str, "The input's format, where its name does not tell."),
         Flag("--id-field", "FIELD", "input.id_field", str, "The field with a row's id; else `id`, else the index."),
         Flag("--limit", "N", "input.limit", int, "Only the first N rows."),
+        Flag("--overflow", "MODE", "plan.overflow", str, "Of a row that does not fit: error, skip, truncate-tail, ..."),
         Flag("--rows", "N", "input.rows", int, "So many rows without an input: see input.draw."),
     ),
     "Run": (

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from llmbatch.core.demand import Demands
 from llmbatch.core.digest import Digests, pack
 from llmbatch.core.types import Completion, Failure, Outcome, Prompt, Refusal, Request, Row
 from llmbatch.engines.base import EngineInfo
-from llmbatch.job.lengths import Lengths, Tokenize
+from llmbatch.job.lengths import Lengths, Tokenize, with_target
+from llmbatch.job.overflow import Overflow
 from llmbatch.job.recipe import Recipe
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.plan.fit import misfit
@@ -57,8 +59,10 @@ class Preparer:
         self._recipe = recipe
         self._settings = settings
         self._tokenize = tokenize
-        self._rules = recipe.rules(context_length)
         self._measure = Lengths(tokenize, context_length)
+        self._rules = recipe.rules(context_length)
+        if settings.overflow not in ("error", "skip", "chunk"):
+            self._rules = replace(self._rules, shorten=Overflow(settings, self._measure))
 
     def begin(self, row: Row) -> Work:
         """A row's work; one that cannot be asked about has its record at once, or once it is started."""
@@ -83,7 +87,7 @@ class Preparer:
         for request in unknown:
             prompts.append(request.prompt)
             if request.target is not None:
-                prompts.append(_with_target(request.prompt, request.target))
+                prompts.append(with_target(request.prompt, request.target))
         found = self._tokenize(prompts) if unknown else ()
         if found is None:
             return Prepared(list(requests), [])
@@ -111,13 +115,15 @@ class Preparer:
         As the plan would say it: a resumed run, whose plan has these requests, gives the same records.
         """
         ready, refused = self.tokenized(requests)
-        demands = Demands()
+        demands, least = Demands(), self._settings.least_answer
         fitting: list[Request] = []
         for request in ready:
             failure = None
             if request.token_ids is not None and context_length is not None:
                 tokens = len(request.token_ids) + len(request.partial) + len(request.target_ids)
-                failure = misfit(tokens, demands.of(request), context_length)
+                # what is tried again gets what room is left
+                room = least if request.key.attempt == 1 else None
+                failure = misfit(tokens, demands.of(request), context_length, room)
             if failure is None:
                 fitting.append(request)
             else:
@@ -161,10 +167,6 @@ def characters(prompt: Prompt) -> int:
     for message in prompt.messages:  # ``sum`` over a generator takes twice as long, and this is done for every row
         length += len(message["content"])
     return length
-
-
-def _with_target(prompt: Prompt, target: str) -> Prompt:
-    return Prompt(prompt.messages, prompt.text, prompt.prefill + target)
 
 
 def _with_ids(r: Request, ids: array[int], target: Sequence[int]) -> Request:

@@ -32,6 +32,7 @@ from llmbatch.formats.base import Asked
 from llmbatch.job.file import resolve_paths
 from llmbatch.job.job import Job, ProgramSettings, StepSettings
 from llmbatch.job.lengths import Lengths
+from llmbatch.job.overflow import Origin, check_overflow, in_chunks, keeps_origin
 from llmbatch.job.problems import explain
 from llmbatch.programs.base import Ask, Complete, Incomplete, Need, Program, PromptFacts, make_program
 from llmbatch.programs.noted import noted
@@ -66,12 +67,15 @@ class Recipe:
         self._main = self._steps["main"]
         facts = {name: step.facts() for name, step in self._steps.items()}
         self._kind, self._settings, self._source = make_program(self.program.name, self.program.settings, facts)
+        check_overflow(job.plan, self.program.name, {name: step.template for name, step in self._steps.items()})
+        self._in_chunks = in_chunks(job.plan) if job.plan.overflow == "chunk" else None
         self._conditions = Conditions((job.accept or AcceptSettings()).when)
         if job.accept is not None and job.accept.unique is not None:
             sketcher()  # the library that it needs is there
         # a predicate is given the row
         self._keeps_rows = (
             self._kind.keeps_row
+            or keeps_origin(job.plan)
             or self._conditions.needs_row
             or any(map(is_import_path, (job.answer or OutputSettings()).reject))
         )
@@ -139,7 +143,8 @@ class Recipe:
         """
         if row.failure is not None:
             return Work.failed(row, row.failure, rules, details)
-        program = self._kind.shape(_RowAsk(row, self._steps, self._settings, lengths))
+        asks = _RowAsk(row, self._steps, self._settings, lengths)
+        program = self._kind.shape(asks) if self._in_chunks is None else self._in_chunks(asks, lengths)
         if not isinstance(program, Generator):
             raise RunError(
                 f"row {row.id!r}: the program {self.program.name} returned {short(program)}: it is to be a generator function, "
@@ -245,6 +250,7 @@ class _Step:
         self.settings = _sampling(self._defaults, self._overrides)
         if problem := _thinking_problem(self.settings, job):
             raise JobError(problem)
+        self._keeps_origin = keeps_origin(job.plan)
         self._max_samples = job.plan.max_samples
         if problem := self._too_many(self.settings):
             raise JobError(f"sampling.n {problem}")
@@ -254,6 +260,11 @@ class _Step:
         self._held_to = _as_output(self.check.constraint)
         self._variants: dict[str, tuple[Sampling, int]] = {}
         self._base = self._variant({})
+
+    @property
+    def gives_text(self) -> bool:
+        """Whether its answers are any text, unless a row says otherwise."""
+        return self.output.kind == "text"
 
     def identity(self) -> dict[str, str]:
         """What the answers depend on besides the row: as ``Recipe.identity``, by what comes behind the step's name."""
@@ -317,7 +328,10 @@ class _Step:
         ours = self.check if rendered.output is None else self.check.for_request(rendered.output)
         check: Check = ours.of(self._named(row)) if ours.names else ours
         lora = self._lora or rendered.lora
-        return Ask(rendered.prompt, sampling, ours.constraint, seed, lora=lora, samples=samples, check=check)
+        origin = Origin(self, row, check) if self._keeps_origin else None
+        return Ask(
+            rendered.prompt, sampling, ours.constraint, seed, lora=lora, samples=samples, check=check, origin=origin
+        )
 
     def size(self, row: Row) -> int:
         """About how many characters of a row its check holds on to."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmbatch.core.check import Check, Verdict
 from llmbatch.core.errors import LlmbatchError, RunError
@@ -37,6 +37,19 @@ from llmbatch.programs.base import Ask, Complete, Incomplete, Program
 Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], Request | None]
 """(request, why it failed, its answer, kinds of the failures before) -> the next request, or None to give up."""
 
+
+class Shortened(NamedTuple):
+    """A request that is made to fit: what is sent in its place, the check of its answer, and what a record says of it (JSON)."""
+
+    request: Request
+    check: Check | None
+    said: Mapping[str, Any]
+
+
+Shorten = Callable[[Request, Failure, Any, Check | None], Shortened | Failure | None]
+"""(a request that the context does not hold, how that was said, its ask's origin, its check) -> the same made to fit, with the same
+key; or why it cannot be, or None where there is no more to say."""
+
 _NOTHING = Usage()
 _END_CHARACTERS = 120  # of an answer that repeats itself, enough to see how
 _ONE = (Ask, Failure)  # what a program yields for one thing; else it yields several
@@ -49,6 +62,7 @@ class Rules:
 
     check: Check
     next_request: Retry
+    shorten: Shorten | None = None  # None: what the context does not hold is a failure
 
 
 class Work:
@@ -84,6 +98,11 @@ class Work:
         work = cls(row, _never(), rules)
         work.record = Record(row.index, row.id, failure.kind.status, failure=failure, details=details)
         return work
+
+    @property
+    def shortened(self) -> list[Mapping[str, Any]]:
+        """What was done so far to make requests fit."""
+        return [line.shortened for line in self._lines if line.shortened is not None]
 
     def start(self) -> list[Request]:
         """The row's first requests; none where its program needs none, and then the record is set."""
@@ -153,7 +172,7 @@ class Work:
                     ask.token_ids,
                     ask.target,
                 )
-                line = _Line(request, ask.check)
+                line = _Line(request, ask.check, ask.origin)
                 self._open[key] = line
                 self._lines.append(line)
                 requests.append(request)
@@ -185,6 +204,7 @@ class Work:
             and lines[0].answered == 1
             and (done := lines[0].accepted)
             and not isinstance(value, Incomplete)
+            and lines[0].shortened is None
         ):
             last = done.completion  # nearly every row: one request, answered well at once
             return Record(
@@ -207,6 +227,8 @@ class Work:
             if failure is None:
                 told = next((line for line in lines if line.accepted is None), None)
                 failure = _tell(told, lines)
+        if shortened := _shortened(lines):
+            details = {**(details or {}), "overflow": shortened}
         shown = told or (lines[-1] if lines else None)
         group = [line for line in lines if shown and line.key.step == shown.key.step]
         usage = wasted = _NOTHING
@@ -248,12 +270,27 @@ def _lines_of(ask: Ask | Failure) -> int:
 class _Line:
     """One answer that is wanted, and its attempts one after another."""
 
-    __slots__ = ("accepted", "answered", "check", "completion", "failed", "kept", "key", "request", "text", "usage")
+    __slots__ = (
+        "accepted",
+        "answered",
+        "check",
+        "completion",
+        "failed",
+        "kept",
+        "key",
+        "origin",
+        "request",
+        "shortened",
+        "text",
+        "usage",
+    )
 
-    def __init__(self, request: Request, check: Check | None) -> None:
+    def __init__(self, request: Request, check: Check | None, origin: Any = None) -> None:
         self.request = request  # the last one sent
         self.key = request.key
         self.check = check
+        self.origin = origin
+        self.shortened: Mapping[str, Any] | None = None  # what was done to make the request fit
         self.answered = 0
         self.usage = _NOTHING  # of all attempts
         self.kept = _NOTHING  # the part of it that went into the answer as it now stands
@@ -278,8 +315,16 @@ class _Line:
     def take(self, outcome: Outcome, rules: Rules, row: Row) -> Request | None:
         """Judge the outcome; returns the next attempt, or None when the line is at its end, well or not."""
         request = self.request
-        if self.failed and isinstance(outcome, Refusal) and outcome.failure.kind is FailureKind.TOO_LONG:
-            return None  # there is no room to try again, as with the answer shown to the model: what came of it so far stands
+        if isinstance(outcome, Refusal) and outcome.failure.kind is FailureKind.TOO_LONG:
+            if self.failed:
+                return None  # there is no room to try again, as with the answer shown to the model: what came of it so far stands
+            if rules.shorten is not None and self.shortened is None:
+                made = rules.shorten(request, outcome.failure, self.origin, self.check)
+                if isinstance(made, Shortened):
+                    self.request, self.check, self.shortened = made
+                    return made.request
+                if made is not None:
+                    outcome = Refusal(outcome.key, made)
         self.answered += 1
         completion: Completion | None = None
         if isinstance(outcome, Completion):
@@ -320,6 +365,14 @@ class _Line:
             self.kept = Usage(kept.prompt_tokens, kept.completion_tokens + usage.completion_tokens, kept.cached_tokens)
         else:
             self.kept = usage
+
+
+def _shortened(lines: list[_Line]) -> Any:
+    """What was done to make requests fit: of a row's only ask, or of several steps a list that says of which."""
+    said = {line.key.step: line.shortened for line in lines if line.shortened is not None}
+    if said and lines[-1].key.step == 0:
+        return said[0]
+    return [{"step": step, **each} for step, each in said.items()]
 
 
 def _scored(outcome: Completion) -> Verdict:

@@ -138,6 +138,11 @@ class PromptTemplate:
             return self._empty(row)
         return Rendered(Prompt(messages=messages, prefill=prefill), lora=lora)
 
+    @property
+    def ready_made(self) -> bool:
+        """As ``RowPrompt`` has it."""
+        return self._texts.messages_from is not None
+
     def value(self, name: str, row: Row) -> Any:
         """As ``RowPrompt.value``."""
         if name in self._given:

@@ -216,18 +216,21 @@ class Reading:
         if self.cached is not None:
             requests = self._asked_anew(self.cached, window, requests)
         later: list[Request] = []  # what follows a refusal: it is planned with the rest
+        too_long: list[str] = []
         while requests:
             capacity = capacity_of(self.driver.wait_ready())
             plan = self.prepare.plan(requests, capacity, last=window.bounds.stop is None)
             for position, failure in plan.too_long.items():
                 later += self._refuse(window, Refusal(requests[position].key, failure))
             if not later:
-                window.plan = plan
+                window.plan = replace(plan, notes=(*too_long, *plan.notes))
                 window.requests = [requests[position] for position in (*plan.order, *plan.folded)]
                 window.digests = {requests[position].key: digest for position, digest in plan.digests.items()}
                 return
+            too_long.append(f"{len(plan.too_long):,} prompts are too long: plan.overflow={self.plan.overflow}")
             requests = [request for position, request in enumerate(requests) if position not in plan.too_long]
-            requests += self._tokenized(window, later)
+            later = self._tokenized(window, later)
+            requests += later if self.cached is None else self._asked_anew(self.cached, window, later)
             later = []
 
     def _tokenized(self, window: OpenWindow, requests: Sequence[Request]) -> list[Request]:

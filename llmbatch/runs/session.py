@@ -261,6 +261,7 @@ class _Assembly:
         self._tell = tell
         self._make = make
         self._stop = stop
+        self._said_unknown = False
         apart = left.crashes >= _CRASHES and job.engine.in_process is not False
         settings = job.engine.model_copy(update={"in_process": False}) if apart else job.engine
         # made first: what is wrong with its settings is said before anything is begun
@@ -345,6 +346,21 @@ class _Assembly:
         if isinstance(event, EngineReady) and self.driver.info is not None:
             self._held_to.engine_is_up(self.driver.info)
         self._tell(event)
+        if isinstance(event, EngineReady) and self.driver.info is not None:
+            self._say_what_cannot_be_known(self.driver.info)
+
+    def _say_what_cannot_be_known(self, info: EngineInfo) -> None:
+        mode, said = self._job.plan.overflow, self._said_unknown
+        self._said_unknown = True  # once, and not after each death
+        if not said and mode != "error" and (info.context_length is None or "ids" not in info.can):
+            lacks = "how long its context is" if info.context_length is None else "a prompt's token ids"
+            self._tell(
+                Note(
+                    "warning",
+                    f"plan.overflow={mode} has no effect: the engine does not tell {lacks}, so what fits cannot be known before it "
+                    "is asked, and what it refuses as too long fails",
+                )
+            )
 
 
 def _governor(job: Job, recipe: Recipe, driver: Driver) -> Governor | None:
