@@ -127,7 +127,7 @@ def _written(source: str, paragraphs: Sequence[Paragraph], *, marks: bool, near:
     lines = text.split("\n")
     if indent and all(not line or line.startswith(indent) for line in lines):
         text = "\n".join(line[len(indent) :] for line in lines)
-    return text
+    return text.strip()  # as an answer is
 
 
 def _with_marks(paragraph: Paragraph) -> str:
