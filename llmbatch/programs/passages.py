@@ -87,7 +87,7 @@ class PassageCheck:
 
 def alone(paragraph: Paragraph, reader: Reader) -> Passage:
     """A paragraph shown by itself, without the mark in front of it."""
-    return Passage(paragraph.text, (paragraph.kind,), reader, single=True)
+    return Passage(paragraph.text, (paragraph.kind,), reader._replace(keep=()), single=True)
 
 
 def together(source: str, paragraphs: Sequence[Paragraph], reader: Reader, *, marks: bool) -> Passage | None:
@@ -120,7 +120,7 @@ def _written(source: str, paragraphs: Sequence[Paragraph], *, marks: bool, near:
         if before is not None:
             between = one_newline(source[before.end : paragraph.start])
             parts.append("\n" if near and between.count("\n") == 1 else "\n\n")
-        parts.append(_with_marks(paragraph) if marks else paragraph.text)
+        parts.append(with_marks(paragraph) if marks else paragraph.text)
         before = paragraph
     text = "".join(parts)
     indent = text[: len(text) - len(text.lstrip(" "))]
@@ -130,9 +130,10 @@ def _written(source: str, paragraphs: Sequence[Paragraph], *, marks: bool, near:
     return text.strip()  # as an answer is
 
 
-def _with_marks(paragraph: Paragraph) -> str:
+def with_marks(paragraph: Paragraph) -> str:
+    """The text of a paragraph with what stands in front of its lines."""
     first, *others = paragraph.text.split("\n")
     return "\n".join([paragraph.mark + first, *(paragraph.prefix + line for line in others)])
 
 
-__all__ = ["Passage", "PassageCheck", "alone", "together"]
+__all__ = ["Passage", "PassageCheck", "alone", "together", "with_marks"]

@@ -30,10 +30,11 @@ from llmbatch.core.words import short, type_name
 from llmbatch.programs.base import Ask, Complete, Incomplete, Program, ProgramKind, PromptFacts, RowAsk
 from llmbatch.programs.chunks import split, splitter_of
 from llmbatch.programs.paragraphs import Paragraph, Reader, Staying, one_newline, put
-from llmbatch.programs.passages import Passage, PassageCheck, alone, together
+from llmbatch.programs.passages import Passage, PassageCheck, alone, together, with_marks
 
 _CHUNK = 512  # tokens: a model leaves more out the more it is given at a time
 _CHARACTERS = 6  # more than a token has in most languages: what stands before a chunk is tried shorter then
+_LONGEST_WORD = 40  # characters
 _REQUESTS = 8  # of a document, where nothing is known of how long they are
 _AS_MARKDOWN = ("text/markdown", "text/html")  # a web page is read as Markdown
 _SENTENCE = re.compile(r"(?<=[.!?…])[\"')\]”’»]*\s+|(?<=[。！？])")
@@ -190,20 +191,24 @@ def _chunks(row: RowAsk, source: str, paragraphs: Sequence[Paragraph], reader: R
     """The paragraphs that are translated, those together that are shown together."""
     settings: TranslateSettings = row.settings
     asked = [paragraph for paragraph in paragraphs if not paragraph.stays]
-    sizes = row.tokens([paragraph.text for paragraph in asked])
     parts: list[tuple[Paragraph, int]] = []
-    for paragraph, size in zip(asked, sizes, strict=True):
+    for paragraph, size in zip(asked, _sizes(row, asked), strict=True):
         if size <= most:
             parts.append((paragraph, size))
         else:
             pieces = _pieces(source, paragraph, most, row)
-            parts += zip(pieces, row.tokens([piece.text for piece in pieces]), strict=True)
+            parts += zip(pieces, _sizes(row, pieces), strict=True)
     for group in _groups(parts, most, settings.paragraphs):
         passage = together(source, group, reader, marks=settings.marks)
         if passage is not None:
             yield _Chunk(group, passage)
         else:
             yield from (_Chunk([paragraph], alone(paragraph, reader)) for paragraph in group)
+
+
+def _sizes(row: RowAsk, paragraphs: Sequence[Paragraph]) -> list[int]:
+    """The tokens of each paragraph as it is shown."""
+    return row.tokens([with_marks(each) if row.settings.marks else each.text for each in paragraphs])
 
 
 def _pieces(source: str, paragraph: Paragraph, most: int, row: RowAsk) -> list[Paragraph]:
@@ -275,9 +280,9 @@ def _ends(row: RowAsk, source: str, places: Sequence[int], context: int) -> list
 def _end(source: str, place: int, length: int) -> str:
     start = max(0, place - length)
     text = source[start:place]
-    if start and not source[start - 1].isspace():  # not half a word; of a script without spaces half a sentence
+    if start and not source[start - 1].isspace():  # not half a word, where there are words
         words = text.split(maxsplit=1)
-        text = words[1] if len(words) > 1 else text
+        text = words[1] if len(words) > 1 and len(words[0]) <= _LONGEST_WORD else text
     if start and (sentence := _SENTENCE.search(text)) is not None and sentence.end() <= len(text) // 2:
         text = text[sentence.end() :]
     return one_newline(text).strip()
@@ -326,10 +331,10 @@ def _joined(source: str, chunks: Sequence[_Chunk], *, keep_source: bool) -> tupl
     for chunk in chunks:
         start = -1
         for paragraph, text in zip(chunk.paragraphs, chunk.texts, strict=True):
-            left_out = paragraph.text if keep_source else ""
-            said = (
-                "" if text is None and not keep_source else put(source, paragraph, left_out if text is None else text)
-            )
+            if text is not None:
+                said = put(source, paragraph, text)
+            else:
+                said = source[paragraph.start : paragraph.end] if keep_source else ""
             between = source[behind : paragraph.start]
             start = written + len(between) if start < 0 else start
             parts += (between, said)

@@ -115,6 +115,12 @@ def test_as_many_paragraphs_as_fit_are_a_chunk() -> None:
     assert chunks_of(text, chunk=100, paragraphs=2) == ["one\n\ntwo two", "three"]
 
 
+def test_marks_that_are_shown_count_too() -> None:
+    text = "- one\n- two\n- three"
+    assert chunks_of(text, chunk=5, markup="markdown") == ["- one\n- two", "three"]
+    assert chunks_of(text, chunk=5, markup="markdown", marks=False) == ["one\n\ntwo\n\nthree"]
+
+
 def test_a_paragraph_that_is_too_long_is_cut_between_its_sentences() -> None:
     text = "One two three. Four five six.  Seven eight nine.\n\nTen."
     assert chunks_of(text, chunk=6) == ["One two three. Four five six.", "Seven eight nine.\n\nTen."]
@@ -238,6 +244,8 @@ def test_a_chunk_is_given_the_end_of_what_stands_before_it_in_the_source() -> No
 def test_it_begins_with_a_sentence_where_that_costs_less_than_half_of_it() -> None:
     text = "One two three. Four five six seven.\n\nEight"
     assert befores_of(text, paragraphs=1, context=6)[1] == "Four five six seven."
+    chinese = befores_of("上" * 30 + "。" + "下" * 30 + "\n\n" + "完", paragraphs=1, context=1)
+    assert chinese[-1] and set(chinese[-1]) <= {"上", "下", "。"}
     assert befores_of("One two three four five! Six.\n\nSeven", paragraphs=1, context=4)[1] == "four five! Six."
 
 
