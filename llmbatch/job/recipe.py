@@ -40,13 +40,13 @@ _NO_DATA: Mapping[str, Any] = {}
 class Recipe:
     """How the rows of one job become requests, and their answers records. Raises ``UsageError`` for whatever is wrong with it."""
 
-    def __init__(self, job: Job, *, lora: str | None = None, own_check: bool = False) -> None:
-        """``lora`` is the adapter of the first prompt; with ``own_check`` what is asked with it says itself how it is judged."""
+    def __init__(self, job: Job, *, lora: str | None = None) -> None:
+        """``lora`` is the adapter of the first prompt."""
         self._job = job
         template = prompt_of(job)
         self.prompt_name = template.name
         self.program = program_of(job, template)
-        self._steps = {"main": Step(template, output_of(job, template), job, {}, own_check=own_check, lora=lora)}
+        self._steps = {"main": Step(template, output_of(job, template), job, {}, lora=lora)}
         for name, step in self.program.prompts.items():
             self._steps[name] = further_step(job, name, step)
         self._main = self._steps["main"]

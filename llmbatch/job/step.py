@@ -33,8 +33,7 @@ _FIELDS_SHOWN = 8
 class Step:
     """One prompt of a job, with the check of its answers, its sampling and adapter.
 
-    ``output`` is what an answer must be; ``own_check``: that is not what the job's other answers must be. ``sampling`` goes before
-    the prompt's.
+    ``output`` is what an answer must be. ``sampling`` goes before the prompt's.
     """
 
     def __init__(
@@ -44,12 +43,10 @@ class Step:
         job: Job,
         sampling: Mapping[str, Any],
         *,
-        own_check: bool = True,
         lora: str | None = None,
     ) -> None:
         self.template = template
         self.output = output
-        self._own_check = own_check
         self._lora = lora
         self.check = make_check(output)
         if self.check.constraint is not None and getattr(template, "prefill", None):
@@ -139,9 +136,7 @@ class Step:
             seed = asked.pop("seed")
         sampling, samples = self._variant(asked) if asked else self._base
         ours = self.check if rendered.output is None else self.check.for_request(rendered.output)
-        check: Check | None = ours if self._own_check or ours is not self.check else None
-        if ours.names:
-            check = ours.of(self._named(row))
+        check: Check = ours.of(self._named(row)) if ours.names else ours
         lora = self._lora or rendered.lora
         origin = Origin(self, row, check) if self._keeps_origin else None
         return Ask(

@@ -6,4 +6,5 @@ PROGRAMS = {
     "best_of": "llmbatch.programs.best_of:KIND",
     "fan_out": "llmbatch.programs.fan_out:KIND",
     "map_reduce": "llmbatch.programs.map_reduce:KIND",
+    "translate": "llmbatch.programs.translate:KIND",
 }

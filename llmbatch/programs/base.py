@@ -111,7 +111,8 @@ class RowAsk(Protocol):
         """One of the job's prompts (``main``, or one of ``program.prompts``) rendered for the row.
 
         ``extra`` are values that stand before the row's fields, such as the answer of an earlier step, by the names of fields.
-        A prompt that cannot be rendered is a ``Failure``, to be yielded like an ask. Raises ``JobError`` for an unknown prompt.
+        An ask has its check, which holds an answer to the values that it was rendered with. A prompt that cannot be rendered is a
+        ``Failure``, to be yielded like an ask. Raises ``JobError`` for an unknown prompt.
         """
 
     @property

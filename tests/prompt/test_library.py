@@ -27,6 +27,7 @@ def test_the_shipped_prompts_are_these() -> None:
         "summarize-long",
         "topic-questions",
         "translate",
+        "translate-document",
     ]
 
 
