@@ -1,0 +1,200 @@
+"""The contract of a metric: one scored row of a task in, what it adds to the metric out; and the settings of metrics.
+
+A metric is a function of one example (``MetricKind.of``) and one of all of them together (``MetricKind.total``), which is given no
+more than sums: the accuracy of a set is the sum of its rows' values by their number, corpus BLEU a formula of the sums of the rows'
+n-gram counts. So a set can be resampled a thousand times for an interval without a row being looked at again.
+
+``examples.jsonl`` in a run folder keeps what became of each row, one JSON object a line in the order of the input:
+
+    {"id": 7, "category": "algebra", "cluster": "doc-3", "references": ["42"], "answers": ["42", null],
+     "values": {"exact_match": 0.5, "bleu": {"length": 1, ...}}, "unread": ["forty-two"], "error": null}
+
+``values`` has what ``of`` gave for each metric, by the metric's name. ``unread`` holds the outputs that no answer could be read from.
+``evals/examples.py`` is its only reader and writer, as ``evals/scores.py`` is of ``scores.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from llmbatch.core.errors import JobError
+from llmbatch.core.table import find
+from llmbatch.core.types import Score
+from llmbatch.core.words import near
+from llmbatch.evals.metrics import METRICS
+
+AnswerKind = Literal["text", "label", "number", "json", "code", "likelihood"]
+"""What a task's reader reads: free text, one of a few names, a number, a JSON value, a program; or likelihoods, and no answer."""
+
+Floats = NDArray[np.float64]
+Value = float | Mapping[str, float] | None
+"""What one example adds: a figure, or several counts by name. ``None``: nothing can be said of it, and it is left out."""
+
+
+class Example(NamedTuple):
+    """One row of a task as it is scored."""
+
+    id: Any
+    row: Mapping[str, Any]
+    """The data set's row."""
+    references: Sequence[Any] = ()
+    """What would be right, any one of them; empty: the task has none. Of a multiple choice the text of the right choice."""
+    answers: Sequence[Any] = ()
+    """What was read from the output of each repeat, in order; ``None`` where it could not be read. Of a failed row empty."""
+    outputs: Sequence[Any] = ()
+    """The outputs as they are in the record, beside ``answers``."""
+    choices: Sequence[str] = ()
+    """The texts whose likelihoods were asked for; for perplexity the one text."""
+    scores: Sequence[Score] | None = None
+    """The likelihoods of ``choices``, beside them."""
+    cluster: str | None = None
+    """What rows of one origin (a document, a conversation) have in common: such rows are not independent."""
+    category: str | None = None
+    """Figures are also given for each category."""
+    error: str | None = None
+    """The kind of failure in the row's record, where that is not ok."""
+
+    @property
+    def unread(self) -> list[Any]:
+        """The outputs that no answer could be read from."""
+        return [output for output, answer in zip(self.outputs, self.answers, strict=False) if answer is None]
+
+
+class MetricSettings(BaseModel):
+    """What every metric's settings have in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=MetricSettings)
+
+
+class Needs(NamedTuple):
+    """What a metric can be used on."""
+
+    answers: frozenset[AnswerKind]
+    references: bool = True
+
+
+def mean(sums: Mapping[str, Floats], rows: Floats, _settings: Any) -> Floats:
+    """The ``total`` of a metric that is the mean of its rows."""
+    return sums["value"] / rows
+
+
+@dataclass(frozen=True, slots=True)
+class MetricKind(Generic[S]):
+    """One kind of metric.
+
+    ``of`` gives what an example adds. A failed row and an answer that cannot be read are wrong: they get the worst value, not
+    ``None``. Of several repeats it gives their mean. A single figure goes into the sums as ``value``.
+
+    ``total`` makes figures of sums. Each array of ``sums``, and ``rows``, has one entry a set of rows; so has the result.
+    """
+
+    settings: type[S]
+    of: Callable[[Example, S], Value]
+    needs: Needs
+    total: Callable[[Mapping[str, Floats], Floats, S], Floats] = mean
+    higher_is_better: bool = True
+    bounds: tuple[float, float] | None = (0.0, 1.0)
+    """Between what every row's value and the figure lie, if that is known."""
+    version: int = 1
+    """Raised by a change that gives other figures: runs with different ones are not compared."""
+    signature: Callable[[S], str] | None = None
+    """How the field writes down which variant this is, as sacrebleu's signatures do."""
+    runs_code: bool = False
+    """It runs what the model wrote, so it is used only where the user allows that."""
+
+    @property
+    def is_mean(self) -> bool:
+        return self.total is mean
+
+
+class Metric(NamedTuple):
+    """A metric of a task: a kind with its settings, under the name that the task gives it."""
+
+    name: str
+    kind_name: str
+    kind: MetricKind[Any]
+    settings: Any
+
+    def of(self, example: Example) -> Value:
+        value: Value = self.kind.of(example, self.settings)
+        return value
+
+
+def make_metric(entry: str | Mapping[str, Any]) -> Metric:
+    """The metric of an entry of a task: ``exact_match``, or ``{kind: bleu, name: bleu-zh, tokenize: zh}``.
+
+    Its name is that of its kind where none is given. Raises ``JobError``.
+    """
+    given = {"kind": entry} if isinstance(entry, str) else dict(entry)
+    kind_name = given.pop("kind", None)
+    if not isinstance(kind_name, str):
+        raise JobError(f"a metric is a name, or settings with the name under kind; known are {', '.join(METRICS)}")
+    name = str(given.pop("name", kind_name))
+    if kind_name not in METRICS:
+        raise JobError(f"unknown metric {kind_name!r}{near(kind_name, METRICS)}: known are {', '.join(METRICS)}")
+    kind: MetricKind[Any] = find(METRICS, kind_name, "metric")
+    try:
+        return Metric(name, kind_name, kind, kind.settings.model_validate(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        known = ", ".join(kind.settings.model_fields) or "none"
+        raise JobError(f"metric {name}: {where}: {first['msg']}; its settings are: {known}") from error
+
+
+def make_metrics(entries: Sequence[str | Mapping[str, Any]]) -> list[Metric]:
+    """The metrics of a task. Raises ``JobError``, also for two of one name."""
+    metrics = [make_metric(entry) for entry in entries]
+    names = [metric.name for metric in metrics]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise JobError(f"two metrics have the name {twice[0]!r}: give one of them another under name")
+    return metrics
+
+
+def check_metrics(
+    metrics: Sequence[Metric], answers: AnswerKind, *, references: bool, allow_code: bool = False
+) -> None:
+    """See before a run that the metrics fit a task whose reader gives this kind of answer. Raises ``JobError``."""
+    for metric in metrics:
+        needs = metric.kind.needs
+        if answers not in needs.answers:
+            wanted = " or ".join(sorted(needs.answers))
+            raise JobError(
+                f"metric {metric.name}: it is for answers that are read as {wanted}, and this task's are read as {answers}; "
+                "read the answer in another way, or take another metric"
+            )
+        if needs.references and not references:
+            raise JobError(
+                f"metric {metric.name}: it compares answers with references, and the task has none; say in the task which field "
+                "of the data set holds them"
+            )
+        if metric.kind.runs_code and not allow_code:
+            raise JobError(
+                f"metric {metric.name}: it runs the code that the model writes, which is off until you allow it "
+                "(--allow-code); what that code can do on this machine is in the README, under Comparing runs"
+            )
+
+
+__all__ = [
+    "AnswerKind",
+    "Example",
+    "Floats",
+    "Metric",
+    "MetricKind",
+    "MetricSettings",
+    "Needs",
+    "Value",
+    "check_metrics",
+    "make_metric",
+    "make_metrics",
+    "mean",
+]
