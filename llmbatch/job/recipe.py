@@ -211,6 +211,9 @@ class _RowAsk:
     def tokens(self, texts: Sequence[str]) -> list[int]:
         return self._lengths.tokens(texts)
 
+    def ids(self, texts: Sequence[str]) -> list[Sequence[int] | Failure] | None:
+        return self._lengths.ids(texts)
+
     def room(self, ask: Ask) -> int | None:
         return self._lengths.room(ask)
 

@@ -5,4 +5,7 @@ PROGRAMS = {
     "chain": "llmbatch.programs.chain:KIND",
     "best_of": "llmbatch.programs.best_of:KIND",
     "fan_out": "llmbatch.programs.fan_out:KIND",
+    "few_shot": "llmbatch.programs.few_shot:KIND",
+    "score": "llmbatch.programs.score:KIND",
+    "perplexity": "llmbatch.programs.perplexity:KIND",
 }

@@ -37,6 +37,7 @@ class Ask:
     """What a program wants answered: a ``Request`` without its key, and how many answers to it.
 
     With a ``target`` it asks for the likelihood of that continuation of the prompt: the accepted value is a ``Score``.
+    ``token_ids`` are the prompt's, where the program knows them; then ``target_ids`` are the target's.
     ``check`` judges its answers, None for the job's own check. Of ``samples`` > 1, ``sampling`` must not have vLLM's
     ``n``: each sample is a request of its own, and where there is a seed, sample i has seed + i, as vLLM has it. ``tells``: for an
     answer that there is not, the program is sent why.
@@ -52,6 +53,7 @@ class Ask:
     samples: int = 1
     target: str | None = None
     check: Check | None = None
+    target_ids: Sequence[int] = ()
     tells: bool = False
 
 
@@ -103,6 +105,9 @@ class RowAsk(Protocol):
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each of the texts has by itself, in one batch. An estimate where only a server could tell."""
+
+    def ids(self, texts: Sequence[str]) -> list[Sequence[int] | Failure] | None:
+        """The tokens of each of the texts by itself, however long it is, or why it has none. None: only a server knows them."""
 
     def room(self, ask: Ask) -> int | None:
         """Tokens by which the ask's prompt could be longer and still leave its answer all of ``max_tokens``.
