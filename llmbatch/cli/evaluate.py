@@ -33,6 +33,9 @@ Exit codes: 0 every row was asked and answered; 3 scored, some rows failed; 1 th
 @click.option("--data", metavar="PATH", type=click.Path(path_type=Path), help="A local copy of the task's data set.")
 @click.option("--limit", metavar="N", type=click.IntRange(1), help="Only the first N rows.")
 @click.option("--shuffle-seed", metavar="S", type=int, help="Rows in another order, so that --limit is a fair sample.")
+@click.option(
+    "--until-interval", "until", metavar="W", type=float, help="End once the first metric is known to W to either side."
+)
 @click.option("--allow-code", is_flag=True, help="Let metrics run the code that the model writes.")
 @click.option(
     "--scores", "again", metavar="DIR", type=click.Path(path_type=Path), help="Score the records of DIR anew."
@@ -49,6 +52,7 @@ def evaluate(
     data: Path | None,
     limit: int | None,
     shuffle_seed: int | None,
+    until: float | None,
     allow_code: bool,
     again: Path | None,
     listed: bool,
@@ -81,7 +85,10 @@ def evaluate(
     base = Path(given).expanduser() if given else Path("evals") / _folder(model)
     nested = given is None or len(flat) > 1
     asked = [
-        (task, Asked(model, base / task.name if nested else base, data, limit, shuffle_seed, allow_code, settings))
+        (
+            task,
+            Asked(model, base / task.name if nested else base, data, limit, shuffle_seed, until, allow_code, settings),
+        )
         for task in flat
     ]
     return _run(ctx, asked, group, base, mode)

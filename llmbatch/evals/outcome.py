@@ -19,36 +19,38 @@ from llmbatch.programs.score import scores_of
 from llmbatch.prompt.base import PromptSettings
 from llmbatch.prompt.template import load_prompt
 
-_CUT = FailureKind.TRUNCATED
+
+def examples_of(folder: Path, task: Task) -> Iterator[Example]:
+    """Every row of a finished run, as it is scored, in the order of the run. Raises ``FolderError``."""
+    return map(Outcomes(folder, task).example, read_results(folder))
 
 
-def examples_of(folder: Path, task: Task, rows: int | None = None) -> Iterator[Example]:
-    """Every scored row, in the order of the run; ``rows`` are so many, the first ones. Raises ``FolderError``."""
-    reader, lines = task.reader, read_lines(folder)
-    text = load_prompt(PromptSettings(path=str(folder / PROMPT))) if task.ask == "perplexity" else None
-    at = -1
-    for number, record in enumerate(read_results(folder)):
-        if rows is not None and number >= rows:
-            return
-        line: Any = None
-        while at < record.index:
-            line, at = next(lines, None), at + 1
+class Outcomes:
+    """What became of the rows of a run, asked for in their order."""
+
+    def __init__(self, folder: Path, task: Task) -> None:
+        self._task, self._reader = task, task.reader
+        self._text = load_prompt(PromptSettings(path=str(folder / PROMPT))) if task.ask == "perplexity" else None
+        self._lines = enumerate(read_lines(folder))
+
+    def example(self, record: Record) -> Example:
+        """The row of a record; each comes later in the input than the one before. Raises ``FolderError``."""
+        line = next((line for index, line in self._lines if index == record.index), None)
         if not isinstance(line, dict):  # a row that could not be read
-            yield Example(record.id, {}, error=str(record.failure.kind if record.failure else record.status))
-            continue
+            return Example(record.id, {}, error=str(record.failure.kind if record.failure else record.status))
         example = line.pop(EXAMPLE)
         choices: Sequence[str] = example.get("choices", ())
         outputs, error = _outputs(record)
-        scores = None
-        answers: Sequence[Any] = ()
-        if task.ask == "text":
-            answers = [reader.read(output, choices) for output in outputs]
+        scores, answers = None, outputs
+        if self._task.ask == "text":
+            answers = [self._reader.read(output, choices) for output in outputs]
         elif error is None:
             scores = scores_of(record.details)
-            answers = outputs if task.ask == "likelihood" else ()
-            if text is not None and not isinstance(asked := text.render(Row(at, record.id, line, Cursor(at))), Failure):
-                choices, outputs = [asked.prompt.text or ""], []
-        yield Example(
+        if self._text is not None:
+            asked = self._text.render(Row(record.index, record.id, line, Cursor(record.index)))
+            choices = [] if isinstance(asked, Failure) else [asked.prompt.text or ""]
+            answers, outputs = [], []
+        return Example(
             record.id, line, example.get("references", ()), answers, outputs, choices, scores,
             example.get("cluster"), example.get("category"), error,
         )  # fmt: skip
@@ -67,14 +69,13 @@ def read_lines(folder: Path) -> Iterator[Any]:
 def _outputs(record: Record) -> tuple[list[Any], str | None]:
     """(the outputs of all repeats, why there are none). What was cut off at its limit is what the model had to say."""
     if record.status is Status.OK:
-        several = isinstance(record.output, list) and not isinstance(record.output, str)
-        return (record.output if several else [record.output]), None
+        return (record.output if isinstance(record.output, list) else [record.output]), None
     kind = record.failure.kind if record.failure is not None else None
     if isinstance(record.output, list) and any(output is not None for output in record.output):
         return record.output, None  # some repeats failed: theirs cannot be read
-    if kind is _CUT and record.raw:
+    if kind is FailureKind.TRUNCATED and record.raw:
         return [record.raw], None
     return [], str(kind or record.status)
 
 
-__all__ = ["examples_of", "read_lines"]
+__all__ = ["Outcomes", "examples_of", "read_lines"]

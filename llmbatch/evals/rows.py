@@ -15,7 +15,9 @@ import json
 import random
 import tempfile
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +48,29 @@ class Rows:
             None if task.prepare is None else load_object(task.prepare)
         )
         self._reader = task.reader
+        self._clusters: Counter[str] = Counter()
         self._kinds: dict[str, RowId] = {}  # of references -> the first row with one
         self._pool = Pool(task.few_shot, self._shots(data)) if task.few_shot.number else None
 
     def lines(self, shuffle_seed: int | None = None) -> Iterator[bytes]:
-        """Every row's line, in the order of the data set, or shuffled. Raises ``JobError``, naming the row."""
-        made = (self._line(row) for row in self._source.rows())
-        return made if shuffle_seed is None else shuffled(made, shuffle_seed)
+        """Every row's line, in the order of the data set, or shuffled; then rows of a cluster stay together.
 
-    def _line(self, row: Row) -> bytes:
+        Raises ``JobError``, naming the row.
+        """
+        made = map(self._line, self._source.rows())
+        if shuffle_seed is None:
+            return (line for line, _ in made)
+        return shuffled(made, shuffle_seed)
+
+    @property
+    def largest_cluster(self) -> int:
+        """How many rows of one cluster were seen at most."""
+        return max(self._clusters.values(), default=1)
+
+    def _line(self, row: Row) -> tuple[bytes, str | None]:
+        """The line of a row, and its cluster."""
         if row.failure is not None:  # a line that is no object is a row that is malformed, and says why
-            return _encode(row.failure.message).encode() + b"\n"
+            return _encode(row.failure.message).encode() + b"\n", None
         fields = self._fields(row)
         if EXAMPLE in fields:
             raise JobError(
@@ -74,8 +88,11 @@ class Rows:
             shots = self._pool.shots(row.index, fields, self._called(row))
             example["shots"] = [shot._asdict() for shot in shots]
         key = self._task.dataset.id_field or "id"
+        cluster: str | None = example.get("cluster")
+        if cluster is not None:
+            self._clusters[cluster] += 1
         try:
-            return _encode({**fields, key: row.id, EXAMPLE: example}).encode() + b"\n"
+            return _encode({**fields, key: row.id, EXAMPLE: example}).encode() + b"\n", cluster
         except (ValueError, UnicodeEncodeError) as error:
             raise JobError(f"{self._called(row)}: cannot be written as JSON: {error}") from error
 
@@ -195,16 +212,23 @@ def _example_rows(task: Task, data: Path | None) -> Iterable[Row]:
     return open_split(task.dataset, None if same else settings.split, data).rows()
 
 
-def shuffled(lines: Iterable[bytes], seed: int) -> Iterator[bytes]:
-    """The lines in another order, which depends on the seed and their number alone; they are on disk meanwhile."""
+def shuffled(lines: Iterable[tuple[bytes, str | None]], seed: int) -> Iterator[bytes]:
+    """The lines, each with its cluster, in another order, which depends on the seed alone; they are on disk meanwhile."""
     with tempfile.TemporaryFile() as file:
         starts = array("Q", [0])
-        for line in lines:
+        units: list[list[int]] = []  # rows of one cluster, or a row without one
+        of_cluster: dict[str, list[int]] = {}
+        for at, (line, cluster) in enumerate(lines):
             file.write(line)
             starts.append(starts[-1] + len(line))
-        order = list(range(len(starts) - 1))
-        random.Random(f"shuffle {seed}").shuffle(order)  # noqa: S311 - an order that can be had again, not a secret
-        for at in order:
+            unit = None if cluster is None else of_cluster.get(cluster)
+            if unit is None:
+                units.append(unit := [])
+                if cluster is not None:
+                    of_cluster[cluster] = unit
+            unit.append(at)
+        random.Random(f"shuffle {seed}").shuffle(units)  # noqa: S311 - an order that can be had again, not a secret
+        for at in chain.from_iterable(units):
             file.seek(starts[at])
             yield file.read(starts[at + 1] - starts[at])
 

@@ -57,7 +57,7 @@ def print_group(console: Console, group: GroupScores) -> None:
 def wrong_examples(scores: Scores, folder: Path) -> Iterator[ScoredExample]:
     """Rows whose first metric is the worst there is: failed, not to be read, or wrong."""
     metric = scores.metrics[0]
-    bounds = metric.kind.bounds
+    bounds = metric.kind.bounds(metric.settings)
     worst = None if bounds is None else bounds[0] if metric.kind.higher_is_better else bounds[1]
     for example in read_examples(folder):
         value = example.values.get(metric.name)
