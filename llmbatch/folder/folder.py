@@ -323,6 +323,7 @@ def _ours(name: str) -> bool:
         "lock",
         "job.yaml",
         "task.yaml",
+        "evaluation.json",
         "prompt.yaml",
         "input.jsonl",
         "engine.log",
