@@ -58,6 +58,13 @@ def t_quantile(confidence: float, freedom: float) -> float:
     return float(special.stdtrit(freedom, 0.5 + confidence / 2))
 
 
+def clipped(interval: Interval | None, bounds: tuple[float, float] | None) -> Interval | None:
+    """The part of an interval that lies within the bounds."""
+    if interval is None or bounds is None:
+        return interval
+    return interval._replace(low=max(interval.low, bounds[0]), high=min(interval.high, bounds[1]))
+
+
 def dense_codes(clusters: Codes | None) -> Codes | None:
     """The codes of some of the rows, counted anew without gaps."""
     return None if clusters is None else np.unique(clusters, return_inverse=True)[1].astype(np.int64)
@@ -129,7 +136,7 @@ def of_figure(
         drawn = np.concatenate(
             [
                 figure(np.asarray(weights @ grouped), weights @ counts)
-                for grouped in [_by_group(matrix, clusters, groups)]
+                for grouped in [by_group(matrix, clusters, groups)]
                 for weights in _resamples(groups, seed)
             ]
         )
@@ -139,19 +146,17 @@ def of_figure(
         low, high = np.quantile(drawn, (tail, 1 - tail))
         return Interval(float(low), float(high), f"bootstrap{by}", Spread(float(high - low) / 2 / quantile, freedom))
     seen = spread(jackknife(matrix, figure) if influence is None else influence, clusters)
-    value = float(figure(_sums(matrix), np.array([float(rows)]))[0])
+    value = float(figure(sums_of(matrix), np.array([float(rows)]))[0])
     low, high = value - quantile * seen.error, value + quantile * seen.error
     if not (math.isfinite(low) and math.isfinite(high)):
         return None
-    if bounds is not None:
-        low, high = max(low, bounds[0]), min(high, bounds[1])
-    return Interval(low, high, f"jackknife{by}", seen)
+    return clipped(Interval(low, high, f"jackknife{by}", seen), bounds)
 
 
 def jackknife(matrix: Any, figure: Figure) -> Floats:
     """What each row does to a figure: by how much it differs without the row, as a share of all rows' weight; 0 on average."""
     rows = matrix.shape[0]
-    total = _sums(matrix)
+    total = sums_of(matrix)
     without = []
     for start in range(0, rows, step := max(1, _CELLS // matrix.shape[1])):
         block = matrix[start : start + step]
@@ -234,14 +239,16 @@ def _resamples(groups: int, seed: int) -> Iterator[Floats]:
         ).astype(float)
 
 
-def _by_group(matrix: Any, clusters: Codes | None, groups: int) -> Any:
+def by_group(matrix: Any, clusters: Codes | None, groups: int) -> Any:
+    """The sums of each cluster's rows; of independent rows the rows themselves."""
     if clusters is None:
         return matrix
     member = sparse.csr_array((np.ones(len(clusters)), (clusters, np.arange(len(clusters)))), (groups, len(clusters)))
     return member @ matrix
 
 
-def _sums(matrix: Any) -> Floats:
+def sums_of(matrix: Any) -> Floats:
+    """The sums of all rows, as those of one set."""
     return np.asarray(matrix.sum(axis=0), dtype=float).reshape(1, -1)
 
 

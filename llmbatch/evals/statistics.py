@@ -18,7 +18,8 @@ from llmbatch.evals.base import Floats, Metric, Value
 from llmbatch.evals.intervals import Codes, Interval
 
 sparse = extra("scipy.sparse", "eval", "an evaluation")
-_DENSE = 64  # columns up to which an array is kept whole
+DENSE = 64
+"""Columns up to which an array is kept whole."""
 
 
 class Statistics(NamedTuple):
@@ -58,7 +59,7 @@ class StatisticsBuilder:
         places = (np.array(self._of_row, np.int64), np.array(self._places, np.int64))
         matrix = sparse.csr_array((np.array(self._values, np.float64), places), shape)
         names = tuple(self._columns) or ("value",)
-        return Statistics(names, matrix.toarray() if len(names) <= _DENSE else matrix, np.array(self._rows, np.int64))
+        return Statistics(names, matrix.toarray() if len(names) <= DENSE else matrix, np.array(self._rows, np.int64))
 
 
 def figures(metric: Metric, names: tuple[str, ...], sums: Floats, rows: Floats) -> Floats:
