@@ -8,6 +8,7 @@ COMMANDS = {
     "status": ("llmbatch.cli.status:status", "Counts, speed and time left of a run."),
     "show": ("llmbatch.cli.show:show", "One row: its prompt, every attempt, its result."),
     "retry-failed": ("llmbatch.cli.retry_failed:retry_failed", "Run the rows that are not ok again."),
+    "compare": ("llmbatch.cli.compare:compare", "Say which evaluation is better, and whether that is luck."),
     "publish": ("llmbatch.cli.publish:publish", "Make a dataset of finished runs, with a card."),
     "audit": ("llmbatch.cli.audit:audit", "Prove that a run folder is whole."),
     "prompts": ("llmbatch.cli.prompts:prompts", "List, show and check prompt files."),

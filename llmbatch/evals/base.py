@@ -9,7 +9,8 @@ n-gram counts. So a set can be resampled a thousand times for an interval withou
     {"id": 7, "category": "algebra", "cluster": "doc-3", "references": ["42"], "answers": ["42", null],
      "values": {"exact_match": 0.5, "bleu": {"length": 1, ...}}, "unread": ["forty-two"], "error": null}
 
-``values`` has what ``of`` gave for each metric, by the metric's name. ``unread`` holds the outputs that no answer could be read from.
+``values`` has what ``of`` gave for each metric, by the metric's name. ``unread`` holds the outputs that no answer could be read
+from.
 ``evals/examples.py`` is its only reader and writer, as ``evals/scores.py`` is of ``scores.json``.
 """
 
@@ -24,9 +25,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.imports import is_import_path, load_object
 from llmbatch.core.table import find
 from llmbatch.core.types import Score
-from llmbatch.core.words import near
+from llmbatch.core.words import near, short, type_name
 from llmbatch.evals.metrics import METRICS
 
 AnswerKind = Literal["text", "label", "number", "json", "code", "likelihood"]
@@ -87,6 +89,23 @@ def mean(sums: Mapping[str, Floats], rows: Floats, _settings: Any) -> Floats:
     return sums["value"] / rows
 
 
+def from_0_to_1(_settings: Any) -> tuple[float, float]:
+    return (0.0, 1.0)
+
+
+def unbounded(_settings: Any) -> None:
+    return None
+
+
+def no_complaint(_example: Example, _settings: Any) -> None:
+    return None
+
+
+def share_of(answers: Sequence[Any], is_right: Callable[[Any], bool | float]) -> float:
+    """How right the answers of an example are on average: of none, as of a failed row, and where one cannot be read, not at all."""
+    return sum(float(is_right(answer)) for answer in answers if answer is not None) / len(answers) if answers else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class MetricKind(Generic[S]):
     """One kind of metric.
@@ -102,12 +121,18 @@ class MetricKind(Generic[S]):
     needs: Needs
     total: Callable[[Mapping[str, Floats], Floats, S], Floats] = mean
     higher_is_better: bool = True
-    bounds: tuple[float, float] | None = (0.0, 1.0)
-    """Between what every row's value and the figure lie, if that is known."""
+    bounds: Callable[[S], tuple[float, float] | None] = from_0_to_1
+    """Between what the figure lies, and of a mean every row's value, if that is known."""
+    interval: Literal["bootstrap", "jackknife"] = "bootstrap"
+    """How the interval of a figure that is no mean is made. The bootstrap does not do where resampling itself shifts the figure."""
+    by_row: bool = True
+    """Whether the figure of one row says something of that row, so that rows won and lost can be counted."""
+    complaint: Callable[[Example, S], str | None] = no_complaint
+    """Why an example cannot be scored with these settings, in words; asked for the first examples, before any is scored."""
     version: int = 1
     """Raised by a change that gives other figures: runs with different ones are not compared."""
-    signature: Callable[[S], str] | None = None
-    """How the field writes down which variant this is, as sacrebleu's signatures do."""
+    signature: Callable[[S, int | None], str] | None = None
+    """How the field writes down which variant this is, as sacrebleu's signatures do; given the number of references of each row."""
     runs_code: bool = False
     """It runs what the model wrote, so it is used only where the user allows that."""
 
@@ -132,16 +157,14 @@ class Metric(NamedTuple):
 def make_metric(entry: str | Mapping[str, Any]) -> Metric:
     """The metric of an entry of a task: ``exact_match``, or ``{kind: bleu, name: bleu-zh, tokenize: zh}``.
 
-    Its name is that of its kind where none is given. Raises ``JobError``.
+    A kind is one of the table, or an import path. Its name is that of its kind where none is given. Raises ``JobError``.
     """
     given = {"kind": entry} if isinstance(entry, str) else dict(entry)
     kind_name = given.pop("kind", None)
     if not isinstance(kind_name, str):
         raise JobError(f"a metric is a name, or settings with the name under kind; known are {', '.join(METRICS)}")
     name = str(given.pop("name", kind_name))
-    if kind_name not in METRICS:
-        raise JobError(f"unknown metric {kind_name!r}{near(kind_name, METRICS)}: known are {', '.join(METRICS)}")
-    kind: MetricKind[Any] = find(METRICS, kind_name, "metric")
+    kind = _kind_of(kind_name)
     try:
         return Metric(name, kind_name, kind, kind.settings.model_validate(given))
     except ValidationError as error:
@@ -149,6 +172,18 @@ def make_metric(entry: str | Mapping[str, Any]) -> Metric:
         where = ".".join(map(str, first["loc"]))
         known = ", ".join(kind.settings.model_fields) or "none"
         raise JobError(f"metric {name}: {where}: {first['msg']}; its settings are: {known}") from error
+
+
+def _kind_of(name: str) -> MetricKind[Any]:
+    if is_import_path(name):
+        kind = load_object(name)
+        if not isinstance(kind, MetricKind):
+            raise JobError(f"metric {name}: it is no MetricKind (llmbatch.evals.base), but {short(kind)}")
+        return kind
+    if name not in METRICS:
+        raise JobError(f"unknown metric {name!r}{near(name, METRICS)}: known are {', '.join(METRICS)}")
+    found: MetricKind[Any] = find(METRICS, name, "metric")
+    return found
 
 
 def make_metrics(entries: Sequence[str | Mapping[str, Any]]) -> list[Metric]:
@@ -184,6 +219,31 @@ def check_metrics(
             )
 
 
+def check_examples(metrics: Sequence[Metric], examples: Sequence[Example]) -> None:
+    """See on the first examples that the metrics fit them, before any is scored. Raises ``JobError`` that names the row."""
+    kinds: dict[str, Any] = {}
+    for example in examples:
+        for reference in example.references:
+            kinds.setdefault(_kind_of_reference(reference), example.id)
+        for metric in metrics:
+            problem = metric.kind.complaint(example, metric.settings)
+            if problem is None and metric.kind.needs.references and not example.references:
+                problem = "it has no reference, and the metric compares answers with references"
+            if problem is not None:
+                raise JobError(f"metric {metric.name}: row {short(example.id)}: {problem}")
+    if len(kinds) > 1:
+        (one, first), (other, second) = list(kinds.items())[:2]
+        raise JobError(
+            f"references of several kinds: row {short(first)} has {one}, row {short(second)} has {other}; a task compares answers "
+            "with one kind of reference, so split it, or make the data set's field the same throughout"
+        )
+
+
+def _kind_of_reference(reference: Any) -> str:
+    name = type_name(reference)
+    return "number" if name == "integer" else name
+
+
 __all__ = [
     "AnswerKind",
     "Example",
@@ -193,8 +253,13 @@ __all__ = [
     "MetricSettings",
     "Needs",
     "Value",
+    "check_examples",
     "check_metrics",
+    "from_0_to_1",
     "make_metric",
     "make_metrics",
     "mean",
+    "no_complaint",
+    "share_of",
+    "unbounded",
 ]

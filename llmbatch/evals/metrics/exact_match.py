@@ -7,7 +7,7 @@ import string
 
 from pydantic import Field
 
-from llmbatch.evals.base import Example, MetricKind, MetricSettings, Needs
+from llmbatch.evals.base import Example, MetricKind, MetricSettings, Needs, share_of
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -33,12 +33,8 @@ def normalised(text: str, settings: ExactMatchSettings) -> str:
 
 def exact_match(example: Example, settings: ExactMatchSettings) -> float:
     """The share of the repeats whose answer is one of the references."""
-    if not example.answers:
-        return 0.0
     right = {normalised(str(reference), settings) for reference in example.references}
-    return sum(answer is not None and normalised(str(answer), settings) in right for answer in example.answers) / len(
-        example.answers
-    )
+    return share_of(example.answers, lambda answer: normalised(str(answer), settings) in right)
 
 
 KIND = MetricKind(ExactMatchSettings, exact_match, Needs(frozenset({"text", "label", "number"})))
