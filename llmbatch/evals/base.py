@@ -227,7 +227,8 @@ def check_examples(metrics: Sequence[Metric], examples: Sequence[Example]) -> No
             kinds.setdefault(_kind_of_reference(reference), example.id)
         for metric in metrics:
             problem = metric.kind.complaint(example, metric.settings)
-            if problem is None and metric.kind.needs.references and not example.references:
+            asked = example.error is None  # a row that could not even be read has no reference
+            if problem is None and asked and metric.kind.needs.references and not example.references:
                 problem = "it has no reference, and the metric compares answers with references"
             if problem is not None:
                 raise JobError(f"metric {metric.name}: row {short(example.id)}: {problem}")

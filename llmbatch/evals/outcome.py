@@ -43,7 +43,7 @@ class Outcomes:
         outputs, error = _outputs(record)
         scores, answers = None, outputs
         if self._task.ask == "text":
-            answers = [self._reader.read(output, choices) for output in outputs]
+            answers = [self._reader.read(output, choices, line) for output in outputs]
         elif error is None:
             scores = scores_of(record.details)
         if self._text is not None:

@@ -77,6 +77,8 @@ class Rows:
                 f"{self._called(row)}: has a field {EXAMPLE!r}, where llmbatch puts what the task says of a row: name it "
                 "otherwise, by a function as prepare"
             )
+        if (problem := self._reader.problem(fields)) is not None:
+            raise JobError(f"{self._called(row)}: {problem}")
         choices = self._choices(row, fields)
         example: dict[str, Any] = {"references": self._references(row, fields, choices)}
         if choices is not None:
@@ -147,7 +149,7 @@ class Rows:
                 )
             except ValueError as error:
                 raise JobError(f"{self._called(row)}: references ({given.source}): {error}") from None
-            self._see_kind(row, reference)
+            self._see_kind(row, reference if self._task.gives == "json" else each)
             read.append(reference)
         return read
 
@@ -157,7 +159,7 @@ class Rows:
             "number" if isinstance(reference, int | float) and not isinstance(reference, bool) else type_name(reference)
         )
         self._kinds.setdefault(kind, row.id)
-        if len(self._kinds) > 1 and self._task.gives != "json":
+        if len(self._kinds) > 1:
             seen = " and ".join(f"{kind} (row {short(at)})" for kind, at in self._kinds.items())
             raise JobError(
                 f"{self._task.name}: references are of several kinds, {seen}: let the expression make one of them"
@@ -208,7 +210,7 @@ def _example_rows(task: Task, data: Path | None) -> Iterable[Row]:
         return [Row(at, at, row, Cursor(at)) for at, row in enumerate(settings.rows)]
     if settings.dataset is not None:
         return open_split(settings.dataset).rows()
-    same = settings.split in (None, task.dataset.split or "train")
+    same = settings.split == task.dataset.split
     return open_split(task.dataset, None if same else settings.split, data).rows()
 
 

@@ -245,7 +245,8 @@ class Session:
             accept=run.accept_counts(),
         )
         report = finish(self._job, self._folder, self._recipe, ledger, facts, report_facts, error)
-        self._folder.end_session(outcome, rows=facts.rows, spent=asdict(spent))
+        paced = {} if self._how.pace is None else {"ends_itself": True}
+        self._folder.end_session(outcome, rows=facts.rows, spent=asdict(spent), **paced)
         if outcome == "finished":
             upload(self._job.sinks, self._folder.path, self._say)
         result = RunResult(self._folder.path, outcome, report, report["exit_code"])

@@ -8,4 +8,5 @@ READERS = {
     "json": "llmbatch.evals.readers.json_field:KIND",
     "last_line": "llmbatch.evals.readers.last_line:KIND",
     "code": "llmbatch.evals.readers.code:KIND",
+    "instructions": "llmbatch.evals.readers.instructions:KIND",
 }

@@ -38,6 +38,13 @@ class ReaderKind(NamedTuple, Generic[S]):
     read: Read[S]
     gives: Callable[[S], AnswerKind]
     reference: Callable[[Any, S, Sequence[str]], Any]
+    of_row: Callable[[str, S, Mapping[str, Any]], Any] | None = None
+    """In place of ``read``, where what is read depends on the row's fields."""
+    problem: Callable[[Mapping[str, Any], S], str | None] | None = None
+    """What of a row's fields it cannot work with, in words that follow the row's name; asked before a run."""
+
+
+_NO_ROW: Mapping[str, Any] = {}
 
 
 class Reader(NamedTuple):
@@ -51,9 +58,17 @@ class Reader(NamedTuple):
     def gives(self) -> AnswerKind:
         return self.kind.gives(self.settings)
 
-    def read(self, output: Any, choices: Sequence[str] = ()) -> Any:
+    def read(self, output: Any, choices: Sequence[str] = (), row: Mapping[str, Any] = _NO_ROW) -> Any:
         """The answer in an output, None where there is none."""
-        return None if output is None else self.kind.read(as_text(output), self.settings, choices)
+        if output is None:
+            return None
+        if self.kind.of_row is not None:
+            return self.kind.of_row(as_text(output), self.settings, row)
+        return self.kind.read(as_text(output), self.settings, choices)
+
+    def problem(self, row: Mapping[str, Any]) -> str | None:
+        """What of a row's fields it cannot work with, in words that follow the row's name."""
+        return None if self.kind.problem is None else self.kind.problem(row, self.settings)
 
     def reference(self, value: Any, choices: Sequence[str] = ()) -> Any:
         """A reference in an answer's form. Raises ``ValueError``."""
