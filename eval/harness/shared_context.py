@@ -3,9 +3,9 @@
     python eval/harness/shared_context.py                     # 500 contexts of 1,000 tokens, 4 choices each, the demo model
     python eval/harness/shared_context.py --contexts 20 --tokens 300
 
-The model is the demo model, or a random Llama of a hub name's tokenizer (--model PATH). Contexts are drawn from its own
-vocabulary, each one another, so nothing is shared but by the choices of one row. Computed are the prompt tokens that did not come from the prefix
-cache, by the engine's own count. Prints a line of JSON.
+The model is the demo model, or another (--model PATH), such as a random Llama. Contexts are drawn from its own vocabulary, each one
+another, so nothing is shared but by the choices of one row. Computed are the prompt tokens that did not come from the prefix cache,
+by the engine's own count. Prints a line of JSON.
 """
 
 from __future__ import annotations
