@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import string
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,86 +49,87 @@ def _print(comparison: Comparison) -> None:
     from llmbatch.core.words import count, printable
 
     console = Console()
-    several = len(comparison.runs) > 2
-    console.print(printable(f"{comparison.task}: {count(comparison.rows)} rows, paired by id"), markup=False)
-    console.print(_table(comparison, several))
+    letters = dict(zip(comparison.runs, _letters(), strict=False))
+    lines = [f"{comparison.task}: {count(comparison.rows)} rows, paired by id"]
+    lines += [f"  {letters[name]}  {name} ({comparison.models[name]})" for name in comparison.runs]
+    for line in lines:
+        console.print(printable(line), markup=False, highlight=False)
+    console.print(_table(comparison, letters))
     for compared in comparison.compared:
-        console.print(printable(_verdict(compared, several)), markup=False, highlight=False)
+        console.print(printable(_verdict(compared, letters)), markup=False, highlight=False)
     for note in comparison.notes:
         console.print(printable(f"Note: {note}"), markup=False, highlight=False, style="yellow")
     if comparison.examples:
-        first, second = list(comparison.runs)[:2]
-        heading = f"\nRows at which {first} and {second} differ most by {comparison.examples_by}:"
-        console.print(printable(heading), markup=False, highlight=False)
-        for example in comparison.examples:
-            for line in _example(example, second if example.gain > 0 else first):
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"\nRows at which A and B differ most by {comparison.examples_by}:", markup=False, highlight=False
+        )
+    for example in comparison.examples:
+        for line in _example(example, letters):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(comparison: Comparison, several: bool) -> Table:
+def _letters() -> Iterator[str]:
+    """A to Z, then A1 to Z1, and so on."""
+    return (f"{letter}{number or ''}" for number in itertools.count() for letter in string.ascii_uppercase)
+
+
+def _table(comparison: Comparison, letters: Mapping[str, str]) -> Table:
     from rich.table import Table
 
     from llmbatch.core.words import count, printable
 
-    first, second = list(comparison.runs)[:2]
-    names = ("runs", "first", "second") if several else (first, second)
+    several = len(letters) > 2
     percent = f"{100 * comparison.confidence:g}% interval"
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("metric", overflow="fold")
-    for name in (*names, "difference", percent, "p (Holm)" if several else "p", "won", "lost", "tied"):
-        table.add_column(printable(name), justify="left" if name == "runs" else "right", overflow="fold")
+    figures = ("runs", "first", "second") if several else ("A", "B")
+    for name in (*figures, "difference", percent, "p (Holm)" if several else "p", "won/lost/tied"):
+        table.add_column(name, justify="left" if name == "runs" else "right", no_wrap=True)
     for compared in comparison.compared:
         gap = compared.difference
-        arrow = "" if compared.metric.kind.higher_is_better else " (lower is better)"
-        between = f"{_signed(gap.interval.low)} to {_signed(gap.interval.high)}" if gap.interval else "-"
-        rows = ["-" if number is None else count(number) for number in (gap.won, gap.lost, gap.tied)]
-        runs = [printable(f"{compared.first}, {compared.second}")] if several else []
-        values = [f"{gap.first:.4g}", f"{gap.second:.4g}", _signed(gap.value), between, _p(compared.p_adjusted)]
-        table.add_row(printable(compared.metric.name) + arrow, *runs, *values, *rows)
+        runs = [f"{letters[compared.first]} {letters[compared.second]}"] if several else []
+        between = f"{gap.interval.low:+.3g} {gap.interval.high:+.3g}" if gap.interval else "-"
+        by_row = [gap.won, gap.lost, gap.tied]
+        rows = "/".join(count(number) for number in by_row if number is not None) or "-"
+        values = [f"{gap.first:.4g}", f"{gap.second:.4g}", f"{gap.value:+.3g}", between, _p(compared.p_adjusted), rows]
+        table.add_row(printable(compared.metric.name), *runs, *values)
     return table
 
 
-def _verdict(compared: Compared, several: bool) -> str:
+def _verdict(compared: Compared, letters: Mapping[str, str]) -> str:
     """A sentence: whether the rows can tell the two apart, and what it would take."""
     from llmbatch.core.words import count
 
     gap = compared.difference
-    better = compared.second if (gap.value > 0) == compared.metric.kind.higher_is_better else compared.first
-    of = f"{compared.metric.name}, {compared.first} and {compared.second}" if several else compared.metric.name
-    by = f" ({gap.test})" if gap.test else ""
+    one, two = letters[compared.first], letters[compared.second]
+    of = f"{compared.metric.name}, {one} and {two}" if len(letters) > 2 else compared.metric.name
+    test = f" ({gap.test})" if gap.test else ""
     if compared.decided is None:
         return f"{of}: too few rows to tell the runs apart."
     if compared.decided:
-        return f"{of}: {better} is better{by}."
+        lower = "" if compared.metric.kind.higher_is_better else ", lower being better"
+        return f"{of}: {two if compared.second_is_better else one} is better{lower}{test}."
     if gap.detectable is None:
-        return f"{of}: no row differs."
-    needed = (
-        f"; one as large as the one that was seen takes about {count(gap.rows_needed)} rows" if gap.rows_needed else ""
-    )
+        return f"{of}: these {count(gap.rows)} rows show no difference{test}."
+    needed = f"; to show one such as was seen takes about {count(gap.rows_needed)} rows" if gap.rows_needed else ""
     return (
-        f"{of}: these {count(gap.rows)} rows cannot tell the runs apart{by}. They would show a difference of {gap.detectable:.2g} "
-        f"in 80 of 100 times{needed}."
+        f"{of}: these {count(gap.rows)} rows cannot tell the runs apart{test}. They show a difference of {gap.detectable:.2g} in "
+        f"80 of 100 times{needed}."
     )
 
 
-def _example(example: SideBySide, better: str) -> list[str]:
+def _example(example: SideBySide, letters: Mapping[str, str]) -> list[str]:
     from llmbatch.core.words import one_line
 
-    lines = [one_line(f"  row {json.dumps(example.id, ensure_ascii=False)}, better: {better}")]
+    better = "B" if example.gain > 0 else "A"
+    lines = [f"  row {one_line(json.dumps(example.id, ensure_ascii=False))}: {better} is better"]
     if example.references:
-        lines.append(f"    {'reference':<12} {one_line(_said(example.references))}")
-    return [
-        *lines,
-        *(f"    {one_line(name, 12):<12} {one_line(_said(said))}" for name, said in example.answers.items()),
-    ]
+        lines.append(f"    right  {one_line(_said(example.references))}")
+    return [*lines, *(f"    {letters[name]:<5}  {one_line(_said(said))}" for name, said in example.answers.items())]
 
 
 def _said(values: Any) -> str:
     return " | ".join(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4g}"
 
 
 def _p(value: float | None) -> str:

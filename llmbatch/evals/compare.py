@@ -38,6 +38,10 @@ class Compared(NamedTuple):
     decided: bool | None
     """Whether the runs differ by more than luck at the asked confidence; None where there is no p-value."""
 
+    @property
+    def second_is_better(self) -> bool:
+        return (self.difference.value > 0) == self.metric.kind.higher_is_better
+
 
 class SideBySide(NamedTuple):
     """A row at which two runs differ much. ``answers`` has those of each run, and what could not be read as it came."""

@@ -89,7 +89,7 @@ def difference(metric: Metric, pairs: Pairs, confidence: float, seed: int) -> Di
     )
     if not (math.isfinite(first) and math.isfinite(second)):
         return None
-    interval = _interval(metric, pairs, confidence, seed)
+    interval = interval_of_difference(metric, pairs, confidence, seed)
     p, test = _test(metric, pairs, interval, second - first, seed)
     won, lost, tied = _by_row(metric, pairs)
     detectable, needed = _power(interval, second - first, rows, confidence)
@@ -121,7 +121,8 @@ def holm(values: list[float | None]) -> list[float | None]:
     return adjusted
 
 
-def _interval(metric: Metric, pairs: Pairs, confidence: float, seed: int) -> Interval | None:
+def interval_of_difference(metric: Metric, pairs: Pairs, confidence: float, seed: int) -> Interval | None:
+    """The interval of how far the second figure is above the first."""
     bounds = metric.kind.bounds(metric.settings)
     width = None if bounds is None else bounds[1] - bounds[0]
     between = None if width is None else (-width, width)

@@ -208,8 +208,8 @@ def test_the_command_says_in_words_what_the_rows_can_tell(make: Make) -> None:
     third = make("model-c", answers(17, 3))
     result = CliRunner().invoke(main, ["compare", str(first), str(second)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "accuracy: model-b is better (McNemar, exact)" in result.output
-    assert "row 5, better: model-b" in result.output
+    assert "accuracy: B is better (McNemar, exact)" in result.output
+    assert "row 5: B is better" in result.output
     result = CliRunner().invoke(main, ["compare", str(second), str(third)], catch_exceptions=False)
     assert "these 20 rows cannot tell the runs apart" in " ".join(result.output.split())
     result = CliRunner().invoke(
