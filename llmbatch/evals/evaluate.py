@@ -109,7 +109,7 @@ def score_folder(folder: Path, *, allow_code: bool = False) -> Scores:
     job = job_of(folder)
     metrics = task.metrics_made(allow_code=allow_code)
     rows = (line for line in read_lines(folder) if isinstance(line, dict))
-    scored = Scored(task.name, digest_of(task, metrics), fingerprint(rows), job.model)
+    scored = Scored(task.name, digest_of(task), fingerprint(rows), job.model)
     examples = examples_of(folder, task)
     until = _until(metrics, _facts(folder))
     if until is None:
@@ -168,12 +168,11 @@ def task_of(folder: Path) -> Task:
     return found
 
 
-def digest_of(task: Task, metrics: Sequence[Metric]) -> str:
-    """Of what decides the questions and how answers are read. How they are asked (prompt, examples, sampling) may differ."""
+def digest_of(task: Task) -> str:
+    """Of what decides the questions and how answers are read. How they are asked, and how they are scored, may differ."""
     data = task.data()
-    decides = {key: data.get(key) for key in ("name", "ask", "prepare", "fields", "choices", "references", "read")}
+    decides = {key: data.get(key) for key in ("ask", "prepare", "fields", "choices", "references", "read")}
     decides["dataset"] = {key: data["dataset"].get(key) for key in ("config", "split")}
-    decides["metrics"] = [[metric.name, metric.kind_name, metric.kind.version] for metric in metrics]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
