@@ -178,6 +178,7 @@ class ProgramKind(NamedTuple):
     answers are in memory until the row's window is sealed: windows are sized by it. ``later`` says in words what a row is asked
     after its first requests, where that is anything. ``keeps_row``: it looks at the row's fields after its first requests, or a
     predicate may. ``code`` are import paths of the author's functions that its settings name. ``sinks`` are written for it always.
+    ``first`` says what a row is first asked, where that is not the job's prompt as it is: for whoever looks at prompts.
     """
 
     shape: Shape
@@ -189,6 +190,7 @@ class ProgramKind(NamedTuple):
     later: Callable[[Any], str] = _no_words
     code: Callable[[Any], Iterable[str]] = _nothing
     sinks: tuple[str, ...] = ()
+    first: Callable[[RowAsk], Ask | Failure] | None = None
 
 
 class Made(NamedTuple):

@@ -20,4 +20,4 @@ def few_shot(row: RowAsk) -> Program:
     return Incomplete(values) if None in answer else values
 
 
-KIND = ProgramKind(few_shot, ShotSettings, keeps_row=False)
+KIND = ProgramKind(few_shot, ShotSettings, keeps_row=False, first=lambda row: asked(row, row.settings))

@@ -98,6 +98,8 @@ def scores_of(details: Mapping[str, Any] | None) -> list[Score]:
     return [Score(**each) for each in (details or {}).get("scores", ())]
 
 
-KIND = ProgramKind(score, ScoreSettings, _prompts, _requests, keeps_row=False)
+KIND = ProgramKind(
+    score, ScoreSettings, _prompts, _requests, keeps_row=False, first=lambda row: asked(row, row.settings)
+)
 
 __all__ = ["KIND", "By", "ScoreSettings", "continued", "likeliest", "scores_of"]

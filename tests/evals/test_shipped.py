@@ -79,6 +79,7 @@ def test_prompts_are_those_of_the_harness(tasks: Any) -> None:
 
     assert first("arc-easy") == "Question: Which of these can a magnet pull?\nAnswer:"
     assert first("hellaswag") == "Making tea: A man fills a kettle with water. He"
+    assert first("mmlu").startswith("Made-up question 0 of abstract_algebra?\nA. 0\nB. 1\nC. 2\nD. 3\nAnswer: A\n\n")
     assert first("mmlu").endswith("What is 3 + 4 modulo 5?\nA. 0\nB. 1\nC. 2\nD. 3\nAnswer:")
 
 

@@ -47,6 +47,15 @@ def test_the_first_examples_are_left_out_where_they_leave_no_room(
     assert record["output"] == "".join(shown) + "Q: three\nA:"
 
 
+def test_whoever_looks_at_a_prompt_sees_its_examples(jobs: Any) -> None:
+    from llmbatch.cli.show import _explained, find_records
+
+    run(jobs, TEXT, delimiter=" ")
+    (shown,) = _explained(jobs.path / "out", list(find_records(jobs.path / "out", "a")))
+    assert shown.prompt is not None
+    assert shown.prompt.text == "Q: one\nA: un\n\nQ: two\nA: deux\n\nQ: three\nA:"
+
+
 def test_without_that_a_row_whose_examples_are_too_long_has_its_own_record(jobs: Any) -> None:
     record = run(jobs, TEXT, 35)
     assert (record["status"], record["error"]["kind"]) == ("failed", "too_long")
