@@ -128,7 +128,10 @@ class MetricKind(Generic[S]):
     by_row: bool = True
     """Whether the figure of one row says something of that row, so that rows won and lost can be counted."""
     complaint: Callable[[Example, S], str | None] = no_complaint
-    """Why an example cannot be scored with these settings, in words; asked for the first examples, before any is scored."""
+    """Why an example's references or choices cannot be used with these settings, in words; asked of every row that did not fail."""
+    doubt: Callable[[Example, S], str | None] = no_complaint
+    """Why the settings seem not to be made for an example's answers, in words; asked of the first rows alone, since one answer in
+    thousands may be odd."""
     version: int = 1
     """Raised by a change that gives other figures: runs with different ones are not compared."""
     signature: Callable[[S, int | None], str] | None = None
@@ -219,19 +222,29 @@ def check_metrics(
             )
 
 
+def check_example(metrics: Sequence[Metric], example: Example) -> None:
+    """See that the metrics can use what a row is scored by, unless it failed. Raises ``JobError`` that names the row."""
+    if example.error is not None:
+        return
+    for metric in metrics:
+        problem = metric.kind.complaint(example, metric.settings)
+        if problem is None and metric.kind.needs.references and not example.references:
+            problem = "it has no reference, and the metric compares answers with references"
+        if problem is not None:
+            raise JobError(f"metric {metric.name}: row {short(example.id)}: {problem}")
+
+
 def check_examples(metrics: Sequence[Metric], examples: Sequence[Example]) -> None:
     """See on the first examples that the metrics fit them, before any is scored. Raises ``JobError`` that names the row."""
     kinds: dict[str, Any] = {}
     for example in examples:
+        check_example(metrics, example)
         for reference in example.references:
             kinds.setdefault(_kind_of_reference(reference), example.id)
         for metric in metrics:
-            problem = metric.kind.complaint(example, metric.settings)
-            asked = example.error is None  # a row that could not even be read has no reference
-            if problem is None and asked and metric.kind.needs.references and not example.references:
-                problem = "it has no reference, and the metric compares answers with references"
-            if problem is not None:
-                raise JobError(f"metric {metric.name}: row {short(example.id)}: {problem}")
+            doubt = metric.kind.doubt(example, metric.settings)
+            if doubt is not None and example.error is None:
+                raise JobError(f"metric {metric.name}: row {short(example.id)}: {doubt}")
     if len(kinds) > 1:
         (one, first), (other, second) = list(kinds.items())[:2]
         raise JobError(
@@ -254,6 +267,7 @@ __all__ = [
     "MetricSettings",
     "Needs",
     "Value",
+    "check_example",
     "check_examples",
     "check_metrics",
     "from_0_to_1",

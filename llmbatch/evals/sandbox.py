@@ -2,10 +2,11 @@
 
 It runs in a process of its own: an isolated interpreter (``-I``) with an empty environment in an empty folder that is removed
 afterwards, with limits on processor time, memory, and the size and number of files, and is killed with all that it started. Where
-the system lets a user make namespaces (``unshare``), it has no network, and its processes are in a space of their own.
+the system lets a user make namespaces (``unshare``), it has no network, can reach no process but its own, and can write nowhere
+but in its folder.
 
-What it is not: a virtual machine. The program can read what the user can read, and write where the user can write outside of its
-folder. Where ``can_isolate`` is false it can also reach the network. Run what you would not run by hand in a container.
+What it is not: a virtual machine. The program can read what the user can read, and one that is bent on it can find out how to pass.
+Where ``can_isolate`` is false it can also write where the user can write, and reach the network: run it in a container there.
 """
 
 from __future__ import annotations
@@ -18,30 +19,14 @@ import sys
 import tempfile
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
-_UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--"]
+_UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--"]
+_LAUNCHER = Path(__file__).with_name("launcher.py")
 _SAID = 2000  # characters that are kept of what it says at its end
 _PATIENCE = 10  # times the processor time that a program may take on a busy machine, sleeping included
-
 _FILE_BYTES = 16 << 20
-
-_LAUNCHER = """
-import os, resource, sys
-token, seconds, memory, file_size, processes = sys.stdin.readline().split()
-source = sys.stdin.read()
-if os.fork():  # the first process of a process space is one that most signals do not reach
-    os._exit(os.waitstatus_to_exitcode(os.wait()[1]) & 255)
-end = os.dup(1)
-os.dup2(2, 1)
-sys.stdout = sys.stderr
-limits = {"CPU": seconds, "AS": memory, "FSIZE": file_size, "NOFILE": 64, "CORE": 0, "NPROC": processes}
-for name, value in limits.items():
-    if int(value) >= 0:
-        resource.setrlimit(getattr(resource, "RLIMIT_" + name), (int(value), int(value)))
-exec(compile(source, "program.py", "exec"), {"__name__": "__main__"})
-os.write(end, token.encode())
-"""
 
 
 class Limits(NamedTuple):
@@ -60,12 +45,11 @@ class Verdict(NamedTuple):
 
 @cache
 def can_isolate() -> bool:
-    """Whether the system lets this user run a process without a network and in a process space of its own."""
+    """Whether the system lets this user run a process apart: without a network, and with nothing to write to but its folder."""
     try:
-        done = subprocess.run([*_UNSHARE, "true"], capture_output=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        return _run("", Limits(), isolated=True).passed
+    except OSError:  # there is no unshare
         return False
-    return done.returncode == 0
 
 
 def run_python(program: str, limits: Limits) -> Verdict:
@@ -73,12 +57,23 @@ def run_python(program: str, limits: Limits) -> Verdict:
 
     What it may take is counted in processor time, so that the verdict does not depend on how busy the machine is.
     """
+    return _run(program, limits, isolated=can_isolate())
+
+
+def _run(program: str, limits: Limits, *, isolated: bool) -> Verdict:
     token = secrets.token_hex(16)
-    isolated = can_isolate()
-    # a limit on processes counts all that the user has, unless they are in a space of their own
-    head = [token, limits.seconds, limits.memory_mb << 20, _FILE_BYTES, 64 if isolated else -1]
-    given = " ".join(map(str, head)) + "\n" + program
-    command = [*(_UNSHARE if isolated else []), sys.executable, "-I", "-c", _LAUNCHER]
+    given = {
+        "RLIMIT_CPU": limits.seconds,
+        "RLIMIT_AS": limits.memory_mb << 20,
+        "RLIMIT_FSIZE": _FILE_BYTES,
+        "RLIMIT_NOFILE": 64,
+        "RLIMIT_CORE": 0,
+        # it counts all processes that the user has, unless they are in a space of their own
+        **({"RLIMIT_NPROC": 64} if isolated else {}),
+    }
+    head = [token, "yes" if isolated else "no", *(f"{name}={value}" for name, value in given.items())]
+    text = " ".join(head) + "\n" + program
+    command = [*(_UNSHARE if isolated else []), sys.executable, "-I", str(_LAUNCHER)]
     with (
         tempfile.TemporaryDirectory(prefix="llmbatch-code-") as folder,
         tempfile.TemporaryFile() as out,
@@ -94,7 +89,7 @@ def run_python(program: str, limits: Limits) -> Verdict:
             start_new_session=True,
         )
         try:
-            process.communicate(given.encode("utf-8", "replace"), limits.seconds * _PATIENCE)
+            process.communicate(text.encode("utf-8", "replace"), limits.seconds * _PATIENCE)
         except subprocess.TimeoutExpired:
             return Verdict(False, f"it took longer than {limits.seconds * _PATIENCE} s")
         finally:

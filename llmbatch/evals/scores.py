@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from llmbatch.core.errors import FolderError
 from llmbatch.core.files import atomic, atomic_write
-from llmbatch.evals.base import Example, Metric, check_examples, make_metric
+from llmbatch.evals.base import Example, Metric, check_example, check_examples, make_metric
 from llmbatch.evals.examples import EXAMPLES, scored_line
 from llmbatch.evals.intervals import Codes
 from llmbatch.evals.statistics import Statistics, StatisticsBuilder, figure_of, interval_of
@@ -89,7 +89,7 @@ def score(
 ) -> Scores:
     """Score the examples, one at a time, and write ``examples.jsonl`` and ``scores.json`` into ``folder``, where one is given.
 
-    Raises ``JobError`` for a metric that the first examples do not fit, before anything is written; ``WriteError``.
+    Raises ``JobError`` for an example that a metric cannot score; then nothing is written. Raises ``WriteError``.
     """
     stream = iter(examples)
     first = list(itertools.islice(stream, _LOOKED_AT))
@@ -122,6 +122,7 @@ class _Gathered:
     def take(self, examples: Iterable[Example]) -> Iterator[tuple[Example, dict[str, Any]]]:
         """Each example with its values."""
         for example in examples:
+            check_example(self._metrics, example)
             values = {metric.name: metric.of(example) for metric in self._metrics}
             for metric, builder in zip(self._metrics, self._builders, strict=True):
                 builder.add(values[metric.name])

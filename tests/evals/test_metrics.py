@@ -332,7 +332,7 @@ def test_code_may_run_where_it_is_allowed() -> None:
         ("rouge", example(["x"], "日本"), "take chrf instead"),
         ("json_fields", example([{}], "text"), "neither an object nor a list"),
         ({"kind": "json_fields", "fields": ["z"]}, example([{}], {"a": 1}), "none of the fields z"),
-        ({"kind": "pass_at_k", "k": 3}, example(["x"], "t"), "set the task's repeats"),
+        ({"kind": "pass_at_k", "k": 3}, example(["x"], "t"), "set the task's repeats to k"),
         ({"kind": "pass_at_k", "program": "{{ row.tests }}"}, example(["x"], "t"), "its program cannot be written"),
         ("choice_accuracy", example([], "z", choices=CHOICES, scores=LIKELIHOODS), "is none of its choices"),
         ("choice_accuracy", example([], 3, choices=CHOICES, scores=LIKELIHOODS), "is none of its choices"),
@@ -348,6 +348,32 @@ def test_an_example_that_a_metric_cannot_score_is_named_with_the_reason(kind: An
         check_examples(make_metrics([kind]), [one._replace(id="r7")])
     assert "row 'r7'" in str(raised.value)
     assert said in str(raised.value)
+
+
+def test_a_row_that_failed_is_never_refused() -> None:
+    metrics = [make_metric({"kind": name}) for name in METRICS]
+    check_examples(metrics, [Example("r7", {}, error="malformed_row")])
+    scores = score([Example("r7", {}, error="malformed_row")], metrics, SCORED).overall
+    assert scores.counts.failed == 1
+    left_out = {name for name, figure in scores.figures.items() if figure.left_out}
+    assert left_out == {
+        "macro_f1",
+        "perplexity",
+        "calibration_error",
+        "brier",
+        "judge_agreement",
+        "bleu",
+        "chrf",
+        "ter",
+    }
+
+
+def test_one_odd_answer_among_many_stops_no_scoring_but_a_reference_that_cannot_be_used_does() -> None:
+    judged = [example([4], id=row) for row in range(200)] + [example([9], id=200)]
+    assert figure("judge_score", judged) == pytest.approx((200 * 4 + 1) / 201)
+    rows = [example(["1"], "1", id=row) for row in range(200)]
+    with pytest.raises(JobError, match="row 200: its reference 'x' is no number"):
+        figure("number", [*rows, example(["1"], "x", id=200)])
 
 
 def test_references_of_several_kinds_are_refused_with_a_row_of_each() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,15 @@ from llmbatch.evals.base import Example, make_metric
 from llmbatch.evals.sandbox import Limits, can_isolate, run_python
 
 ROOMY = Limits(seconds=60, memory_mb=1024)
+
+
+@pytest.fixture(params=[True, False], ids=["apart", "plain"], autouse=True)
+def _isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test once as the system allows, and the same where it lets nobody make namespaces."""
+    if not request.param:
+        if request.node.get_closest_marker("skipif"):
+            pytest.skip("of programs that are run apart")
+        monkeypatch.setattr("llmbatch.evals.sandbox.can_isolate", lambda: False)
 
 
 def test_a_program_that_ends_well_passes() -> None:
@@ -57,7 +67,38 @@ def test_a_program_prints_as_much_as_it_likes_and_its_end_is_kept() -> None:
     assert len(verdict.said) <= 2000
 
 
-@pytest.mark.skipif(not can_isolate(), reason="the system does not let this user make namespaces")
+apart = pytest.mark.skipif(not can_isolate(), reason="the system does not let this user make namespaces")
+
+
+@apart
+def test_a_program_can_write_nowhere_but_in_its_folder_and_cannot_undo_that(tmp_path: Path) -> None:
+    target = tmp_path / "mine.txt"
+    program = f"""
+import ctypes, struct
+open("own", "w").close()
+libc = ctypes.CDLL(None)
+libc.syscall(442, -100, b"/", 0x8000, struct.pack("=QQQQ", 0, 1, 0, 0), 32)
+libc.unshare(0x10020000)
+libc.syscall(442, -100, b"/", 0x8000, struct.pack("=QQQQ", 0, 1, 0, 0), 32)
+try:
+    open({str(target)!r}, "w").close()
+except OSError:
+    pass
+"""
+    assert run_python(program, ROOMY).passed
+    assert not target.exists()
+
+
+@apart
+def test_a_program_can_reach_no_process_but_its_own() -> None:
+    program = (
+        f"import os\nassert os.getpid() < 10\ntry:\n    os.kill({os.getpid()}, 0)\nexcept OSError:\n    pass\n"
+        "else:\n    raise ValueError('reached')"
+    )
+    assert run_python(program, ROOMY).passed
+
+
+@apart
 def test_a_program_has_no_network_where_the_system_allows_that() -> None:
     program = (
         "import socket\nserver = socket.socket()\nserver.bind(('127.0.0.1', 0))\nserver.listen()\n"
@@ -67,7 +108,7 @@ def test_a_program_has_no_network_where_the_system_allows_that() -> None:
     assert run_python(program, ROOMY).passed
 
 
-@pytest.mark.skipif(not can_isolate(), reason="the system does not let this user make namespaces")
+@apart
 def test_what_a_program_leaves_running_ends_with_it(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     program = (

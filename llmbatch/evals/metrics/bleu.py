@@ -31,7 +31,7 @@ def _metric(settings: BleuSettings) -> Any:
     )
 
 
-def statistics(example: Example, settings: BleuSettings) -> dict[str, float]:
+def statistics(example: Example, settings: BleuSettings) -> dict[str, float] | None:
     return by_sacrebleu.statistics(_metric(settings), example)
 
 

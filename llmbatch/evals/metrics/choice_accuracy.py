@@ -45,8 +45,6 @@ def choice_accuracy(example: Example, settings: ChoiceSettings) -> float:
 
 def of_choices(example: Example, _settings: MetricSettings) -> str | None:
     """What is wrong with an example whose choices were to be scored."""
-    if example.error is not None:
-        return None
     if len(example.scores or ()) != len(example.choices) or len(example.choices) < 2:
         return f"it has {len(example.choices)} choices and {len(example.scores or ())} likelihoods"
     for reference in example.references:

@@ -26,7 +26,7 @@ def _metric(settings: ChrfSettings) -> Any:
     return extra("sacrebleu.metrics", "eval", "the metric chrf").CHRF(**settings.model_dump())
 
 
-def statistics(example: Example, settings: ChrfSettings) -> dict[str, float]:
+def statistics(example: Example, settings: ChrfSettings) -> dict[str, float] | None:
     return by_sacrebleu.statistics(_metric(settings), example)
 
 

@@ -51,7 +51,7 @@ def alpha(sums: Mapping[str, Floats], rows: Floats, settings: JudgeAgreementSett
     return np.asarray(1 - sums["within"] / np.where(expected > 0, expected, np.nan))
 
 
-def _complaint(example: Example, _settings: JudgeAgreementSettings) -> str | None:
+def _doubt(example: Example, _settings: JudgeAgreementSettings) -> str | None:
     once = len(example.answers) == 1
     return "it was judged once; for the judge's agreement with itself set repeats to 2 or more" if once else None
 
@@ -64,5 +64,5 @@ KIND = MetricKind(
     bounds=lambda _settings: (-1.0, 1.0),
     interval="jackknife",
     by_row=False,
-    complaint=_complaint,
+    doubt=_doubt,
 )

@@ -1,11 +1,10 @@
 """The scores that a judge gave an answer in, one a repeat; their mean out.
 
-A repeat whose score could not be read says nothing of the answer and does not count. A row without any score gets the lowest.
+A repeat whose score could not be read, or is not on the judge's scale, says nothing of the answer and does not count. A row without
+any score gets the lowest.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -26,14 +25,12 @@ class JudgeScoreSettings(MetricSettings):
 
 
 def judge_score(example: Example, settings: JudgeScoreSettings) -> float:
-    scores = [number for answer in example.answers if (number := as_number(answer)) is not None]
-    if not scores:
-        return settings.lowest
-    return min(max(sum(scores) / len(scores), settings.lowest), settings.highest)
+    read = [number for answer in example.answers if (number := as_number(answer)) is not None]
+    scores = [number for number in read if settings.lowest <= number <= settings.highest]
+    return sum(scores) / len(scores) if scores else settings.lowest
 
 
-def of_scale(example: Example, settings: Any) -> str | None:
-    """What is wrong with a score that is not of the scale."""
+def _doubt(example: Example, settings: JudgeScoreSettings) -> str | None:
     for answer in example.answers:
         number = as_number(answer)
         if answer is not None and number is None:
@@ -49,5 +46,5 @@ KIND = MetricKind(
     judge_score,
     Needs(frozenset({"number", "label", "text"}), references=False),
     bounds=lambda settings: (settings.lowest, settings.highest),
-    complaint=of_scale,
+    doubt=_doubt,
 )

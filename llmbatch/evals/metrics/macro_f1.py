@@ -21,8 +21,10 @@ class MacroF1Settings(MetricSettings):
     ignore_case: bool = False
 
 
-def counts(example: Example, settings: MacroF1Settings) -> dict[str, float]:
+def counts(example: Example, settings: MacroF1Settings) -> dict[str, float] | None:
     """How often each label was right, said and true; each repeat counts as a part of one row."""
+    if not example.references:  # a row that could not be read
+        return None
     reference = _label(example.references[0], settings)
     added = defaultdict(float, {f"true {reference}": 1.0})
     for answer in example.answers:

@@ -68,9 +68,16 @@ def chance(samples: int, passed: int, k: int) -> float:
     return 1 - math.comb(samples - passed, k) / math.comb(samples, k)
 
 
+def _doubt(example: Example, settings: PassAtKSettings) -> str | None:
+    few = len(example.answers) < settings.k
+    return (
+        f"it has {len(example.answers)} samples, and k is {settings.k}; set the task's repeats to k or more"
+        if few
+        else None
+    )
+
+
 def _complaint(example: Example, settings: PassAtKSettings) -> str | None:
-    if example.error is None and len(example.answers) < settings.k:
-        return f"it has {len(example.answers)} samples, and k is {settings.k}; set the task's repeats to at least k"
     try:
         program_of(example, "pass", settings)
     except RenderError as error:
@@ -83,5 +90,6 @@ KIND = MetricKind(
     pass_at_k,
     Needs(frozenset({"code", "text"}), references=False),
     complaint=_complaint,
+    doubt=_doubt,
     runs_code=True,
 )

@@ -13,8 +13,10 @@ import numpy as np
 from llmbatch.evals.base import Example, Floats
 
 
-def statistics(metric: Any, example: Example) -> dict[str, float]:
+def statistics(metric: Any, example: Example) -> dict[str, float] | None:
     """What an example adds to the sums; repeats count as so many texts, and what could not be read as an empty one."""
+    if not example.references:  # a row that could not be read
+        return None
     references = [[reference] for reference in example.references]
     texts = ["" if answer is None else str(answer) for answer in example.answers] or [""]
     per_text = [metric._extract_corpus_statistics([text], references)[0] for text in texts]

@@ -23,7 +23,7 @@ def _metric(settings: TerSettings) -> Any:
     return extra("sacrebleu.metrics", "eval", "the metric ter").TER(**settings.model_dump())
 
 
-def statistics(example: Example, settings: TerSettings) -> dict[str, float]:
+def statistics(example: Example, settings: TerSettings) -> dict[str, float] | None:
     return by_sacrebleu.statistics(_metric(settings), example)
 
 
