@@ -24,8 +24,9 @@ from typing import Any
 from llmbatch.core.errors import JobError
 from llmbatch.core.imports import load_object
 from llmbatch.core.sandbox import Expression, RenderError
-from llmbatch.core.types import Cursor, Row, RowId
+from llmbatch.core.types import Cursor, Row, RowId, Score
 from llmbatch.core.words import short, type_name
+from llmbatch.evals.base import Example, check_example
 from llmbatch.evals.data import open_split
 from llmbatch.evals.few_shot import Pool, Shot
 from llmbatch.evals.readers.choice import chosen
@@ -48,6 +49,7 @@ class Rows:
             None if task.prepare is None else load_object(task.prepare)
         )
         self._reader = task.reader
+        self._metrics = task.metrics_made(allow_code=True)
         self._clusters: Counter[str] = Counter()
         self._kinds: dict[str, RowId] = {}  # of references -> the first row with one
         self._pool = Pool(task.few_shot, self._shots(data)) if task.few_shot.number else None
@@ -83,6 +85,7 @@ class Rows:
         example: dict[str, Any] = {"references": self._references(row, fields, choices)}
         if choices is not None:
             example["choices"] = choices
+        self._see_metrics(row, fields, example)
         for name, expression in (("category", self._task.category), ("cluster", self._task.cluster)):
             if expression is not None:
                 example[name] = self._group(row, name, expression, fields)
@@ -164,6 +167,14 @@ class Rows:
             raise JobError(
                 f"{self._task.name}: references are of several kinds, {seen}: let the expression make one of them"
             )
+
+    def _see_metrics(self, row: Row, fields: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+        """See that the metrics can use what the row is scored by, as if it were answered."""
+        choices = said.get("choices", ())
+        scores = [Score(-1.0, False, 1) for _ in choices] if self._task.ask == "likelihood" else None
+        example = Example(row.id, fields, said["references"], choices=choices, scores=scores)
+        if self._task.ask != "perplexity":
+            check_example(self._metrics, example)
 
     def _group(self, row: Row, name: str, expression: Expression, fields: Mapping[str, Any]) -> str | None:
         value = self._value(row, name, expression, fields)

