@@ -63,10 +63,11 @@ def audit(folder: Path) -> AuditReport:
     # of a job that runs only some of the rows, windows leave rows out between them
     some_rows = "run.rows (content)" in manifest.identity
     ends_itself = job is not None and job.accept is not None and job.accept.rows is not None
+    ends_itself = ends_itself or bool(finished and manifest.sessions[-1].get("ends_itself"))
     checks.append(check_windows(windows, finished=finished, some_rows=some_rows, to_the_end=not ends_itself))
     owed: int | None = None
     if job is not None:
-        unchanged, rows, owed = check_rows(job, folder, manifest.fingerprint, windows)
+        unchanged, rows, owed = check_rows(job, folder, manifest.fingerprint, windows, ends_itself=ends_itself)
         checks += [unchanged, rows]
     retries, pending = _check_retries(folder)
     checks += retries

@@ -16,17 +16,17 @@ from llmbatch.sources.opening import open_source
 
 
 def check_rows(
-    job: Job, folder: Path, fingerprint: Sequence[Mapping[str, Any]], windows: Windows
+    job: Job, folder: Path, fingerprint: Sequence[Mapping[str, Any]], windows: Windows, *, ends_itself: bool
 ) -> tuple[Finding, Finding, int | None]:
     """Walk input and records side by side: whether the input is what was read, whether every row has its record, and how many
-    rows have none (``None`` where the input cannot be read).
+    rows have none (``None`` where the input cannot be read). ``ends_itself``: the run may end before its input does.
     """
     unchanged, rows = Finding("input", "is what the run read"), Finding("rows")
     owed: int | None = None
     try:
         source = open_source(kept_input(job.input, folder))
         _check_unchanged(source, fingerprint, windows, unchanged)
-        owed = _walk(source, _wanted(job), _end(job, windows), windows, rows)
+        owed = _walk(source, _wanted(job), _end(ends_itself, windows), windows, rows)
     except (LlmbatchError, OSError, ValueError, IndexError) as error:  # IndexError: one of several files is gone
         rows.problem(f"not every row can be accounted for: {error}")
     return unchanged, rows, owed
@@ -50,9 +50,9 @@ def _check_unchanged(
         check.problem(str(error))
 
 
-def _end(job: Job, windows: Windows) -> int | None:
-    """Where the number of accepted rows ends the run, the index behind the last row that was begun: none behind it is owed."""
-    if job.accept is None or job.accept.rows is None:
+def _end(ends_itself: bool, windows: Windows) -> int | None:
+    """Where the run ends before its input, the index behind the last row that was begun: none behind it is owed."""
+    if not ends_itself:
         return None
     return max((bounds.last.index + 1 for bounds in windows.bounds().values()), default=0)
 

@@ -46,7 +46,7 @@ def status(folder: Path, as_json: bool, html: Path | None) -> None:
     """Counts, speed and time left of the run in DIR, also while it goes on in another terminal."""
     standing = standing_of(folder)
     if html is not None:
-        _write_html(standing, html)
+        _write_html(standing, folder, html)
     elif as_json:
         click.echo(json.dumps(_as_dict(standing), ensure_ascii=False))
     else:
@@ -115,13 +115,19 @@ def _print(standing: Standing) -> None:
         console.print(f"failures: {words.counts(standing.ledger.by_failure)}", highlight=False)
 
 
-def _write_html(standing: Standing, path: Path) -> None:
+def _write_html(standing: Standing, folder: Path, path: Path) -> None:
     from llmbatch.core.files import atomic_write
     from llmbatch.report.html import report_to_html
 
     if standing.report is None:
         raise UsageError("there is no report yet: a run writes it when it finishes or stops")
-    atomic_write(path, report_to_html(standing.report).encode())
+    plots = ""
+    if (folder / "scores.json").exists():
+        from llmbatch.evals.plot import scores_svg
+        from llmbatch.evals.scores import read_scores
+
+        plots = scores_svg(read_scores(folder))
+    atomic_write(path, report_to_html(standing.report, plots).encode())
 
 
 def _as_dict(standing: Standing) -> dict[str, Any]:

@@ -46,6 +46,14 @@ def load_object(path: str) -> Any:
     return found
 
 
+def extra(module: str, name: str, what: str) -> Any:
+    """A module of one of the package's extras. Raises ``JobError`` that says how to install it, for ``what`` needs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise JobError(f"{what} needs {error.name}, which is not installed: pip install 'llmbatch[{name}]'") from error
+
+
 def source_of(part: Any, module: str) -> str:
     """The source of a class or function; of anything else, such as a partial or what a factory made, all of its module."""
     plain = inspect.unwrap(part) if callable(part) else part

@@ -122,12 +122,14 @@ class Row:
 class Prompt:
     """What the model is to answer: ``messages`` for a chat model, else ``text`` for plain completion; exactly one is set.
 
-    ``prefill`` is a start of the answer that the model goes on from; it is part of the answer that is checked.
+    ``prefill`` is a start of the answer that the model goes on from; it is part of the answer that is checked. A ``long`` one may
+    be longer than any context: its tokens are asked for, and it is not sent as a whole.
     """
 
     messages: tuple[Message, ...] | None = None
     text: str | None = None
     prefill: str = ""
+    long: bool = False
 
 
 @fast_dataclass(frozen=True, slots=True)

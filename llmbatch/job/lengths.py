@@ -41,6 +41,11 @@ class Lengths:
         """As ``RowAsk.tokens``: of each text by itself, one that is longer than any context could hold has very many."""
         return self._count([Prompt(text=text) for text in texts])
 
+    def ids(self, texts: Sequence[str]) -> list[Sequence[int] | Failure] | None:
+        """As ``RowAsk.ids``."""
+        found = self._tokenize([Prompt(text=text, long=True) for text in texts])
+        return None if found is None else list(found)
+
     def room(self, ask: Ask) -> int | None:
         """As ``RowAsk.room``. A prompt that the model's chat template refuses has all the room: it is refused as it is sent."""
         limit = self.context_length

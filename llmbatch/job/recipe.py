@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from types import GeneratorType
 from typing import Any
 
@@ -96,7 +97,12 @@ class Recipe:
 
     def render(self, row: Row) -> Rendered | Failure:
         """The prompt that a row is first asked with, or why there is none."""
-        return self._main.render(row)
+        rendered = self._main.render(row)
+        if self._kind.first is None or isinstance(rendered, Failure):
+            return rendered
+        # without a tokenizer nothing is left out for want of room
+        ask = self._kind.first(_RowAsk(row, self._steps, self._settings, Lengths(lambda _: None, None)))
+        return ask if isinstance(ask, Failure) else replace(rendered, prompt=ask.prompt)
 
     def asked(self, row: Row) -> Asked:
         """How a row was asked; nothing is known of one without a prompt. All programs but ``single`` make one value of answers."""
@@ -203,6 +209,9 @@ class _RowAsk:
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         return self._lengths.tokens(texts)
+
+    def ids(self, texts: Sequence[str]) -> list[Sequence[int] | Failure] | None:
+        return self._lengths.ids(texts)
 
     def room(self, ask: Ask) -> int | None:
         return self._lengths.room(ask)

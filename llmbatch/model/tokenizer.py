@@ -92,7 +92,7 @@ class Tokenizer:
             text: str | Failure = (prompt.text or "") + prompt.prefill
         else:
             text = self._render_chat(prompt.messages, prompt.prefill)
-        if isinstance(text, str) and len(text) > self._longest_token * self.context_length:
+        if isinstance(text, str) and not prompt.long and len(text) > self._longest_token * self.context_length:
             most = self._longest_token * self.context_length
             return Failure(
                 FailureKind.TOO_LONG,

@@ -43,6 +43,7 @@ class Ask:
 
     With a ``target`` it asks for the likelihood of that continuation of the prompt: the accepted value is a ``Score``.
     ``origin`` is what it was made from, where it may have to be made again with less of its row.
+    ``token_ids`` are the prompt's, where the program knows them; then ``target_ids`` are the target's.
     ``check`` judges its answers, None for the job's own check. Of ``samples`` > 1, ``sampling`` must not have vLLM's
     ``n``: each sample is a request of its own, and where there is a seed, sample i has seed + i, as vLLM has it. ``tells``: for an
     answer that there is not, the program is sent why.
@@ -58,6 +59,7 @@ class Ask:
     samples: int = 1
     target: str | None = None
     check: Check | None = None
+    target_ids: Sequence[int] = ()
     tells: bool = False
     origin: Any = None
 
@@ -121,6 +123,9 @@ class RowAsk(Protocol):
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each of the texts has by itself, in one batch. An estimate where only a server could tell."""
+
+    def ids(self, texts: Sequence[str]) -> list[Sequence[int] | Failure] | None:
+        """The tokens of each of the texts by itself, however long it is, or why it has none. None: only a server knows them."""
 
     def room(self, ask: Ask) -> int | None:
         """Tokens by which the ask's prompt could be longer and still leave its answer all of ``max_tokens``.
@@ -196,6 +201,7 @@ class ProgramKind(NamedTuple):
     answers are in memory until the row's window is sealed: windows are sized by it. ``later`` says in words what a row is asked
     after its first requests, where that is anything. ``keeps_row``: it looks at the row's fields after its first requests, or a
     predicate may. ``code`` are import paths of the author's functions that its settings name. ``sinks`` are written for it always.
+    ``first`` says what a row is first asked, where that is not the job's prompt as it is: for whoever looks at prompts.
     """
 
     shape: Shape
@@ -208,6 +214,7 @@ class ProgramKind(NamedTuple):
     later: Callable[[Any], str] = _no_words
     code: Callable[[Any], Iterable[str]] = _nothing
     sinks: tuple[str, ...] = ()
+    first: Callable[[RowAsk], Ask | Failure] | None = None
 
 
 class Made(NamedTuple):

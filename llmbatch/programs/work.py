@@ -196,6 +196,7 @@ class Work:
                     (),
                     ask.token_ids,
                     ask.target,
+                    ask.target_ids,
                 )
                 line = _Line(request, ask.check, branch, ask.origin)
                 self._open[key] = line

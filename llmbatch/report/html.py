@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from llmbatch.core import words
 from llmbatch.report.report import Report
@@ -36,7 +37,9 @@ th { font-weight: normal; opacity: .65; } .n { text-align: right; font-variant-n
 {%- endfor %}</div>
 {% for note in report.notes %}<p>{{ note.level }}: {{ note.message }}</p>
 {% endfor %}
-<h2>Rows</h2>
+{% if plots %}<h2>Scores</h2>
+{{ plots }}
+{% endif %}<h2>Rows</h2>
 <table>
 {% for status, n in statuses %}<tr><td>{{ status }}</td>
 <td class="n">{{ n | count }}</td><td class="n">{{ (n / done) | share }}</td></tr>
@@ -85,13 +88,14 @@ th { font-weight: normal; opacity: .65; } .n { text-align: right; font-variant-n
 """
 
 
-def report_to_html(report: Report) -> str:
-    """The page, as a whole file."""
+def report_to_html(report: Report, plots: str = "") -> str:
+    """The page, as a whole file. ``plots`` is SVG, in which everything from outside is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.filters.update(count=words.count, share=words.share, duration=words.duration)
     rows = report["rows"]
     return environment.from_string(_PAGE).render(
         report=report,
+        plots=Markup(plots),  # noqa: S704 - drawn by our own code
         accept=report.get("accept"),
         headline=headline(report),
         statuses=[(status, number) for status, number in rows["by_status"].items() if number],

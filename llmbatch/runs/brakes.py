@@ -12,7 +12,7 @@ from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Status, Usage
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.runs.budget import Budget
-from llmbatch.runs.governor import Governor
+from llmbatch.runs.pacing import Pacing
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class Brakes:
     """Ends a run early. ``grace`` seconds after it was halted, what is then still in flight is to be given up."""
 
     def __init__(
-        self, settings: RunSettings, budget: Budget, stop: Stop, tell: Watcher, governor: Governor | None = None
+        self, settings: RunSettings, budget: Budget, stop: Stop, tell: Watcher, governor: Pacing | None = None
     ) -> None:
         self._settings = settings
         self._budget = budget

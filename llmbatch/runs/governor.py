@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from statistics import NormalDist
 
 from llmbatch.accept.base import AcceptSettings, Candidate, candidate_of
@@ -28,6 +28,7 @@ from llmbatch.core.types import Record
 from llmbatch.core.words import count, one_line
 from llmbatch.engines.supervised import Cancelled
 from llmbatch.job.run_settings import RunSettings
+from llmbatch.runs.pacing import Slots
 
 _CERTAIN = 2.33  # standard deviations: wrong once in a hundred times
 _DOUBT = 2.0  # standard errors by which a share may be higher than it seems: where few were seen, little is asked
@@ -36,9 +37,6 @@ _NEWS = 32  # the reader is woken when so many parts of what is outstanding came
 _USUAL_SLOTS = 512  # as long as no engine is up
 _PATIENCE = 20  # times as many candidates as it took for an accepted one so far
 _LOOK_SECONDS = 0.5
-
-Slots = Callable[[], int | None]
-"""How many rows the engine has in hand at a time, once it is up."""
 
 
 class Governor:
@@ -66,6 +64,11 @@ class Governor:
     @property
     def decided(self) -> Decided:
         return self._selection.decided
+
+    @property
+    def accepted(self) -> int:
+        """How many rows are accepted so far."""
+        return self.decided.accepted
 
     @property
     def wanted(self) -> int | None:

@@ -12,7 +12,7 @@ from llmbatch.core.types import Record, Usage
 from llmbatch.engines.base import Driver
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.records import record_on
-from llmbatch.runs.governor import Governor
+from llmbatch.runs.pacing import Pacing
 from llmbatch.runs.window import OpenWindow
 from llmbatch.sources.base import Source
 
@@ -37,7 +37,7 @@ class Meter:
         journals: Mapping[int, Ledger],
         last: Bounds | None,
         rows: int | None,
-        governor: Governor | None = None,
+        governor: Pacing | None = None,
     ) -> None:
         self._source = source
         self._driver = driver
@@ -108,7 +108,7 @@ class Meter:
                 windows_open=len(self._open),
                 idle_share=self._driver.idle_share(),
                 seconds_left=(total - ledger.rows) / rows_per_s if total is not None and rows_per_s > 0 else None,
-                accepted=None if self._governor is None else self._governor.decided.accepted,
+                accepted=None if self._governor is None else self._governor.accepted,
                 accepted_wanted=None if self._governor is None else self._governor.wanted,
             )
         )

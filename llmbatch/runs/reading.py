@@ -23,7 +23,7 @@ from llmbatch.job.prepare import Preparer, capacity_of
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.plan.window import PlanSettings
 from llmbatch.programs.work import Work
-from llmbatch.runs.governor import Governor
+from llmbatch.runs.pacing import Pacing
 from llmbatch.runs.window import OpenWindow
 from llmbatch.sources.base import Source
 from llmbatch.sources.reader import Reader, again
@@ -68,7 +68,7 @@ class Reading:
     plan: PlanSettings
     rows: frozenset[int] | None = None
     cached: Cached | None = None
-    governor: Governor | None = None
+    governor: Pacing | None = None
 
     def windows(self, resume: Resume) -> Iterator[OpenWindow]:
         """Every window that is not sealed, in order, planned and with its journal open.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmbatch.accept.similar import BYTES
 from llmbatch.core.errors import LlmbatchError, RunError, Stopped
@@ -40,6 +40,7 @@ from llmbatch.runs.governor import Governor
 from llmbatch.runs.held_to import HeldTo
 from llmbatch.runs.loop import Loop
 from llmbatch.runs.meter import Meter
+from llmbatch.runs.pacing import Pace, Pacing
 from llmbatch.runs.process import calm_collector, stopped_by_signals
 from llmbatch.runs.read_ahead import ReadAhead
 from llmbatch.runs.reading import Reading
@@ -62,16 +63,19 @@ def run_job(
     extend: bool = False,
     make: EngineFactory = make_engine,
     stop: Stop | None = None,
+    pace: Pace | None = None,
+    again: bool = False,
 ) -> RunResult:
     """Run a job to its end, or go on with it. ``extend`` accepts an input that has grown since.
 
     ``make`` makes the engine; with an ``EngineKeeper``'s several runs share one. Whoever keeps ``stop`` can end the run from
-    another thread: ``stop.ask("why")``; what is in flight gets its grace, and the same call goes on.
+    another thread: ``stop.ask("why")``; what is in flight gets its grace, and the same call goes on. ``pace`` may end the run
+    before its input; with ``again`` one that was ended so is gone on with.
 
     Returns where the run finished or was stopped. Raises ``UsageError`` before a model is loaded for whatever can be known by
     then, and ``RunError`` where the run broke; finished rows are safe, and the same call goes on.
     """
-    with open_session(job, watchers, extend=extend, make=make, stop=stop) as session:
+    with open_session(job, watchers, extend=extend, make=make, stop=stop, pace=pace, again=again) as session:
         for _ in session.windows():
             pass
         return session.result()
@@ -85,8 +89,10 @@ def open_session(
     extend: bool = False,
     make: EngineFactory = make_engine,
     stop: Stop | None = None,
+    pace: Pace | None = None,
+    again: bool = False,
 ) -> Iterator[Session]:
-    """A session on the job's run folder, which is locked as long as the session is open."""
+    """A session on the job's run folder, which is locked as long as the session is open. Arguments as those of ``run_job``."""
     recipe = recipe_of(job)  # all that can be wrong about prompt, answer and sampling is said here
     check_destination(job.sinks, job.output)
     folder = RunFolder(job.output)
@@ -98,7 +104,8 @@ def open_session(
         source = open_input(job.input, folder, stdin_stream(), extend=extend)
         for note in source.notes():
             told(Note("info", note))
-        yield Session(job, folder, source, recipe, told, extend=extend, make=make, stop=stop or Stop())
+        how = _How(extend, make, stop or Stop(), pace, again or pace is not None)
+        yield Session(job, folder, source, recipe, told, how)
     finally:
         folder.close()
 
@@ -120,6 +127,16 @@ class _Told:
             watcher(event)
 
 
+class _How(NamedTuple):
+    """How a session goes about its job, as ``run_job`` is told."""
+
+    extend: bool
+    make: EngineFactory
+    stop: Stop
+    pace: Pace | None
+    again: bool
+
+
 class Session:
     """One start of the command on one run folder."""
 
@@ -130,19 +147,14 @@ class Session:
         source: Source,
         recipe: Recipe,
         tell: _Told,
-        *,
-        extend: bool,
-        make: EngineFactory,
-        stop: Stop,
+        how: _How,
     ) -> None:
         self._job = job
         self._folder = folder
         self._source = source
         self._recipe = recipe
         self._tell = tell
-        self._extend = extend
-        self._make = make
-        self._stop = stop
+        self._how = how
         self._began = time.monotonic()
         self._began_at = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         self._result: RunResult | None = None
@@ -153,7 +165,10 @@ class Session:
         Sets the result at the end. A run that finished before yields nothing.
         """
         identity = {**identity_of(self._job), **self._recipe.identity()}
-        if (done := earlier_result(self._job, self._folder, self._source.fingerprint(), identity)) is not None:
+        done = (
+            None if self._how.again else earlier_result(self._job, self._folder, self._source.fingerprint(), identity)
+        )
+        if done is not None:
             folder = self._folder.path
             left_to_do = (
                 "only files are to be copied" if to_upload(self._job.sinks, folder) else "nothing is left to do"
@@ -165,8 +180,8 @@ class Session:
             self._result = done
             return
         limit = self._job.input.limit and self._job.input.limit * (self._job.input.repeat or 1)
-        left = what_is_left(self._folder, self._source, identity, extend=self._extend, limit=limit)
-        run = _Assembly(self._job, self._folder, self._source, self._recipe, left, self._tell, self._make, self._stop)
+        left = what_is_left(self._folder, self._source, identity, extend=self._how.extend, limit=limit)
+        run = _Assembly(self._job, self._folder, self._source, self._recipe, left, self._tell, self._how)
         outcome: RunOutcome = "finished"
         error: str | None = None
         try:
@@ -181,7 +196,7 @@ class Session:
         except Stopped as stopped:
             outcome, error = "stopped", str(stopped)
         except KeyboardInterrupt:
-            outcome, error = "stopped", f"stopped at once: {self._stop.reason or 'interrupted'}"
+            outcome, error = "stopped", f"stopped at once: {self._how.stop.reason or 'interrupted'}"
         except GeneratorExit:
             self._result = self._end(run, "stopped", "the caller stopped iterating", identity)
             raise
@@ -230,7 +245,8 @@ class Session:
             accept=run.accept_counts(),
         )
         report = finish(self._job, self._folder, self._recipe, ledger, facts, report_facts, error)
-        self._folder.end_session(outcome, rows=facts.rows, spent=asdict(spent))
+        paced = {} if self._how.pace is None else {"ends_itself": True}
+        self._folder.end_session(outcome, rows=facts.rows, spent=asdict(spent), **paced)
         if outcome == "finished":
             upload(self._job.sinks, self._folder.path, self._say)
         result = RunResult(self._folder.path, outcome, report, report["exit_code"])
@@ -249,8 +265,7 @@ class _Assembly:
         recipe: Recipe,
         left: Left,
         tell: _Told,
-        make: EngineFactory,
-        stop: Stop,
+        how: _How,
     ) -> None:
         self.left = left
         self.autotune: dict[str, Any] | None = None  # what was found, once the engine was started
@@ -259,14 +274,14 @@ class _Assembly:
         self._source = source
         self._recipe = recipe
         self._tell = tell
-        self._make = make
-        self._stop = stop
+        self._make = how.make
+        self._stop = how.stop
         self._said_unknown = False
         apart = left.crashes >= _CRASHES and job.engine.in_process is not False
         settings = job.engine.model_copy(update={"in_process": False}) if apart else job.engine
         # made first: what is wrong with its settings is said before anything is begun
         self.driver = drive(self._make_engine, settings, self._hear, self._tune if job.run.autotune else None)
-        self._governor = _governor(job, recipe, self.driver)
+        self._governor = _pacing(job, recipe, self.driver, how.pace)
         self.budget = Budget(job.run, gpus_of(job.engine), spent_by(folder.sessions, folder.path))
         self._held_to = HeldTo(job, folder, left.identity, tell)
         try:
@@ -300,7 +315,7 @@ class _Assembly:
         reading = Reading(source, preparer, self.driver, folder.parts, job.run, job.plan, rows, cached, self._governor)
         self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
         reuse = Reuse(job.reuse, None if cache is None else cache.put)
-        brakes = Brakes(job.run, self.budget, stop, tell, self._governor)
+        brakes = Brakes(job.run, self.budget, how.stop, tell, self._governor)
         self._loop = Loop(self._windows, preparer, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell)
 
     @contextlib.contextmanager
@@ -319,7 +334,7 @@ class _Assembly:
 
     def accept_counts(self) -> AcceptCounts | None:
         """What was decided about candidates, where the number of accepted rows ends the run."""
-        if self._governor is None or self._job.accept is None:
+        if not isinstance(self._governor, Governor) or self._job.accept is None:
             return None
         return accept_counts(self._job.accept, self._governor.decided)
 
@@ -363,9 +378,7 @@ class _Assembly:
             )
 
 
-def _governor(job: Job, recipe: Recipe, driver: Driver) -> Governor | None:
-    if job.accept is None or job.accept.rows is None:
-        return None
+def _pacing(job: Job, recipe: Recipe, driver: Driver, pace: Pace | None) -> Pacing | None:
 
     def slots() -> int | None:
         if (info := driver.info) is None:
@@ -373,6 +386,10 @@ def _governor(job: Job, recipe: Recipe, driver: Driver) -> Governor | None:
         requests = (job.engine.in_flight or 2 * info.max_num_seqs) * job.engine.replicas
         return max(1, requests // recipe.requests_a_row)
 
+    if pace is not None:
+        return pace(job.run, slots)
+    if job.accept is None or job.accept.rows is None:
+        return None
     return Governor(job.accept, job.run, slots, job.input.repeat or 1)
 
 
