@@ -20,6 +20,8 @@ ROWS = 240
 FAILS_ONCE = {"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}
 FAILS_TWICE = {"when": {"attempt": [1, 2], "matches": "7$"}, "answer": ""}
 FAILS_ALWAYS = {"when": {"matches": "3[12]$"}, "answer": ""}
+_MANY = 48
+"""How many requests the engine answers at a time where a row has several: so that such a run takes no longer than the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +154,14 @@ def _program(
     name: str, rules: Sequence[Mapping[str, Any]], section: Mapping[str, Any], files: Sequence[str] = (), **more: Any
 ) -> Scenario:
     """Rows done by a program: ``rules`` answer what it asks, ``section`` is that of the job, ``files`` it writes besides."""
+    script = {"rules": list(rules), "concurrency": _MANY}
     sections = {
         "program": {"name": name, **section},
         "sampling": {"temperature": 1, "seed": 3},
         "retry": {"feedback": False},
         "run": {"window": 24},
     }
-    return Scenario(name, {"rules": list(rules)}, sections, files=("results.jsonl", "errors.jsonl", *files), **more)
+    return Scenario(name, script, sections, files=("results.jsonl", "errors.jsonl", *files), **more)
 
 
 SCENARIOS = (
@@ -187,7 +190,7 @@ SCENARIOS = (
     ),
     Scenario(
         "sweep",
-        {"rules": [FAILS_ONCE]},
+        {"rules": [FAILS_ONCE], "concurrency": _MANY},
         {
             "run": {"window": 30},
             "sweep": {"prompt": ["Say: {{ text }}", "Write: {{ text }}"], "sampling.max_tokens": [6, 50]},
