@@ -186,7 +186,7 @@ def kill_at(fault: str, work: Callable[[], object]) -> None:
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, f"the work did not come to {fault}"
 
 
-@pytest.fixture(name="kill_at")
+@pytest.fixture(name="kill_at", scope="session")
 def kill_at_fixture() -> Callable[[str, Callable[[], object]], None]:
     return kill_at
 
