@@ -65,17 +65,21 @@ def run_job(
     stop: Stop | None = None,
     pace: Pace | None = None,
     again: bool = False,
+    alike: Mapping[str, str] | None = None,
 ) -> RunResult:
     """Run a job to its end, or go on with it. ``extend`` accepts an input that has grown since.
 
     ``make`` makes the engine; with an ``EngineKeeper``'s several runs share one. Whoever keeps ``stop`` can end the run from
     another thread: ``stop.ask("why")``; what is in flight gets its grace, and the same call goes on. ``pace`` may end the run
-    before its input; with ``again`` one that was ended so is gone on with.
+    before its input; with ``again`` one that was ended so is gone on with. ``alike`` is what of that which the job leaves open is to
+    come out as it did in another run, see ``RunFolder``.
 
     Returns where the run finished or was stopped. Raises ``UsageError`` before a model is loaded for whatever can be known by
     then, and ``RunError`` where the run broke; finished rows are safe, and the same call goes on.
     """
-    with open_session(job, watchers, extend=extend, make=make, stop=stop, pace=pace, again=again) as session:
+    with open_session(
+        job, watchers, extend=extend, make=make, stop=stop, pace=pace, again=again, alike=alike
+    ) as session:
         for _ in session.windows():
             pass
         return session.result()
@@ -91,11 +95,12 @@ def open_session(
     stop: Stop | None = None,
     pace: Pace | None = None,
     again: bool = False,
+    alike: Mapping[str, str] | None = None,
 ) -> Iterator[Session]:
     """A session on the job's run folder, which is locked as long as the session is open. Arguments as those of ``run_job``."""
     recipe = recipe_of(job)  # all that can be wrong about prompt, answer and sampling is said here
     check_destination(job.sinks, job.output)
-    folder = RunFolder(job.output)
+    folder = RunFolder(job.output, alike)
     taken = folder.open()
     told = _Told(watchers, folder.path)
     try:
