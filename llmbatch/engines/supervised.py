@@ -27,7 +27,7 @@ from llmbatch.core.types import (
     Sampling,
     Usage,
 )
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, Smaller, idle_share, kind_of
+from llmbatch.engines.base import CanBeKilled, Engine, EngineInfo, EngineSettings, Smaller, idle_share, kind_of
 from llmbatch.engines.feed import Feed
 
 _BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 30.0)  # before a restart, by how many deaths came without an answer between
@@ -212,6 +212,11 @@ class Supervised:
         self._account()
         self._ready.set()
         self._engine.stop()
+
+    def kill(self) -> None:
+        """End an engine that is being started, where that can be done; its start then fails. May be called from another thread."""
+        if isinstance(self._engine, CanBeKilled):
+            self._engine.kill()
 
     def counts(self) -> Usage:
         """Tokens by the engines' own count, over all restarts."""

@@ -318,6 +318,6 @@ def _value(value: str | None) -> str:
 
 
 def _ours(name: str) -> bool:
-    return name in {"parts", "lock", "job.yaml", "input.jsonl", "engine.log", "progress.json"} or name.startswith(
-        (".", "lock.", "run.json", "job.yaml.", "input.jsonl.", "progress.json.")
+    return name in {"parts", "lock", "job.yaml", "input.jsonl", "progress.json"} or name.startswith(
+        (".", "engine.log", "engine-", "lock.", "run.json", "job.yaml.", "input.jsonl.", "progress.json.")
     )

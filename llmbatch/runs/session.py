@@ -20,7 +20,19 @@ from llmbatch.core.errors import LlmbatchError, RunError, Stopped
 from llmbatch.core.events import EngineReady, Event, Finished, Note, Snapshot, Started, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.versions import versions
-from llmbatch.engines.base import Driver, Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.base import (
+    Driver,
+    Engine,
+    EngineFactory,
+    EngineInfo,
+    EngineSettings,
+    is_hosted,
+    kind_of,
+    make_engine,
+    resolved,
+)
+from llmbatch.engines.devices import Machine, Place, this_machine
+from llmbatch.engines.hosted import HostedEngine, Hosting
 from llmbatch.engines.replicas import drive
 from llmbatch.folder.folder import JOB_FILE, RunFolder
 from llmbatch.folder.input import open_input
@@ -263,10 +275,13 @@ class _Assembly:
         self._stop = stop
         apart = left.crashes >= _CRASHES and job.engine.in_process is not False
         settings = job.engine.model_copy(update={"in_process": False}) if apart else job.engine
+        machine = Machine() if settings.replicas == 1 else this_machine()
+        settings = resolved(settings, machine)
+        self._places = kind_of(settings.name).places(settings, machine) if settings.engines > 1 else [Place()]
         # made first: what is wrong with its settings is said before anything is begun
         self.driver = drive(self._make_engine, settings, self._hear, self._tune if job.run.autotune else None)
-        self._governor = _governor(job, recipe, self.driver)
-        self.budget = Budget(job.run, gpus_of(job.engine), spent_by(folder.sessions, folder.path))
+        self._governor = _governor(job, recipe, self.driver, settings.engines)
+        self.budget = Budget(job.run, gpus_of(settings), spent_by(folder.sessions, folder.path))
         self._held_to = HeldTo(job, folder, left.identity, tell)
         try:
             self.number = folder.begin_session(left.identity, left.fingerprint, left.done)
@@ -322,8 +337,12 @@ class _Assembly:
             return None
         return accept_counts(self._job.accept, self._governor.decided)
 
-    def _make_engine(self, settings: EngineSettings) -> Engine:
-        engine = self._make(self._job.model_path, settings, self._job.chat, self._folder.path / "engine.log")
+    def _make_engine(self, settings: EngineSettings, number: int = 0) -> Engine:
+        job, name = self._job, "engine.log" if settings.engines == 1 else f"engine-{number}.log"
+        log = self._folder.path / name
+        engine = self._make(job.model_path, settings, job.chat, log)
+        if is_hosted(settings):
+            engine = HostedEngine(engine, Hosting(job.model_path, settings, job.chat, log, self._places[number]))
         engine.expect(self._recipe.constraints)
         return engine
 
@@ -347,14 +366,14 @@ class _Assembly:
         self._tell(event)
 
 
-def _governor(job: Job, recipe: Recipe, driver: Driver) -> Governor | None:
+def _governor(job: Job, recipe: Recipe, driver: Driver, engines: int) -> Governor | None:
     if job.accept is None or job.accept.rows is None:
         return None
 
     def slots() -> int | None:
         if (info := driver.info) is None:
             return None
-        requests = (job.engine.in_flight or 2 * info.max_num_seqs) * job.engine.replicas
+        requests = (job.engine.in_flight or 2 * info.max_num_seqs) * engines
         return max(1, requests // recipe.requests_a_row)
 
     return Governor(job.accept, job.run, slots, job.input.repeat or 1)
