@@ -102,6 +102,7 @@ class EngineInfo:
     prefix_caching: bool = True
     can: frozenset[str] = frozenset()
     device: str = "none"
+    engines: int = 1  # how many there are of it
     pids: tuple[int, ...] = ()  # processes of its own that must not outlive the run
     details: Mapping[str, Any] = field(default_factory=dict)
     settled: Mapping[str, Any] = field(

@@ -68,7 +68,7 @@ class Replicas:
         if not known:
             return None
         pids = tuple(pid for info in known for pid in info.pids)
-        return replace(known[0], pids=pids, details={**known[0].details, "replicas": len(self._engines)})
+        return replace(known[0], pids=pids, engines=len(self._engines))
 
     @property
     def needed(self) -> bool:

@@ -143,7 +143,8 @@ class Loop:
             self._tell(Planned(bounds.window, bounds.rows, len(window.plan.folded), expected, window.plan.notes))
         requests, window.requests = window.requests, []
         digests, window.digests = window.digests, {}
-        self._feed.push(self._asked((request, digests.get(request.key)) for request in requests))
+        groups, window.groups = window.groups, {}
+        self._feed.push(self._asked((request, digests.get(request.key)) for request in requests), groups)
         self._settle()
 
     def _asked(self, requests: Iterable[tuple[Request, bytes | None]]) -> list[Request]:

@@ -224,6 +224,7 @@ class Reading:
             if not later:
                 window.plan = plan
                 window.requests = [requests[position] for position in (*plan.order, *plan.folded)]
+                window.groups = {requests[position].key: group for position, group in plan.groups.items()}
                 window.digests = {requests[position].key: digest for position, digest in plan.digests.items()}
                 return
             requests = [request for position, request in enumerate(requests) if position not in plan.too_long]

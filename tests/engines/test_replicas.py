@@ -150,7 +150,7 @@ def test_no_thread_is_left_after_a_run(jobs: Any) -> None:
 def test_tuning_is_done_once_for_all_replicas(jobs: Any) -> None:
     slow = {"concurrency": 4, "latency": 0.002}
     result = jobs.run(jobs.job(jobs.rows(text_rows(20)), slow, engine={"replicas": 3}, run={"autotune": True}))
-    assert result.report["engine"]["details"]["replicas"] == 3
+    assert result.report["engine"]["engines"] == 3
     assert sum(note.startswith("autotune: trying") for note in jobs.notes()) == 1
 
 
