@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checka
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.events import Replica
 from llmbatch.core.settings import Counts, IsPath, is_there
 from llmbatch.core.table import find
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
@@ -209,6 +210,9 @@ class Driver(Protocol):
 
     def counts(self) -> Usage:
         """Tokens by the engines' own count, over all restarts."""
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """Where each of several engines stands; empty where there is one."""
 
     def idle_share(self) -> float:
         """Share of the time that engines were up in which they had nothing to do, between 0 and 1."""

@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 from llmbatch.core.errors import EngineError
-from llmbatch.core.events import Event, Note, Watcher
+from llmbatch.core.events import Event, Note, Replica, Watcher
 from llmbatch.core.types import Failure, Outcome, Prompt, Usage
 from llmbatch.engines.base import Driver, Engine, EngineInfo, EngineSettings, idle_share
 from llmbatch.engines.feed import Feed
@@ -162,6 +163,15 @@ class Replicas:
     def counts(self) -> Usage:
         return sum((engine.counts() for engine in self._engines), Usage())
 
+    def replicas(self) -> tuple[Replica, ...]:
+        with self._state:
+            left = set(self._left)
+        return tuple(
+            Replica(number, _state(engine) if number in left else "left out", engine.ready_seconds, engine.busy_seconds,
+                    engine.counts(), engine.deaths)
+            for number, engine in enumerate(self._engines)
+        )  # fmt: skip
+
     def idle_share(self) -> float:
         return idle_share(self)
 
@@ -238,6 +248,12 @@ class Replicas:
         with self._state:
             self._events.append(event)
             self._state.notify_all()  # an engine may be up
+
+
+def _state(engine: Supervised) -> Literal["waiting", "starting", "up"]:
+    if engine.is_up:
+        return "up"
+    return "starting" if engine.starting or engine.info is not None else "waiting"
 
 
 def _made(make: MakeOne, number: int, settings: EngineSettings) -> Engine:

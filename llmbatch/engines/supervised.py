@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
-from llmbatch.core.events import EngineReady, Note, Watcher
+from llmbatch.core.events import EngineReady, Note, Replica, Watcher
 from llmbatch.core.types import (
     Completion,
     Failure,
@@ -224,6 +224,11 @@ class Supervised:
         return total - self._probed
 
     @property
+    def is_up(self) -> bool:
+        """Whether an engine is up, as far as that is known."""
+        return self._ready_at is not None
+
+    @property
     def busy_seconds(self) -> float:
         """Seconds in which an engine had work to do, over all restarts."""
         return self._past_busy + (self._engine.busy() if self._ready_at is not None else 0.0)
@@ -232,6 +237,10 @@ class Supervised:
     def ready_seconds(self) -> float:
         """Seconds in which an engine was up, over all restarts."""
         return self._past_ready + (time.monotonic() - self._ready_at if self._ready_at is not None else 0.0)
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """There is one alone."""
+        return ()
 
     def idle_share(self) -> float:
         """Share of the time that an engine was up in which it had nothing to do, between 0 and 1."""

@@ -1,8 +1,8 @@
 """A window's prefix tree in -> which requests are worth answering on one engine of several, out.
 
 A group is a subtree of requests that share blocks, but not so large that one engine would have too much of the window: a larger one
-is taken apart, and what all of it shares is computed on every engine. Its number depends on the first block alone that tells it from
-its siblings, so rows that share a document have the same number in every window, however many of them a window happens to hold.
+is taken apart, and what all of it shares is computed on every engine. Its number depends on the first block alone that tells it
+from its siblings, so rows that share a document have the same number in every window, however many of them that window holds.
 """
 
 from __future__ import annotations

@@ -109,6 +109,7 @@ class Meter:
                 idle_share=self._driver.idle_share(),
                 seconds_left=(total - ledger.rows) / rows_per_s if total is not None and rows_per_s > 0 else None,
                 accepted=None if self._governor is None else self._governor.decided.accepted,
+                replicas=self._driver.replicas(),
                 accepted_wanted=None if self._governor is None else self._governor.wanted,
             )
         )

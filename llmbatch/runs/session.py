@@ -227,6 +227,7 @@ class Session:
             busy_seconds=driver.busy_seconds,
             ready_seconds=driver.ready_seconds if driver.start_seconds is not None else None,
             engine_restarts=driver.deaths,
+            replicas=driver.replicas(),
         )
         tokens = facts.engine_tokens
         spent = Spent(facts.total_seconds, tokens.prompt_tokens, tokens.completion_tokens)

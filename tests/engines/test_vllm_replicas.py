@@ -1,4 +1,4 @@
-"""Two real vLLM engines on this machine's processors, each in a process of its own: one is killed, and the results are those of one."""
+"""Two real vLLM engines on processors, each in a process of its own: one is killed, and the results are those of one engine."""
 
 from __future__ import annotations
 
