@@ -6,6 +6,7 @@ COMMANDS = {
     "plan": ("llmbatch.cli.plan:plan", "Say what a job would take; no model is loaded."),
     "status": ("llmbatch.cli.status:status", "Counts, speed and time left of a run."),
     "show": ("llmbatch.cli.show:show", "One row: its prompt, every attempt, its result."),
+    "merge": ("llmbatch.cli.merge:merge", "Put the finished slices of an input into one folder."),
     "retry-failed": ("llmbatch.cli.retry_failed:retry_failed", "Run the rows that are not ok again."),
     "publish": ("llmbatch.cli.publish:publish", "Make a dataset of finished runs, with a card."),
     "audit": ("llmbatch.cli.audit:audit", "Prove that a run folder is whole."),

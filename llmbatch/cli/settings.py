@@ -61,6 +61,7 @@ FLAGS = {
         Flag("--format", "FORMAT", "input.format", str, "The input's format, where its name does not tell."),
         Flag("--id-field", "FIELD", "input.id_field", str, "The field with a row's id; else `id`, else the index."),
         Flag("--limit", "N", "input.limit", int, "Only the first N rows."),
+        Flag("--shard", "I/N", "input.shard", str, "Only slice I of N, from 1; llmbatch merge puts slices together."),
         Flag("--rows", "N", "input.rows", int, "So many rows without an input: see input.draw."),
     ),
     "Run": (

@@ -199,6 +199,11 @@ class RunFolder:
         self._write()
         return len(self.manifest.sessions)
 
+    def adopt(self, manifest: Manifest) -> None:
+        """Write down that the folder, which is new, holds a run that was done elsewhere."""
+        self.manifest = manifest
+        self._write()
+
     def refuse_otherwise(self, came_out: Mapping[str, str]) -> None:
         """Raise ``FolderError`` where going on would mix answers of two models, or of two precisions.
 

@@ -237,13 +237,18 @@ def build_report(
     error: str | None = None,
 ) -> Report:
     """The report of a run after one of its sessions; ``earlier`` are the ``sessions`` of its report until now."""
-    sessions = [*earlier, _session_report(session)]
+    return report_of(ledger, [*earlier, _session_report(session)], facts, error=error)
+
+
+def report_of(ledger: Ledger, sessions: Sequence[SessionReport], facts: Facts, *, error: str | None = None) -> Report:
+    """The report of a run after these sessions, the last of which says how it stands."""
+    outcome = sessions[-1]["outcome"]
     seconds = _sum_times([each["seconds"] for each in sessions])
     accept = None if facts.accept is None else accept_report(facts.accept, ledger, seconds["total"], facts.cost)
     return {
         "llmbatch_report": REPORT_VERSION,
-        "outcome": session.outcome,
-        "exit_code": exit_code(session.outcome, ledger, facts.accept),
+        "outcome": outcome,
+        "exit_code": exit_code(outcome, ledger, facts.accept),
         "error": error,
         "folder": facts.folder,
         **counts_of(ledger, rows_total=facts.rows_total),
@@ -259,7 +264,7 @@ def build_report(
         "notes": list(facts.notes),
         "outputs": list(facts.outputs),
         "children": None if facts.children is None else children_report(facts.children),
-        "sessions": sessions,
+        "sessions": list(sessions),
     }
 
 

@@ -6,9 +6,10 @@ no engine (malformed, impossible to render, too long) get their record at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 from llmbatch.core.errors import InputChanged
@@ -57,7 +58,8 @@ class Extent(NamedTuple):
 class Reading:
     """Reads one input in windows. ``rows`` are the only indexes to be run, None for all; ``cached`` knows earlier runs' answers.
 
-    ``governor`` says how many rows are needed, None: all.
+    ``in_blocks``: they stand together in blocks, and no window goes beyond one. ``governor`` says how many rows are needed, None:
+    all.
     """
 
     source: Source
@@ -66,7 +68,8 @@ class Reading:
     parts: Parts
     run: RunSettings
     plan: PlanSettings
-    rows: frozenset[int] | None = None
+    rows: Container[int] | None = None
+    in_blocks: bool = False
     cached: Cached | None = None
     governor: Governor | None = None
 
@@ -129,10 +132,11 @@ class Reading:
         opened = _Opened(OpenWindow(Bounds(number, first.cursor, first.cursor, None, 0)))
         last = first.cursor
         while (row := reader.next) is not None:
-            if self._is_full(opened, extent, row.index):
+            ours = self.rows is None or row.index in self.rows
+            if self._is_full(opened, extent, row.index) or (self.in_blocks and not ours):
                 break
             reader.take()
-            if self.rows is None or row.index in self.rows:
+            if ours:
                 last = row.cursor
                 self._take(opened, row)
         stop = reader.next.cursor if reader.next is not None else None
@@ -143,7 +147,9 @@ class Reading:
         """Where the first of so many lost windows ends, whose rows have these indexes: each of them had one row at least."""
         if windows == 1:
             return end
-        rows = range(first, end) if self.rows is None else sorted(i for i in self.rows if first <= i < end)
+        rows = [index for index in range(first, end) if self.rows is None or index in self.rows]
+        if self.in_blocks and windows == 1 + sum(after != before + 1 for before, after in pairwise(rows)):
+            return end  # each of them had one block
         return rows[len(rows) // windows]
 
     def _is_full(self, opened: _Opened, extent: Extent, following: int) -> bool:

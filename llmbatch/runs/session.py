@@ -60,6 +60,7 @@ from llmbatch.runs.window import OpenWindow
 from llmbatch.runs.writer import Writer
 from llmbatch.sinks.upload import check_destination, to_upload, upload
 from llmbatch.sources.base import Source
+from llmbatch.sources.shard import Shard
 from llmbatch.sources.stdin import stdin_stream
 
 _AHEAD = 1  # windows that are planned before the loop has room for them
@@ -231,6 +232,10 @@ class Session:
         )
         tokens = facts.engine_tokens
         spent = Spent(facts.total_seconds, tokens.prompt_tokens, tokens.completion_tokens)
+        if outcome == "finished" and not ledger.rows and self._job.input.shard is not None:
+            self._say(
+                f"no row of the input is in the slice {self._job.input.shard}: it is too short for so many slices"
+            )
         report_facts = Facts(
             folder=str(self._folder.path),
             job={"model": self._job.model, "prompt": self._recipe.prompt_name, "identity": dict(identity)},
@@ -303,16 +308,20 @@ class _Assembly:
             tell(Note("info", unique))
         self._held_to.begin()
         self.writer = Writer(folder.parts, job.run.commit_seconds)
-        rows = _row_indexes(job.run.rows)
+        rows, part = _row_indexes(job.run.rows), job.input.slice
         self.meter = Meter(
             source, self.driver, tell,
             sealed=left.ledger, journals=left.journals, last=left.last, rows=None if rows is None else len(rows),
-            governor=self._governor,
+            slices=1 if job.input.shard is None else Shard.named(job.input.shard).of, governor=self._governor,
         )  # fmt: skip
         cache = self._held_to.cache
         preparer = Preparer(recipe, job.plan, self.driver.tokenize, self._context_length)
         cached = None if cache is None else cache.get
-        reading = Reading(source, preparer, self.driver, folder.parts, job.run, job.plan, rows, cached, self._governor)
+        in_blocks = rows is None and part is not None
+        reading = Reading(
+            source, preparer, self.driver, folder.parts, job.run, job.plan, part if in_blocks else rows, in_blocks, cached,
+            self._governor,
+        )  # fmt: skip
         self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
         reuse = Reuse(job.reuse, None if cache is None else cache.put)
         brakes = Brakes(job.run, self.budget, stop, tell, self._governor)
