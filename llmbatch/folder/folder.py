@@ -203,6 +203,11 @@ class RunFolder:
         self._write()
         return len(self.manifest.sessions)
 
+    def adopt(self, manifest: Manifest) -> None:
+        """Write down that the folder, which is new, holds a run that was done elsewhere."""
+        self.manifest = manifest
+        self._write()
+
     def refuse_otherwise(self, came_out: Mapping[str, str]) -> None:
         """Raise ``FolderError`` where going on would mix answers of two models, or of two precisions.
 
@@ -343,6 +348,7 @@ def _ours(name: str) -> bool:
         "evaluation.json",
         "prompt.yaml",
         "input.jsonl",
-        "engine.log",
         "progress.json",
-    } or name.startswith((".", "lock.", "run.json", "job.yaml.", "input.jsonl.", "progress.json."))
+    } or name.startswith(
+        (".", "engine.log", "engine-", "lock.", "run.json", "job.yaml.", "input.jsonl.", "progress.json.")
+    )

@@ -162,13 +162,15 @@ class Preparer:
 
 
 def capacity_of(info: EngineInfo) -> Capacity:
-    """What a started engine can hold, for the plan."""
+    """What a started engine can hold, for the plan; several engines hold as much more together."""
+    engines, cache, batched = info.engines, info.kv_cache_tokens, info.max_num_batched_tokens
     return Capacity(
         context_length=info.context_length,
-        kv_cache_tokens=info.kv_cache_tokens,
+        kv_cache_tokens=None if cache is None else engines * cache,
         block_size=info.block_size,
-        max_num_seqs=info.max_num_seqs,
-        max_num_batched_tokens=info.max_num_batched_tokens,
+        max_num_seqs=engines * info.max_num_seqs,
+        max_num_batched_tokens=None if batched is None else engines * batched,
+        engines=engines,
     )
 
 

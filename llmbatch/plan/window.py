@@ -84,6 +84,7 @@ class WindowPlan:
     may_be_cut: int = 0  # requests whose context ends before their max_tokens
     notes: tuple[str, ...] = ()  # sentences for a person
     digests: dict[int, bytes] = field(default_factory=dict)  # by position, see ``Digests``; none where folding is off
+    groups: dict[int, int] = field(default_factory=dict)  # position -> group of prefix, for several engines
 
 
 def plan_window(
@@ -138,7 +139,8 @@ def plan_window(
     folded_tokens = sum(len(packed[leader] or b"") // TOKEN_BYTES for leader in folded.values())
     expected = replace(choice.expected, folded_tokens=folded_tokens)
     order = [leaders[i] for i in choice.order]
-    return WindowPlan(order, folded, too_long, expected, cut, (*notes, *choice.notes), digests)
+    groups = {leaders[item]: group for item, group in choice.groups.items()}
+    return WindowPlan(order, folded, too_long, expected, cut, (*notes, *choice.notes), digests, groups)
 
 
 def _longest_rows_first(positions: list[int], requests: Sequence[Request]) -> list[int]:

@@ -6,9 +6,10 @@ no engine (malformed, impossible to render, too long) get their record at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 from llmbatch.core.errors import InputChanged
@@ -57,7 +58,8 @@ class Extent(NamedTuple):
 class Reading:
     """Reads one input in windows. ``rows`` are the only indexes to be run, None for all; ``cached`` knows earlier runs' answers.
 
-    ``governor`` says how many rows are needed, None: all.
+    ``in_blocks``: they stand together in blocks, and no window goes beyond one. ``governor`` says how many rows are needed, None:
+    all.
     """
 
     source: Source
@@ -66,7 +68,8 @@ class Reading:
     parts: Parts
     run: RunSettings
     plan: PlanSettings
-    rows: frozenset[int] | None = None
+    rows: Container[int] | None = None
+    in_blocks: bool = False
     cached: Cached | None = None
     governor: Pacing | None = None
 
@@ -132,13 +135,16 @@ class Reading:
         if extent.rows is not None:
             room = room._replace(rows=min(room.rows, extent.rows))
         while (row := reader.next) is not None:
+            ours = self.rows is None or row.index in self.rows
             if extent.stop is None:
                 if room.is_full(len(opened.window.order), len(opened.requests), opened.size):
                     break
             elif row.index >= extent.stop:
                 break
+            if self.in_blocks and not ours:
+                break
             reader.take()
-            if self.rows is None or row.index in self.rows:
+            if ours:
                 last = row.cursor
                 self._take(opened, row)
         stop = reader.next.cursor if reader.next is not None else None
@@ -149,7 +155,9 @@ class Reading:
         """Where the first of so many lost windows ends, whose rows have these indexes: each of them had one row at least."""
         if windows == 1:
             return end
-        rows = range(first, end) if self.rows is None else sorted(i for i in self.rows if first <= i < end)
+        rows = [index for index in range(first, end) if self.rows is None or index in self.rows]
+        if self.in_blocks and windows == 1 + sum(after != before + 1 for before, after in pairwise(rows)):
+            return end  # each of them had one block
         return rows[len(rows) // windows]
 
     def _read_again(self, reader: Reader, replay: Replay) -> _Opened:
@@ -222,6 +230,7 @@ class Reading:
             if not later:
                 window.plan = replace(plan, notes=(*too_long, *plan.notes))
                 window.requests = [requests[position] for position in (*plan.order, *plan.folded)]
+                window.groups = {requests[position].key: group for position, group in plan.groups.items()}
                 window.digests = {requests[position].key: digest for position, digest in plan.digests.items()}
                 return
             too_long.append(f"{len(plan.too_long):,} prompts are too long: plan.overflow={self.plan.overflow}")

@@ -74,6 +74,7 @@ class ScriptedEngine:
             model=self._model,
             context_length=None if script.no_context_length else script.context_length,
             max_num_seqs=concurrency,
+            in_flight=concurrency,
             can=frozenset({"constraint", "lora", *(() if script.no_ids else ("continue", "ids", "score"))}),
         )
 
