@@ -171,7 +171,8 @@ class Work:
 
     def _ask(self, branch: _Branch, wanted: Any) -> list[Request]:
         """The requests for what a branch yielded, which it waits for from now on."""
-        branch.wanted, branch.lines = wanted, []
+        lines: list[_Line] = []
+        branch.wanted, branch.lines = wanted, lines
         asks = (wanted,) if isinstance(wanted, _ONE) else self._several(wanted)
         requests = []
         for ask in asks:
@@ -181,7 +182,7 @@ class Work:
                     f"row {self.row.id!r}: its program has branches in branches, too deep for their requests to be numbered"
                 )
             if isinstance(ask, Failure):
-                branch.lines.append(_Line.unsent(RequestKey(self.row.index, step), ask, branch))
+                lines.append(_Line.unsent(RequestKey(self.row.index, step), ask, branch))
                 continue
             for sample in range(ask.samples):
                 key = RequestKey(self.row.index, step, sample)
@@ -200,9 +201,9 @@ class Work:
                 )
                 line = _Line(request, ask.check, branch, ask.origin)
                 self._open[key] = line
-                branch.lines.append(line)
+                lines.append(line)
                 requests.append(request)
-        self._lines += branch.lines
+        self._lines += lines
         branch.open = len(requests)
         return requests
 
@@ -317,7 +318,7 @@ class _Branch:
         self.steps = 0  # that it has had, those of its own branches included
         self.open = 0  # requests, or branches, that it waits for
         self.wanted: Any = ()  # what it yielded last
-        self.lines: list[_Line] = []  # of that
+        self.lines: Sequence[_Line] = ()  # of that
         self.returned: list[Any] = []  # by its branches
         self.longest = 0  # steps of the longest of them
 
@@ -330,7 +331,7 @@ class _Branch:
     def fork(self, wanted: Branches) -> list[_Branch]:
         """Its branches, for which it waits from now on."""
         count = self.open = len(wanted.programs)
-        self.wanted, self.lines, self.returned, self.longest = wanted, [], [None] * count, 0
+        self.wanted, self.lines, self.returned, self.longest = wanted, (), [None] * count, 0
         first, stride = self.first + self.steps * self.stride, self.stride
         return [
             _Branch(program, self, place, first + place * stride, stride * count)
@@ -340,7 +341,7 @@ class _Branch:
     def end(self, value: Any) -> _Branch | None:
         """It returned a value: its parent has that, and waits for one branch less."""
         parent = self.parent
-        self.wanted, self.lines, self.returned = (), [], []
+        self.wanted, self.lines, self.returned = (), (), []
         if parent is not None:
             parent.returned[self.place] = value
             parent.open -= 1

@@ -56,7 +56,7 @@ class ScriptedEngine:
         self._script = load_script(engine)
         self._state = _state_of(engine.script or "")
         self._heap: list[tuple[float, int, Request]] = []
-        self._counts = Usage()
+        self._prompt_tokens = self._completion_tokens = 0
         self._busy = 0.0
 
     def start(self) -> EngineInfo:
@@ -140,7 +140,11 @@ class ScriptedEngine:
         self._heap.clear()
 
     def counts(self) -> Usage:
-        return self._counts
+        return Usage(self._prompt_tokens, self._completion_tokens)
+
+    def _count(self, usage: Usage) -> None:
+        self._prompt_tokens += usage.prompt_tokens
+        self._completion_tokens += usage.completion_tokens
 
     def busy(self) -> float:
         return self._busy
@@ -206,7 +210,7 @@ class ScriptedEngine:
         right = sum(ours == theirs for ours, theirs in zip(target, said, strict=False))
         logprob = right * math.log(0.9) + (len(target) - right) * math.log(0.1 / 255)
         usage = Usage(len(request.token_ids or ()) + len(target), 1)
-        self._counts = self._counts + usage
+        self._count(usage)
         greedy = right == len(target)
         return Completion(request.key, "", "stop", usage, score=Score(logprob, greedy, len(target)))
 
@@ -225,7 +229,7 @@ class ScriptedEngine:
         if len(tokens) - already > limit:
             tokens, finish_reason = tokens[: already + limit], "length"
         usage = Usage(prompt_tokens, max(len(tokens) - already, 0))
-        self._counts = self._counts + usage
+        self._count(usage)
         logprobs = None if request.sampling.get("logprobs") is None else _logprobs(tokens[already:])
         text = tokens.decode("utf-8", "ignore")
         reasoning, text = split(text) if thinks else (None, text)
