@@ -35,7 +35,7 @@ _SAMPLE = 2000  # characters by which the length of a token is measured
 
 
 class Asker(Protocol):
-    """One prompt of a job, see ``Recipe``."""
+    """One prompt of a job, see ``Step``."""
 
     template: RowPrompt
 
