@@ -35,7 +35,7 @@ _SAMPLE = 2000  # characters by which the length of a token is measured
 
 
 class Asker(Protocol):
-    """One prompt of a job, see ``Recipe``."""
+    """One prompt of a job, see ``Step``."""
 
     template: RowPrompt
 
@@ -169,15 +169,15 @@ class Overflow:
         """The request with the most of the text that fits in the room; None where nothing does."""
         where = TRUNCATIONS[self._settings.overflow]
         mark = self._settings.overflow_mark
-        tried: dict[int, tuple[Ask | Failure, Cut]] = {}
+        tried: dict[int, tuple[Ask | Failure, Cut, int]] = {}
 
         def free(keep: int) -> int:
             part = cut(text.text, keep, where, mark)
             ask = text.ask(part.text)
-            tried[keep] = ask, part
-            if isinstance(ask, Failure):  # as what is left is blank
-                return room
-            return room - self._lengths.used(ask.prompt, request.target)
+            # what is left is blank, or no value of an enum: more of it may do
+            tokens = 0 if isinstance(ask, Failure) else self._lengths.used(ask.prompt, request.target)
+            tried[keep] = ask, part, tokens
+            return room - tokens
 
         if room < 1:
             return None
@@ -186,18 +186,16 @@ class Overflow:
         kept = most_kept(len(text.text), int(room * per_token * _FULL), per_token, free)
         if not kept:
             return None
-        ask, part = tried[kept]
+        ask, part, left = tried[kept]
         if isinstance(ask, Failure):
             return ask
-        left = self._lengths.used(ask.prompt, request.target)
-        counted = used < TOO_MANY
         said = {
             "mode": where,
             "field": text.field,
             "characters": len(text.text),
             "removed": [part.start, part.end],
             "prompt_tokens": left,
-            "removed_tokens": used - left if counted else None,
+            "removed_tokens": used - left if used < TOO_MANY else None,
         }
         return Shortened(replace(request, prompt=ask.prompt, token_ids=None), ask.check, said)
 

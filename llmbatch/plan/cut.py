@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-import regex
+from llmbatch.core.clusters import border_after, border_before
 
 Truncation = Literal["truncate-head", "truncate-tail", "truncate-middle"]
 
-_CLUSTER = regex.compile(r"\X")
-_LONGEST_CLUSTER = 128  # characters; within a longer one it may be cut
 _TRIES = 24
 _HALVED = 3  # every so many tries the middle is taken, as a guess may come nearer from one side alone
 _UNKNOWN = -(1 << 40)  # a text that leaves less free than this was not measured
@@ -30,11 +28,11 @@ class Cut(NamedTuple):
 def cut(text: str, keep: int, where: Truncation, mark: str = "") -> Cut:
     """The text without its head, tail or middle, with at most ``keep`` characters of it left. ``mark`` is put in the middle."""
     if where == "truncate-tail":
-        start, end = _border_before(text, keep), len(text)
+        start, end = border_before(text, keep), len(text)
     elif where == "truncate-head":
-        start, end = 0, _border_after(text, len(text) - keep)
+        start, end = 0, border_after(text, len(text) - keep)
     else:
-        start, end = _border_before(text, keep - keep // 2), _border_after(text, len(text) - keep // 2)
+        start, end = border_before(text, keep - keep // 2), border_after(text, len(text) - keep // 2)
     between = mark if where == "truncate-middle" else ""
     return Cut(text[:start] + between + text[end:], start, end)
 
@@ -67,30 +65,6 @@ def most_kept(length: int, guess: int, per_token: float, free: Callable[[int], i
         else:
             guess //= 2
     return low
-
-
-def _border_before(text: str, at: int) -> int:
-    """The last place up to ``at`` that is not within a cluster."""
-    if not 0 < at < len(text):
-        return max(0, min(at, len(text)))
-    least = max(0, at - _LONGEST_CLUSTER)
-    # between two letters of ASCII there is a border whatever comes before; of flags it matters where the counting begins
-    plain = (i for i in range(at, least, -1) if text[i - 1 : i + 1].isascii() and text[i] != "\n")
-    border = start = next(plain, least)
-    for cluster in _CLUSTER.finditer(text, start, min(len(text), at + _LONGEST_CLUSTER)):
-        if cluster.end() > at:
-            return cluster.start() if cluster.start() > start or not start else at
-        border = cluster.end()
-    return border
-
-
-def _border_after(text: str, at: int) -> int:
-    """The first place from ``at`` on that is not within a cluster."""
-    before = _border_before(text, at)
-    if before >= at:
-        return before
-    cluster = _CLUSTER.match(text, before)
-    return cluster.end() if cluster is not None else at
 
 
 __all__ = ["Cut", "Truncation", "cut", "most_kept"]

@@ -117,8 +117,9 @@ def _parts(row: RowAsk, text: Text, cutting: Cutting) -> _Parts | Failure:
 
 def _free(row: RowAsk, ask: Ask, cutting: Cutting) -> int:
     free = row.room(ask) or 0
-    limited = ask.max_tokens or ask.sampling.get("max_tokens")
-    return free if limited else free + 1 - cutting.least_answer
+    if ask.max_tokens or ask.sampling.get("max_tokens"):
+        return free
+    return free + 1 - max(cutting.least_answer, ask.sampling.get("min_tokens") or 1)
 
 
 def _joined(text: Text, chunks: Sequence[Chunk], values: Sequence[Any], complete: bool) -> Any:

@@ -6,9 +6,10 @@ length of a token first, then what turns out too long once more. The same text a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from llmbatch.core.clusters import border_before
 from llmbatch.core.errors import JobError
 from llmbatch.core.words import near
 
@@ -20,6 +21,15 @@ MARKUPS = ("text", "markdown")
 _SAMPLES, _SAMPLE = 16, 512  # by so many texts of so many characters the length of a token is measured
 _FILLED = 0.9  # of what would fit by that measure: most pieces are then not too long
 _PARTS = 8  # that a text is cut into at a time: the splitter looks at all of an unbroken text again for each of them
+_BLOCK = 100_000  # characters that it is given at a time, or some chunks: so long other threads may have to wait for it
+_BREAKS = (
+    "\n#",
+    "\n\n",
+    "\n",
+    ". ",
+    "。",
+    " ",
+)  # where a block may end, best first; behind a line feed and before a heading
 _INDENTATION = 100  # characters, what is longer is none
 _OVERLAP_PARTS = 4  # an overlap ends where such a part of it does
 
@@ -129,10 +139,29 @@ class _Document:
         length = span.end - span.start
         if length <= size:
             return [span]
-        capacity = max(size, -(-length // _PARTS))
+        # whole sizes, so that the last part of each is no small rest
+        if length > (block := size * max(_BLOCK // size, _PARTS // 2)):
+            blocks = self._blocks(span, block)
+            return [part for each in blocks if each is not None for part in self._cut(each, size)]
+        capacity = size * -(-length // (_PARTS * size))
         found = self._splitter(capacity, trim=False).chunk_indices(self._text[span.start : span.end])
         parts = (self._trimmed(span.start + at, span.start + at + len(part)) for at, part in found)
         return [smaller for part in parts if part is not None for smaller in self._cut(part, size)]
+
+    def _blocks(self, span: _Span, most: int) -> Iterator[_Span | None]:
+        """The span in parts of at most so many characters, more than half of that where there is a place to end one."""
+        start = span.start
+        while span.end - start > most:
+            end = self._break(start + most // 2, start + most)
+            yield self._trimmed(start, end)
+            start = end
+        yield self._trimmed(start, span.end)
+
+    def _break(self, least: int, most: int) -> int:
+        for mark in _BREAKS:
+            if (at := self._text.rfind(mark, least, most)) >= 0:
+                return at + 1 if mark == "\n#" else at + len(mark)
+        return border_before(self._text, most)
 
     def _smaller(self, span: _Span, most: int) -> list[_Span]:
         tokens, length = self._tokens[span], span.end - span.start

@@ -560,7 +560,7 @@ def test_on_vllm_prompt_and_answer_fill_the_context_to_the_token(jobs: Any, keep
         assert len(usages) > 3
         assert {usage["completion_tokens"] for usage in usages} == {answer}
         assert all(usage["prompt_tokens"] + answer <= context for usage in usages)
-        assert sum(usage["prompt_tokens"] for usage in usages) > 0.8 * len(usages) * (context - answer)
+        assert sum(usage["prompt_tokens"] for usage in usages) > 0.7 * len(usages) * (context - answer)
     else:
         assert long["usage"]["prompt_tokens"] + long["usage"]["completion_tokens"] == context
         assert long["usage"]["completion_tokens"] == said.get("max_tokens", answer)
