@@ -28,6 +28,7 @@ NAMES = [
     "Usage",
     "UsageError",
     "__version__",
+    "evaluate",
     "generate",
     "publish",
     "run",

@@ -287,3 +287,21 @@ def test_a_metric_without_bounds_cannot_end_a_run(many: Any) -> None:
     with pytest.raises(JobError, match="a mean between known bounds"):
         many.run(many.task(metrics=["bleu", "exact_match"]), YES, until=0.1)
     assert not (many.path / "out").exists()
+
+
+def test_a_task_can_be_evaluated_from_python(sums: Any) -> None:
+    import llmbatch
+
+    data = {
+        "name": "sums",
+        "dataset": str(sums.path / "rows.jsonl"),
+        "prompt": "{{ question }}",
+        "references": "answer",
+    }
+    done = llmbatch.evaluate(
+        {**data, "metrics": ["exact_match"]}, model="any", output=sums.path / "out", limit=5, engine=sums.engine({})
+    )
+    assert done.scores is not None
+    assert done.scores.overall.counts.rows == 5
+    with pytest.raises(llmbatch.UsageError, match="a group of tasks"):
+        llmbatch.evaluate("arc", model="any", output=sums.path / "group")
