@@ -8,8 +8,8 @@ The row's value is the likeliest choice, and ``details`` tell all of them, in th
 
 ``logprob`` is the natural logarithm of the probability, summed over the tokens; ``greedy`` says whether the model would have said
 exactly this. ``by`` says which is the likeliest: by the sum (``sum``), or by the mean over its tokens or its bytes, so that a long
-choice has no disadvantage. With ``rank`` the value is the list of them, the likeliest first. All choices of a row are sent together,
-so that the engine computes their prompt once.
+choice has no disadvantage. With ``rank`` the value is the list of them, the likeliest first. All choices of a row are sent
+together, so that the engine computes their prompt once.
 """
 
 from __future__ import annotations
