@@ -223,6 +223,8 @@ class FailingS3:
                 return [b"<Error><Code>InternalError</Code><Message>We encountered an internal error</Message></Error>"]
             case 403:
                 start("403 Forbidden", [("Content-Type", "application/xml")])
+                if environ["REQUEST_METHOD"] == "HEAD":
+                    return []
                 return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
             case "cut":
                 start("206 Partial Content", [("Content-Length", "100000")])

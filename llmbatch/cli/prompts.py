@@ -128,14 +128,14 @@ def _check_program(path: str, loaded: LoadedFile) -> None:
 def _check_of(template: PromptTemplate, loaded: LoadedFile) -> AnswerCheck:
     """What the prompt's own output asks of an answer. Raises ``UsageError`` for one that cannot be used."""
     from llmbatch.check.answer import make_check
-    from llmbatch.job.recipe import output_of_prompt
+    from llmbatch.job.prompts import output_of_prompt
 
     return make_check(output_of_prompt(template, loaded.document.name))
 
 
 def _example_problems(template: PromptTemplate, loaded: LoadedFile, row: Row, output: Any) -> Iterator[str]:
     from llmbatch.core.types import Failure
-    from llmbatch.job.recipe import output_of_prompt
+    from llmbatch.job.prompts import output_of_prompt
 
     rendered = template.render(row)
     if isinstance(rendered, Failure):

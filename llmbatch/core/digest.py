@@ -1,16 +1,24 @@
-"""A request in; its token ids as bytes, and the digest that it shares with the requests sure to get its answer, out."""
+"""A request in; its token ids as bytes, and the digest that it shares with the requests sure to get its answer, out.
+
+And of texts that are part of what a job is: a short digest.
+"""
 
 from __future__ import annotations
 
 import json
 from array import array
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 
 from llmbatch.core.demand import Demands
 from llmbatch.core.types import Constraint, Request, Sampling
 
 DIGEST_BYTES = 16
 TOKEN_BYTES = array("I").itemsize
+
+
+def short_digest(content: str | bytes) -> str:
+    """A digest that a person can compare by eye: 16 hexadecimal digits."""
+    return sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:16]
 
 
 def pack(request: Request) -> bytes | None:

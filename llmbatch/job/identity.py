@@ -8,12 +8,12 @@ the hub, the engine and the machine is no setting of it: that is ``came_out``, w
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from llmbatch.core.digest import short_digest
 from llmbatch.core.errors import JobError
 from llmbatch.core.machine import machine
 from llmbatch.core.settings import Counts, is_there, marked
@@ -84,7 +84,7 @@ def _swept(sweep: SweepSettings) -> Any:
     settings = [label(setting) for setting in sweep.each()]
     if len(settings) <= _SETTINGS_SHOWN:
         return settings
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return short_digest(json.dumps(settings, sort_keys=True))
 
 
 def _remove(data: Any, place: list[str]) -> None:
@@ -127,7 +127,7 @@ def _flatten(data: Any, prefix: str = "") -> dict[str, str]:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        return short_digest(path.read_bytes())
     except OSError as error:
         raise JobError(f"{path}: cannot be read: {error.strerror}") from error
 

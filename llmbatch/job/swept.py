@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import sha256
 from typing import Any
 
+from llmbatch.core.digest import short_digest
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Constraint, Failure, Rendered, Row
 from llmbatch.formats.base import Asked
@@ -55,7 +55,8 @@ class SweptRecipe(Recipe):
             if first is not None and values.count(first) == len(values):
                 found[key] = first
             else:
-                found[key if key == PROMPT_TEXT else f"{key} (under each setting)"] = _digest(values)
+                digest = short_digest(json.dumps(values, sort_keys=True, default=str))
+                found[key if key == PROMPT_TEXT else f"{key} (under each setting)"] = digest
         return found
 
     def render(self, row: Row) -> Rendered | Failure:
@@ -108,10 +109,3 @@ def _adapter(job: Job, setting: Setting) -> str | None:
         known = ", ".join(job.engine.lora) or "none"
         raise JobError(f"there is no adapter {name!r}: engine.lora has {known}")
     return name
-
-
-def _digest(values: Any) -> str:
-    return sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-__all__ = ["SweptRecipe", "recipe_of"]

@@ -29,6 +29,8 @@ _ETAGS = ("ETag", "etag", "md5Hash", "content_md5")  # what stores call their ma
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created", "Last-Modified")
 # a put of these stores is there whole or not at all; of others a file is written under another name, and renamed
 _OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "hf", "memory"})
+# of these the first part of a path is a bucket, which nobody makes by writing to it
+_BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 # the library's own choice is ten parts of 50 MB in memory at a time
 _PUT_OPTIONS: Mapping[str, Mapping[str, Any]] = {"s3": {"max_concurrency": 2}, "s3a": {"max_concurrency": 2}}
 
@@ -103,8 +105,25 @@ def _plain_files(found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any
 
 
 def check_target(url: str, options: Mapping[str, Any], error: type[UsageError]) -> None:
-    """See that there is a library for the URL. Raises ``error``."""
-    _file_system(url, options, error)
+    """See that there is a library for the URL, and that its bucket is there and can be reached. Raises ``error``.
+
+    Whether it may be written to shows only by writing.
+    """
+    files, path = _file_system(url, options, error)
+    if _protocols(files)[0] not in _BUCKETS:
+        return
+    bucket = path.partition("/")[0]
+    try:
+        with _translated():
+            files.info(bucket)
+    except PermissionError:
+        pass  # who may write to a bucket need not be allowed to look at it
+    except FileNotFoundError as missing:
+        raise error(f"{url}: there is no bucket {bucket}: {missing}; make it, or look at the name") from missing
+    except OSError as wrong:
+        raise error(
+            f"{url}: the bucket {bucket} cannot be reached: {wrong}; look at the endpoint, the network and the credentials"
+        ) from wrong
 
 
 def put(file: Path, url: str, options: Mapping[str, Any]) -> None:

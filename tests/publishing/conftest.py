@@ -70,7 +70,7 @@ class Hub:
     blobs: dict[str, bytes] = field(default_factory=dict)  # uploaded and not yet part of a commit
     commits: list[list[dict[str, Any]]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
-    tokens: set[str] = field(default_factory=set)
+    tokens: dict[str, str] = field(default_factory=dict)  # by question
     created: dict[str, Any] | None = None
     answers: dict[str, int] = field(default_factory=dict)
 
@@ -161,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         question = f"{self.command} {self.path}"
         self.hub.asked.append(question)
         if self.command != "PUT":  # the store behind the hub is given addresses that are signed
-            self.hub.tokens.add(self.headers.get("Authorization", ""))
+            self.hub.tokens[question] = self.headers.get("Authorization", "")
         status = next((status for start, status in self.hub.answers.items() if re.match(start, question)), None)
         if status is not None:
             self._json({"error": f"the stand-in says {status}"}, status)

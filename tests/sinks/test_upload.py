@@ -127,3 +127,21 @@ def test_a_place_that_cannot_be_is_refused_before_the_run(
     monkeypatch.chdir(out.parent)
     with pytest.raises(JobError, match=said):
         check_destination(SinkSettings(**settings), Path("out"))
+
+
+def test_a_bucket_that_is_not_there_or_cannot_be_reached_is_refused_before_the_run(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_destination(SinkSettings(to=f"{bucket.url}/runs"), Path("out"))
+    with pytest.raises(JobError, match=f"there is no bucket {bucket.name}-not: .*; make it, or look at the name"):
+        check_destination(SinkSettings(to=f"{bucket.url}-not/runs"), Path("out"))
+    bucket.server.fails = lambda _: 403  # who may write need not be allowed to look
+    check_destination(SinkSettings(to=f"{bucket.url}/runs"), Path("out"))
+    bucket.server.fails = lambda _: None
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    options = {"skip_instance_cache": True}  # a file system that was made before has its credentials
+    with pytest.raises(JobError, match=f"the bucket {bucket.name} cannot be reached: .*look at the endpoint"):
+        check_destination(SinkSettings(to=f"{bucket.url}/runs", storage_options=options), Path("out"))
