@@ -11,12 +11,12 @@ The last two are made of the records alone, whenever the run is finished: the sa
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llmbatch.core.digest import short_digest
 from llmbatch.core.errors import FolderError, JobError, PromptError, SourceError
 from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
@@ -173,7 +173,7 @@ def digest_of(task: Task) -> str:
     data = task.data()
     decides = {key: data.get(key) for key in ("ask", "prepare", "fields", "choices", "references", "read")}
     decides["dataset"] = {key: data["dataset"].get(key) for key in ("config", "split")}
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    return short_digest(json.dumps(decides, sort_keys=True))
 
 
 def _job(task: Task, asked: Asked) -> Job:
