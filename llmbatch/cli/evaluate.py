@@ -105,11 +105,13 @@ def _run(
 
     found: list[tuple[Path, Scores]] = []
     worst = 0
+    # one start for all tasks; several engines side by side are started for each
+    kept = len(asked) > 1 and asked[0][1].settings.get("engine", {}).get("replicas", 1) == 1
     try:
         with EngineKeeper() as keeper:
             for task, how in asked:
                 with watching(mode) as watcher:
-                    done = run_task(task, how, [watcher], make=keeper.make if len(asked) > 1 else make_engine)
+                    done = run_task(task, how, [watcher], make=keeper.make if kept else make_engine)
                 if done.scores is None:
                     ctx.exit(done.result.exit_code)
                 found.append((how.output, done.scores))
