@@ -308,8 +308,8 @@ def as_markdown(results: list[Result]) -> str:
         "# How often a 95% interval holds the truth",
         "",
         f"Made by `python eval/harness/coverage.py --write` with numpy {np.__version__}: simulated evaluations of known truth.",
-        f"{right} of {len(results)} cases are as wanted: 93 to 97%, and at least 95% of the sequential interval, which is looked at "
-        "after every row and stopped at as soon as it is narrow enough.",
+        f"{right} of {len(results)} cases are as wanted: 93 to 97%, and at least 95% of the sequential interval, which is looked "
+        "at after every row and stopped at as soon as it is narrow enough.",
     ]
     for group in dict.fromkeys(result.group for result in results):
         heading = "| case | truth | held | mean width | repetitions | method | |"
