@@ -61,8 +61,9 @@ def evaluate(
 ) -> None:
     """Score a model on a task.
 
-    TASK is a task file, or the name of one that comes with llmbatch (--list). The run folder (--output) gets scores.json, with an
-    interval for every figure, and examples.jsonl, with every row. The same command again goes on where an interrupted run stopped.
+    TASK is a task file, or the name of one that comes with llmbatch (--list). The run folder (--output, by default
+    evals/MODEL/TASK) gets scores.json, with an interval for every figure, and examples.jsonl, with every row. The same command
+    again goes on where an interrupted run stopped. Of several tasks each has a folder in --output.
     """
     from llmbatch.evals.evaluate import Asked, score_folder
     from llmbatch.evals.task import TaskGroup, load_task

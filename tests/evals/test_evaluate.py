@@ -76,6 +76,16 @@ def test_repeats_are_asked_with_seeds_of_their_own_and_count_on_average(sums: An
     assert sums.examples()[0]["answers"] == ["yes", "?", "yes"]
 
 
+def test_an_answer_that_is_a_list_is_one_answer(tasks: Any) -> None:
+    tasks.rows([{"question": "x", "answer": [1, 2]}])
+    task = tasks.task(
+        read="json", metrics=["json_fields"], answer={"schema": {"type": "array", "items": {"type": "integer"}}}
+    )
+    tasks.run(task, {"rules": [{"answer": "[1, 2]"}]})
+    assert tasks.examples()[0]["answers"] == [[1, 2]]
+    assert tasks.figure("json_fields") == 1
+
+
 def test_some_repeats_that_fail_are_not_dropped(sums: Any) -> None:
     script = {"rules": [{"when": {"sample": 1}, "fail": "no"}, {"answer": "yes"}]}
     sums.run(sums.task(repeats=2, references="'yes'", sampling={"temperature": 1}), script)
