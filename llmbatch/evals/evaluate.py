@@ -22,6 +22,7 @@ from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.engines.base import EngineFactory, make_engine
 from llmbatch.evals.base import Metric
+from llmbatch.evals.examples import EXAMPLES
 from llmbatch.evals.job import PROMPT, job_of_task, prompt_file
 from llmbatch.evals.outcome import Outcomes, examples_of, read_lines
 from llmbatch.evals.rows import Rows, fingerprint
@@ -39,6 +40,7 @@ from llmbatch.prompt.document import read_document
 from llmbatch.runs.brakes import Stop
 from llmbatch.runs.pacing import Slots
 from llmbatch.runs.session import RunResult, run_job
+from llmbatch.sinks.upload import upload_more
 
 TASK = "task.yaml"
 FACTS = "evaluation.json"
@@ -99,7 +101,15 @@ def evaluate(
 
     again = _is_part(asked.output, asked.limit)
     result = run_job(job, watchers, make=make, stop=stop, pace=None if until is None else pace, again=again)
-    scores = score_folder(asked.output, allow_code=asked.allow_code) if result.outcome == "finished" else None
+    if result.outcome != "finished":
+        return Evaluated(result, None)
+    scores = score_folder(asked.output, allow_code=asked.allow_code)
+
+    def say(message: str) -> None:
+        for watcher in watchers:
+            watcher(Note("info", message))
+
+    upload_more(job.sinks, asked.output, [asked.output / EXAMPLES, asked.output / SCORES], say)
     return Evaluated(result, scores)
 
 

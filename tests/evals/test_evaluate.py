@@ -171,6 +171,14 @@ def test_another_metric_is_no_other_run_but_another_prompt_is(sums: Any) -> None
         sums.run(text, WRONG)
 
 
+def test_scores_are_copied_with_the_results(sums: Any) -> None:
+    copied = sums.path / "copied"
+    for limit in (5, 10):
+        sums.run(sums.task(**RIGHT_BY_INDEX), WRONG, limit=limit, settings={"sinks": {"to": str(copied)}})
+        for name in ("results.jsonl", "scores.json", "examples.jsonl", "report.json"):
+            assert (copied / name).read_bytes() == (sums.path / "out" / name).read_bytes()
+
+
 def test_a_section_that_the_task_decides_cannot_be_set(sums: Any) -> None:
     with pytest.raises(JobError, match="the task says that"):
         sums.run(sums.task(), settings={"prompt": {"path": "x {{ y }}"}})
