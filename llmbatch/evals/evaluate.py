@@ -221,6 +221,8 @@ def _prepare(task: Task, job: Job, asked: Asked, watchers: Sequence[Watcher]) ->
                 watcher(Note("warning", f"{error}. The run goes on with the rows that it has in {asked.output / KEPT}"))
             facts = {**_facts(asked.output), "until": asked.until}
         else:
+            if folder.manifest is None:  # no run has begun, so the rows that an earlier call left bind nobody
+                (asked.output / KEPT).unlink(missing_ok=True)
             keep(folder, rows.lines(asked.order), extend=False, check=_see_rows, refusal=_refusal(asked.output))
             atomic_write(asked.output / TASK, text)
             facts = {"shuffle_seed": asked.order, "largest_cluster": rows.largest_cluster, "until": asked.until}

@@ -171,6 +171,15 @@ def test_another_metric_is_no_other_run_but_another_prompt_is(sums: Any) -> None
         sums.run(text, WRONG)
 
 
+def test_a_task_may_be_corrected_as_long_as_no_run_has_begun(sums: Any) -> None:
+    broken = {"engine": {"name": "scripted", "script": str(sums.path / "nowhere.yaml")}}
+    with pytest.raises(JobError, match="nowhere"):
+        sums.run(sums.task(), settings=broken)
+    sums.rows([{"id": "a", "question": "x", "answer": "x"}])
+    sums.run(sums.task())
+    assert [example["id"] for example in sums.examples()] == ["a"]
+
+
 def test_scores_are_copied_with_the_results(sums: Any) -> None:
     copied = sums.path / "copied"
     for limit in (5, 10):
