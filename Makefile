@@ -18,7 +18,7 @@ else
 INSTALL_OPTIONS := --torch-backend auto
 endif
 
-.PHONY: demo test check format bench chaos fuzz clean
+.PHONY: demo test tests check format bench chaos fuzz clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt
@@ -34,7 +34,10 @@ demo: $(VENV)/ready-$(ENGINE)  ## run the main job for real: translate and extra
 
 # Python keeps what it compiles in the environment that was made here, even where it is set not to: a dozen tests start processes
 # that import vLLM, and compiling its modules and torch's anew takes each of them as long again.
-test: check  ## linters, types and every test, those of the real vLLM engine among them
+test: $(VENV)/ready-$(ENGINE)  ## linters, types and every test, those of the real vLLM engine among them
+	$(MAKE) --no-print-directory --jobs 2 check tests
+
+tests: $(VENV)/ready-$(ENGINE)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/ready-$(ENGINE)

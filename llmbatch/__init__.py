@@ -1,8 +1,8 @@
 """Run an LLM over a whole corpus on hardware that you own: one checked result for every row, nothing lost.
 
 ``run`` runs a job into a folder, ``generate`` gives records inside a script, ``publish`` makes a dataset of runs, ``evaluate``
-scores a model on a task. A program of your own is a generator function of a ``RowAsk``: it yields an ``Ask``, and returns a value,
-``Complete`` or ``Incomplete``.
+scores a model on a task. A program of your own is a generator function of a ``RowAsk``: it yields an ``Ask``, several, or
+``Branches`` of other generators, and returns a value, ``Complete`` or ``Incomplete``.
 Importing this package loads nothing heavy.
 """
 
@@ -16,12 +16,13 @@ from llmbatch.core.types import Failure, FailureKind, Record, Status, Usage
 if TYPE_CHECKING:
     from llmbatch.api import Published, Run, generate, publish, run
     from llmbatch.evals.api import evaluate
-    from llmbatch.programs.base import Ask, Complete, Incomplete, Program, RowAsk
+    from llmbatch.programs.base import Ask, Branches, Complete, Incomplete, Program, RowAsk
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Ask",
+    "Branches",
     "Complete",
     "Failure",
     "FailureKind",
@@ -54,7 +55,7 @@ def __getattr__(name: str) -> Any:
         from llmbatch.evals.api import evaluate
 
         return evaluate
-    if name in {"Ask", "Complete", "Incomplete", "Program", "RowAsk"}:
+    if name in {"Ask", "Branches", "Complete", "Incomplete", "Program", "RowAsk"}:
         from llmbatch.programs import base
 
         return getattr(base, name)

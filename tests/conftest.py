@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -22,6 +23,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, settings
 
+from llmbatch.core import faults
 from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Sealed, Snapshot, Started
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Reused, Status, Usage
@@ -43,13 +45,13 @@ WORKER_BYTES = 5 << 29  # vLLM imported, an engine in the worker or in processes
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """The workers of ``-n auto``: three for every two processors that we may use, as far as memory goes round.
+    """The workers of ``-n auto``: two for each processor that we may use, as far as memory goes round.
 
-    Many tests wait a good part of their time: for a process that starts, a disk, an engine that is to look dead.
+    Half of the time that tests take they wait: for answers that take a while, a disk, an engine that is to look dead.
     """
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return None  # xdist reads it itself
-    return max(1, min(MOST_WORKERS, usable_processors() * 3 // 2, usable_memory() // WORKER_BYTES))
+    return max(1, min(MOST_WORKERS, 2 * usable_processors(), usable_memory() // WORKER_BYTES))
 
 
 def usable_processors() -> int:
@@ -151,6 +153,10 @@ class Jobs:
         out, err = process.communicate(timeout=600)
         return process.returncode, out, err
 
+    def killed(self, data: Mapping[str, Any], fault: str) -> None:
+        """The job, killed at a fault point."""
+        kill_at(fault, lambda: run_job(job_from(data)))
+
     def results(self, folder: str = "out") -> bytes:
         return (self.path / folder / "results.jsonl").read_bytes()
 
@@ -163,6 +169,26 @@ class Jobs:
 
     def notes(self) -> list[str]:
         return [event.message for event in self.events if isinstance(event, Note)]
+
+
+def kill_at(fault: str, work: Callable[[], object]) -> None:
+    """Do work in a fork of this process, which pays no import, and is killed at a fault point of it as by kill -9."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    process = os.fork()
+    if process == 0:
+        try:
+            faults.aim(fault)
+            work()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, f"the work did not come to {fault}"
+
+
+@pytest.fixture(name="kill_at", scope="session")
+def kill_at_fixture() -> Callable[[str, Callable[[], object]], None]:
+    return kill_at
 
 
 def texts(count: int, *, distinct: int | None = None) -> Sequence[dict[str, Any]]:

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,14 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield relative.parts[0].removesuffix(".py"), path
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imported_units(path: Path) -> Iterator[tuple[int, str]]:
     """(line, unit) of each import of the package's own; what is only for the type checker may point upward."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     skipped = {
         id(node)
         for block in ast.walk(tree)
@@ -64,11 +70,6 @@ def imported_units(path: Path) -> Iterator[tuple[int, str]]:
             for alias in node.names:
                 if alias.name.startswith("llmbatch.") and alias.name.split(".")[1] in LEVEL:
                     yield node.lineno, alias.name.split(".")[1]
-
-
-IMPORTS = [
-    (unit, path, line, other) for unit, path in modules() for line, other in imported_units(path) if other != unit
-]
 
 
 def test_every_module_has_its_room() -> None:
@@ -90,7 +91,7 @@ def test_there_are_no_circles() -> None:
 
 
 def _named_in(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
@@ -101,7 +102,7 @@ def _named_in(path: Path) -> Iterator[str]:
 def test_the_face_of_a_room_holds_a_table_and_nothing_else() -> None:
     wrong = []
     for path in sorted(PACKAGE.glob("*/**/__init__.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree_of(path).body:
             if not isinstance(node, ast.Assign | ast.Expr):
                 wrong.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
     assert wrong == []
@@ -110,8 +111,9 @@ def test_the_face_of_a_room_holds_a_table_and_nothing_else() -> None:
 def test_rooms_import_only_from_the_levels_above_theirs() -> None:
     wrong = [
         f"{path.relative_to(PACKAGE)}:{line} imports {other}"
-        for room, path, line, other in IMPORTS
-        if room in LEVEL and LEVEL[other] >= LEVEL[room]
+        for room, path in modules()
+        for line, other in imported_units(path)
+        if other != room and room in LEVEL and LEVEL[other] >= LEVEL[room]
     ]
     assert wrong == []
 
@@ -119,7 +121,7 @@ def test_rooms_import_only_from_the_levels_above_theirs() -> None:
 def test_only_the_vllm_engine_imports_vllm() -> None:
     wrong = []
     for _, path in modules():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             names = (
                 [alias.name for alias in node.names]
                 if isinstance(node, ast.Import)
@@ -152,7 +154,7 @@ def test_no_other_room_names_an_engine_or_an_argument_of_one() -> None:
     for _, path in modules():
         if own & set(path.parents) or path in (engines / "__init__.py", PACKAGE / "core" / "versions.py"):
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Constant) and node.value in unnamed:
                 wrong.append(f"{path.relative_to(PACKAGE)}:{node.lineno} says {node.value}")
     assert wrong == []

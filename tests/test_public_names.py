@@ -12,6 +12,7 @@ import llmbatch
 
 NAMES = [
     "Ask",
+    "Branches",
     "Complete",
     "Failure",
     "FailureKind",

@@ -31,7 +31,7 @@ def target(data: bytes) -> None:
         return
     try:
         document = read_document(text, "fuzz.yaml")
-        prompt = bind(LoadedFile(parse_prompt(document), document, "fuzz.yaml", text), {}, {})
+        prompt = bind(LoadedFile(parse_prompt(document), document, text), {}, {})
     except PromptError:
         return
     for index, values in enumerate(ROWS):

@@ -1,6 +1,6 @@
 """``make chaos``: runs that are killed, stopped, starved of disk; ``RESULTS.md`` with what they survived.
 
-    chaos.py [--kills N] [--stops N] [--vllm-kills N] [--core-kills N] [--seed N] [--write]
+    chaos.py [--kills N] [--stops N] [--publications N] [--vllm-kills N] [--core-kills N] [--seed N] [--write]
 
 Without ``--write`` the figures are only printed. The exit code is 1 where a row was lost, doubled or different.
 """
@@ -19,6 +19,7 @@ from typing import TypeVar
 import corpora
 import disk
 import kills
+import publications
 import real_engine
 
 from llmbatch.core.versions import versions
@@ -29,8 +30,9 @@ Result = TypeVar("Result")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=120, help="random kills on the scripted engine")
-    parser.add_argument("--stops", type=int, default=16, help="sessions stopped by SIGINT or SIGTERM")
+    parser.add_argument("--kills", type=int, default=240, help="random kills on the scripted engine")
+    parser.add_argument("--stops", type=int, default=30, help="sessions stopped by SIGINT or SIGTERM")
+    parser.add_argument("--publications", type=int, default=20, help="publications killed at a random moment")
     parser.add_argument("--vllm-kills", type=int, default=6, help="kills of a run on the real engine; 0 leaves it out")
     parser.add_argument("--core-kills", type=int, default=3, help="kills of the EngineCore")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the random moments")
@@ -55,13 +57,14 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
     faulted, missed = part("fault-points", kills.fault_points)
     stopped = part("stops", lambda place: kills.stops(place, given.stops, given.seed))
     redone = part("tokens", kills.tokens_redone)
+    published, unpublished = part("publish", lambda place: publications.killed(place, given.publications, given.seed))
     disks = part("disk", disk.write_errors)
     real = None
     if given.vllm_kills:
         real = part("vllm", lambda p: real_engine.all_kinds(p, given.vllm_kills, given.core_kills, given.seed))
-    scripted = (killed, faulted, stopped)
+    scripted = (killed, faulted, stopped, published)
     problems = [p for figures in scripted for p in figures.problems] + disks.problems + (real.problems if real else [])
-    problems += [f"fault point {point} was not reached" for point in missed]
+    problems += [f"fault point {point} was not reached" for point in (*missed, *unpublished)]
     lost = sum(f.lost for f in scripted) + (real.lost if real else 0)
     doubled = sum(f.doubled for f in scripted) + (real.doubled if real else 0)
     different = sum(f.different for f in scripted) + (real.different if real else 0)
@@ -77,8 +80,9 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
         "| disturbance | how often | runs | rows lost | rows doubled | runs with other bytes |",
         "|---|---|---|---|---|---|",
         _row("kill -9 at a random moment, scripted engine", killed),
-        _row(f"kill -9 at each of {len(kills.FAULTS)} fault points", faulted),
+        _row("kill -9 at each fault point", faulted),
         _row("SIGINT, SIGTERM, some twice, at a random moment", stopped),
+        _row("publish: kill -9 at each fault point and at a random moment", published),
     ]
     if real:
         for number, (kind, count) in enumerate(real.kills.items()):
@@ -88,7 +92,7 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
     lines += [f"| write error: {kind} | {count} | {count} | 0 | 0 | 0 |" for kind, count in disks.errors.items()]
     lines += [
         "",
-        f"Scenarios of the scripted engine, {corpora.ROWS} rows each with broken and blank lines among them: "
+        f"Scenarios of the scripted engine, {corpora.ROWS} rows or documents each, with broken and blank ones among them: "
         f"{', '.join(scenario.name for scenario in corpora.SCENARIOS)}.",
         "",
         f"**Tokens redone** after a kill at half of the answers: {redone.both_sessions:,} in both sessions against "

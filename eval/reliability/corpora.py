@@ -1,9 +1,13 @@
-"""A folder in; out the inputs and jobs of the chaos runs, which together bring a run into every state that it can be killed in."""
+"""A folder in; out the inputs and jobs of the chaos runs, which together bring a run into every state that it can be killed in.
+
+A new program, or whatever else changes how a run goes, is one line in ``SCENARIOS``.
+"""
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,8 @@ ROWS = 240
 FAILS_ONCE = {"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}
 FAILS_TWICE = {"when": {"attempt": [1, 2], "matches": "7$"}, "answer": ""}
 FAILS_ALWAYS = {"when": {"matches": "3[12]$"}, "answer": ""}
+_MANY = 48
+"""How many requests the engine answers at a time where a row has several: so that such a run takes no longer than the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +32,17 @@ class Scenario:
     script: Mapping[str, Any] = field(default_factory=dict)
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     distinct: int = ROWS
-
-
-SCENARIOS = (
-    Scenario("retries", {"rules": [FAILS_ONCE, FAILS_TWICE, FAILS_ALWAYS]}, {"run": {"window": 16, "windows_open": 3}}),
-    Scenario("duplicates", {"rules": [FAILS_ONCE]}, {"run": {"window": 48}, "sinks": {"keep": ["id"]}}, distinct=90),
-    Scenario("cut-off", {}, {"run": {"window": 32}, "sampling": {"max_tokens": 6}, "retry": {"max_attempts": 4}}),
-    Scenario(
-        "samples", {"rules": [FAILS_ONCE]}, {"run": {"window": 24}, "sampling": {"n": 3, "temperature": 1, "seed": 1}}
-    ),
-    Scenario("engine-deaths", {"rules": [FAILS_ONCE], "die_after": [30, 80, 81]}, {"run": {"window": 40}}),
-    Scenario(
-        "poison-row", {"rules": [{"when": {"index": 101}, "die": True}]}, {"run": {"window": 20, "windows_open": 2}}
-    ),
-    Scenario("one-row-windows", {"rules": [FAILS_TWICE]}, {"run": {"window": 1, "windows_open": 6}}),
-    Scenario("one-window", {"rules": [FAILS_ONCE]}, {"run": {"window": 1000, "windows_open": 1}}),
-)
+    files: Sequence[str] = (
+        "results.jsonl",
+        "errors.jsonl",
+    )  # files and folders of the run that are the same in every run of it
+    faults: Sequence[str] = ()  # fault points that only such a run passes
+    write: Callable[[Scenario, Path], None] | None = None  # its own input; None: lines
 
 
 def write_input(scenario: Scenario, folder: Path) -> Path:
-    """Rows in two files, with blank lines, lines that are not JSON, and rows that cannot be rendered among them."""
-    lines = list(_lines(scenario))
-    for name, part in (("a", lines[: len(lines) // 3]), ("b", lines[len(lines) // 3 :])):
-        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in part), encoding="utf-8")
+    """The scenario's input, in which something is broken."""
+    (scenario.write or _write_lines)(scenario, folder)
     return folder
 
 
@@ -65,10 +59,22 @@ def make_job(scenario: Scenario, folder: Path, output: Path, *, latency: float =
         "engine": {"name": "scripted", "script": str(script)},
         "sampling": {"temperature": 0},
     }
+    if scenario.write is not None:
+        data["input"] = {"path": str(folder / "input")}
     for name, section in scenario.sections.items():
         data[name] = {**data.get(name, {}), **section}
     data.setdefault("run", {})["grace"] = 0.2
     return job_from(data)
+
+
+# inputs
+
+
+def _write_lines(scenario: Scenario, folder: Path) -> None:
+    """Rows in two files, with blank lines, lines that are not JSON, and rows that cannot be rendered among them."""
+    lines = list(_lines(scenario))
+    for name, part in (("a", lines[: len(lines) // 3]), ("b", lines[len(lines) // 3 :])):
+        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in part), encoding="utf-8")
 
 
 def _lines(scenario: Scenario) -> Iterator[str]:
@@ -80,3 +86,129 @@ def _lines(scenario: Scenario) -> Iterator[str]:
         if i % 59 == 11:
             yield '{"id": "no text"}'
         yield json.dumps({"id": f"row-{i}", "text": f"number {i % scenario.distinct}"})
+
+
+_BROKEN_DOCUMENTS = (
+    ("empty.txt", b""),
+    ("picture.txt", b"\x89PNG\r\n\x1a\n\0\0"),
+    ("latin.md", b"caf\xe9"),
+    ("no.pdf", b"hello"),
+    ("cut.txt.gz", gzip.compress(b"text" * 99, mtime=0)[:-9]),
+)
+
+
+def _write_documents(_scenario: Scenario, folder: Path) -> None:
+    """Documents in folders: of forty one is empty, a picture, in no known encoding, no PDF, or cut off."""
+    for i in range(ROWS):
+        place = folder / "input" / f"{i // 50}"
+        place.mkdir(parents=True, exist_ok=True)
+        name, content = f"{i:03d}.md", f"# Title {i}\n\nnumber {i}".encode()
+        if i % 40 == 9:
+            suffix, content = _BROKEN_DOCUMENTS[i // 40 % len(_BROKEN_DOCUMENTS)]
+            name = f"{i:03d}-{suffix}"
+        (place / name).write_bytes(content)
+
+
+# programs
+
+_GRADE = {
+    "type": "object",
+    "properties": {"score": {"type": "integer"}},
+    "required": ["score"],
+    "additionalProperties": False,
+}
+_CHAIN = {
+    "prompts": {
+        "grade": {"path": "grade {{ draft }}", "answer": {"schema": _GRADE}, "sampling": {"max_tokens": 60}},
+        "revise": "revise {{ draft }}",
+    },
+    "settings": {
+        "steps": [
+            {"name": "draft", "prompt": "main"},
+            {"repeat": 3, "until": "grade.score >= 4", "steps": ["grade", {"name": "draft", "prompt": "revise"}]},
+        ],
+        "output": {"score": "grade.score", "text": "draft"},
+    },
+}
+_GRADES = [
+    {"when": {"matches": "^grade .*[15]$", "attempt": 1}, "answer": "no JSON"},  # its step tries again
+    {"when": {"matches": "^revise .*8$"}, "answer": " "},  # its step fails
+    {"when": {"contains": "grade revise"}, "answer": '{"score": 5}'},
+    {"when": {"contains": "grade"}, "answer": '{"score": 2}'},
+]
+_JUDGEMENTS = [
+    {"when": {"matches": "^judge.*4$"}, "answer": "none"},  # a judge that never gives a score
+    {"when": {"matches": "^judge.*sample 2"}, "answer": "5"},
+    {"when": {"contains": "judge"}, "answer": "3"},
+    {"when": {"contains": "Say", "sample": 3}, "answer": ""},  # a sample that fails
+    {"when": {"contains": "Say"}, "answer": "sample {sample} of {text}"},
+]
+_LISTS = [
+    {"when": {"matches": "^Say.*3$", "step": 0}, "answer": " "},  # a list that does not come
+    {"when": {"contains": "Say", "step": 0}, "answer": "1. one?\n2. two of {text}?\n3. one?\n4. four?\n5. five?"},
+    {"when": {"contains": "child four"}, "answer": ""},  # a child that fails in each row
+]
+
+
+def _program(
+    name: str, rules: Sequence[Mapping[str, Any]], section: Mapping[str, Any], files: Sequence[str] = (), **more: Any
+) -> Scenario:
+    """Rows done by a program: ``rules`` answer what it asks, ``section`` is that of the job, ``files`` it writes besides."""
+    script = {"rules": list(rules), "concurrency": _MANY}
+    sections = {
+        "program": {"name": name, **section},
+        "sampling": {"temperature": 1, "seed": 3},
+        "retry": {"feedback": False},
+        "run": {"window": 24},
+    }
+    return Scenario(name, script, sections, files=("results.jsonl", "errors.jsonl", *files), **more)
+
+
+SCENARIOS = (
+    Scenario("retries", {"rules": [FAILS_ONCE, FAILS_TWICE, FAILS_ALWAYS]}, {"run": {"window": 16, "windows_open": 3}}),
+    Scenario("duplicates", {"rules": [FAILS_ONCE]}, {"run": {"window": 48}, "sinks": {"keep": ["id"]}}, distinct=90),
+    Scenario("cut-off", {}, {"run": {"window": 32}, "sampling": {"max_tokens": 6}, "retry": {"max_attempts": 4}}),
+    Scenario(
+        "samples", {"rules": [FAILS_ONCE]}, {"run": {"window": 24}, "sampling": {"n": 3, "temperature": 1, "seed": 1}}
+    ),
+    Scenario("engine-deaths", {"rules": [FAILS_ONCE], "die_after": [30, 80, 81]}, {"run": {"window": 40}}),
+    Scenario(
+        "poison-row", {"rules": [{"when": {"index": 101}, "die": True}]}, {"run": {"window": 20, "windows_open": 2}}
+    ),
+    Scenario("one-row-windows", {"rules": [FAILS_TWICE]}, {"run": {"window": 1, "windows_open": 6}}),
+    Scenario("one-window", {"rules": [FAILS_ONCE]}, {"run": {"window": 1000, "windows_open": 1}}),
+    Scenario(
+        "replicas", {"rules": [FAILS_ONCE], "die_after": [30, 80, 81]}, {"run": {"window": 40}, "engine": {"replicas": 3}}
+    ),
+    Scenario(
+        "accepted rows",  # how many rows besides are done by the time that they are decided differs from run to run
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
+        {"run": {"window": 24}, "accept": {"rows": 40, "when": "'3' in output or '5' in output", "unique": "output"}},
+        distinct=190,
+        files=("accepted.jsonl",),
+        faults=("temp-written/accepted.jsonl:1", "renamed/accepted.jsonl:1"),
+    ),
+    Scenario(
+        "sweep",
+        {"rules": [FAILS_ONCE], "concurrency": _MANY},
+        {
+            "run": {"window": 30},
+            "sweep": {"prompt": ["Say: {{ text }}", "Write: {{ text }}"], "sampling.max_tokens": [6, 50]},
+            "retry": {"max_attempts": 2},
+        },
+    ),
+    Scenario(
+        "documents",
+        {"rules": [FAILS_ONCE]},
+        {"run": {"window": 32}, "sinks": {"formats": ["by_file"], "keep": ["path", "title"]}},
+        files=("results.jsonl", "errors.jsonl", "results"),
+        faults=("folder-away/results:1",),
+        write=_write_documents,
+    ),
+    _program("chain", _GRADES, _CHAIN),
+    _program("best_of", _JUDGEMENTS, {"prompts": {"judge": "judge {{ response }}"}, "settings": {"n": 4, "judge": "judge"}}),
+    _program(
+        "fan_out", _LISTS, {"prompts": {"child": "child {{ item }} of {{ text }}"}, "settings": {"most": 3, "unique": True}},
+        files=("children.jsonl",), faults=("temp-written/children.jsonl:1", "renamed/children.jsonl:1"),
+    ),
+)  # fmt: skip

@@ -46,7 +46,7 @@ def write_errors(folder: Path) -> Disk:
         command = [sys.executable, "-m", "llmbatch.cli", "run", str(file), "--output", str(output), "--quiet"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=prepare)
         if wanted is None:
-            if done.returncode not in (0, 3) or not (verdict := sessions.compare(output, reference)).ok:
+            if done.returncode not in (0, 3) or not (verdict := sessions.compare(output, reference, scenario.files)).ok:
                 disk.problems.append(f"{output}: did not come right: {done.stderr or verdict}")
             return False
         if done.returncode in (0, 3):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -110,26 +108,29 @@ def _disturbed(output: Path, kills: int, figures: Figures) -> Iterator[tuple[Job
         reference = references[scenario.name]
         job = corpora.make_job(scenario, reference.input, output.with_name(f"{output.name}-{figures.runs}"))
         yield job, reference.seconds
-        figures.take(f"{job.output.name} ({scenario.name})", sessions.compare(job.output, reference.output))
+        figures.take(
+            f"{job.output.name} ({scenario.name})", sessions.compare(job.output, reference.output, scenario.files)
+        )
 
 
 def fault_points(folder: Path) -> tuple[Figures, list[str]]:
     """Kill at every fault point on purpose; returns the points that were not reached too."""
-    scenario = corpora.SCENARIOS[0]
-    reference = _reference(scenario, folder)
     figures, missed = Figures(), []
-    for number, fault in enumerate(FAULTS):
-        output = folder / f"fault-{number}"
-        job = corpora.make_job(scenario, reference.input, output, latency=0.01)
-        file = folder / f"fault-{number}.yaml"
-        file.write_text(job.to_yaml(), encoding="utf-8")
-        command = [sys.executable, "-m", "llmbatch.cli", "run", str(file), "--output", str(output), "--quiet"]
-        code = subprocess.run(command, env={**os.environ, "LLMBATCH_FAULT": fault}, check=False).returncode
-        if code != sessions.KILLED:
-            missed.append(fault)
-        figures.kills += code == sessions.KILLED
-        sessions.finish(job)
-        figures.take(fault, sessions.compare(output, reference.output))
+    first, *_ = corpora.SCENARIOS
+    for scenario in corpora.SCENARIOS:
+        faults = FAULTS if scenario is first else scenario.faults
+        reference = _reference(scenario, folder) if faults else None
+        for number, fault in enumerate(faults):
+            assert reference is not None
+            output = folder / f"fault-{scenario.name}-{number}"
+            job = corpora.make_job(scenario, reference.input, output, latency=0.01)
+            process = sessions.start(job, fault=fault)
+            process.join()
+            if process.exitcode != sessions.KILLED:
+                missed.append(f"{scenario.name}: {fault}")
+            figures.kills += process.exitcode == sessions.KILLED
+            sessions.finish(job)
+            figures.take(f"{scenario.name}: {fault}", sessions.compare(output, reference.output, scenario.files))
     return figures, missed
 
 

@@ -8,12 +8,13 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmbatch.audit.audit import audit
+from llmbatch.core import faults
 from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.types import Completion, Outcome
 from llmbatch.engines.base import Engine, make_engine
@@ -56,15 +57,22 @@ class _Counted:
             yield outcomes
 
 
-def start(job: Job, tally: Tally | None = None) -> Any:
-    """One session of the job, as a process that exits as the command would."""
+def start(job: Job, tally: Tally | None = None, *, fault: str = "") -> Any:
+    """One session of the job, as a process that exits as the command would; at the fault point ``fault`` it kills itself."""
+    return apart(_session, job, tally, fault)
+
+
+def apart(work: Callable[..., None], *arguments: Any) -> Any:
+    """Work, as a process that is started and exits as the work says."""
     sys.stdout.flush()
-    process = _FORK.Process(target=_session, args=(job, tally))
+    process = _FORK.Process(target=work, args=arguments)
     process.start()
     return process
 
 
-def _session(job: Job, tally: Tally | None) -> None:
+def _session(job: Job, tally: Tally | None, fault: str) -> None:
+    faults.aim(fault)
+
     def make(*arguments: Any) -> Any:
         engine = make_engine(*arguments)
         return engine if tally is None else _Counted(engine, tally)
@@ -110,15 +118,25 @@ class Verdict:
         return self.same_bytes and not (self.lost or self.doubled or self.problems)
 
 
-def compare(output: Path, reference: Path) -> Verdict:
-    """Rows, bytes and the audit of a finished run against an undisturbed one."""
-    ours, theirs = (_indexes(folder / "results.jsonl") for folder in (output, reference))
-    same = all((output / n).read_bytes() == (reference / n).read_bytes() for n in ("results.jsonl", "errors.jsonl"))
+def compare(output: Path, reference: Path, files: Sequence[str]) -> Verdict:
+    """Rows, bytes and the audit of a finished run against an undisturbed one.
+
+    ``files`` are those, and the folders, that are to be the same; the first has a line a row.
+    """
+    ours, theirs = (_indexes(folder / files[0]) for folder in (output, reference))
+    same = all(contents(output / name) == contents(reference / name) for name in files)
     report = audit(output)
     problems = tuple(problem for check in report.checks for problem in check.problems)
-    return Verdict(
-        len(set(theirs) - set(ours)), len(ours) - len(set(ours)), same, problems if not report.complete else ()
-    )
+    if not report.complete:
+        problems = problems or (f"not complete: {report.rows_owed} rows owed, {report.pending}",)
+    return Verdict(len(set(theirs) - set(ours)), len(ours) - len(set(ours)), same, problems)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """The bytes of a file, or of each file of a folder; nothing where there is neither."""
+    if path.is_file():
+        return {"": path.read_bytes()}
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
 def _indexes(results: Path) -> list[int]:

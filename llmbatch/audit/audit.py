@@ -61,7 +61,7 @@ def audit(folder: Path) -> AuditReport:
         job_check, job = Finding("job", "nothing was done yet, so any job may begin here"), None
     checks = [job_check, check_parts(windows)]
     # of a job that runs only some of the rows, windows leave rows out between them
-    some_rows = "run.rows (content)" in manifest.identity
+    some_rows = bool({"run.rows (content)", "input.shard"} & manifest.identity.keys())
     ends_itself = job is not None and job.accept is not None and job.accept.rows is not None
     ends_itself = ends_itself or bool(finished and manifest.sessions[-1].get("ends_itself"))
     checks.append(check_windows(windows, finished=finished, some_rows=some_rows, to_the_end=not ends_itself))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def _end(ends_itself: bool, windows: Windows) -> int | None:
     return max((bounds.last.index + 1 for bounds in windows.bounds().values()), default=0)
 
 
-def _walk(source: Source, wanted: frozenset[int] | None, end: int | None, windows: Windows, check: Finding) -> int:
+def _walk(source: Source, wanted: Container[int] | None, end: int | None, windows: Windows, check: Finding) -> int:
     records = windows.records()
     sealed = sorted((meta.bounds.last.index, meta.bounds.start.index) for meta in windows.sealed.values())
     rows = owed = passed = 0
@@ -90,7 +90,7 @@ def _walk(source: Source, wanted: frozenset[int] | None, end: int | None, window
     return owed
 
 
-def _wanted(job: Job) -> frozenset[int] | None:
+def _wanted(job: Job) -> Container[int] | None:
     if job.run.rows is None:
-        return None
+        return job.input.slice
     return frozenset(int(line) for line in job.run.rows.read_text(encoding="utf-8").split())

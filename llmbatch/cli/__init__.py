@@ -7,6 +7,7 @@ COMMANDS = {
     "eval": ("llmbatch.cli.evaluate:evaluate", "Score a model on a task, with intervals."),
     "status": ("llmbatch.cli.status:status", "Counts, speed and time left of a run."),
     "show": ("llmbatch.cli.show:show", "One row: its prompt, every attempt, its result."),
+    "merge": ("llmbatch.cli.merge:merge", "Put the finished slices of an input into one folder."),
     "retry-failed": ("llmbatch.cli.retry_failed:retry_failed", "Run the rows that are not ok again."),
     "compare": ("llmbatch.cli.compare:compare", "Say which evaluation is better, and whether that is luck."),
     "publish": ("llmbatch.cli.publish:publish", "Make a dataset of finished runs, with a card."),

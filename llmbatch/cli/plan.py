@@ -95,13 +95,16 @@ def plan(
     )
     if as_json:
         measured = {} if calibration is None else {"calibration": calibration.as_dict()}
-        click.echo(json.dumps({**_as_dict(survey, tokenizer, prices), **measured}, ensure_ascii=False))
+        click.echo(
+            json.dumps({**_as_dict(survey, tokenizer, prices, job.plan.overflow), **measured}, ensure_ascii=False)
+        )
     else:
         from rich.console import Console
 
-        from llmbatch.cli.plan_view import view
+        from llmbatch.cli.plan_view import too_long_sentences, view
 
         sentences = [] if calibration is None else calibration.sentences()
+        sentences += too_long_sentences(survey, job.plan.overflow)
         if job.accept is not None and job.accept.rows is not None:
             what = "as many rows, were all of them accepted" if job.input.endless else "all of the input"
             sentences.append(
@@ -117,7 +120,7 @@ def _job(ctx: click.Context, prices: Mapping[str, str]) -> Job:
     return job_from(merged({"output": ".", **job_data_of(ctx)}, {"run": prices}))
 
 
-def _as_dict(survey: Survey, tokenizer: Tokenizer, prices: Prices) -> dict[str, Any]:
+def _as_dict(survey: Survey, tokenizer: Tokenizer, prices: Prices, overflow: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     from llmbatch.measure.job_survey import advice_of
@@ -133,6 +136,7 @@ def _as_dict(survey: Survey, tokenizer: Tokenizer, prices: Prices) -> dict[str, 
             kind: [{"id": row, "message": text} for row, text in rows] for kind, rows in survey.examples.items()
         },
         "may_be_cut": survey.may_be_cut,
+        "too_long": {"overflow": overflow, **survey.too_long._asdict()},
         "prompt_tokens": survey.prompt_tokens,
         "folded_tokens": survey.folded_tokens,
         "longest_prompt": survey.longest,

@@ -41,6 +41,23 @@ def _parts(survey: Survey, advice: Sequence[str], prices: Prices, measured: Sequ
         yield Text("Advice: ", style="bold yellow").append(words.printable(sentence), style="default")
 
 
+def too_long_sentences(survey: Survey, overflow: str) -> list[str]:
+    """What becomes of rows that the context does not hold, where they are asked all the same."""
+    if survey.limits.context_length is None:
+        said = "The engine does not tell its context length: which rows fit cannot be known"
+        return [f"{said}, and --overflow {overflow} has no effect." if overflow != "error" else f"{said}."]
+    long = survey.too_long
+    if not long.rows:
+        return []
+    rows = f"{words.count(long.rows)} of {words.count(survey.rows)} rows are too long"
+    if overflow == "chunk":
+        return [f"{rows}: they are asked in {words.count(long.requests)} chunks."]
+    unknown = f"; {words.count(long.not_measured)} of them are too long to be counted" if long.not_measured else ""
+    what = "max_tokens is lowered by" if overflow == "shrink-output" else f"{overflow} takes"
+    tokens = f"{words.count(long.tokens)} tokens in all, at most {words.count(long.most)} of one"
+    return [f"{rows}: {what} {tokens}{unknown}."]
+
+
 def _pairs() -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="left")

@@ -61,12 +61,15 @@ FLAGS = {
         Flag("--format", "FORMAT", "input.format", str, "The input's format, where its name does not tell."),
         Flag("--id-field", "FIELD", "input.id_field", str, "The field with a row's id; else `id`, else the index."),
         Flag("--limit", "N", "input.limit", int, "Only the first N rows."),
+        Flag("--overflow", "MODE", "plan.overflow", str, "Of a row that does not fit: error, skip, truncate-tail, ..."),
+        Flag("--shard", "I/N", "input.shard", str, "Only slice I of N, from 1; llmbatch merge puts slices together."),
         Flag("--rows", "N", "input.rows", int, "So many rows without an input: see input.draw."),
     ),
     "Run": (
         Flag("--output", "DIR", "output", str, "The run folder: results, report, and what a resumed run needs."),
         Flag("--to", "URL|DIR", "sinks.to", str, "Copy the finished files there, e.g. to s3://bucket/prefix/."),
         Flag("--engine", "ENGINE", "engine.name", str, "vllm, or scripted for a dry run without a model."),
+        Flag("--replicas", "N|auto", "engine.replicas", str, "Engines side by side; auto: as the GPUs allow."),
         Flag("--engine-timeout", "S", "engine.timeout", float, "Seconds without progress before a restart."),
         Flag(
             "--max-failures", "N|P%", "run.max_failures", _whole_or_text, "Stop when so many rows, or this share, fail."

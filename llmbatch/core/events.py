@@ -11,6 +11,22 @@ from llmbatch.core.types import Usage
 
 
 @dataclass(frozen=True, slots=True)
+class Replica:
+    """One of several engines, in this session. Seconds are those in which it was up, over its restarts."""
+
+    number: int  # from 0
+    state: Literal["waiting", "starting", "up", "left out"]
+    ready_seconds: float
+    busy_seconds: float  # of them, those in which it had work
+    usage: Usage
+    deaths: int
+
+    @property
+    def busy_share(self) -> float | None:
+        return min(1.0, self.busy_seconds / self.ready_seconds) if self.ready_seconds > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Where the run stands, about twice a second. Times in seconds, rates per second over the last half minute."""
 
@@ -31,6 +47,7 @@ class Snapshot:
     seconds_left: float | None
     accepted: int | None = None  # rows, where the job says how many are wanted
     accepted_wanted: int | None = None
+    replicas: tuple[Replica, ...] = ()  # where there are several engines
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,17 @@ from __future__ import annotations
 import os
 import signal
 
-_name, _, _count = os.environ.get("LLMBATCH_FAULT", "").partition(":")
-_left = int(_count or 1)
+_name, _left = "", 1
+
+
+def aim(fault: str) -> None:
+    """Let this process end at a fault point, given as ``LLMBATCH_FAULT`` has it; at none where it is empty."""
+    global _name, _left
+    _name, _, count = fault.partition(":")
+    _left = int(count or 1)
+
+
+aim(os.environ.get("LLMBATCH_FAULT", ""))
 
 
 def point(name: str, detail: str = "") -> None:

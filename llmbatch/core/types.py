@@ -197,17 +197,18 @@ class Sampling:
     """
 
     values: tuple[tuple[str, Any], ...] = ()
+    _by_name: dict[str, Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._by_name = dict(self.values)  # type: ignore[misc]  # frozen for all others
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of one setting, or ``default`` where the job leaves it to the engine."""
-        for key, setting in self.values:
-            if key == name:
-                return setting
-        return default
+        return self._by_name.get(name, default)
 
     def replace(self, **changes: Any) -> Sampling:
         """A copy with some settings changed; ``None`` removes one."""
-        merged = {**dict(self.values), **changes}
+        merged = {**self._by_name, **changes}
         return Sampling(tuple(sorted((k, v) for k, v in merged.items() if v is not None)))
 
 

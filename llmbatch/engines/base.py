@@ -5,17 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.events import Replica
 from llmbatch.core.settings import Counts, IsPath, is_there
 from llmbatch.core.table import find
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
 from llmbatch.engines import DEFAULT_ENGINE, ENGINES
+from llmbatch.engines.devices import Machine, Place
 from llmbatch.engines.feed import Feed
 from llmbatch.model.tokenizer import ChatSettings
+
+_MOST_REPLICAS = 256
+
+
+def _count_or_auto(value: Any) -> Any:
+    """``auto``, or a whole number of engines."""
+    if isinstance(value, str):
+        text = value.strip().lower()
+        value = int(text) if text.isdecimal() and text.isascii() else text
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_REPLICAS):
+        return value
+    raise ValueError(f"is auto, or a number of engines from 1 to {_MOST_REPLICAS}")
 
 
 class EngineSettings(BaseModel):
@@ -42,8 +56,13 @@ class EngineSettings(BaseModel):
     timeout: Annotated[float, Counts.NOTHING] = Field(
         600.0, gt=0, description="seconds without any progress after which the engine counts as hung"
     )
-    replicas: Annotated[int, Counts.NOTHING] = Field(
-        1, ge=1, le=256, description="engines that answer the run's requests side by side"
+    replicas: Annotated[int | Literal["auto"], Counts.NOTHING, BeforeValidator(_count_or_auto)] = Field(
+        1,
+        description="engines that answer the run's requests side by side, each with GPUs of its own; auto: as many as the visible "
+        "GPUs are enough for",
+    )
+    hosted: Annotated[bool | None, Counts.NOTHING] = Field(
+        None, description="each engine in another process; by default where there are several of one that needs that"
     )
     restarts: Annotated[int, Counts.NOTHING] = Field(
         5, ge=0, description="engine deaths survived without an answer between them, before the run stops"
@@ -56,6 +75,11 @@ class EngineSettings(BaseModel):
         None, description="scripted engine: path of its script (YAML)"
     )
     trust_remote_code: bool = False
+
+    @property
+    def engines(self) -> int:
+        """How many engines; 1 for ``auto`` as long as it is not ``resolved``."""
+        return 1 if self.replicas == "auto" else self.replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +98,12 @@ class EngineInfo:
     kv_cache_tokens: int | None = None
     block_size: int | None = None
     max_num_batched_tokens: int | None = None
+    in_flight: int | None = None  # requests that it takes at a time; None: twice ``max_num_seqs``
+    in_flight_tokens: int | None = None  # and their prompt tokens; None: any
     prefix_caching: bool = True
     can: frozenset[str] = frozenset()
     device: str = "none"
+    engines: int = 1  # how many there are of it
     pids: tuple[int, ...] = ()  # processes of its own that must not outlive the run
     details: Mapping[str, Any] = field(default_factory=dict)
     settled: Mapping[str, Any] = field(
@@ -119,6 +146,14 @@ class Engine(Protocol):
 
     def busy(self) -> float:
         """Seconds since ``start`` in which the engine had work to do."""
+
+
+@runtime_checkable
+class CanBeKilled(Protocol):
+    """An engine that lives elsewhere, and need not be asked to end."""
+
+    def kill(self) -> None:
+        """End it at once. May be called from any thread, also while it starts: then ``start`` raises ``EngineError``."""
 
 
 class Driver(Protocol):
@@ -175,6 +210,9 @@ class Driver(Protocol):
 
     def counts(self) -> Usage:
         """Tokens by the engines' own count, over all restarts."""
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """Where each of several engines stands; empty where there is one."""
 
     def idle_share(self) -> float:
         """Share of the time that engines were up in which they had nothing to do, between 0 and 1."""
@@ -260,7 +298,10 @@ class EngineKind:
         settings.reasoning_parser is not None
     )  # whether it knows where a model's thinking ends, and so can limit it
     packages: tuple[str, ...] = ()  # whose versions its answers depend on
-    replicas: bool = False  # whether a run can have several of it
+    hosted: bool = False  # whether several of it need a process each
+    places: Callable[[EngineSettings, Machine], list[Place]] = lambda settings, _: (
+        [Place()] * settings.engines
+    )  # where each of several runs; raises ``JobError`` where there is no room for them
     quick: Mapping[str, Any] = field(
         default_factory=dict
     )  # ``args`` for a model so small that to start is most of the work
@@ -275,10 +316,9 @@ def kind_of(name: str) -> EngineKind:
 def checked(engine: EngineSettings) -> EngineSettings:
     """The settings as their engine's own class. Raises ``JobError`` for an unknown engine, and for what it does not take."""
     kind = kind_of(engine.name)
-    if engine.replicas > 1 and not kind.replicas:
+    if engine.replicas != 1 and engine.hosted is False and kind.hosted:
         raise JobError(
-            f"engine.replicas={engine.replicas}: a run has one {engine.name} engine for now. Start as many runs, each with a GPU "
-            "of its own (CUDA_VISIBLE_DEVICES), a part of the input and an output folder of its own"
+            f"engine.hosted: several {engine.name} engines need a process each, as each has its own devices: leave it out"
         )
     try:
         return kind.settings.model_validate(engine.model_dump())
@@ -287,12 +327,33 @@ def checked(engine: EngineSettings) -> EngineSettings:
         raise JobError("; ".join(said)) from None
 
 
+def resolved(engine: EngineSettings, machine: Machine) -> EngineSettings:
+    """The settings with ``auto`` replicas as a number: as many as the GPUs are enough for, 1 where there are none."""
+    if engine.replicas != "auto":
+        return engine
+    each = max(1, kind_of(engine.name).devices(engine))
+    if machine.gpus and len(machine.gpus) < each:
+        raise JobError(
+            f"engine.replicas=auto: one engine needs {each} GPUs, and {len(machine.gpus)} are visible ({machine.seen}): lower "
+            "tensor_parallel_size or pipeline_parallel_size, or show it more"
+        )
+    return engine.model_copy(update={"replicas": min(_MOST_REPLICAS, max(1, len(machine.gpus) // each))})
+
+
+def is_hosted(engine: EngineSettings) -> bool:
+    """Whether its engines run in processes of their own."""
+    if engine.hosted is not None:
+        return engine.hosted
+    return engine.engines > 1 and kind_of(engine.name).hosted
+
+
 def make_engine(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
     """An engine by name, not yet started. Raises ``JobError`` for an unknown name, or settings that it does not take."""
     return kind_of(engine.name).make(model, checked(engine), chat, log)
 
 
 __all__ = [
+    "CanBeKilled",
     "Candidate",
     "Driver",
     "Engine",
@@ -306,6 +367,8 @@ __all__ = [
     "TokenizerSource",
     "checked",
     "idle_share",
+    "is_hosted",
     "kind_of",
     "make_engine",
+    "resolved",
 ]

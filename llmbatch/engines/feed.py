@@ -1,17 +1,18 @@
 """The feed: requests in, in the planner's order; the engine pulls them as its slots free, and retries join the same queue.
 
 One thread fills it (windows that were planned ahead), others pull (an engine's loop each), so every method may be called from
-any thread. Where several engines pull, each has a fork: one queue for all, and what is in flight for each of them apart.
+any thread. Where several engines pull, each has a fork: what waits is shared out among them as ``waiting`` says, and what is in
+flight is known for each of them apart.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
 from llmbatch.core.types import Request, RequestKey
+from llmbatch.engines.waiting import NO_GROUPS, Groups, Lanes, Line
 
 
 class Requests(Protocol):
@@ -30,8 +31,8 @@ class _Shared:
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.first: deque[Request] = deque()  # retries and later steps: their prefixes are still in the cache
-        self.queue: deque[Request] = deque()
+        self.waiting: Line | Lanes = Line()
+        self.forks = 0  # made so far
         self.closed = False
         self.halted = False
         self.feeds: list[Feed] = []  # the one that they were made of first
@@ -48,6 +49,7 @@ class Feed:
     def __init__(self, shared: _Shared | None = None) -> None:
         self._is_fork = shared is not None
         self._shared = shared or _Shared()
+        self._number = self._shared.forks
         self._changed = self._shared.changed
         self._alone: list[list[Request]] = []  # a stack of groups, each to run with nothing else in flight
         self._apart = False  # what is in flight is such a group
@@ -58,7 +60,12 @@ class Feed:
     def fork(self) -> Feed:
         """A feed for one of several engines. Whoever settles what they answer says so with ``settled``."""
         with self._changed:
-            return Feed(self._shared)
+            shared = self._shared
+            shared.forks += 1
+            if isinstance(shared.waiting, Line):
+                shared.waiting = Lanes(shared.waiting)
+            shared.waiting.join(shared.forks)
+            return Feed(shared)
 
     def leave(self) -> None:
         """Of a fork: its engine is gone for good. What it had in flight, and its groups, go to the others."""
@@ -67,13 +74,21 @@ class Feed:
             self._own.clear()
             self._alone.clear()
             self._shared.feeds.remove(self)
-            self._shared.first.extendleft(reversed(left))
+            self._shared.waiting.push_back(left)
+            if isinstance(self._shared.waiting, Lanes):
+                self._shared.waiting.part(self._number)
             self._changed.notify_all()
 
-    def push(self, requests: Iterable[Request], *, first: bool = False) -> None:
-        """Add requests at the end, or before all that wait (``first``)."""
+    def push(self, requests: Iterable[Request], groups: Groups = NO_GROUPS, *, first: bool = False) -> None:
+        """Add requests at the end, or before all that wait (``first``).
+
+        ``groups`` says which of them share a prefix. What is pushed into a fork comes from an engine that died: it is anybody's.
+        """
         with self._changed:
-            (self._shared.first if first else self._shared.queue).extend(requests)
+            if first:
+                self._shared.waiting.push_first(requests, follow=not self._is_fork)
+            else:
+                self._shared.waiting.push(requests, groups)
             self._changed.notify_all()
 
     def take(self, slots: int, tokens: int) -> list[Request]:
@@ -95,12 +110,13 @@ class Feed:
                     self._own.update((request.key, request) for request in taken)
                     self._apart = True
                 return taken
-            while len(taken) < slots and (queue := shared.first or shared.queue):
-                length = len(queue[0].token_ids or ()) + len(queue[0].partial) + len(queue[0].target_ids)
+            waiting, number = shared.waiting, self._number
+            while len(taken) < slots and (request := waiting.next(number)) is not None:
+                length = len(request.token_ids or ()) + len(request.partial) + len(request.target_ids)
                 if taken and length > tokens:
                     break
                 tokens -= length
-                request = queue.popleft()
+                waiting.take(number)
                 self._own[request.key] = request
                 taken.append(request)
         return taken
@@ -120,6 +136,7 @@ class Feed:
             request = self._own.pop(key)
             if self._is_fork:
                 self._shared.unsettled += 1
+                self._shared.waiting.answered(self._number, key)
             return request
 
     def keep(self, request: Request) -> None:
@@ -138,6 +155,8 @@ class Feed:
         with self._changed:
             requests = list(self._own.values())
             self._own.clear()
+            if self._is_fork:
+                self._shared.waiting.leave(self._number)
             self._changed.notify_all()
             return requests
 
@@ -191,7 +210,7 @@ class Feed:
         shared = self._shared
         with self._changed:
             groups = sum(len(group) for feed in self._feeds() for group in feed._alone)
-            return len(shared.first) + len(shared.queue) + groups
+            return len(shared.waiting) + groups
 
     @property
     def finished(self) -> bool:
@@ -207,12 +226,12 @@ class Feed:
     def _busy(self) -> bool:
         """Whether something waits or is in flight, here or elsewhere, or may follow from what was answered."""
         shared = self._shared
-        if shared.first or shared.queue or shared.unsettled:
+        if shared.waiting or shared.unsettled:
             return True
         return any(feed._own or feed._alone for feed in shared.feeds)
 
     def _anything(self) -> bool:
-        return bool(self._shared.first or self._shared.queue or self._alone)
+        return bool(self._shared.waiting or self._alone)
 
     def _feeds(self) -> list[Feed]:
         """A fork alone; a feed with its forks."""

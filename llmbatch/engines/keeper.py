@@ -11,7 +11,7 @@ from typing import Any
 
 from llmbatch.core.errors import EngineDied, JobError
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, is_hosted, make_engine
 from llmbatch.engines.feed import Feed
 from llmbatch.model.tokenizer import ChatSettings
 
@@ -32,8 +32,10 @@ class EngineKeeper:
 
     def make(self, model: str, settings: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
         """As ``make_engine``; the engine that is kept, if it was made with the same arguments. Another one is ended first."""
-        if settings.replicas > 1:
-            raise JobError("engine.replicas: one engine is kept for the next run, so a run here has one")
+        if settings.engines > 1 or is_hosted(settings):
+            raise JobError(
+                "engine.replicas: one engine is kept for the next run, so a run here has one, in this process"
+            )
         key = (model, settings.model_dump_json(), chat.model_dump_json())
         if self._engine is None or key != self._key:
             self.close()

@@ -8,33 +8,40 @@ to it they are one engine. One that cannot come back is left out, and what it ha
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Literal
 
 from llmbatch.core.errors import EngineError
-from llmbatch.core.events import Event, Note, Watcher
+from llmbatch.core.events import Event, Note, Replica, Watcher
 from llmbatch.core.types import Failure, Outcome, Prompt, Usage
-from llmbatch.engines.base import Driver, EngineInfo, EngineSettings, idle_share
+from llmbatch.engines.base import Driver, Engine, EngineInfo, EngineSettings, idle_share
 from llmbatch.engines.feed import Feed
-from llmbatch.engines.supervised import Cancelled, DeathsOf, Make, Prepare, Supervised
+from llmbatch.engines.supervised import Cancelled, DeathsOf, Prepare, Supervised
 
 _PATIENCE_SECONDS = 0.02  # between two looks while nothing has needed an engine yet
 _LOOK_SECONDS = 0.5  # how long the driving thread sleeps before its caller can look after its clocks
 _END_SECONDS = 30.0  # a step lasts a second; a model that is being loaded is not waited for
 
 
-def drive(make: Make, settings: EngineSettings, tell: Watcher, prepare: Prepare | None = None) -> Driver:
+MakeOne = Callable[[EngineSettings, int], Engine]
+"""(settings, number from 0) -> one of several engines, not yet started."""
+
+
+def drive(make: MakeOne, settings: EngineSettings, tell: Watcher, prepare: Prepare | None = None) -> Driver:
     """What drives the engines that the settings ask for."""
-    if settings.replicas == 1:
-        return Supervised(make, settings, tell, prepare)
+    if settings.engines == 1:
+        return Supervised(partial(_made, make, 0), settings, tell, prepare)
     return Replicas(make, settings, tell, prepare)
 
 
 class Replicas:
-    """``settings.replicas`` supervised engines: a ``Driver``. ``stream`` is driven by one thread."""
+    """``settings.engines`` supervised engines: a ``Driver``. ``stream`` is driven by one thread."""
 
-    def __init__(self, make: Make, settings: EngineSettings, tell: Watcher, prepare: Prepare | None = None) -> None:
+    def __init__(self, make: MakeOne, settings: EngineSettings, tell: Watcher, prepare: Prepare | None = None) -> None:
         self._settings = settings
         self._tell = tell
         self._prepare = _Once(prepare or _as_they_are)
@@ -42,14 +49,15 @@ class Replicas:
         self._needed = threading.Event()
         deaths_of = DeathsOf()
         self._engines = [
-            Supervised(make, settings, self._say, self._prepare, deaths_of) for _ in range(settings.replicas)
+            Supervised(partial(_made, make, number), settings, self._say, self._prepare, deaths_of)
+            for number in range(settings.engines)
         ]
         self._forks: dict[int, Feed] = {}
         self._threads: list[threading.Thread] = []
         self._state = threading.Condition()  # for all that follows
         self._answered: deque[list[Outcome]] = deque()
         self._events: deque[Event] = deque()
-        self._left = set(range(settings.replicas))  # engines that are not left out
+        self._left = set(range(settings.engines))  # engines that are not left out
         self._working = 0  # threads
         self._trouble: BaseException | None = None
         self._abort_asked: set[int] = set()
@@ -61,7 +69,7 @@ class Replicas:
         if not known:
             return None
         pids = tuple(pid for info in known for pid in info.pids)
-        return replace(known[0], pids=pids, details={**known[0].details, "replicas": len(self._engines)})
+        return replace(known[0], pids=pids, engines=len(self._engines))
 
     @property
     def needed(self) -> bool:
@@ -142,13 +150,27 @@ class Replicas:
 
     def stop(self) -> None:
         self._end()
-        for thread in self._threads:
-            thread.join(_END_SECONDS)
+        end = time.monotonic() + _END_SECONDS
+        while any(thread.is_alive() for thread in self._threads) and time.monotonic() < end:
+            for engine in self._engines:
+                if engine.starting:  # also one whose thread had not yet seen that all is over
+                    engine.kill()
+            for thread in self._threads:
+                thread.join(_LOOK_SECONDS / len(self._threads))
         for engine in self._engines:
             engine.stop()
 
     def counts(self) -> Usage:
         return sum((engine.counts() for engine in self._engines), Usage())
+
+    def replicas(self) -> tuple[Replica, ...]:
+        with self._state:
+            left = set(self._left)
+        return tuple(
+            Replica(number, _state(engine) if number in left else "left out", engine.ready_seconds, engine.busy_seconds,
+                    engine.counts(), engine.deaths)
+            for number, engine in enumerate(self._engines)
+        )  # fmt: skip
 
     def idle_share(self) -> float:
         return idle_share(self)
@@ -226,6 +248,16 @@ class Replicas:
         with self._state:
             self._events.append(event)
             self._state.notify_all()  # an engine may be up
+
+
+def _state(engine: Supervised) -> Literal["waiting", "starting", "up"]:
+    if engine.is_up:
+        return "up"
+    return "starting" if engine.starting or engine.info is not None else "waiting"
+
+
+def _made(make: MakeOne, number: int, settings: EngineSettings) -> Engine:
+    return make(settings, number)
 
 
 def _as_they_are(settings: EngineSettings) -> EngineSettings:

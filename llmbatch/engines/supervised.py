@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
-from llmbatch.core.events import EngineReady, Note, Watcher
+from llmbatch.core.events import EngineReady, Note, Replica, Watcher
 from llmbatch.core.types import (
     Completion,
     Failure,
@@ -27,7 +27,7 @@ from llmbatch.core.types import (
     Sampling,
     Usage,
 )
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, Smaller, idle_share, kind_of
+from llmbatch.engines.base import CanBeKilled, Engine, EngineInfo, EngineSettings, Smaller, idle_share, kind_of
 from llmbatch.engines.feed import Feed
 
 _BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 30.0)  # before a restart, by how many deaths came without an answer between
@@ -213,10 +213,20 @@ class Supervised:
         self._ready.set()
         self._engine.stop()
 
+    def kill(self) -> None:
+        """End an engine that is being started, where that can be done; its start then fails. May be called from another thread."""
+        if isinstance(self._engine, CanBeKilled):
+            self._engine.kill()
+
     def counts(self) -> Usage:
         """Tokens by the engines' own count, over all restarts."""
         total = self._past + self._engine.counts() if self._ready_at is not None else self._past
         return total - self._probed
+
+    @property
+    def is_up(self) -> bool:
+        """Whether an engine is up, as far as that is known."""
+        return self._ready_at is not None
 
     @property
     def busy_seconds(self) -> float:
@@ -227,6 +237,10 @@ class Supervised:
     def ready_seconds(self) -> float:
         """Seconds in which an engine was up, over all restarts."""
         return self._past_ready + (time.monotonic() - self._ready_at if self._ready_at is not None else 0.0)
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """There is one alone."""
+        return ()
 
     def idle_share(self) -> float:
         """Share of the time that an engine was up in which it had nothing to do, between 0 and 1."""

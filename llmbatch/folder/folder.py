@@ -54,8 +54,7 @@ class Manifest:
 
     def otherwise(self, came_out: Mapping[str, str]) -> dict[str, str]:
         """What came out otherwise than for the rows that are done: by key, in words, the engine's version apart."""
-        known = {key: value for key, value in self.came_out.items() if key in came_out and key != ENGINE_VERSION}
-        return _changes(known, {key: came_out[key] for key in known})
+        return _otherwise(self.came_out, came_out)
 
     @property
     def finished(self) -> bool:
@@ -64,10 +63,15 @@ class Manifest:
 
 
 class RunFolder:
-    """A run folder. What it holds may be read at any time; it is written to between ``open`` and ``close``, while we hold it."""
+    """A run folder. What it holds may be read at any time; it is written to between ``open`` and ``close``, while we hold it.
 
-    def __init__(self, path: Path) -> None:
+    ``alike``: what of that which its job leaves open is to come out as it did elsewhere, as in ``Manifest.came_out``: a retry's
+    records stand beside those of its run.
+    """
+
+    def __init__(self, path: Path, alike: Mapping[str, str] | None = None) -> None:
         self.path = path
+        self._alike = dict(alike or {})
         self.parts = Parts(path / "parts")
         self._lock = Lock(path / "lock")
         self.manifest: Manifest | None = None  # None: a new folder
@@ -183,7 +187,7 @@ class RunFolder:
             self.manifest = Manifest(identity, fingerprint, time.time())
         elif changes := self.manifest.changes(identity):
             raise FolderError(
-                f"{self.path}: was begun by another job; going on would mix its results. What changed: {_listed(changes)}. "
+                f"{self.path}: was begun by another job; going on would mix its results. What changed: {listed(changes)}. "
                 "Give another --output, or the settings it was begun with"
             )
         self.manifest.identity, self.manifest.fingerprint = identity, fingerprint
@@ -199,15 +203,21 @@ class RunFolder:
         self._write()
         return len(self.manifest.sessions)
 
+    def adopt(self, manifest: Manifest) -> None:
+        """Write down that the folder, which is new, holds a run that was done elsewhere."""
+        self.manifest = manifest
+        self._write()
+
     def refuse_otherwise(self, came_out: Mapping[str, str]) -> None:
         """Raise ``FolderError`` where going on would mix answers of two models, or of two precisions.
 
         ``came_out`` is how that comes out which the job leaves open, as far as it is known.
         """
-        if self.manifest is not None and (others := self.manifest.otherwise(came_out)):
+        if others := _otherwise(self._before, came_out):
+            instead = "name it to have the rows tried with what it is now" if self._alike else "give another --output"
             raise FolderError(
                 f"{self.path}: what the job leaves open comes out otherwise than for the rows that are done, and going on would "
-                f"mix two kinds of answers: {_listed(others)}. Give that setting the value it had, or give another --output"
+                f"mix two kinds of answers: {listed(others)}. Give that setting the value it had, or {instead}"
             )
 
     def settle(self, came_out: Mapping[str, str]) -> str | None:
@@ -216,10 +226,11 @@ class RunFolder:
         Returns a sentence where the engine's version is another than before. Raises as ``refuse_otherwise`` does.
         """
         assert self.manifest is not None  # noqa: S101 - for the type checker
-        before = self.manifest.came_out
+        before = self._before
         self.refuse_otherwise(came_out)
-        self.manifest.came_out = {**before, **came_out}
-        if self.manifest.came_out != before:
+        known = {**self.manifest.came_out, **came_out}
+        if self.manifest.came_out != known:
+            self.manifest.came_out = known
             self._write()
         if before.get(ENGINE_VERSION, version := came_out.get(ENGINE_VERSION)) == version:
             return None
@@ -227,6 +238,11 @@ class RunFolder:
             f"{self.path}: was begun with {before[ENGINE_VERSION]} and goes on with {version}: answers may differ from what one "
             "version alone would give"
         )
+
+    @property
+    def _before(self) -> dict[str, str]:
+        """What the rows that are done came out with, and those that they are to stand beside."""
+        return {**self._alike, **(self.manifest.came_out if self.manifest is not None else {})}
 
     def end_session(self, outcome: str, **facts: Any) -> None:
         """Write down how the session ended."""
@@ -300,6 +316,11 @@ def read_results(path: Path, name: str = RESULTS) -> Iterator[Record]:
         raise FolderError(f"{file}: cannot be read: {error}; see llmbatch audit {path}") from error
 
 
+def _otherwise(before: Mapping[str, str], came_out: Mapping[str, str]) -> dict[str, str]:
+    known = {key: value for key, value in before.items() if key in came_out and key != ENGINE_VERSION}
+    return _changes(known, {key: came_out[key] for key in known})
+
+
 def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
     """What differs between two identities: by key, in words."""
     return {
@@ -309,7 +330,8 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str
     }
 
 
-def _listed(changes: Mapping[str, str]) -> str:
+def listed(changes: Mapping[str, str]) -> str:
+    """What changed, by setting, as part of a sentence."""
     return "; ".join(f"{key} {words}" for key, words in changes.items())
 
 
@@ -326,6 +348,7 @@ def _ours(name: str) -> bool:
         "evaluation.json",
         "prompt.yaml",
         "input.jsonl",
-        "engine.log",
         "progress.json",
-    } or name.startswith((".", "lock.", "run.json", "job.yaml.", "input.jsonl.", "progress.json."))
+    } or name.startswith(
+        (".", "engine.log", "engine-", "lock.", "run.json", "job.yaml.", "input.jsonl.", "progress.json.")
+    )

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
@@ -25,7 +26,7 @@ from typing import Any
 
 from llmbatch.core.errors import FolderError
 from llmbatch.core.faults import point, torn
-from llmbatch.core.files import atomic_write, fsync_folder, writing
+from llmbatch.core.files import atomic, atomic_write, fsync_folder, writing
 from llmbatch.core.ledger import Ledger
 from llmbatch.folder.bounds import Bounds, bounds_from_dict, bounds_to_dict
 from llmbatch.folder.journal import JOURNAL_VERSION, Replay, read_journal
@@ -186,6 +187,19 @@ class Parts:
         with writing(self._journal_path(window)):
             self._journal_path(window).unlink(missing_ok=True)
         point("journal-removed")
+
+    def take(self, other: Parts, window: int, number: int) -> None:
+        """Have a sealed part of another folder as the window with this number; its bytes are shared where the disk allows that."""
+        meta = {**json.loads(other._meta_path(window).read_bytes()), "window": number}
+        source, path = other.path(window), self.path(number)
+        atomic_write(self._meta_path(number), json.dumps(meta).encode() + b"\n")
+        with writing(path):
+            try:
+                os.link(source, path)
+            except OSError:  # another file system, or one that has no links
+                with atomic(path) as file, source.open("rb") as content:
+                    shutil.copyfileobj(content, file)
+        fsync_folder(self.folder)
 
     def close(self) -> None:
         """Commit and close what is open; the journals stay for the next session."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmbatch.core.errors import WriteError
-from llmbatch.core.events import Snapshot
+from llmbatch.core.events import Replica, Snapshot
 from llmbatch.core.types import Usage
 
 
@@ -35,7 +35,9 @@ def read_progress(folder: Path) -> Progress | None:
     try:
         data = json.loads((folder / "progress.json").read_bytes())
         values = {field.name: data[field.name] for field in fields(Snapshot)}
-        return Progress(Snapshot(**{**values, "usage": Usage(**values["usage"])}), float(data["written_at"]))
+        replicas = tuple(Replica(**{**each, "usage": Usage(**each["usage"])}) for each in values["replicas"])
+        snapshot = Snapshot(**{**values, "usage": Usage(**values["usage"]), "replicas": replicas})
+        return Progress(snapshot, float(data["written_at"]))
     except (OSError, ValueError, KeyError, TypeError):  # it is only for show
         return None
 

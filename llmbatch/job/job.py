@@ -160,11 +160,26 @@ def job_from(data: Mapping[str, Any]) -> Job:
             "input.rows is missing: rows are drawn without an end. Give --rows N for so many rows, or --accept N to go on until so "
             "many are accepted"
         )
+    _check_slice(job)
     _refuse_secrets(job.engine.args, "engine.args")
     _refuse_storage_secrets("input.path", job.input.path, job.input.storage_options)
     _refuse_storage_secrets("sinks.to", job.sinks.to or "", job.sinks.storage_options)
     checked(job.engine)
     return _repeated(_rows_are_rows(job))
+
+
+def _check_slice(job: Job) -> None:
+    if job.input.shard is None:
+        return
+    if job.accept is not None and job.accept.rows is not None:
+        raise JobError(
+            "input.shard: how many rows are accepted is counted over the whole input, which a slice does not know: leave --accept "
+            "out, or run it without --shard"
+        )
+    if job.sinks.to is not None:
+        raise JobError(
+            "sinks.to: slices of one input would write over each other's files there: leave it out, and give --to to llmbatch merge"
+        )
 
 
 def _repeated(job: Job) -> Job:

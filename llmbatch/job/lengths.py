@@ -14,7 +14,7 @@ Tokenize = Callable[[list[Prompt]], Sequence[Sequence[int] | Failure] | None]
 _CHARACTERS_A_TOKEN = (
     3  # where only a server could tell: fewer than text has in most languages, so that what is cut fits
 )
-_TOO_MANY = sys.maxsize // 2  # of a text so long that it was not tokenized
+TOO_MANY = sys.maxsize // 2  # of a text so long that it was not tokenized
 
 
 class Lengths:
@@ -27,6 +27,15 @@ class Lengths:
     @property
     def context_length(self) -> int | None:
         return None if self._context_length is None else self._context_length()
+
+    @property
+    def known(self) -> bool:
+        """Whether what fits can be told: the engine says how long its context is, and has token ids."""
+        return self.context_length is not None and self._tokenize([Prompt(text="")]) is not None
+
+    def used(self, prompt: Prompt, target: str | None = None) -> int:
+        """Tokens of a prompt, with the continuation whose likelihood is asked for; of one that is absurdly long ``TOO_MANY``."""
+        return self._count([prompt if target is None else with_target(prompt, target)])[0]
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """As ``RowAsk.tokens``: of each text by itself, one that is longer than any context could hold has very many."""
@@ -54,8 +63,13 @@ class Lengths:
 
 def _length(ids: Sequence[int] | Failure) -> int:
     if isinstance(ids, Failure):
-        return _TOO_MANY if ids.kind is FailureKind.TOO_LONG else 0
+        return TOO_MANY if ids.kind is FailureKind.TOO_LONG else 0
     return len(ids)
+
+
+def with_target(prompt: Prompt, target: str) -> Prompt:
+    """The prompt with a continuation."""
+    return Prompt(prompt.messages, prompt.text, prompt.prefill + target)
 
 
 def _characters(prompt: Prompt) -> int:
@@ -63,4 +77,4 @@ def _characters(prompt: Prompt) -> int:
     return sum(map(len, said))
 
 
-__all__ = ["Lengths", "Tokenize"]
+__all__ = ["TOO_MANY", "Lengths", "Tokenize", "with_target"]

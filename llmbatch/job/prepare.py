@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from llmbatch.core.demand import Demands
 from llmbatch.core.digest import Digests, pack
 from llmbatch.core.types import Completion, Failure, Outcome, Prompt, Refusal, Request, Row
 from llmbatch.engines.base import EngineInfo
-from llmbatch.job.lengths import Lengths, Tokenize
+from llmbatch.job.lengths import Lengths, Tokenize, with_target
+from llmbatch.job.overflow import Overflow
 from llmbatch.job.recipe import Recipe
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.plan.fit import misfit
@@ -32,6 +34,18 @@ class Prepared(NamedTuple):
 
     ready: list[Request]
     refused: list[Refusal]
+
+
+class Room(NamedTuple):
+    """What a window holds at most: it takes no more once it has so many of any of these."""
+
+    rows: int
+    requests: int
+    characters: int
+
+    def is_full(self, rows: int, requests: int, characters: int) -> bool:
+        """Whether a window with so many takes no more."""
+        return rows >= self.rows or characters >= self.characters or requests >= self.requests
 
 
 class Preparer:
@@ -57,8 +71,10 @@ class Preparer:
         self._recipe = recipe
         self._settings = settings
         self._tokenize = tokenize
-        self._rules = recipe.rules(context_length)
         self._measure = Lengths(tokenize, context_length)
+        self._rules = recipe.rules(context_length)
+        if settings.overflow not in ("error", "skip", "chunk"):
+            self._rules = replace(self._rules, shorten=Overflow(settings, self._measure))
 
     def begin(self, row: Row) -> Work:
         """A row's work; one that cannot be asked about has its record at once, or once it is started."""
@@ -71,10 +87,11 @@ class Preparer:
             size += characters(request.prompt)
         return size
 
-    def is_full(self, run: RunSettings, rows: int, requests: int, characters: int) -> bool:
-        """Whether a window with so many rows, requests and characters takes no more."""
-        requests = max(requests, rows * self._recipe.requests_a_row)
-        return rows >= run.window or characters >= run.window_characters or requests >= _REQUESTS * run.window
+    def room(self, run: RunSettings) -> Room:
+        """What a window may hold."""
+        requests = _REQUESTS * run.window
+        rows = min(run.window, -(-requests // self._recipe.requests_a_row))
+        return Room(rows, requests, run.window_characters)
 
     def tokenized(self, requests: Sequence[Request]) -> Prepared:
         """The requests with their token ids, where they have none yet."""
@@ -83,7 +100,7 @@ class Preparer:
         for request in unknown:
             prompts.append(request.prompt)
             if request.target is not None:
-                prompts.append(_with_target(request.prompt, request.target))
+                prompts.append(with_target(request.prompt, request.target))
         found = self._tokenize(prompts) if unknown else ()
         if found is None:
             return Prepared(list(requests), [])
@@ -111,13 +128,15 @@ class Preparer:
         As the plan would say it: a resumed run, whose plan has these requests, gives the same records.
         """
         ready, refused = self.tokenized(requests)
-        demands = Demands()
+        demands, least = Demands(), self._settings.least_answer
         fitting: list[Request] = []
         for request in ready:
             failure = None
             if request.token_ids is not None and context_length is not None:
                 tokens = len(request.token_ids) + len(request.partial) + len(request.target_ids)
-                failure = misfit(tokens, demands.of(request), context_length)
+                # what is tried again gets what room is left
+                room = least if request.key.attempt == 1 else None
+                failure = misfit(tokens, demands.of(request), context_length, room)
             if failure is None:
                 fitting.append(request)
             else:
@@ -143,13 +162,15 @@ class Preparer:
 
 
 def capacity_of(info: EngineInfo) -> Capacity:
-    """What a started engine can hold, for the plan."""
+    """What a started engine can hold, for the plan; several engines hold as much more together."""
+    engines, cache, batched = info.engines, info.kv_cache_tokens, info.max_num_batched_tokens
     return Capacity(
         context_length=info.context_length,
-        kv_cache_tokens=info.kv_cache_tokens,
+        kv_cache_tokens=None if cache is None else engines * cache,
         block_size=info.block_size,
-        max_num_seqs=info.max_num_seqs,
-        max_num_batched_tokens=info.max_num_batched_tokens,
+        max_num_seqs=engines * info.max_num_seqs,
+        max_num_batched_tokens=None if batched is None else engines * batched,
+        engines=engines,
     )
 
 
@@ -161,10 +182,6 @@ def characters(prompt: Prompt) -> int:
     for message in prompt.messages:  # ``sum`` over a generator takes twice as long, and this is done for every row
         length += len(message["content"])
     return length
-
-
-def _with_target(prompt: Prompt, target: str) -> Prompt:
-    return Prompt(prompt.messages, prompt.text, prompt.prefill + target)
 
 
 def _with_ids(r: Request, ids: array[int], target: Sequence[int]) -> Request:

@@ -36,15 +36,21 @@ def prompt_of(job: Job) -> RowPrompt:
 
 
 def program_of(job: Job, prompt: RowPrompt) -> ProgramSettings:
-    """The job's program, or else the one that its prompt file asks for, whose paths are relative to that file."""
-    if job.program != ProgramSettings() or prompt.program is None or job.prompt is None:
-        return job.program
+    """The job's program, or else the one that its prompt file asks for, whose paths are relative to that file.
+
+    What the job says of that one's settings and prompts goes over what the file says.
+    """
+    ours = job.program
+    if ours.name != ProgramSettings().name or prompt.program is None or job.prompt is None:
+        return ours
     try:
         given = resolve_paths({"program": prompt.program}, _folder_of(job.prompt.path), Job)
-        return ProgramSettings.model_validate(given["program"])
+        theirs = ProgramSettings.model_validate(given["program"])
     except ValidationError as error:
         said = "; ".join(explain(error, prompt.program, ProgramSettings))
         raise JobError(f"{prompt.name}: program: {said}") from None
+    prompts, settings = {**theirs.prompts, **ours.prompts}, {**theirs.settings, **ours.settings}
+    return theirs.model_copy(update={"prompts": prompts, "settings": settings})
 
 
 def further_step(job: Job, name: str, step: StepSettings) -> Step:

@@ -25,6 +25,7 @@ from llmbatch.core.words import short
 from llmbatch.formats.base import Asked
 from llmbatch.job.job import Job
 from llmbatch.job.lengths import Lengths
+from llmbatch.job.overflow import check_overflow, in_chunks, keeps_origin
 from llmbatch.job.prompts import further_step, output_of, program_of, prompt_of
 from llmbatch.job.step import Step, size_of
 from llmbatch.programs.base import Ask, Complete, Incomplete, Program, make_program
@@ -40,18 +41,20 @@ _NO_DATA: Mapping[str, Any] = {}
 class Recipe:
     """How the rows of one job become requests, and their answers records. Raises ``UsageError`` for whatever is wrong with it."""
 
-    def __init__(self, job: Job, *, lora: str | None = None, own_check: bool = False) -> None:
-        """``lora`` is the adapter of the first prompt; with ``own_check`` what is asked with it says itself how it is judged."""
+    def __init__(self, job: Job, *, lora: str | None = None) -> None:
+        """``lora`` is the adapter of the first prompt."""
         self._job = job
         template = prompt_of(job)
         self.prompt_name = template.name
         self.program = program_of(job, template)
-        self._steps = {"main": Step(template, output_of(job, template), job, {}, own_check=own_check, lora=lora)}
+        self._steps = {"main": Step(template, output_of(job, template), job, {}, lora=lora)}
         for name, step in self.program.prompts.items():
             self._steps[name] = further_step(job, name, step)
         self._main = self._steps["main"]
         facts = {name: step.facts() for name, step in self._steps.items()}
         self._kind, self._settings, self._source = make_program(self.program.name, self.program.settings, facts)
+        check_overflow(job.plan, self.program.name, {name: step.template for name, step in self._steps.items()})
+        self._in_chunks = in_chunks(job.plan) if job.plan.overflow == "chunk" else None
         self._conditions = Conditions((job.accept or AcceptSettings()).when)
         self._has_conditions = bool(self._conditions)
         if job.accept is not None and job.accept.unique is not None:
@@ -59,6 +62,7 @@ class Recipe:
         # a predicate is given the row
         self._keeps_rows = (
             self._kind.keeps_row
+            or keeps_origin(job.plan)
             or self._conditions.needs_row
             or any(map(is_import_path, (job.answer or OutputSettings()).reject))
         )
@@ -131,10 +135,10 @@ class Recipe:
         """
         if row.failure is not None:
             return Work.failed(row, row.failure, rules, details)
-        program = self._kind.shape(_RowAsk(row, self._steps, self._settings, lengths))
-        if type(program) is not GeneratorType and not isinstance(
-            program, Generator
-        ):  # the plain question is the quick one
+        asks = _RowAsk(row, self._steps, self._settings, lengths)
+        program = self._kind.shape(asks) if self._in_chunks is None else self._in_chunks(asks, lengths)
+        # the plain question is the quick one
+        if type(program) is not GeneratorType and not isinstance(program, Generator):
             raise RunError(
                 f"row {row.id!r}: the program {self.program.name} returned {short(program)}: it is to be a generator function, "
                 "which yields what it asks"
@@ -151,7 +155,8 @@ class Recipe:
         """About how many characters a row's work holds on to, besides its requests."""
         if self._keeps_rows:
             return size_of(row.data)
-        return self._main.size(row) + (0 if work.kept is None else size_of(work.kept))
+        size = self._main.size(row) if self._main.check.names else 0
+        return size if work.kept is None else size + size_of(work.kept)
 
     def _judged(self, program: Program, row: Row) -> Program:
         """The program, whose record says which condition the row does not meet."""

@@ -20,6 +20,7 @@ from llmbatch.core.types import Constraint, Failure, FailureKind, Rendered, Row,
 from llmbatch.core.words import short
 from llmbatch.engines.base import kind_of
 from llmbatch.job.job import Job
+from llmbatch.job.overflow import Origin, keeps_origin
 from llmbatch.programs.base import Ask, Need, PromptFacts
 from llmbatch.prompt.base import RowPrompt
 from llmbatch.prompt.requests import RequestsPrompt
@@ -32,8 +33,7 @@ _FIELDS_SHOWN = 8
 class Step:
     """One prompt of a job, with the check of its answers, its sampling and adapter.
 
-    ``output`` is what an answer must be; ``own_check``: that is not what the job's other answers must be. ``sampling`` goes before
-    the prompt's.
+    ``output`` is what an answer must be. ``sampling`` goes before the prompt's.
     """
 
     def __init__(
@@ -43,12 +43,10 @@ class Step:
         job: Job,
         sampling: Mapping[str, Any],
         *,
-        own_check: bool = True,
         lora: str | None = None,
     ) -> None:
         self.template = template
         self.output = output
-        self._own_check = own_check
         self._lora = lora
         self.check = make_check(output)
         if self.check.constraint is not None and getattr(template, "prefill", None):
@@ -62,6 +60,7 @@ class Step:
         self.settings = _sampling(self._defaults, self._overrides)
         if problem := _thinking_problem(self.settings, job):
             raise JobError(problem)
+        self._keeps_origin = keeps_origin(job.plan)
         self._max_samples = job.plan.max_samples
         if problem := self._too_many(self.settings):
             raise JobError(f"sampling.n {problem}")
@@ -71,6 +70,11 @@ class Step:
         self._held_to = _as_output(self.check.constraint)
         self._variants: dict[str, tuple[Sampling, int]] = {}
         self._base = self._variant({})
+
+    @property
+    def gives_text(self) -> bool:
+        """Whether its answers are any text, unless a row says otherwise."""
+        return self.output.kind == "text"
 
     def identity(self) -> dict[str, str]:
         """What the answers depend on besides the row: as ``Recipe.identity``, by what comes behind the step's name."""
@@ -132,16 +136,15 @@ class Step:
             seed = asked.pop("seed")
         sampling, samples = self._variant(asked) if asked else self._base
         ours = self.check if rendered.output is None else self.check.for_request(rendered.output)
-        check: Check | None = ours if self._own_check or ours is not self.check else None
-        if ours.names:
-            check = ours.of(self._named(row))
+        check: Check = ours.of(self._named(row)) if ours.names else ours
         lora = self._lora or rendered.lora
-        return Ask(rendered.prompt, sampling, ours.constraint, seed, lora=lora, samples=samples, check=check)
+        origin = Origin(self, row, check) if self._keeps_origin else None
+        return Ask(
+            rendered.prompt, sampling, ours.constraint, seed, lora=lora, samples=samples, check=check, origin=origin
+        )
 
     def size(self, row: Row) -> int:
-        """About how many characters of a row its check holds on to."""
-        if not self.check.names:
-            return 0
+        """About how many characters of a row its check holds on to, where it does."""
         own = set(map(id, row.data.values()))  # what all rows share is there once
         return sum(size_of(value) for value in self._named(row).values() if id(value) in own)
 

@@ -32,7 +32,7 @@ class SweptRecipe(Recipe):
         for setting in settings:
             self._labels.append(label(setting))
             try:
-                self._recipes.append(Recipe(_changed(job, setting), lora=_adapter(job, setting), own_check=True))
+                self._recipes.append(Recipe(_changed(job, setting), lora=_adapter(job, setting)))
             except JobError as error:
                 raise JobError(f"sweep, with {json.dumps(self._labels[-1], ensure_ascii=False)}: {error}") from None
         first = self._recipes[0]

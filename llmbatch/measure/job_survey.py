@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from llmbatch.core.errors import JobError
-from llmbatch.core.types import Request, Row, RowId
+from llmbatch.core.types import Failure, Refusal, Request, RequestKey, Row, RowId
 from llmbatch.engines.base import EngineInfo, ModelFacts, kind_of
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer, capacity_of
-from llmbatch.job.run_settings import RunSettings
 from llmbatch.job.swept import recipe_of
 from llmbatch.measure.speed import Sample
 from llmbatch.measure.survey import Survey
 from llmbatch.model.memory import GIB, cache_tokens
 from llmbatch.model.tokenizer import Tokenizer, load_tokenizer, model_config
 from llmbatch.plan.order import Capacity
+from llmbatch.plan.window import WindowPlan
+from llmbatch.programs.work import Work
 from llmbatch.sources.opening import open_source
 
 
@@ -62,37 +64,81 @@ def survey_job(
     )
     most = job.accept.rows if job.input.endless and job.accept is not None else None
     rows = islice(source.rows(), most)
-    while (sent := _add_window(survey, prepare, job.run, rows)) is not None:
+    while (sent := _add_window(survey, prepare, job, rows)) is not None:
         if sample is not None:
             sample.offer(sent)
         tell(survey.rows)
     return survey, tokenizer
 
 
-def _add_window(survey: Survey, prepare: Preparer, run: RunSettings, rows: Iterator[Row]) -> Iterator[Request] | None:
+def _add_window(survey: Survey, prepare: Preparer, job: Job, rows: Iterator[Row]) -> Iterator[Request] | None:
     """Add the next window to the survey; returns the requests that it would send, None where there is no row any more."""
+    room = prepare.room(job.run)
     asked: list[Request] = []
     ids: dict[int, RowId] = {}
+    works: dict[int, Work] = {}
     characters = 0
     for row in rows:
         survey.rows += 1
         ids[row.index] = row.id
-        work = prepare.begin(row)
+        work = works[row.index] = prepare.begin(row)
         requests = work.start()
         if work.record is not None and work.record.failure is not None:
             survey.trouble(row.id, work.record.failure)
         asked += requests
         characters += prepare.size(row, work, requests)
-        if prepare.is_full(run, len(ids), len(asked), characters):
+        if room.is_full(len(ids), len(asked), characters):
             break
     if not ids:
         return None
-    ready, refused = prepare.tokenized(asked)
-    for refusal in refused:
-        survey.trouble(ids[refusal.key.index], refusal.failure)
-    plan = prepare.plan(ready, survey.limits)
+    made_to_fit: Counter[int] = Counter()  # row index -> requests in place of those that do not fit
+    ready, plan = _planned(survey, prepare, works, asked, made_to_fit)
+    if job.plan.overflow not in ("error", "skip"):
+        for index, count in made_to_fit.items():
+            if count and works[index].record is None:
+                survey.made_to_fit(count, works[index].shortened)
     survey.add(ready, plan, [ids[request.key.index] for request in ready])
     return (ready[position] for position in plan.order)
+
+
+def _planned(
+    survey: Survey,
+    prepare: Preparer,
+    works: Mapping[int, Work],
+    asked: Sequence[Request],
+    made_to_fit: Counter[int],
+) -> tuple[list[Request], WindowPlan]:
+    """The requests with their tokens, and their plan; in place of those that do not fit what the job then asks, if anything.
+
+    ``made_to_fit`` is where these are counted.
+    """
+    ends: dict[RequestKey, Failure] = {}  # of requests that do not fit, where nothing is asked in their place
+
+    def refused(request: RequestKey, failure: Failure) -> list[Request]:
+        work = works[request.index]
+        following = [] if work.record is not None else work.feed(Refusal(request, failure))
+        made_to_fit[request.index] += len(following)
+        if not following:
+            ends[request] = work.record.failure if work.record is not None and work.record.failure else failure
+        return following
+
+    while True:
+        ready, without_tokens = prepare.tokenized(asked)
+        plan = prepare.plan(ready, survey.limits)
+        following: list[Request] = []
+        for refusal in without_tokens:
+            following += refused(refusal.key, refusal.failure)
+            if refusal.key in ends:
+                survey.trouble(works[refusal.key.index].row.id, ends[refusal.key])
+        for position, failure in plan.too_long.items():
+            if ready[position].key not in ends:
+                following += refused(ready[position].key, failure)
+        if not following:
+            break
+        kept = [r for position, r in enumerate(ready) if position not in plan.too_long or r.key in ends]
+        asked = [*kept, *following]
+    too_long = {position: ends[ready[position].key] for position in plan.too_long}
+    return ready, replace(plan, too_long=too_long)
 
 
 def _limits(job: Job, tokenizer: Tokenizer, assumed: Assumptions) -> Capacity:

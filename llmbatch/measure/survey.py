@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmbatch.core.digest import TOKEN_BYTES, pack
 from llmbatch.core.types import Failure, Request, RowId
@@ -30,6 +30,16 @@ class Bar:
     prompts: int
 
 
+class TooLong(NamedTuple):
+    """Rows that are too long and asked all the same, as ``plan.overflow`` says."""
+
+    rows: int = 0
+    requests: int = 0  # in place of theirs
+    tokens: int = 0  # taken from their prompts, or of ``shrink-output`` from max_tokens
+    most: int = 0  # from one of them
+    not_measured: int = 0  # rows so long that their tokens were not counted
+
+
 @dataclass(slots=True)
 class Survey:
     """Sums over the windows added so far. Tokens of prompts are of requests that fit, duplicates left out."""
@@ -50,6 +60,7 @@ class Survey:
     troubles: Counter[str] = field(default_factory=Counter)  # rows that get no answer, by kind
     examples: dict[str, list[tuple[RowId, str]]] = field(default_factory=dict)  # the first of each kind: id and message
     may_be_cut: int = 0
+    too_long: TooLong = field(default_factory=TooLong)  # rows that are made to fit
     not_counted: str = ""  # what rows are asked later, which depends on answers, in words
     _bars: list[int] = field(default_factory=lambda: [0] * len(_EDGES))
     _sample: list[bytes] = field(default_factory=list)
@@ -67,6 +78,16 @@ class Survey:
         known = self.examples.setdefault(kind, [])
         if len(known) < EXAMPLES:
             known.append((row, failure.message))
+
+    def made_to_fit(self, requests: int, shortened: Sequence[Mapping[str, Any]]) -> None:
+        """A row that is too long and is asked all the same: by how many requests, and what was done to them."""
+        known = self.too_long
+        taken = [_taken(said) for said in shortened]
+        removed = sum(tokens for tokens in taken if tokens is not None)
+        self.too_long = TooLong(
+            known.rows + 1, known.requests + requests, known.tokens + removed, max(known.most, removed),
+            known.not_measured + (None in taken),
+        )  # fmt: skip
 
     def add(self, requests: Sequence[Request], plan: WindowPlan, ids: Sequence[RowId]) -> None:
         """A planned window; ``ids`` are the rows' of its requests."""
@@ -140,6 +161,14 @@ class Survey:
     @property
     def hit_rate_possible(self) -> float:
         return spared(self.computed_least, self.prompt_tokens)
+
+
+def _taken(said: Mapping[str, Any]) -> int | None:
+    """How many tokens were taken to make a request fit; None where that is not known."""
+    if said["mode"] == "shrink-output":
+        return int(said["asked_for"] - said["max_tokens"])
+    removed: int | None = said["removed_tokens"]
+    return removed
 
 
 @dataclass(frozen=True, slots=True)

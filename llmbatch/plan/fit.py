@@ -6,26 +6,39 @@ from llmbatch.core.demand import Demand
 from llmbatch.core.types import Failure, FailureKind
 
 
-def misfit(tokens: int, demand: Demand, context_length: int | None) -> Failure | None:
+def answer_room(demand: Demand, least: int | None) -> int:
+    """The tokens of answer that the context must hold besides the prompt: as ``misfit`` has it. None of a given continuation."""
+    if demand.most == 0:
+        return 0
+    shortest = max(1, demand.least if demand.least != demand.most else 1)
+    if least is None:
+        return shortest
+    return max(shortest, least) if demand.most is None else demand.most
+
+
+def misfit(tokens: int, demand: Demand, context_length: int | None, least: int | None = None) -> Failure | None:
     """Why a prompt of so many tokens cannot be sent; None if it fits, or only the engine knows.
 
     The context must hold the prompt and the shortest answer asked for, at least one token; where a likelihood is asked for, only
     prompt and continuation. A ``max_tokens`` that reaches beyond the context is no misfit: that answer ends there, with finish
-    reason ``length``.
+    reason ``length``. With ``least`` it must hold all of ``max_tokens``, or where that is not given at least so many.
     """
-    least = 0 if demand.most == 0 else max(1, demand.least if demand.least != demand.most else 1)
-    if context_length is None or tokens + least <= context_length:
+    if least is None and (context_length is None or tokens + max(1, demand.least) <= context_length):
+        return None  # nearly every prompt
+    room = answer_room(demand, least)
+    if context_length is None or tokens + room <= context_length:
         return None
-    if not least:
+    if not room:
         return Failure(
             FailureKind.TOO_LONG,
             f"prompt and continuation have {tokens:,} tokens, and the context holds {context_length:,}: shorten the prompt",
         )
-    answer = "1 token" if least == 1 else f"min_tokens = {least:,} tokens"
+    named = "min_tokens" if least is None else "overflow_min_tokens" if demand.most is None else "max_tokens"
+    answer = "1 token" if room == 1 else f"{named} = {room:,} tokens"
     return Failure(
         FailureKind.TOO_LONG,
         f"the prompt has {tokens:,} tokens, and the context of {context_length:,} must hold it and {answer} of answer: "
-        f"shorten or split the row's text, or give the engine a larger max_model_len if the model allows it",
+        f"shorten or split the row's text (or see --overflow), or give the engine a larger max_model_len if the model allows it",
     )
 
 

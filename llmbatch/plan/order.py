@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from llmbatch.plan.groups import prefix_groups
 from llmbatch.plan.prefix import PrefixTree, build_tree
 from llmbatch.plan.simulate import Cache, simulate, steps_to_answer
 
@@ -18,13 +19,14 @@ _KEEPS_CACHE = 1.02  # long answers first may cost this much of what grouping sp
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the engine can hold. None: not known, taken as no limit. Budget in tokens a step."""
+    """What the engine can hold, or several ``engines`` together. None: not known, taken as no limit. Budget in tokens a step."""
 
     context_length: int | None
     max_num_seqs: int
     kv_cache_tokens: int | None = None
     block_size: int | None = None
     max_num_batched_tokens: int | None = None
+    engines: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Choice(NamedTuple):
     order: list[int]
     expected: Expected
     notes: tuple[str, ...]
+    groups: dict[int, int]  # request -> number of those that are best answered by one engine, where there are several
 
 
 class Prompts(NamedTuple):
@@ -128,7 +131,11 @@ def choose_order(prompts: Prompts, limits: Capacity, wanted: OrderName, min_savi
         computed=forecast.computed(order),
         computed_least=forecast.least,
     )
-    return Choice(order, expected, tuple(notes))
+    groups: dict[int, int] = {}
+    if limits.engines > 1:
+        block = limits.block_size or DEFAULT_BLOCK_SIZE
+        groups = prefix_groups(forecast.tree, prompts.packed, prompts.loras, block, limits.engines)
+    return Choice(order, expected, tuple(notes), groups)
 
 
 class _Forecast:

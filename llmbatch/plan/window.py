@@ -5,11 +5,12 @@ Pure functions over token ids: no I/O, no clock, the same plan for the same wind
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from llmbatch.core.demand import Demands
 from llmbatch.core.digest import TOKEN_BYTES, Digests, pack
@@ -19,6 +20,8 @@ from llmbatch.plan.fit import may_be_cut, misfit
 from llmbatch.plan.fold import Folded, fold
 from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.plan.order import Capacity, Expected, OrderName, Prompts, choose_order
+
+OverflowMode = Literal["error", "skip", "truncate-head", "truncate-tail", "truncate-middle", "shrink-output", "chunk"]
 
 _LONGEST_CONTEXT = 1 << 20  # tokens; where the engine's is not known
 
@@ -33,15 +36,41 @@ class PlanSettings(BaseModel):
     )
     order: Annotated[OrderName, Counts.NOTHING] = Field(
         "auto",
-        description="auto (by shared prefix, long answers first, where it saves enough), input, prefix or longest",
+        description="auto (rows with many requests first; by shared prefix, long answers first, where it saves enough), input, "
+        "prefix or longest",
     )
     min_saving: Annotated[float, Counts.NOTHING] = Field(
         0.05, ge=0, lt=1, description="share of predicted saving below which auto leaves the order alone"
     )
-    overflow: Literal["fail", "skip"] = Field(
-        "fail", description="a row whose prompt does not fit the context is recorded as failed, or as skipped"
+    overflow: OverflowMode = Field(
+        "error",
+        description="what becomes of a row that the context does not hold: error (failed), skip, truncate-head, truncate-tail, "
+        "truncate-middle (of its text), shrink-output (a lower max_tokens) or chunk (a request for each part of its text)",
     )
+    overflow_field: str | None = Field(
+        None, description="the variable whose text is cut or chunked; by default the row's longest"
+    )
+    overflow_mark: str = Field(" [...] ", description="stands where truncate-middle took something out")
+    overflow_min_tokens: int = Field(
+        64,
+        ge=1,
+        description="shrink-output leaves no less for an answer; and so much is left where max_tokens says nothing",
+    )
+    overflow_overlap: int = Field(
+        0, ge=0, description="tokens of the text before it that a chunk begins with; at most half of a chunk"
+    )
+    overflow_markup: Literal["text", "markdown"] = Field("text", description="along what chunks are cut")
     max_samples: int = Field(128, ge=1, description="the most answers that a row may ask for (n); each is a request")
+
+    @field_validator("overflow", mode="before")
+    @classmethod
+    def _as_it_was_called(cls, mode: Any) -> Any:
+        return "error" if mode == "fail" else mode
+
+    @property
+    def least_answer(self) -> int | None:
+        """What ``misfit`` is to know of first attempts: where rows are made to fit, all of an answer must."""
+        return None if self.overflow in ("error", "skip") else self.overflow_min_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +84,7 @@ class WindowPlan:
     may_be_cut: int = 0  # requests whose context ends before their max_tokens
     notes: tuple[str, ...] = ()  # sentences for a person
     digests: dict[int, bytes] = field(default_factory=dict)  # by position, see ``Digests``; none where folding is off
+    groups: dict[int, int] = field(default_factory=dict)  # position -> group of prefix, for several engines
 
 
 def plan_window(
@@ -71,6 +101,7 @@ def plan_window(
     """
     demands = Demands()
     packed = [pack(request) for request in requests]
+    least = settings.least_answer
     too_long: dict[int, Failure] = {}
     fitting: list[int] = []
     cut = 0
@@ -79,7 +110,7 @@ def plan_window(
         if tokens is not None:
             demand = demands.of(request)
             count = len(tokens) // TOKEN_BYTES
-            failure = misfit(count, demand, limits.context_length)
+            failure = misfit(count, demand, limits.context_length, least if request.key.attempt == 1 else None)
             if failure:
                 too_long[position] = failure
                 continue
@@ -88,6 +119,8 @@ def plan_window(
 
     folded, digests = fold(requests, packed, fitting, Digests(demands)) if settings.fold else Folded({}, {})
     leaders = [position for position in fitting if position not in folded] if folded else fitting
+    if settings.order == "auto":
+        leaders = _longest_rows_first(leaders, requests)
 
     context = f"{limits.context_length or 0:,} tokens"
     notes: list[str] = []
@@ -106,7 +139,20 @@ def plan_window(
     folded_tokens = sum(len(packed[leader] or b"") // TOKEN_BYTES for leader in folded.values())
     expected = replace(choice.expected, folded_tokens=folded_tokens)
     order = [leaders[i] for i in choice.order]
-    return WindowPlan(order, folded, too_long, expected, cut, (*notes, *choice.notes), digests)
+    groups = {leaders[item]: group for item, group in choice.groups.items()}
+    return WindowPlan(order, folded, too_long, expected, cut, (*notes, *choice.notes), digests, groups)
+
+
+def _longest_rows_first(positions: list[int], requests: Sequence[Request]) -> list[int]:
+    """Rows with more requests than others before them, each row's together; the positions as they are where all have as many.
+
+    What follows a row's first requests waits for the last of them, and a long document's for several levels of that: begun late it
+    would be what the run waits for at its end, with an engine that has little else to do.
+    """
+    counts = Counter(requests[position].key.index for position in positions)
+    if len(set(counts.values())) < 2:
+        return positions
+    return sorted(positions, key=lambda position: -counts[requests[position].key.index])
 
 
 def _prompts(

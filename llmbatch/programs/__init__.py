@@ -5,6 +5,8 @@ PROGRAMS = {
     "chain": "llmbatch.programs.chain:KIND",
     "best_of": "llmbatch.programs.best_of:KIND",
     "fan_out": "llmbatch.programs.fan_out:KIND",
+    "map_reduce": "llmbatch.programs.map_reduce:KIND",
+    "translate": "llmbatch.programs.translate:KIND",
     "few_shot": "llmbatch.programs.few_shot:KIND",
     "score": "llmbatch.programs.score:KIND",
     "perplexity": "llmbatch.programs.perplexity:KIND",

@@ -9,9 +9,14 @@ as ``Complete`` or as ``Incomplete``):
 | an ``Ask`` with ``samples`` n > 1 | a list of n of these |
 | a ``Failure``, as ``RowAsk.ask`` gives one | None: it counts as a request that failed unsent |
 | a list of these | a list with one of the above for each |
+| ``Branches`` of programs | a list of what each of them returned, in their order |
 
 It does no input or output and reads no clock, so that it can be replayed from answers that are on disk. Requests of one
-yield run at the same time; those of the next begin when all of them are answered. Retries happen around the program.
+yield run at the same time; those of the next begin when all of them are answered. Branches do not wait for each other: each goes
+on as soon as its own requests are answered, and may have branches too. Retries happen around the program.
+
+What a program does must follow from its row and its answers alone, and not from which of its branches came first: they share
+nothing that one writes and another reads.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ class Ask:
     """What a program wants answered: a ``Request`` without its key, and how many answers to it.
 
     With a ``target`` it asks for the likelihood of that continuation of the prompt: the accepted value is a ``Score``.
+    ``origin`` is what it was made from, where it may have to be made again with less of its row.
     ``token_ids`` are the prompt's, where the program knows them; then ``target_ids`` are the target's.
     ``check`` judges its answers, None for the job's own check. Of ``samples`` > 1, ``sampling`` must not have vLLM's
     ``n``: each sample is a request of its own, and where there is a seed, sample i has seed + i, as vLLM has it. ``tells``: for an
@@ -55,6 +61,7 @@ class Ask:
     check: Check | None = None
     target_ids: Sequence[int] = ()
     tells: bool = False
+    origin: Any = None
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -82,6 +89,16 @@ class Incomplete:
     logprobs: bool = True
 
 
+@fast_dataclass(frozen=True, slots=True)
+class Branches:
+    """Yielded by a program to have other programs go on side by side, each at its own pace.
+
+    It is sent a list of what they returned (as they returned it: bare, ``Complete`` or ``Incomplete``) once all of them are done.
+    """
+
+    programs: Sequence[Program]
+
+
 class RowAsk(Protocol):
     """One row, and the means to ask about it: what a program is made from."""
 
@@ -96,7 +113,8 @@ class RowAsk(Protocol):
         """One of the job's prompts (``main``, or one of ``program.prompts``) rendered for the row.
 
         ``extra`` are values that stand before the row's fields, such as the answer of an earlier step, by the names of fields.
-        A prompt that cannot be rendered is a ``Failure``, to be yielded like an ask. Raises ``JobError`` for an unknown prompt.
+        An ask has its check, which holds an answer to the values that it was rendered with. A prompt that cannot be rendered is a
+        ``Failure``, to be yielded like an ask. Raises ``JobError`` for an unknown prompt.
         """
 
     @property
@@ -116,7 +134,7 @@ class RowAsk(Protocol):
         """
 
 
-Program = Generator[Ask | Failure | Sequence[Ask | Failure], Any, Any]
+Program = Generator[Ask | Failure | Branches | Sequence[Ask | Failure], Any, Any]
 Shape = Callable[[RowAsk], Program]
 """A row in; its program out."""
 
@@ -170,11 +188,16 @@ def _no_problem(_settings: Any, _prompts: Mapping[str, PromptFacts]) -> Iterable
     return ()
 
 
+def _as_given(settings: Any, _prompts: Mapping[str, PromptFacts]) -> Any:
+    return settings
+
+
 class ProgramKind(NamedTuple):
     """All that a job must know of a program of the table before a row is asked.
 
     ``prompts`` are the names that it asks with by its settings, so that one that is missing is found before a model is loaded;
-    ``problems`` is what else is wrong with settings and prompts together. ``requests`` is about how many requests a row has, whose
+    ``problems`` is what else is wrong with settings and prompts together, and ``settled`` are the settings with what they leave to
+    the prompts, once nothing is. ``requests`` is about how many requests a row has, whose
     answers are in memory until the row's window is sealed: windows are sized by it. ``later`` says in words what a row is asked
     after its first requests, where that is anything. ``keeps_row``: it looks at the row's fields after its first requests, or a
     predicate may. ``code`` are import paths of the author's functions that its settings name. ``sinks`` are written for it always.
@@ -187,6 +210,7 @@ class ProgramKind(NamedTuple):
     requests: Callable[[Any], int] = _one
     keeps_row: bool = True
     problems: Callable[[Any, Mapping[str, PromptFacts]], Iterable[str]] = _no_problem
+    settled: Callable[[Any, Mapping[str, PromptFacts]], Any] = _as_given
     later: Callable[[Any], str] = _no_words
     code: Callable[[Any], Iterable[str]] = _nothing
     sinks: tuple[str, ...] = ()
@@ -234,7 +258,7 @@ def make_program(name: str, settings: Mapping[str, Any], prompts: Mapping[str, P
         )
     if problem := next(iter(kind.problems(checked, prompts)), None):
         raise JobError(f"the program {name}: {problem}")
-    return Made(kind, checked, source)
+    return Made(kind, kind.settled(checked, prompts), source)
 
 
 def _of_ones_own(name: str, shape: Any) -> ProgramKind:
@@ -268,6 +292,7 @@ def _keys(settings: type[BaseModel], path: Iterable[str | int]) -> list[str]:
 
 __all__ = [
     "Ask",
+    "Branches",
     "Complete",
     "Incomplete",
     "Made",

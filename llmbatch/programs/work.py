@@ -1,14 +1,14 @@
 """One row's work: outcomes of its requests in, the requests to send next and at the end its record out.
 
 It drives the row's program and keeps the books of every attempt. It does no input or output and reads no clock: the
-same outcomes, in whatever order the requests of one step were answered, give the same record.
+same outcomes, in whatever order the requests were answered, give the same requests with the same keys, and the same record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmbatch.core.check import Check, Verdict
 from llmbatch.core.errors import LlmbatchError, RunError
@@ -32,15 +32,30 @@ from llmbatch.core.types import (
     Usage,
 )
 from llmbatch.core.words import quote, short
-from llmbatch.programs.base import Ask, Complete, Incomplete, Program
+from llmbatch.programs.base import Ask, Branches, Complete, Incomplete, Program
 
 Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], Request | None]
 """(request, why it failed, its answer, kinds of the failures before) -> the next request, or None to give up."""
+
+
+class Shortened(NamedTuple):
+    """A request that is made to fit: what is sent in its place, the check of its answer, and what a record says of it (JSON)."""
+
+    request: Request
+    check: Check | None
+    said: Mapping[str, Any]
+
+
+Shorten = Callable[[Request, Failure, Any, Check | None], Shortened | Failure | None]
+"""(a request that the context does not hold, how that was said, its ask's origin, its check) -> the same made to fit, with the same
+key; or why it cannot be, or None where there is no more to say."""
 
 _NOTHING = Usage()
 _END_CHARACTERS = 120  # of an answer that repeats itself, enough to see how
 _ONE = (Ask, Failure)  # what a program yields for one thing; else it yields several
 _NO_PROMPT, _NO_SAMPLING = Prompt(), Sampling()
+_ANSWERED = Request(RequestKey(-1), _NO_PROMPT, _NO_SAMPLING)  # in the place of one that is not needed any more
+_MOST_STEPS = 1 << 63  # what a column of integers holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,7 @@ class Rules:
 
     check: Check
     next_request: Retry
+    shorten: Shorten | None = None  # None: what the context does not hold is a failure
 
 
 class Work:
@@ -63,7 +79,7 @@ class Work:
       tokens are part of the later answer and count with that; wasted is only that the prompt was sent again.
     """
 
-    __slots__ = ("_lines", "_open", "_program", "_rules", "_steps", "_wanted", "kept", "record", "reused", "row")
+    __slots__ = ("_branched", "_lines", "_open", "_program", "_rules", "kept", "record", "reused", "row")
 
     def __init__(self, row: Row, program: Program, rules: Rules, kept: Mapping[str, Any] | None = None) -> None:
         """``row`` is what predicates see; ``kept`` are the fields of the input that the record carries."""
@@ -71,12 +87,11 @@ class Work:
         self.record: Record | None = None
         self.kept = kept
         self.reused: Reused | None = None  # the part of the record's usage that was not computed for this row
-        self._program = program
+        self._program = _Branch(program)
         self._rules = rules
         self._open: dict[RequestKey, _Line] = {}
-        self._lines: list[_Line] = []
-        self._wanted: Ask | Failure | Sequence[Ask | Failure] = ()
-        self._steps = 0
+        self._lines: list[_Line] = []  # as they were begun: with branches that is not the order of their keys
+        self._branched = False
 
     @classmethod
     def failed(cls, row: Row, failure: Failure, rules: Rules, details: Mapping[str, Any] | None = None) -> Work:
@@ -85,9 +100,14 @@ class Work:
         work.record = Record(row.index, row.id, failure.kind.status, failure=failure, details=details)
         return work
 
+    @property
+    def shortened(self) -> list[Mapping[str, Any]]:
+        """What was done so far to make requests fit."""
+        return [line.shortened for line in self._lines if line.shortened is not None]
+
     def start(self) -> list[Request]:
         """The row's first requests; none where its program needs none, and then the record is set."""
-        return [] if self.record is not None else self._advance(None)
+        return [] if self.record is not None else self._advance(self._program, None)
 
     def feed(self, outcome: Outcome) -> list[Request]:
         """Take the outcome of one of the row's requests, and say what to send next: retries, or the next step.
@@ -106,41 +126,65 @@ class Work:
         if following is not None:
             self._open[following.key] = line
             return [following]
-        return [] if self._open else self._advance(self._answer())
+        branch = line.branch
+        branch.open -= 1
+        requests = [] if branch.open else self._advance(branch, branch.answer())
+        if self.record is None:
+            line.release()
+        return requests
 
-    def _advance(self, answer: Any) -> list[Request]:
-        while True:
+    def _advance(self, branch: _Branch, answer: Any) -> list[Request]:
+        """Let a branch go on, and then whatever that lets go on: branches that it begins, the one that waited for its end."""
+        requests: list[Request] = []
+        going = [(branch, answer)]
+        while going:
+            branch, answer = going.pop()
             try:
-                wanted = self._program.send(answer)
+                wanted = branch.program.send(answer)
             except StopIteration as stop:
-                self.record = self._finish(stop.value)
-                return []
+                parent = branch.end(stop.value)
+                if parent is None:
+                    self.record = self._finish(stop.value)
+                elif not parent.open:
+                    going.append((parent, parent.answer()))
+                continue
             except LlmbatchError:
                 raise
             except Exception as error:
                 raise RunError(f"row {self.row.id!r}: its program raised {type(error).__name__}: {error}") from error
-            self._wanted = wanted
-            requests = self._ask((wanted,) if isinstance(wanted, _ONE) else self._several(wanted))
-            if requests:
-                return requests
-            answer = self._answer()  # all that it asked for failed unsent, or it asked for nothing
+            if isinstance(wanted, Branches):
+                self._branched = True
+                going += [(each, None) for each in reversed(branch.fork(self._checked(wanted)))]
+            else:
+                requests += self._ask(branch, wanted)
+            if not branch.open:  # all that it asked for failed unsent, or it asked for nothing
+                going.append((branch, branch.answer()))
+        return requests
 
-    def _several(self, wanted: Any) -> Sequence[Ask | Failure]:
-        if isinstance(wanted, Sequence) and all(isinstance(each, _ONE) for each in wanted):
-            return wanted
-        raise RunError(
-            f"row {self.row.id!r}: its program yielded {short(wanted)}: it yields what row.ask(...) gives, or a list of that"
-        )
+    def _checked(self, wanted: Branches) -> Branches:
+        programs = wanted.programs
+        if any(not isinstance(each, Generator) for each in programs) or len(set(map(id, programs))) < len(programs):
+            raise RunError(
+                f"row {self.row.id!r}: its program yielded Branches of {short(programs)}: they are made of generators, each once"
+            )
+        return wanted
 
-    def _ask(self, asks: Sequence[Ask | Failure]) -> list[Request]:
+    def _ask(self, branch: _Branch, wanted: Any) -> list[Request]:
+        """The requests for what a branch yielded, which it waits for from now on."""
+        branch.wanted, branch.lines = wanted, []
+        asks = (wanted,) if isinstance(wanted, _ONE) else self._several(wanted)
         requests = []
         for ask in asks:
+            step = branch.number()
+            if step >= _MOST_STEPS:
+                raise RunError(
+                    f"row {self.row.id!r}: its program has branches in branches, too deep for their requests to be numbered"
+                )
             if isinstance(ask, Failure):
-                self._lines.append(_Line.unsent(RequestKey(self.row.index, self._steps), ask))
-                self._steps += 1
+                branch.lines.append(_Line.unsent(RequestKey(self.row.index, step), ask, branch))
                 continue
             for sample in range(ask.samples):
-                key = RequestKey(self.row.index, self._steps, sample)
+                key = RequestKey(self.row.index, step, sample)
                 request = Request(
                     key,
                     ask.prompt,
@@ -154,30 +198,26 @@ class Work:
                     ask.target,
                     ask.target_ids,
                 )
-                line = _Line(request, ask.check)
+                line = _Line(request, ask.check, branch, ask.origin)
                 self._open[key] = line
-                self._lines.append(line)
+                branch.lines.append(line)
                 requests.append(request)
-            self._steps += 1
+        self._lines += branch.lines
+        branch.open = len(requests)
         return requests
 
-    def _answer(self) -> Any:
-        """What the program is sent for its last yield, whose requests are the last of the lines."""
-        wanted = self._wanted
-        if isinstance(wanted, Ask) and wanted.samples == 1:  # nearly every row's
-            return self._lines[-1].sent(wanted)
-        asks = (wanted,) if isinstance(wanted, _ONE) else wanted
-        lines = iter(self._lines[len(self._lines) - sum(map(_lines_of, asks)) :])
-        answers = [
-            [next(lines).sent(ask) for _ in range(ask.samples)]
-            if isinstance(ask, Ask) and ask.samples > 1
-            else next(lines).sent(ask)
-            for ask in asks
-        ]
-        return answers[0] if isinstance(wanted, _ONE) else answers
+    def _several(self, wanted: Any) -> Sequence[Ask | Failure]:
+        if isinstance(wanted, Sequence) and all(isinstance(each, _ONE) for each in wanted):
+            return wanted
+        raise RunError(
+            f"row {self.row.id!r}: its program yielded {short(wanted)}: it yields what row.ask(...) gives, or a list of that, "
+            "or Branches"
+        )
 
     def _finish(self, value: Any) -> Record:
         row, lines = self.row, self._lines
+        if self._branched:
+            lines.sort(key=lambda line: line.key)
         details, has_logprobs = None, True
         if isinstance(value, Complete):
             value, details, has_logprobs = value.output, value.details, value.logprobs
@@ -186,6 +226,7 @@ class Work:
             and lines[0].answered == 1
             and (done := lines[0].accepted)
             and not isinstance(value, Incomplete)
+            and lines[0].shortened is None
         ):
             last = done.completion  # nearly every row: one request, answered well at once
             return Record(
@@ -207,7 +248,9 @@ class Work:
             value, failure, details, has_logprobs = value.output, value.failure, value.details, value.logprobs
             if failure is None:
                 told = next((line for line in lines if line.accepted is None), None)
-                failure = _tell(told, lines)
+                failure = _tell(told, lines, branched=self._branched)
+        if shortened := _shortened(lines):
+            details = {**(details or {}), "overflow": shortened}
         shown = told or (lines[-1] if lines else None)
         group = [line for line in lines if shown and line.key.step == shown.key.step]
         usage = wasted = _NOTHING
@@ -242,19 +285,113 @@ def _never() -> Program:
     yield ()
 
 
-def _lines_of(ask: Ask | Failure) -> int:
-    return ask.samples if isinstance(ask, Ask) else 1
+class _Branch:
+    """A program on its way: the row's own, or one of several that another one waits for.
+
+    Each counts its own steps. Its step i is the row's step ``first + i * stride``: of n branches the steps are dealt out in turn,
+    one to each, so that which step is whose does not depend on which of them came along faster.
+    """
+
+    __slots__ = (
+        "first",
+        "lines",
+        "longest",
+        "open",
+        "parent",
+        "place",
+        "program",
+        "returned",
+        "steps",
+        "stride",
+        "wanted",
+    )
+
+    def __init__(
+        self, program: Program, parent: _Branch | None = None, place: int = 0, first: int = 0, stride: int = 1
+    ) -> None:
+        self.program = program
+        self.parent = parent
+        self.place = place  # among the branches of its parent
+        self.first = first
+        self.stride = stride
+        self.steps = 0  # that it has had, those of its own branches included
+        self.open = 0  # requests, or branches, that it waits for
+        self.wanted: Any = ()  # what it yielded last
+        self.lines: list[_Line] = []  # of that
+        self.returned: list[Any] = []  # by its branches
+        self.longest = 0  # steps of the longest of them
+
+    def number(self) -> int:
+        """The row's step that is this branch's next one."""
+        step = self.first + self.steps * self.stride
+        self.steps += 1
+        return step
+
+    def fork(self, wanted: Branches) -> list[_Branch]:
+        """Its branches, for which it waits from now on."""
+        count = self.open = len(wanted.programs)
+        self.wanted, self.lines, self.returned, self.longest = wanted, [], [None] * count, 0
+        first, stride = self.first + self.steps * self.stride, self.stride
+        return [
+            _Branch(program, self, place, first + place * stride, stride * count)
+            for place, program in enumerate(wanted.programs)
+        ]
+
+    def end(self, value: Any) -> _Branch | None:
+        """It returned a value: its parent has that, and waits for one branch less."""
+        parent = self.parent
+        self.wanted, self.lines, self.returned = (), [], []
+        if parent is not None:
+            parent.returned[self.place] = value
+            parent.open -= 1
+            parent.longest = max(parent.longest, self.steps)
+        return parent
+
+    def answer(self) -> Any:
+        """What the program is sent for its last yield."""
+        wanted = self.wanted
+        if isinstance(wanted, Ask) and wanted.samples == 1:  # nearly every row's
+            return self.lines[0].sent(wanted)
+        if isinstance(wanted, Branches):
+            self.steps += self.longest * len(self.returned)  # its next step comes after all of theirs
+            return self.returned
+        asks = (wanted,) if isinstance(wanted, _ONE) else wanted
+        lines = iter(self.lines)
+        answers = [
+            [next(lines).sent(ask) for _ in range(ask.samples)]
+            if isinstance(ask, Ask) and ask.samples > 1
+            else next(lines).sent(ask)
+            for ask in asks
+        ]
+        return answers[0] if isinstance(wanted, _ONE) else answers
 
 
 class _Line:
     """One answer that is wanted, and its attempts one after another."""
 
-    __slots__ = ("accepted", "answered", "check", "completion", "failed", "kept", "key", "request", "text", "usage")
+    __slots__ = (
+        "accepted",
+        "answered",
+        "branch",
+        "check",
+        "completion",
+        "failed",
+        "kept",
+        "key",
+        "origin",
+        "request",
+        "shortened",
+        "text",
+        "usage",
+    )
 
-    def __init__(self, request: Request, check: Check | None) -> None:
+    def __init__(self, request: Request, check: Check | None, branch: _Branch, origin: Any = None) -> None:
         self.request = request  # the last one sent
+        self.branch = branch
         self.key = request.key
         self.check = check
+        self.origin = origin
+        self.shortened: Mapping[str, Any] | None = None  # what was done to make the request fit
         self.answered = 0
         self.usage = _NOTHING  # of all attempts
         self.kept = _NOTHING  # the part of it that went into the answer as it now stands
@@ -264,9 +401,9 @@ class _Line:
         self.accepted: Accepted | None = None
 
     @classmethod
-    def unsent(cls, key: RequestKey, failure: Failure) -> _Line:
+    def unsent(cls, key: RequestKey, failure: Failure, branch: _Branch) -> _Line:
         """The line of something that could not be asked."""
-        line = cls(Request(key, _NO_PROMPT, _NO_SAMPLING), None)
+        line = cls(Request(key, _NO_PROMPT, _NO_SAMPLING), None, branch)
         line.failed.append(Attempt(key, failure, _NOTHING))
         return line
 
@@ -276,11 +413,23 @@ class _Line:
             return self.failed[-1].failure
         return self.accepted
 
+    def release(self) -> None:
+        """Let go of what was only needed to try again: a row that goes on may have thousands of long prompts behind it."""
+        self.request, self.check, self.origin = _ANSWERED, None, None
+
     def take(self, outcome: Outcome, rules: Rules, row: Row) -> Request | None:
         """Judge the outcome; returns the next attempt, or None when the line is at its end, well or not."""
         request = self.request
-        if self.failed and isinstance(outcome, Refusal) and outcome.failure.kind is FailureKind.TOO_LONG:
-            return None  # there is no room to try again, as with the answer shown to the model: what came of it so far stands
+        if isinstance(outcome, Refusal) and outcome.failure.kind is FailureKind.TOO_LONG:
+            if self.failed:
+                return None  # there is no room to try again, as with the answer shown to the model: what came of it so far stands
+            if rules.shorten is not None and self.shortened is None:
+                made = rules.shorten(request, outcome.failure, self.origin, self.check)
+                if isinstance(made, Shortened):
+                    self.request, self.check, self.shortened = made
+                    return made.request
+                if made is not None:
+                    outcome = Refusal(outcome.key, made)
         self.answered += 1
         completion: Completion | None = None
         if isinstance(outcome, Completion):
@@ -323,6 +472,14 @@ class _Line:
             self.kept = usage
 
 
+def _shortened(lines: list[_Line]) -> Any:
+    """What was done to make requests fit: of a row's only ask, or of several steps a list that says of which."""
+    said = {line.key.step: line.shortened for line in lines if line.shortened is not None}
+    if said and lines[-1].key.step == 0:
+        return said[0]
+    return [{"step": step, **each} for step, each in said.items()]
+
+
 def _scored(outcome: Completion) -> Verdict:
     if outcome.score is None:
         return Verdict(None, Failure(FailureKind.ENGINE, "the engine gave no likelihood of the continuation"))
@@ -350,7 +507,7 @@ def _verdict(check: Check, text: str, completion: Completion, request: Request, 
     )
 
 
-def _tell(told: _Line | None, lines: list[_Line]) -> Failure:
+def _tell(told: _Line | None, lines: list[_Line], *, branched: bool) -> Failure:
     """The failure of a row whose program says only that it is incomplete."""
     if told is None:
         return Failure(FailureKind.REJECTED, "every answer passed, but the row's program made no value of them")
@@ -358,6 +515,8 @@ def _tell(told: _Line | None, lines: list[_Line]) -> Failure:
     if len(lines) == 1:
         return failure
     failed = [line for line in lines if line.accepted is None]
+    if branched:  # the numbers of whose steps say nothing to a person
+        return Failure(failure.kind, f"{len(failed)} of {len(lines)} requests failed; the first: {failure.message}")
     sampled = all(line.key.step == lines[0].key.step for line in lines)
     names = [str(line.key.sample if sampled else line.key.step) for line in failed]
     word = ("sample" if sampled else "step") + ("s" if len(names) > 1 else "")

@@ -22,6 +22,7 @@ class RequestsPrompt:
     text = "requests"
     row_variables: tuple[Variable, ...] = ()
     parts: frozenset[tuple[str, str]] = frozenset()
+    ready_made = True
 
     def __init__(self, adapters: Collection[str] = (), format: str = "requests") -> None:
         self._format = wire_format(format)

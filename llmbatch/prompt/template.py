@@ -17,7 +17,7 @@ from llmbatch.core.errors import PromptError
 from llmbatch.core.messages import ready_messages
 from llmbatch.core.sampling import token_biases
 from llmbatch.core.sandbox import RenderError, Text, compile_text
-from llmbatch.core.types import Failure, FailureKind, Message, Prompt, Rendered, Row
+from llmbatch.core.types import EMPTY, Failure, FailureKind, Message, Prompt, Rendered, Row
 from llmbatch.core.words import near, short
 from llmbatch.prompt.advice import order_notes
 from llmbatch.prompt.base import PromptSettings
@@ -125,7 +125,7 @@ class PromptTemplate:
                 text = texts.text.render(values)
                 if not text or text.isspace():
                     return self._empty(row)
-                return Rendered(Prompt(text=text, prefill=prefill), lora=lora)
+                return Rendered(Prompt(text=text, prefill=prefill), EMPTY, lora=lora)
             messages = _messages(texts.messages, values)
         except RenderError as error:
             return Failure(FailureKind.PROMPT, f"row {short(row.id)}: {self._where}:{error.line}: {error}")
@@ -136,7 +136,12 @@ class PromptTemplate:
             messages = ready
         if not messages or not (last := messages[-1]["content"]) or last.isspace():
             return self._empty(row)
-        return Rendered(Prompt(messages=messages, prefill=prefill), lora=lora)
+        return Rendered(Prompt(messages, prefill=prefill), EMPTY, lora=lora)
+
+    @property
+    def ready_made(self) -> bool:
+        """As ``RowPrompt`` has it."""
+        return self._texts.messages_from is not None
 
     def value(self, name: str, row: Row) -> Any:
         """As ``RowPrompt.value``."""

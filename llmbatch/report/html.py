@@ -76,6 +76,14 @@ th { font-weight: normal; opacity: .65; } .n { text-align: right; font-variant-n
 <td class="n">{{ (each.speed.completion_tokens or 0) | count }}</td><td class="n">{{ (each.idle_share or 0) | share }}</td>
 <td class="n">{{ each.engine_restarts }}</td></tr>
 {% endfor %}</table>
+{% if replicas %}<h2>Engines of the last session</h2>
+<table><tr><th>replica</th><th class="n">up</th><th class="n">busy</th><th class="n">tokens/s in</th><th class="n">tokens/s out</th>
+<th class="n">cache hits</th><th class="n">deaths</th><th></th></tr>
+{% for each in replicas %}<tr><td>{{ each.replica }}</td><td class="n">{{ each.seconds | duration }}</td>
+<td class="n">{{ (each.busy_share or 0) | share }}</td><td class="n">{{ (each.speed.prompt_tokens or 0) | count }}</td>
+<td class="n">{{ (each.speed.completion_tokens or 0) | count }}</td><td class="n">{{ (each.cache_hit_rate or 0) | share }}</td>
+<td class="n">{{ each.deaths }}</td><td>{{ "left out" if each.left_out }}</td></tr>
+{% endfor %}</table>{% endif %}
 <h2>What ran</h2>
 <table>
 {% for name, value in facts %}<tr><th>{{ name }}</th><td><pre>{{ value }}</pre></td></tr>
@@ -97,6 +105,7 @@ def report_to_html(report: Report, plots: str = "") -> str:
         report=report,
         plots=Markup(plots),  # noqa: S704 - drawn by our own code
         accept=report.get("accept"),
+        replicas=report["sessions"][-1].get("replicas") if report["sessions"] else None,
         headline=headline(report),
         statuses=[(status, number) for status, number in rows["by_status"].items() if number],
         done=rows["done"],

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict
 
+from llmbatch.core.events import Replica
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import RowId, Status, Usage
 
@@ -123,6 +124,19 @@ class NoteReport(TypedDict):
     message: str
 
 
+class ReplicaReport(TypedDict):
+    """What one of several engines did in a session."""
+
+    replica: int  # counted from 0
+    seconds: float  # in which it was up
+    busy_share: float | None  # of them, the share in which it had work
+    tokens: Tokens  # answered, by its own count
+    speed: SpeedReport  # tokens per second of ``seconds``
+    cache_hit_rate: float | None
+    deaths: int
+    left_out: bool  # it died and could not be restarted
+
+
 class SessionReport(TypedDict):
     """One start of the command."""
 
@@ -135,6 +149,7 @@ class SessionReport(TypedDict):
     speed: SpeedReport
     idle_share: float | None  # share of the running time in which the engine had nothing to do
     engine_restarts: int
+    replicas: NotRequired[list[ReplicaReport]]  # where there were several engines
 
 
 class Counts(TypedDict):
@@ -192,6 +207,7 @@ class SessionFacts:
     busy_seconds: float = 0.0  # in which the engine had work
     ready_seconds: float | None = None  # in which an engine was up; None: all after the start-up
     engine_restarts: int = 0
+    replicas: Sequence[Replica] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +237,18 @@ def build_report(
     error: str | None = None,
 ) -> Report:
     """The report of a run after one of its sessions; ``earlier`` are the ``sessions`` of its report until now."""
-    sessions = [*earlier, _session_report(session)]
+    return report_of(ledger, [*earlier, _session_report(session)], facts, error=error)
+
+
+def report_of(ledger: Ledger, sessions: Sequence[SessionReport], facts: Facts, *, error: str | None = None) -> Report:
+    """The report of a run after these sessions, the last of which says how it stands."""
+    outcome = sessions[-1]["outcome"]
     seconds = _sum_times([each["seconds"] for each in sessions])
     accept = None if facts.accept is None else accept_report(facts.accept, ledger, seconds["total"], facts.cost)
     return {
         "llmbatch_report": REPORT_VERSION,
-        "outcome": session.outcome,
-        "exit_code": exit_code(session.outcome, ledger, facts.accept),
+        "outcome": outcome,
+        "exit_code": exit_code(outcome, ledger, facts.accept),
         "error": error,
         "folder": facts.folder,
         **counts_of(ledger, rows_total=facts.rows_total),
@@ -243,7 +264,7 @@ def build_report(
         "notes": list(facts.notes),
         "outputs": list(facts.outputs),
         "children": None if facts.children is None else children_report(facts.children),
-        "sessions": sessions,
+        "sessions": list(sessions),
     }
 
 
@@ -343,7 +364,7 @@ def _tokens_report(ledger: Ledger) -> TokenReport:
 def _session_report(session: SessionFacts) -> SessionReport:
     start_up = session.total_seconds if session.start_up_seconds is None else session.start_up_seconds
     running = max(0.0, session.total_seconds - start_up) if session.ready_seconds is None else session.ready_seconds
-    return {
+    report: SessionReport = {
         "session": session.number,
         "started_at": session.started_at,
         "outcome": session.outcome,
@@ -353,6 +374,24 @@ def _session_report(session: SessionFacts) -> SessionReport:
         "speed": _speed(session.rows, session.engine_tokens, running),
         "idle_share": min(1.0, max(0.0, 1 - session.busy_seconds / running)) if running else None,
         "engine_restarts": session.engine_restarts,
+    }
+    if session.replicas:
+        report["replicas"] = [_replica(each) for each in session.replicas]
+    return report
+
+
+def _replica(replica: Replica) -> ReplicaReport:
+    usage = replica.usage
+    speed = _speed(0, usage, replica.ready_seconds)
+    return {
+        "replica": replica.number,
+        "seconds": replica.ready_seconds,
+        "busy_share": replica.busy_share,
+        "tokens": _tokens(usage),
+        "speed": {**speed, "rows": None},
+        "cache_hit_rate": usage.cached_tokens / usage.prompt_tokens if usage.prompt_tokens else None,
+        "deaths": replica.deaths,
+        "left_out": replica.state == "left out",
     }
 
 

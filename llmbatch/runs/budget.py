@@ -77,7 +77,7 @@ class Budget:
 
 def gpus_of(engine: EngineSettings) -> int:
     """How many GPUs the run's engines are on, as far as their settings tell."""
-    return engine.replicas * kind_of(engine.name).devices(engine)
+    return engine.engines * kind_of(engine.name).devices(engine)
 
 
 def spent_by(sessions: list[dict[str, Any]], folder: Path) -> Spent:

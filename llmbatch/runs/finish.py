@@ -81,13 +81,8 @@ def finish(
     path = folder.path
     finished = finished_run(job, recipe, path, folder.created)
     if session.outcome == "finished":
-        whole = folder.parts.whole(gaps=job.run.rows is not None)
-        counted: dict[str, Mapping[str, int]] = {}
-        written = write_sinks(job.sinks, replace(finished, parts=whole, counted=counted.__setitem__), path)
-        plan_upload(job.sinks, path, written)
-        facts = replace(facts, outputs=_briefly([str(output.relative_to(path)) for output in written]))
-        facts = replace(facts, children=counted.get("children"))
-        facts = replace(facts, accept=facts.accept or _accepted(job, whole), settings=_settings(job, whole))
+        whole = folder.parts.whole(gaps=job.run.rows is not None or job.input.shard is not None)
+        facts = write_outputs(job, replace(finished, parts=whole), path, facts)
         point("results-written")
     report = build_report(ledger, session, facts, earlier=_earlier_sessions(path), error=error)
     write_report(path, report)
@@ -95,6 +90,17 @@ def finish(
     if session.outcome == "finished" and (retries := finished_retries(path)):
         report = take_over(path, job, finished, retries)
     return report
+
+
+def write_outputs(job: Job, finished: Finished, path: Path, facts: Facts) -> Facts:
+    """Write the files of a run whose every row is done; returns the facts with what is known of them."""
+    counted: dict[str, Mapping[str, int]] = {}
+    written = write_sinks(job.sinks, replace(finished, counted=counted.__setitem__), path)
+    plan_upload(job.sinks, path, written)
+    facts = replace(facts, outputs=_briefly([str(output.relative_to(path)) for output in written]))
+    facts = replace(facts, children=counted.get("children"))
+    results = finished.parts
+    return replace(facts, accept=facts.accept or _accepted(job, results), settings=_settings(job, results))
 
 
 def accept_counts(settings: AcceptSettings, decided: Decided) -> AcceptCounts:

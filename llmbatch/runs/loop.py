@@ -125,9 +125,12 @@ class Loop:
 
     def _has_room(self, wait: float) -> bool:
         """Whether one more window may be open: not where a slow disk has as many complete ones still to take."""
-        if len(self._open) >= self._settings.windows_open:
-            return False
+        if len(self._open) >= self._settings.windows_open and self._rows_open() >= self._settings.window:
+            return False  # windows of a slice may be small
         return self._writer.sealing < self._settings.windows_open or self._writer.sealed_one(wait)
+
+    def _rows_open(self) -> int:
+        return sum(len(window.order) for window in self._open.values())
 
     def _admit(self, window: OpenWindow) -> None:
         bounds = window.bounds
@@ -143,7 +146,8 @@ class Loop:
             self._tell(Planned(bounds.window, bounds.rows, len(window.plan.folded), expected, window.plan.notes))
         requests, window.requests = window.requests, []
         digests, window.digests = window.digests, {}
-        self._feed.push(self._asked((request, digests.get(request.key)) for request in requests))
+        groups, window.groups = window.groups, {}
+        self._feed.push(self._asked((request, digests.get(request.key)) for request in requests), groups)
         self._settle()
 
     def _asked(self, requests: Iterable[tuple[Request, bytes | None]]) -> list[Request]:
@@ -184,7 +188,8 @@ class Loop:
         index = outcome.key.index
         window = self._window_of[index]
         work = window.works[index]
-        self._follow_up.add(work.feed(outcome))
+        if following := work.feed(outcome):
+            self._follow_up.add(following)
         if work.record is None:
             window.entries.append(outcome_entry(outcome))
             return

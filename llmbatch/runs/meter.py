@@ -23,8 +23,8 @@ class Meter:
     """Counts one session of a run, over what earlier sessions did.
 
     ``sealed`` is the account of the windows that are sealed, ``journals`` that of those of which only journals are there, by
-    number; ``last`` are the bounds of the last window known. ``rows`` is how many rows are to be run, where that is not all. A
-    ``governor``, where the number of accepted rows decides that, is told of every record.
+    number; ``last`` are the bounds of the last window known. ``rows`` is how many rows are to be run, where that is not all; of
+    several ``slices`` of the input one is run. A ``governor``, where the number of accepted rows decides, is told of every record.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Meter:
         journals: Mapping[int, Ledger],
         last: Bounds | None,
         rows: int | None,
+        slices: int = 1,
         governor: Pacing | None = None,
     ) -> None:
         self._source = source
@@ -47,6 +48,7 @@ class Meter:
         self._journals = dict(journals)
         self._last = last
         self._rows = rows
+        self._slices = slices
         self._governor = governor
         self._open: dict[int, OpenWindow] = {}
         self._started = time.monotonic()
@@ -109,6 +111,7 @@ class Meter:
                 idle_share=self._driver.idle_share(),
                 seconds_left=(total - ledger.rows) / rows_per_s if total is not None and rows_per_s > 0 else None,
                 accepted=None if self._governor is None else self._governor.accepted,
+                replicas=self._driver.replicas(),
                 accepted_wanted=None if self._governor is None else self._governor.wanted,
             )
         )
@@ -121,9 +124,9 @@ class Meter:
             return self._governor.expected()
         if self._last is None:
             return None
-        bounds = self._last
+        bounds, slices = self._last, self._slices
         read = bounds.last.index + 1
         if bounds.stop is None:
-            return read
+            return read if slices == 1 else read // slices
         share = self._source.progress(bounds.stop)
-        return max(read, round(bounds.stop.index / share)) if share else None
+        return max(read, round(bounds.stop.index / share)) // slices if share else None

@@ -6,9 +6,10 @@ no engine (malformed, impossible to render, too long) get their record at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 from llmbatch.core.errors import InputChanged
@@ -57,7 +58,8 @@ class Extent(NamedTuple):
 class Reading:
     """Reads one input in windows. ``rows`` are the only indexes to be run, None for all; ``cached`` knows earlier runs' answers.
 
-    ``governor`` says how many rows are needed, None: all.
+    ``in_blocks``: they stand together in blocks, and no window goes beyond one. ``governor`` says how many rows are needed, None:
+    all.
     """
 
     source: Source
@@ -66,7 +68,8 @@ class Reading:
     parts: Parts
     run: RunSettings
     plan: PlanSettings
-    rows: frozenset[int] | None = None
+    rows: Container[int] | None = None
+    in_blocks: bool = False
     cached: Cached | None = None
     governor: Pacing | None = None
 
@@ -128,11 +131,20 @@ class Reading:
             return None
         opened = _Opened(OpenWindow(Bounds(number, first.cursor, first.cursor, None, 0)))
         last = first.cursor
+        room = self.prepare.room(self.run)
+        if extent.rows is not None:
+            room = room._replace(rows=min(room.rows, extent.rows))
         while (row := reader.next) is not None:
-            if self._is_full(opened, extent, row.index):
+            ours = self.rows is None or row.index in self.rows
+            if extent.stop is None:
+                if room.is_full(len(opened.window.order), len(opened.requests), opened.size):
+                    break
+            elif row.index >= extent.stop:
+                break
+            if self.in_blocks and not ours:
                 break
             reader.take()
-            if self.rows is None or row.index in self.rows:
+            if ours:
                 last = row.cursor
                 self._take(opened, row)
         stop = reader.next.cursor if reader.next is not None else None
@@ -143,17 +155,10 @@ class Reading:
         """Where the first of so many lost windows ends, whose rows have these indexes: each of them had one row at least."""
         if windows == 1:
             return end
-        rows = range(first, end) if self.rows is None else sorted(i for i in self.rows if first <= i < end)
+        rows = [index for index in range(first, end) if self.rows is None or index in self.rows]
+        if self.in_blocks and windows == 1 + sum(after != before + 1 for before, after in pairwise(rows)):
+            return end  # each of them had one block
         return rows[len(rows) // windows]
-
-    def _is_full(self, opened: _Opened, extent: Extent, following: int) -> bool:
-        """Whether the row with the index ``following`` is not to be taken any more."""
-        if extent.stop is not None:
-            return following >= extent.stop
-        rows = len(opened.window.order)
-        if extent.rows is not None and rows >= extent.rows:
-            return True
-        return self.prepare.is_full(self.run, rows, len(opened.requests), opened.size)
 
     def _read_again(self, reader: Reader, replay: Replay) -> _Opened:
         """A window whose journal is there: the same rows, without the work that is done. Raises ``InputChanged``."""
@@ -216,18 +221,22 @@ class Reading:
         if self.cached is not None:
             requests = self._asked_anew(self.cached, window, requests)
         later: list[Request] = []  # what follows a refusal: it is planned with the rest
+        too_long: list[str] = []
         while requests:
             capacity = capacity_of(self.driver.wait_ready())
             plan = self.prepare.plan(requests, capacity, last=window.bounds.stop is None)
             for position, failure in plan.too_long.items():
                 later += self._refuse(window, Refusal(requests[position].key, failure))
             if not later:
-                window.plan = plan
+                window.plan = replace(plan, notes=(*too_long, *plan.notes))
                 window.requests = [requests[position] for position in (*plan.order, *plan.folded)]
+                window.groups = {requests[position].key: group for position, group in plan.groups.items()}
                 window.digests = {requests[position].key: digest for position, digest in plan.digests.items()}
                 return
+            too_long.append(f"{len(plan.too_long):,} prompts are too long: plan.overflow={self.plan.overflow}")
             requests = [request for position, request in enumerate(requests) if position not in plan.too_long]
-            requests += self._tokenized(window, later)
+            later = self._tokenized(window, later)
+            requests += later if self.cached is None else self._asked_anew(self.cached, window, later)
             later = []
 
     def _tokenized(self, window: OpenWindow, requests: Sequence[Request]) -> list[Request]:

@@ -16,12 +16,21 @@ from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.merge import merged
 from llmbatch.engines.base import EngineFactory, make_engine
-from llmbatch.folder.folder import ERRORS, RESULTS, Manifest, RunFolder, read_manifest, read_report
+from llmbatch.folder.folder import (
+    ENGINE_VERSION,
+    ERRORS,
+    RESULTS,
+    Manifest,
+    RunFolder,
+    listed,
+    read_manifest,
+    read_report,
+)
 from llmbatch.folder.input import check_input, kept_input, same_names
 from llmbatch.folder.overlay import all_retries, finished_retries
 from llmbatch.folder.parts import Parts
 from llmbatch.folder.records import index_of
-from llmbatch.job.identity import identity_of
+from llmbatch.job.identity import identity_of, model_identity
 from llmbatch.job.job import Job, job_from, job_of
 from llmbatch.job.swept import recipe_of
 from llmbatch.report.report import Report
@@ -39,8 +48,10 @@ def retry_failed(
 ) -> RunResult:
     """Run the rows of a finished run that are not ok again. ``overrides`` are job sections laid over those of its job.
 
-    An earlier retry that was interrupted is gone on with, if the settings are the same. Raises as ``run_job`` does, and
-    ``FolderError`` for a folder without results.
+    An earlier retry that was interrupted is gone on with, if the settings are the same. What the overrides do not name is as it
+    was in the run: a model that was overwritten since is refused, and so is one that comes out otherwise.
+
+    Raises as ``run_job`` does, and ``FolderError`` for a folder without results.
     """
     manifest = read_manifest(folder)
     if manifest is None or not (folder / RESULTS).exists() or not (folder / ERRORS).exists():
@@ -56,9 +67,12 @@ def retry_failed(
     base = _own_job(folder)
     job = _with(folder, overrides)
 
-    def say(message: str) -> None:
+    def tell(note: Note) -> None:
         for watcher in watchers:
-            watcher(Note("info", message))
+            watcher(note)
+
+    def say(message: str) -> None:
+        tell(Note("info", message))
 
     with _held(folder, watchers):
         path = _unfinished(folder, base, manifest, job) or _new_retry(folder)
@@ -66,7 +80,9 @@ def retry_failed(
             upload(base.sinks, folder, say)
             return _nothing_to_do(folder, watchers)
         _check_input(folder, base, manifest)
-        result = run_job(_job_in(job, path), watchers, make=make)
+        if changed := _changed_since(folder, base, manifest, overrides):
+            tell(Note("warning", changed))
+        result = run_job(_job_in(job, path), watchers, make=make, alike=_alike(manifest, overrides))
         if result.outcome != "finished":
             return result
         report = _take_over(folder, base, manifest, path)
@@ -120,7 +136,7 @@ def _unfinished(folder: Path, base: Job, manifest: Manifest, job: Job) -> Path |
     if path is None or (path / "done").exists():
         return None
     begun = read_manifest(path)
-    if begun is None or not any(Parts(path / "parts").scan()):
+    if begun is None or not RunFolder(path).begun:
         return None  # nothing of it was done yet
     retry = _job_in(job, path)
     now = {**identity_of(retry), **recipe_of(retry).identity()}
@@ -165,6 +181,54 @@ def _check_input(folder: Path, base: Job, manifest: Manifest) -> None:
     parts = Parts(folder / "parts")
     windows = [(meta.bounds, meta.input_sha256) for meta in map(parts.meta, sorted(parts.scan()[0]))]
     check_input(source, same_names(manifest.fingerprint, source.fingerprint()), windows, extend=True)
+
+
+def _changed_since(folder: Path, base: Job, manifest: Manifest, overrides: Mapping[str, Any]) -> str | None:
+    """What the run's own job stands for now and did not then, where the retry does not name it: a sentence.
+
+    Raises ``FolderError`` where that is the model, an adapter, or a setting of the engine.
+    """
+    now = {**identity_of(base), **recipe_of(base).identity()}
+    changes = {
+        key: words
+        for key, words in manifest.changes(now).items()
+        if not key.startswith("input.")
+        and not _named(overrides, key.partition(" ")[0])  # the input is seen to by itself
+    }
+    if other := model_identity(changes):
+        raise FolderError(
+            f"{folder}: the model is not what it was when the run was made, and its rows would be tried again with another one: "
+            f"{listed(other)}. Put back what it was, or name the one to try the rows with (--model)"
+        )
+    if not changes:
+        return None
+    return (
+        f"{folder}: rows are tried again with what changed since the run was made, though the retry does not name it: "
+        f"{listed(changes)}"
+    )
+
+
+def _alike(manifest: Manifest, overrides: Mapping[str, Any]) -> dict[str, str]:
+    """What is to come out as it did in the run: all but what the retry names. With another model all of it is open."""
+    if _named(overrides, "model") or _named(overrides, "engine.name"):
+        return {}
+    return {
+        key: value
+        for key, value in manifest.came_out.items()
+        if key == ENGINE_VERSION or not _named(overrides, key.partition(" ")[0])
+    }
+
+
+def _named(overrides: Mapping[str, Any], setting: str) -> bool:
+    """Whether a setting, something in it, or all of a section that it is in is given."""
+    holder: Any = overrides
+    for key in setting.split("."):
+        if not isinstance(holder, Mapping):
+            return True
+        if key not in holder:
+            return False
+        holder = holder[key]
+    return True
 
 
 def _rows_not_ok(errors: Path) -> Iterator[int]:

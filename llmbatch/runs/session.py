@@ -20,7 +20,19 @@ from llmbatch.core.errors import LlmbatchError, RunError, Stopped
 from llmbatch.core.events import EngineReady, Event, Finished, Note, Snapshot, Started, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.versions import versions
-from llmbatch.engines.base import Driver, Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.base import (
+    Driver,
+    Engine,
+    EngineFactory,
+    EngineInfo,
+    EngineSettings,
+    is_hosted,
+    kind_of,
+    make_engine,
+    resolved,
+)
+from llmbatch.engines.devices import Machine, Place, this_machine
+from llmbatch.engines.hosted import HostedEngine, Hosting
 from llmbatch.engines.replicas import drive
 from llmbatch.folder.folder import JOB_FILE, RunFolder
 from llmbatch.folder.input import open_input
@@ -49,6 +61,7 @@ from llmbatch.runs.window import OpenWindow
 from llmbatch.runs.writer import Writer
 from llmbatch.sinks.upload import check_destination, to_upload, upload
 from llmbatch.sources.base import Source
+from llmbatch.sources.shard import Shard
 from llmbatch.sources.stdin import stdin_stream
 
 _AHEAD = 1  # windows that are planned before the loop has room for them
@@ -65,17 +78,21 @@ def run_job(
     stop: Stop | None = None,
     pace: Pace | None = None,
     again: bool = False,
+    alike: Mapping[str, str] | None = None,
 ) -> RunResult:
     """Run a job to its end, or go on with it. ``extend`` accepts an input that has grown since.
 
     ``make`` makes the engine; with an ``EngineKeeper``'s several runs share one. Whoever keeps ``stop`` can end the run from
     another thread: ``stop.ask("why")``; what is in flight gets its grace, and the same call goes on. ``pace`` may end the run
-    before its input; with ``again`` one that was ended so is gone on with.
+    before its input; with ``again`` one that was ended so is gone on with. ``alike`` is what of that which the job leaves open is
+    to come out as it did in another run, see ``RunFolder``.
 
     Returns where the run finished or was stopped. Raises ``UsageError`` before a model is loaded for whatever can be known by
     then, and ``RunError`` where the run broke; finished rows are safe, and the same call goes on.
     """
-    with open_session(job, watchers, extend=extend, make=make, stop=stop, pace=pace, again=again) as session:
+    with open_session(
+        job, watchers, extend=extend, make=make, stop=stop, pace=pace, again=again, alike=alike
+    ) as session:
         for _ in session.windows():
             pass
         return session.result()
@@ -91,11 +108,12 @@ def open_session(
     stop: Stop | None = None,
     pace: Pace | None = None,
     again: bool = False,
+    alike: Mapping[str, str] | None = None,
 ) -> Iterator[Session]:
     """A session on the job's run folder, which is locked as long as the session is open. Arguments as those of ``run_job``."""
     recipe = recipe_of(job)  # all that can be wrong about prompt, answer and sampling is said here
     check_destination(job.sinks, job.output)
-    folder = RunFolder(job.output)
+    folder = RunFolder(job.output, alike)
     taken = folder.open()
     told = _Told(watchers, folder.path)
     try:
@@ -230,9 +248,14 @@ class Session:
             busy_seconds=driver.busy_seconds,
             ready_seconds=driver.ready_seconds if driver.start_seconds is not None else None,
             engine_restarts=driver.deaths,
+            replicas=driver.replicas(),
         )
         tokens = facts.engine_tokens
         spent = Spent(facts.total_seconds, tokens.prompt_tokens, tokens.completion_tokens)
+        if outcome == "finished" and not ledger.rows and self._job.input.shard is not None:
+            self._say(
+                f"no row of the input is in the slice {self._job.input.shard}: it is too short for so many slices"
+            )
         report_facts = Facts(
             folder=str(self._folder.path),
             job={"model": self._job.model, "prompt": self._recipe.prompt_name, "identity": dict(identity)},
@@ -276,12 +299,16 @@ class _Assembly:
         self._tell = tell
         self._make = how.make
         self._stop = how.stop
+        self._said_unknown = False
         apart = left.crashes >= _CRASHES and job.engine.in_process is not False
         settings = job.engine.model_copy(update={"in_process": False}) if apart else job.engine
+        machine = Machine() if settings.replicas == 1 else this_machine()
+        settings = resolved(settings, machine)
+        self._places = kind_of(settings.name).places(settings, machine) if settings.engines > 1 else [Place()]
         # made first: what is wrong with its settings is said before anything is begun
         self.driver = drive(self._make_engine, settings, self._hear, self._tune if job.run.autotune else None)
-        self._governor = _pacing(job, recipe, self.driver, how.pace)
-        self.budget = Budget(job.run, gpus_of(job.engine), spent_by(folder.sessions, folder.path))
+        self._governor = _pacing(job, recipe, self.driver, how.pace, settings.engines)
+        self.budget = Budget(job.run, gpus_of(settings), spent_by(folder.sessions, folder.path))
         self._held_to = HeldTo(job, folder, left.identity, tell)
         try:
             self.number = folder.begin_session(left.identity, left.fingerprint, left.done)
@@ -302,16 +329,20 @@ class _Assembly:
             tell(Note("info", unique))
         self._held_to.begin()
         self.writer = Writer(folder.parts, job.run.commit_seconds)
-        rows = _row_indexes(job.run.rows)
+        rows, part = _row_indexes(job.run.rows), job.input.slice
         self.meter = Meter(
             source, self.driver, tell,
             sealed=left.ledger, journals=left.journals, last=left.last, rows=None if rows is None else len(rows),
-            governor=self._governor,
+            slices=1 if job.input.shard is None else Shard.named(job.input.shard).of, governor=self._governor,
         )  # fmt: skip
         cache = self._held_to.cache
         preparer = Preparer(recipe, job.plan, self.driver.tokenize, self._context_length)
         cached = None if cache is None else cache.get
-        reading = Reading(source, preparer, self.driver, folder.parts, job.run, job.plan, rows, cached, self._governor)
+        in_blocks = rows is None and part is not None
+        reading = Reading(
+            source, preparer, self.driver, folder.parts, job.run, job.plan, part if in_blocks else rows, in_blocks, cached,
+            self._governor,
+        )  # fmt: skip
         self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
         reuse = Reuse(job.reuse, None if cache is None else cache.put)
         brakes = Brakes(job.run, self.budget, how.stop, tell, self._governor)
@@ -337,8 +368,12 @@ class _Assembly:
             return None
         return accept_counts(self._job.accept, self._governor.decided)
 
-    def _make_engine(self, settings: EngineSettings) -> Engine:
-        engine = self._make(self._job.model_path, settings, self._job.chat, self._folder.path / "engine.log")
+    def _make_engine(self, settings: EngineSettings, number: int = 0) -> Engine:
+        job, name = self._job, "engine.log" if settings.engines == 1 else f"engine-{number}.log"
+        log = self._folder.path / name
+        engine = self._make(job.model_path, settings, job.chat, log)
+        if is_hosted(settings):
+            engine = HostedEngine(engine, Hosting(job.model_path, settings, job.chat, log, self._places[number]))
         engine.expect(self._recipe.constraints)
         return engine
 
@@ -360,14 +395,29 @@ class _Assembly:
         if isinstance(event, EngineReady) and self.driver.info is not None:
             self._held_to.engine_is_up(self.driver.info)
         self._tell(event)
+        if isinstance(event, EngineReady) and self.driver.info is not None:
+            self._say_what_cannot_be_known(self.driver.info)
+
+    def _say_what_cannot_be_known(self, info: EngineInfo) -> None:
+        mode, said = self._job.plan.overflow, self._said_unknown
+        self._said_unknown = True  # once, and not after each death
+        if not said and mode != "error" and (info.context_length is None or "ids" not in info.can):
+            lacks = "how long its context is" if info.context_length is None else "a prompt's token ids"
+            self._tell(
+                Note(
+                    "warning",
+                    f"plan.overflow={mode} has no effect: the engine does not tell {lacks}, so what fits cannot be known before it "
+                    "is asked, and what it refuses as too long fails",
+                )
+            )
 
 
-def _pacing(job: Job, recipe: Recipe, driver: Driver, pace: Pace | None) -> Pacing | None:
+def _pacing(job: Job, recipe: Recipe, driver: Driver, pace: Pace | None, engines: int) -> Pacing | None:
 
     def slots() -> int | None:
         if (info := driver.info) is None:
             return None
-        requests = (job.engine.in_flight or 2 * info.max_num_seqs) * job.engine.replicas
+        requests = (job.engine.in_flight or 2 * info.max_num_seqs) * engines
         return max(1, requests // recipe.requests_a_row)
 
     if pace is not None:

@@ -21,6 +21,7 @@ class OpenWindow:
         "bounds",
         "digests",
         "entries",
+        "groups",
         "input_sha256",
         "ledger",
         "lines",
@@ -37,6 +38,7 @@ class OpenWindow:
         self.works: dict[int, Work] = {}  # rows that are not finished
         self.requests: list[Request] = []  # to be asked, in order, duplicates last
         self.digests: dict[RequestKey, bytes] = {}  # of those requests that have one
+        self.groups: dict[RequestKey, int] = {}  # of those that share a prefix, where there are several engines
         self.entries: list[bytes] = []  # journal entries that are not yet appended
         self.ledger = Ledger()
         self.plan: WindowPlan | None = None

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from llmbatch.core.settings import Counts, IsPath, is_named_as_path, is_there
 from llmbatch.core.types import Cursor, Row
 from llmbatch.sources.draw import DrawSettings, as_settings
 from llmbatch.sources.places import is_url
+from llmbatch.sources.shard import Shard, Slice
 
 START = Cursor(0)
 
@@ -29,6 +30,10 @@ def _is_path(value: str, base: Path) -> bool:
         return False
     named = is_named_as_path(value) or glob.has_magic(value) or _DATA_FILE.fullmatch(value) is not None
     return named or is_there(value, base)
+
+
+def _shard(text: str | None) -> str | None:
+    return None if text is None else str(Shard.named(text))
 
 
 class SourceSettings(BaseModel):
@@ -56,6 +61,9 @@ class SourceSettings(BaseModel):
     # it may be raised to go on with more rows
     limit: Annotated[int | None, Counts.NOTHING] = Field(
         None, ge=1, description="read at most so many rows, malformed ones included"
+    )
+    shard: Annotated[str | None, AfterValidator(_shard)] = Field(
+        None, description="i/n: run slice i of n (from 1) alone; llmbatch merge puts finished slices together"
     )
     columns: tuple[str, ...] | None = Field(None, description="csv, parquet, dataset: read only these columns")
     delimiter: str | None = Field(
@@ -106,6 +114,11 @@ class SourceSettings(BaseModel):
     def name(self) -> str:
         """What a person calls it."""
         return self.path or "drawn rows"
+
+    @property
+    def slice(self) -> Slice | None:
+        """Which rows are in the slice that is run; None: all."""
+        return None if self.shard is None else Slice(Shard.named(self.shard))
 
     @property
     def endless(self) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
 
-from llmbatch.core.events import Event, Watcher
+from llmbatch.core.events import Event, Replica, Watcher
 from llmbatch.core.types import Usage
 from llmbatch.watch.base import own_stream
 
@@ -38,7 +38,7 @@ def event_name(event: Event) -> str:
     return re.sub(r"(?<!^)([A-Z])", r"_\1", type(event).__name__).lower()
 
 
-def event_to_dict(event: Event) -> dict[str, Any]:
+def event_to_dict(event: Event | Replica) -> dict[str, Any]:
     """An event's fields as JSON data."""
     return {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
 
@@ -46,6 +46,10 @@ def event_to_dict(event: Event) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Usage):
         return value.as_dict()
+    if isinstance(value, Replica):
+        return event_to_dict(value)
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, Path):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from llmbatch.core import words
-from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Snapshot, Started, Watcher
+from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Replica, Snapshot, Started, Watcher
 from llmbatch.core.types import Status
 from llmbatch.watch.base import own_stream
 
@@ -94,6 +94,22 @@ def accepted_text(snapshot: Snapshot) -> str:
     if snapshot.accepted is None or snapshot.accepted_wanted is None:
         return ""
     return f"{words.count(snapshot.accepted)} of {words.count(snapshot.accepted_wanted)} accepted"
+
+
+def replica_text(replica: Replica) -> str:
+    """``busy 97% · 1,240 tokens/s in · 320 tokens/s out · 45% cached · 2 deaths``, over the time in which it was up."""
+    if replica.busy_share is None:
+        return replica.state
+    usage, seconds = replica.usage, replica.ready_seconds
+    parts: list[str] = [] if replica.state == "up" else [replica.state]
+    parts.append(f"busy {words.share(replica.busy_share)}")
+    parts.append(f"{words.count(usage.prompt_tokens / seconds)} tokens/s in")
+    parts.append(f"{words.count(usage.completion_tokens / seconds)} tokens/s out")
+    if usage.prompt_tokens:
+        parts.append(f"{words.share(usage.cached_tokens / usage.prompt_tokens)} cached")
+    if replica.deaths:
+        parts.append("1 death" if replica.deaths == 1 else f"{words.count(replica.deaths)} deaths")
+    return " · ".join(parts)
 
 
 @contextlib.contextmanager

@@ -24,10 +24,11 @@ from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Sn
 from llmbatch.core.styles import NOTE_STYLES, STYLES, note_text
 from llmbatch.core.types import Status
 from llmbatch.watch.base import own_stream
-from llmbatch.watch.lines import accepted_text, rows_text
+from llmbatch.watch.lines import accepted_text, replica_text, rows_text
 
 REDRAWS_PER_SECOND = 4
 NOTES_SHOWN = 2
+REPLICAS_SHOWN = 8
 
 
 class LiveView:
@@ -131,6 +132,10 @@ def _figures(snapshot: Snapshot) -> RenderableType:
         figures.add_row("sent back", f"{words.count(snapshot.attempts_retried)} answers")
     figures.add_row("speed", _speed(snapshot))
     figures.add_row("engine", _engine(snapshot))
+    for replica in snapshot.replicas[:REPLICAS_SHOWN]:
+        figures.add_row(f"replica {replica.number}", replica_text(replica))
+    if (more := len(snapshot.replicas) - REPLICAS_SHOWN) > 0:
+        figures.add_row("", f"and {more} more, see report.json")
     return figures
 
 

@@ -4,9 +4,6 @@ import gzip
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,18 +26,11 @@ ROWS = 11
 WINDOW = 3  # four windows: 0-2, 3-5, 6-8, 9-10
 
 
-RUN = """
-import json, sys
-from llmbatch.job.job import job_from
-from llmbatch.runs.session import run_job
-run_job(job_from(json.loads(sys.argv[1])))
-"""
-
-
 class Case:
     """Eleven rows in windows of three: row 4 is no row, rows 5 and 7 get no valid answer."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, kill_at: Callable[[str, Callable[[], object]], None]) -> None:
+        self._kill_at = kill_at
         self.base = base
         self.folder = base / "out"
         self.rows = base / "rows.jsonl"
@@ -77,9 +67,7 @@ class Case:
 
     def killed(self, fault: str, **sections: Any) -> Case:
         """A run that was killed at a fault point."""
-        command = [sys.executable, "-c", RUN, json.dumps(self.sections(**sections))]
-        done = subprocess.run(command, env={**os.environ, "LLMBATCH_FAULT": fault}, check=False)
-        assert done.returncode == -signal.SIGKILL
+        self._kill_at(fault, lambda: self.run(**sections))
         return self
 
     def part(self, window: int, suffix: str = "jsonl") -> Path:
@@ -111,14 +99,14 @@ def tree(folder: Path) -> dict[Path, tuple[int, bytes]]:
 
 
 @pytest.fixture
-def case(tmp_path: Path) -> Case:
-    return Case(tmp_path)
+def case(tmp_path: Path, kill_at: Any) -> Case:
+    return Case(tmp_path, kill_at)
 
 
 @pytest.fixture(scope="session")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pristine(tmp_path_factory: pytest.TempPathFactory, kill_at: Any) -> Path:
     """A finished run that nobody touches."""
-    return Case(tmp_path_factory.mktemp("pristine")).run().base
+    return Case(tmp_path_factory.mktemp("pristine"), kill_at).run().base
 
 
 def copy_of(pristine: Path, tmp_path: Path) -> Case:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -160,5 +159,7 @@ ANSWERS = st.fixed_dictionaries(
 
 @given(ANSWERS)
 def test_verdicts_are_those_of_the_reference_library(answer: dict[str, Any]) -> None:
+    import jsonschema  # takes longer than all else here
+
     reference = jsonschema.Draft202012Validator(ORDER, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
     assert (judge(ORDER, json.dumps(answer)).failure is None) == reference.is_valid(answer)

@@ -95,6 +95,31 @@ def test_a_calibration_measures_answers_and_time_on_a_sample(corpus: Path) -> No
     assert found["assumed"]["max_num_seqs"] == 8
 
 
+@pytest.mark.parametrize(
+    ("overflow", "said"),
+    [
+        ("truncate-tail", "truncate-tail takes"),
+        ("shrink-output", "max_tokens is lowered by"),
+        ("chunk", "they are asked in"),
+    ],
+)
+def test_what_becomes_of_rows_that_are_too_long_is_said(tmp_path: Path, overflow: str, said: str) -> None:
+    """The demo model holds 4,096 tokens, and `ab ` has three."""
+    rows = tmp_path / "rows.jsonl"
+    texts = ["short", "ab " * 1320, "ab " * 1320 + "and more"]
+    texts += [] if overflow == "shrink-output" else ["ab " * 5000]
+    rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    arguments = ["--prompt", "{{ text }}", "--max-tokens", "200", "--overflow", overflow]
+    printed = plan(rows, *arguments)
+    assert printed.returncode == 0, printed.stderr
+    assert f"{len(texts) - 1} of {len(texts)} rows are too long: {said}" in " ".join(printed.stdout.split())
+    found = json.loads(plan(rows, *arguments, "--json").stdout)
+    assert found["not_run"] == {}
+    assert found["too_long"]["overflow"] == overflow
+    assert found["too_long"]["rows"] == len(texts) - 1
+    assert found["requests"] == 1 + found["too_long"]["requests"]
+
+
 def test_answers_that_take_too_long_to_calibrate_are_a_clear_error(corpus: Path) -> None:
     engine = ("--set", "engine.name=scripted", "--set", "engine.args.latency=600")
     result = plan(corpus, *engine, "--calibrate", "--calibrate-seconds", "0.2")

@@ -53,6 +53,12 @@ def test_a_line_gives_back_the_record_it_was_made_of(record: Record) -> None:
     assert record_to_line(record_from_dict(json.loads(line))) == line
 
 
+@given(records())
+def test_a_line_has_the_bytes_that_json_gives_it(record: Record) -> None:
+    expected = json.dumps(record_to_dict(record), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    assert record_to_line(record) == expected.encode() + b"\n"
+
+
 def test_what_is_always_there_is_there_and_the_rest_only_where_there_is_something_to_say() -> None:
     line = record_to_dict(Record(3, "a", Status.OK, "yes", "stop", 1, Usage(5, 2)))
     assert list(line) == ["id", "index", "status", "output", "finish_reason", "attempts", "usage"]

@@ -10,11 +10,10 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from llmbatch.core.errors import EngineDied, EngineError, JobError, OutOfMemory
 from llmbatch.core.sampling import LOOPS, Loops
@@ -32,6 +31,9 @@ from llmbatch.engines.vllm.structured import structured_outputs
 from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.memory import cache_bytes_per_token
 from llmbatch.model.tokenizer import ChatSettings, load_tokenizer
+
+if TYPE_CHECKING:  # each worker reads every test file, and few run the tests of this one
+    from transformers import PreTrainedTokenizerFast
 
 pytestmark = pytest.mark.vllm
 
@@ -296,6 +298,8 @@ def thinking_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[unk]": 2}, unk_token="[unk]"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_tokens(["<think>", "</think>"])
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 

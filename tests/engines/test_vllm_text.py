@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
 from llmbatch.job.job import DEMO_MODEL
+
+if TYPE_CHECKING:  # each worker reads every test file, and few run the tests of this one
+    from transformers import PreTrainedTokenizerFast
 
 pytestmark = pytest.mark.vllm
 
@@ -23,6 +25,8 @@ SPECIALS = ["<unk>", "<s>", "</s>", "<|user|>"]
 
 def _fast(decoder: Any, pieces: Sequence[str]) -> PreTrainedTokenizerFast:
     vocab = {piece: i for i, piece in enumerate([*SPECIALS, *pieces])}
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token=SPECIALS[0], byte_fallback=True))
     tokenizer.decoder = decoder
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -34,6 +38,8 @@ def _tokenizer(name: str) -> Any:
     all_bytes = [f"<0x{byte:02X}>" for byte in range(256)]
     match name:
         case "byte-level BPE":
+            from transformers import AutoTokenizer
+
             return AutoTokenizer.from_pretrained(DEMO_MODEL)
         case "SentencePiece with byte fallback":
             parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -15,7 +16,7 @@ import pytest
 
 from llmbatch.core.errors import FolderError, Locked, WriteError
 from llmbatch.folder import lock as locks
-from llmbatch.folder.lock import DEAD_AFTER_SECONDS, Lock, alive, read_lock
+from llmbatch.folder.lock import DEAD_AFTER_SECONDS, WATCHED_SECONDS, Lock, alive, read_lock
 
 
 def write(path: Path, silent_for: float = 0.0, **owner: Any) -> None:
@@ -35,6 +36,15 @@ def own() -> dict[str, Any]:
         "pid": os.getpid(),
         "process_started": psutil.Process().create_time(),
     }
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Locks sleep on a clock of their own, which goes on as they do; how long they slept each time."""
+    slept: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append, strftime=time.strftime)
+    monkeypatch.setattr(locks, "time", clock)
+    return slept
 
 
 def test_a_lock_says_which_host_and_process_has_it_since_when(tmp_path: Path) -> None:
@@ -131,15 +141,18 @@ def test_an_owner_that_cannot_be_seen_lives_as_long_as_it_gives_signs_of_life(
         Lock(tmp_path / "lock").acquire()
 
 
-def test_an_owner_that_cannot_be_seen_and_is_silent_is_dead(tmp_path: Path) -> None:
+def test_an_owner_that_cannot_be_seen_and_is_silent_is_dead(tmp_path: Path, waited: list[float]) -> None:
     write(tmp_path / "lock", silent_for=DEAD_AFTER_SECONDS + 30)
     lock = Lock(tmp_path / "lock")
     assert lock.acquire() == "process 1 on elsewhere is dead; its run is taken over"
+    assert sum(waited) >= WATCHED_SECONDS
     lock.release()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "\0\0"])
-def test_a_lock_that_says_nothing_is_waited_for_and_then_taken_over(tmp_path: Path, content: str) -> None:
+def test_a_lock_that_says_nothing_is_waited_for_and_then_taken_over(
+    tmp_path: Path, content: str, waited: list[float]
+) -> None:
     path = tmp_path / "lock"
     path.write_text(content)
     with pytest.raises(Locked):
@@ -150,10 +163,14 @@ def test_a_lock_that_says_nothing_is_waited_for_and_then_taken_over(tmp_path: Pa
     os.utime(path, (then, then))
     lock = Lock(path)
     lock.acquire()
+    assert sum(waited) >= WATCHED_SECONDS
     lock.release()
 
 
-def test_an_owner_notices_that_it_lost_the_lock_and_leaves_it_to_the_other(tmp_path: Path) -> None:
+def test_an_owner_notices_that_it_lost_the_lock_and_leaves_it_to_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.05)
     lock = Lock(tmp_path / "lock")
     lock.acquire()
     write(tmp_path / "lock")
@@ -174,7 +191,10 @@ def test_of_many_that_take_over_a_dead_ones_lock_at_once_one_gets_it(tmp_path: P
 import sys, time
 from pathlib import Path
 from llmbatch.core.errors import Locked
+from llmbatch.folder import lock
 from llmbatch.folder.lock import Lock
+lock.WATCHED_SECONDS = 2.0
+print("ready", flush=True)
 sys.stdin.readline()
 try:
     Lock(Path({str(tmp_path / "lock")!r})).acquire()
@@ -188,6 +208,9 @@ else:
         subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(6)
     ]
+    for run in runs:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "ready\n"
     for run in runs:
         assert run.stdin is not None
         run.stdin.write("go\n")

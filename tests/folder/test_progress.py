@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from llmbatch.core.events import Snapshot
-from llmbatch.folder.progress import read_progress
+from llmbatch.core.events import Replica, Snapshot
+from llmbatch.core.types import Usage
+from llmbatch.folder.progress import read_progress, write_progress
 
 
 def test_a_snapshot_comes_back_from_the_file(tmp_path: Path, snapshot: Snapshot) -> None:
@@ -16,6 +17,14 @@ def test_a_snapshot_comes_back_from_the_file(tmp_path: Path, snapshot: Snapshot)
     assert progress is not None
     assert progress.snapshot == snapshot
     assert progress.written_at == 5.0
+
+
+def test_the_engines_of_a_snapshot_come_back_too(tmp_path: Path, snapshot: Snapshot) -> None:
+    two = (Replica(0, "up", 2.0, 1.0, Usage(3, 2, 1), 0), Replica(1, "starting", 0.0, 0.0, Usage(), 1))
+    many = replace(snapshot, replicas=two)
+    write_progress(tmp_path, many)
+    progress = read_progress(tmp_path)
+    assert progress is not None and progress.snapshot == many
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"written_at": 1}', "\x00"])

@@ -530,7 +530,7 @@ def test_a_local_model_is_known_by_its_place_and_its_files(folder: Path, monkeyp
 
 def test_data_parallelism_is_refused_with_what_to_do_instead() -> None:
     data = {**MINIMAL, "engine": {"args": {"data_parallel_size": 2}}}
-    with pytest.raises(JobError, match=r"data_parallel_size=2: .*tensor_parallel_size.*CUDA_VISIBLE_DEVICES"):
+    with pytest.raises(JobError, match=r"data_parallel_size=2: .*tensor_parallel_size.*--replicas auto"):
         job_from(data)
 
 

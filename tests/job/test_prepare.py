@@ -113,9 +113,8 @@ def test_a_row_is_let_go_of_unless_a_predicate_is_to_see_it(tmp_path: Path) -> N
 
 
 def test_a_window_is_full_by_its_rows_its_requests_or_its_characters(tmp_path: Path) -> None:
-    is_full = preparer(tmp_path, lambda prompts: None).is_full
-    run = RunSettings(window=10, window_characters=1000)
-    assert not is_full(run, 9, 39, 999)
-    assert is_full(run, 10, 1, 1)
-    assert is_full(run, 1, 40, 1)
-    assert is_full(run, 1, 1, 1000)
+    room = preparer(tmp_path, lambda prompts: None).room(RunSettings(window=10, window_characters=1000))
+    assert not room.is_full(9, 39, 999)
+    assert room.is_full(10, 1, 1)
+    assert room.is_full(1, 40, 1)
+    assert room.is_full(1, 1, 1000)

@@ -24,6 +24,23 @@ def test_max_tokens_beyond_the_context_is_no_misfit_but_told() -> None:
     assert not may_be_cut(50, demand, 100)
 
 
+@pytest.mark.parametrize(("tokens", "fits"), [(50, True), (51, False)])
+def test_where_rows_are_made_to_fit_all_of_an_answer_must(tokens: int, fits: bool) -> None:
+    assert (misfit(tokens, Demand(0, 50, True), 100, 10) is None) is fits
+    failure = misfit(51, Demand(0, 50, True), 100, 10)
+    assert failure is not None and "max_tokens = 50 tokens of answer" in failure.message
+
+
+@pytest.mark.parametrize(("tokens", "fits"), [(90, True), (91, False)])
+def test_of_an_answer_without_a_limit_so_much_must_fit_as_is_asked(tokens: int, fits: bool) -> None:
+    assert (misfit(tokens, Demand(0, None, True), 100, 10) is None) is fits
+
+
+@pytest.mark.parametrize("least", [None, 10])
+def test_a_continuation_that_is_given_needs_no_room_for_an_answer(least: int | None) -> None:
+    assert misfit(100, Demand(0, 0, True), 100, least) is None
+
+
 def test_an_answer_without_end_of_text_may_be_cut_by_the_context() -> None:
     assert misfit(90, Demand(50, 50, True), 100) is None
 

@@ -72,6 +72,18 @@ def test_long_answers_go_first_where_they_decide_the_end() -> None:
     assert plan(requests, ROOMY, last=False).order == list(range(32))
 
 
+def test_rows_with_many_requests_go_first_and_stay_together() -> None:
+    """What follows them waits for the last, so a long document that is begun late is what the run waits for."""
+    rows = [0, 1, 1, 2, 3, 3, 3, 4, 4]
+    requests = [
+        replace(r, key=RequestKey(row, i))
+        for i, (row, r) in enumerate(zip(rows, window(*([i] * 9 for i in range(9))), strict=True))
+    ]
+    for last in (True, False):
+        assert [rows[position] for position in plan(requests, ROOMY, last=last).order] == [3, 3, 3, 1, 1, 4, 4, 0, 2]
+    assert plan(requests, ROOMY, order="input").order == list(range(9))
+
+
 def test_among_groups_the_one_with_the_longest_answer_goes_first() -> None:
     requests = window(*grouped_rows(16, 4))
     requests[5] = replace(requests[5], max_tokens=1500)

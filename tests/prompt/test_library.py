@@ -17,14 +17,17 @@ def test_the_shipped_prompts_are_these() -> None:
         "draft-critique-revise",
         "extract",
         "judge",
+        "merge-summaries",
         "passthrough",
         "qa-generate",
         "question-answer-check",
         "revise",
         "rewrite",
         "summarize",
+        "summarize-long",
         "topic-questions",
         "translate",
+        "translate-document",
     ]
 
 

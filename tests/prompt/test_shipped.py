@@ -11,7 +11,7 @@ from llmbatch.prompt.base import PromptSettings
 from llmbatch.prompt.library import load_file, shipped_prompts
 from llmbatch.prompt.template import bind, load_prompt
 
-OF_TASKS = ("compare", "draft-critique-revise", "judge", "revise", "topic-questions")
+OF_TASKS = ("compare", "draft-critique-revise", "judge", "merge-summaries", "revise", "topic-questions")
 WITH_A_QUESTION = ("answer-question", "check-answer")
 WITH_TEXT = [name for name in shipped_prompts() if name not in ("passthrough", *OF_TASKS, *WITH_A_QUESTION)]
 

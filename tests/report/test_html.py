@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
+from llmbatch.core.events import Replica
 from llmbatch.core.ledger import Ledger
-from llmbatch.core.types import Failure, FailureKind, Record, Status
+from llmbatch.core.types import Failure, FailureKind, Record, Status, Usage
 from llmbatch.report.html import report_to_html
 from llmbatch.report.report import Facts, Report, SessionFacts, build_report
 
@@ -52,3 +54,12 @@ def test_what_comes_from_a_row_is_text_and_no_markup(session: SessionFacts, fact
 
 def test_a_run_without_a_row_has_a_page(session: SessionFacts, facts: Facts) -> None:
     assert "all 0 rows are ok" in report_to_html(build_report(Ledger(), session, facts))
+
+
+def test_several_engines_have_a_table_and_one_alone_has_none(
+    report: Report, ledger: Ledger, session: SessionFacts, facts: Facts
+) -> None:
+    assert "Engines of the last session" not in report_to_html(report)
+    one = Replica(0, "left out", 10.0, 9.0, Usage(100, 50, 40), 3)
+    page = report_to_html(build_report(ledger, replace(session, replicas=(one,)), facts))
+    assert "Engines of the last session" in page and "left out" in page

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from llmbatch.core.events import Replica
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Record, Status, Usage
 from llmbatch.report.report import Facts, Report, SessionFacts, build_report, exit_code
@@ -88,3 +89,13 @@ def test_the_exit_code_says_what_became_of_the_run(ledger: Ledger) -> None:
     assert exit_code("finished", ledger) == 3
     assert exit_code("stopped", fine) == 130
     assert exit_code("broken", fine) == 1
+
+
+def test_each_of_several_engines_has_its_share_and_one_alone_is_not_listed(
+    ledger: Ledger, session: SessionFacts, facts: Facts
+) -> None:
+    assert "replicas" not in build_report(ledger, session, facts)["sessions"][0]
+    two = (Replica(0, "up", 10.0, 9.0, Usage(100, 50, 40), 0), Replica(1, "left out", 0.0, 0.0, Usage(), 3))
+    first, second = build_report(ledger, replace(session, replicas=two), facts)["sessions"][0]["replicas"]
+    assert (first["busy_share"], first["cache_hit_rate"], first["speed"]["completion_tokens"]) == (0.9, 0.4, 5.0)
+    assert (second["busy_share"], second["deaths"], second["left_out"]) == (None, 3, True)

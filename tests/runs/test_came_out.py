@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from huggingface_hub import constants
 from llmbatch.core.errors import FolderError
 from llmbatch.core.events import EngineReady, Event, Note, Sealed
 from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
-from llmbatch.job.job import Job
+from llmbatch.job.job import Job, job_from
 from llmbatch.model.tokenizer import ChatSettings
+from llmbatch.runs.retry_failed import retry_failed
 from llmbatch.runs.session import RunResult, run_job
 
 COMMIT, OTHER = "a" * 40, "b" * 40
@@ -170,6 +172,91 @@ def test_an_adapter_that_was_overwritten_in_place_is_refused(jobs: Any, ten: Pat
     weights.write_bytes(bytes(500) + b"1" + bytes(499))
     with pytest.raises(FolderError, match=r"engine\.lora\.a adapter_model\.safetensors was"):
         go_on(job, comes_out())
+
+
+# Trying again what is not ok
+
+
+def refuses_the_first(jobs: Any, rows: Path, **sections: Any) -> Job:
+    """A job of which one row is never ok."""
+    rules = {"rules": [{"when": {"contains": "text 0"}, "answer": ""}]}
+    job: Job = jobs.job(rows, rules, retry={"max_attempts": 1}, **sections)
+    return job
+
+
+def again(jobs: Any, make: EngineFactory, **overrides: Any) -> list[str]:
+    """What is said when the rows that are not ok are tried again."""
+    notes: list[str] = []
+    retry_failed(
+        jobs.path / "out", overrides, [lambda e: notes.append(e.message) if isinstance(e, Note) else None], make=make
+    )
+    return notes
+
+
+def test_rows_are_not_tried_again_in_another_precision_unless_it_is_named(jobs: Any, ten: Path) -> None:
+    go_on(refuses_the_first(jobs, ten), comes_out(dtype="float32"))
+    for _ in range(2):
+        with pytest.raises(FolderError, match=r'engine\.args\.dtype was "float32", now "bfloat16".*name it'):
+            again(jobs, comes_out(dtype="bfloat16"))
+    again(jobs, comes_out(dtype="float32"))
+
+
+def test_a_precision_that_the_retry_names_is_its_own(jobs: Any, ten: Path) -> None:
+    go_on(refuses_the_first(jobs, ten), comes_out(context_length="8000"))
+    with pytest.raises(FolderError, match=r"engine\.args\.context_length was"):
+        again(jobs, comes_out(context_length="9000"))
+    again(jobs, comes_out(context_length="9000"), engine={"args": {"context_length": "9_000"}})
+    assert (jobs.path / "out" / "retries" / "001" / "done").exists()
+
+
+def test_rows_are_not_tried_again_with_another_commit_of_the_model_but_with_another_model(
+    jobs: Any, ten: Path, hub: Path
+) -> None:
+    at(hub, COMMIT)
+    go_on(refuses_the_first(jobs, ten, model="org/model"), comes_out())
+    at(hub, OTHER)
+    with pytest.raises(FolderError, match=rf'model \(commit\) was "{COMMIT}", now "{OTHER}"'):
+        again(jobs, comes_out(loads=lambda: pytest.fail("the engine was started for it")))
+    again(jobs, comes_out(), model="org/other")
+    assert (jobs.path / "out" / "retries" / "001" / "done").exists()
+
+
+def test_another_version_of_the_engine_is_said_where_rows_are_tried_again(jobs: Any, ten: Path) -> None:
+    go_on(refuses_the_first(jobs, ten), comes_out("0.31"))
+    said = again(jobs, comes_out("0.32"))
+    assert any('was begun with "scripted 0.31" and goes on with "scripted 0.32"' in note for note in said)
+    assert not any("was begun with" in note for note in again(jobs, comes_out("0.31")))
+
+
+def test_rows_are_not_tried_again_with_an_adapter_that_was_overwritten_unless_one_is_named(
+    jobs: Any, ten: Path
+) -> None:
+    adapter = jobs.path / "adapter"
+    adapter.mkdir()
+    weights = adapter / "adapter_model.safetensors"
+    weights.write_bytes(bytes(1000))
+    go_on(refuses_the_first(jobs, ten, engine={"lora": {"a": str(adapter)}}), comes_out())
+    weights.write_bytes(bytes(500) + b"1" + bytes(499))
+    with pytest.raises(
+        FolderError, match=r"the model is not what it was.*engine\.lora\.a adapter_model\.safetensors was"
+    ):
+        again(jobs, comes_out(loads=lambda: pytest.fail("the engine was started for it")))
+    assert not (jobs.path / "out" / "retries" / "001" / "run.json").exists()
+    assert again(jobs, comes_out(), engine={"lora": {"a": str(adapter)}}) is not None
+
+
+def test_a_prompt_that_was_edited_since_is_said_where_rows_are_tried_again(jobs: Any, ten: Path) -> None:
+    prompt = jobs.path / "prompt.yaml"
+    prompt.write_text("name: p\nvariables: {text: {type: string}}\ntext: '{{ text }}'\n")
+    job = refuses_the_first(jobs, ten)
+    job = job_from({**job.data(), "prompt": str(prompt)})
+    go_on(job, comes_out())
+    assert not any("changed since" in note for note in again(jobs, comes_out()))
+    prompt.write_text("name: p\nvariables: {text: {type: string}}\ntext: 'Say {{ text }}'\n")
+    assert any(
+        re.search(r"changed since the run was made.*prompt \(text\) was", note) for note in again(jobs, comes_out())
+    )
+    assert not any("changed since" in note for note in again(jobs, comes_out(), prompt=str(prompt)))
 
 
 # The cache

@@ -23,18 +23,25 @@ def chaos(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         pytest.skip("eval/ is not part of this distribution")
     monkeypatch.syspath_prepend(str(CHAOS))
     yield importlib.import_module
-    for name in ("corpora", "sessions", "kills", "real_engine"):
+    for name in ("corpora", "sessions", "kills", "publications", "real_engine"):
         sys.modules.pop(name, None)
 
 
 def test_no_number_of_kills_at_random_moments_loses_doubles_or_changes_a_row(chaos: Any, tmp_path: Path) -> None:
-    figures = chaos("kills").random_kills(tmp_path, kills=25, seed=7)
-    assert figures.kills >= 25
+    scenarios = len(chaos("corpora").SCENARIOS)
+    figures = chaos("kills").random_kills(tmp_path, kills=2 * scenarios, seed=7, at_once=2)
+    assert figures.kills >= 2 * scenarios
     assert figures.ok, figures
 
 
 def test_a_kill_at_every_fault_point_is_survived(chaos: Any, tmp_path: Path) -> None:
     figures, missed = chaos("kills").fault_points(tmp_path)
+    assert missed == []
+    assert figures.ok, figures
+
+
+def test_a_publication_is_whole_after_a_kill_at_every_fault_point(chaos: Any, tmp_path: Path) -> None:
+    figures, missed = chaos("publications").killed(tmp_path, count=0)
     assert missed == []
     assert figures.ok, figures
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 from llmbatch.audit.audit import audit
 from llmbatch.core.errors import InputChanged, JobError, ReadError, WriteError
+from llmbatch.job.job import job_from
 from llmbatch.runs.retry_failed import retry_failed
 from llmbatch.sinks import upload as uploading
 from llmbatch.sources import reader, remote
@@ -70,8 +70,8 @@ def test_every_document_has_its_record_and_bad_ones_say_what_is_wrong(jobs: Any)
 def test_a_run_over_documents_that_is_killed_comes_to_the_same_bytes(jobs: Any, fault: str) -> None:
     docs = write(jobs.path / "docs", {**good(10), "0/02.md": b""})
     data = jobs.data(docs, run={"window": 4}, **BY_FILE)
-    assert jobs.finish({**data, "output": str(jobs.path / "whole")})[0] == 3
-    assert jobs.finish(data, environment={"LLMBATCH_FAULT": fault})[0] == -signal.SIGKILL
+    assert jobs.run(job_from({**data, "output": str(jobs.path / "whole")})).exit_code == 3
+    jobs.killed(data, fault)
     assert jobs.finish(data)[0] == 3
     assert jobs.results() == jobs.results("whole")
     assert files(jobs.path / "out" / "results") == files(jobs.path / "whole" / "results")
@@ -84,7 +84,7 @@ def test_outputs_by_file_that_were_out_of_the_way_when_a_run_was_killed_are_made
     data = jobs.data(docs, **BY_FILE)
     assert jobs.finish(data)[0] == 0
     data["sinks"] = {**data["sinks"], "shard_format": "parquet"}
-    assert jobs.finish(data, environment={"LLMBATCH_FAULT": "folder-away/results"})[0] == -signal.SIGKILL
+    jobs.killed(data, "folder-away/results")
     assert not (jobs.path / "out" / "results").exists()
     assert jobs.finish(data)[0] == 0
     assert sorted(files(jobs.path / "out" / "results")) == [f"0/0{number}.md.parquet" for number in range(3)]

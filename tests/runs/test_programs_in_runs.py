@@ -405,6 +405,11 @@ def test_a_prompt_file_may_bring_its_program_whose_paths_are_its_own(jobs: Any, 
     (folder / "main.yaml").write_text(main + program)
     jobs.run(job_from({**data, "prompt": str(folder / "main.yaml"), "program": {}}))
     assert jobs.records()[1]["output"] == {"draft": "text 1", "verdict": "good"}
+    other = {"prompts": {"judge": {"path": "rate {{ draft }}", "answer": {"choice": ["fine"]}}}}
+    jobs.run(job_from({**data, "prompt": str(folder / "main.yaml"), "program": other, "output": "other"}))
+    assert jobs.records("other")[1]["output"] == {"draft": "text 1", "verdict": "fine"}, (
+        "the job's goes over the file's"
+    )
     (folder / "main.yaml").write_text(main + "program: {nam: single}\n")
     with pytest.raises(JobError, match=r"main: program: unknown key 'nam': did you mean name"):
         jobs.run(job_from({**data, "prompt": str(folder / "main.yaml"), "program": {}}))

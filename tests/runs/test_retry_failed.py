@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -211,14 +209,11 @@ def test_extending_the_run_keeps_what_was_tried_again(done: Corpus) -> None:
     "fault",
     ["renamed/errors.jsonl:1", "results-written", "report-written", "renamed/results.jsonl:2", "renamed/report.json:2"],
 )
-def test_a_kill_while_a_retried_run_is_finished_anew_loses_nothing(done: Corpus, fault: str) -> None:
+def test_a_kill_while_a_retried_run_is_finished_anew_loses_nothing(done: Corpus, fault: str, kill_at: Any) -> None:
     done.retry(done.better)
     before = (done.folder / "results.jsonl").read_bytes()
     again = done.job(run={"window": 2, "max_failures": 99})
-    killed = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps(again)], env={**os.environ, "LLMBATCH_FAULT": fault}, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    kill_at(fault, lambda: run_job(job_from(again)))
     assert audit(done.folder).ok
     run_job(job_from(again))
     assert (done.folder / "results.jsonl").read_bytes() == before
@@ -239,25 +234,14 @@ def test_a_folder_without_results_is_refused(corpus: Corpus) -> None:
         corpus.retry()
 
 
-EXTEND = """
-import json, sys
-from llmbatch.job.job import job_from
-from llmbatch.runs.session import run_job
-run_job(job_from(json.loads(sys.argv[1])), extend=True)
-"""
-
-
 @pytest.mark.parametrize("fault", ["journal-opened", "part-sealed"])
 def test_a_run_that_owes_rows_is_refused_though_it_was_finished_before_it_was_extended(
-    done: Corpus, fault: str
+    done: Corpus, fault: str, kill_at: Any
 ) -> None:
     before = (done.folder / "results.jsonl").read_bytes()
     with done.rows.open("a") as file:
         file.write('{"text": "fine"}\n' * 30)
-    killed = subprocess.run(
-        [sys.executable, "-c", EXTEND, json.dumps(done.job())], env={**os.environ, "LLMBATCH_FAULT": fault}, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    kill_at(fault, lambda: run_job(job_from(done.job()), extend=True))
     with pytest.raises(FolderError, match=r"the run is not finished, rows of it are owed .*finish it first"):
         done.retry(done.better)
     assert (done.folder / "results.jsonl").read_bytes() == before
@@ -373,12 +357,6 @@ from llmbatch.job.job import job_from
 from llmbatch.runs.session import run_job
 run_job(job_from(json.loads(sys.argv[1])))
 """
-RETRY = """
-import json, sys
-from pathlib import Path
-from llmbatch.runs.retry_failed import retry_failed
-retry_failed(Path(sys.argv[1]), json.loads(sys.argv[2]))
-"""
 FAULTS = [
     "temp-written/001.rows",
     "renamed/001.rows",
@@ -403,13 +381,11 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_retry_that_was_killed_anywhere_ends_as_one_that_was_not(done: Corpus, fault: str) -> None:
+def test_a_retry_that_was_killed_anywhere_ends_as_one_that_was_not(done: Corpus, fault: str, kill_at: Any) -> None:
     untouched = done.base / "untouched"
     shutil.copytree(done.folder, untouched)
     overrides = {"engine": {"script": done.better}}
-    command = [sys.executable, "-c", RETRY, str(done.folder), json.dumps(overrides)]
-    killed = subprocess.run(command, env={**os.environ, "LLMBATCH_FAULT": fault}, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    kill_at(fault, lambda: retry_failed(done.folder, overrides))
     assert audit(done.folder).ok
     done.retry(done.better)
     assert_holds(done)
@@ -419,9 +395,8 @@ def test_a_retry_that_was_killed_anywhere_ends_as_one_that_was_not(done: Corpus,
     assert not (done.folder / "retries" / "002").exists()
 
 
-def test_a_retry_that_was_killed_at_its_very_end_is_completed_before_the_next(done: Corpus) -> None:
-    command = [sys.executable, "-c", RETRY, str(done.folder), json.dumps({"engine": {"script": done.better}})]
-    subprocess.run(command, env={**os.environ, "LLMBATCH_FAULT": "renamed/errors.jsonl:2"}, check=False)
+def test_a_retry_that_was_killed_at_its_very_end_is_completed_before_the_next(done: Corpus, kill_at: Any) -> None:
+    kill_at("renamed/errors.jsonl:2", lambda: done.retry(done.better))
     done.retry(done.best)
     assert done.statuses == "ok ok ok failed ok ok"
     assert (done.folder / "retries" / "002.rows").read_text().split() == ["3", "4"]

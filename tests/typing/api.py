@@ -10,7 +10,20 @@ from typing import Literal, assert_type
 from pydantic import BaseModel
 
 import llmbatch
-from llmbatch import Ask, Complete, Failure, FailureKind, Incomplete, Program, Record, RowAsk, Run, Status, Usage
+from llmbatch import (
+    Ask,
+    Branches,
+    Complete,
+    Failure,
+    FailureKind,
+    Incomplete,
+    Program,
+    Record,
+    RowAsk,
+    Run,
+    Status,
+    Usage,
+)
 from llmbatch.core.events import Event, Finished
 
 
@@ -51,6 +64,11 @@ llmbatch.run(model="demo", input="requests.jsonl", output="out")
 
 
 # a program of one's own
+def ask_side_by_side(row: RowAsk) -> Program:
+    first, second = yield Branches([ask_twice(row), ask_twice(row)])
+    return Complete([first, second])
+
+
 def ask_twice(row: RowAsk) -> Program:
     ask = row.ask()
     assert_type(ask, Ask | Failure)

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
-from llmbatch.core.events import Event
+from llmbatch.core.events import Event, Replica, Snapshot
+from llmbatch.core.types import Usage
 from llmbatch.report.report import Report
-from llmbatch.watch.jsonl import JsonLog
+from llmbatch.watch.jsonl import JsonLog, event_to_dict
 
 
 def test_every_event_is_a_line_of_json_with_its_name_and_its_fields(events: list[Event], report: Report) -> None:
@@ -28,3 +30,13 @@ def test_every_event_is_a_line_of_json_with_its_name_and_its_fields(events: list
     assert lines[3]["by_status"] == {"ok": 1180, "invalid": 12, "failed": 12}
     assert lines[3]["usage"] == {"prompt_tokens": 10_000, "completion_tokens": 2_000, "cached_tokens": 7_000}
     assert lines[6]["report"] == report
+
+
+def test_the_engines_of_a_snapshot_are_plain_data(snapshot: Snapshot) -> None:
+    told = event_to_dict(replace(snapshot, replicas=(Replica(0, "up", 2.0, 1.0, Usage(3, 2, 1), 0),)))
+    assert json.loads(json.dumps(told))["replicas"] == [
+        {
+            "number": 0, "state": "up", "ready_seconds": 2.0, "busy_seconds": 1.0,
+            "usage": {"prompt_tokens": 3, "completion_tokens": 2, "cached_tokens": 1}, "deaths": 0,
+        }
+    ]  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from llmbatch.core.events import EngineReady, Event, Note, Snapshot
+from llmbatch.core.events import EngineReady, Event, Note, Replica, Snapshot
 from llmbatch.core.types import Usage
 from llmbatch.watch.live import LiveView
 
@@ -92,3 +92,21 @@ def test_the_cursor_is_back_after_an_error_in_the_run(snapshot: Snapshot) -> Non
     with pytest.raises(RuntimeError):
         run()
     assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
+
+
+def test_each_of_several_engines_has_a_line_and_one_alone_has_none(snapshot: Snapshot) -> None:
+    two = (
+        Replica(0, "up", 10.0, 9.7, Usage(12_400, 3_200, 6_200), 0),
+        Replica(1, "left out", 5.0, 5.0, Usage(100, 10), 2),
+    )
+    said = drawn(replace(snapshot, replicas=two), width=200)
+    assert "replica 0  busy 97% · 1,240 tokens/s in · 320 tokens/s out · 50% cached" in said
+    assert "replica 1  left out · busy 100%" in said and "2 deaths" in said
+    assert "replica" not in drawn(snapshot)
+
+
+def test_of_many_engines_a_few_are_shown(snapshot: Snapshot) -> None:
+    many = tuple(Replica(number, "starting", 0.0, 0.0, Usage(), 0) for number in range(64))
+    said = drawn(replace(snapshot, replicas=many))
+    assert said.count("starting\n") + said.count("starting ") >= 8 and "replica 8" not in said
+    assert "and 56 more, see report.json" in said

@@ -74,6 +74,7 @@ class ScriptedEngine:
             model=self._model,
             context_length=None if script.no_context_length else script.context_length,
             max_num_seqs=concurrency,
+            in_flight=concurrency,
             can=frozenset({"constraint", "lora", *(() if script.no_ids else ("continue", "ids", "score"))}),
         )
 
@@ -160,8 +161,7 @@ class ScriptedEngine:
     def _answer(self, request: Request) -> Outcome:
         """The outcome of one request; raises ``EngineDied`` where the script says so."""
         state, script = self._state, self._script
-        answered = state.answer()
-        if script.die_after and answered in script.die_after:
+        if script.die_after and (answered := state.answer()) in script.die_after:
             raise EngineDied(f"the scripted engine died after {answered} requests, as its script says")
         rule = self._rule(request) if script.rules else None
         if rule is not None and not rule.hang and not state.use(script.rules.index(rule), rule):

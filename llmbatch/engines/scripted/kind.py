@@ -66,5 +66,4 @@ KIND = EngineKind(
     candidates=_candidates,
     devices=lambda _: 1,
     limits=_limits,
-    replicas=True,
 )

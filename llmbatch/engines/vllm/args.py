@@ -51,7 +51,7 @@ def engine_args(model: str, settings: EngineSettings, chat: ChatSettings) -> dic
         "trust_remote_code": settings.trust_remote_code,
         "enable_prefix_caching": True,
         "disable_log_stats": True,
-        **(_cpu_defaults(model, given) if is_cpu() else {}),
+        **(_cpu_defaults(model, given, settings.engines) if is_cpu() else {}),
     }
     if chat.template is not None:
         from llmbatch.model.tokenizer import load_template
@@ -139,13 +139,14 @@ def _check_names(given: Mapping[str, Any]) -> None:
             raise JobError(f"engine.args.{name}: vLLM has no engine argument {name!r}; {hint}")
 
 
-def _cpu_defaults(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _cpu_defaults(model: str, given: Mapping[str, Any], engines: int) -> dict[str, Any]:
+    """``engines`` share the machine's memory."""
     defaults: dict[str, Any] = {"block_size": 32}  # vLLM's 128 never shares a shorter prefix
     if not _has_bf16():
         defaults["dtype"] = "float32"  # 2.4 times as fast as bfloat16 that is emulated
     size_is_given = bool({"kv_cache_memory_bytes", "gpu_memory_utilization"} & given.keys())
     if not size_is_given and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
-        defaults["kv_cache_memory_bytes"] = _free_memory() // 4
+        defaults["kv_cache_memory_bytes"] = _free_memory() // 4 // engines
     # without chunked prefill vLLM wants a step to hold max_model_len, and sizes it itself
     if not {"max_num_seqs", "max_num_batched_tokens", "enable_chunked_prefill"} & given.keys():
         defaults |= _cpu_batch(model, {**defaults, **given})

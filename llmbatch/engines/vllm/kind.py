@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from llmbatch.engines.base import (
     TokenizerSource,
     named_models,
 )
+from llmbatch.engines.vllm.places import devices, places
 from llmbatch.engines.vllm.settings import VllmSettings, identity
 from llmbatch.model.tokenizer import ChatSettings
 
@@ -27,7 +27,6 @@ _USUAL_SEQS = 256  # where nothing tells how many vLLM will take
 _LEAST_SEQS = 2
 _LEAST_TOKENS = 512
 _LEAST_AFTER_OUT_OF_MEMORY = 8
-_GPU_ARGS = ("tensor_parallel_size", "pipeline_parallel_size")
 
 
 def _make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
@@ -77,11 +76,6 @@ def _fixed(settings: EngineSettings, name: str, tokens: int | None) -> dict[str,
     return {**hold, **settings.args}
 
 
-def _devices(settings: EngineSettings) -> int:
-    sizes = [settings.args.get(name) for name in _GPU_ARGS]
-    return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
-
-
 def _limits(settings: EngineSettings, model: ModelFacts) -> EngineInfo:
     args = settings.args
     longest = args.get("max_model_len")
@@ -119,8 +113,10 @@ KIND = EngineKind(
     identity=identity,
     smaller=_smaller,
     candidates=_candidates,
-    devices=_devices,
+    devices=devices,
     limits=_limits,
+    hosted=True,
+    places=places,
     tokenizer=_tokenizer,
     models=_models,
     tells_thinking=lambda settings: settings.reasoning_parser is not None or "reasoning_config" in settings.args,

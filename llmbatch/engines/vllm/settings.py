@@ -56,8 +56,7 @@ def argument_problem(name: str, value: Any) -> str | None:
     if name == "data_parallel_size" and value != 1:
         return (
             f"engine.args.data_parallel_size={value}: vLLM's offline engine, which llmbatch drives, takes no data parallelism. One "
-            "model over several GPUs: engine.args.tensor_parallel_size. A model on each of several GPUs: as many runs, each with a "
-            "GPU of its own (CUDA_VISIBLE_DEVICES), a part of the input and an output folder of its own"
+            "model over several GPUs: engine.args.tensor_parallel_size. A model on each of several GPUs: --replicas auto"
         )
     return None
 

@@ -1,0 +1,224 @@
+"""Requests and outcomes in; the few messages that an engine elsewhere and its driver exchange, out, and back.
+
+It is one contract for every border: a pipe to another process of this machine, or an actor on another. A message holds many rows,
+as plain tuples: to take a value of ours apart for each row and put it together again would cost more than all the rest.
+
+    driver -> engine    Begin once, then Ask again and again, GiveUp, End
+    engine -> driver    Up or Failed, then Answered again and again, GivenUp; Died is the last
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from llmbatch.core.errors import EngineDied, EngineError, JobError, LlmbatchError, OutOfMemory
+from llmbatch.core.types import (
+    Completion,
+    Constraint,
+    Failure,
+    FailureKind,
+    Outcome,
+    Prompt,
+    Refusal,
+    Request,
+    RequestKey,
+    Sampling,
+    Score,
+    Usage,
+)
+from llmbatch.engines.base import EngineInfo, EngineSettings
+from llmbatch.model.tokenizer import ChatSettings
+
+_KEPT = 4096  # settings that were seen before
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Make this engine and start it; ``version`` is the driver's llmbatch, ``cpus`` the processors to use (empty: all)."""
+
+    version: str
+    model: str
+    settings: EngineSettings
+    chat: ChatSettings
+    log: Path
+    constraints: tuple[Constraint, ...] = ()
+    cpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Requests. Their settings are in two tables, so that equal ones are one object on the other side too."""
+
+    rows: list[tuple[Any, ...]]
+    samplings: list[Sampling]
+    constraints: list[Constraint]
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Give up all that was asked until now; the answer is ``GivenUp``."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Stop the engine, and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """The engine is up."""
+
+    info: EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine could not be started."""
+
+    kind: Literal["job", "memory", "engine"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What finished, and what the engine counts since its start. Without rows it is a sign of life."""
+
+    rows: list[tuple[Any, ...]]
+    counts: tuple[int, int, int]
+    busy: float
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Nothing that was asked before ``GiveUp`` will be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The engine died; ``memory``: for want of it."""
+
+    message: str
+    suspect: bool
+    memory: bool
+
+
+def ask(requests: Iterable[Request]) -> Ask:
+    """The requests as one message."""
+    rows: list[tuple[Any, ...]] = []
+    samplings: list[Sampling] = []
+    constraints: list[Constraint] = []
+    numbers: dict[int, int] = {}  # by identity: equal settings of a job are one object
+    for r in requests:
+        sampling = numbers.get(id(r.sampling))
+        if sampling is None:
+            sampling = numbers[id(r.sampling)] = len(samplings)
+            samplings.append(r.sampling)
+        constraint = -1
+        if r.constraint is not None:
+            constraint = numbers.get(id(r.constraint), -1)
+            if constraint < 0:
+                constraint = numbers[id(r.constraint)] = len(constraints)
+                constraints.append(r.constraint)
+        prompt = r.prompt
+        rows.append(
+            (
+                tuple(r.key), prompt.text, prompt.messages, prompt.prefill, sampling, constraint, r.seed, r.max_tokens, r.lora,
+                _packed(r.partial), None if r.token_ids is None else _packed(r.token_ids), r.target, _packed(r.target_ids),
+            )
+        )  # fmt: skip
+    return Ask(rows, samplings, constraints)
+
+
+class Asked:
+    """Reads ``Ask`` messages: equal settings of all of them are one object, as an engine may cache by identity."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def requests(self, message: Ask) -> list[Request]:
+        """The requests of a message."""
+        samplings = [self._one(each) for each in message.samplings]
+        constraints = [self._one(each) for each in message.constraints]
+        return [
+            Request(
+                RequestKey(*key), Prompt(messages, text, prefill), samplings[sampling],
+                None if constraint < 0 else constraints[constraint], seed, max_tokens, lora, tuple(partial), ids, target, targets,
+            )
+            for (
+                key, text, messages, prefill, sampling, constraint, seed, max_tokens, lora, partial, ids, target, targets,
+            ) in message.rows
+        ]  # fmt: skip
+
+    def _one(self, value: Any) -> Any:
+        if len(self._known) >= _KEPT:
+            self._known.clear()
+        return self._known.setdefault(value, value)
+
+
+def answered(outcomes: Iterable[Outcome], counts: Usage, busy: float) -> Answered:
+    """The outcomes as one message."""
+    rows: list[tuple[Any, ...]] = []
+    for o in outcomes:
+        if isinstance(o, Refusal):
+            rows.append((tuple(o.key), str(o.failure.kind), o.failure.message))
+            continue
+        usage, score = o.usage, o.score
+        rows.append(
+            (
+                tuple(o.key), o.text, o.finish_reason, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens,
+                _packed(o.token_ids), o.reasoning, o.stop_reason, o.logprobs, None if score is None else tuple(score),
+            )
+        )  # fmt: skip
+    return Answered(rows, (counts.prompt_tokens, counts.completion_tokens, counts.cached_tokens), busy)
+
+
+def outcomes_of(message: Answered) -> list[Outcome]:
+    """The outcomes of a message."""
+    outcomes: list[Outcome] = []
+    for row in message.rows:
+        key = RequestKey(*row[0])
+        if len(row) == 3:
+            outcomes.append(Refusal(key, Failure(FailureKind(row[1]), row[2])))
+            continue
+        _, text, finish, prompt, completion, cached, ids, reasoning, stop, logprobs, score = row
+        usage = Usage(prompt, completion, cached)
+        likelihood = None if score is None else Score(*score)
+        outcomes.append(Completion(key, text, finish, usage, ids, reasoning, stop, logprobs=logprobs, score=likelihood))
+    return outcomes
+
+
+def failed(error: LlmbatchError) -> Failed:
+    """What kept an engine from starting, as a message."""
+    kind: Literal["job", "memory", "engine"] = "engine"
+    if isinstance(error, JobError):
+        kind = "job"
+    elif isinstance(error, OutOfMemory):
+        kind = "memory"
+    return Failed(kind, str(error))
+
+
+def error_of(message: Failed) -> LlmbatchError:
+    """The error of a message."""
+    return {"job": JobError, "memory": OutOfMemory, "engine": EngineError}[message.kind](message.message)
+
+
+def died(death: EngineDied) -> Died:
+    """A death as a message."""
+    return Died(str(death), death.suspect, isinstance(death.__cause__, OutOfMemory | MemoryError))
+
+
+def death_of(message: Died) -> EngineDied:
+    """The death of a message, with its cause where that was want of memory."""
+    death = EngineDied(message.message, suspect=message.suspect)
+    if message.memory:
+        death.__cause__ = OutOfMemory(message.message)
+    return death
+
+
+def _packed(ids: Sequence[int]) -> Sequence[int]:
+    """Token ids as four bytes each: as they are where they are packed already."""
+    return ids if isinstance(ids, array | bytes) or not ids else array("I", ids)

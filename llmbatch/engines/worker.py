@@ -1,0 +1,136 @@
+"""A pipe to a driver in; one engine behind it, from its start to its end, in this process.
+
+``python -P -m llmbatch.engines.worker DESCRIPTOR``: what ``hosted`` starts. When the driver is gone, however it went, so is this
+process, and with it what its engine started.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from multiprocessing.connection import Connection
+
+from llmbatch import __version__
+from llmbatch.core.errors import EngineDied, JobError, LlmbatchError
+from llmbatch.core.types import Outcome
+from llmbatch.engines.base import Engine, kind_of
+from llmbatch.engines.feed import Feed
+from llmbatch.engines.messages import Ask, Asked, Begin, End, GivenUp, GiveUp, Up, answered, died, failed
+
+_PAUSE_SECONDS = 0.004  # between two messages: what finishes meanwhile goes in one
+_SIGN_SECONDS = 1.0
+
+
+class _Speaker:
+    """Sends what finished, in a thread of its own, so that the engine waits for no message; many rows in one."""
+
+    def __init__(self, pipe: Connection, engine: Engine) -> None:
+        self._pipe = pipe
+        self._engine = engine
+        self._waiting: deque[Outcome] = deque()
+        self._news = threading.Event()
+        self._sending = threading.Lock()
+        self._said_at = time.monotonic()
+        threading.Thread(target=self._speak, name="llmbatch-speaker", daemon=True).start()
+
+    def add(self, outcomes: list[Outcome], *, busy: bool) -> None:
+        """These finished. ``busy``: the engine has work, so it gives a sign of life now and then."""
+        self._waiting.extend(outcomes)
+        if outcomes or (busy and time.monotonic() - self._said_at > _SIGN_SECONDS):
+            self._news.set()
+
+    def say(self, message: object) -> None:
+        """Something else, after all that finished before."""
+        self._send()
+        with self._sending:
+            self._pipe.send(message)
+
+    def _speak(self) -> None:
+        while self._news.wait():
+            self._news.clear()
+            try:
+                self._send()
+            except OSError:
+                return  # the driver is gone: the listener ends this process
+            time.sleep(_PAUSE_SECONDS)
+
+    def _send(self) -> None:
+        with self._sending:
+            outcomes = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            self._said_at = time.monotonic()
+            self._pipe.send(answered(outcomes, self._engine.counts(), self._engine.busy()))
+
+
+class _Listener:
+    """Takes what the driver sends, in a thread of its own: requests go into the feed. Where the driver is gone, all ends."""
+
+    def __init__(self, pipe: Connection, feed: Feed) -> None:
+        self._pipe = pipe
+        self._feed = feed
+        self.give_up = False
+        self.ending = False
+        threading.Thread(target=self._listen, name="llmbatch-listener", daemon=True).start()
+
+    def _listen(self) -> None:
+        asked = Asked()
+        try:
+            while not self.ending:
+                match self._pipe.recv():
+                    case Ask() as message:
+                        self._feed.push(asked.requests(message))
+                    case GiveUp():
+                        self.give_up = True
+                        self._feed.wake()
+                    case End():
+                        self.ending = True
+                        self._feed.wake()
+        except (EOFError, OSError):
+            os.kill(os.getpid(), signal.SIGKILL)  # the engine may be anywhere; the guardian ends what it started
+
+
+def _serve(engine: Engine, feed: Feed, heard: _Listener, speaker: _Speaker) -> None:
+    for outcomes in engine.stream(feed):
+        for outcome in outcomes:
+            feed.done(outcome.key)
+        speaker.add(outcomes, busy=bool(feed.in_flight))
+        if heard.give_up:
+            engine.abort()
+            feed.take(sys.maxsize, sys.maxsize)  # what waits is given up too
+            feed.recall()
+            heard.give_up = False
+            speaker.say(GivenUp())
+        if heard.ending:
+            return
+
+
+def main(descriptor: int) -> None:
+    pipe: Connection = Connection(descriptor)
+    begin: Begin = pipe.recv()
+    if begin.cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, begin.cpus)
+    feed = Feed()
+    heard = _Listener(pipe, feed)
+    try:
+        if begin.version != __version__:
+            raise JobError(f"the driver is llmbatch {begin.version}, this engine's machine has {__version__}")
+        engine = kind_of(begin.settings.name).make(begin.model, begin.settings, begin.chat, begin.log)
+        engine.expect(begin.constraints)
+        info = engine.start()
+    except LlmbatchError as error:
+        pipe.send(failed(error))
+        return
+    pipe.send(Up(info))
+    speaker = _Speaker(pipe, engine)
+    try:
+        _serve(engine, feed, heard, speaker)
+    except EngineDied as death:
+        speaker.say(died(death))
+    engine.stop()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,54 @@
+"""Two real vLLM engines on processors, each in a process of its own: one is killed, and the results are those of one engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+from llmbatch.core.events import Event, Snapshot
+
+pytestmark = pytest.mark.vllm
+
+ARGS = {
+    "enforce_eager": True,
+    "kv_cache_memory_bytes": 1 << 28,
+    "max_num_seqs": 8,
+    "dtype": "float32",
+    "enable_prefix_caching": False,  # else a record says how many tokens the cache happened to spare
+}
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="each engine needs a processor")
+def test_two_replicas_of_which_one_is_killed_give_the_bytes_of_one_engine(jobs: Any) -> None:
+    texts = [f"{a} hundred and {b}" for a in NUMBERS for b in NUMBERS]
+    rows = jobs.rows({"id": f"r{i}", "text": text} for i, text in enumerate(texts))
+    prompt = "Translate to French: {{ text }}"
+    shape: dict[str, Any] = {
+        "model": "demo", "prompt": {"path": prompt}, "sampling": {"temperature": 0, "max_tokens": 60, "ignore_eos": True},
+    }  # fmt: skip
+    seen: list[int] = []
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Snapshot) and event.rows >= 5 and not seen:
+            seen.extend(child.pid for child in psutil.Process().children(recursive=True))
+            workers = [p for p in psutil.Process().children() if "llmbatch.engines.worker" in " ".join(p.cmdline())]
+            assert len(workers) == 2
+            workers[0].send_signal(signal.SIGKILL)
+
+    result = jobs.run(jobs.job(rows, engine={"name": "vllm", "replicas": 2, "args": ARGS}, **shape), kill)
+    assert result.outcome == "finished"
+    assert result.report["sessions"][0]["engine_restarts"] == 1
+    for _ in range(600):
+        if not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in seen):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("processes of the engines outlived the run")
+    jobs.run(jobs.job(rows, engine={"name": "vllm", "args": ARGS}, output=str(jobs.path / "one"), **shape))
+    assert jobs.results() == jobs.results("one")
