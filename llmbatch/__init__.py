@@ -1,8 +1,8 @@
 """Run an LLM over a whole corpus on hardware that you own: one checked result for every row, nothing lost.
 
-``run`` runs a job into a folder, ``generate`` gives records inside a script, ``publish`` makes a dataset of runs. A program of
-your own is a generator function of a ``RowAsk``: it yields an ``Ask``, several, or ``Branches`` of other generators, and returns a
-value, ``Complete`` or ``Incomplete``.
+``run`` runs a job into a folder, ``generate`` gives records inside a script, ``publish`` makes a dataset of runs, ``evaluate``
+scores a model on a task. A program of your own is a generator function of a ``RowAsk``: it yields an ``Ask``, several, or
+``Branches`` of other generators, and returns a value, ``Complete`` or ``Incomplete``.
 Importing this package loads nothing heavy.
 """
 
@@ -15,6 +15,7 @@ from llmbatch.core.types import Failure, FailureKind, Record, Status, Usage
 
 if TYPE_CHECKING:
     from llmbatch.api import Published, Run, generate, publish, run
+    from llmbatch.evals.api import evaluate
     from llmbatch.programs.base import Ask, Branches, Complete, Incomplete, Program, RowAsk
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ __all__ = [
     "Usage",
     "UsageError",
     "__version__",
+    "evaluate",
     "generate",
     "publish",
     "run",
@@ -49,6 +51,10 @@ def __getattr__(name: str) -> Any:
         from llmbatch import api
 
         return getattr(api, name)
+    if name == "evaluate":
+        from llmbatch.evals.api import evaluate
+
+        return evaluate
     if name in {"Ask", "Branches", "Complete", "Incomplete", "Program", "RowAsk"}:
         from llmbatch.programs import base
 

@@ -29,6 +29,7 @@ NAMES = [
     "Usage",
     "UsageError",
     "__version__",
+    "evaluate",
     "generate",
     "publish",
     "run",

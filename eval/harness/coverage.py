@@ -2,6 +2,8 @@
 
     python eval/harness/coverage.py [--repetitions 1000] [--only proportions,...] [--write]
 
+Each case that is done is kept in coverage.jsonl beside this file, and not done again; --write makes COVERAGE.md of what is there.
+
 An interval that is right holds the truth in 93 to 97% of the repetitions. What is cheap is repeated more than 1,000 times, since of
 1,000 the share itself is known to 1.4 points only. The interval that may be looked at after every row must hold the truth in at
 least 95% at whichever moment one stops, so it is looked at when it first is as narrow as was asked for. Rows and clusters are drawn
@@ -11,10 +13,10 @@ as from an endless set of them; the truth is the figure of that set.
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,14 +30,8 @@ from llmbatch.evals.sequential import ConfidenceSequence
 from llmbatch.evals.statistics import Statistics, figures, interval_of
 
 RESULTS = Path(__file__).with_name("COVERAGE.md")
-REPETITIONS = {
-    "proportions": 10_000,
-    "means": 4000,
-    "clustered": 4000,
-    "paired": 4000,
-    "corpus": 1000,
-    "sequential": 1000,
-}
+DONE = Path(__file__).with_name("coverage.jsonl")
+REPETITIONS = {"proportions": 10_000, "means": 4000, "clustered": 4000, "paired": 4000}
 LOW, HIGH = 0.93, 0.97
 SKILL = (
     0.65 * 4,
@@ -54,9 +50,10 @@ class Case(NamedTuple):
 
 
 class Result(NamedTuple):
-    case: Case
+    group: str
+    name: str
+    truth: float
     held: float
-    width: float
     method: str
     repetitions: int
     ok: bool
@@ -213,27 +210,22 @@ def truth_of(metric: Metric, names: tuple[str, ...], draw: Callable[..., np.ndar
     return float(figures(metric, names, sums[None, :], np.array([float(rows)]))[0])
 
 
-def corpus() -> Iterator[Case]:
-    for kind, (names, draw) in CORPUS.items():
-        metric = make_metric(kind)
-        truth = truth_of(metric, names, draw, 4_000_000)
-        for rows, clusters in ((50, 0), (100, 0), (500, 0), (100, 10), (200, 20), (500, 50)):
+def corpus(kind: str) -> Iterator[Case]:
+    names, draw = CORPUS[kind]
+    metric = make_metric(kind)
+    truth = truth_of(metric, names, draw, 4_000_000)
+    for rows, clusters in ((50, 0), (100, 0), (500, 0), (100, 10), (200, 20), (500, 50)):
 
-            def one(g: np.random.Generator, n=rows, c=clusters, d=draw, m=metric, names=names) -> Interval | None:
-                if not c:
-                    return interval_of(
-                        m, Statistics(names, d(g, g.beta(*SKILL, n)), np.arange(n)), None, 0.95, int(g.integers(2**31))
-                    )
-                sizes = np.maximum(1, np.round(g.lognormal(np.log(n / c) - 0.18, 0.6, c))).astype(int)
-                matrix = d(g, np.repeat(g.beta(*SKILL, c), sizes))
-                codes = np.repeat(np.arange(c), sizes)
-                return interval_of(
-                    m, Statistics(names, matrix, np.arange(len(matrix))), codes, 0.95, int(g.integers(2**31))
-                )
+        def one(g: np.random.Generator, n=rows, c=clusters) -> Interval | None:
+            if not c:
+                return interval_of(metric, Statistics(names, draw(g, g.beta(*SKILL, n)), np.arange(n)), None, 0.95, 0)
+            sizes = np.maximum(1, np.round(g.lognormal(np.log(n / c) - 0.18, 0.6, c))).astype(int)
+            matrix = draw(g, np.repeat(g.beta(*SKILL, c), sizes))
+            codes = np.repeat(np.arange(c), sizes)
+            return interval_of(metric, Statistics(names, matrix, np.arange(len(matrix))), codes, 0.95, 0)
 
-            yield Case(
-                "corpus", f"{kind}, n={rows}" + (f" in {clusters} unequal clusters" if clusters else ""), truth, one
-            )
+        within = f" in {clusters} unequal clusters" if clusters else ""
+        yield Case(kind, f"{kind}, n={rows}{within}", truth, one)
 
 
 def sequential() -> Iterator[Case]:
@@ -280,43 +272,51 @@ GROUPS: dict[str, Callable[[], Iterator[Case]]] = {
     "means": means,
     "clustered": clustered,
     "paired": pairs,
-    "corpus": corpus,
     "sequential": sequential,
+    **{kind: partial(corpus, kind) for kind in CORPUS},
 }
 
 
 def measure(case: Case, repetitions: int) -> Result:
     """How often the interval of a case holds the truth; one that could not be made does not."""
     held = 0
-    widths, methods = [], set()
+    methods = set()
     for repetition in range(repetitions):
         found = case.draw(np.random.default_rng([repetition, *case.name.encode()]))
         if found is not None:
             held += found.low <= case.truth <= found.high
-            widths.append(found.high - found.low)
             methods.add(found.method)
     share = held / repetitions
     ok = share >= 0.95 if case.at_least else LOW <= share <= HIGH
-    return Result(case, share, float(np.mean(widths)), ", ".join(sorted(methods)), repetitions, ok)
+    method = ", ".join(sorted(methods))
+    return Result(case.group, case.name, case.truth, share, method, repetitions, ok)
+
+
+def results_done() -> list[Result]:
+    """What is in coverage.jsonl, in the order of the groups."""
+    if not DONE.exists():
+        return []
+    found = [json.loads(line) for line in DONE.read_text().splitlines()]
+    results = [Result(**{name: each[name] for name in Result._fields}) for each in found]
+    return sorted(results, key=lambda result: list(GROUPS).index(result.group))
 
 
 def as_markdown(results: list[Result]) -> str:
-    missed = [result for result in results if not result.ok]
-    groups = list(dict.fromkeys(result.case.group for result in results))
+    right = sum(result.ok for result in results)
     lines = [
         "# How often a 95% interval holds the truth",
         "",
         f"Made by `python eval/harness/coverage.py --write` with numpy {np.__version__}: simulated evaluations of known truth.",
-        f"{len(results) - len(missed)} of {len(results)} cases are as wanted: 93 to 97%, and at least 95% of the sequential "
-        "interval, which is looked at after every row and stopped at as soon as it is narrow enough.",
+        f"{right} of {len(results)} cases are as wanted: 93 to 97%, and at least 95% of the sequential interval, which is looked "
+        "at after every row and stopped at as soon as it is narrow enough.",
     ]
-    for group in groups:
-        heading = "| case | truth | held | mean width | repetitions | method | |"
-        lines += ["", f"## {group}", "", heading, "|---|---:|---:|---:|---:|---|---|"]
+    for group in dict.fromkeys(result.group for result in results):
+        heading = "| case | truth | held | repetitions | method | |"
+        lines += ["", f"## {group}", "", heading, "|---|---:|---:|---:|---|---|"]
         for each in results:
-            if each.case.group == group:
+            if each.group == group:
                 lines.append(
-                    f"| {each.case.name} | {each.case.truth:.4g} | {each.held:.1%} | {each.width:.3g} | {each.repetitions:,} | "
+                    f"| {each.name} | {each.truth:.4g} | {each.held:.1%} | {each.repetitions:,} | "
                     f"{each.method} | {'' if each.ok else 'missed'} |"
                 )
     return "\n".join(lines) + "\n"
@@ -329,17 +329,17 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="COVERAGE.md beside this file")
     arguments = parser.parse_args()
     os.nice(10)
-    results = []
     for group in arguments.only.split(","):
-        began = time.monotonic()
+        repetitions = arguments.repetitions or REPETITIONS.get(group, 1000)
         for case in GROUPS[group]():
-            result = measure(case, arguments.repetitions or REPETITIONS[group])
-            results.append(result)
-            print(
-                f"{result.held:6.1%} {'' if result.ok else 'MISSED':6} {group:12} {case.name:55} {result.method}",
-                flush=True,
-            )
-        print(f"# {group}: {time.monotonic() - began:.0f} s", flush=True)
+            if any((done.name, done.repetitions) == (case.name, repetitions) for done in results_done()):
+                continue
+            result = measure(case, repetitions)
+            with DONE.open("a") as file:
+                file.write(json.dumps(result._asdict()) + "\n")
+            missed = "" if result.ok else "MISSED"
+            print(f"{result.held:6.1%} {missed:6} {group:12} {case.name:55} {result.method}", flush=True)
+    results = results_done()
     print(f"{sum(result.ok for result in results)} of {len(results)} as wanted")
     if arguments.write:
         RESULTS.write_text(as_markdown(results))

@@ -61,8 +61,9 @@ def evaluate(
 ) -> None:
     """Score a model on a task.
 
-    TASK is a task file, or the name of one that comes with llmbatch (--list). The run folder (--output) gets scores.json, with an
-    interval for every figure, and examples.jsonl, with every row. The same command again goes on where an interrupted run stopped.
+    TASK is a task file, or the name of one that comes with llmbatch (--list). The run folder (--output, by default
+    evals/MODEL/TASK) gets scores.json, with an interval for every figure, and examples.jsonl, with every row. The same command
+    again goes on where an interrupted run stopped. Of several tasks each has a folder in --output.
     """
     from llmbatch.evals.evaluate import Asked, score_folder
     from llmbatch.evals.task import TaskGroup, load_task
@@ -105,11 +106,13 @@ def _run(
 
     found: list[tuple[Path, Scores]] = []
     worst = 0
+    # one start for all tasks; several engines side by side are started for each
+    kept = len(asked) > 1 and asked[0][1].settings.get("engine", {}).get("replicas", 1) == 1
     try:
         with EngineKeeper() as keeper:
             for task, how in asked:
                 with watching(mode) as watcher:
-                    done = run_task(task, how, [watcher], make=keeper.make if len(asked) > 1 else make_engine)
+                    done = run_task(task, how, [watcher], make=keeper.make if kept else make_engine)
                 if done.scores is None:
                     ctx.exit(done.result.exit_code)
                 found.append((how.output, done.scores))

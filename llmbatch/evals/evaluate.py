@@ -11,17 +11,18 @@ The last two are made of the records alone, whenever the run is finished: the sa
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llmbatch.core.digest import short_digest
 from llmbatch.core.errors import FolderError, JobError, PromptError, SourceError
 from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.engines.base import EngineFactory, make_engine
 from llmbatch.evals.base import Metric
+from llmbatch.evals.examples import EXAMPLES
 from llmbatch.evals.job import PROMPT, job_of_task, prompt_file
 from llmbatch.evals.outcome import Outcomes, examples_of, read_lines
 from llmbatch.evals.rows import Rows, fingerprint
@@ -39,6 +40,7 @@ from llmbatch.prompt.document import read_document
 from llmbatch.runs.brakes import Stop
 from llmbatch.runs.pacing import Slots
 from llmbatch.runs.session import RunResult, run_job
+from llmbatch.sinks.upload import upload_more
 
 TASK = "task.yaml"
 FACTS = "evaluation.json"
@@ -99,7 +101,15 @@ def evaluate(
 
     again = _is_part(asked.output, asked.limit)
     result = run_job(job, watchers, make=make, stop=stop, pace=None if until is None else pace, again=again)
-    scores = score_folder(asked.output, allow_code=asked.allow_code) if result.outcome == "finished" else None
+    if result.outcome != "finished":
+        return Evaluated(result, None)
+    scores = score_folder(asked.output, allow_code=asked.allow_code)
+
+    def say(message: str) -> None:
+        for watcher in watchers:
+            watcher(Note("info", message))
+
+    upload_more(job.sinks, asked.output, [asked.output / EXAMPLES, asked.output / SCORES], say)
     return Evaluated(result, scores)
 
 
@@ -173,7 +183,7 @@ def digest_of(task: Task) -> str:
     data = task.data()
     decides = {key: data.get(key) for key in ("ask", "prepare", "fields", "choices", "references", "read")}
     decides["dataset"] = {key: data["dataset"].get(key) for key in ("config", "split")}
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    return short_digest(json.dumps(decides, sort_keys=True))
 
 
 def _job(task: Task, asked: Asked) -> Job:
@@ -211,6 +221,8 @@ def _prepare(task: Task, job: Job, asked: Asked, watchers: Sequence[Watcher]) ->
                 watcher(Note("warning", f"{error}. The run goes on with the rows that it has in {asked.output / KEPT}"))
             facts = {**_facts(asked.output), "until": asked.until}
         else:
+            if folder.manifest is None:  # no run has begun, so the rows that an earlier call left bind nobody
+                (asked.output / KEPT).unlink(missing_ok=True)
             keep(folder, rows.lines(asked.order), extend=False, check=_see_rows, refusal=_refusal(asked.output))
             atomic_write(asked.output / TASK, text)
             facts = {"shuffle_seed": asked.order, "largest_cluster": rows.largest_cluster, "until": asked.until}

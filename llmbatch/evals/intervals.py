@@ -30,7 +30,7 @@ sparse = extra("scipy.sparse", "eval", "an evaluation")
 special = extra("scipy.special", "eval", "an evaluation")
 
 RESAMPLES = 2000
-_CELLS = 4_000_000  # numbers in a block of resamples: 32 MB
+_CELLS = 2_000_000  # numbers in a block of resamples: 16 MB
 
 Codes = NDArray[np.int64]
 """Which cluster each row is of, counted from 0 without a gap."""
@@ -234,9 +234,8 @@ def _resamples(groups: int, seed: int) -> Iterator[Floats]:
     step = max(1, _CELLS // groups)
     for start in range(0, RESAMPLES, step):
         size = min(step, RESAMPLES - start)
-        yield np.stack(
-            [np.bincount(generator.integers(groups, size=groups), minlength=groups) for _ in range(size)]
-        ).astype(float)
+        drawn = generator.integers(groups, size=(size, groups)) + groups * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * groups).reshape(size, groups).astype(float)
 
 
 def by_group(matrix: Any, clusters: Codes | None, groups: int) -> Any:

@@ -40,7 +40,7 @@ class Outcomes:
             return Example(record.id, {}, error=str(record.failure.kind if record.failure else record.status))
         example = line.pop(EXAMPLE)
         choices: Sequence[str] = example.get("choices", ())
-        outputs, error = _outputs(record)
+        outputs, error = _outputs(record, several=self._task.repeats > 1)
         scores, answers = None, outputs
         if self._task.ask == "text":
             answers = [self._reader.read(output, choices, line) for output in outputs]
@@ -66,12 +66,15 @@ def read_lines(folder: Path) -> Iterator[Any]:
         raise FolderError(f"{path}: cannot be read: {error}; the same llmbatch eval again writes it anew") from error
 
 
-def _outputs(record: Record) -> tuple[list[Any], str | None]:
-    """(the outputs of all repeats, why there are none). What was cut off at its limit is what the model had to say."""
+def _outputs(record: Record, *, several: bool) -> tuple[list[Any], str | None]:
+    """(the outputs of all repeats, why there are none). What was cut off at its limit is what the model had to say.
+
+    ``several``: the record's output is a list of the repeats'.
+    """
     if record.status is Status.OK:
-        return (record.output if isinstance(record.output, list) else [record.output]), None
+        return (record.output if several else [record.output]), None
     kind = record.failure.kind if record.failure is not None else None
-    if isinstance(record.output, list) and any(output is not None for output in record.output):
+    if several and record.output is not None and any(output is not None for output in record.output):
         return record.output, None  # some repeats failed: theirs cannot be read
     if kind is FailureKind.TRUNCATED and record.raw:
         return [record.raw], None

@@ -30,6 +30,7 @@ from llmbatch.evals.base import Example, check_example
 from llmbatch.evals.data import open_split
 from llmbatch.evals.few_shot import Pool, Shot
 from llmbatch.evals.readers.choice import chosen
+from llmbatch.evals.scores import Scored, score
 from llmbatch.evals.task import Task
 from llmbatch.sources.rows import plain
 
@@ -50,6 +51,7 @@ class Rows:
         )
         self._reader = task.reader
         self._metrics = task.metrics_made(allow_code=True)
+        self._tried = False
         self._clusters: Counter[str] = Counter()
         self._kinds: dict[str, RowId] = {}  # of references -> the first row with one
         self._pool = Pool(task.few_shot, self._shots(data)) if task.few_shot.number else None
@@ -173,8 +175,14 @@ class Rows:
         choices = said.get("choices", ())
         scores = [Score(-1.0, False, 1) for _ in choices] if self._task.ask == "likelihood" else None
         example = Example(row.id, fields, said["references"], choices=choices, scores=scores)
-        if self._task.ask != "perplexity":
-            check_example(self._metrics, example)
+        if self._task.ask == "perplexity":
+            return
+        check_example(self._metrics, example)
+        if not self._tried:  # a library that a metric needs is missed now, and not when all rows are answered
+            self._tried = True
+            answered = example._replace(answers=list(example.references[:1]), outputs=list(example.references[:1]))
+            harmless = [metric for metric in self._metrics if not metric.kind.runs_code]
+            score([answered, answered], harmless, Scored(self._task.name, "", "", ""))
 
     def _group(self, row: Row, name: str, expression: Expression, fields: Mapping[str, Any]) -> str | None:
         value = self._value(row, name, expression, fields)

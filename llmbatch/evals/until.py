@@ -21,6 +21,7 @@ from llmbatch.runs.pacing import Slots
 
 _USUAL_SLOTS = 256  # as long as no engine is up
 _AHEAD = 2  # times what the engine has in hand are begun
+_BEHIND = 8  # times what the engine has in hand may be finished behind a row that takes long, and so be in vain
 _LOOK_SECONDS = 0.5
 
 
@@ -137,7 +138,8 @@ class UntilNarrow:
         """As many as keep the engine busy; the less is begun ahead, the less is asked in vain."""
         slots = self._slots() or _USUAL_SLOTS
         outstanding = len(self._begun) - len(self._finished)
-        if len(self._begun) >= self._run.window * self._run.windows_open or outstanding > (_AHEAD - 1) * slots:
+        undecided = min(self._run.window * self._run.windows_open, _BEHIND * slots)
+        if len(self._begun) >= undecided or outstanding > (_AHEAD - 1) * slots:
             return 0
         return min(_AHEAD * slots - outstanding, self._run.window)
 

@@ -49,6 +49,11 @@ class Uploads:
         arrived = self._arrived()
         return [name for name in plan["files"] if name not in arrived]
 
+    def planned(self) -> list[str]:
+        """All that is to be copied, and was. Raises ``FolderError``."""
+        plan = self._read()
+        return [] if plan is None else plan["files"]
+
     def outdated(self) -> list[str]:
         """What earlier plans may have put there, and this one does not, such as other shards. Raises ``FolderError``."""
         plan = self._read()

@@ -8,7 +8,8 @@ The row's value is the likeliest choice, and ``details`` tell all of them, in th
 
 ``logprob`` is the natural logarithm of the probability, summed over the tokens; ``greedy`` says whether the model would have said
 exactly this. ``by`` says which is the likeliest: by the sum (``sum``), or by the mean over its tokens or its bytes, so that a long
-choice has no disadvantage. All choices of a row are sent together, so that the engine computes their prompt once.
+choice has no disadvantage. With ``rank`` the value is the list of them, the likeliest first. All choices of a row are sent
+together, so that the engine computes their prompt once.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class ScoreSettings(ShotSettings):
     by: By = Field(
         "sum", description="the likeliest by the sum of log-probabilities, or by their mean by tokens or bytes"
     )
+    rank: bool = Field(False, description="the value is all choices, the likeliest first")
 
 
 def score(row: RowAsk) -> Program:
@@ -52,8 +54,9 @@ def score(row: RowAsk) -> Program:
     if None in answers:
         return Incomplete()
     scores: list[Score] = [answer.value for answer in answers]
-    best = likeliest(choices, scores, settings.by)
-    return Complete(choices[best], {"chosen": best, "scores": [each._asdict() for each in scores]}, logprobs=False)
+    best, *_ = ranked = ranking(choices, scores, settings.by)
+    value = [choices[at] for at in ranked] if settings.rank else choices[best]
+    return Complete(value, {"chosen": best, "scores": [each._asdict() for each in scores]}, logprobs=False)
 
 
 def continued(ask: Ask, target: str) -> Ask:
@@ -67,14 +70,14 @@ def continued(ask: Ask, target: str) -> Ask:
     return replace(ask, target=target, constraint=None, samples=1)
 
 
-def likeliest(choices: Sequence[str], scores: Sequence[Score], by: By) -> int:
-    """Which choice it is; of equals the first."""
+def ranking(choices: Sequence[str], scores: Sequence[Score], by: By) -> list[int]:
+    """The places of the choices, the likeliest first; equals as they are."""
 
     def of(at: int) -> float:
         length = {"sum": 1, "tokens": scores[at].tokens, "bytes": len(choices[at].encode())}[by]
-        return scores[at].logprob / max(1, length)
+        return -scores[at].logprob / max(1, length)
 
-    return max(range(len(choices)), key=of)
+    return sorted(range(len(choices)), key=of)
 
 
 def _problem(choices: Any) -> str | None:
@@ -102,4 +105,4 @@ KIND = ProgramKind(
     score, ScoreSettings, _prompts, _requests, keeps_row=False, first=lambda row: asked(row, row.settings)
 )
 
-__all__ = ["KIND", "By", "ScoreSettings", "continued", "likeliest", "scores_of"]
+__all__ = ["KIND", "By", "ScoreSettings", "continued", "ranking", "scores_of"]

@@ -50,6 +50,15 @@ def plan_upload(settings: SinkSettings, folder: Path, files: Sequence[Path]) -> 
         Uploads(folder).plan(_place(settings.to), [*names, LAST])
 
 
+def upload_more(settings: SinkSettings, folder: Path, files: Sequence[Path], say: Callable[[str], None]) -> None:
+    """Copy these files too, which were made of the finished run, and the others with them once more. Raises as ``upload``."""
+    if settings.to is None:
+        return
+    planned = [folder / name for name in Uploads(folder).planned() if name != LAST]
+    plan_upload(settings, folder, list(dict.fromkeys([*planned, *files])))
+    upload(settings, folder, say)
+
+
 def to_upload(settings: SinkSettings, folder: Path) -> list[str] | None:
     """What is left to be copied; ``None`` where nothing was planned for this place yet. Raises ``FolderError``."""
     return [] if settings.to is None else Uploads(folder).owed(_place(settings.to))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch.core.errors import JobError
-from llmbatch.core.imports import is_import_path, load_object
+from llmbatch.core.imports import extra, is_import_path, load_object
 
 
 @pytest.fixture
@@ -75,3 +75,11 @@ def test_what_a_module_raises_on_import_is_told(folder: Path, source: str, said:
     (folder / "my_rules_e.py").write_text(source)
     with pytest.raises(JobError, match=said):
         load_object("my_rules_e:x")
+
+
+def test_a_missing_extra_says_how_it_is_installed() -> None:
+    with pytest.raises(JobError) as raised:
+        extra("no_such_library.part", "eval", "an evaluation")
+    assert (
+        str(raised.value) == "an evaluation needs no_such_library, which is not installed: pip install 'llmbatch[eval]'"
+    )

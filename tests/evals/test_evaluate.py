@@ -76,6 +76,16 @@ def test_repeats_are_asked_with_seeds_of_their_own_and_count_on_average(sums: An
     assert sums.examples()[0]["answers"] == ["yes", "?", "yes"]
 
 
+def test_an_answer_that_is_a_list_is_one_answer(tasks: Any) -> None:
+    tasks.rows([{"question": "x", "answer": [1, 2]}])
+    task = tasks.task(
+        read="json", metrics=["json_fields"], answer={"schema": {"type": "array", "items": {"type": "integer"}}}
+    )
+    tasks.run(task, {"rules": [{"answer": "[1, 2]"}]})
+    assert tasks.examples()[0]["answers"] == [[1, 2]]
+    assert tasks.figure("json_fields") == 1
+
+
 def test_some_repeats_that_fail_are_not_dropped(sums: Any) -> None:
     script = {"rules": [{"when": {"sample": 1}, "fail": "no"}, {"answer": "yes"}]}
     sums.run(sums.task(repeats=2, references="'yes'", sampling={"temperature": 1}), script)
@@ -159,6 +169,23 @@ def test_another_metric_is_no_other_run_but_another_prompt_is(sums: Any) -> None
     text = sums.task(prompt=None, text="{{ question }}", **RIGHT_BY_INDEX)
     with pytest.raises((JobError, FolderError)):
         sums.run(text, WRONG)
+
+
+def test_a_task_may_be_corrected_as_long_as_no_run_has_begun(sums: Any) -> None:
+    broken = {"engine": {"name": "scripted", "script": str(sums.path / "nowhere.yaml")}}
+    with pytest.raises(JobError, match="nowhere"):
+        sums.run(sums.task(), settings=broken)
+    sums.rows([{"id": "a", "question": "x", "answer": "x"}])
+    sums.run(sums.task())
+    assert [example["id"] for example in sums.examples()] == ["a"]
+
+
+def test_scores_are_copied_with_the_results(sums: Any) -> None:
+    copied = sums.path / "copied"
+    for limit in (5, 10):
+        sums.run(sums.task(**RIGHT_BY_INDEX), WRONG, limit=limit, settings={"sinks": {"to": str(copied)}})
+        for name in ("results.jsonl", "scores.json", "examples.jsonl", "report.json"):
+            assert (copied / name).read_bytes() == (sums.path / "out" / name).read_bytes()
 
 
 def test_a_section_that_the_task_decides_cannot_be_set(sums: Any) -> None:
@@ -287,3 +314,21 @@ def test_a_metric_without_bounds_cannot_end_a_run(many: Any) -> None:
     with pytest.raises(JobError, match="a mean between known bounds"):
         many.run(many.task(metrics=["bleu", "exact_match"]), YES, until=0.1)
     assert not (many.path / "out").exists()
+
+
+def test_a_task_can_be_evaluated_from_python(sums: Any) -> None:
+    import llmbatch
+
+    data = {
+        "name": "sums",
+        "dataset": str(sums.path / "rows.jsonl"),
+        "prompt": "{{ question }}",
+        "references": "answer",
+    }
+    done = llmbatch.evaluate(
+        {**data, "metrics": ["exact_match"]}, model="any", output=sums.path / "out", limit=5, engine=sums.engine({})
+    )
+    assert done.scores is not None
+    assert done.scores.overall.counts.rows == 5
+    with pytest.raises(llmbatch.UsageError, match="a group of tasks"):
+        llmbatch.evaluate("arc", model="any", output=sums.path / "group")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -109,6 +110,17 @@ def test_references_of_several_kinds_are_an_error_that_names_a_row_of_each(
     tasks.rows([{"id": "a", "question": "x", "answer": one}, {"id": "b", "question": "x", "answer": other}])
     with pytest.raises(JobError, match=r"of several kinds, .* \(row 'a'\) and .* \(row 'b'\)"):
         lines(Rows(tasks.task(**keys)))
+
+
+def test_a_library_that_a_metric_needs_is_missed_before_a_run(tasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmbatch.evals.metrics import bleu
+
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    bleu._metric.cache_clear()
+    tasks.rows([{"question": "x", "answer": "y"}])
+    with pytest.raises(JobError, match=r"pip install 'llmbatch\[eval\]'"):
+        tasks.run(tasks.task(metrics=["exact_match", "bleu"]))
+    assert not (tasks.path / "out" / "job.yaml").exists()
 
 
 def test_a_line_that_is_no_row_keeps_its_place(tasks: Any) -> None:

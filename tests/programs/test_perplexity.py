@@ -86,3 +86,17 @@ def test_an_engine_that_tells_no_tokens_is_said(jobs: Any, script: dict[str, Any
     path = {"path": str(prompt)}
     jobs.run(jobs.job(jobs.rows([{"text": "two"}]), script, prompt=path, program={"name": "perplexity"}))
     assert "does not tell" in jobs.records()[0]["error"]["message"]
+
+
+@pytest.mark.parametrize("fault", ["journal-append:1", "journal-append:3", "part-sealed:1"])
+def test_windows_are_the_same_after_kills(jobs: Any, fault: str) -> None:
+    prompt = jobs.path / "text.yaml"
+    prompt.write_text('name: t\nvariables: {text: {type: any}}\ntext: "{{ text }}"\n')
+    rows = jobs.rows([{"text": f"{n} " * (10 + n)} for n in range(24)])
+    script = {"context_length": 20, "latency": 0.05, "jitter": 0.9, "concurrency": 8}
+    program = {"name": "perplexity", "settings": {"start": "#"}}
+    data = jobs.data(rows, script, prompt={"path": str(prompt)}, program=program, run={"window": 6})
+    assert jobs.finish(data, environment={"LLMBATCH_FAULT": fault})[0] == -9
+    assert jobs.finish(data)[0] == 0
+    assert jobs.finish({**data, "output": str(jobs.path / "whole")})[0] == 0
+    assert jobs.results() == jobs.results("whole")

@@ -9,7 +9,7 @@ import pytest
 
 from llmbatch.core.types import Prompt, Sampling, Score
 from llmbatch.programs.base import Ask
-from llmbatch.programs.score import continued, likeliest
+from llmbatch.programs.score import continued, ranking
 
 SCRIPT = {"rules": [{"when": {"contains": "bb"}, "answer": " bb"}, {"answer": " a"}]}
 
@@ -55,5 +55,26 @@ def test_spaces_at_the_end_of_a_plain_prompt_are_the_start_of_the_choice() -> No
 
 def test_the_likeliest_is_told_by_sum_tokens_or_bytes() -> None:
     choices, scores = ["a", "bbbbbbbb", "cc"], [Score(-2.0, True, 1), Score(-4.0, True, 4), Score(-2.5, True, 2)]
-    assert [likeliest(choices, scores, by) for by in ("sum", "tokens", "bytes")] == [0, 1, 1]
-    assert likeliest(["a", "b"], [Score(-1.0, True, 1), Score(-1.0, True, 1)], "sum") == 0
+    assert [ranking(choices, scores, by) for by in ("sum", "tokens", "bytes")] == [[0, 2, 1], [1, 2, 0], [1, 2, 0]]
+    assert ranking(["a", "b"], [Score(-1.0, True, 1), Score(-1.0, True, 1)], "sum") == [0, 1]
+
+
+def test_the_value_may_be_all_choices_the_likeliest_first(jobs: Any) -> None:
+    (record,) = choose(jobs, [{"text": "say bb:", "options": ["a", "bb"]}], rank=True)
+    assert record["output"] == ["bb", "a"]
+    assert record["details"]["chosen"] == 1
+
+
+@pytest.mark.parametrize("fault", ["journal-append:1", "journal-torn:2", "part-sealed:1"])
+def test_choices_are_the_same_after_kills(jobs: Any, fault: str) -> None:
+    prompt = jobs.path / "text.yaml"
+    prompt.write_text('name: t\nvariables: {text: {type: any}}\ntext: "{{ text }}"\n')
+    rows = jobs.rows([{"text": f"say {'bb' * (n % 2)} {n}:", "options": ["a", "bb", "c" * (n + 1)]} for n in range(30)])
+    data = jobs.data(
+        rows, {**SCRIPT, "latency": 0.05, "jitter": 0.9, "concurrency": 4}, prompt={"path": str(prompt)}, run={"window": 8},
+        program={"name": "score", "settings": {"choices": "options", "delimiter": " "}},
+    )  # fmt: skip
+    assert jobs.finish(data, environment={"LLMBATCH_FAULT": fault})[0] == -9
+    assert jobs.finish(data)[0] == 0
+    assert jobs.finish({**data, "output": str(jobs.path / "whole")})[0] == 0
+    assert jobs.results() == jobs.results("whole")

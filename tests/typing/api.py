@@ -111,6 +111,12 @@ assert_type(published.folder, Path)
 assert_type(published.rows, int)
 llmbatch.publish([Path("one"), "two"], Path("dataset"), push_to="owner/name", private=True, license="apache-2.0")
 
+# a model scored on a task
+evaluated = llmbatch.evaluate("demo-numbers", model="demo", output="scores", limit=10, engine={"name": "scripted"})
+if evaluated.scores is not None:
+    assert_type(evaluated.scores.overall.figures["exact_match"].value, float | None)
+llmbatch.evaluate({"name": "mine"}, model="demo", output=Path("scores"), until_interval=0.02)
+
 # errors
 try:
     llmbatch.run(model="demo", prompt="{{ text }}", input="rows.jsonl", output="out")
