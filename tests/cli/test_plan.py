@@ -7,9 +7,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from click.testing import CliRunner
-
-from llmbatch.cli.main import main
 
 PROMPT = "Document: {{ doc }} Question: {{ q }}"
 
@@ -31,20 +28,19 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(corpus: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = arguments_of(corpus, *arguments)
-    done = CliRunner().invoke(main, command, catch_exceptions=False)
-    return subprocess.CompletedProcess(command, done.exit_code, done.stdout, done.stderr)
-
-
-def plan_in_a_process(corpus: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "llmbatch.cli", *arguments_of(corpus, *arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def arguments_of(corpus: Path, *arguments: str) -> list[str]:
-    return [
-        "plan", "--model", "demo", "--prompt", PROMPT, "--input", str(corpus), "--temperature", "0", *arguments,
-    ]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "llmbatch.cli",
+        "plan",
+        "--model",
+        "demo",
+        "--prompt",
+        PROMPT,
+        "--input",
+        str(corpus),
+    ]
+    return subprocess.run([*command, "--temperature", "0", *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +105,7 @@ def test_answers_that_take_too_long_to_calibrate_are_a_clear_error(corpus: Path)
 @pytest.mark.vllm
 def test_a_calibration_runs_on_the_real_engine(corpus: Path) -> None:
     eager = ("--set", "engine.args.enforce_eager=true")  # to compile the model would take most of the time
-    result = plan_in_a_process(
-        corpus, *eager, "--max-tokens", "8", "--calibrate", "--calibrate-seconds", "60", "--json"
-    )
+    result = plan(corpus, *eager, "--max-tokens", "8", "--calibrate", "--calibrate-seconds", "60", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert 0 < found["hours_low"] <= found["hours"] <= found["hours_high"]
