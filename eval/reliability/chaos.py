@@ -1,6 +1,6 @@
 """``make chaos``: runs that are killed, stopped, starved of disk; ``RESULTS.md`` with what they survived.
 
-    chaos.py [--kills N] [--stops N] [--publications N] [--vllm-kills N] [--core-kills N] [--seed N] [--write]
+    chaos.py [--kills N] [--stops N] [--publications N] [--vllm-kills N] [--core-kills N] [--vllm-rows N] [--seed N] [--write]
 
 Without ``--write`` the figures are only printed. The exit code is 1 where a row was lost, doubled or different.
 """
@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--publications", type=int, default=20, help="publications killed at a random moment")
     parser.add_argument("--vllm-kills", type=int, default=6, help="kills of a run on the real engine; 0 leaves it out")
     parser.add_argument("--core-kills", type=int, default=3, help="kills of the EngineCore")
+    parser.add_argument("--vllm-rows", type=int, default=real_engine.ROWS, help="of each run on the real engine")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the random moments")
     parser.add_argument("--write", action="store_true", help="write RESULTS.md")
     given = parser.parse_args()
@@ -61,7 +62,8 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
     disks = part("disk", disk.write_errors)
     real = None
     if given.vllm_kills:
-        real = part("vllm", lambda p: real_engine.all_kinds(p, given.vllm_kills, given.core_kills, given.seed))
+        numbers = (given.vllm_kills, given.core_kills, given.seed, given.vllm_rows)
+        real = part("vllm", lambda place: real_engine.all_kinds(place, *numbers))
     scripted = (killed, faulted, stopped, published)
     problems = [p for figures in scripted for p in figures.problems] + disks.problems + (real.problems if real else [])
     problems += [f"fault point {point} was not reached" for point in (*missed, *unpublished)]
@@ -105,8 +107,8 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
         lines[-1] += f" Engine restarts within a run: {real.restarts}."
         lines += [
             "",
-            "vLLM's runs are compared without `usage.cached_tokens`, which tells what the prefix cache happened to hold; those "
-            "with `enable_prefix_caching=false` byte for byte.",
+            f"vLLM's runs, of {given.vllm_rows:,} rows each, are compared without `usage.cached_tokens`, which tells what the "
+            "prefix cache happened to hold; those with `enable_prefix_caching=false` byte for byte.",
         ]
     if disks.skipped:
         lines += ["", f"Left out on this machine: {'; '.join(disks.skipped)}."]

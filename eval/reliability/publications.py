@@ -16,8 +16,8 @@ from llmbatch.publishing.base import PublishSettings
 from llmbatch.publishing.publish import publish
 
 FAULTS = (
-    "dataset-made:1", "dataset-moved:1", "temp-written/README.md:1", "renamed/README.md:1", "temp-written/provenance.json:1",
-    "renamed/provenance.json:1",
+    "dataset-made:1", "dataset-moved:1", "dataset-placed:1", "temp-written/README.md:1", "renamed/README.md:1",
+    "temp-written/provenance.json:1", "renamed/provenance.json:1",
 )  # fmt: skip
 _FIRST = PublishSettings(title="numbers", layout="raw")
 _SECOND = PublishSettings(title="numbers", split={"test": 0.3}, duplicates="exact", license="mit")

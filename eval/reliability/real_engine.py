@@ -125,23 +125,23 @@ def press_ctrl_c(process: psutil.Process, _below: list[psutil.Process]) -> None:
     os.killpg(process.pid, signal.SIGINT)
 
 
-def all_kinds(folder: Path, run_kills: int, core_kills: int, seed: int = 0) -> Real:
+def all_kinds(folder: Path, run_kills: int, core_kills: int, seed: int = 0, rows: int = ROWS) -> Real:
     """Kills of the run with the engine in its process and apart, kills of the EngineCore, Ctrl-C; each run then compared."""
     rng = random.Random(seed)
     real = Real()
-    rows = write_input(folder / "rows.jsonl")
+    input_ = write_input(folder / "rows.jsonl", rows)
     references = {}
     for cache in (True, False):
         references[cache] = folder / f"undisturbed-{'with' if cache else 'without'}-prefix-cache"
-        session(make_job(rows, references[cache], in_process=True, prefix_cache=cache), real)
+        session(make_job(input_, references[cache], in_process=True, prefix_cache=cache), real)
     for in_process, cache in ((True, True), (True, False), (False, True)):
         place = "in this process" if in_process else "in its own process"
         kinds: list[tuple[str, Action]] = [(f"run, engine {place}", kill_run)] * -(-run_kills // 3)
         if not in_process:
             kinds += [("EngineCore", kill_core)] * core_kills + [("Ctrl-C", press_ctrl_c)]
         output = folder / f"disturbed-{'in' if in_process else 'out'}-{'with' if cache else 'without'}-prefix-cache"
-        job = make_job(rows, output, in_process=in_process, prefix_cache=cache)
-        step = ROWS // (len(kinds) + 1)
+        job = make_job(input_, output, in_process=in_process, prefix_cache=cache)
+        step = rows // (len(kinds) + 1)
         code = None
         for number, (kind, act) in enumerate(kinds, start=1):
             code = session(job, real, at=number * step - rng.randrange(step // 2), act=act)
@@ -154,7 +154,7 @@ def all_kinds(folder: Path, run_kills: int, core_kills: int, seed: int = 0) -> R
             ):  # it was survived within the session: the next kill needs a run of its own
                 take(real, output, references[cache], byte_for_byte=not cache)
                 output = folder / f"{output.name}-{number}"
-                job = make_job(rows, output, in_process=in_process, prefix_cache=cache)
+                job = make_job(input_, output, in_process=in_process, prefix_cache=cache)
         if code not in (0, 3):
             code = session(job, real)
         if code not in (0, 3):

@@ -82,6 +82,8 @@ def _session(job: Job, tally: Tally | None, fault: str) -> None:
     except LlmbatchError as error:
         print(f"{job.output.name}: {error}", file=sys.stderr)
         code = error.exit_code
+    except KeyboardInterrupt:  # a second signal, as the command has it
+        code = 130
     sys.exit(code)
 
 

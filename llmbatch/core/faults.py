@@ -18,6 +18,7 @@ only those of one file. Unset, a point costs one look at a module variable.
 | ``report-written`` | the report is there, the session's end is not written down |
 | ``dataset-made`` | a publication is whole, and has not taken the place of an earlier one |
 | ``dataset-moved`` | the earlier one is out of its way |
+| ``dataset-placed`` | it has its place, and the earlier one still lies beside it |
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ class Target:
         """The provenance of what lies there, where it was made of the same."""
         if self._earlier is None or self._earlier.get("made_of") != made_of:
             return None
+        shutil.rmtree(self._old, ignore_errors=True)  # of one that was killed when its dataset was in its place
         return self._earlier
 
     @contextlib.contextmanager
@@ -82,6 +83,7 @@ class Target:
                 self.folder.rename(self._old)
             point("dataset-moved")
             self._making.rename(self.folder)
+            point("dataset-placed")
             shutil.rmtree(self._old, ignore_errors=True)
         fsync_folder(self.folder.parent)
 

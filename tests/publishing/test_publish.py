@@ -237,7 +237,7 @@ def test_only_what_was_published_is_replaced(run: Any, published: Any) -> None:
     assert "output" in published.rows()[0]
 
 
-@pytest.mark.parametrize("fault", ["dataset-made", "dataset-moved"])
+@pytest.mark.parametrize("fault", ["dataset-made", "dataset-moved", "dataset-placed"])
 def test_a_publication_that_is_killed_leaves_the_earlier_one_or_the_new_one(
     run: Any, published: Any, fault: str
 ) -> None:
@@ -256,8 +256,10 @@ def test_a_publication_that_is_killed_leaves_the_earlier_one_or_the_new_one(
     ]
     killed = subprocess.run(command, env={**os.environ, "LLMBATCH_FAULT": fault}, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL
-    if fault != "dataset-moved":
+    if fault == "dataset-made":
         assert "messages" in published.rows()[0]
+    if fault == "dataset-placed":
+        assert "output" in published.rows()[0]
     published(folder, layout="raw")
     assert "output" in published.rows()[0]
     assert not list(published.folder.parent.glob(".dataset*"))

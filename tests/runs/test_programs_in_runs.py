@@ -118,10 +118,8 @@ def test_a_run_of_several_steps_that_is_killed_comes_to_the_same_bytes(
     script = jobs.path / "slow.yaml"
     script.write_text("latency: 0.1\nconcurrency: 4\n")
     data = judged(jobs, programs, run={"window": window}, engine={"script": str(script)})
-    environment = {"LLMBATCH_FAULT": fault, "PYTHONPATH": os.pathsep.join(map(str, [jobs.path, *sys.path]))}
-    killed, _, _ = jobs.finish(data, environment=environment, cwd=jobs.path)
-    assert killed == -9
-    environment.pop("LLMBATCH_FAULT")
+    jobs.killed(data, fault)
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, [jobs.path, *sys.path]))}
     code, _, err = jobs.finish(data, environment=environment, cwd=jobs.path)
     assert code == 0, err
     assert jobs.results() == jobs.results("whole")
@@ -278,10 +276,8 @@ def test_likelihoods_survive_a_kill_and_deaths_with_the_same_bytes(jobs: Any, pr
     data = choosing(
         jobs, programs, {"latency": 0.1, "concurrency": 5, "die_after": [4, 13]}, run={"window": 10}, **plan
     )
-    environment = {"LLMBATCH_FAULT": fault, "PYTHONPATH": os.pathsep.join(map(str, [jobs.path, *sys.path]))}
-    killed, _, _ = jobs.finish(data, environment=environment, cwd=jobs.path)
-    assert killed == -9
-    environment.pop("LLMBATCH_FAULT")
+    jobs.killed(data, fault)
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, [jobs.path, *sys.path]))}
     code, _, err = jobs.finish(data, environment=environment, cwd=jobs.path)
     assert code == 0, err
     assert jobs.results() == jobs.results("whole")
