@@ -152,6 +152,7 @@ class Work:
                     (),
                     ask.token_ids,
                     ask.target,
+                    ask.target_ids,
                 )
                 line = _Line(request, ask.check)
                 self._open[key] = line
