@@ -266,7 +266,7 @@ def of_kills(kills: Kills) -> list[str]:
         "### Killed",
         "",
         f"{kills.kills} times kill -9 at a random moment of the work, in {kills.evaluations} evaluations with `output=DIR`, each "
-        f"gone on with by the same command: {kills.other_scores} with other scores (six digits), largest difference of a log-likelihood "
+        f"gone on with by the same command: {kills.other_scores} with other scores (six digits), greatest difference of a log-likelihood "
         f"{kills.largest:.2g}. Tokens of the requests that engines answered: {kills.undisturbed:,} undisturbed, "
         f"{', '.join(f'{answered:,}' for answered in kills.disturbed)} over all sessions of each killed one, so "
         f"{', '.join(f'{100 * each / kills.undisturbed:+.2f}%' for each in more)}. What was in flight at a kill, and not answered, "

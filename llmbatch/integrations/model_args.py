@@ -57,6 +57,9 @@ class EngineArgs(BaseModel):
             yield
         except JobError as error:
             raise JobError(f"{where}: {error}{self._near_own()}") from error
+        except ValidationError as error:
+            said = "; ".join(_problem(problem, type(self), {}) for problem in error.errors(include_url=False))
+            raise JobError(f"{where}: {said}") from None
 
     def _near_own(self) -> str:
         """Keys that were taken for the engine's and are close to one of llmbatch's own."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -32,17 +29,6 @@ from llmbatch.job.job import DEMO_MODEL
 ROOT = Path(__file__).parents[2]
 GREEDY = {"until": ["\n"], "do_sample": False}
 CERTAIN, OTHER = math.log(0.9), math.log(0.1 / 255)  # of a byte, as the scripted engine has it
-
-ASKS = """
-import sys
-from lm_eval.api.instance import Instance
-from llmbatch.integrations.lm_eval import LlmbatchLM
-
-lm = LlmbatchLM(model="demo", engine="scripted", output=sys.argv[1], concurrency=4, latency=0.05)
-given = {"until": ["\\n"], "do_sample": False}
-asked = [Instance("generate_until", {}, (f"say {n}", given), 0, metadata=("say", n, 1)) for n in range(40)]
-print(lm.generate_until(asked) == [f"say {n}" for n in range(40)])
-"""
 
 
 def requests(kind: str, arguments: Sequence[tuple[Any, ...]], task: str = "task") -> list[Instance]:
@@ -263,7 +249,7 @@ def test_thinking_is_for_tasks_with_answers(tmp_path: Path) -> None:
         make(tmp_path, enable_thinking=True)
 
 
-# ---- again, and after a kill
+# ---- again
 
 
 def test_the_same_evaluation_again_asks_nothing(tmp_path: Path) -> None:
@@ -301,23 +287,6 @@ def test_without_an_output_folder_nothing_is_left(tmp_path: Path, monkeypatch: p
     assert lm.generate_until(requests("generate_until", [("a", GREEDY)])) == ["a"]
     lm._batches.close()
     assert list(tmp_path.iterdir()) == []
-
-
-def ask(folder: Path, fault: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **({} if fault is None else {"LLMBATCH_FAULT": fault})}
-    command = [sys.executable, "-c", ASKS, str(folder / "scores")]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("fault", ["journal-append:2", "journal-torn:2", "renamed/results.jsonl:1"])
-def test_a_batch_that_is_killed_goes_on_and_asks_nothing_again_that_was_answered(tmp_path: Path, fault: str) -> None:
-    killed = ask(tmp_path, fault)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    done = ask(tmp_path)
-    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
-    (report,) = [json.loads(path.read_bytes()) for path in (tmp_path / "scores").glob("*/report.json")]
-    assert report["rows"]["by_status"]["ok"] == 40
-    assert report["sessions"][-1]["rows"] < 40
 
 
 # ---- the harness around it, its command, and bad input
@@ -377,8 +346,9 @@ def test_the_command_says_in_a_line_what_is_wrong_with_the_arguments(
         call(monkeypatch, "modle=demo", "engine=scripted")
     assert end.value.code == 2
     said = capsys.readouterr().err
-    assert "llmbatch: --model_args: model is missing (is that what 'modle' was to be?)" in said
-    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith(
+        "llmbatch: --model_args: model is missing (is that what 'modle' was to be?)"
+    )
 
 
 def test_the_registry_finds_the_model_once_the_module_is_imported() -> None:
