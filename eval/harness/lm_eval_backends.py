@@ -261,16 +261,17 @@ def timing(name: str, seconds: Mapping[str, Sequence[float]]) -> str:
 
 
 def of_kills(kills: Kills) -> list[str]:
-    more = [answered - kills.undisturbed for answered in kills.disturbed]
+    shares = [f"{100 * (answered / kills.undisturbed - 1):+.2f}%" for answered in kills.disturbed]
     return [
         "### Killed",
         "",
-        f"{kills.kills} times kill -9 at a random moment of the work, in {kills.evaluations} evaluations with `output=DIR`, each "
-        f"gone on with by the same command: {kills.other_scores} with other scores (six digits), greatest difference of a log-likelihood "
-        f"{kills.largest:.2g}. Tokens of the requests that engines answered: {kills.undisturbed:,} undisturbed, "
-        f"{', '.join(f'{answered:,}' for answered in kills.disturbed)} over all sessions of each killed one, so "
-        f"{', '.join(f'{100 * each / kills.undisturbed:+.2f}%' for each in more)}. What was in flight at a kill, and not answered, "
-        "is not in these figures; it was begun again.",
+        "With `output=DIR`, kill -9 at a random moment of the work, and the same command again. Tokens are those of the requests that "
+        "engines answered, over all sessions of an evaluation; what was in flight at a kill and not answered was begun again besides.",
+        "",
+        "| kills | evaluations | with other scores (six digits) | largest difference of a log-likelihood | tokens undisturbed | killed | more |",
+        "|---|---|---|---|---|---|---|",
+        f"| {kills.kills} | {kills.evaluations} | {kills.other_scores} | {kills.largest:.2g} | {kills.undisturbed:,} "
+        f"| {', '.join(f'{answered:,}' for answered in kills.disturbed)} | {', '.join(shares)} |",
     ]
 
 

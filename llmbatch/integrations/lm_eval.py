@@ -10,6 +10,7 @@ finds it; for the command see ``lm_eval_command``.
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -82,6 +83,7 @@ class LlmbatchLM(TemplateLM):  # type: ignore[misc]
             raise JobError(f"{_WHERE}: enable_thinking needs think_end_token, after which an answer begins")
         with args.explained(_WHERE):
             self._batches = Batches(args.model, args.engine_section(), args.output)
+            weakref.finalize(self, self._batches.close)  # the harness has no word for the end of a model
             self._batches.prove()
         self.tokenizer: Any = _tokenizer(self._batches, args)
         self._engine_length = self._batches.context_length
@@ -282,7 +284,7 @@ class LlmbatchLM(TemplateLM):  # type: ignore[misc]
             return None
         same = repr((sorted(sampling.items(), key=str), tokens))
         drawn[same] += 1
-        return self._args.seed + drawn[same] - 1
+        return int(sampling.get("seed", self._args.seed)) + drawn[same] - 1
 
     def _refuse_thinking(self, requests: Iterable[Any]) -> None:
         if self._args.enable_thinking:

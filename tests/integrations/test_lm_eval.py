@@ -42,9 +42,15 @@ def make(folder: Path, **model_args: Any) -> LlmbatchLM:
 
 
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """What was asked, as the run folder has it, in the order of the requests."""
-    (path,) = (folder / "scores").glob(f"{kind}-*.jsonl")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """What was asked in the only batch of a kind, in the order of the requests."""
+    (asked,) = all_rows(folder, kind)
+    return asked
+
+
+def all_rows(folder: Path, kind: str = "*") -> list[list[dict[str, Any]]]:
+    """What was asked in each batch."""
+    paths = (folder / "scores").glob(f"{kind}-*.jsonl")
+    return [[json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] for path in paths]
 
 
 def computed(folder: Path) -> int:
@@ -191,7 +197,8 @@ def test_equal_requests_that_are_drawn_at_random_have_seeds_of_their_own_the_sam
     drawn = {"until": ["\n"], "do_sample": True, "temperature": 0.8}
     lm = make(tmp_path)
     lm.generate_until(requests("generate_until", [("a", drawn), ("a", drawn), ("b", drawn)]))
-    assert [row["seed"] for row in rows(tmp_path, "generate_until")] == [1234, 1235, 1234]
+    lm.generate_until(requests("generate_until", [("c", {**drawn, "seed": 7}), ("c", {**drawn, "seed": 7})]))
+    assert sorted([row["seed"] for row in asked] for asked in all_rows(tmp_path)) == [[7, 8], [1234, 1235, 1234]]
 
 
 @pytest.mark.parametrize(("side", "kept"), [("left", slice(-14, None)), ("right", slice(0, 14))])
