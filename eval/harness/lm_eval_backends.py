@@ -265,10 +265,11 @@ def of_kills(kills: Kills) -> list[str]:
     return [
         "### Killed",
         "",
-        "With `output=DIR`, kill -9 at a random moment of the work, and the same command again. Tokens are those of the requests that "
-        "engines answered, over all sessions of an evaluation; what was in flight at a kill and not answered was begun again besides.",
+        "With `output=DIR`, kill -9 at a random moment of the work, and the same command again. Tokens are those of the requests "
+        "that engines answered, over all sessions of an evaluation; what was in flight at a kill was begun again besides.",
         "",
-        "| kills | evaluations | with other scores (six digits) | largest difference of a log-likelihood | tokens undisturbed | killed | more |",
+        "| kills | evaluations | with other scores (six digits) | largest difference of a log-likelihood | tokens undisturbed "
+        "| killed | more |",
         "|---|---|---|---|---|---|---|",
         f"| {kills.kills} | {kills.evaluations} | {kills.other_scores} | {kills.largest:.2g} | {kills.undisturbed:,} "
         f"| {', '.join(f'{answered:,}' for answered in kills.disturbed)} | {', '.join(shares)} |",
