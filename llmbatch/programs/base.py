@@ -41,9 +41,9 @@ from llmbatch.programs.given import given, is_given, source_of_given
 class Ask:
     """What a program wants answered: a ``Request`` without its key, and how many answers to it.
 
-    With a ``target`` it asks for the likelihood of that continuation of the prompt: the accepted value is a ``Score``.
-    ``origin`` is what it was made from, where it may have to be made again with less of its row.
-    ``token_ids`` are the prompt's, where the program knows them; then ``target_ids`` are the target's.
+    With a ``target`` it asks for the likelihood of that continuation of the prompt: the accepted value is a ``Score``. Whoever has
+    tokenized it gives ``token_ids``, and of a target ``target_ids`` besides, which then stand for the text. ``origin`` is what it
+    was made from, where it may have to be made again with less of its row.
     ``check`` judges its answers, None for the job's own check. Of ``samples`` > 1, ``sampling`` must not have vLLM's
     ``n``: each sample is a request of its own, and where there is a seed, sample i has seed + i, as vLLM has it. ``tells``: for an
     answer that there is not, the program is sent why.

@@ -295,7 +295,7 @@ def test_a_vllm_that_cannot_stop_at_loops_is_not_asked_to(monkeypatch: pytest.Mo
 
 
 def thinking_tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[unk]": 2}, unk_token="[unk]"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[unk]": 2}, unk_token="[unk]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_tokens(["<think>", "</think>"])
     from transformers import PreTrainedTokenizerFast

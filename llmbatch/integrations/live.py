@@ -1,0 +1,130 @@
+"""Requests that come one by one, from any thread, in; a future of the outcome of each, out: one engine answers all that are there.
+
+For tools that ask while they go on, with many samples at a time. The engines are those of a run, supervised, in a thread: a request
+joins the batch that is running, and what is in flight when an engine dies is asked again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+from llmbatch.core.errors import EngineError, LlmbatchError
+from llmbatch.core.events import Event, Watcher
+from llmbatch.core.types import Failure, Outcome, Refusal, Request, RequestKey
+from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.feed import Feed
+from llmbatch.engines.replicas import drive
+from llmbatch.model.tokenizer import ChatSettings
+
+_END_SECONDS = 30.0
+
+
+class LiveEngine:
+    """The engines of one model. They start with the first request, and end with ``close``."""
+
+    def __init__(self, model: str, settings: EngineSettings, chat: ChatSettings, tell: Watcher) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="llmbatch-")
+        log = Path(self._folder.name) / "engine.log"
+
+        def make(changed: EngineSettings, _number: int) -> Engine:
+            return make_engine(model, changed, chat, log)
+
+        self._tell = tell
+        self._driver = drive(make, settings, self._hear)
+        self._feed = Feed()
+        self._indexes = itertools.count()
+        self._tokenizing = threading.Lock()
+        self._state = threading.Lock()  # for what follows
+        self._futures: dict[RequestKey, Future[Outcome]] = {}
+        self._broken: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """What the engine is, once it is up."""
+        return self._driver.info
+
+    def prove(self) -> None:
+        """Have the engine look at its arguments and its model, before it is started. Raises ``JobError`` for what is wrong."""
+        self._driver.tokenize(())
+
+    def ask(self, requests: Sequence[Request]) -> list[Future[Outcome]]:
+        """Futures of the outcomes, in the requests' order; their keys are given here. A prompt is tokenized before it returns.
+
+        A future has an ``EngineError`` where the engine cannot start, or died more often than its settings allow.
+        """
+        with self._tokenizing:
+            ids = self._driver.tokenize([request.prompt for request in requests])
+        known = [None] * len(requests) if ids is None else ids
+        futures: list[Future[Outcome]] = []
+        sent: list[Request] = []
+        with self._state:
+            for request, tokens in zip(requests, known, strict=True):
+                future: Future[Outcome] = Future()
+                futures.append(future)
+                key = RequestKey(next(self._indexes))
+                if self._broken is not None:
+                    future.set_exception(self._broken)
+                elif isinstance(tokens, Failure):
+                    future.set_result(Refusal(key, tokens))
+                else:
+                    self._futures[key] = future
+                    sent.append(replace(request, key=key, token_ids=tokens))
+            if sent and self._thread is None:
+                self._driver.need()
+                self._thread = threading.Thread(target=self._drive, name="llmbatch-live", daemon=True)
+                self._thread.start()
+        self._feed.push(sent)
+        return futures
+
+    def close(self) -> None:
+        """End the engines; what is not answered by then never is. May be called twice."""
+        self._closing = True
+        self._feed.halt()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_END_SECONDS)
+        self._driver.stop()
+        self._fail(EngineError("the engine was closed"))
+        self._folder.cleanup()
+
+    def _drive(self) -> None:
+        try:
+            for outcomes in self._driver.stream(self._feed):
+                for outcome in outcomes:
+                    self._settle(outcome)
+                if self._closing:
+                    self._driver.abort()
+                    return
+        except LlmbatchError as error:
+            self._fail(error)
+        except BaseException as error:
+            self._fail(EngineError(f"the engine's thread failed: {error!r}"))
+            raise
+
+    def _settle(self, outcome: Outcome) -> None:
+        with self._state:
+            future = self._futures.pop(outcome.key)
+        if future.set_running_or_notify_cancel():  # nobody waits for one that was cancelled
+            future.set_result(outcome)
+
+    def _fail(self, error: BaseException) -> None:
+        """Whoever waits is told, and whoever asks later."""
+        with self._state:
+            self._broken = self._broken or error
+            waiting, self._futures = list(self._futures.values()), {}
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+
+    def _hear(self, event: Event) -> None:
+        self._tell(event)
+
+
+__all__ = ["LiveEngine"]
