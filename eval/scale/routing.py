@@ -14,6 +14,7 @@ import json
 import random
 import sys
 from array import array
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -24,7 +25,7 @@ from llmbatch.plan.lengths import LengthEstimate
 from llmbatch.plan.order import Capacity
 from llmbatch.plan.prefix import build_tree
 from llmbatch.plan.simulate import Cache, simulate
-from llmbatch.plan.window import PlanSettings, WindowPlan, plan_window
+from llmbatch.plan.window import PlanSettings, plan_window
 
 WINDOW = 16_384
 BLOCK = 16
@@ -64,15 +65,16 @@ def corpus(rows: int, groups: int, *, skewed: bool, seed: int = 1) -> list[Reque
     return requests
 
 
-def planned(requests: Sequence[Request], engines: int) -> list[tuple[list[Request], WindowPlan]]:
-    """The windows of a run, as it plans them."""
+def planned(requests: Sequence[Request], engines: int) -> list[tuple[list[Request], dict[RequestKey, int]]]:
+    """The windows of a run as it plans them: requests in order, and their groups."""
     limits = Capacity(8192, engines * SLOTS, engines * CACHE_TOKENS, BLOCK, engines * BUDGET, engines)
     windows = []
     for start in range(0, len(requests), WINDOW):
         window = requests[start : start + WINDOW]
         last = start + WINDOW >= len(requests)
         plan = plan_window(window, limits, PlanSettings(fold=False), LengthEstimate(), last=last)
-        windows.append(([window[position] for position in plan.order], plan))
+        groups = {window[position].key: group for position, group in plan.groups.items()}
+        windows.append(([window[position] for position in plan.order], groups))
     return windows
 
 
@@ -82,32 +84,32 @@ def answer_all(requests: Sequence[Request], engines: int) -> tuple[list[list[int
     forks = [feed.fork() for _ in range(engines)]
     windows = planned(requests, engines)[::-1]
     taken: list[list[int]] = [[] for _ in forks]
-    waiting: list[list[Request]] = [[] for _ in forks]
-    running = [0] * engines
-    ends = [0] * engines
+    waiting: list[deque[Request]] = [deque() for _ in forks]
+    running, ends = [0] * engines, [0] * engines
     finishing: list[tuple[int, int, RequestKey]] = []
-    turns = [(0, number) for number in range(engines)]
-    while turns or finishing:
-        now, number = heapq.heappop(turns) if turns else (finishing[0][0], finishing[0][1])
-        while finishing and finishing[0][0] <= now and not turns:
-            _, number, key = heapq.heappop(finishing)
-            forks[number].done(key)
-            feed.settled(1)
-            running[number] -= 1
-            ends[number] = now
-            break
+
+    def go_on(number: int, now: int) -> None:
+        """One engine takes what it has room for, and begins what it has slots for."""
         while windows and feed.waiting <= WINDOW:
-            window, plan = windows.pop()
-            first = min(request.key.index for request in window) if window else 0
-            feed.push(window, {RequestKey(first + position): group for position, group in plan.groups.items()})
-        requested = 2 * SLOTS - running[number] - len(waiting[number])
-        fresh = forks[number].take(requested, sys.maxsize)
+            window, groups = windows.pop()
+            feed.push(window, groups)
+        fresh = forks[number].take(2 * SLOTS - running[number] - len(waiting[number]), sys.maxsize)
         taken[number] += [request.key.index for request in fresh]
-        waiting[number] += fresh
+        waiting[number].extend(fresh)
         while waiting[number] and running[number] < SLOTS:
-            request = waiting[number].pop(0)
+            request = waiting[number].popleft()
             running[number] += 1
             heapq.heappush(finishing, (now + (request.max_tokens or 1), number, request.key))
+
+    for number in range(engines):
+        go_on(number, 0)
+    while finishing:
+        now, number, key = heapq.heappop(finishing)
+        forks[number].done(key)
+        feed.settled(1)
+        running[number] -= 1
+        ends[number] = now
+        go_on(number, now)
     assert sum(map(len, taken)) == len(requests)
     return taken, ends
 

@@ -56,8 +56,8 @@ def _head() -> list[str]:
 
 def _points(found: list[replicas.Point]) -> list[str]:
     lines = [
-        f"Scripted engines that answer in {replicas.LATENCY * 1000:.0f} ms, {replicas.AT_A_TIME} requests at a time: one alone does at "
-        f"most {replicas.RATE:.0f} rows/s. From the input file to the sealed parts, after start-up.",
+        f"Scripted engines that answer in {replicas.LATENCY * 1000:.0f} ms, {replicas.AT_A_TIME} requests at a time: one alone "
+        f"does at most {replicas.RATE:.0f} rows/s. From the input file to the sealed parts, after start-up.",
         "",
         "| engines | are | rows/s | of linear | driver, µs a row |",
         "|---|---|---|---|---|",
@@ -89,14 +89,15 @@ def _routing(rows: int) -> list[str]:
     lines = [
         "## Rows that share a prefix stay together",
         "",
-        "Shuffled rows in prefix groups, the plan and the feed of a run, simulated engines with a prefix cache of the same size each.",
+        "Shuffled rows in prefix groups, the plan and the feed of a run, simulated engines with a prefix cache of one size each.",
         "",
         "| work | rows | groups | engines | hits of one | hits of all | against one | last engine after the mean |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in routing.both(rows, max(1, rows // 20), 8):
         lines.append(
-            f"| {r.name} | {r.rows:,} | {r.groups:,} | {r.engines} | {r.hits_one:.1%} | {r.hits:.1%} | {r.share:.1%} | {r.late:.1%} |"
+            f"| {r.name} | {r.rows:,} | {r.groups:,} | {r.engines} | {r.hits_one:.1%} | {r.hits:.1%} | {r.share:.1%} "
+            f"| {r.late:.1%} |"
         )
     return lines
 
@@ -106,8 +107,8 @@ def _vllm(rounds: int) -> list[str]:
     return [
         "## Real engines",
         "",
-        f"vLLM with the demo model on {found['processors']} processors, {found['rows']:,} rows, median of {found['rounds']} rounds, turn "
-        f"and turn about, loading left out: one engine {found['one']:,.0f} rows/s, two on half of the processors each "
+        f"vLLM with the demo model on {found['processors']} processors, {found['rows']:,} rows, median of {found['rounds']} "
+        f"rounds, turn and turn about, loading left out: one engine {found['one']:,.0f} rows/s, two on half of the processors each "
         f"{found['two']:,.0f} rows/s ({found['gain'] - 1:+.0%}).",
     ]
 

@@ -46,7 +46,7 @@ _LOOK_SECONDS = 0.01  # as long as there is room: for a message, before it is lo
 _END_SECONDS = 20.0  # that an engine may take to stop by itself
 _LATE_SECONDS = 30.0  # beyond the engine's own timeout
 _AHEAD = 4  # a quarter more than the engine holds is handed over, so that it need not wait for what comes next
-_LEAST_AHEAD = 8
+_LEAST_AHEAD = 16
 
 
 @dataclass(frozen=True, slots=True)
