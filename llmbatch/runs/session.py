@@ -279,10 +279,11 @@ class _Assembly:
         self._tell = tell
         self._make = make
         self._stop = stop
-        apart = left.crashes >= _CRASHES and job.engine.in_process is not False
-        settings = job.engine.model_copy(update={"in_process": False}) if apart else job.engine
-        machine = Machine() if settings.replicas == 1 else this_machine()
-        settings = resolved(settings, machine)
+        machine = Machine() if job.engine.replicas == 1 else this_machine()
+        settings = resolved(job.engine, machine)
+        apart = left.crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
+        if apart:
+            settings = settings.model_copy(update={"in_process": False})
         self._places = kind_of(settings.name).places(settings, machine) if settings.engines > 1 else [Place()]
         # made first: what is wrong with its settings is said before anything is begun
         self.driver = drive(self._make_engine, settings, self._hear, self._tune if job.run.autotune else None)

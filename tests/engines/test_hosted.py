@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import subprocess
 import time
@@ -100,9 +102,9 @@ def test_a_replica_that_is_killed_costs_its_own_requests_and_the_results_are_the
     assert gone(workers()) == []
 
 
-def workers() -> list[int]:
-    """The processes of engines below this one."""
-    return sorted(p.pid for p in psutil.Process().children() if "llmbatch.engines.worker" in " ".join(p.cmdline()))
+def workers(pid: int | None = None) -> list[int]:
+    """The processes of engines below this one, or another."""
+    return sorted(p.pid for p in psutil.Process(pid).children() if "llmbatch.engines.worker" in " ".join(p.cmdline()))
 
 
 def test_a_row_that_crashes_the_process_is_found_and_all_others_finish(jobs: Any) -> None:
@@ -254,3 +256,43 @@ def test_an_engine_that_is_kept_for_the_next_run_cannot_be_elsewhere(tmp_path: P
     settings = EngineSettings(name="scripted", hosted=True)
     with EngineKeeper() as keeper, pytest.raises(JobError, match="in this process"):
         keeper.make("m", settings, ChatSettings(), tmp_path / "log")
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_whatever_is_killed_whenever_the_results_are_the_same(jobs: Any, replicas: int) -> None:
+    """Engines and the run itself, at moments that a seed gives: after so many more finished rows."""
+    rng = random.Random(replicas)
+    rows = jobs.rows(text_rows(260))
+    script, run = {"rules": [RETRIED], "concurrency": 4}, {"window": 60, "commit_seconds": 0.01}
+    for sessions in range(50):
+        args = {"latency": 0.03 * replicas}
+        job = jobs.data(
+            rows, script, engine={"replicas": rng.choice([1, 2, replicas]), "hosted": True, "args": args}, run=run
+        )
+        process: subprocess.Popen[str] = jobs.start(job)
+        for kill_run in (False, True):
+            target = done(jobs) + rng.randrange(40, 70)  # what was in flight at one kill is answered before the next
+            while process.poll() is None and done(jobs) < target:
+                time.sleep(0.01)
+            if process.poll() is None:
+                kill(process.pid if kill_run else rng.choice(workers(process.pid) or [process.pid]))
+        if process.wait() == 0:
+            break
+        assert sessions < 40, process.communicate()
+    assert jobs.results() == plain(jobs, rows, run=run)
+    assert sessions > 0
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def done(jobs: Any) -> int:
+    """Rows with a record on disk."""
+    parts = jobs.path / "out" / "parts"
+    count = 0
+    for path in [*parts.glob("*.journal"), *parts.glob("*.jsonl")] if parts.exists() else []:
+        with contextlib.suppress(FileNotFoundError):  # sealed just now
+            count += path.read_bytes().count(b'"index"')
+    return count
