@@ -22,6 +22,7 @@ from llmbatch.model.memory import GIB, cache_tokens
 from llmbatch.model.tokenizer import Tokenizer, load_tokenizer, model_config
 from llmbatch.plan.order import Capacity
 from llmbatch.sources.opening import open_source
+from llmbatch.sources.shard import rows_in
 
 
 class Assumptions(NamedTuple):
@@ -61,7 +62,7 @@ def survey_job(
         answer_tokens=assumed.answer_tokens,
     )
     most = job.accept.rows if job.input.endless and job.accept is not None else None
-    rows = islice(source.rows(), most)
+    rows = islice(rows_in(source.rows(), job.input.slice), most)
     while (sent := _add_window(survey, prepare, job.run, rows)) is not None:
         if sample is not None:
             sample.offer(sent)
