@@ -32,7 +32,7 @@ from llmbatch.engines.base import (
     resolved,
 )
 from llmbatch.engines.devices import Machine, Place, this_machine
-from llmbatch.engines.hosted import HostedEngine, Hosting
+from llmbatch.engines.hosted import Hosting, hosted
 from llmbatch.engines.replicas import drive
 from llmbatch.folder.folder import JOB_FILE, RunFolder
 from llmbatch.folder.input import open_input
@@ -353,7 +353,7 @@ class _Assembly:
         log = self._folder.path / name
         engine = self._make(job.model_path, settings, job.chat, log)
         if is_hosted(settings):
-            engine = HostedEngine(engine, Hosting(job.model_path, settings, job.chat, log, self._places[number]))
+            engine = hosted(engine, Hosting(job.model_path, settings, job.chat, log, self._places[number]))
         engine.expect(self._recipe.constraints)
         return engine
 

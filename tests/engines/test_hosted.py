@@ -17,9 +17,11 @@ import pytest
 from llmbatch.core.errors import EngineDied, EngineError, JobError
 from llmbatch.core.events import Event, Snapshot
 from llmbatch.core.types import Outcome, Prompt, Request, RequestKey, Sampling
+from llmbatch.engines import hosted as module
 from llmbatch.engines.base import EngineSettings, make_engine
+from llmbatch.engines.elsewhere import EngineElsewhere
 from llmbatch.engines.feed import Feed
-from llmbatch.engines.hosted import HostedEngine, Hosting
+from llmbatch.engines.hosted import Hosting
 from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.model.tokenizer import ChatSettings
 
@@ -46,10 +48,10 @@ def gone(pids: list[int]) -> list[int]:
     return pids
 
 
-def hosted(tmp_path: Path, **args: Any) -> HostedEngine:
-    settings = EngineSettings(name="scripted", args=args)
+def hosted(tmp_path: Path, timeout: float = 600.0, **args: Any) -> EngineElsewhere:
+    settings = EngineSettings(name="scripted", args=args, timeout=timeout)
     log, chat = tmp_path / "engine.log", ChatSettings()
-    return HostedEngine(make_engine("m", settings, chat, log), Hosting("m", settings, chat, log))
+    return module.hosted(make_engine("m", settings, chat, log), Hosting("m", settings, chat, log))
 
 
 def feed_of(count: int) -> Feed:
@@ -59,7 +61,7 @@ def feed_of(count: int) -> Feed:
     return feed
 
 
-def answers(engine: HostedEngine, feed: Feed) -> list[Outcome]:
+def answers(engine: EngineElsewhere, feed: Feed) -> list[Outcome]:
     found: list[Outcome] = []
     for outcomes in engine.stream(feed):
         for outcome in outcomes:
@@ -173,16 +175,16 @@ def test_why_no_engine_starts_is_said(jobs: Any) -> None:
 
 
 def test_one_that_does_not_start_is_left_out_and_the_others_finish(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[HostedEngine] = []
-    start = HostedEngine.start
+    started: list[EngineElsewhere] = []
+    start = EngineElsewhere.start
 
-    def fails_for_the_first(engine: HostedEngine) -> Any:
+    def fails_for_the_first(engine: EngineElsewhere) -> Any:
         started.append(engine)
         if engine is started[0]:
             raise EngineError("this GPU is broken")
         return start(engine)
 
-    monkeypatch.setattr(HostedEngine, "start", fails_for_the_first)
+    monkeypatch.setattr(EngineElsewhere, "start", fails_for_the_first)
     rows = jobs.rows(text_rows(40))
     result = jobs.run(jobs.job(rows, {"rules": [RETRIED]}, engine={"replicas": 3, "hosted": True, "restarts": 0}))
     assert result.exit_code == 0
@@ -233,10 +235,8 @@ def test_an_engine_that_is_killed_while_idle_is_seen_to_be_dead(tmp_path: Path) 
 
 
 def test_an_engine_that_stands_still_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmbatch.engines.hosted._LATE_SECONDS", 0.0)
-    settings = EngineSettings(name="scripted", timeout=2.0, args={"latency": 600})
-    log, chat = tmp_path / "engine.log", ChatSettings()
-    engine = HostedEngine(make_engine("m", settings, chat, log), Hosting("m", settings, chat, log))
+    monkeypatch.setattr("llmbatch.engines.elsewhere._LATE_SECONDS", 0.0)
+    engine = hosted(tmp_path, timeout=2.0, latency=600)
     (pid,) = engine.start().pids
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(EngineDied, match="no sign of life"):
