@@ -1,7 +1,7 @@
 """A wire to a driver in; one engine behind it, from its start to its end, in this process. The other side is ``elsewhere``.
 
-``python -P -m llmbatch.engines.worker DESCRIPTOR`` is what ``hosted`` starts; an actor of a cluster calls ``serve``. When the driver
-is gone, however it went, so is this process, and with it what its engine started.
+``python -P -m llmbatch.engines.worker DESCRIPTOR`` is what ``hosted`` starts; an actor of a cluster calls ``serve``. When the
+driver is gone, however it went, so is this process, and with it what its engine started.
 """
 
 from __future__ import annotations
