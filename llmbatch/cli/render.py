@@ -46,6 +46,7 @@ def render(ctx: click.Context, target: str, tokens: bool) -> None:
     from llmbatch.job.job import job_from
     from llmbatch.job.swept import recipe_of
     from llmbatch.sources.opening import open_source
+    from llmbatch.sources.shard import rows_in
 
     data = job_data_of(ctx)
     model = data.get("model")
@@ -57,7 +58,7 @@ def render(ctx: click.Context, target: str, tokens: bool) -> None:
     recipe, write = recipe_of(job), wire_format("openai").write
     source = open_source(job.input)
     tokenizer = _tokenizer(job) if tokens else None
-    rendered = ((row, recipe.settled(row)) for row in source.rows())
+    rendered = ((row, recipe.settled(row)) for row in rows_in(source.rows(), job.input.slice))
     tally = _Tally()
     with _writing(target) as stream:
         for row, result, count in _counted(rendered, tokenizer):

@@ -116,7 +116,7 @@ class Feed:
                 if taken and length > tokens:
                     break
                 tokens -= length
-                waiting.take(number)
+                waiting.take()
                 self._own[request.key] = request
                 taken.append(request)
         return taken

@@ -49,7 +49,7 @@ class Replicas:
         self._needed = threading.Event()
         deaths_of = DeathsOf()
         self._engines = [
-            Supervised(partial(_made, make, number), settings, self._say, self._prepare, deaths_of)
+            Supervised(partial(_made, make, number), settings, partial(self._say_of, number), self._prepare, deaths_of)
             for number in range(settings.engines)
         ]
         self._forks: dict[int, Feed] = {}
@@ -242,6 +242,10 @@ class Replicas:
         with self._state:
             self._ending = True
             self._state.notify_all()
+
+    def _say_of(self, number: int, event: Event) -> None:
+        """An event of one of them: what it notes says which."""
+        self._say(replace(event, message=f"replica {number}: {event.message}") if isinstance(event, Note) else event)
 
     def _say(self, event: Event) -> None:
         """An event of a replica's thread: told by the thread that drives them all, as watchers are made for one."""

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from llmbatch.core.types import Request, RequestKey
 
 _HOMES_KEPT = 1 << 17  # of groups, and of rows that more may follow from
-_ANSWER_TOKENS = 256  # a request is as much work as its prompt, and an answer of which nothing is known here
 
 Groups = Mapping[RequestKey, int]
 """Which requests share a prefix that is worth computing once; one that is not in it shares nothing."""
@@ -52,8 +51,8 @@ class Line:
         queue = self.first or self.queue
         return queue[0] if queue else None
 
-    def take(self, engine: int) -> Request:  # noqa: ARG002
-        """Take it. Only where ``next`` is not ``None``."""
+    def take(self) -> Request:
+        """Take what ``next`` gave last."""
         return (self.first or self.queue).popleft()
 
     def answered(self, engine: int, key: RequestKey) -> None:
@@ -71,73 +70,83 @@ class _Lane:
 
     def __init__(self) -> None:
         self.groups: dict[int, deque[tuple[int, Request]]] = {}
-        self.work = 0
+        self.count = 0
         self._heads: list[
             tuple[int, int]
         ] = []  # (place of a group's first request, group); those that are past are skipped
 
-    def add(self, group: int, waiting: Iterable[tuple[int, Request]]) -> None:
-        """Requests of a group, each with its place; they come after those of the group that are here."""
-        line = self.groups.setdefault(group, deque())
-        was_empty = not line
-        for place, request in waiting:
+    def add(self, group: int, place: int, request: Request) -> None:
+        """One more request of a group, behind those that are here."""
+        line = self.groups.get(group)
+        if line is None:
+            self.groups[group] = deque([(place, request)])
+            heapq.heappush(self._heads, (place, group))
+        else:
             line.append((place, request))
-            self.work += _work(request)
-        if was_empty and line:
-            heapq.heappush(self._heads, (line[0][0], group))
+        self.count += 1
+
+    def put(self, group: int, line: deque[tuple[int, Request]]) -> None:
+        """All that waited of a group elsewhere. A part of it is here already where the group was halved."""
+        self.count += len(line)
+        here = self.groups.get(group)
+        self.groups[group] = line if here is None else deque(heapq.merge(here, line))
+        heapq.heappush(self._heads, (self.groups[group][0][0], group))
+
+    def pull(self, group: int) -> deque[tuple[int, Request]]:
+        """All that waits of a group."""
+        line = self.groups.pop(group)
+        self.count -= len(line)
+        return line
+
+    def halve(self, group: int) -> deque[tuple[int, Request]]:
+        """The later half of what waits of a group."""
+        line = self.groups[group]
+        later = deque([line.pop() for _ in range((len(line) + 1) // 2)][::-1])
+        self.count -= len(later)
+        if not line:
+            del self.groups[group]
+        return later
 
     @property
     def head(self) -> tuple[int, int] | None:
         """(place, group) of the request that comes next."""
-        heads = self._heads
+        heads, groups = self._heads, self.groups
         while heads:
-            line = self.groups.get(heads[0][1])
-            if line and line[0][0] == heads[0][0]:
+            place, group = heads[0]
+            line = groups.get(group)
+            if line is not None and line[0][0] == place:
                 return heads[0]
             heapq.heappop(heads)
         return None
 
     def take(self) -> Request:
-        """Take the request that comes next. Only where there is one."""
-        _, group = heapq.heappop(self._heads)
+        """Take the request that comes next, of which ``head`` was looked at."""
+        group = self._heads[0][1]
         line = self.groups[group]
-        _, request = line.popleft()
-        self.work -= _work(request)
+        request = line.popleft()[1]
+        self.count -= 1
         if line:
-            heapq.heappush(self._heads, (line[0][0], group))
+            heapq.heapreplace(self._heads, (line[0][0], group))
         else:
+            heapq.heappop(self._heads)
             del self.groups[group]
         return request
 
-    def take_group(self, group: int) -> deque[tuple[int, Request]]:
-        """All that waits of a group."""
-        line = self.groups.pop(group)
-        self.work -= sum(_work(request) for _, request in line)
-        return line
-
-    def halve(self, group: int) -> list[tuple[int, Request]]:
-        """The later half of what waits of a group."""
-        line = self.groups[group]
-        later = [line.pop() for _ in range((len(line) + 1) // 2)][::-1]
-        self.work -= sum(_work(request) for _, request in later)
-        if not line:
-            del self.groups[group]
-        return later
-
 
 class Lanes:
-    """A lane for each of several engines, and one for what has no home yet."""
+    """A lane for each of several engines, one for groups that have no home yet, and a line for what is in no group."""
 
     def __init__(self, line: Line) -> None:
         self._first: deque[Request] = line.first  # for whoever comes
         self._follow: dict[int, deque[Request]] = {}
         self._lanes: dict[int, _Lane] = {}
         self._homeless = _Lane()
+        self._singles: deque[tuple[int, Request]] = deque()  # each with its place, as in a lane
         self._home: OrderedDict[int, int] = OrderedDict()  # group -> engine
         self._answered: OrderedDict[int, int] = OrderedDict()  # index of a row -> engine that answered a request of it
         self._places = 0
-        self._singles = 0
         self._count = len(line.first)
+        self._found: Callable[[], Request] = self._first.popleft  # takes what ``next`` gave last
         self.push(line.queue, NO_GROUPS)
 
     def join(self, engine: int) -> None:
@@ -147,15 +156,15 @@ class Lanes:
 
     def push(self, requests: Iterable[Request], groups: Groups) -> None:
         for request in requests:
-            group = groups.get(request.key)
-            if group is None:  # a group of its own
-                self._singles -= 1
-                group = self._singles
-            home = self._home.get(group)
-            lane = self._homeless if home is None else self._lanes[home]
-            lane.add(group, [(self._places, request)])
+            group = groups.get(request.key) if groups else None
             self._places += 1
             self._count += 1
+            if group is None:
+                self._singles.append((self._places, request))
+                continue
+            home = self._home.get(group)
+            lane = self._homeless if home is None else self._lanes[home]
+            lane.add(group, self._places, request)
 
     def push_first(self, requests: Iterable[Request], *, follow: bool) -> None:
         for request in requests:
@@ -168,23 +177,30 @@ class Lanes:
         self._count += len(requests)
 
     def next(self, engine: int) -> Request | None:
-        if queue := self._before_all(engine):
+        if queue := self._first or self._follow[engine]:
+            self._found = queue.popleft
             return queue[0]
-        lane = self._lanes[engine]
+        lane, singles = self._lanes[engine], self._singles
         own, other = lane.head, self._homeless.head
-        if other is not None and (own is None or other[0] < own[0]):
-            self._settle(engine, other[1])
-        elif own is None and not self._take_over(engine):
-            return None
+        if singles and not (own and own < singles[0]) and not (other and other[0] < singles[0][0]):
+            self._found = self._take_single
+            return singles[0][1]
+        if other is not None and (own is None or other < own):
+            self._settle(engine, other[1], self._homeless)
+        elif own is None:
+            if queue := max(self._follow.values(), key=len):  # another's, which is busy
+                self._found = queue.popleft
+                return queue[0]
+            if not self._take_over(engine):
+                return None
         head = lane.head
         assert head is not None  # noqa: S101 - for the type checker
+        self._found = lane.take
         return lane.groups[head[1]][0][1]
 
-    def take(self, engine: int) -> Request:
+    def take(self) -> Request:
         self._count -= 1
-        if queue := self._before_all(engine):
-            return queue.popleft()
-        return self._lanes[engine].take()
+        return self._found()
 
     def answered(self, engine: int, key: RequestKey) -> None:
         _keep(self._answered, key.index, engine)
@@ -192,7 +208,7 @@ class Lanes:
     def leave(self, engine: int) -> None:
         lane = self._lanes[engine]
         for group in list(lane.groups):
-            self._homeless.add(group, lane.take_group(group))
+            self._homeless.put(group, lane.pull(group))
         self._first.extend(self._follow[engine])
         self._follow[engine].clear()
         for homes in (self._home, self._answered):
@@ -207,35 +223,27 @@ class Lanes:
     def __len__(self) -> int:
         return self._count
 
-    def _before_all(self, engine: int) -> deque[Request] | None:
-        """Where the request is that comes before the lanes: anybody's, its own, or another's where there is nothing else."""
-        if queue := self._first or self._follow[engine]:
-            return queue
-        if self._lanes[engine].groups or self._homeless.groups:
-            return None
-        return max(self._follow.values(), key=len) or None
+    def _take_single(self) -> Request:
+        return self._singles.popleft()[1]
 
-    def _settle(self, engine: int, group: int) -> None:
-        """A group finds its home."""
-        self._lanes[engine].add(group, self._homeless.take_group(group))
-        if group >= 0:
-            _keep(self._home, group, engine)
+    def _settle(self, engine: int, group: int, lane: _Lane) -> None:
+        """A group finds its home, or another one: all that waits of it moves."""
+        self._lanes[engine].put(group, lane.pull(group))
+        _keep(self._home, group, engine)
 
     def _take_over(self, engine: int) -> bool:
-        """Take about half of what waits for the engine with the most work; whether there was any."""
-        other = max(self._lanes.values(), key=lambda lane: lane.work)
+        """Take about half of what waits for the engine for which most does; whether there was any."""
+        other, own = max(self._lanes.values(), key=lambda lane: lane.count), self._lanes[engine]
         if not other.groups:
             return False
-        own, enough = self._lanes[engine], other.work / 2
-        last_first = sorted(other.groups, key=lambda group: -other.groups[group][0][0])
-        for group in last_first[:-1]:
-            if own.work and own.work + sum(_work(request) for _, request in other.groups[group]) > enough:
+        enough = other.count / 2
+        *most, first = sorted(other.groups, key=lambda group: -other.groups[group][0][0])
+        for group in most:
+            if own.count and own.count + len(other.groups[group]) > enough:
                 break
-            own.add(group, other.take_group(group))
-            if group >= 0:
-                _keep(self._home, group, engine)
-        if not own.work:  # there is one group alone: two engines end it sooner, though both compute its prefix
-            own.add(last_first[-1], other.halve(last_first[-1]))
+            self._settle(engine, group, other)
+        if not own.count:  # there is one group alone: two engines end it sooner, though both compute its prefix
+            own.put(first, other.halve(first))
         return True
 
 
@@ -243,10 +251,6 @@ def _keep(homes: OrderedDict[int, int], name: int, engine: int) -> None:
     homes[name] = engine
     if len(homes) > _HOMES_KEPT:
         homes.popitem(last=False)
-
-
-def _work(request: Request) -> int:
-    return len(request.token_ids or ()) + len(request.partial) + len(request.target_ids) + _ANSWER_TOKENS
 
 
 __all__ = ["NO_GROUPS", "Groups", "Lanes", "Line"]

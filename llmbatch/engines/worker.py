@@ -1,7 +1,7 @@
-"""A pipe to a driver in; one engine behind it, from its start to its end, in this process.
+"""A wire to a driver in; one engine behind it, from its start to its end, in this process. The other side is ``elsewhere``.
 
-``python -P -m llmbatch.engines.worker DESCRIPTOR``: what ``hosted`` starts. When the driver is gone, however it went, so is this
-process, and with it what its engine started.
+``python -P -m llmbatch.engines.worker DESCRIPTOR`` is what ``hosted`` starts; an actor of a cluster calls ``serve``. When the
+driver is gone, however it went, so is this process, and with it what its engine started.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from multiprocessing.connection import Connection
+from typing import Any, Protocol
 
 from llmbatch import __version__
 from llmbatch.core.errors import EngineDied, JobError, LlmbatchError
@@ -25,11 +26,19 @@ _PAUSE_SECONDS = 0.004  # between two messages: what finishes meanwhile goes in 
 _SIGN_SECONDS = 1.0
 
 
+class Wire(Protocol):
+    """What carries messages. ``recv`` blocks; where the driver is gone both raise ``OSError`` or ``EOFError``."""
+
+    def send(self, message: Any, /) -> None: ...
+
+    def recv(self) -> Any: ...
+
+
 class _Speaker:
     """Sends what finished, in a thread of its own, so that the engine waits for no message; many rows in one."""
 
-    def __init__(self, pipe: Connection, engine: Engine) -> None:
-        self._pipe = pipe
+    def __init__(self, wire: Wire, engine: Engine) -> None:
+        self._wire = wire
         self._engine = engine
         self._waiting: deque[Outcome] = deque()
         self._news = threading.Event()
@@ -47,7 +56,7 @@ class _Speaker:
         """Something else, after all that finished before."""
         self._send()
         with self._sending:
-            self._pipe.send(message)
+            self._wire.send(message)
 
     def _speak(self) -> None:
         while self._news.wait():
@@ -62,14 +71,14 @@ class _Speaker:
         with self._sending:
             outcomes = [self._waiting.popleft() for _ in range(len(self._waiting))]
             self._said_at = time.monotonic()
-            self._pipe.send(answered(outcomes, self._engine.counts(), self._engine.busy()))
+            self._wire.send(answered(outcomes, self._engine.counts(), self._engine.busy()))
 
 
 class _Listener:
     """Takes what the driver sends, in a thread of its own: requests go into the feed. Where the driver is gone, all ends."""
 
-    def __init__(self, pipe: Connection, feed: Feed) -> None:
-        self._pipe = pipe
+    def __init__(self, wire: Wire, feed: Feed) -> None:
+        self._wire = wire
         self._feed = feed
         self.give_up = False
         self.ending = False
@@ -79,7 +88,7 @@ class _Listener:
         asked = Asked()
         try:
             while not self.ending:
-                match self._pipe.recv():
+                match self._wire.recv():
                     case Ask() as message:
                         self._feed.push(asked.requests(message))
                     case GiveUp():
@@ -107,13 +116,13 @@ def _serve(engine: Engine, feed: Feed, heard: _Listener, speaker: _Speaker) -> N
             return
 
 
-def main(descriptor: int) -> None:
-    pipe: Connection = Connection(descriptor)
-    begin: Begin = pipe.recv()
+def serve(wire: Wire) -> None:
+    """Be the engine that the first message asks for, until it is told to end or dies."""
+    begin: Begin = wire.recv()
     if begin.cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, begin.cpus)
     feed = Feed()
-    heard = _Listener(pipe, feed)
+    heard = _Listener(wire, feed)
     try:
         if begin.version != __version__:
             raise JobError(f"the driver is llmbatch {begin.version}, this engine's machine has {__version__}")
@@ -121,10 +130,10 @@ def main(descriptor: int) -> None:
         engine.expect(begin.constraints)
         info = engine.start()
     except LlmbatchError as error:
-        pipe.send(failed(error))
+        wire.send(failed(error))
         return
-    pipe.send(Up(info))
-    speaker = _Speaker(pipe, engine)
+    wire.send(Up(info))
+    speaker = _Speaker(wire, engine)
     try:
         _serve(engine, feed, heard, speaker)
     except EngineDied as death:
@@ -133,4 +142,4 @@ def main(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    serve(Connection(int(sys.argv[1])))

@@ -24,6 +24,7 @@ from llmbatch.plan.order import Capacity
 from llmbatch.plan.window import WindowPlan
 from llmbatch.programs.work import Work
 from llmbatch.sources.opening import open_source
+from llmbatch.sources.shard import rows_in
 
 
 class Assumptions(NamedTuple):
@@ -63,7 +64,7 @@ def survey_job(
         answer_tokens=assumed.answer_tokens,
     )
     most = job.accept.rows if job.input.endless and job.accept is not None else None
-    rows = islice(source.rows(), most)
+    rows = islice(rows_in(source.rows(), job.input.slice), most)
     while (sent := _add_window(survey, prepare, job, rows)) is not None:
         if sample is not None:
             sample.offer(sent)

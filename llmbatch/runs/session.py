@@ -32,7 +32,7 @@ from llmbatch.engines.base import (
     resolved,
 )
 from llmbatch.engines.devices import Machine, Place, this_machine
-from llmbatch.engines.hosted import HostedEngine, Hosting
+from llmbatch.engines.hosted import Hosting, hosted
 from llmbatch.engines.replicas import drive
 from llmbatch.folder.folder import JOB_FILE, RunFolder
 from llmbatch.folder.input import open_input
@@ -300,10 +300,11 @@ class _Assembly:
         self._make = how.make
         self._stop = how.stop
         self._said_unknown = False
-        apart = left.crashes >= _CRASHES and job.engine.in_process is not False
-        settings = job.engine.model_copy(update={"in_process": False}) if apart else job.engine
-        machine = Machine() if settings.replicas == 1 else this_machine()
-        settings = resolved(settings, machine)
+        machine = Machine() if job.engine.replicas == 1 else this_machine()
+        settings = resolved(job.engine, machine)
+        apart = left.crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
+        if apart:
+            settings = settings.model_copy(update={"in_process": False})
         self._places = kind_of(settings.name).places(settings, machine) if settings.engines > 1 else [Place()]
         # made first: what is wrong with its settings is said before anything is begun
         self.driver = drive(self._make_engine, settings, self._hear, self._tune if job.run.autotune else None)
@@ -373,7 +374,7 @@ class _Assembly:
         log = self._folder.path / name
         engine = self._make(job.model_path, settings, job.chat, log)
         if is_hosted(settings):
-            engine = HostedEngine(engine, Hosting(job.model_path, settings, job.chat, log, self._places[number]))
+            engine = hosted(engine, Hosting(job.model_path, settings, job.chat, log, self._places[number]))
         engine.expect(self._recipe.constraints)
         return engine
 

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from llmbatch.core.types import Row
+
 _SMALLEST = 256  # rows of a block
 _LARGEST = 16_384
 _ROUNDS = 16  # a block is a sixteenth of what its slice had before: no slice has some 6% more than another
@@ -57,6 +59,11 @@ class Slice:
         return (index - self._start) // self._size == self._shard.number - 1
 
 
+def rows_in(rows: Iterator[Row], part: Slice | None) -> Iterator[Row]:
+    """Those of the rows that are in the slice; all where there is none."""
+    return rows if part is None else (row for row in rows if row.index in part)
+
+
 def _rounds(slices: int) -> Iterator[tuple[int, int]]:
     """(index of the first row, rows of each slice's block) of round after round, without an end."""
     start = 0
@@ -66,4 +73,4 @@ def _rounds(slices: int) -> Iterator[tuple[int, int]]:
         start += size * slices
 
 
-__all__ = ["Shard", "Slice"]
+__all__ = ["Shard", "Slice", "rows_in"]

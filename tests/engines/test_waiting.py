@@ -99,6 +99,14 @@ def test_what_waits_for_an_engine_that_died_is_anybodys() -> None:
     assert took(other, 9) == [4], "it has the prefix now"
 
 
+def test_a_group_that_was_halved_is_whole_again_when_one_of_its_engines_dies() -> None:
+    _, (one, other) = forked([7] * 9)
+    assert took(one, 1) == [0]
+    assert took(other, 1) == [5], "the later half is its own now"
+    one.push(one.recall(), first=True)
+    assert took(other, 9) == [0, 1, 2, 3, 4, 6, 7, 8]
+
+
 def test_what_waits_for_an_engine_that_leaves_is_not_lost() -> None:
     _, (one, other) = forked([7, 7, 8, 8])
     assert took(one, 1) == [0]

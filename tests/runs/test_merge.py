@@ -227,3 +227,11 @@ def test_the_command_merges_and_copies(case: Case) -> None:
     assert result.exit_code == 3, result.output
     assert "1,200 rows of 2 slices are in" in result.output
     assert (case.path / "copies" / "results.jsonl").read_bytes() == case.whole()
+
+
+def test_what_is_shown_beforehand_is_of_the_slice_alone(case: Case) -> None:
+    common = ["--model", "demo", "--prompt", "{{ text }}", "--input", str(case.rows), "--shard", "2/3"]
+    rendered = CliRunner().invoke(main, ["render", *common])
+    assert rendered.stdout.count("\n") == (512 - 256) + (1200 - 1024), rendered.output[-2000:]
+    planned = CliRunner().invoke(main, ["plan", *common, "--json"])
+    assert json.loads(planned.stdout)["rows"] == (512 - 256) + (1200 - 1024)

@@ -1,0 +1,234 @@
+"""An engine on the other side of a border in; that engine out, as if it were here.
+
+What crosses the border is in ``messages``; how it gets there is a ``Link``: a pipe to another process of this machine (``hosted``),
+or whatever reaches another machine. Prompts are tokenized here, once, by an engine that is never started.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from llmbatch.core.errors import EngineDied, EngineError
+from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Request, RequestKey, Usage
+from llmbatch.engines.base import Engine, EngineInfo
+from llmbatch.engines.feed import Feed
+from llmbatch.engines.messages import (
+    Answered,
+    Begin,
+    Died,
+    End,
+    Failed,
+    GivenUp,
+    GiveUp,
+    Up,
+    ask,
+    death_of,
+    error_of,
+    outcomes_of,
+)
+
+_WAIT_SECONDS = 0.5  # for a message, or for something to send, before the caller can look around
+_LOOK_SECONDS = 0.01  # as long as there is room: for a message, before it is looked what came into the feed
+_GIVE_UP_SECONDS = 20.0
+_LATE_SECONDS = 30.0  # beyond the engine's own timeout
+_AHEAD = 4  # a quarter more than the engine holds is handed over, so that it need not wait for what comes next
+_LEAST_AHEAD = 16
+
+
+class Link(Protocol):
+    """The way to an engine elsewhere. ``send``, ``poll`` and ``receive`` raise ``OSError`` or ``EOFError`` where that is gone."""
+
+    def open(self) -> None:
+        """Start what is on the other side: it waits for ``Begin``."""
+
+    def send(self, message: object) -> None:
+        """Hand a message over; it arrives behind those before it."""
+
+    def poll(self, timeout: float) -> bool:
+        """Whether there is a message, or comes one within so many seconds."""
+
+    def receive(self) -> Any:
+        """The next message; blocks until there is one."""
+
+    def is_up(self, info: EngineInfo) -> EngineInfo:
+        """The engine is up; what it is, with the processes of this machine that must not outlive the run."""
+
+    def death(self) -> EngineDied:
+        """How the other side went, once it is gone."""
+
+    def kill(self) -> None:
+        """End the other side at once. May be called from any thread."""
+
+    def close(self) -> None:
+        """The other side was told to end: wait for it, and end it where it does not. Nothing of it is left. May be called twice."""
+
+
+class EngineElsewhere:
+    """Implements ``Engine``. ``here`` is the same engine in this process, which is never started: it knows the tokenizer."""
+
+    def __init__(self, here: Engine, begin: Begin, link: Link) -> None:
+        self._here = here
+        self._begin = begin
+        self._link = link
+        self._is_open = False
+        self._room = _Room(0, 0)
+        self._counts = Usage()
+        self._busy = 0.0
+        self._heard_at = 0.0
+
+    def expect(self, constraints: Sequence[Constraint]) -> None:
+        self._begin = replace(self._begin, constraints=tuple(constraints))
+
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+        return self._here.tokenize(prompts)
+
+    def start(self) -> EngineInfo:
+        link, self._is_open = self._link, True
+        link.open()
+        try:
+            link.send(self._begin)
+            message = link.receive()
+        except (EOFError, OSError):
+            death = link.death()
+            self.stop()
+            raise EngineError(f"it did not start: {death}") from None
+        if isinstance(message, Failed):
+            self.stop()
+            raise error_of(message)
+        assert isinstance(message, Up)  # noqa: S101 - for the type checker
+        self._room = _Room.of(message.info)
+        return link.is_up(message.info)
+
+    def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+        if not self._is_open:
+            raise EngineError("the engine has not been started, or was stopped")
+        self._heard_at = time.monotonic()
+        while True:
+            self._hand_over(feed)
+            if self._room.held:
+                yield self._hear(_LOOK_SECONDS if self._room.is_free else _WAIT_SECONDS)
+                self._see_that_it_lives()
+            else:
+                if feed.finished:
+                    return
+                feed.wait(_WAIT_SECONDS)
+                self._heard_at = time.monotonic()  # an engine that has nothing to do gives no sign of life
+                yield self._hear(0.0)
+
+    def abort(self) -> None:
+        if not self._is_open or not self._room.held:
+            return
+        self._room.clear()
+        try:
+            self._link.send(GiveUp())
+            end = time.monotonic() + _GIVE_UP_SECONDS
+            while (left := end - time.monotonic()) > 0 and self._link.poll(left):
+                message = self._link.receive()
+                if isinstance(message, Answered):
+                    self._account(message)
+                if isinstance(message, GivenUp | Died):
+                    return
+        except (EOFError, OSError):
+            return  # what is in flight in a dead engine is given up
+
+    def stop(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            try:
+                self._link.send(End())
+            except (EOFError, OSError):
+                pass  # it is gone
+            self._link.close()
+        self._room.clear()
+
+    def kill(self) -> None:
+        """End it at once, without asking: a model that is being loaded cannot be asked. May be called from another thread."""
+        self._link.kill()
+
+    def counts(self) -> Usage:
+        return self._counts
+
+    def busy(self) -> float:
+        return self._busy
+
+    def _hand_over(self, feed: Feed) -> None:
+        room = self._room
+        if not room.is_free:
+            return
+        requests = feed.take(room.requests - len(room.held), room.tokens - room.held_tokens)
+        if not requests:
+            return
+        room.add(requests)
+        try:
+            self._link.send(ask(requests))
+        except (EOFError, OSError) as error:
+            raise self._link.death() from error
+
+    def _hear(self, timeout: float) -> list[Outcome]:
+        """The outcomes of the messages that are there, or come within the timeout. Raises ``EngineDied``."""
+        outcomes: list[Outcome] = []
+        try:
+            while self._is_open and self._link.poll(timeout):
+                timeout = 0.0
+                message = self._link.receive()
+                self._heard_at = time.monotonic()
+                if isinstance(message, Died):
+                    raise death_of(message)
+                self._account(message)
+                outcomes += self._room.take(outcomes_of(message))
+        except (EOFError, OSError) as error:
+            raise self._link.death() from error
+        return outcomes
+
+    def _account(self, message: Answered) -> None:
+        self._counts, self._busy = Usage(*message.counts), message.busy
+
+    def _see_that_it_lives(self) -> None:
+        silent = time.monotonic() - self._heard_at
+        if silent > self._begin.settings.timeout + _LATE_SECONDS:
+            self.kill()
+            raise EngineDied(f"the engine's process gave no sign of life for {silent:.0f} s and was killed")
+
+
+class _Room:
+    """What the engine was handed and did not answer yet, held against what it takes at a time."""
+
+    def __init__(self, requests: int, tokens: int) -> None:
+        self.requests = requests
+        self.tokens = tokens
+        self.held: dict[RequestKey, int] = {}
+        self.held_tokens = 0
+
+    @classmethod
+    def of(cls, info: EngineInfo) -> _Room:
+        requests = info.in_flight or 2 * info.max_num_seqs
+        tokens = info.in_flight_tokens or sys.maxsize // 2
+        return cls(requests + max(requests // _AHEAD, _LEAST_AHEAD), tokens + tokens // _AHEAD)
+
+    @property
+    def is_free(self) -> bool:
+        return len(self.held) < self.requests and (self.held_tokens < self.tokens or not self.held)
+
+    def add(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            size = len(request.token_ids or ()) + len(request.partial) + len(request.target_ids)
+            self.held[request.key] = size
+            self.held_tokens += size
+
+    def take(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Those of the outcomes that are waited for: of what was given up one may still have been on its way."""
+        waited_for = [outcome for outcome in outcomes if outcome.key in self.held]
+        for outcome in waited_for:
+            self.held_tokens -= self.held.pop(outcome.key)
+        return waited_for
+
+    def clear(self) -> None:
+        self.held.clear()
+        self.held_tokens = 0
+
+
+__all__ = ["EngineElsewhere", "Link"]
