@@ -233,7 +233,7 @@ class Reading:
                 window.groups = {requests[position].key: group for position, group in plan.groups.items()}
                 window.digests = {requests[position].key: digest for position, digest in plan.digests.items()}
                 return
-            too_long.append(f"{len(plan.too_long):,} prompts are too long: plan.overflow={self.plan.overflow}")
+            too_long.append(f"prompts that are too long: {len(plan.too_long):,} (plan.overflow={self.plan.overflow})")
             requests = [request for position, request in enumerate(requests) if position not in plan.too_long]
             later = self._tokenized(window, later)
             requests += later if self.cached is None else self._asked_anew(self.cached, window, later)

@@ -147,6 +147,15 @@ def test_what_is_shown_to_the_model_again_keeps_its_rule_where_it_becomes_too_lo
     assert record["attempts"] == 2
 
 
+def test_an_answer_is_held_against_what_was_asked_and_not_against_all_of_the_row(jobs: Any) -> None:
+    """The echo of what is left is as long as that, and an eighth of the row's text."""
+    ratio = {"length_ratio": {"field": "text", "least": 0.5, "most": 2}}
+    script, sampling = {"context_length": CONTEXT}, {"max_tokens": 98}
+    (record,) = run(jobs, [{"id": "r", "text": LONG}], "truncate-tail", script, answer=ratio, sampling=sampling)
+    assert record["status"] == "ok"
+    assert len(record["output"]) < len(LONG) / 4
+
+
 def test_without_max_tokens_so_much_is_left_for_an_answer_as_the_settings_say(jobs: Any) -> None:
     plan = {"overflow_min_tokens": 50}
     (record,) = run(jobs, [{"id": "r", "text": LONG}], "truncate-tail", plan=plan, sampling={"max_tokens": None})
