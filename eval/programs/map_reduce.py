@@ -226,8 +226,9 @@ def speed(source: Path, folder: Path, rounds: int) -> dict[str, Any]:
     disturbed = 0
     with EngineKeeper() as keeper:
         few = write_input(folder / "few.jsonl", 16)
+        # these folders stay: the engine's log is in the first one
         tried = at_once(few, chain._fresh(folder / "try"), paths, keeper)
-        level_by_level(few, chain._fresh(folder / "try"), paths, keeper, tried.records)
+        level_by_level(few, chain._fresh(folder / "try-levels"), paths, keeper, tried.records)
         # the tree that both go through: it follows from the documents and the settings, so it is the same every time
         records = at_once(source, chain._fresh(folder / "tree"), paths, keeper).records
         while len(kept) < rounds:

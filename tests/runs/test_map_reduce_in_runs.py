@@ -240,7 +240,12 @@ def test_a_run_on_vllm_that_is_killed_comes_to_the_same_bytes(jobs: Any) -> None
     rng = random.Random(4)
     rows = [{"text": ". ".join(rng.choices(numbers, k=count))} for count in (2, 40, 25, 3, 70, 12)]
     lenient = {"allow_truncated": True, "allow_empty": True}
-    reduce = {"path": str(prompt), "fields": {"text": "joined"}, "variables": {"language": "German"}, "answer": lenient}
+    reduce = {
+        "path": str(prompt),
+        "fields": {"text": "joined"},
+        "variables": {"language": "German"},
+        "answer": {**lenient},
+    }
     program = {
         "name": "map_reduce",
         "prompts": {"reduce": reduce},
