@@ -74,7 +74,10 @@ def with_first_token(tmp_path: Path) -> str:
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     folder = tmp_path / "tokenizer"
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"  # noqa: S106
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",  # noqa: S106
     ).save_pretrained(folder)
     return str(folder)
 
