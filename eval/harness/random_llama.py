@@ -36,7 +36,7 @@ def make(folder: Path, seed: int = 7) -> Path:
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=256, intermediate_size=688, num_hidden_layers=6, num_attention_heads=8,
+        vocab_size=len(fast), hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=6,
         num_key_value_heads=2, max_position_embeddings=CONTEXT, bos_token_id=1, eos_token_id=2, initializer_range=0.1,
         dtype="float32", tie_word_embeddings=False,
     )  # fmt: skip
