@@ -123,7 +123,7 @@ class _Process:
 
 def _start(descriptor: int, hosting: Hosting) -> subprocess.Popen[bytes]:
     """The worker. It finds what we find, hears no Ctrl-C of the terminal, and writes to the engine's log."""
-    path = os.pathsep.join(part for part in sys.path if part)
+    path = os.pathsep.join(part or os.getcwd() for part in sys.path)  # noqa: PTH109 - as text
     with hosting.log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "llmbatch.engines.worker", str(descriptor)],

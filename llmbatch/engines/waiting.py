@@ -71,9 +71,8 @@ class _Lane:
     def __init__(self) -> None:
         self.groups: dict[int, deque[tuple[int, Request]]] = {}
         self.count = 0
-        self._heads: list[
-            tuple[int, int]
-        ] = []  # (place of a group's first request, group); those that are past are skipped
+        # (place of a group's first request, group), a heap; what is no longer so is skipped
+        self._heads: list[tuple[int, int]] = []
 
     def add(self, group: int, place: int, request: Request) -> None:
         """One more request of a group, behind those that are here."""

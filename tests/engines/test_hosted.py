@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,16 @@ def test_an_engine_is_as_the_contract_says(tmp_path: Path) -> None:
     assert gone([pid]) == []
     with pytest.raises(EngineError, match="not been started, or was stopped"):
         next(engine.stream(feed_of(1)))
+
+
+def test_the_other_process_finds_what_this_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, ""])
+    engine = hosted(tmp_path)
+    (pid,) = engine.start().pids
+    assert psutil.Process(pid).environ()["PYTHONPATH"].split(os.pathsep) == [
+        part or str(Path.cwd()) for part in sys.path
+    ]
+    engine.stop()
 
 
 def test_what_is_given_up_gets_no_answer_and_the_engine_goes_on(tmp_path: Path) -> None:

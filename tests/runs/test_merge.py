@@ -235,3 +235,38 @@ def test_what_is_shown_beforehand_is_of_the_slice_alone(case: Case) -> None:
     assert rendered.stdout.count("\n") == (512 - 256) + (1200 - 1024), rendered.output[-2000:]
     planned = CliRunner().invoke(main, ["plan", *common, "--json"])
     assert json.loads(planned.stdout)["rows"] == (512 - 256) + (1200 - 1024)
+
+
+def test_slices_of_an_input_that_has_grown_are_the_bytes_of_one_run_over_all_of_it(case: Case) -> None:
+    case.slices(2)
+    with case.rows.open("a") as file:
+        file.writelines(json.dumps({"id": f"r{i}", "text": f"new {i}"}) + "\n" for i in range(ROWS, 2 * ROWS))
+    for number in (1, 2):
+        case.jobs.run(case.job(f"slice{number}", f"{number}/2"), extend=True)
+    merge([case.path / "slice1", case.path / "slice2"], case.path / "merged")
+    assert case.jobs.results("merged") == case.whole()
+
+
+def test_a_sweep_in_slices_is_the_sweep(case: Case) -> None:
+    sweep: dict[str, Any] = {"sampling.max_tokens": [5, 50]}
+    merge(case.slices(2, sweep=sweep), case.path / "merged")
+    assert case.jobs.results("merged") == case.whole(sweep=sweep)
+    assert case.jobs.report("merged")["settings"] == case.jobs.report("whole")["settings"]
+
+
+@pytest.mark.parametrize("lost", [(5, 6), (4, 5, 6), (5, 6, 7), (2,), (0, 1), (9,)], ids=str)
+def test_windows_that_were_lost_are_filled_again_and_none_goes_beyond_its_block(
+    case: Case, lost: tuple[int, ...]
+) -> None:
+    case.slice(2, 3, run={"window": 50})
+    before = case.jobs.results("slice2")
+    folder = case.path / "slice2"
+    for number in lost:
+        (folder / "parts" / f"part-{number:05d}.jsonl").unlink()
+        (folder / "parts" / f"part-{number:05d}.meta.json").unlink()
+    (folder / "results.jsonl").unlink()
+    case.slice(2, 3, run={"window": 50})
+    assert case.jobs.results("slice2") == before
+    assert audit(folder).complete
+    merge([case.slice(1, 3), folder, case.slice(3, 3)], case.path / "merged")
+    assert case.jobs.results("merged") == case.whole()
