@@ -18,10 +18,11 @@ def border_before(text: str, at: int) -> int:
     least = max(0, at - _LONGEST)
     # between two letters of ASCII there is a border whatever comes before; of flags it matters where the counting begins
     plain = (i for i in range(at, least, -1) if text[i - 1 : i + 1].isascii() and text[i] != "\n")
-    border = start = next(plain, least)
+    known = next(plain, None if least else 0)
+    border = start = least if known is None else known
     for cluster in _CLUSTER.finditer(text, start, min(len(text), at + _LONGEST)):
         if cluster.end() > at:
-            return cluster.start() if cluster.start() > start or not start else at
+            return cluster.start() if cluster.start() > start or known is not None else at
         border = cluster.end()
     return border
 

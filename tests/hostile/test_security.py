@@ -142,6 +142,10 @@ def test_an_expression_in_a_request_cannot_hang_the_run(hostile: Any) -> None:
 # code
 
 
+_RUNS_PROGRAMS = "evals/launcher.py"
+"""Is a process of its own, in which what a model wrote runs if a person allows that: see ``evals/sandbox.py``."""
+
+
 def test_the_package_neither_pickles_nor_runs_text() -> None:
     forbidden_modules = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "code", "codeop"}
     forbidden_calls = {"eval", "exec", "compile", "__import__", "system", "popen", "unsafe_load", "full_load"}
@@ -159,6 +163,8 @@ def test_the_package_neither_pickles_nor_runs_text() -> None:
                 is_re = isinstance(of, ast.Name) and of.id in {"re", "regex"}
                 names = {called} & forbidden_calls if not is_re else set()
                 names |= {"shell=True" for keyword in node.keywords if keyword.arg == "shell"}
+            if path.relative_to(PACKAGE).as_posix() == _RUNS_PROGRAMS:
+                names -= {"compile", "exec"}
             found += [f"{path.relative_to(PACKAGE)}:{node.lineno}: {name}" for name in names]  # type: ignore[attr-defined]
     assert found == []
 

@@ -69,7 +69,7 @@ def with_first_token(tmp_path: Path) -> str:
     from transformers import PreTrainedTokenizerFast
 
     words = {"<s>": 0, "</s>": 1, "<unk>": 2, "one": 3, "two": 4, "three": 5, ".": 6}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     folder = tmp_path / "tokenizer"
@@ -176,7 +176,7 @@ def test_stop_strings_are_given_to_the_engine_without_the_end_of_text_that_it_kn
 
 
 def test_thinking_is_taken_out_before_an_answer_is_ended(tmp_path: Path) -> None:
-    lm = make(tmp_path, think_end_token="</think>")  # noqa: S106
+    lm = make(tmp_path, think_end_token="</think>")
     assert lm.generate_until(requests("generate_until", [("x\ny</think> a\nb", GREEDY)])) == ["a"]
     assert "stop" not in rows(tmp_path, "generate_until")[0]["sampling"]
 
@@ -248,7 +248,7 @@ def test_a_template_without_a_place_for_a_system_message_is_given_none(tmp_path:
 
 
 def test_thinking_is_for_tasks_with_answers(tmp_path: Path) -> None:
-    lm = make(tmp_path, enable_thinking=True, think_end_token="</think>")  # noqa: S106
+    lm = make(tmp_path, enable_thinking=True, think_end_token="</think>")
     with pytest.raises(JobError, match="likelihoods: task"):
         lm.loglikelihood(requests("loglikelihood", [("a", "b")]))
     with pytest.raises(JobError, match="needs think_end_token"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import regex
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmbatch.plan.cut import Truncation, cut, most_kept
@@ -20,6 +20,7 @@ def clusters(text: str) -> set[int]:
 
 
 @given(texts, st.integers(0, 100), st.sampled_from(WHERE))
+@example("a\r\n", 1, "truncate-head")
 def test_what_is_left_is_no_longer_than_asked_and_cut_between_characters(
     text: str, keep: int, where: Truncation
 ) -> None:
