@@ -105,6 +105,27 @@ def test_likelihoods_are_those_of_the_models_own_logits_and_a_shared_prompt_is_c
     assert outcomes[1].usage.cached_tokens == 3 * block
 
 
+def test_choices_of_one_token_are_asked_for_as_the_next_token_of_their_shared_prompt(
+    engine: VllmEngine, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = engine_block(engine)
+    shared = ids_of(30, 3 * block + 1)
+    assert engine._loop is not None
+    asked: list[tuple[int, Any, list[int]]] = []
+    real = engine._loop._engine.add_request
+
+    def add(*args: Any, **rest: Any) -> Any:
+        params = args[2]
+        asked.append((len(args[1]["prompt_token_ids"]), params.prompt_logprobs, params.logprob_token_ids))
+        return real(*args, **rest)
+
+    monkeypatch.setattr(engine._loop._engine, "add_request", add)
+    outcomes = agree(engine, model, [(shared, [token]) for token in (7, 8, 9, 10)])
+    assert asked == [(len(shared), None, [token]) for token in (7, 8, 9, 10)]
+    # the prompt is computed once but for what is left of its last block, and the target is never sent
+    assert [outcome.usage.cached_tokens for outcome in outcomes[1:]] == [3 * block + 1] * 3
+
+
 def engine_block(engine: VllmEngine) -> int:
     assert engine._loop is not None
     block = engine._loop._tools.limits.block_size

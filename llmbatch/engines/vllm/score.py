@@ -8,8 +8,8 @@ took from there are missing, so the prompt that many targets share is computed o
   computed without log-probabilities, and a long target in pieces; both come from the cache for what follows.
 - A row of the target that was in the cache all the same, as another target began alike, is asked for once more: a prompt that ends
   with the block of that row cannot take the block from the cache.
-- The row behind a whole block that is in the cache, and the last token where the context has no room for one more after it, are not
-  sent: their log-probability is that of the next token (``logprob_token_ids``).
+- A target of one token, the row behind a whole block that is in the cache, and the last token where the context has no room for one
+  more after it, are not sent: their log-probability is that of the next token (``logprob_token_ids``).
 
 A row is the place of a token in prompt and target together.
 """
@@ -66,7 +66,7 @@ class Scoring:
         limits, last = self._limits, len(self.ids)
         # the last token is the one that cannot be sent where the context is full
         sendable = min(last, limits.context_length - 1)
-        if self._row >= sendable:
+        if self._row >= sendable or last == self._first + 1:
             return Piece(self._row, scored=False, following=True)
         if limits.block_size is not None:
             if not self._warm and self._row > limits.rows:
