@@ -75,23 +75,25 @@ def measure(replicas: int, seconds: float, *, hosted: bool) -> Point:
 def vllm_pair(rows: int, rounds: int) -> dict[str, Any]:
     """Rows per second of two engines on half of the processors each, and of one on all; the median of the rounds."""
     found: dict[int, list[float]] = {1: [], 2: []}
-    for turn in range(rounds):
-        for replicas in (1, 2) if turn % 2 == 0 else (2, 1):
-            found[replicas].append(_vllm(rows, replicas))
+    with tempfile.TemporaryDirectory(
+        prefix="llmbatch-scale-"
+    ) as name:  # one for all: vLLM's logger keeps its first file
+        path = Path(name) / "rows.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps({"text": f"{i} hundred and {i % 97}"}) + "\n" for i in range(rows))
+        for turn in range(rounds):
+            for replicas in (1, 2) if turn % 2 == 0 else (2, 1):
+                found[replicas].append(_vllm(path, Path(name) / f"out-{turn}-{replicas}", replicas))
     one, two = statistics.median(found[1]), statistics.median(found[2])
     processors = len(os.sched_getaffinity(0))
     return {"rows": rows, "rounds": rounds, "processors": processors, "one": one, "two": two, "gain": two / one}
 
 
-def _vllm(rows: int, replicas: int) -> float:
+def _vllm(rows: Path, output: Path, replicas: int) -> float:
     """Rows per second from the first answers to the last; loading is left out."""
-    with tempfile.TemporaryDirectory(prefix="llmbatch-scale-") as name:
-        path = Path(name) / "rows.jsonl"
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps({"text": f"{i} hundred and {i % 97}"}) + "\n" for i in range(rows))
-        engine = {"name": "vllm", "replicas": replicas, "hosted": True, "args": {"enforce_eager": True}}
-        report = run_job(job_from(_job(path, Path(name) / "out", "demo", engine))).report
-        return float(report["sessions"][0]["speed"]["rows"] or 0.0)
+    engine = {"name": "vllm", "replicas": replicas, "hosted": True, "args": {"enforce_eager": True}}
+    report = run_job(job_from(_job(rows, output, "demo", engine))).report
+    return float(report["sessions"][0]["speed"]["rows"] or 0.0)
 
 
 def _job(rows: Path, output: Path, model: str, engine: dict[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,7 @@ class EngineElsewhere:
         self._counts = Usage()
         self._busy = 0.0
         self._heard_at = 0.0
+        self._death: EngineDied | None = None  # known, and not yet told
 
     def expect(self, constraints: Sequence[Constraint]) -> None:
         self._begin = replace(self._begin, constraints=tuple(constraints))
@@ -157,7 +158,7 @@ class EngineElsewhere:
 
     def _hand_over(self, feed: Feed) -> None:
         room = self._room
-        if not room.is_free:
+        if not room.is_free or self._death is not None:
             return
         requests = feed.take(room.requests - len(room.held), room.tokens - room.held_tokens)
         if not requests:
@@ -165,23 +166,29 @@ class EngineElsewhere:
         room.add(requests)
         try:
             self._link.send(ask(requests))
-        except (EOFError, OSError) as error:
-            raise self._link.death() from error
+        except (EOFError, OSError):
+            return  # what it answered before it went is still to be heard, and then that
 
     def _hear(self, timeout: float) -> list[Outcome]:
-        """The outcomes of the messages that are there, or come within the timeout. Raises ``EngineDied``."""
+        """The outcomes of the messages that are there, or come within the timeout. Raises ``EngineDied``, once all are taken."""
         outcomes: list[Outcome] = []
-        try:
-            while self._is_open and self._link.poll(timeout):
-                timeout = 0.0
+        while self._death is None and self._is_open:
+            try:
+                if not self._link.poll(timeout):
+                    break
                 message = self._link.receive()
-                self._heard_at = time.monotonic()
-                if isinstance(message, Died):
-                    raise death_of(message)
-                self._account(message)
-                outcomes += self._room.take(outcomes_of(message))
-        except (EOFError, OSError) as error:
-            raise self._link.death() from error
+            except (EOFError, OSError):
+                self._death = self._link.death()
+                break
+            timeout = 0.0
+            self._heard_at = time.monotonic()
+            if isinstance(message, Died):
+                self._death = death_of(message)
+                break
+            self._account(message)
+            outcomes += self._room.take(outcomes_of(message))
+        if self._death is not None and not outcomes:
+            raise self._death
         return outcomes
 
     def _account(self, message: Answered) -> None:

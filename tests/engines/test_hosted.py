@@ -236,6 +236,23 @@ def test_what_is_given_up_gets_no_answer_and_the_engine_goes_on(tmp_path: Path) 
     engine.stop()
 
 
+def test_what_was_answered_before_a_death_is_heard_and_not_asked_again(tmp_path: Path) -> None:
+    engine = hosted(tmp_path, concurrency=8, rules=[{"when": {"index": 5}, "die": True}])
+    engine.start()
+    feed, seen = feed_of(20), list[int]()
+
+    def listen() -> None:
+        for outcomes in engine.stream(feed):
+            time.sleep(0.2)  # so that the last answers and the death are there together
+            seen.extend(feed.done(outcome.key).key.index for outcome in outcomes)
+
+    with pytest.raises(EngineDied, match="died of row 5"):
+        listen()
+    assert seen == [0, 1, 2, 3, 4]
+    assert len(feed.in_flight) + feed.waiting == 15
+    engine.stop()
+
+
 def test_an_engine_that_is_killed_while_idle_is_seen_to_be_dead(tmp_path: Path) -> None:
     engine = hosted(tmp_path)
     (pid,) = engine.start().pids
