@@ -304,6 +304,7 @@ def main() -> None:
         for number, model in itertools.product(range(options.rounds), models):
             for backend in BACKENDS if number % 2 == 0 else reversed(BACKENDS):
                 runs[model.name][backend].append(measure(backend, model, folder, options.limit))
+        write(report(models, runs, None, options.limit), options.results)  # should the kills not come to their end
         kills = killed(models[0], folder, options.kills, options.limit, options.seed) if options.kills else None
     section = report(models, runs, kills, options.limit)
     print(section)
