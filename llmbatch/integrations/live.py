@@ -17,8 +17,9 @@ from pathlib import Path
 from llmbatch.core.errors import EngineError, LlmbatchError
 from llmbatch.core.events import Event, Watcher
 from llmbatch.core.types import Failure, Outcome, Refusal, Request, RequestKey
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.making import Maker
 from llmbatch.engines.replicas import drive
 from llmbatch.model.tokenizer import ChatSettings
 
@@ -30,13 +31,9 @@ class LiveEngine:
 
     def __init__(self, model: str, settings: EngineSettings, chat: ChatSettings, tell: Watcher) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="llmbatch-")
-        log = Path(self._folder.name) / "engine.log"
-
-        def make(changed: EngineSettings, _number: int) -> Engine:
-            return make_engine(model, changed, chat, log)
-
+        make = Maker(model, settings, chat, Path(self._folder.name))
         self._tell = tell
-        self._driver = drive(make, settings, self._hear)
+        self._driver = drive(make, make.settings, self._hear)
         self._feed = Feed()
         self._indexes = itertools.count()
         self._tokenizing = threading.Lock()

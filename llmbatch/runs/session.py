@@ -22,17 +22,13 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.versions import versions
 from llmbatch.engines.base import (
     Driver,
-    Engine,
     EngineFactory,
     EngineInfo,
     EngineSettings,
     is_hosted,
-    kind_of,
     make_engine,
-    resolved,
 )
-from llmbatch.engines.devices import Machine, Place, this_machine
-from llmbatch.engines.hosted import Hosting, hosted
+from llmbatch.engines.making import Maker
 from llmbatch.engines.replicas import drive
 from llmbatch.folder.folder import JOB_FILE, RunFolder
 from llmbatch.folder.input import open_input
@@ -297,17 +293,15 @@ class _Assembly:
         self._source = source
         self._recipe = recipe
         self._tell = tell
-        self._make = how.make
         self._stop = how.stop
         self._said_unknown = False
-        machine = Machine() if job.engine.replicas == 1 else this_machine()
-        settings = resolved(job.engine, machine)
+        self._make = Maker(job.model_path, job.engine, job.chat, folder.path, make=how.make, expect=recipe.constraints)
+        settings = self._make.settings
         apart = left.crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
         if apart:
             settings = settings.model_copy(update={"in_process": False})
-        self._places = kind_of(settings.name).places(settings, machine) if settings.engines > 1 else [Place()]
         # made first: what is wrong with its settings is said before anything is begun
-        self.driver = drive(self._make_engine, settings, self._hear, self._tune if job.run.autotune else None)
+        self.driver = drive(self._make, settings, self._hear, self._tune if job.run.autotune else None)
         self._governor = _pacing(job, recipe, self.driver, how.pace, settings.engines)
         self.budget = Budget(job.run, gpus_of(settings), spent_by(folder.sessions, folder.path))
         self._held_to = HeldTo(job, folder, left.identity, tell)
@@ -369,21 +363,12 @@ class _Assembly:
             return None
         return accept_counts(self._job.accept, self._governor.decided)
 
-    def _make_engine(self, settings: EngineSettings, number: int = 0) -> Engine:
-        job, name = self._job, "engine.log" if settings.engines == 1 else f"engine-{number}.log"
-        log = self._folder.path / name
-        engine = self._make(job.model_path, settings, job.chat, log)
-        if is_hosted(settings):
-            engine = hosted(engine, Hosting(job.model_path, settings, job.chat, log, self._places[number]))
-        engine.expect(self._recipe.constraints)
-        return engine
-
     def _tune(self, settings: EngineSettings) -> EngineSettings:
         def say(message: str) -> None:
             self._tell(Note("info", message))
 
         path = self._folder.path / "autotune.json"
-        self.autotune = tuned(self._job, settings, self._source, path, self._make_engine, say)
+        self.autotune = tuned(self._job, settings, self._source, path, self._make, say)
         return settings.model_copy(update=self.autotune["changes"])
 
     def _context_length(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -59,6 +60,13 @@ def test_a_death_of_an_engine_costs_no_request(tmp_path: Path, replicas: int) ->
     live = make(told.append, script=str(script), replicas=replicas)
     assert texts(live.ask(requests(*map(str, range(20))))) == list(map(str, range(20)))
     assert any(isinstance(event, Note) and "died" in event.message for event in told)
+    live.close()
+
+
+def test_engines_in_processes_of_their_own_answer_together() -> None:
+    live = make(replicas=2, hosted=True, args={"latency": 0.01})
+    assert texts(live.ask(requests(*map(str, range(40))))) == list(map(str, range(40)))
+    assert live.info is not None and os.getpid() not in live.info.pids
     live.close()
 
 

@@ -1,0 +1,59 @@
+"""An engine's settings in; what makes each of a run's engines out: in its place, in a process of its own where it needs one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from llmbatch.core.types import Constraint
+from llmbatch.engines.base import (
+    Engine,
+    EngineFactory,
+    EngineSettings,
+    is_hosted,
+    kind_of,
+    make_engine,
+    resolved,
+)
+from llmbatch.engines.devices import Machine, Place, this_machine
+from llmbatch.engines.hosted import Hosting, hosted
+from llmbatch.model.tokenizer import ChatSettings
+
+
+class Maker:
+    """Makes the engines of one model, by their numbers from 0. Each writes a log of its own to ``folder``.
+
+    ``settings`` are those given, with ``auto`` replicas as a number. Raises ``JobError`` where the machine has not the devices.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        settings: EngineSettings,
+        chat: ChatSettings,
+        folder: Path,
+        *,
+        make: EngineFactory = make_engine,
+        expect: Iterable[Constraint] = (),
+    ) -> None:
+        machine = Machine() if settings.replicas == 1 else this_machine()
+        self.settings = resolved(settings, machine)
+        self._model = model
+        self._chat = chat
+        self._folder = folder
+        self._make = make
+        self._expect = tuple(expect)
+        several = self.settings.engines > 1
+        self._places = kind_of(settings.name).places(self.settings, machine) if several else [Place()]
+
+    def __call__(self, settings: EngineSettings, number: int = 0) -> Engine:
+        """An engine that is not started. Its settings may be others than those given: smaller ones, or faster ones."""
+        log = self._folder / ("engine.log" if settings.engines == 1 else f"engine-{number}.log")
+        engine = self._make(self._model, settings, self._chat, log)
+        if is_hosted(settings):
+            engine = hosted(engine, Hosting(self._model, settings, self._chat, log, self._places[number]))
+        engine.expect(self._expect)
+        return engine
+
+
+__all__ = ["Maker"]
