@@ -9,7 +9,7 @@ an empty prefix cache at its beginning. ``map_reduce`` must be 1.3 times as fast
 
 A level by itself ends with fewer and fewer requests in flight, and the higher ones have but a handful. Where the engine's time goes
 with the tokens and hardly with its steps, as with long chunks and short answers, that costs little: then there is little to gain.
-Here answers are about as long as chunks, as where facts are taken out or a model thinks before it answers.
+Here answers have at least half as many tokens as chunks, as where facts are taken out or a model thinks before it answers.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def prompt(language: str, takes: str) -> dict[str, Any]:
             {"role": "system", "content": f"Translate to {language}."},
             {"role": "user", "content": f"{{{{ {takes} }}}}"},
         ],
-        "sampling": {"temperature": 0, "max_tokens": ANSWER},
+        "sampling": {"temperature": 0, "min_tokens": CHUNK // 2, "max_tokens": ANSWER},
     }
 
 
