@@ -17,6 +17,7 @@ import yaml
 from llmbatch.job.job import Job, job_from
 
 ROWS = 240
+_DOCUMENTS = 60
 FAILS_ONCE = {"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}
 FAILS_TWICE = {"when": {"attempt": [1, 2], "matches": "7$"}, "answer": ""}
 FAILS_ALWAYS = {"when": {"matches": "3[12]$"}, "answer": ""}
@@ -109,6 +110,17 @@ def _write_documents(_scenario: Scenario, folder: Path) -> None:
         (place / name).write_bytes(content)
 
 
+def _write_long_documents(_scenario: Scenario, folder: Path) -> None:
+    """Documents of none to eleven paragraphs under a heading: some are asked as they are, others in chunks."""
+    place = folder / "input"
+    place.mkdir(parents=True, exist_ok=True)
+    for i in range(_DOCUMENTS):
+        paragraphs = [
+            f"Paragraph {k} says what there is to say, and that it is of number {i + k}" for k in range(i % 12)
+        ]
+        (place / f"{i:03d}.md").write_text("\n\n".join([f"# Title {i}", *paragraphs]), encoding="utf-8")
+
+
 # programs
 
 _GRADE = {
@@ -150,14 +162,24 @@ _LISTS = [
 ]
 
 
+# the first word of what is asked, so that what is put together gets shorter
+_SUMMARIES = [{"when": {"matches": "^(Say|Together)"}, "answer": "row {index} at attempt {attempt}, in few words"}]
+
+
 def _program(
-    name: str, rules: Sequence[Mapping[str, Any]], section: Mapping[str, Any], files: Sequence[str] = (), **more: Any
+    name: str,
+    rules: Sequence[Mapping[str, Any]],
+    section: Mapping[str, Any],
+    files: Sequence[str] = (),
+    context_length: int = 1_000_000,
+    max_tokens: int = 1024,
+    **more: Any,
 ) -> Scenario:
     """Rows done by a program: ``rules`` answer what it asks, ``section`` is that of the job, ``files`` it writes besides."""
-    script = {"rules": list(rules), "concurrency": _MANY}
+    script = {"rules": list(rules), "concurrency": _MANY, "context_length": context_length}
     sections = {
         "program": {"name": name, **section},
-        "sampling": {"temperature": 1, "seed": 3},
+        "sampling": {"temperature": 1, "seed": 3, "max_tokens": max_tokens},
         "retry": {"feedback": False},
         "run": {"window": 24},
     }
@@ -210,5 +232,14 @@ SCENARIOS = (
     _program(
         "fan_out", _LISTS, {"prompts": {"child": "child {{ item }} of {{ text }}"}, "settings": {"most": 3, "unique": True}},
         files=("children.jsonl",), faults=("temp-written/children.jsonl:1", "renamed/children.jsonl:1"),
+    ),
+    _program(
+        "map_reduce", [FAILS_ONCE, *_SUMMARIES],
+        {"prompts": {"reduce": "Together: {{ joined }}"}, "settings": {"chunk": 150, "most": 3}},
+        context_length=400, max_tokens=60, write=_write_long_documents,
+    ),
+    _program(
+        "translate", [FAILS_ONCE, FAILS_ALWAYS], {"settings": {"chunk": 160, "context": 0}},
+        context_length=4000, write=_write_long_documents,
     ),
 )  # fmt: skip
