@@ -508,6 +508,45 @@ logging.getLogger("mine").warning("of the user")
     assert "of the user" not in said
 
 
+def test_a_handler_that_closes_its_stream_does_not_close_that_of_a_notebook(tmp_path: Path) -> None:
+    code = f"""
+import logging, sys, weakref
+from pathlib import Path
+from llmbatch.engines.vllm.log import captured
+class Handler(logging.StreamHandler):
+    def close(self):  # as absl's does it
+        if self.stream not in (sys.stderr, sys.__stderr__):
+            self.stream.close()
+        super().close()
+sys.stderr = open(2, "w", closefd=False)
+handler = Handler()
+with captured(Path({str(tmp_path / "log")!r})):
+    logging.shutdown([weakref.ref(handler)])  # what dictConfig does to every handler
+print("still there", file=sys.stderr)
+sys.stderr.close()
+assert sys.stderr.closed
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "still there\n"
+
+
+def test_a_log_of_an_earlier_run_that_is_gone_is_not_written_to_again(tmp_path: Path) -> None:
+    code = f"""
+import logging, shutil
+from pathlib import Path
+from llmbatch.engines.vllm.log import captured, redirect_loggers
+import vllm.logger
+first, second = Path({str(tmp_path / "first")!r}), Path({str(tmp_path / "second")!r})
+first.mkdir(), second.mkdir()
+redirect_loggers(first / "log")
+shutil.rmtree(first)
+with captured(second / "log"):
+    logging.getLogger("vllm.x").warning("of the second")
+"""
+    subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "of the second" in (tmp_path / "second" / "log").read_text()
+
+
 def test_the_tail_of_a_log_begins_where_it_is_told_to(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert tail(log) == ""

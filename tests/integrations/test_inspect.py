@@ -156,7 +156,7 @@ def test_a_request_that_the_engine_fails_is_an_error_of_its_sample(tmp_path: Pat
     ("model_args", "said"),
     [
         ({"enginee": "scripted", "engine": "scripted"}, r"enginee.*did you mean 'engine'"),
-        ({"replicas": 0}, "-M: .*greater than or equal to 1"),
+        ({"replicas": 0}, "-M: replicas: is auto, or a number of engines from 1 to 256"),
         ({"engine": "vlm"}, "unknown engine 'vlm'"),
     ],
     ids=["key", "number", "engine"],

@@ -82,9 +82,27 @@ def _redirect(log: Path) -> None:
         os.dup2(target.fileno(), descriptor)
     _undo.callback(_flush)
     _undo.callback(_release, ((target, sys.stdout), (errors, sys.stderr)), log)
+    for stream in {id(stream): stream for stream in (sys.stdout, sys.stderr) if stream is not None}.values():
+        _undo.enter_context(_kept_open(stream))
+    if "vllm" in sys.modules:
+        redirect_loggers(log)  # the log of an earlier run may be gone
     # a notebook's streams, and pytest's, do not go through the descriptors
     _undo.enter_context(redirect_stdout(target))
     _undo.enter_context(redirect_stderr(errors))
+
+
+@contextmanager
+def _kept_open(stream: TextIO) -> Iterator[None]:
+    """Let nobody close a stream that another one takes the place of.
+
+    vLLM configures logging anew, which closes every handler that there is, and absl's handler, which rouge-score and TensorFlow
+    bring, then closes its stream if that is not ``sys.stderr`` at the moment.
+    """
+    stream.close = lambda: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del stream.close
 
 
 def _release(streams: Iterable[tuple[TextIO, TextIO]], log: Path) -> None:
