@@ -66,6 +66,7 @@ def evaluate(
     again goes on where an interrupted run stopped. Of several tasks each has a folder in --output.
     """
     from llmbatch.evals.evaluate import Asked, score_folder
+    from llmbatch.evals.group import one_metric
     from llmbatch.evals.task import TaskGroup, load_task
 
     mode = "json" if as_json else "quiet" if quiet else "auto"
@@ -83,6 +84,8 @@ def evaluate(
     loaded = [load_task(task) for task in tasks]
     group = loaded[0] if len(loaded) == 1 and isinstance(loaded[0], TaskGroup) else None
     flat = [task for each in loaded for task in _flat(each)]
+    if group is not None:  # said before hours are spent on the tasks
+        one_metric(group.name, {task.name: task.metrics_made(allow_code=True)[0].kind_name for task in flat})
     base = Path(given).expanduser() if given else Path("evals") / _folder(model)
     nested = given is None or len(flat) > 1
     asked = [

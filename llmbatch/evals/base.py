@@ -130,8 +130,8 @@ class MetricKind(Generic[S]):
     complaint: Callable[[Example, S], str | None] = no_complaint
     """Why an example's references or choices cannot be used with these settings, in words; asked of every row that did not fail."""
     doubt: Callable[[Example, S], str | None] = no_complaint
-    """Why the settings seem not to be made for an example's answers, in words; asked of the first rows alone, since one answer in
-    thousands may be odd."""
+    """Why the settings seem not to be made for an example's answers, in words; asked of the first rows alone, and
+    told where it holds for most of them, since an answer may be odd."""
     version: int = 1
     """Raised by a change that gives other figures: runs with different ones are not compared."""
     signature: Callable[[S, int | None], str] | None = None
@@ -237,6 +237,7 @@ def check_example(metrics: Sequence[Metric], example: Example) -> None:
 def check_examples(metrics: Sequence[Metric], examples: Sequence[Example]) -> None:
     """See on the first examples that the metrics fit them, before any is scored. Raises ``JobError`` that names the row."""
     kinds: dict[str, Any] = {}
+    doubts: dict[str, list[str]] = {}
     for example in examples:
         check_example(metrics, example)
         for reference in example.references:
@@ -244,7 +245,11 @@ def check_examples(metrics: Sequence[Metric], examples: Sequence[Example]) -> No
         for metric in metrics:
             doubt = metric.kind.doubt(example, metric.settings)
             if doubt is not None and example.error is None:
-                raise JobError(f"metric {metric.name}: row {short(example.id)}: {doubt}")
+                doubts.setdefault(metric.name, []).append(f"row {short(example.id)}: {doubt}")
+    answered = sum(example.error is None for example in examples)
+    for name, said in doubts.items():
+        if 2 * len(said) > answered:  # one odd answer is an answer; most of them odd are a wrong setting
+            raise JobError(f"metric {name}: {said[0]}")
     if len(kinds) > 1:
         (one, first), (other, second) = list(kinds.items())[:2]
         raise JobError(

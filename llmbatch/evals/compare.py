@@ -177,8 +177,8 @@ def _see_same_task(name: str, scores: Scores, other_name: str, other: Scores) ->
         )
     if one.task_digest != two.task_digest:
         raise JobError(
-            f"{name} and {other_name} are of the task {one.task} in two states: its prompt, its few-shot examples, or how answers "
-            "are read changed in between; run one of them again"
+            f"{name} and {other_name} are of the task {one.task} in two states: its split, fields, choices or references, or how "
+            "answers are asked for and read, changed in between; run one of them again"
         )
     if one.dataset != two.dataset:
         raise JobError(

@@ -45,6 +45,11 @@ def _has_splits(dataset: SourceSettings) -> bool:
 
 def _local(dataset: SourceSettings, split: str, data: Path) -> SourceSettings:
     if data.is_file():
+        if split != (dataset.split or "train"):
+            raise SourceError(
+                f"{data}: is one file, and examples are to come from the split {split!r}: give --data a folder with a file for "
+                f"each split, such as {split}.jsonl"
+            )
         return dataset.model_copy(update={**_OF_ANOTHER_PLACE, "path": str(data)})
     if not data.is_dir():
         raise SourceError(f"{data}: there is no such file or folder; --data names a local copy of {dataset.path}")

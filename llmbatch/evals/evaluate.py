@@ -26,6 +26,7 @@ from llmbatch.evals.examples import EXAMPLES
 from llmbatch.evals.job import PROMPT, job_of_task, prompt_file
 from llmbatch.evals.outcome import Outcomes, examples_of, read_lines
 from llmbatch.evals.rows import Rows, fingerprint
+from llmbatch.evals.sandbox import UNISOLATED, can_isolate
 from llmbatch.evals.scores import SCORES, Scored, Scores, score, scores_to_dict
 from llmbatch.evals.sequential import sequence_for
 from llmbatch.evals.task import Task, task_from
@@ -89,6 +90,9 @@ def evaluate(
     the run broke; the same call goes on with it.
     """
     metrics = task.metrics_made(allow_code=asked.allow_code)
+    if any(metric.kind.runs_code for metric in metrics) and not can_isolate():
+        for watcher in watchers:
+            watcher(Note("warning", UNISOLATED))
     if asked.until is not None:
         sequence_for(metrics[0], asked.until)
     job = _job(task, asked)

@@ -31,12 +31,18 @@ class GroupScores(NamedTuple):
 
 def group_scores(name: str, weight: Literal["rows", "tasks"], scores: Sequence[Scores]) -> GroupScores:
     """Raises ``JobError`` where the tasks' first metrics are not the same."""
-    firsts = {each.metrics[0].kind_name: each.scored.task for each in scores}
-    if len(firsts) > 1:
-        seen = ", ".join(f"{metric} of {task}" for metric, task in firsts.items())
-        raise JobError(f"{name}: the figure of a group is over one metric, and the first ones of its tasks are {seen}")
+    metric = one_metric(name, {each.scored.task: each.metrics[0].kind_name for each in scores})
     figures = {each.scored.task: each.overall.figures[each.metrics[0].name] for each in scores}
-    return GroupScores(name, next(iter(firsts)), weight, _mean(list(figures.values()), weight), figures)
+    return GroupScores(name, metric, weight, _mean(list(figures.values()), weight), figures)
+
+
+def one_metric(name: str, firsts: Mapping[str, str]) -> str:
+    """What the first metrics of a group's tasks are, given by task. Raises ``JobError`` where they are not the same."""
+    tasks = {metric: task for task, metric in firsts.items()}
+    if len(tasks) > 1:
+        seen = ", ".join(f"{metric} of {task}" for metric, task in tasks.items())
+        raise JobError(f"{name}: the figure of a group is over one metric, and the first ones of its tasks are {seen}")
+    return next(iter(tasks))
 
 
 def _mean(figures: Sequence[Figure], weight: str) -> Figure | None:
@@ -68,4 +74,4 @@ def write_group(scores: GroupScores, folder: Path) -> None:
     atomic_write(folder / GROUP, json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
-__all__ = ["GROUP", "GroupScores", "group_scores", "write_group"]
+__all__ = ["GROUP", "GroupScores", "group_scores", "one_metric", "write_group"]

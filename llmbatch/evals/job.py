@@ -42,7 +42,13 @@ def job_of_task(task: Task, model: str, output: Path, settings: Mapping[str, Any
     }
     if task.answer is not None:
         data["answer"] = task.answer
+    if task.repeats > 1:  # of one repeat the record has what was cut off, of several it has not
+        data["answer"] = {"allow_truncated": True, **data.get("answer", {})}
     data = merged(data, settings)
+    if "n" in data["sampling"]:
+        raise JobError("sampling.n: how often a row is asked is the task's to say, as repeats")
+    if task.repeats > 1 and data["sampling"].get("temperature") == 0:
+        raise JobError(f"sampling.temperature is 0, and the task's repeats are {task.repeats}: all would be the same")
     if task.ask == "perplexity":
         data["program"]["settings"]["start"] = _start(job_from(data))
     if task.repeats > 1:

@@ -1,7 +1,6 @@
 """The first lines of stdin, which are limits and a program, in; the program run within them, and a token on stdout at its end, out.
 
-``evals/sandbox.py`` starts it as a script of its own, with an interpreter that sees no packages: it imports the standard library
-alone.
+``evals/sandbox.py`` starts it as a script of its own, with an isolated interpreter: it imports the standard library alone.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def _outputs(record: Record, *, several: bool) -> tuple[list[Any], str | None]:
     kind = record.failure.kind if record.failure is not None else None
     if several and record.output is not None and any(output is not None for output in record.output):
         return record.output, None  # some repeats failed: theirs cannot be read
-    if kind is FailureKind.TRUNCATED and record.raw:
+    if kind is FailureKind.TRUNCATED and record.raw and not several:
         return [record.raw], None
     return [], str(kind or record.status)
 

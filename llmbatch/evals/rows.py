@@ -180,7 +180,8 @@ class Rows:
         check_example(self._metrics, example)
         if not self._tried:  # a library that a metric needs is missed now, and not when all rows are answered
             self._tried = True
-            answered = example._replace(answers=list(example.references[:1]), outputs=list(example.references[:1]))
+            answers = list(example.references[:1]) * self._task.repeats
+            answered = example._replace(answers=answers, outputs=answers)
             harmless = [metric for metric in self._metrics if not metric.kind.runs_code]
             score([answered, answered], harmless, Scored(self._task.name, "", "", ""))
 

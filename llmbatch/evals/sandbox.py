@@ -22,6 +22,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+UNISOLATED = (
+    "this system does not let you make namespaces (unshare), so the code that the model writes can reach the network and write "
+    "where you can: stop here, and run it in a container, if that is not meant"
+)
+
 _UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--"]
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 _SAID = 2000  # characters that are kept of what it says at its end
@@ -114,4 +119,4 @@ def _last(handle: int) -> str:
     return os.pread(handle, _SAID, max(size - _SAID, 0)).decode("utf-8", "replace").strip()
 
 
-__all__ = ["Limits", "Verdict", "can_isolate", "run_python"]
+__all__ = ["UNISOLATED", "Limits", "Verdict", "can_isolate", "run_python"]

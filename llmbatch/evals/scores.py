@@ -132,7 +132,8 @@ class _Gathered:
             self._categories.append(self._category_codes.setdefault(example.category, len(self._category_codes)))
             self._failed.append(example.error is not None)
             self._unreadable.append(example.error is None and any(answer is None for answer in example.answers))
-            self._references.add(len(example.references))
+            if example.references:  # a row that could not be read has none
+                self._references.add(len(example.references))
             yield example, values
 
     def scores(self, scored: Scored, confidence: float, seed: int) -> Scores:

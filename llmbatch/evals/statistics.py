@@ -73,7 +73,7 @@ def figure_of(metric: Metric, statistics: Statistics) -> float | None:
     """The figure of all the rows; None where it is no number, as of no row at all."""
     if not len(statistics.rows):
         return None
-    sums = np.asarray(statistics.matrix.sum(axis=0), dtype=float).reshape(1, -1)
+    sums = intervals.sums_of(statistics.matrix)
     value = float(figures(metric, statistics.names, sums, np.array([float(len(statistics.rows))]))[0])
     return value if math.isfinite(value) else None
 

@@ -95,7 +95,7 @@ def _of_example(example: ScoredExample) -> str:
         seen = f"cannot be read: {_short(example.unread[0])}"
     else:
         seen = f"answered {_short(example.answers[0]) if example.answers else '-'}"
-    return f"  {example.id}: wanted {wanted}, {seen}"
+    return f"  {one_line(str(example.id))}: wanted {wanted}, {seen}"
 
 
 def _short(value: Any) -> str:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmbatch.core.errors import EngineError, LlmbatchError
-from llmbatch.core.events import Event, Watcher
+from llmbatch.core.events import Watcher
 from llmbatch.core.types import Failure, Outcome, Refusal, Request, RequestKey
 from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed
@@ -32,8 +32,7 @@ class LiveEngine:
     def __init__(self, model: str, settings: EngineSettings, chat: ChatSettings, tell: Watcher) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="llmbatch-")
         make = Maker(model, settings, chat, Path(self._folder.name))
-        self._tell = tell
-        self._driver = drive(make, make.settings, self._hear)
+        self._driver = drive(make, make.settings, tell)
         self._feed = Feed()
         self._indexes = itertools.count()
         self._tokenizing = threading.Lock()
@@ -119,9 +118,6 @@ class LiveEngine:
         for future in waiting:
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
-
-    def _hear(self, event: Event) -> None:
-        self._tell(event)
 
 
 __all__ = ["LiveEngine"]

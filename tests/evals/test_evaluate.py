@@ -93,6 +93,21 @@ def test_some_repeats_that_fail_are_not_dropped(sums: Any) -> None:
     assert sums.examples()[0]["answers"] == ["yes", None]
 
 
+def test_repeats_that_were_cut_off_are_what_the_model_had_to_say_each_by_itself(sums: Any) -> None:
+    script = {"rules": [{"when": {"sample": 1}, "answer": "no idea"}, {"answer": "123456789"}]}
+    sums.run(sums.task(repeats=3, references="'12345'", sampling={"temperature": 1, "max_tokens": 5}), script)
+    assert sums.examples()[0]["answers"] == ["12345", "no id", "12345"]
+    assert sums.figure("exact_match") == pytest.approx(2 / 3)
+
+
+def test_settings_cannot_make_the_repeats_of_a_task_copies(sums: Any) -> None:
+    task = sums.task(repeats=2, references="'yes'", sampling={"temperature": 1})
+    with pytest.raises(JobError, match="all would be the same"):
+        sums.run(task, settings={"sampling": {"temperature": 0}})
+    with pytest.raises(JobError, match="is the task's to say, as repeats"):
+        sums.run(task, settings={"sampling": {"n": 2}})
+
+
 def test_multiple_choice_is_scored_by_likelihood_after_its_examples(sums: Any) -> None:
     task = sums.task(
         prompt=None,

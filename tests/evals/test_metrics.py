@@ -350,6 +350,13 @@ def test_an_example_that_a_metric_cannot_score_is_named_with_the_reason(kind: An
     assert said in str(raised.value)
 
 
+def test_one_odd_answer_among_the_first_is_an_answer_and_most_of_them_odd_are_a_wrong_setting() -> None:
+    metrics = make_metrics(["judge_score"])
+    check_examples(metrics, [example([4]), example([7]), example([2])])
+    with pytest.raises(JobError, match="its scale is set to 1 to 5"):
+        check_examples(metrics, [example([4]), example([7]), example([8])])
+
+
 def test_a_row_that_failed_is_never_refused() -> None:
     metrics = [make_metric({"kind": name}) for name in METRICS]
     check_examples(metrics, [Example("r7", {}, error="malformed_row")])

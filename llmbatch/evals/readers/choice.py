@@ -35,7 +35,7 @@ def read(text: str, settings: ChoiceSettings, choices: Sequence[str]) -> str | N
     if names is not None or not options:
         return names
     if not settings.labels:
-        letter = _letter(text, len(options))
+        letter = _letter(text, options)
         if letter is not None:
             return options[letter]
     return _mentioned(text, options, settings)
@@ -46,22 +46,32 @@ def _exactly(text: str, options: Sequence[str], settings: ChoiceSettings) -> str
     return next((option for option in options if bare == _folded(option.strip().rstrip(" ."), settings)), None)
 
 
-def _letter(text: str, count: int) -> int | None:
-    """Which choice a letter in the text names."""
-    known = LETTERS[:count]
+def _letter(text: str, options: Sequence[str]) -> int | None:
+    """Which choice a letter in the text names. What the model says of options on its way to the answer does not count."""
+    known = LETTERS[: len(options)]
     ways = (
         rf"^\W*([{known}{known.lower()}])\W*$",  # nothing else
-        rf"(?i:answer|choice|option)(?i:\s+is)?\s*[:=]?\s*[(\[*\"]*([{known}])(?![\w'])",
+        rf"(?i:answer)(?i:\s+is)?\s*[:=]?\s*[(\[*\"]*([{known}])(?![\w'])",
+        rf"(?i:choice|option)(?i:\s+is)?\s*[:=]?\s*[(\[*\"]*([{known}])(?![\w'])",
         rf"^[(\[*]*([{known}])[)\].:,*]",  # at the start: B) ..., (B) ..., B. ...
         rf"\(([{known}])\)",
     )
     for way in ways:
-        found = {letter.upper() for letter in re.findall(way, text, re.MULTILINE)}
+        matches = re.finditer(way, text, re.MULTILINE)
+        found = {each[1].upper() for each in matches if not _begins_an_option(text[each.start(1) :], options)}
         if len(found) == 1:
             return known.index(found.pop())
         if found:
             return None
     return None
+
+
+def _begins_an_option(text: str, options: Sequence[str]) -> bool:
+    """Whether what stands there is an option's text, as of ``A dog``, or ``C++``, and not its letter."""
+    return any(
+        len(option) > 1 and text.startswith(option) and not text[len(option) : len(option) + 1].isalnum()
+        for option in map(str.strip, options)
+    )
 
 
 def _mentioned(text: str, options: Sequence[str], settings: ChoiceSettings) -> str | None:

@@ -5,6 +5,7 @@ The row has the names of instructions in a list, and the arguments of each besid
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ def problem(row: Mapping[str, Any], settings: InstructionsSettings) -> str | Non
     for name, given in _instructions(row, settings):
         try:
             keeps("Some text.", name, given)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, re.error) as error:
             return f"its instruction {name} has the arguments {short(given)}: {type(error).__name__}: {error}"
     return None
 

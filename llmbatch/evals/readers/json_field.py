@@ -6,6 +6,7 @@ The output may be JSON, or a text with JSON in it: in a code block, or somewhere
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,8 +18,17 @@ from llmbatch.evals.base import AnswerKind
 from llmbatch.evals.readers.base import ReaderKind, ReaderSettings
 
 _BLOCK = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
-_DECODER = json.JSONDecoder()
 _MISSING = object()
+
+
+def _finite(text: str) -> float:
+    """NaN and infinities are no JSON, and cannot be written again."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no number in JSON")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 
 class JsonSettings(ReaderSettings):
@@ -46,7 +56,7 @@ def _value(text: str) -> Any:
     blocks = _BLOCK.findall(text)
     for whole in (text, *reversed(blocks)):
         try:
-            return json.loads(whole)
+            return _DECODER.decode(whole)
         except (ValueError, RecursionError):
             pass
     for start in re.finditer(r"[{\[]", text):
@@ -64,7 +74,7 @@ def reference(value: Any, settings: JsonSettings, _choices: Sequence[str]) -> An
         return str(value)
     if isinstance(value, str) and not settings.field:
         try:
-            return json.loads(value)
+            return _DECODER.decode(value)
         except ValueError:
             raise ValueError(f"is {short(value)}, which is no JSON") from None
     return value

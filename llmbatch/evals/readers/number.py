@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
@@ -38,8 +39,8 @@ def _pattern(decimal: str, units: tuple[str, ...]) -> re.Pattern[str]:
     unit = "|".join(re.escape(each) for each in sorted(units, key=len, reverse=True))
     behind = rf"(?:\s*(?P<unit>{unit})(?!\w))?" if unit else ""
     return re.compile(
-        rf"(?<![\w])(?P<sign>[-+\u2212])?\s?[$€£¥]?\s?(?P<whole>\d{{1,3}}(?:[{thousands}]\d{{3}})+(?!\d)|\d+)"
-        rf"(?:{re.escape(decimal)}(?P<part>\d+))?(?:[eE](?P<power>[-+]?\d{{1,3}}))?{behind}"
+        rf"(?<![\w])(?P<sign>[-+\u2212])?\s?[$€£¥]?\s?(?:(?P<whole>\d{{1,3}}(?:[{thousands}]\d{{3}})+(?!\d)|\d+)"
+        rf"(?:{re.escape(decimal)}(?P<part>\d+))?|(?<!\.){re.escape(decimal)}(?P<bare>\d+))(?:[eE](?P<power>[-+]?\d{{1,3}}))?{behind}"
     )
 
 
@@ -49,14 +50,15 @@ def read(text: str, settings: NumberSettings, _choices: Sequence[str]) -> int | 
     if not found:
         return None
     match = found[0 if settings.which == "first" else -1]
-    whole = "".join(digit for digit in match["whole"] if digit.isdecimal())
+    whole = "".join(digit for digit in match["whole"] or "0" if digit.isdecimal())
     if len(whole) > _MOST_DIGITS:
         return None
     sign = "-" if match["sign"] in ("-", "\u2212") else ""
-    number = Decimal(f"{sign}{whole}.{match['part'] or '0'}e{match['power'] or '0'}")
+    number = Decimal(f"{sign}{whole}.{match['part'] or match['bare'] or '0'}e{match['power'] or '0'}")
     if settings.units and match["unit"]:
         number *= Decimal(str(settings.units[match["unit"]]))
-    return _plain(number)
+    plain = _plain(number)
+    return plain if math.isfinite(plain) else None
 
 
 def reference(value: Any, settings: NumberSettings, choices: Sequence[str]) -> int | float:

@@ -27,6 +27,9 @@ CHOICES = ["Paris", "Rome", "New York", "York"]
         ("3.0", 3),
         ("\\boxed{18}", 18),
         ("about 12,50", 50),
+        (".5", 0.5),
+        ("it is -.25 of it", -0.25),
+        ("1e500", None),
         ("page17 has none, x2 neither", None),
         ("none", None),
     ],
@@ -68,6 +71,7 @@ def test_a_reference_is_the_same_number_however_it_is_written() -> None:
         ("It is New York", "New York"),
         ("It is York", "York"),
         ("Paris or Rome", None),
+        ("Option A is wrong, Paris lies elsewhere.\nThe answer is (B).", "Rome"),
         ("A city", None),
         ("E", None),
         ("", None),
@@ -75,6 +79,11 @@ def test_a_reference_is_the_same_number_however_it_is_written() -> None:
 )
 def test_a_choice_is_read_by_its_letter_or_its_text(output: str, answer: Any) -> None:
     assert make_reader("choice").read(output, CHOICES) == answer
+
+
+def test_a_choice_that_begins_with_a_letter_is_not_that_letter() -> None:
+    assert make_reader("choice").read("The answer is A dog.", ["A cat", "A dog"]) == "A dog"
+    assert make_reader("choice").read("The answer is A.", ["A cat", "A dog"]) == "A cat"
 
 
 def test_labels_are_the_same_for_every_row() -> None:
@@ -127,6 +136,8 @@ def test_a_regular_expression_reads_its_first_group_or_all_that_it_finds(
         ({"field": "b"}, '{"a": 1}', None),
         ({"field": "a", "text": True}, '{"a": {"b": 1}}', '{"b": 1}'),
         ({}, "none {here", None),
+        ({"field": "a"}, '{"a": NaN}', None),
+        ({"field": "a"}, '{"a": 1e999}', None),
     ],
 )
 def test_json_is_found_in_a_text_and_a_field_in_it(settings: dict[str, Any], output: Any, answer: Any) -> None:
