@@ -89,7 +89,11 @@ class EngineElsewhere:
 
     def start(self) -> EngineInfo:
         link, self._is_open = self._link, True
-        link.open()
+        try:
+            link.open()
+        except OSError as error:
+            self.stop()
+            raise EngineError(f"its process could not be started: {error}") from error
         try:
             link.send(self._begin)
             message = link.receive()
@@ -185,6 +189,8 @@ class EngineElsewhere:
             if isinstance(message, Died):
                 self._death = death_of(message)
                 break
+            if isinstance(message, GivenUp):
+                continue  # the answer to an ``abort`` that had not the time to wait for it
             self._account(message)
             outcomes += self._room.take(outcomes_of(message))
         if self._death is not None and not outcomes:

@@ -200,6 +200,12 @@ class Feed:
             return self._own if len(feeds) == 1 else {k: r for feed in feeds for k, r in feed._own.items()}
 
     @property
+    def busy(self) -> bool:
+        """Whether something waits or is in flight, here or in a fork; ``in_flight`` puts all of it together to say so."""
+        with self._changed:
+            return bool(self._shared.waiting) or any(feed._own or feed._alone for feed in self._feeds())
+
+    @property
     def halted(self) -> bool:
         """Whether ``halt`` was called."""
         return self._shared.halted

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
@@ -26,6 +28,7 @@ from llmbatch.engines.messages import Begin
 from llmbatch.model.tokenizer import ChatSettings
 
 _END_SECONDS = 20.0  # that an engine may take to stop by itself
+_SEND_SECONDS = 60  # that it may take to read what it is sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +61,20 @@ class _Process:
 
     def open(self) -> None:
         self._pipe, theirs = Pipe()
+        # a process that stands still reads nothing, and would keep ``send`` for ever once the pipe is full
+        with socket.socket(fileno=os.dup(self._pipe.fileno())) as pipe:
+            pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
         self._guardian = Guardian()
         with theirs:
             self._process = _start(theirs.fileno(), self._hosting)
         self._guardian.watch([self._process.pid])
 
     def send(self, message: object) -> None:
-        self._open_pipe.send(message)
+        try:
+            self._open_pipe.send(message)
+        except BlockingIOError:  # half a message may be there, and the rest would never be read
+            self.kill()
+            raise
 
     def poll(self, timeout: float) -> bool:
         return self._open_pipe.poll(timeout)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -53,12 +54,12 @@ class Replicas:
             for number in range(settings.engines)
         ]
         self._forks: dict[int, Feed] = {}
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[int, threading.Thread] = {}
         self._state = threading.Condition()  # for all that follows
         self._answered: deque[list[Outcome]] = deque()
         self._events: deque[Event] = deque()
         self._left = set(range(settings.engines))  # engines that are not left out
-        self._working = 0  # threads
+        self._at_work: set[int] = set()  # engines with a thread
         self._trouble: BaseException | None = None
         self._abort_asked: set[int] = set()
         self._ending = False
@@ -122,7 +123,7 @@ class Replicas:
         try:
             while True:
                 with self._state:
-                    working, trouble = self._working, self._trouble
+                    working, trouble = bool(self._at_work), self._trouble
                     answered, self._answered = self._answered, deque()
                     events, self._events = self._events, deque()
                 for event in events:
@@ -134,8 +135,8 @@ class Replicas:
                     continue
                 if trouble is not None:
                     raise trouble
-                if not working:
-                    return
+                if not working or (feed.finished and self._rest_is_down()):
+                    return  # a model that is loaded for nothing is not waited for: ``stop`` ends that
                 yield []
                 feed.doze(_LOOK_SECONDS)
         except BaseException:
@@ -151,14 +152,15 @@ class Replicas:
     def stop(self) -> None:
         self._end()
         end = time.monotonic() + _END_SECONDS
-        while any(thread.is_alive() for thread in self._threads) and time.monotonic() < end:
+        threads = list(self._threads.values())
+        while any(thread.is_alive() for thread in threads) and time.monotonic() < end:
             for engine in self._engines:
                 if engine.starting:  # also one whose thread had not yet seen that all is over
                     engine.kill()
-            for thread in self._threads:
-                thread.join(_LOOK_SECONDS / len(self._threads))
-        for engine in self._engines:
-            engine.stop()
+            for thread in threads:
+                thread.join(_LOOK_SECONDS / len(threads))
+        with ThreadPoolExecutor(len(self._engines)) as pool:  # each waits for its process to end
+            list(pool.map(Supervised.stop, self._engines))
 
     def counts(self) -> Usage:
         return sum((engine.counts() for engine in self._engines), Usage())
@@ -182,15 +184,21 @@ class Replicas:
             self._prepare(self._settings)
         finally:
             self._preparing = False
-        self._working = len(self._left)
-        self._forks = {number: feed.fork() for number in self._left}
-        self._threads.clear()  # of an earlier stream, which are at their end
-        for number in self._forks:
+        with self._state:
+            new = self._left - self._at_work  # from an earlier stream of this feed an engine may still be starting
+            self._at_work |= new
+        self._forks |= {number: feed.fork() for number in new}
+        for number in new:
             thread = threading.Thread(
                 target=self._run, args=(number, feed), name=f"llmbatch-replica-{number}", daemon=True
             )
-            self._threads.append(thread)
+            self._threads[number] = thread
             thread.start()
+
+    def _rest_is_down(self) -> bool:
+        """Whether no engine with a thread at work is up: they load a model, or wait to try that again."""
+        with self._state:
+            return not any(self._engines[number].is_up for number in self._at_work)
 
     def _run(self, number: int, feed: Feed) -> None:
         """One replica's thread, from its first start to its end."""
@@ -217,12 +225,14 @@ class Replicas:
                 engine.stop()
             fork.leave()
             with self._state:
-                self._working -= 1
+                self._at_work.discard(number)
             self._aborted(number)
             feed.wake()
 
     def _leave_out(self, number: int, error: EngineError) -> None:
         """What it had goes to the others. The last one's error is that of the run."""
+        if self._ending:
+            return  # it was ended as it started
         with self._state:
             self._left.discard(number)
             left = len(self._left)

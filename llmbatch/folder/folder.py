@@ -208,6 +208,12 @@ class RunFolder:
         self.manifest = manifest
         self._write()
 
+    def disown(self) -> None:
+        """Take back what ``adopt`` wrote down: what the folder holds is no whole run."""
+        self.manifest = None
+        with writing(self.path / _MANIFEST):
+            (self.path / _MANIFEST).unlink(missing_ok=True)
+
     def refuse_otherwise(self, came_out: Mapping[str, str]) -> None:
         """Raise ``FolderError`` where going on would mix answers of two models, or of two precisions.
 

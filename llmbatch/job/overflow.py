@@ -108,7 +108,7 @@ class Overflow:
         self._settings = settings
         self._lengths = lengths
         # the samples of an ask are refused one by one, and have one prompt
-        self._last: tuple[Request, Shortened | Failure | None] | None = None
+        self._last: tuple[Request, Check | None, Shortened | Failure | None] | None = None
 
     def __call__(
         self, request: Request, failure: Failure, origin: Any, check: Check | None
@@ -116,9 +116,9 @@ class Overflow:
         if not self._lengths.known:
             return _unknown(self._settings, failure)
         known = self._last
-        if known is None or not _alike(request, known[0]):
-            known = self._last = (request, self._made(request, failure, origin, check))
-        made = known[1]
+        if known is None or known[1] is not check or not _alike(request, known[0]):
+            known = self._last = (request, check, self._made(request, failure, origin, check))
+        made = known[2]
         if not isinstance(made, Shortened):
             return made
         first = made.request

@@ -47,6 +47,10 @@ class Room(NamedTuple):
         """Whether a window with so many takes no more."""
         return rows >= self.rows or characters >= self.characters or requests >= self.requests
 
+    def share(self, rows: int, requests: int, characters: int) -> float:
+        """How much of a full window one with so many is: 1 or more where it is full."""
+        return max(rows / self.rows, requests / self.requests, characters / self.characters)
+
 
 class Preparer:
     """Prepares the rows of one job. May be called from several threads at a time, but for ``plan``.

@@ -7,7 +7,7 @@ length of a token first, then what turns out too long once more. The same text a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from llmbatch.core.clusters import border_before
 from llmbatch.core.errors import JobError
@@ -16,7 +16,9 @@ from llmbatch.core.words import near
 Count = Callable[[Sequence[str]], list[int]]
 """Texts -> the tokens of each, as one batch: ``RowAsk.tokens``."""
 
-MARKUPS = ("text", "markdown")
+Markup = Literal["text", "markdown"]
+MARKUPS = get_args(Markup)
+_AS_MARKDOWN = ("text/markdown", "text/html")  # of a web page a row has its main text as Markdown
 
 _SAMPLES, _SAMPLE = 16, 512  # by so many texts of so many characters the length of a token is measured
 _FILLED = 0.9  # of what would fit by that measure: most pieces are then not too long
@@ -66,6 +68,13 @@ def split(text: str, most: int, count: Count, *, overlap: int = 0, markup: str =
     if overlap:
         spans = document.lapped(spans, most, overlap)
     return [Chunk(span.start, span.end, text[span.start : span.end]) for span in spans]
+
+
+def markup_of(setting: Literal["auto", "text", "markdown"], media_type: Any) -> Markup:
+    """How a text is read; ``auto``: as its media type says, as text where there is none."""
+    if setting != "auto":
+        return setting
+    return "markdown" if media_type in _AS_MARKDOWN else "text"
 
 
 def splitter_of(markup: str) -> type[_Splitter]:
@@ -224,4 +233,4 @@ def _over(group: Sequence[_Span]) -> _Span:
     return _Span(group[0].start, group[-1].end)
 
 
-__all__ = ["MARKUPS", "Chunk", "split", "splitter_of"]
+__all__ = ["MARKUPS", "Chunk", "markup_of", "split", "splitter_of"]

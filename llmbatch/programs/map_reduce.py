@@ -37,7 +37,7 @@ from llmbatch.core.types import Accepted, Failure, FailureKind, Status
 from llmbatch.core.words import near, short
 from llmbatch.programs.base import Ask, Branches, Complete, Incomplete, Program, ProgramKind, PromptFacts, RowAsk
 from llmbatch.programs.capacity import Capacity, answer_tokens, capacity_of, room_of
-from llmbatch.programs.chunks import split, splitter_of
+from llmbatch.programs.chunks import markup_of, split, splitter_of
 
 _TEXT = "text"  # the field of the document, where nothing else is said and the prompt takes it
 _PART, _PARTS = "part", "parts"
@@ -45,7 +45,6 @@ _PARTIALS, _JOINED = "partials", "joined"
 _LEAST_CHUNK = 32  # tokens: with less room than that a document would be thousands of requests about nothing
 _GROUP = 4  # answers are planned together at least, since most are shorter than they may be; twice as many where nothing is known
 _MANY_PARTS = 9999
-_MARKDOWN = ("text/markdown", "text/html")  # of a web page a row has its main text as Markdown
 
 
 class MapReduceSettings(BaseModel):
@@ -161,7 +160,8 @@ class _Document:
         most = min(size for size in (chunk, capacity and capacity.longest) if size is not None)
         if most < min(_LEAST_CHUNK, chunk or _LEAST_CHUNK) or most <= overlap:
             return self._no_room(whole, most)
-        cut = split(self.text, most, self.row.tokens, overlap=overlap, markup=self._markup)
+        markup = markup_of(self.settings.markup, self.row.row.data.get("media_type"))
+        cut = split(self.text, most, self.row.tokens, overlap=overlap, markup=markup)
         self.spans = [(chunk.start, chunk.end) for chunk in cut]
         return None
 
@@ -193,12 +193,6 @@ class _Document:
             nodes = [group if len(group) > 1 else group[0] for group in groups]
             most = later
         return nodes[0]
-
-    @property
-    def _markup(self) -> str:
-        if self.settings.markup != "auto":
-            return self.settings.markup
-        return "markdown" if self.row.row.data.get("media_type") in _MARKDOWN else "text"
 
     def _no_room(self, whole: Ask, room: int) -> Failure:
         overlap = f", {self.settings.overlap:,} of them for an overlap" if self.settings.overlap else ""

@@ -21,7 +21,9 @@ Staying = Literal["code", "front_matter", "links", "no_words"]
 
 _LINE = re.compile(r"([^\r\n]*)(?:\r\n|\r|\n|\Z)")
 _NEWLINE = re.compile(r"\r\n?|\n")
-_FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*(?:\r\n|\r|\n)(?s:.*?)(?:(?<=\n)|(?<=\r))\1[ \t]*(?=[\r\n]|\Z)")
+_FRONT_MATTER = re.compile(  # with a blank line below it the first is a rule, and what follows is text
+    r"(---|\+\+\+)[ \t]*(?:\r\n|\r|\n)(?![ \t]*[\r\n])(?s:.*?)(?:(?<=\n)|(?<=\r))\1[ \t]*(?=[\r\n]|\Z)"
+)
 _UNSPOKEN = re.compile(r"<(?:script|style|pre|textarea|!|\?)", re.IGNORECASE)  # how HTML begins that is no text
 _NO_WORDS = re.compile(
     r"`[^`]*`|<[^<>]*>|(?:https?|ftp)://\S+|www\.\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"

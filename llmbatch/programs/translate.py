@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from llmbatch.core.types import Accepted, Failure, FailureKind, Status, Usage
 from llmbatch.core.words import short, type_name
 from llmbatch.programs.base import Ask, Complete, Incomplete, Program, ProgramKind, PromptFacts, RowAsk
-from llmbatch.programs.chunks import split, splitter_of
+from llmbatch.programs.chunks import markup_of, split, splitter_of
 from llmbatch.programs.paragraphs import Paragraph, Reader, Staying, one_newline, put
 from llmbatch.programs.passages import Passage, PassageCheck, alone, together, with_marks
 
@@ -36,7 +36,6 @@ _CHUNK = 512  # tokens: a model leaves more out the more it is given at a time
 _CHARACTERS = 6  # more than a token has in most languages: what stands before a chunk is tried shorter then
 _LONGEST_WORD = 40  # characters
 _REQUESTS = 8  # of a document, where nothing is known of how long they are
-_AS_MARKDOWN = ("text/markdown", "text/html")  # a web page is read as Markdown
 _SENTENCE = re.compile(r"(?<=[.!?…])[\"')\]”’»]*\s+|(?<=[。！？])")
 _NO_OTHER_WAY = (FailureKind.ENGINE_DIED, FailureKind.ENGINE, FailureKind.REFUSED)
 
@@ -130,7 +129,8 @@ def translate(row: RowAsk) -> Program:
     source = row.row.data.get(settings.field)
     if not isinstance(source, str) or not source.strip():
         return Incomplete(source, _nothing(row, settings.field, source))
-    reader = Reader(_markup(row, settings), settings.lines, settings.keep)
+    markup = markup_of(settings.markup, row.row.data.get("media_type"))
+    reader = Reader(markup, settings.lines, settings.keep)
     paragraphs = reader.read(source)
     chunks: list[_Chunk] = []
     if not all(paragraph.stays for paragraph in paragraphs):
@@ -145,12 +145,6 @@ def translate(row: RowAsk) -> Program:
     details = {"chunks": list(map(_entry, chunks, places)), "kept": kept} if settings.details else None
     failure = _failure(row, chunks)
     return Complete(output, details) if failure is None else Incomplete(output, failure, details)
-
-
-def _markup(row: RowAsk, settings: TranslateSettings) -> Literal["text", "markdown"]:
-    if settings.markup != "auto":
-        return settings.markup
-    return "markdown" if row.row.data.get("media_type") in _AS_MARKDOWN else "text"
 
 
 def _nothing(row: RowAsk, name: str, source: Any) -> Failure:

@@ -97,7 +97,7 @@ class Loop:
         self._unsettled.extend(outcomes)
         self._settle()
         complete = self._seal()
-        busy = self._feed.in_flight or self._feed.waiting or self._follow_up.pending
+        busy = self._feed.busy or self._follow_up.pending
         complete += self._take_windows(wait=0.0 if busy else _TICK_SECONDS)
         self._look_after_clocks()
         return complete
@@ -125,12 +125,9 @@ class Loop:
 
     def _has_room(self, wait: float) -> bool:
         """Whether one more window may be open: not where a slow disk has as many complete ones still to take."""
-        if len(self._open) >= self._settings.windows_open and self._rows_open() >= self._settings.window:
+        if len(self._open) >= self._settings.windows_open and sum(window.share for window in self._open.values()) >= 1:
             return False  # windows of a slice may be small
         return self._writer.sealing < self._settings.windows_open or self._writer.sealed_one(wait)
-
-    def _rows_open(self) -> int:
-        return sum(len(window.order) for window in self._open.values())
 
     def _admit(self, window: OpenWindow) -> None:
         bounds = window.bounds

@@ -74,6 +74,7 @@ def merge(folders: Sequence[Path], output: Path, *, to: str | None = None, say: 
         report = _write(slices, held, job, recipe)
         found = audit(output)
         if not found.ok or found.rows_owed:
+            held.disown()
             said = "; ".join(problem for check in found.checks for problem in check.problems) or "rows are owed"
             raise FolderError(f"{output}: what was merged is not whole: {said}. See llmbatch audit {output}")
         say(f"{count(found.rows_done)} rows of {len(slices)} slices are in {output}, audited")

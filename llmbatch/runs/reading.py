@@ -131,7 +131,7 @@ class Reading:
             return None
         opened = _Opened(OpenWindow(Bounds(number, first.cursor, first.cursor, None, 0)))
         last = first.cursor
-        room = self.prepare.room(self.run)
+        full = room = self.prepare.room(self.run)
         if extent.rows is not None:
             room = room._replace(rows=min(room.rows, extent.rows))
         while (row := reader.next) is not None:
@@ -147,6 +147,7 @@ class Reading:
             if ours:
                 last = row.cursor
                 self._take(opened, row)
+        opened.window.share = full.share(len(opened.window.order), len(opened.requests), opened.size)
         stop = reader.next.cursor if reader.next is not None else None
         opened.window.bounds = Bounds(number, first.cursor, last, stop, len(opened.window.order))
         return opened
@@ -180,6 +181,7 @@ class Reading:
                 window.ledger.add(record, replay.reused.get(row.index))
         if reader.failure is not None:
             raise reader.failure
+        window.share = self.prepare.room(self.run).share(len(window.order), len(opened.requests), opened.size)
         if len(window.order) < bounds.rows:
             raise InputChanged(
                 f"the input ends before row {bounds.last.index}, and this run has read that far before. Restore it, or give "

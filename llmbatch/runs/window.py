@@ -28,6 +28,7 @@ class OpenWindow:
         "order",
         "plan",
         "requests",
+        "share",
         "works",
     )
 
@@ -41,6 +42,7 @@ class OpenWindow:
         self.groups: dict[RequestKey, int] = {}  # of those that share a prefix, where there are several engines
         self.entries: list[bytes] = []  # journal entries that are not yet appended
         self.ledger = Ledger()
+        self.share = 1.0  # of a full window, in what it holds: those of a slice may be small
         self.plan: WindowPlan | None = None
         self.input_sha256: str | None = None
 

@@ -40,7 +40,7 @@ def statuses(jobs: Any) -> list[str]:
 @pytest.mark.parametrize("window", [7, 1000])
 def test_the_results_are_the_same_with_one_two_and_three_replicas(jobs: Any, replicas: int, window: int) -> None:
     rows = jobs.rows(text_rows(120))
-    script = {"rules": [RETRIED], "concurrency": 8, "latency": 0.002, "jitter": 1.0}
+    script = {"rules": [RETRIED], "concurrency": 8, "latency": 0.03, "jitter": 1.0}  # none is done before all are up
     result = jobs.run(jobs.job(rows, script, engine={"replicas": replicas}, run={"window": window}))
     assert result.report["sessions"][0]["engine_restarts"] == 0
     assert jobs.results() == plain(jobs, rows, run={"window": window})

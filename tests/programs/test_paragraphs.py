@@ -107,6 +107,11 @@ def test_front_matter_is_told_at_the_beginning_alone(mark: str) -> None:
     assert all(each.kind != "front_matter" for each in MARKDOWN.read("x\n\n" + text))
 
 
+def test_a_rule_at_the_beginning_is_no_front_matter() -> None:
+    read = MARKDOWN.read("---\n\nwords to be translated\n\n---\n\nmore")
+    assert [(each.kind, each.text) for each in read] == [("paragraph", "words to be translated"), ("paragraph", "more")]
+
+
 @pytest.mark.parametrize(
     ("keep", "text"),
     [

@@ -223,6 +223,7 @@ def test_chunks_are_asked_with_the_prompt_and_their_answers_are_joined_with_what
     assert (said["mode"], said["field"], said["characters"]) == ("chunk", "text", len(text))
     assert len(said["chunks"]) > 5
     assert {chunk["status"] for chunk in said["chunks"]} == {"ok"}
+    assert {key for chunk in said["chunks"] for key in chunk["usage"]} == {"prompt_tokens", "completion_tokens"}
     assert sum(chunk["usage"]["prompt_tokens"] for chunk in said["chunks"]) == record["usage"]["prompt_tokens"]
     assert all(chunk["usage"]["prompt_tokens"] <= CONTEXT - 20 for chunk in said["chunks"])
     assert [each["error"]["kind"] for each in record["history"]] == ["too_long"], "of the row as a whole"

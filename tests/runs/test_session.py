@@ -351,9 +351,10 @@ def test_windows_are_sealed_while_the_run_goes_on(jobs: Any) -> None:
     assert sum(isinstance(event, Sealed) for event in jobs.events) == 3
 
 
-def test_the_windows_that_are_open_are_bounded_whatever_the_size_of_the_input(jobs: Any) -> None:
+@pytest.mark.parametrize("full", [{"window": 10}, {"window_characters": 150}], ids=["by rows", "by characters"])
+def test_the_windows_that_are_open_are_bounded_whatever_the_size_of_the_input(jobs: Any, full: dict[str, int]) -> None:
     script = {"rules": [{"hang": True}], "concurrency": 1000}
-    job = jobs.job(jobs.rows(text_rows(2000)), script, run={"window": 10, "windows_open": 3, "grace": 0})
+    job = jobs.job(jobs.rows(text_rows(2000)), script, run={**full, "windows_open": 3, "grace": 0})
     jobs.run(job, interrupt_when(lambda snapshot: snapshot.elapsed > 2))
     open_, ahead, being_read = 3, 2, 1
     assert max(event.windows_open for event in jobs.events if isinstance(event, Snapshot)) == open_
