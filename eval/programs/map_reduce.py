@@ -11,11 +11,11 @@ A level by itself ends with fewer and fewer requests in flight, and the higher o
 with the tokens and hardly with its steps, as with long chunks and short answers, that costs little: then there is little to gain.
 Here answers have at least half as many tokens as chunks, as where facts are taken out or a model thinks before it answers.
 
-Measured on two processors without a GPU (200 documents, 1,910 requests, three rounds): 0.87 times as fast, 11.8 s against 10.5 s; the
-engine's own time 0.93 times; idle 12% against 7%, as ``map_reduce`` cuts documents before it asks first, and the other way finds
-them cut. With 1,024 sequences at a time it is 0.85. So 1.3 is not reached here: on such an engine time goes with tokens, and the
-level that waits for its last answers runs them the faster. Where an answer takes as long however many there are beside it, as with
-the scripted engine, the engine's time is 1.58 times as good.
+Measured on two processors without a GPU (200 documents, 1,910 requests, three rounds): 0.87 times as fast, 11.8 s against 10.5 s;
+the engine's own time 0.93 times; idle 12% against 7%, as ``map_reduce`` cuts documents before it asks first, and the other way
+finds them cut. With 1,024 sequences at a time it is 0.85. So 1.3 is not reached here: on such an engine time goes with tokens, and
+few requests at a time are answered the faster. Where an answer takes as long however many there are beside it, as on the scripted
+engine, the engine's time is 1.58 times as good.
 """
 
 from __future__ import annotations
