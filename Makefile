@@ -18,7 +18,7 @@ else
 INSTALL_OPTIONS := --torch-backend auto
 endif
 
-.PHONY: demo test tests check format bench chaos fuzz scale clean
+.PHONY: demo test tests check format bench chaos fuzz harness scale clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt
@@ -69,6 +69,11 @@ fuzz: $(VENV)/ready-$(ENGINE)  ## every parser of outside data under a coverage-
 
 chaos: $(VENV)/ready-$(ENGINE)  ## runs killed, stopped and starved of disk on purpose: eval/reliability/RESULTS.md
 	$(BIN)/python eval/reliability/chaos.py --write
+
+harness: $(VENV)/ready-$(ENGINE)  ## what intervals hold, and llmbatch beneath lm-evaluation-harness: eval/harness/RESULTS.md
+	$(BIN)/python eval/harness/coverage.py --write
+	$(BIN)/python eval/harness/lm_eval_backends.py
+	$(BIN)/python eval/harness/shared_context.py --write
 
 scale: $(VENV)/ready-$(ENGINE)  ## what one driver feeds, on a machine that does nothing else: eval/scale/RESULTS.md
 	$(BIN)/python eval/scale/scale.py --write

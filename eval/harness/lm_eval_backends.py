@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import random_llama
+import results
 from backend import KINDS, NAMES
 
 import llmbatch
@@ -35,7 +36,6 @@ from llmbatch.job.job import DEMO_MODEL
 
 HERE = Path(__file__).parent
 BACKENDS = ("llmbatch", "vllm", "hf")
-RESULTS = HERE / "RESULTS.md"
 _TITLE = "## Beneath lm-evaluation-harness"
 _LOOK_SECONDS = 0.02
 _SPECIAL = re.compile(r"</?s>|<unk>|<\|\w+\|>")
@@ -289,20 +289,13 @@ def of_kills(kills: Kills) -> list[str]:
     ]
 
 
-def write(section: str, path: Path) -> None:
-    """Put the section in the place of an earlier one; what else the file has stays."""
-    text = path.read_text(encoding="utf-8") if path.exists() else "# Evaluations\n"
-    without = re.sub(rf"\n*{re.escape(_TITLE)}\n.*?(?=\n## |\Z)", "", text, flags=re.DOTALL).rstrip()
-    path.write_text(f"{without}\n\n{section}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--limit", type=int, default=100, help="documents of each task")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=results.RESULTS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="llmbatch-harness-") as name:
         folder = Path(name)
@@ -314,11 +307,13 @@ def main() -> None:
         for number, model in itertools.product(range(options.rounds), models):
             for backend in BACKENDS if number % 2 == 0 else reversed(BACKENDS):
                 runs[model.name][backend].append(measure(backend, model, folder, options.limit))
-        write(report(models, runs, None, options.limit), options.results)  # should the kills not come to their end
+        results.write(
+            report(models, runs, None, options.limit), options.results
+        )  # should the kills not come to their end
         kills = killed(models[0], folder, options.kills, options.limit, options.seed) if options.kills else None
     section = report(models, runs, kills, options.limit)
     print(section)
-    write(section, options.results)
+    results.write(section, options.results)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 The model is the demo model, or another (--model PATH), such as a random Llama. Contexts are drawn from its own vocabulary, each one
 another, so nothing is shared but by the choices of one row. Computed are the prompt tokens that did not come from the prefix cache,
-by the engine's own count. Prints a line of JSON.
+by the engine's own count. Prints a line of JSON; with --write a section of RESULTS.md.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import random
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+import results
 
 from llmbatch.job.job import DEMO_MODEL, job_from
 from llmbatch.model.tokenizer import ChatSettings, load_tokenizer
@@ -49,10 +52,22 @@ def main() -> None:
         seconds = time.monotonic() - before
         records = [json.loads(line) for line in (folder / "run" / "results.jsonl").read_text().splitlines()]
     assert all(record["status"] == "ok" for record in records)
-    print(json.dumps(figures(result.report, records, seconds)))
+    found = figures(result.report, records, seconds)
+    print(json.dumps(found))
+    if options.write:
+        results.write(section(options, found))
 
 
-def figures(report: object, records: list[dict[str, object]], seconds: float) -> dict[str, object]:
+def section(options: argparse.Namespace, found: dict[str, Any]) -> str:
+    return (
+        "## Choices that share a context\n\n"
+        f"Made by `python eval/harness/shared_context.py --write`, model {options.model}: {found['contexts']} contexts of about "
+        f"{options.tokens:,} tokens, {CHOICES} choices each. Of {found['sent_apart']:,} prompt tokens that the pairs have, "
+        f"{found['computed']:,} were computed: {found['share']:.1%}.\n"
+    )
+
+
+def figures(report: object, records: list[dict[str, object]], seconds: float) -> dict[str, Any]:
     """What was computed, by the engine's count, and what pairs sent apart would take: all of their tokens."""
     tokens = report["tokens"]["total"]  # type: ignore[index]
     apart = tokens["prompt_tokens"]
@@ -91,6 +106,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--contexts", type=int, default=500)
     parser.add_argument("--tokens", type=int, default=1000, help="of each context, about")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", action="store_true", help="a section of RESULTS.md beside this file")
     return parser.parse_args()
 
 
