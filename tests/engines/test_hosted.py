@@ -107,7 +107,12 @@ def test_a_replica_that_is_killed_costs_its_own_requests_and_the_results_are_the
 
 def workers(pid: int | None = None) -> list[int]:
     """The processes of engines below this one, or another."""
-    return sorted(p.pid for p in psutil.Process(pid).children() if "llmbatch.engines.worker" in " ".join(p.cmdline()))
+    found = []
+    for process in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            if "llmbatch.engines.worker" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return sorted(found)
 
 
 def test_a_row_that_crashes_the_process_is_found_and_all_others_finish(jobs: Any) -> None:

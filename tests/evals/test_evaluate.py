@@ -287,7 +287,7 @@ def test_what_counts_depends_neither_on_windows_nor_on_what_was_in_flight(many: 
 @pytest.mark.parametrize("fault", ["journal-append:2", "part-sealed:1"])
 def test_a_run_that_is_killed_ends_at_the_same_row(many: Any, fault: str) -> None:
     many.file()
-    slow = {**YES, "latency": 0.01, "jitter": 0.9}
+    slow = {**YES, "latency": 0.05, "jitter": 0.9}  # a window takes some flushes of its journal
     options = ("--until-interval", "0.05", "--set", "run.window=100")
     assert command(many, slow, "out", *options, fault=fault).wait(60) == -signal.SIGKILL
     again = command(many, slow, "out", *options)
