@@ -142,3 +142,12 @@ def token_biases(biases: Mapping[Any, Any]) -> dict[int, float]:
         if not math.isfinite(bias) or _id_problem(token):
             raise ValueError(f"{token}: {bias}")
     return numbers
+
+
+def frozen(value: Any) -> Any:
+    """Sampling values are compared and hashed: lists become tuples, mappings sorted pairs."""
+    if isinstance(value, list):
+        return tuple(map(frozen, value))
+    if isinstance(value, dict):
+        return tuple(sorted((k, frozen(v)) for k, v in value.items()))
+    return value

@@ -237,6 +237,10 @@ class Usage:
     def as_dict(self) -> dict[str, int]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    def for_details(self) -> dict[str, int]:
+        """For the details of a record: without what the prefix cache spared, which is not the same every time."""
+        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+
 
 class Score(NamedTuple):
     """The likelihood of a given continuation: the natural logarithm of its probability, summed over its tokens."""

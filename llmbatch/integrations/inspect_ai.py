@@ -38,7 +38,7 @@ from pydantic import Field
 
 from llmbatch.core.errors import JobError, RunError
 from llmbatch.core.events import Event, Note
-from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, sampling_problem
+from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, frozen, sampling_problem
 from llmbatch.core.types import (
     Completion,
     Constraint,
@@ -222,14 +222,8 @@ _samplings: dict[tuple[tuple[str, Any], ...], Sampling] = {}
 
 def _sampling(settings: Mapping[str, Any]) -> Sampling:
     """Equal settings are one object, as an engine wants it; a task has a handful."""
-    values = tuple(sorted((name, _frozen(value)) for name, value in settings.items()))
+    values = tuple(sorted((name, frozen(value)) for name, value in settings.items()))
     return _samplings.setdefault(values, Sampling(values))
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return tuple(sorted(value.items()))
-    return tuple(value) if isinstance(value, list) else value
 
 
 async def _outcome(future: Future[Outcome]) -> Outcome:

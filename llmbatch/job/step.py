@@ -15,7 +15,7 @@ from llmbatch.check.code import author_code
 from llmbatch.core.check import Check
 from llmbatch.core.digest import short_digest
 from llmbatch.core.errors import JobError, SchemaError
-from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, LOOPS, SAMPLING, sampling_problem
+from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, LOOPS, SAMPLING, frozen, sampling_problem
 from llmbatch.core.types import Constraint, Failure, FailureKind, Rendered, Row, Sampling
 from llmbatch.core.words import short
 from llmbatch.engines.base import kind_of
@@ -191,7 +191,7 @@ class Step:
             samples = int(settings.pop("n", 1) or 1)
             if self.output.repetition is not None:
                 settings[LOOPS] = self.output.repetition.loops
-            known = Sampling(tuple(sorted((k, _frozen(v)) for k, v in settings.items()))), samples
+            known = Sampling(tuple(sorted((k, frozen(v)) for k, v in settings.items()))), samples
             self._variants[key] = known
         return known
 
@@ -257,15 +257,6 @@ def _as_output(constraint: Constraint | None) -> Mapping[str, Any] | None:
     if constraint.kind == "json":
         return {"schema": json.loads(constraint.spec)}
     return {constraint.kind: json.loads(constraint.spec) if constraint.kind == "choice" else constraint.spec}
-
-
-def _frozen(value: Any) -> Any:
-    """Sampling values are compared and hashed: lists become tuples, mappings sorted pairs."""
-    if isinstance(value, list):
-        return tuple(map(_frozen, value))
-    if isinstance(value, dict):
-        return tuple(sorted((k, _frozen(v)) for k, v in value.items()))
-    return value
 
 
 __all__ = ["Step", "size_of"]

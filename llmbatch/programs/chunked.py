@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from llmbatch.core.types import Accepted, Failure, FailureKind, Status, Usage
+from llmbatch.core.types import Accepted, Failure, FailureKind, Status
 from llmbatch.core.words import short
 from llmbatch.programs.base import Ask, Complete, Incomplete, Program, RowAsk
 from llmbatch.programs.chunks import Chunk, split
@@ -139,17 +139,12 @@ def _said(chunk: Chunk, answers: Sequence[Accepted | Failure]) -> Mapping[str, A
     each: dict[str, list[Any]] = {
         "status": [(Status.OK if failure is None else failure.kind.status).value for failure in failed],
         "finish_reason": [None if completion is None else completion.finish_reason for completion in done],
-        "usage": [None if completion is None else _usage(completion.usage) for completion in done],
+        "usage": [None if completion is None else completion.usage.for_details() for completion in done],
     }
     if any(failed):
         each["error"] = [f and {"kind": f.kind.value, "message": f.message} for f in failed]
     shown = {name: values[0] if len(values) == 1 else values for name, values in each.items()}
     return {"start": chunk.start, "end": chunk.end, **shown}
-
-
-def _usage(usage: Usage) -> Mapping[str, int]:
-    # how much of it the prefix cache spared is not the same every time
-    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
 
 
 def _failure(row: RowAsk, chunks: Sequence[Chunk], by_chunk: Sequence[Sequence[Accepted | Failure]]) -> Failure | None:

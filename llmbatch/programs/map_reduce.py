@@ -291,7 +291,7 @@ class _Document:
             if self.settings.details:
                 entry["output"] = answer.value
             # how much of it the prefix cache spared is not the same every time
-            entry["usage"] = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+            entry["usage"] = usage.for_details()
             return
         failure: Failure = ask if isinstance(ask, Failure) else answer
         part.failure = replace(failure, message=f"{where}: {failure.message}")

@@ -341,7 +341,7 @@ def _joined(source: str, chunks: Sequence[_Chunk], *, keep_source: bool) -> tupl
 
 def _entry(chunk: _Chunk, place: tuple[int, int]) -> dict[str, Any]:
     failure = next(iter(chunk.failures.values()), None)
-    usage = {"prompt_tokens": chunk.usage.prompt_tokens, "completion_tokens": chunk.usage.completion_tokens}
+    usage = chunk.usage.for_details()
     entry: dict[str, Any] = {
         "start": chunk.start,
         "end": chunk.end,

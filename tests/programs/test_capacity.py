@@ -28,7 +28,7 @@ class Words:
         return Ask(Prompt(text=text), Sampling(() if self.most is None else (("max_tokens", self.most),)))
 
     def ask(self, prompt: str = "main", /, **extra: Any) -> Ask | Failure:
-        raise NotImplementedError
+        raise NotImplementedError  # what is measured here is given as an ask already
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
