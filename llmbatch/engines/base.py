@@ -120,7 +120,7 @@ class Engine(Protocol):
     def expect(self, constraints: Sequence[Constraint]) -> None:
         """Say before ``start`` which constraints requests will have, as far as that is known by then."""
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+    def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
         """The token ids that the model gets for each prompt, prefill included, in order; works before ``start``.
 
         ``None`` where only a server knows them: then requests come without, and what does not fit is a ``Refusal``.
@@ -193,7 +193,7 @@ class Driver(Protocol):
     def wait_ready(self) -> EngineInfo:
         """Block until an engine is up. Raises ``Cancelled`` when it was stopped instead. May be called from any thread."""
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+    def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
         """As the engine's own; may be called from any thread and before it is started."""
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:

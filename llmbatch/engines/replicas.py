@@ -111,7 +111,7 @@ class Replicas:
             raise Cancelled
         return info
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+    def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
         return self._engines[0].tokenize(prompts)
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:

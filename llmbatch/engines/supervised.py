@@ -162,7 +162,7 @@ class Supervised:
                 self._tell(EngineReady(self._ready_at - began, _describe(info)))
                 return info
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+    def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
         """As the engine's own; may be called from another thread and before ``start``."""
         return self._engine.tokenize(prompts)
 

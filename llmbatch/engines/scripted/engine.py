@@ -13,8 +13,10 @@ import os
 import random
 import re
 import signal
+import sys
 import threading
 import time
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
@@ -43,6 +45,7 @@ from llmbatch.engines.scripted.thinking import MARKS, gone_on, kept_short, split
 from llmbatch.engines.thinking import BUDGET, in_two_requests
 from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
+_AS_ARRAYS = f"utf-32-{sys.byteorder[0]}e"
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
 
 
@@ -81,12 +84,12 @@ class ScriptedEngine:
     def expect(self, constraints: Sequence[Constraint]) -> None:
         """Any will do."""
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+    def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
         if self._script.no_ids:
             return None
         if self._script.tokenizer is not None:
             return self._tokenizer.encode(prompts)
-        return [list(_encode(prompt)) for prompt in prompts]
+        return [_ids(prompt) for prompt in prompts]
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -310,6 +313,13 @@ def _encode(prompt: Prompt) -> bytes:
         return ((prompt.text or "") + prompt.prefill).encode("utf-8", "replace")
     text = "".join([f"<{m['role']}>{m['content']}\n" for m in prompt.messages])
     return f"{text}<assistant>{prompt.prefill}".encode("utf-8", "replace")
+
+
+def _ids(prompt: Prompt) -> array[int]:
+    """The bytes of a prompt as token ids. By way of a text, each of whose characters in UTF-32 is one of the array's numbers."""
+    ids = array("I")
+    ids.frombytes(_encode(prompt).decode("latin-1").encode(_AS_ARRAYS))
+    return ids
 
 
 def _last_text(prompt: Prompt) -> str:
