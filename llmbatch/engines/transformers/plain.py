@@ -58,7 +58,7 @@ class Plain:
         except queue.Empty:
             pass
         if not ended and self._error is not None:
-            raise self._death(self._error, "generate failed") from self._error
+            raise self._death(self._error, "generate failed")
         return ended
 
     def abort(self) -> None:

@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmbatch.core.sampling import LOOPS, NO_SEED, SAMPLING, token_biases
 from llmbatch.core.types import Sampling
@@ -18,7 +18,6 @@ from llmbatch.core.words import near
 
 if TYPE_CHECKING:
     from llmbatch.engines.transformers.loading import Loaded
-    from llmbatch.engines.transformers.rows import Row
 
 _KEPT = 4096  # distinct settings; a job that has more makes them anew
 _GREEDY_BELOW = 1e-5  # as vLLM has it
@@ -29,7 +28,20 @@ _REFUSED = {
     "thinking_token_budget": "it needs a reasoning parser, which this engine has not",
 }
 
-Shaper = Callable[[Any, Sequence["Row"]], Any]
+
+class Written(Protocol):
+    """What is known of a row between two tokens."""
+
+    @property
+    def ids(self) -> list[int]:
+        """What the model has read and written so far."""
+
+    @property
+    def answer(self) -> list[int]:
+        """What it has written."""
+
+
+Shaper = Callable[[Any, Sequence[Written]], Any]
 """(scores of some rows, the rows) -> the scores as they are to be: float tensors of shape (rows, vocabulary)."""
 
 
@@ -167,7 +179,7 @@ def _of_library(processor: Any) -> Shaper:
 def _by_row(processor: Any) -> Shaper:
     """One that looks at what a row has so far, prompt and answer, which is of another length in each."""
 
-    def shape(scores: Any, rows: Sequence[Row]) -> Any:
+    def shape(scores: Any, rows: Sequence[Written]) -> Any:
         import torch
 
         made = [
@@ -179,7 +191,7 @@ def _by_row(processor: Any) -> Shaper:
 
 
 def _biased(biases: dict[int, float]) -> Shaper:
-    def shape(scores: Any, _: Sequence[Row]) -> Any:
+    def shape(scores: Any, _: Sequence[Written]) -> Any:
         scores = scores.clone()
         for token, bias in biases.items():
             scores[:, token] += bias
@@ -189,7 +201,7 @@ def _biased(biases: dict[int, float]) -> Shaper:
 
 
 def _penalized(presence: float, frequency: float) -> Shaper:
-    def shape(scores: Any, rows: Sequence[Row]) -> Any:
+    def shape(scores: Any, rows: Sequence[Written]) -> Any:
         import torch
 
         scores = scores.clone()
@@ -203,7 +215,7 @@ def _penalized(presence: float, frequency: float) -> Shaper:
 
 
 def _allowed(tokens: list[int]) -> Shaper:
-    def shape(scores: Any, _: Sequence[Row]) -> Any:
+    def shape(scores: Any, _: Sequence[Written]) -> Any:
         only = scores.new_full(scores.shape, -math.inf)
         only[:, tokens] = scores[:, tokens]
         return only
@@ -214,7 +226,7 @@ def _allowed(tokens: list[int]) -> Shaper:
 def _holding_back(ends: list[int], minimum: int) -> Shaper:
     """No end before so many tokens."""
 
-    def shape(scores: Any, rows: Sequence[Row]) -> Any:
+    def shape(scores: Any, rows: Sequence[Written]) -> Any:
         early = [i for i, row in enumerate(rows) if len(row.answer) < minimum]
         if early:
             scores = scores.clone()
