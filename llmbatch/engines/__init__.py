@@ -4,5 +4,6 @@ DEFAULT_ENGINE = "vllm"
 
 ENGINES = {
     "scripted": "llmbatch.engines.scripted.kind:KIND",
+    "transformers": "llmbatch.engines.transformers.kind:KIND",
     "vllm": "llmbatch.engines.vllm.kind:KIND",
 }
