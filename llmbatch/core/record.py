@@ -9,10 +9,13 @@ ran; ``usage.cached_tokens`` is the one exception: it tells what the prefix cach
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable
+from dataclasses import replace
 from json import encoder
 from typing import Any
 
+from llmbatch.core.numbers import json_text, plain
 from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
@@ -30,6 +33,7 @@ def _encoder() -> Callable[[Any], str]:
 
 
 _encode = _encoder()
+_NO_OUTPUT = ',"output":null,'  # within a text its quotes would have a backslash before them
 
 
 def record_to_dict(record: Record) -> dict[str, Any]:
@@ -40,7 +44,7 @@ def record_to_dict(record: Record) -> dict[str, Any]:
         "id": record.id,
         "index": record.index,
         "status": record.status.value,
-        "output": record.output,
+        "output": plain(record.output) if isinstance(record.output, array) else record.output,
         "finish_reason": record.finish_reason,
         "attempts": record.attempts,
         "usage": usage,
@@ -67,6 +71,9 @@ def record_to_line(record: Record) -> bytes:
 
     Raises ``ValueError`` for a value that JSON cannot hold and ``UnicodeEncodeError`` for one that UTF-8 cannot.
     """
+    if isinstance(record.output, array):  # as Python's numbers they would take a hundred times as long
+        head, _, tail = _encode(record_to_dict(replace(record, output=None))).partition(_NO_OUTPUT)
+        return f'{head},"output":{json_text(record.output)},{tail}\n'.encode()
     return _encode(record_to_dict(record)).encode() + b"\n"
 
 

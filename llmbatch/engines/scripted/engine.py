@@ -8,6 +8,7 @@ A token is one byte of UTF-8, so lengths, limits and cut-off answers behave as w
 from __future__ import annotations
 
 import heapq
+import json
 import math
 import os
 import random
@@ -19,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
 from llmbatch.core.types import (
@@ -29,6 +30,9 @@ from llmbatch.core.types import (
     FailureKind,
     FinishReason,
     Outcome,
+    PairIds,
+    Pooling,
+    PoolingTask,
     Prompt,
     Refusal,
     Request,
@@ -38,11 +42,13 @@ from llmbatch.core.types import (
 from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed, Requests
 from llmbatch.engines.scripted.instance import smallest_instance
+from llmbatch.engines.scripted.pooled import given, numbers_of
 from llmbatch.engines.scripted.script import Rule, load_script
 from llmbatch.engines.scripted.thinking import MARKS, gone_on, kept_short, split
 from llmbatch.engines.thinking import BUDGET, in_two_requests
 from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
+_WITH_IDS = ("continue", "ids", "score", *get_args(PoolingTask))
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
 
 
@@ -75,7 +81,7 @@ class ScriptedEngine:
             context_length=None if script.no_context_length else script.context_length,
             max_num_seqs=concurrency,
             in_flight=concurrency,
-            can=frozenset({"constraint", "lora", *(() if script.no_ids else ("continue", "ids", "score"))}),
+            can=frozenset({"constraint", "lora", *(() if script.no_ids else _WITH_IDS)}),
         )
 
     def expect(self, constraints: Sequence[Constraint]) -> None:
@@ -86,7 +92,7 @@ class ScriptedEngine:
             return None
         if self._script.tokenizer is not None:
             return self._tokenizer.encode(prompts)
-        return [list(_encode(prompt)) for prompt in prompts]
+        return [list(_encode(prompt)) if prompt.pair is None else _encode_pair(prompt) for prompt in prompts]
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -178,12 +184,15 @@ class ScriptedEngine:
             raise EngineDied(said, suspect=rule.die != "lost") from cause
         if rule is not None and rule.fail is not None:
             return Refusal(request.key, Failure(FailureKind.ENGINE, rule.fail))
-        if script.no_ids and request.target is not None:
-            return Refusal(request.key, Failure(FailureKind.REFUSED, "without token ids no continuation can be scored"))
+        if script.no_ids and (request.target is not None or request.pooling is not None):
+            said = "without token ids no continuation can be scored, and no numbers be given"
+            return Refusal(request.key, Failure(FailureKind.REFUSED, said))
         if script.no_ids and (size := len(_encode(request.prompt))) >= script.context_length:
             return Refusal(
                 request.key, Failure(FailureKind.TOO_LONG, f"a prompt of {size:,} tokens is more than I take")
             )
+        if request.pooling is not None:
+            return self._numbers(request, request.pooling, rule)
         answer, finish_reason = self._text(request, rule)
         if request.target is not None:
             return self._score(request, answer)
@@ -213,6 +222,15 @@ class ScriptedEngine:
         self._count(usage)
         greedy = right == len(target)
         return Completion(request.key, "", "stop", usage, score=Score(logprob, greedy, len(target)))
+
+    def _numbers(self, request: Request, pooling: Pooling, rule: Rule | None) -> Completion:
+        script = self._script
+        usage = Usage(len(request.token_ids or ()) + len(request.target_ids))
+        self._count(usage)
+        ruled = rule is not None and rule.answer is not None
+        numbers = given(self._text(request, rule)[0]) if ruled else numbers_of(request, pooling, script)
+        text = json.dumps(script.classes) if pooling.task == "classify" else ""
+        return Completion(request.key, text, "stop", usage, numbers=numbers)
 
     def _complete(self, request: Request, answer: str, finish_reason: FinishReason) -> Completion:
         tokens = answer.encode("utf-8", "replace")
@@ -310,6 +328,11 @@ def _encode(prompt: Prompt) -> bytes:
         return ((prompt.text or "") + prompt.prefill).encode("utf-8", "replace")
     text = "".join([f"<{m['role']}>{m['content']}\n" for m in prompt.messages])
     return f"{text}<assistant>{prompt.prefill}".encode("utf-8", "replace")
+
+
+def _encode_pair(prompt: Prompt) -> PairIds:
+    first, second = _encode(Prompt(text=prompt.text)), _encode(Prompt(text=prompt.pair))
+    return PairIds(first + second, len(first))
 
 
 def _last_text(prompt: Prompt) -> str:
