@@ -124,7 +124,8 @@ class Engine(Protocol):
     def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
         """The token ids that the model gets for each prompt, prefill included, in order; works before ``start``.
 
-        Of a pair they are ``PairIds``. ``None`` where only a server knows them: then requests come without, and what does not fit is a ``Refusal``.
+        Of a pair they are ``PairIds``. ``None`` where only a server knows them: then requests come without, and what does not fit
+        is a ``Refusal``.
         """
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:

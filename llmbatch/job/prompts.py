@@ -36,7 +36,7 @@ def prompt_of(job: Job) -> RowPrompt:
     if (format_ := job.input.format or guess_format(job.input.path, job.input.storage_options)) in FORMATS:
         return RequestsPrompt(job.engine.lora, format_)
     if default is not None:
-        return load_prompt(PromptSettings(path=default))
+        return load_prompt(PromptSettings(path=default), chat=False)
     raise JobError(
         "prompt is missing: give --prompt, a file, a shipped prompt (see llmbatch prompts) or the text itself"
     )

@@ -44,8 +44,8 @@ class Ask:
 
     With a ``target`` it asks for the likelihood of that continuation of the prompt: the accepted value is a ``Score``. Whoever has
     tokenized it gives ``token_ids``, and of a target ``target_ids`` besides, which then stand for the text. With ``pooling`` it
-    asks for numbers: the accepted value is an array of them. ``origin`` is what it was made from, where it may have to be made again
-    with less of its row; of a pair it is that of the second text, which is the one that is cut.
+    asks for numbers: the accepted value is an array of them. ``origin`` is what it was made from, where it may have to be made
+    again with less of its row; of a pair it is that of the second text, which is the one that is cut.
     ``check`` judges its answers, None for the job's own check. Of ``samples`` > 1, ``sampling`` must not have vLLM's
     ``n``: each sample is a request of its own, and where there is a seed, sample i has seed + i, as vLLM has it. ``tells``: for an
     answer that there is not, the program is sent why.

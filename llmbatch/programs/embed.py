@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmbatch.programs.base import Incomplete, Program, ProgramKind, RowAsk
 from llmbatch.programs.numbers import asking, no_answers, pooling_of
 
-TEXT: Mapping[str, str] = {"main": "plain-text"}
+TEXT: Mapping[str, str] = {"main": "{{ text }}"}
 
 
 class EmbedSettings(BaseModel):

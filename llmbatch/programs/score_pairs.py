@@ -20,7 +20,7 @@ from llmbatch.programs.base import Ask, Incomplete, Program, ProgramKind, RowAsk
 from llmbatch.programs.numbers import asking, cosine, no_answers, paired, pooling_of
 from llmbatch.programs.shots import field_of, unusable
 
-PAIR: Mapping[str, str] = {"main": "query", "document": "document"}
+PAIR: Mapping[str, str] = {"main": "{{ query }}", "document": "{{ document }}"}
 """The prompt of the first text, and that of the second, which has it as the variable ``document``."""
 
 
