@@ -78,6 +78,13 @@ class Recipe:
                 f"the program {self.program.name} asks for numbers, and the {job.engine.name} engine gives text: take another "
                 "engine, such as --engine vllm"
             )
+        asked = [name for name, step in self._steps.items() if step.output != OutputSettings()]
+        if self.pooling is not None and asked:
+            where = "answer" if asked[0] == "main" else f"program.prompts.{asked[0]}.answer"
+            raise JobError(
+                f"{where}: the program {self.program.name} asks for numbers, for which no schema, choice or rule holds: leave it "
+                "out, also of the prompt"
+            )
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:

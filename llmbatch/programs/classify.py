@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmbatch.core.numbers import plain
 from llmbatch.programs.base import Complete, Incomplete, Program, ProgramKind, RowAsk
 from llmbatch.programs.embed import TEXT
-from llmbatch.programs.numbers import asking, no_answers, pooling_of
+from llmbatch.programs.numbers import asking, pooling_of
 
 
 class ClassifySettings(BaseModel):
@@ -52,7 +52,6 @@ KIND = ProgramKind(
     classify,
     ClassifySettings,
     keeps_row=False,
-    problems=no_answers,
     pooling=lambda _: "classify",
     default_prompts=TEXT,
 )

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.programs.base import Incomplete, Program, ProgramKind, RowAsk
-from llmbatch.programs.numbers import asking, no_answers, pooling_of
+from llmbatch.programs.numbers import asking, pooling_of
 
 TEXT: Mapping[str, str] = {"main": "{{ text }}"}
 
@@ -41,7 +41,6 @@ KIND = ProgramKind(
     embed,
     EmbedSettings,
     keeps_row=False,
-    problems=no_answers,
     pooling=lambda _: "embed",
     gives_vectors=True,
     default_prompts=TEXT,

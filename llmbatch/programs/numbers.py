@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from operator import mul
-from typing import Any
 
 from llmbatch.core.numbers import plain
 from llmbatch.core.types import Failure, Pooling, PoolingTask, Prompt, Sampling
-from llmbatch.programs.base import Ask, PromptFacts
+from llmbatch.programs.base import Ask
 
 _NO_SAMPLING = Sampling()  # nothing is drawn
 
@@ -48,12 +47,4 @@ def _product(one: Sequence[float], other: Sequence[float]) -> float:
     return math.fsum(map(mul, one, other))
 
 
-def no_answers(_settings: Any, prompts: Mapping[str, PromptFacts]) -> Iterable[str]:
-    """What is wrong with a job that says what an answer must be."""
-    for name, facts in prompts.items():
-        if facts.answer:
-            where = "answer" if name == "main" else f"program.prompts.{name}.answer"
-            yield f"the model gives numbers, which no schema, choice or regex holds for: leave {where} out"
-
-
-__all__ = ["asking", "cosine", "no_answers", "paired", "pooling_of"]
+__all__ = ["asking", "cosine", "paired", "pooling_of"]

@@ -20,7 +20,6 @@ from pydantic import Field
 from llmbatch.core.types import Failure
 from llmbatch.core.words import short
 from llmbatch.programs.base import Incomplete, Program, ProgramKind, RowAsk
-from llmbatch.programs.numbers import no_answers
 from llmbatch.programs.score_pairs import PAIR, PairSettings, asks_of, scores_of
 from llmbatch.programs.shots import field_of, unusable
 
@@ -64,7 +63,6 @@ KIND = ProgramKind(
     lambda _: tuple(PAIR),
     lambda _: _USUAL,
     keeps_row=False,
-    problems=no_answers,
     pooling=lambda settings: settings.pooling,
     default_prompts=PAIR,
 )

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmbatch.core.numbers import plain
 from llmbatch.core.types import Failure, PoolingTask
 from llmbatch.programs.base import Ask, Incomplete, Program, ProgramKind, RowAsk
-from llmbatch.programs.numbers import asking, cosine, no_answers, paired, pooling_of
+from llmbatch.programs.numbers import asking, cosine, paired, pooling_of
 from llmbatch.programs.shots import field_of, unusable
 
 PAIR: Mapping[str, str] = {"main": "{{ query }}", "document": "{{ document }}"}
@@ -101,7 +101,6 @@ KIND = ProgramKind(
     lambda _: tuple(PAIR),
     lambda settings: 1 if settings.encoder == "cross" else 2,
     keeps_row=False,
-    problems=no_answers,
     pooling=lambda settings: settings.pooling,
     default_prompts=PAIR,
 )

@@ -223,12 +223,17 @@ class ScriptedEngine:
         greedy = right == len(target)
         return Completion(request.key, "", "stop", usage, score=Score(logprob, greedy, len(target)))
 
-    def _numbers(self, request: Request, pooling: Pooling, rule: Rule | None) -> Completion:
+    def _numbers(self, request: Request, pooling: Pooling, rule: Rule | None) -> Outcome:
         script = self._script
+        numbers = None
+        if rule is not None and rule.answer is not None:
+            numbers = given(self._text(request, rule)[0])
+            if numbers is None:
+                said = "the script's answer is no JSON list of numbers, and numbers are asked for"
+                return Refusal(request.key, Failure(FailureKind.ENGINE, said))
         usage = Usage(len(request.token_ids or ()) + len(request.target_ids))
         self._count(usage)
-        ruled = rule is not None and rule.answer is not None
-        numbers = given(self._text(request, rule)[0]) if ruled else numbers_of(request, pooling, script)
+        numbers = numbers_of(request, pooling, script) if numbers is None else numbers
         text = json.dumps(script.classes) if pooling.task == "classify" else ""
         return Completion(request.key, text, "stop", usage, numbers=numbers)
 

@@ -23,9 +23,12 @@ def numbers_of(request: Request, pooling: Pooling, script: Script) -> array[floa
     return _drawn([*(request.token_ids or ()), *request.target_ids], count, pooling)
 
 
-def given(answer: str) -> array[float]:
-    """The numbers that a script's rule gives: a JSON list, in which NaN may be."""
-    return array("f", json.loads(answer))
+def given(answer: str) -> array[float] | None:
+    """The numbers that a script's rule gives: a JSON list, in which NaN may be. None where it is none."""
+    try:
+        return array("f", json.loads(answer))
+    except (ValueError, TypeError):
+        return None
 
 
 def _drawn(ids: Sequence[int], count: int, pooling: Pooling) -> array[float]:
