@@ -22,7 +22,7 @@ from llmbatch.core.types import Record, Status
 from llmbatch.core.words import short
 from llmbatch.folder.folder import ACCEPTED, RESULTS, RunFolder, read_results
 from llmbatch.folder.input_copy import KEPT, keep
-from llmbatch.job.job import Job, job_from
+from llmbatch.job.job import Job, job_from, job_of
 from llmbatch.job.sweep import SweepSettings
 from llmbatch.job.swept import recipe_of
 from llmbatch.programs.base import Shape
@@ -37,6 +37,7 @@ from llmbatch.runs.sweep_size import sweep_size
 from llmbatch.sources.rows import plain
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -78,6 +79,13 @@ class Run:
         for record in self:
             yield model.model_validate(record.output) if record.status is Status.OK else None
 
+    def vectors(self) -> Iterator[np.ndarray[Any, np.dtype[np.float32]] | None]:
+        """Each row's vector, of a run of ``embed``; ``None`` for a row that is not ok. Raises as iterating does."""
+        import numpy as np
+
+        for record in self:
+            yield np.asarray(record.output, np.float32) if record.status is Status.OK else None
+
     def to_dataset(self) -> Dataset:
         """The results as a ``datasets.Dataset``, a row a record, with the columns of ``results.parquet``.
 
@@ -86,12 +94,14 @@ class Run:
         from datasets import Dataset
 
         from llmbatch.folder.records import part_lines
+        from llmbatch.sinks.base import dimensions_of
         from llmbatch.sinks.parquet import write_table
 
         next(iter(self), None)
         results, path = self.folder / RESULTS, self.folder / "results.parquet"
         if not path.exists() or path.stat().st_mtime_ns < results.stat().st_mtime_ns:
-            write_table(part_lines([results]), path)
+            vectors = recipe_of(job_of(self.folder)).gives_vectors
+            write_table(part_lines([results]), path, dimensions_of(part_lines([results])) if vectors else None)
         dataset: Dataset = Dataset.from_parquet(str(path))
         return dataset
 

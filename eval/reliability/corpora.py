@@ -121,6 +121,21 @@ def _write_long_documents(_scenario: Scenario, folder: Path) -> None:
         (place / f"{i:03d}.md").write_text("\n\n".join([f"# Title {i}", *paragraphs]), encoding="utf-8")
 
 
+def _write_queries(_scenario: Scenario, folder: Path) -> None:
+    """Queries with none to four documents each; some documents are blank, and many are the same."""
+    (folder / "input").mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "id": f"q{i}",
+            "query": f"number {i}",
+            "documents": [" " if k + i == 33 else f"of number {(i + k) % 50}" for k in range(i % 5)],
+        }
+        for i in range(ROWS // 2)
+    ]
+    lines = [json.dumps(row) for row in rows]
+    (folder / "input" / "rows.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
 # programs
 
 _GRADE = {
@@ -186,6 +201,10 @@ def _program(
     return Scenario(name, script, sections, files=("results.jsonl", "errors.jsonl", *files), **more)
 
 
+_NO_NUMBERS = {"when": {"matches": "3[12]$"}, "answer": "[0.5, NaN]"}
+_FAILS = {"when": {"attempt": 1, "matches": "7$"}, "fail": "not now"}
+_OF_BOTH = {"name": "rerank", "settings": {"encoder": "bi", "top_n": 3}}
+
 SCENARIOS = (
     Scenario("retries", {"rules": [FAILS_ONCE, FAILS_TWICE, FAILS_ALWAYS]}, {"run": {"window": 16, "windows_open": 3}}),
     Scenario("duplicates", {"rules": [FAILS_ONCE]}, {"run": {"window": 48}, "sinks": {"keep": ["id"]}}, distinct=90),
@@ -196,6 +215,19 @@ SCENARIOS = (
     Scenario("engine-deaths", {"rules": [FAILS_ONCE], "die_after": [30, 80, 81]}, {"run": {"window": 40}}),
     Scenario(
         "poison-row", {"rules": [{"when": {"index": 101}, "die": True}]}, {"run": {"window": 20, "windows_open": 2}}
+    ),
+    Scenario(
+        "vectors",
+        {"rules": [_NO_NUMBERS, _FAILS], "dimensions": 40, "die_after": [50]},
+        {"run": {"window": 32}, "program": {"name": "embed"}, "sinks": {"formats": ["parquet"]}},
+        distinct=150,
+        files=("results.jsonl", "errors.jsonl", "results.parquet"),
+    ),
+    Scenario(
+        "rerank",
+        {"rules": [_FAILS], "concurrency": _MANY},
+        {"run": {"window": 16}, "prompt": {"path": "{{ query }}"}, "program": _OF_BOTH},
+        write=_write_queries,
     ),
     Scenario("one-row-windows", {"rules": [FAILS_TWICE]}, {"run": {"window": 1, "windows_open": 6}}),
     Scenario("one-window", {"rules": [FAILS_ONCE]}, {"run": {"window": 1000, "windows_open": 1}}),

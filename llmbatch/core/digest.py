@@ -65,6 +65,8 @@ class Digests:
         )  # fmt: skip
         if request.target is not None:
             own = (*own, request.target, len(request.target_ids))
+        if (pooling := request.pooling) is not None:
+            own = (*own, pooling.task, pooling.dimensions, pooling.activation, len(request.target_ids))
         key = known[2] if own == _NOTHING_OWN else blake2b(_digest(repr(own)), digest_size=32, key=known[2]).digest()
         if packed is None:
             return blake2b(_canonical(request), digest_size=DIGEST_BYTES, key=key, person=b"prompt").digest()
@@ -77,7 +79,7 @@ _NOTHING_OWN = (None, None, None, "", 0)
 def _canonical(request: Request) -> bytes:
     """Prompt and partial answer as bytes, the same for equal ones whatever the order of a message's keys."""
     prompt = request.prompt
-    said = [prompt.messages, prompt.text, request.partial]
+    said = [prompt.messages, prompt.text, request.partial, *([] if prompt.pair is None else [prompt.pair])]
     return json.dumps(said, sort_keys=True, separators=(",", ":"), default=str).encode()
 
 

@@ -9,10 +9,12 @@ ran; ``usage.cached_tokens`` is the one exception: it tells what the prefix cach
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable
 from json import encoder
 from typing import Any
 
+from llmbatch.core.numbers import json_text, plain
 from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
@@ -41,7 +43,7 @@ def record_to_dict(record: Record) -> dict[str, Any]:
         "id": record.id,
         "index": record.index,
         "status": record.status.value,
-        "output": record.output,
+        "output": plain(record.output) if isinstance(record.output, array) else record.output,
         "finish_reason": record.finish_reason,
         "attempts": record.attempts,
         "usage": usage,
@@ -143,7 +145,10 @@ def _usage(usage: Usage) -> dict[str, int]:
 
 def _text(value: Any) -> str:
     """A value as JSON."""
-    return _text_of_text(value) if value.__class__ is str else _encode(value)
+    if value.__class__ is str:
+        return _text_of_text(value)
+    # as Python's numbers, an array's would take a hundred times as long
+    return json_text(value) if isinstance(value, array) else _encode(value)
 
 
 def _counts(usage: Usage) -> str:

@@ -13,7 +13,7 @@ from llmbatch.core.errors import JobError
 from llmbatch.core.events import Replica
 from llmbatch.core.settings import Counts, IsPath, is_there
 from llmbatch.core.table import find
-from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
+from llmbatch.core.types import Constraint, Failure, Outcome, PoolingTask, Prompt, Usage
 from llmbatch.engines import DEFAULT_ENGINE, ENGINES
 from llmbatch.engines.devices import Machine, Place
 from llmbatch.engines.feed import Feed
@@ -87,7 +87,8 @@ class EngineInfo:
     """What a started engine is. Lengths are in tokens.
 
     ``context_length`` is ``None`` where only a server knows it. ``can`` holds what the engine is able to do: ``score`` a given
-    text, hold an answer to a ``constraint``, ``continue`` a partial answer, apply a ``lora`` adapter, take token ``ids``.
+    text, hold an answer to a ``constraint``, ``continue`` a partial answer, apply a ``lora`` adapter, take token ``ids``. Of
+    one that gives numbers it holds the ``PoolingTask``s of its model instead, and ``ids`` and ``lora``.
     """
 
     name: str
@@ -123,7 +124,8 @@ class Engine(Protocol):
     def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
         """The token ids that the model gets for each prompt, prefill included, in order; works before ``start``.
 
-        ``None`` where only a server knows them: then requests come without, and what does not fit is a ``Refusal``.
+        Of a pair they are ``PairIds``. ``None`` where only a server knows them: then requests come without, and what does not fit
+        is a ``Refusal``.
         """
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
@@ -302,6 +304,9 @@ class EngineKind:
     places: Callable[[EngineSettings, Machine], list[Place]] = lambda settings, _: (
         [Place()] * settings.engines
     )  # where each of several runs; raises ``JobError`` where there is no room for them
+    # The settings for a model that is to give such numbers, or with None text. Raises ``JobError`` where the config of the model
+    # tells that it cannot. An engine without it gives text alone.
+    pooled: Callable[[EngineSettings, str, PoolingTask | None], EngineSettings] | None = None
     quick: Mapping[str, Any] = field(
         default_factory=dict
     )  # ``args`` for a model so small that to start is most of the work

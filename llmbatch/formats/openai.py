@@ -318,6 +318,13 @@ def _written_output(output: Mapping[str, Any]) -> dict[str, Any]:
 def _completion(answered: Answered) -> dict[str, Any]:
     record, chat = answered.record, answered.asked.chat
     usage = record["usage"]
+    if answered.asked.vector:
+        return {
+            "object": "list",
+            "data": [{"object": "embedding", "index": 0, "embedding": record["output"]}],
+            "model": answered.model,
+            "usage": {"prompt_tokens": usage["prompt_tokens"], "total_tokens": usage["prompt_tokens"]},
+        }
     choice = _chat_choice if chat else _text_choice
     return {
         "id": f"{'chatcmpl' if chat else 'cmpl'}-{record['index']}",

@@ -73,7 +73,12 @@ def with_target(prompt: Prompt, target: str) -> Prompt:
 
 
 def _characters(prompt: Prompt) -> int:
-    said = [prompt.text or "", prompt.prefill, *(str(message.get("content")) for message in prompt.messages or ())]
+    said = [
+        prompt.text or "",
+        prompt.pair or "",
+        prompt.prefill,
+        *(str(message.get("content")) for message in prompt.messages or ()),
+    ]
     return sum(map(len, said))
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from llmbatch.core.demand import Demands
 from llmbatch.core.digest import Digests, pack
-from llmbatch.core.types import Completion, Failure, Outcome, Prompt, Refusal, Request, Row
+from llmbatch.core.types import Completion, Failure, Outcome, PairIds, Prompt, Refusal, Request, Row
 from llmbatch.engines.base import EngineInfo
 from llmbatch.job.lengths import Lengths, Tokenize, with_target
 from llmbatch.job.overflow import Overflow
@@ -26,6 +26,8 @@ from llmbatch.plan.order import Capacity
 from llmbatch.plan.window import PlanSettings, WindowPlan, plan_window
 from llmbatch.programs.work import Work
 
+_VECTOR = 4096  # numbers of a vector, before one came
+_CHARACTERS_A_NUMBER = 12  # as JSON
 _REQUESTS = 4  # times as many requests as rows a window may have, where a row has several, also in later steps
 
 
@@ -76,6 +78,7 @@ class Preparer:
         self._settings = settings
         self._tokenize = tokenize
         self._measure = Lengths(tokenize, context_length)
+        self._vector = _VECTOR
         self._rules = recipe.rules(context_length)
         if settings.overflow not in ("error", "skip", "chunk"):
             self._rules = replace(self._rules, shorten=Overflow(settings, self._measure))
@@ -89,6 +92,8 @@ class Preparer:
         size = self._recipe.size(row, work)
         for request in requests:
             size += characters(request.prompt)
+            if request.pooling is not None and request.pooling.task == "embed":
+                size += _CHARACTERS_A_NUMBER * self._vector
         return size
 
     def room(self, run: RunSettings) -> Room:
@@ -121,6 +126,9 @@ class Preparer:
                 refused.append(Refusal(request.key, tokens))
             elif isinstance(whole, Failure):
                 refused.append(Refusal(request.key, whole))
+            elif isinstance(tokens, PairIds):
+                first, second = tokens[: tokens.second], tokens[tokens.second :]
+                ready.append(_with_ids(request, array("I", first), array("I", second)))
             else:
                 target = () if request.target is None else array("I", whole[len(tokens) :])
                 ready.append(_with_ids(request, array("I", tokens), target))  # a ninth of a list's memory
@@ -154,6 +162,9 @@ class Preparer:
     def observe(self, outcome: Outcome) -> None:
         """Let later plans know how long an answer was."""
         if isinstance(outcome, Completion) and outcome.reused_from is None:
+            if outcome.numbers is not None:
+                self._vector = len(outcome.numbers)
+                return
             usage = outcome.usage
             self._lengths.observe(usage.prompt_tokens, usage.completion_tokens, cut=outcome.finish_reason == "length")
 
@@ -181,7 +192,7 @@ def capacity_of(info: EngineInfo) -> Capacity:
 def characters(prompt: Prompt) -> int:
     """How long a prompt is as text."""
     if prompt.messages is None:
-        return len(prompt.text or "")
+        return len(prompt.text or "") + len(prompt.pair or "")
     length = 0
     for message in prompt.messages:  # ``sum`` over a generator takes twice as long, and this is done for every row
         length += len(message["content"])
@@ -191,5 +202,16 @@ def characters(prompt: Prompt) -> int:
 def _with_ids(r: Request, ids: array[int], target: Sequence[int]) -> Request:
     """``dataclasses.replace``, at a tenth of its cost: this is done for every request."""
     return Request(
-        r.key, r.prompt, r.sampling, r.constraint, r.seed, r.max_tokens, r.lora, r.partial, ids, r.target, target
+        r.key,
+        r.prompt,
+        r.sampling,
+        r.constraint,
+        r.seed,
+        r.max_tokens,
+        r.lora,
+        r.partial,
+        ids,
+        r.target,
+        target,
+        r.pooling,
     )

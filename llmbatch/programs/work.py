@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from llmbatch.core.check import Check, Verdict
 from llmbatch.core.errors import LlmbatchError, RunError
+from llmbatch.core.numbers import not_finite
 from llmbatch.core.sampling import NO_SEED
 from llmbatch.core.types import (
     Accepted,
@@ -198,6 +199,7 @@ class Work:
                     ask.token_ids,
                     ask.target,
                     ask.target_ids,
+                    ask.pooling,
                 )
                 line = _Line(request, ask.check, branch, ask.origin)
                 self._open[key] = line
@@ -440,12 +442,15 @@ class _Line:
             self._count(outcome.usage)
             if request.target is not None:
                 value, failure = _scored(outcome)
+            elif request.pooling is not None:
+                self.text = None
+                value, failure = _numbers(outcome)
             else:
                 value, failure = _verdict(self.check or rules.check, text, outcome, request, row)
             if failure is None:
                 self.accepted = Accepted(value, outcome)
                 return None
-            attempt = Attempt(request.key, failure, outcome.usage, text, outcome.finish_reason)
+            attempt = Attempt(request.key, failure, outcome.usage, self.text, outcome.finish_reason)
         else:
             failure = outcome.failure
             attempt = Attempt(request.key, failure, _NOTHING)
@@ -485,6 +490,13 @@ def _scored(outcome: Completion) -> Verdict:
     if outcome.score is None:
         return Verdict(None, Failure(FailureKind.ENGINE, "the engine gave no likelihood of the continuation"))
     return Verdict(outcome.score, None)
+
+
+def _numbers(outcome: Completion) -> Verdict:
+    if outcome.numbers is None:
+        return Verdict(None, Failure(FailureKind.ENGINE, "the engine gave no numbers"))
+    failure = not_finite(outcome.numbers)
+    return Verdict(outcome.numbers if failure is None else None, failure)
 
 
 def _verdict(check: Check, text: str, completion: Completion, request: Request, row: Row) -> Verdict:

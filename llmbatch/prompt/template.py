@@ -173,9 +173,12 @@ def _messages(steps: Iterable[Message | _Message | _Loop], values: Mapping[str, 
     return tuple(messages)
 
 
-def load_prompt(settings: PromptSettings) -> PromptTemplate:
-    """The prompt of a job, compiled. Raises ``PromptError`` for one that is not there or cannot be used."""
-    return bind(load_file(settings.path), settings.variables, settings.fields)
+def load_prompt(settings: PromptSettings, *, chat: bool = True) -> PromptTemplate:
+    """The prompt of a job, compiled; one that is given as text is a chat's, or with ``chat`` false plain text.
+
+    Raises ``PromptError`` for one that is not there or cannot be used.
+    """
+    return bind(load_file(settings.path, chat=chat), settings.variables, settings.fields)
 
 
 def bind(loaded: LoadedFile, variables: Mapping[str, Any], fields: Mapping[str, str]) -> PromptTemplate:

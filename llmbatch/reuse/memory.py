@@ -121,7 +121,17 @@ def _for(request: Request, outcome: Outcome) -> Outcome:
 def _without_ids(c: Completion) -> Completion:
     """``dataclasses.replace``, at a third of its cost: this is done for every answer."""
     return Completion(
-        c.key, c.text, c.finish_reason, c.usage, (), c.reasoning, c.stop_reason, c.logprobs, c.reused_from, c.score
+        c.key,
+        c.text,
+        c.finish_reason,
+        c.usage,
+        (),
+        c.reasoning,
+        c.stop_reason,
+        c.logprobs,
+        c.reused_from,
+        c.score,
+        c.numbers,
     )
 
 
@@ -130,6 +140,8 @@ def _size(outcome: Outcome) -> int:
     if not isinstance(outcome, Completion):
         return _ENTRY_BYTES
     size = _ENTRY_BYTES + 2 * len(outcome.text) + 8 * len(outcome.token_ids)
+    if outcome.numbers is not None:
+        size += outcome.numbers.itemsize * len(outcome.numbers)
     if outcome.reasoning is not None:
         size += 2 * len(outcome.reasoning)
     if outcome.logprobs is not None:

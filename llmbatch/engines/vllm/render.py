@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from llmbatch.core.errors import JobError
-from llmbatch.core.types import Failure, FailureKind, Prompt
+from llmbatch.core.types import Failure, FailureKind, PairIds, Prompt
 from llmbatch.model.tokenizer import Tokenizer, is_plain
 
 Encoded = list[int] | Failure
@@ -27,6 +27,7 @@ _PROBES = (
     Prompt(messages=(_USER,), prefill="So, "),
 )
 _TEXT_PROBES = (Prompt(text="Où est 数 🙂?\n  x "), Prompt(text="one", prefill=" two"))
+_PAIR_PROBES = (Prompt(text="Où est 数 🙂?\n  x ", pair=" Là\n"), Prompt(text="one", pair="two three"))
 
 
 class Encoder:
@@ -37,6 +38,7 @@ class Encoder:
         self._theirs = theirs
         self._chat = own is not None and _agree(own, theirs, _PROBES)
         self._text = own is not None and _agree(own, theirs, _TEXT_PROBES)
+        self._pairs: bool | None = None  # not tried yet: few models have any
         self.note = ""
         if not (self._chat and self._text):
             what = "chats" if self._text else "text" if self._chat else "prompts"
@@ -53,6 +55,10 @@ class Encoder:
         return [self._theirs(prompts[i]) if ids is None else ids for i, ids in enumerate(result)]
 
     def _is_ours(self, prompt: Prompt) -> bool:
+        if prompt.pair is not None:
+            if self._pairs is None:
+                self._pairs = self._own is not None and _agree(self._own, self._theirs, _PAIR_PROBES)
+            return self._pairs
         return self._text if prompt.messages is None else self._chat and is_plain(prompt)
 
 
@@ -76,10 +82,15 @@ def vllm_renderer(
         renderer=renderer_from_config(config), model_config=config.model_config, chat_template=template
     )
     lock = threading.Lock()
+    pairs: list[Callable[[str, str], PairIds]] = []  # made once a pair comes
 
     def encode(prompt: Prompt) -> Encoded:
         try:
             with lock:  # a tokenizer of vLLM's is for one thread at a time
+                if prompt.pair is not None:
+                    if not pairs:
+                        pairs.append(_pair_renderer(config, llm.renderer, template))
+                    return pairs[0](prompt.text or "", prompt.pair)
                 if prompt.messages is None:
                     (made,) = LLM._preprocess_cmpl(llm, [(prompt.text or "") + prompt.prefill])
                 else:
@@ -106,6 +117,22 @@ def vllm_renderer(
     return encode
 
 
+def _pair_renderer(config: Any, renderer: Any, template: str | None) -> Callable[[str, str], PairIds]:
+    """What ``LLM.score`` does to the two texts that a cross-encoder judges together."""
+    from vllm.entrypoints.pooling.scoring.io_processor import CrossEncoderIOProcessor
+    from vllm.renderers.chat_utils import ChatTemplateConfig
+
+    processor = CrossEncoderIOProcessor(config, renderer, ChatTemplateConfig(chat_template=template))
+    arguments = renderer.default_cmpl_tok_params.get_encode_kwargs()
+
+    def encode(first: str, second: str) -> PairIds:
+        _, made = processor.get_score_prompt(first, second, arguments, chat_template=template)
+        ids, types = list(made["prompt_token_ids"]), made.get("token_type_ids") or ()
+        return PairIds(ids, types.index(1) if 1 in types else len(ids))
+
+    return encode
+
+
 def _agree(own: Tokenizer, theirs: Callable[[Prompt], Encoded], probes: Sequence[Prompt]) -> bool:
     """Whether both give the same ids; where both refuse, that is agreement too."""
     mine = own.encode(probes)
@@ -113,4 +140,6 @@ def _agree(own: Tokenizer, theirs: Callable[[Prompt], Encoded], probes: Sequence
 
 
 def _same(a: Encoded, b: Encoded) -> bool:
+    if isinstance(a, PairIds) and isinstance(b, PairIds) and a.second != b.second:
+        return False
     return a == b or (isinstance(a, Failure) and isinstance(b, Failure))
