@@ -23,8 +23,8 @@ DEMO = "demo"
 """The name of the model that comes with llmbatch."""
 
 
-def read_job_file(path: Path, settings: type[BaseModel]) -> dict[str, Any]:
-    """A job file as plain data with absolute paths, by what ``settings`` say is one. Raises ``JobError``."""
+def read_job_file(path: Path, settings: Callable[[Mapping[str, Any]], type[BaseModel]]) -> dict[str, Any]:
+    """A job file as plain data with absolute paths, by what ``settings`` of such data say is one. Raises ``JobError``."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -40,7 +40,7 @@ def read_job_file(path: Path, settings: type[BaseModel]) -> dict[str, Any]:
         raise JobError(str(error)) from error
     if not isinstance(data, dict):
         raise JobError(f"{path}: a job file is a mapping with keys such as model, prompt, input and output")
-    return resolve_paths(data, path.parent, settings)
+    return resolve_paths(data, path.parent, settings(data))
 
 
 def job_text(data: Mapping[str, Any], folder: Path | None, settings: type[BaseModel]) -> str:

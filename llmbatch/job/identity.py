@@ -33,7 +33,7 @@ def identity_of(job: Job) -> dict[str, str]:
     data["model"] = _where(job.model)
     data["program"] = job.program.model_dump(mode="json", exclude={"prompts"}, exclude_defaults=True)
     data["sweep"] = None if job.sweep is None else {"settings": _swept(job.sweep)}
-    for place, *_ in marked(Job, Counts.NOTHING):
+    for place, *_ in marked(type(job), Counts.NOTHING):
         _remove(data, place.split("."))
     data["engine"]["args"] = dict(kind_of(job.engine.name).identity(job.engine))
     data["engine"]["lora"] = {name: _where(path) for name, path in job.engine.lora.items()}
@@ -106,7 +106,7 @@ def _where(name: str) -> str:
 
 def _named_files(job: Job) -> Iterator[tuple[str, Path]]:
     """The files that settings name, by their place: what is in them counts, not where they lie."""
-    for setting in marked(Job, Counts.CONTENT):
+    for setting in marked(type(job), Counts.CONTENT):
         value = setting.value_in(job)
         if isinstance(value, str | Path) and is_there(str(value)) and (path := Path(value).expanduser()).is_file():
             yield setting.place, path

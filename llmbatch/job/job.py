@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from llmbatch.accept.base import AcceptSettings
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import JobError, ReadError, SourceError
 from llmbatch.core.settings import IsPath, is_named_as_path, is_there
 from llmbatch.core.words import clip, short
-from llmbatch.engines.base import EngineSettings, checked
+from llmbatch.engines import DEFAULT_ENGINE
+from llmbatch.engines.base import EngineSettings, checked, kind_of
 from llmbatch.folder.folder import JOB_FILE
 from llmbatch.formats import FORMATS
 from llmbatch.job.file import DEMO, home_filled_in, job_text, read_job_file, resolve_paths
@@ -129,15 +131,32 @@ class Job(BaseModel):
 
     def absolute(self) -> Job:
         """The same job with its paths made absolute, so that it means the same from every folder."""
-        return job_from(resolve_paths(self.data(), Path.cwd(), Job))
+        return job_from(resolve_paths(self.data(), Path.cwd(), type(self)))
 
     def to_yaml(self, folder: Path | None = None) -> str:
         """The job as a file that ``load_job_data`` and ``job_from`` read as ``self.absolute()``.
 
         For a file in ``folder`` the paths in that folder are relative, so that it can be moved.
         """
-        data = resolve_paths(self.data(), Path.cwd(), Job)
-        return job_text(data, folder.expanduser().absolute() if folder else None, Job)
+        data = resolve_paths(self.data(), Path.cwd(), type(self))
+        return job_text(data, folder.expanduser().absolute() if folder else None, type(self))
+
+
+def job_class(data: Mapping[str, Any]) -> type[Job]:
+    """The class of a job with this data: its engine section has the settings of the engine that it names.
+
+    Raises ``JobError`` for an unknown engine.
+    """
+    engine = data.get("engine")
+    name = engine.get("name", DEFAULT_ENGINE) if isinstance(engine, Mapping) else DEFAULT_ENGINE
+    return _with_engine(name) if isinstance(name, str) else Job
+
+
+@cache
+def _with_engine(name: str) -> type[Job]:
+    settings = kind_of(name).settings
+    engine: Any = (settings, settings() if name == DEFAULT_ENGINE else ...)
+    return create_model("Job", __base__=Job, __module__=Job.__module__, engine=engine)
 
 
 def job_from(data: Mapping[str, Any]) -> Job:
@@ -146,11 +165,12 @@ def job_from(data: Mapping[str, Any]) -> Job:
     for section in ("prompt", "input"):
         if isinstance(plain.get(section), str):
             plain[section] = {"path": plain[section]}
-    plain = home_filled_in(plain, Job)
+    settings = job_class(plain)
+    plain = home_filled_in(plain, settings)
     try:
-        job = Job.model_validate(plain)
+        job = settings.model_validate(plain)
     except ValidationError as error:
-        raise JobError("; ".join(explain(error, plain, Job))) from None
+        raise JobError("; ".join(explain(error, plain, settings))) from None
     if job.reuse.cache is not None and not job.plan.fold:
         raise JobError(
             "reuse.cache: a cache answers requests that are equal to earlier ones, and plan.fold says that none are"
@@ -213,7 +233,7 @@ def job_of(folder: Path) -> Job:
 
 def load_job_data(path: Path) -> dict[str, Any]:
     """A job file (YAML) as plain data; paths in it are relative to its own folder. Raises ``JobError``."""
-    return read_job_file(path, Job)
+    return read_job_file(path, job_class)
 
 
 def _plain(value: Any, where: str, depth: int = 0) -> Any:
@@ -273,4 +293,4 @@ def _refuse_storage_secrets(setting: str, url: str, options: Mapping[str, Any]) 
     _refuse_secrets({key: url}, section)
 
 
-__all__ = ["DEMO_MODEL", "Job", "job_from", "job_of", "load_job_data"]
+__all__ = ["DEMO_MODEL", "Job", "job_class", "job_from", "job_of", "load_job_data"]

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import FinishReason
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines import ENGINES
+from llmbatch.engines.base import EngineSettings, kind_of
 
 
 class When(BaseModel):
@@ -87,6 +88,15 @@ class ScriptedSettings(EngineSettings):
     """The engine section of a job on the scripted engine. What is for another engine alone it takes and leaves unread, so that
     a job can be rehearsed as it is; its own ``args`` are the keys of a script.
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_other_engines(cls, data: Any) -> Any:
+        """What only another engine's settings have is not unknown, it is not for this one."""
+        if not isinstance(data, dict):
+            return data
+        others = {name for engine in ENGINES if engine != "scripted" for name in kind_of(engine).settings.model_fields}
+        return {name: value for name, value in data.items() if name in cls.model_fields or name not in others}
 
     @model_validator(mode="after")
     def _of_this_engine(self) -> ScriptedSettings:
