@@ -46,6 +46,22 @@ def fill_table(lines: Iterable[bytes], stream: BinaryIO) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = _schema()
+    with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        for rows in _batches(lines):
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+
+
+def table_of(records: Iterable[dict[str, Any]]) -> Any:
+    """Records, as they are in ``results.jsonl``, as a table with the columns of ``fill_table``."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([_row(record) for record in records], schema=_schema())
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
     text, number = pa.large_string(), pa.int64()
     columns = {
         "id": pa.string(), "index": number, "status": pa.string(), "output": text, "finish_reason": pa.string(),
@@ -54,10 +70,7 @@ def fill_table(lines: Iterable[bytes], stream: BinaryIO) -> None:
         "error_kind": pa.string(), "error_message": pa.string(), "raw": text, "reasoning": text,
         "logprobs": text, "details": text, "history": text, "input": text,
     }  # fmt: skip
-    schema = pa.schema(list(columns.items()))
-    with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-        for rows in _batches(lines):
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+    return pa.schema(list(columns.items()))
 
 
 def _batches(lines: Iterable[bytes]) -> Iterator[list[dict[str, Any]]]:
