@@ -246,7 +246,11 @@ def test_more_engines_than_there_is_room_for_are_refused(jobs: Any, nodes: Nodes
 def test_an_engine_that_cannot_start_says_why_and_where(jobs: Any, nodes: Nodes) -> None:
     with pytest.raises(EngineError, match=r"node .*no memory"):
         jobs.run(
-            jobs.job(jobs.rows(text_rows(4)), {"out_of_memory_above": 0}, engine={"cluster": "ray", "replicas": 2})
+            jobs.job(
+                jobs.rows(text_rows(4)),
+                {"out_of_memory_above": 0, "concurrency": 8},
+                engine={"cluster": "ray", "replicas": 2},
+            )
         )
 
 
