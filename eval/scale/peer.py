@@ -1,4 +1,4 @@
-"""So many rows in; how long llmbatch in an actor and Ray Data LLM take from file to file, and what each does when its engine is killed.
+"""So many rows in; how long llmbatch in an actor and Ray Data LLM take, and what each does when its engine is killed, out.
 
 Ray Data LLM has an environment of its own (``make .venv-bench/ready-cpu``); without it nothing is run, and that is said.
 """
