@@ -75,7 +75,7 @@ harness: $(VENV)/ready-$(ENGINE)  ## what intervals hold, and llmbatch beneath l
 	$(BIN)/python eval/harness/lm_eval_backends.py
 	$(BIN)/python eval/harness/shared_context.py --write
 
-scale: $(VENV)/ready-$(ENGINE)  ## what one driver feeds, on a machine that does nothing else: eval/scale/RESULTS.md
+scale: $(VENV)/ready-$(ENGINE) $(BENCH_VENV)/ready-$(ENGINE)  ## what one driver feeds, on a machine that does nothing else: eval/scale/RESULTS.md
 	$(BIN)/python eval/scale/scale.py --write
 
 clean:

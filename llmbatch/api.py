@@ -20,6 +20,7 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
 from llmbatch.core.words import short
+from llmbatch.engines.base import EngineFactory, make_engine
 from llmbatch.folder.folder import ACCEPTED, RESULTS, RunFolder, read_results
 from llmbatch.folder.input_copy import KEPT, keep
 from llmbatch.job.job import Job, job_from, job_of
@@ -133,7 +134,7 @@ def run(
     in_memory = {"path": str(Path(output).expanduser() / KEPT), "format": "jsonl"}
     section = input if isinstance(input, str | Path | Mapping) else in_memory
     given = {"model": model, "prompt": prompt, "program": _program(program)}
-    job = _job({**given, "input": section, "output": output, **sections}, schema)
+    job = job_of({**given, "input": section, "output": output, **sections}, schema)
     if not isinstance(input, str | Path | Mapping):
         _keep_rows(input, job.output, extend)
     if job.sweep is not None:
@@ -164,8 +165,8 @@ def generate(
     """
     input = {"format": "jsonl", **sections.pop("input", {}), "path": KEPT}
     given = {"model": model, "prompt": prompt, "program": _program(program)}
-    job = _job({**given, **sections, "input": input, "output": "run"}, schema)
-    return _generate(rows, job, watchers, program)
+    job = job_of({**given, **sections, "input": input, "output": "run"}, schema)
+    return generate_job(rows, job, watchers, program)
 
 
 def publish(
@@ -195,10 +196,17 @@ def publish(
     return done if push_to is None else replace(done, url=push(done.folder, push_to, private=private))
 
 
-def _generate(
-    rows: Rows, job: Job, watchers: Sequence[Watcher], _program: AProgram | None
+def generate_job(
+    rows: Rows,
+    job: Job,
+    watchers: Sequence[Watcher],
+    _program: AProgram | None = None,
+    make: EngineFactory = make_engine,
 ) -> Generator[Record, None, None]:
-    """A program that is known by its name alone is there as long as somebody has it: this does, to its end."""
+    """Records for rows, as ``generate`` gives them, by a job that has all but its input.
+
+    A program that is known by its name alone is there as long as somebody has it: this does, to its end.
+    """
     with tempfile.TemporaryDirectory(prefix="llmbatch-") as name:
         path, folder = Path(name) / KEPT, Path(name) / "run"
         atomic_write(path, _lines(rows))
@@ -206,7 +214,7 @@ def _generate(
         here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)})}
         ordered = InOrder(RunFolder(folder).parts)
         selection = None if job.accept is None else Selection(job.accept)
-        with open_session(job.model_copy(update=here), watchers) as session, contextlib.ExitStack() as stack:
+        with open_session(job.model_copy(update=here), watchers, make=make) as session, contextlib.ExitStack() as stack:
             windows = session.windows()
             if isinstance(windows, Generator):
                 stack.callback(windows.close)  # the engine goes before the folder's lock
@@ -222,7 +230,7 @@ def _generate(
             raise Stopped(result.report["error"] or "the run was stopped")
 
 
-def _job(data: Mapping[str, Any], schema: Schema | None) -> Job:
+def job_of(data: Mapping[str, Any], schema: Schema | None) -> Job:
     """The job, with all that can be wrong about it found. Raises ``UsageError``."""
     data = {key: value for key, value in data.items() if value is not None}
     if schema is not None:

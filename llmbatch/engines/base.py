@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.events import Replica
@@ -20,6 +21,7 @@ from llmbatch.engines.feed import Feed
 from llmbatch.model.tokenizer import ChatSettings
 
 _MOST_REPLICAS = 256
+_CLUSTER = re.compile(r"ray://[^\s/]+:\d+")
 
 
 def _count_or_auto(value: Any) -> Any:
@@ -30,6 +32,13 @@ def _count_or_auto(value: Any) -> Any:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_REPLICAS):
         return value
     raise ValueError(f"is auto, or a number of engines from 1 to {_MOST_REPLICAS}")
+
+
+def _cluster(value: Any) -> Any:
+    """``ray``, ``ray://HOST:PORT`` or ``auto``."""
+    if value is None or value in ("ray", "auto") or (isinstance(value, str) and _CLUSTER.fullmatch(value)):
+        return value
+    raise ValueError("is ray, for the Ray cluster that this machine belongs to, ray://HOST:PORT or auto")
 
 
 class EngineSettings(BaseModel):
@@ -61,6 +70,11 @@ class EngineSettings(BaseModel):
         description="engines that answer the run's requests side by side, each with GPUs of its own; auto: as many as the visible "
         "GPUs are enough for",
     )
+    cluster: Annotated[str | None, Counts.NOTHING, BeforeValidator(_cluster)] = Field(
+        None,
+        description="engines on the machines of a Ray cluster, as many as it has room for unless replicas says how many: ray, the "
+        "one that this machine belongs to; ray://HOST:PORT; auto: as ray, and where there is none this machine's GPUs",
+    )
     hosted: Annotated[bool | None, Counts.NOTHING] = Field(
         None, description="each engine in another process; by default where there are several of one that needs that"
     )
@@ -75,6 +89,14 @@ class EngineSettings(BaseModel):
         None, description="scripted engine: path of its script (YAML)"
     )
     trust_remote_code: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_of_a_cluster(cls, data: Any) -> Any:
+        """In a cluster there are as many engines as there is room for, unless it is said how many."""
+        if isinstance(data, dict) and data.get("cluster") is not None and "replicas" not in data:
+            return {**data, "replicas": "auto"}
+        return data
 
     @property
     def engines(self) -> int:
@@ -321,6 +343,8 @@ def kind_of(name: str) -> EngineKind:
 def checked(engine: EngineSettings) -> EngineSettings:
     """The settings as their engine's own class. Raises ``JobError`` for an unknown engine, and for what it does not take."""
     kind = kind_of(engine.name)
+    if engine.cluster is not None and engine.hosted is False:
+        raise JobError("engine.hosted: engines of a cluster are in processes of other machines: leave it out")
     if engine.replicas != 1 and engine.hosted is False and kind.hosted:
         raise JobError(
             f"engine.hosted: several {engine.name} engines need a process each, as each has its own devices: leave it out"
@@ -347,6 +371,8 @@ def resolved(engine: EngineSettings, machine: Machine) -> EngineSettings:
 
 def is_hosted(engine: EngineSettings) -> bool:
     """Whether its engines run in processes of their own."""
+    if engine.cluster is not None:
+        return True
     if engine.hosted is not None:
         return engine.hosted
     return engine.engines > 1 and kind_of(engine.name).hosted

@@ -302,7 +302,7 @@ class _Assembly:
         if apart:
             settings = settings.model_copy(update={"in_process": False})
         # made first: what is wrong with its settings is said before anything is begun
-        self.driver = drive(self._make, settings, self._hear, self._tune if job.run.autotune else None)
+        self.driver = drive(self._make, settings, self._hear, self._tune if job.run.autotune else None, self._make.more)
         self._governor = _pacing(job, recipe, self.driver, how.pace, settings.engines)
         self.budget = Budget(job.run, gpus_of(settings), spent_by(folder.sessions, folder.path))
         self._held_to = HeldTo(job, folder, left.identity, tell)

@@ -47,6 +47,23 @@ def fill_table(lines: Iterable[bytes], stream: BinaryIO, dimensions: int | None 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = _schema(dimensions)
+    with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        for rows in _batches(lines, vectors=dimensions is not None):
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+
+
+def table_of(records: Iterable[dict[str, Any]]) -> Any:
+    """Records, as they are in ``results.jsonl``, as a table with the columns of ``fill_table``."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([_row(record) for record in records], schema=_schema())
+
+
+def _schema(dimensions: int | None = None) -> Any:
+    """With ``dimensions`` outputs are vectors of so many numbers."""
+    import pyarrow as pa
+
     text, number = pa.large_string(), pa.int64()
     output = text if dimensions is None else pa.list_(pa.float32(), dimensions)
     columns = {
@@ -56,10 +73,7 @@ def fill_table(lines: Iterable[bytes], stream: BinaryIO, dimensions: int | None 
         "error_kind": pa.string(), "error_message": pa.string(), "raw": text, "reasoning": text,
         "logprobs": text, "details": text, "history": text, "input": text,
     }  # fmt: skip
-    schema = pa.schema(list(columns.items()))
-    with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-        for rows in _batches(lines, vectors=dimensions is not None):
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+    return pa.schema(list(columns.items()))
 
 
 def _batches(lines: Iterable[bytes], *, vectors: bool) -> Iterator[list[dict[str, Any]]]:
