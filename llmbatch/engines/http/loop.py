@@ -41,7 +41,7 @@ class Loop:
         self._timeout = timeout
         self._log = log
         self._noted: set[str] = set()
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._sender: Sender | None = None
         self._happened = threading.Event()
@@ -59,7 +59,7 @@ class Loop:
         async def run() -> T:
             return await work(self._client)
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(run(), self._events).result()
 
     def stream(self, feed: Requests) -> Iterator[list[Outcome]]:
         """As ``Engine.stream``. Raises ``EngineError`` where no request will be answered."""
@@ -91,11 +91,12 @@ class Loop:
         if self._thread is None:
             return
         self.abort()
-        asyncio.run_coroutine_threadsafe(self._client.__aexit__(None, None, None), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        loop = self._events
+        asyncio.run_coroutine_threadsafe(self._client.__aexit__(None, None, None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
         self._thread.join()
-        self._loop.close()
-        self._thread = None
+        loop.close()
+        self._thread = self._loop = None
         self._say(f"at a time, at the end: {', '.join(f'{s.limit.now} to {s.url}' for s in self._pool.servers)}")
 
     def note(self, message: str) -> None:
@@ -111,6 +112,7 @@ class Loop:
     def _begin(self) -> None:
         if self._thread is not None:
             return
+        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="llmbatch-http", daemon=True)
         self._thread.start()
 
@@ -120,6 +122,11 @@ class Loop:
 
         asyncio.run_coroutine_threadsafe(ready(), self._loop).result()
 
+    @property
+    def _events(self) -> asyncio.AbstractEventLoop:
+        assert self._loop is not None  # noqa: S101 - for the type checker
+        return self._loop
+
     def _in_thread(self, what: Callable[..., Any], *arguments: Any) -> None:
         """Run something in the thread, and wait until it is done."""
         done = threading.Event()
@@ -128,7 +135,7 @@ class Loop:
             what(*arguments)
             done.set()
 
-        self._loop.call_soon_threadsafe(run)
+        self._events.call_soon_threadsafe(run)
         done.wait()
 
     def _fill(self, feed: Requests) -> None:
@@ -140,7 +147,7 @@ class Loop:
                 self._sign_of_life()
             self._held += len(requests)
             assert self._sender is not None  # noqa: S101 - for the type checker
-            self._loop.call_soon_threadsafe(self._sender.add, requests)
+            self._events.call_soon_threadsafe(self._sender.add, requests)
 
     def _take(self) -> list[Outcome]:
         """What came since the last step."""

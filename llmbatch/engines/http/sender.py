@@ -23,6 +23,7 @@ from llmbatch.engines.http.pool import Pool, Server
 from llmbatch.engines.http.retry import Verdict, back_off, retry_after, verdict
 
 _ONLY_A_GATEWAY = (502, 503, 504)  # what is behind it gave no sign of life
+_NOT_THERE = (404, 405)  # of the first reply: what is asked for, and not one request
 _TRIES = 8  # of a request at which the server fails, before that is its outcome
 _CUTS_TO_GO_ALONE = 6
 _CUTS_TO_REFUSE = 9
@@ -145,6 +146,9 @@ class Sender:
             return
         if said := self._wire.ends_all(reply):
             raise EngineError(said)
+        if reply.status in _NOT_THERE and not self._answered:
+            refusal = self._wire.refusal(sending.request, reply)
+            raise EngineError(f"{server.url}{sending.packed.path} is not there for this model: {refusal.message}")
         if meaning is Verdict.REFUSED or (meaning is Verdict.DENIED and self._is_about_one(reply)):
             self._deliver(Refusal(sending.request.key, self._wire.refusal(sending.request, reply)))
         elif meaning in (Verdict.DENIED, Verdict.MISPLACED):
