@@ -32,15 +32,10 @@ class OpenAIEngine:
         self._settings = settings
         self._model = settings.served_name or model
         self._urls = [base_of(url) for url in settings.urls]
-        key = key_of(settings)
-        client = Client(
-            {} if key is None else {"authorization": f"Bearer {key}"},
-            settings.request_timeout or settings.timeout,
-            settings.ca_file,
-        )
+        client = Client(key_of(settings), settings.request_timeout or settings.timeout, settings.ca_file)
         self._pool = Pool(self._urls, lambda: Limit(settings.in_flight))
         dialect = DIALECTS.get(settings.dialect, DIALECTS["other"])
-        self._wire = OpenAIWire(self._model, dialect, settings.args, chat.template_kwargs, self._note, key)
+        self._wire = OpenAIWire(self._model, dialect, settings.args, chat.template_kwargs, self._note)
         self._loop = Loop(self._wire, self._pool, client, settings.timeout, log)
 
     def start(self) -> EngineInfo:

@@ -27,13 +27,11 @@ class OpenAIWire:
         args: Mapping[str, Any],
         chat_template: Mapping[str, Any],
         note: Callable[[str], None],
-        secret: str | None = None,
     ) -> None:
         self._model = model
         self.dialect = dialect
         self._args = {**args, **({"chat_template_kwargs": dict(chat_template)} if chat_template else {})}
         self._note = note
-        self._secret = secret
         self._made: dict[tuple[int, Constraint | None, bool], tuple[Sampling, dict[str, Any]]] = {}
 
     def body(self, request: Request) -> dict[str, Any] | Failure:
@@ -60,16 +58,14 @@ class OpenAIWire:
 
     def refusal(self, request: Request, reply: Reply) -> Failure:  # noqa: ARG002 - another protocol may need the request
         kind = FailureKind.TOO_LONG if error_of(reply).too_long else FailureKind.REFUSED
-        return Failure(kind, f"the server refuses this request (status {reply.status}): {self._said(reply)}")
+        return Failure(kind, f"the server refuses this request (status {reply.status}): {words(reply)}")
 
     def ends_all(self, reply: Reply) -> str | None:
         if is_without_quota(reply):
-            return f"the server answers nothing more: {self._said(reply)}. Finished rows are safe, and the same command goes on"
+            return (
+                f"the server answers nothing more: {words(reply)}. Finished rows are safe, and the same command goes on"
+            )
         return None
-
-    def _said(self, reply: Reply) -> str:
-        said = words(reply)
-        return said.replace(self._secret, "***") if self._secret else said
 
     def _prompt(self, request: Request) -> dict[str, Any]:
         prompt = request.prompt
