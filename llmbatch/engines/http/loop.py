@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmbatch.core.errors import EngineDied, EngineError
+from llmbatch.core.errors import EngineDied, LlmbatchError
 from llmbatch.core.types import Completion, Outcome, Usage
 from llmbatch.engines.feed import Requests
 from llmbatch.engines.http.base import Wire
@@ -46,7 +46,7 @@ class Loop:
         self._sender: Sender | None = None
         self._happened = threading.Event()
         self._outcomes: deque[Outcome] = deque()
-        self._failed: EngineError | None = None
+        self._failed: LlmbatchError | None = None
         self._held = 0  # requests taken and not answered
         self._marked_at = time.monotonic()
         self.busy = 0.0
@@ -62,7 +62,7 @@ class Loop:
         return asyncio.run_coroutine_threadsafe(run(), self._events).result()
 
     def stream(self, feed: Requests) -> Iterator[list[Outcome]]:
-        """As ``Engine.stream``. Raises ``EngineError`` where no request will be answered."""
+        """As ``Engine.stream``. Raises what the wire raises."""
         self._begin()
         self._sign_of_life()
         self._marked_at = time.monotonic()
@@ -184,7 +184,7 @@ class Loop:
         self._outcomes.append(outcome)
         self._happened.set()
 
-    def _fail(self, error: EngineError) -> None:
+    def _fail(self, error: LlmbatchError) -> None:
         self._failed = self._failed or error
         self._happened.set()
 

@@ -15,12 +15,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from llmbatch.core.errors import EngineError
+from llmbatch.core.errors import EngineError, LlmbatchError
 from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Refusal, Request
 from llmbatch.engines.http.base import CutOff, NoAnswer, NotSent, Packed, Reply, TimedOut, Unreachable, Untrusted, Wire
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.http.pool import Pool, Server
-from llmbatch.engines.http.retry import Verdict, back_off, retry_after, verdict
+from llmbatch.engines.http.retry import Verdict, back_off, retry_after
 
 _ONLY_A_GATEWAY = (502, 503, 504)  # what is behind it gave no sign of life
 _NOT_THERE = (404, 405)  # of the first reply: what is asked for, and not one request
@@ -53,7 +53,7 @@ class Sender:
         pool: Pool,
         client: Client,
         deliver: Callable[[Outcome], None],
-        fail: Callable[[EngineError], None],
+        fail: Callable[[LlmbatchError], None],
         note: Callable[[str], None],
     ) -> None:
         self._wire = wire
@@ -124,7 +124,7 @@ class Sender:
             self._replied(server, sending, reply, sent_at, full=full)
         except NotSent as error:
             self._not_sent(server, sending, error, sent_at)
-        except EngineError as error:
+        except LlmbatchError as error:
             self._fail(error)
             return
         except Exception as error:  # a task's exception would be lost, and its request with it
@@ -137,7 +137,7 @@ class Sender:
         self._pump()
 
     def _replied(self, server: Server, sending: _Sending, reply: Reply, sent_at: float, *, full: bool) -> None:
-        now, meaning = time.monotonic(), verdict(reply.status)
+        now, meaning = time.monotonic(), self._wire.verdict(reply)
         self._pool.reached(server)
         if reply.status not in _ONLY_A_GATEWAY:
             self.alive_at = max(self.alive_at, now)

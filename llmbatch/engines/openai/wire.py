@@ -9,6 +9,7 @@ from typing import Any
 from llmbatch.core.sampling import LOOPS, NO_SEED
 from llmbatch.core.types import Constraint, Failure, FailureKind, Outcome, Request, Sampling
 from llmbatch.engines.http.base import Packed, Reply
+from llmbatch.engines.http.retry import Verdict, verdict
 from llmbatch.engines.openai.answers import completion_of
 from llmbatch.engines.openai.dialect import Dialect
 from llmbatch.engines.openai.words import error_of, is_without_quota, words
@@ -55,6 +56,9 @@ class OpenAIWire:
 
     def read(self, request: Request, reply: Reply) -> Outcome:
         return completion_of(request, reply.body, self.dialect, self._note)
+
+    def verdict(self, reply: Reply) -> Verdict:
+        return verdict(reply.status)
 
     def refusal(self, request: Request, reply: Reply) -> Failure:  # noqa: ARG002 - another protocol may need the request
         kind = FailureKind.TOO_LONG if error_of(reply).too_long else FailureKind.REFUSED

@@ -38,7 +38,7 @@ def test_every_row_is_answered_once(jobs: Any, server: Any, online: Any) -> None
 
 def test_a_text_prompt_goes_to_completions(jobs: Any, server: Any, online: Any) -> None:
     prompt = jobs.path / "prompt.yaml"
-    prompt.write_text('name: plain\ntext: "{{ text }}"\n')
+    prompt.write_text('name: plain\nvariables: {text: {}}\ntext: "{{ text }}"\n')
     jobs.run(job_from(online(rows_of(jobs, 3), prompt={"path": str(prompt)})))
     assert {path for path, _ in server.asked} == {"/v1/completions"}
     assert outputs(jobs) == ["text 0", "text 1", "text 2"]
