@@ -150,7 +150,10 @@ class StandIn:
             return Reply(400, {"error": f"inference request batch-size must be <= {model.most} for '{model.name}'"})
         if any(BAD in prompt for prompt in asked.prompts):
             return Reply(500 if call == "infer" else 400, {"error": "the model says no"})
-        answers = [self._answer(prompt, asked.values) for prompt in asked.prompts]
+        answers = [
+            self._answer(prompt, {k: v[i] if isinstance(v, list) else v for k, v in asked.values.items()})
+            for i, prompt in enumerate(asked.prompts)
+        ]
         if call == "infer":
             return Reply(200, kserve.written_answers(model.name, asked, answers))
         answer = answers[0]

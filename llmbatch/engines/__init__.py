@@ -3,6 +3,7 @@
 DEFAULT_ENGINE = "vllm"
 
 ENGINES = {
+    "kserve": "llmbatch.engines.kserve.kind:KIND",
     "scripted": "llmbatch.engines.scripted.kind:KIND",
     "vllm": "llmbatch.engines.vllm.kind:KIND",
 }

@@ -1,7 +1,7 @@
 """The V2 (open inference) protocol and Triton's generate extension: bodies of requests and answers <-> plain values, pure.
 
-Both ways: as a client writes requests and reads answers, and as a server reads requests and writes answers. What a value means, such as
-which tensor holds the longest answer, is the matter of ``kserve_dialects``.
+Both ways: as a client writes requests and reads answers, and as a server reads requests and writes answers. What a value means,
+such as which tensor says how long an answer may be, is the matter of ``kserve_dialects``.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ _ALWAYS: Mapping[str, Any] = {
 }
 """What is asked of every model that has such an input: the answer alone, why it ended, and what it took."""
 _WITHOUT_PROMPT = ("exclude_input_in_output", "sampling_param_exclude_input_from_output")
+_GUIDE = "guided_decoding_guide"
 _SPECIAL = re.compile(r"([.^$*+?()\[\]{}|\\/])")
 _NOT_SENT = ("n", LOOPS)  # samples are requests of their own; what runs in circles is found when it is here
 
@@ -65,7 +66,7 @@ def _guide(constraint: Constraint) -> dict[str, Any]:
     kind, guide = {"json": "json_schema", "grammar": "ebnf_grammar"}.get(constraint.kind, "regex"), constraint.spec
     if constraint.kind == "choice":
         guide = "(" + "|".join(_SPECIAL.sub(r"\\\1", choice) for choice in json.loads(constraint.spec)) + ")"
-    return {"guided_decoding_guide_type": kind, "guided_decoding_guide": guide}
+    return {"guided_decoding_guide_type": kind, _GUIDE: guide}
 
 
 DIALECTS: Mapping[str, Dialect] = {
@@ -98,6 +99,13 @@ DIALECTS: Mapping[str, Dialect] = {
 def dialect_of(model: Model) -> str:
     """The name of the dialect that a model's inputs tell."""
     return next(name for name, dialect in DIALECTS.items() if dialect.told_by(model))
+
+
+def can_hold(dialect: Dialect, model: Model) -> bool:
+    """Whether the model can be told what an answer is to be held to."""
+    if dialect.constraint is None:
+        return False
+    return dialect.as_json is not None or _GUIDE in model.inputs
 
 
 def repeats_prompt(dialect: Dialect, model: Model) -> bool:
