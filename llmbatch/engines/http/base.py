@@ -1,0 +1,71 @@
+"""The contract between the loop that drives HTTP servers and the protocol that they speak, and what can go wrong on the way.
+
+NotSent                 nothing came back: the same request goes again
+├── Unreachable         no connection came about: the server is left out for a while
+├── CutOff              the connection ended before the answer did
+├── TimedOut            no whole answer within the request's time
+└── Untrusted           its certificate does not verify: no use to try again
+NoAnswer                something came back that is no answer, such as a proxy's HTML page
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from llmbatch.core.types import Failure, Outcome, Request
+
+
+class Packed(NamedTuple):
+    """A request as it is sent: the path behind the server's URL, and the body (JSON)."""
+
+    path: str
+    body: bytes
+
+
+class Reply(NamedTuple):
+    """What a server sent back; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Wire(Protocol):
+    """Our values to and from what goes over the wire: pure, no I/O. One object for all requests of an engine."""
+
+    def pack(self, request: Request) -> Packed | Failure:
+        """The request as it is sent, or why it cannot be."""
+
+    def read(self, request: Request, reply: Reply) -> Outcome:
+        """What a reply of status 2xx says. Raises ``NoAnswer`` where it is not what the protocol has: then it is asked again."""
+
+    def refusal(self, request: Request, reply: Reply) -> Failure:
+        """What a reply says with which the server refuses this request (400, 413, 422, ...): its own words for a person."""
+
+    def ends_all(self, reply: Reply) -> str | None:
+        """Why a reply with an error means that no request will be answered (no quota left, ...); ``None`` where it does not."""
+
+
+class NotSent(Exception):
+    """Nothing came back. ``str(error)`` says what was seen."""
+
+
+class Unreachable(NotSent):
+    pass
+
+
+class CutOff(NotSent):
+    pass
+
+
+class TimedOut(NotSent):
+    pass
+
+
+class Untrusted(NotSent):
+    pass
+
+
+class NoAnswer(Exception):
+    """``str(error)`` says what came in place of an answer."""
