@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ from llmbatch.engines.kserve.batches import in_batches
 from llmbatch.engines.kserve.prompts import Prompts
 from llmbatch.engines.kserve.served import Served, look
 from llmbatch.engines.kserve.settings import KserveSettings
-from llmbatch.engines.kserve.wire import V2Wire
+from llmbatch.engines.kserve.wire import V2Wire, judged
 from llmbatch.formats.kserve_dialects import can_hold
 from llmbatch.model.tokenizer import ChatSettings
 
@@ -53,7 +54,8 @@ class KserveEngine:
         served, away = self._look()
         wire = V2Wire(served, prompts, settings.parameters)
         pool = Pool(settings.urls, self._limit_of(served))
-        loop = Loop(wire, pool, self._client(settings.request_timeout or settings.timeout), settings.timeout, self._log)
+        client = self._client(settings.request_timeout or settings.timeout)
+        loop = Loop(wire, pool, client, settings.timeout, self._log, judged)
         for words in away:
             loop.note(words)
         self._up = _Up(served, wire, loop)
@@ -117,7 +119,17 @@ class KserveEngine:
             return thread.submit(asyncio.run, looked()).result()
 
     def _client(self, timeout: float) -> Client:
-        return Client({}, timeout, self._settings.ca_file)
+        return Client(self._headers, timeout, self._settings.ca_file)
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        """Raises ``JobError`` for a key that is not in the environment."""
+        name = self._settings.key_env
+        if name is None:
+            return {}
+        if not (key := os.environ.get(name)):
+            raise JobError(f"engine.key_env: the environment has no {name}: export {name}=KEY")
+        return {"authorization": f"Bearer {key}"}
 
     def _limit_of(self, served: Served) -> Callable[[], Limit]:
         given = self._settings.in_flight

@@ -161,15 +161,15 @@ class _Server:
         more = ", ..." if len(known) > _LISTED else ""
         has = f"it has {', '.join(known[:_LISTED])}{more}" if known else "it lists none"
         raise JobError(
-            f"{url} has no model {name!r}{near(name, known)}: {has}. The job's model, or engine.served, is the name at the server"
+            f"{url} has no model {name!r}{near(name, known)}: {has}. Its name there is the job's model, or engine.served"
         )
 
     def _generates(self, model: Model) -> bool:
         protocol = self._settings.protocol
         if protocol == "v2" and model.decoupled:
             raise JobError(
-                f"engine.protocol=v2: the model {model.name!r} is decoupled, whose answers come by the generate endpoint alone: leave "
-                "it out"
+                f"engine.protocol=v2: the model {model.name!r} is decoupled: its answers come by the generate endpoint alone, so "
+                "leave it out"
             )
         return model.decoupled if protocol == "auto" else protocol == "generate"
 
