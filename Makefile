@@ -18,7 +18,7 @@ else
 INSTALL_OPTIONS := --torch-backend auto
 endif
 
-.PHONY: demo test tests check format bench chaos fuzz harness scale clean
+.PHONY: demo test tests check format bench chaos engines fuzz harness peers scale clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt
@@ -78,5 +78,11 @@ harness: $(VENV)/ready-$(ENGINE)  ## what intervals hold, and llmbatch beneath l
 scale: $(VENV)/ready-$(ENGINE) $(BENCH_VENV)/ready-$(ENGINE)  ## what one driver feeds, on a machine that does nothing else: eval/scale/RESULTS.md
 	$(BIN)/python eval/scale/scale.py --write
 
+include eval/peers/peers.mk
+peers: $(PEERS:%=.venv-%/ready)  ## environments with real servers and programs of others that we are tried against
+
+engines: $(VENV)/ready-$(ENGINE) peers  ## every engine against the real servers and libraries that it speaks to: eval/engines/RESULTS.md
+	$(BIN)/python eval/engines/run.py $(ENGINES)
+
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) $(PEERS:%=.venv-%) demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -134,7 +134,7 @@ def run(
     in_memory = {"path": str(Path(output).expanduser() / KEPT), "format": "jsonl"}
     section = input if isinstance(input, str | Path | Mapping) else in_memory
     given = {"model": model, "prompt": prompt, "program": _program(program)}
-    job = job_of({**given, "input": section, "output": output, **sections}, schema)
+    job = job_given({**given, "input": section, "output": output, **sections}, schema)
     if not isinstance(input, str | Path | Mapping):
         _keep_rows(input, job.output, extend)
     if job.sweep is not None:
@@ -165,7 +165,7 @@ def generate(
     """
     input = {"format": "jsonl", **sections.pop("input", {}), "path": KEPT}
     given = {"model": model, "prompt": prompt, "program": _program(program)}
-    job = job_of({**given, **sections, "input": input, "output": "run"}, schema)
+    job = job_given({**given, **sections, "input": input, "output": "run"}, schema)
     return generate_job(rows, job, watchers, program)
 
 
@@ -230,7 +230,7 @@ def generate_job(
             raise Stopped(result.report["error"] or "the run was stopped")
 
 
-def job_of(data: Mapping[str, Any], schema: Schema | None) -> Job:
+def job_given(data: Mapping[str, Any], schema: Schema | None) -> Job:
     """The job, with all that can be wrong about it found. Raises ``UsageError``."""
     data = {key: value for key, value in data.items() if value is not None}
     if schema is not None:

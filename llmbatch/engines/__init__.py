@@ -3,6 +3,7 @@
 DEFAULT_ENGINE = "vllm"
 
 ENGINES = {
+    "kserve": "llmbatch.engines.kserve.kind:KIND",
     "openai": "llmbatch.engines.openai.kind:KIND",
     "scripted": "llmbatch.engines.scripted.kind:KIND",
     "transformers": "llmbatch.engines.transformers.kind:KIND",

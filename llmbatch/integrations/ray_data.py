@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmbatch.api import AProgram, Schema, generate_job, job_of
+from llmbatch.api import AProgram, Schema, generate_job, job_given
 from llmbatch.core.errors import JobError
 from llmbatch.core.imports import extra
 from llmbatch.core.record import record_to_dict
@@ -48,7 +48,7 @@ class Stage:
         if "accept" in sections:
             raise JobError("accept: a stage gives one record for every row; filter them by their status")
         given = {"model": model, "prompt": prompt, "program": program, "output": "run"}
-        self._job = job_of(
+        self._job = job_given(
             {**given, **sections, "input": {"format": "jsonl", **sections.get("input", {}), "path": "rows"}}, schema
         )
         if self._job.engine.cluster is not None:

@@ -34,7 +34,14 @@ _LEAST_AHEAD = 8
 class Loop:
     """Drives the servers of a pool. ``timeout``: seconds without any sign of life of theirs after which they count as gone."""
 
-    def __init__(self, wire: Wire, pool: Pool, client: Client, timeout: float, log: Path) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        pool: Pool,
+        client: Client,
+        timeout: float,
+        log: Path,
+    ) -> None:
         self._wire = wire
         self._pool = pool
         self._client = client

@@ -1,0 +1,1 @@
+../../vllm_model/1/model.py
