@@ -9,7 +9,7 @@ import json
 from array import array
 from hashlib import blake2b, sha256
 
-from llmbatch.core.demand import Demands
+from llmbatch.core.demand import Demand, Demands
 from llmbatch.core.types import Constraint, Request, Sampling
 
 DIGEST_BYTES = 16
@@ -47,12 +47,13 @@ class Digests:
         self._demands = demands or Demands()
         self._settings: dict[tuple[int, int], tuple[Sampling, Constraint | None, bytes]] = {}
 
-    def digest(self, request: Request, packed: bytes | None) -> bytes | None:
+    def digest(self, request: Request, packed: bytes | None, demand: Demand | None = None) -> bytes | None:
         """The digest of a request with these packed tokens (``pack``); None if its answer may differ at every time.
 
-        Without tokens, which for some engines only a server knows, the prompt itself is digested.
+        Without tokens, which for some engines only a server knows, the prompt itself is digested. ``demand`` is what the request
+        asks for, where that was read already.
         """
-        if request.target is None and not self._demands.of(request).repeats:  # a likelihood is not drawn
+        if not (self._demands.of(request) if demand is None else demand).repeats:
             return None
         # By identity, because requests share these objects; equal ones that are not shared have the same text.
         identity = (id(request.sampling), id(request.constraint))

@@ -53,8 +53,14 @@ class Reuse:
     keep: Callable[[bytes, Completion], None] | None = None
     _memory: OrderedDict[bytes, Outcome] = field(default_factory=OrderedDict)
     _bytes: int = 0
+    _rows: int = field(init=False)
+    _limit: float = field(init=False)
     _sent: dict[RequestKey, bytes] = field(default_factory=dict)  # requests on their way, by digest
     _waiting: dict[bytes, list[Request]] = field(default_factory=dict)  # for a request on its way
+
+    def __post_init__(self) -> None:
+        self._rows = self.settings.memory_rows
+        self._limit = self.settings.memory_mib * (1 << 20)
 
     def known(self, request: Request, digest: bytes) -> Outcome | None:
         """The outcome of an equal request that was answered before, as the outcome of this one."""
@@ -94,14 +100,14 @@ class Reuse:
         return Shared([_for(request, outcome) for request in waiting], []) if waiting else None
 
     def _remember(self, digest: bytes, outcome: Outcome) -> None:
-        memory, limit = self._memory, self.settings.memory_mib * (1 << 20)
-        if self.settings.memory_rows == 0 or (size := _size(outcome)) > limit:
+        memory, rows, limit = self._memory, self._rows, self._limit
+        if rows == 0 or (size := _size(outcome)) > limit:
             return
         if (before := memory.pop(digest, None)) is not None:
             self._bytes -= _size(before)
         memory[digest] = outcome
         self._bytes += size
-        while len(memory) > self.settings.memory_rows or self._bytes > limit:
+        while len(memory) > rows or self._bytes > limit:
             self._bytes -= _size(memory.popitem(last=False)[1])
 
 

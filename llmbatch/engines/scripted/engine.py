@@ -19,7 +19,7 @@ import threading
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, get_args
@@ -62,7 +62,9 @@ class ScriptedEngine:
         self._model = model
         self._chat = chat
         self._settings = engine
-        self._script = load_script(engine)
+        script = self._script = load_script(engine)
+        self._waits = bool(script.latency or script.rules)  # a rule may let a request hang
+        self._echoes = not (script.rules or script.die_after or script.no_ids)  # whatever it is asked
         self._state = _state_of(engine.script or "")
         self._heap: list[tuple[float, int, Request]] = []
         self._prompt_tokens = self._completion_tokens = 0
@@ -112,12 +114,16 @@ class ScriptedEngine:
         moved = time.monotonic()  # when it last answered something, or had nothing to do until it took something
         while True:
             now = time.monotonic()
-            for request in feed.take(slots - len(self._heap), 1 << 40):
-                if not self._heap:
-                    moved = now
-                heapq.heappush(self._heap, (now + self._delay(request), sequence, request))
-                sequence += 1
-            if not self._heap:
+            taken = feed.take(slots - len(self._heap), 1 << 40)
+            if taken and not self._heap:
+                moved = now
+            due: Iterable[Request] = taken
+            if self._waits:
+                for request in taken:
+                    heapq.heappush(self._heap, (now + self._delay(request), sequence, request))
+                    sequence += 1
+                due = self._due(now)
+            if not taken and not self._heap:
                 if feed.finished:
                     return
                 feed.wait(_STEP_SECONDS)
@@ -125,11 +131,11 @@ class ScriptedEngine:
                 continue
             outcomes: list[Outcome] = []
             death: EngineDied | None = None
-            while self._heap and self._heap[0][0] <= now and death is None:
-                try:
-                    outcomes.append(self._answer(heapq.heappop(self._heap)[2]))
-                except EngineDied as error:
-                    death = error
+            try:
+                for request in due:
+                    outcomes.append(self._answer(request))
+            except EngineDied as error:
+                death = error
             if outcomes:
                 moved = now
             elif death is None:
@@ -141,6 +147,11 @@ class ScriptedEngine:
             yield outcomes
             if death is not None:
                 raise death
+
+    def _due(self, now: float) -> Iterator[Request]:
+        """Those whose time has come."""
+        while self._heap and self._heap[0][0] <= now:
+            yield heapq.heappop(self._heap)[2]
 
     def abort(self) -> None:
         self._heap.clear()
@@ -173,6 +184,9 @@ class ScriptedEngine:
 
     def _answer(self, request: Request) -> Outcome:
         """The outcome of one request; raises ``EngineDied`` where the script says so."""
+        if self._echoes:
+            answer = _constrained(request.constraint) if request.constraint else _last_text(request.prompt)
+            return self._complete(request, answer, "stop") if request.target is None else self._score(request, answer)
         state, script = self._state, self._script
         if script.die_after and (answered := state.answer()) in script.die_after:
             raise EngineDied(f"the scripted engine died after {answered} requests, as its script says")
@@ -242,21 +256,21 @@ class ScriptedEngine:
 
     def _complete(self, request: Request, answer: str, finish_reason: FinishReason) -> Completion:
         tokens = answer.encode("utf-8", "replace")
-        thinks = self._settings.reasoning_parser is not None
+        thinks, asked = self._settings.reasoning_parser is not None, request.sampling
         if thinks:
-            tokens = kept_short(tokens, request.sampling.get(BUDGET))
+            tokens = kept_short(tokens, asked.get(BUDGET))
             tokens = gone_on(tokens, request.partial)
         already = len(request.partial)
-        limit = request.max_tokens or request.sampling.get("max_tokens")
+        limit = request.max_tokens or asked.get("max_tokens")
         no_ids = self._script.no_ids
         prompt_tokens = len(_encode(request.prompt) if no_ids else request.token_ids or ()) + already
         room = self._script.context_length - prompt_tokens
         limit = room if limit is None else min(limit, room)
         if len(tokens) - already > limit:
             tokens, finish_reason = tokens[: already + limit], "length"
-        usage = Usage(prompt_tokens, max(len(tokens) - already, 0))
+        usage = Usage(prompt_tokens, len(tokens) - already if len(tokens) > already else 0)
         self._count(usage)
-        logprobs = None if request.sampling.get("logprobs") is None else _logprobs(tokens[already:])
+        logprobs = None if asked.get("logprobs") is None else _logprobs(tokens[already:])
         text = tokens.decode("utf-8", "ignore")
         reasoning, text = split(text) if thinks else (None, text)
         ids = () if no_ids else tokens
