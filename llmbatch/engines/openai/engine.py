@@ -50,12 +50,13 @@ class OpenAIEngine:
         first = next(iter(found.values()))
         self._wire.dialect = first.dialect
         lengths = [each.context_length for each in found.values() if each.context_length is not None]
+        self._wire.context_length = min(lengths, default=None)
         requests = self._settings.in_flight or (_USUAL_REQUESTS if self._settings.mode == "online" else MOST_LINES)
         return EngineInfo(
             name="openai",
             version=first.version,
             model=self._model,
-            context_length=min(lengths, default=None),
+            context_length=self._wire.context_length,
             max_num_seqs=requests * len(self._urls),
             in_flight=None if self._settings.in_flight is None else requests * len(self._urls),
             can=frozenset({"constraint", "lora"}),

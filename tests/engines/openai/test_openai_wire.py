@@ -57,6 +57,13 @@ def test_openai_itself_is_told_the_budget_by_its_newer_name() -> None:
     assert body(wire("openai").pack(plain)) == {"model": "m", "prompt": "x", "max_tokens": 5}
 
 
+@pytest.mark.parametrize(("asked", "sent"), [(None, 511), (2000, 511), (512, 511), (5, 5)])
+def test_no_answer_is_asked_for_that_is_longer_than_the_context(asked: int | None, sent: int) -> None:
+    ours = wire()
+    ours.context_length = 512
+    assert body(ours.pack(request(Prompt(text="x"), max_tokens=asked)))["max_tokens"] == sent
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_schema_is_sent_as_a_response_format_everywhere(dialect: str) -> None:
     sent = body(wire(dialect).pack(request(constraint=Constraint("json", json.dumps(SCHEMA)))))
