@@ -13,9 +13,11 @@ from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.http.limit import Limit
+from llmbatch.engines.http.log import Log
 from llmbatch.engines.http.loop import Loop
 from llmbatch.engines.http.pool import Pool
 from llmbatch.engines.http.settings import named_key
+from llmbatch.engines.http.thread import EventThread
 from llmbatch.engines.kserve.batches import in_batches
 from llmbatch.engines.kserve.prompts import Prompts
 from llmbatch.engines.kserve.served import Served, look
@@ -30,9 +32,10 @@ _LOOK_TIMEOUT = 30.0  # of each question before the start
 class _Up:
     """What there is of an engine that is started."""
 
-    def __init__(self, served: Served, wire: V2Wire, loop: Loop) -> None:
+    def __init__(self, served: Served, wire: V2Wire, loop: Loop, thread: EventThread) -> None:
         self.served = served
         self.wire = wire
+        self.thread = thread
         self.loop = loop
 
 
@@ -54,11 +57,11 @@ class KserveEngine:
         served, away = self._look()
         wire = V2Wire(served, prompts, settings.parameters)
         pool = Pool(settings.urls, self._limit_of(served))
-        client = self._client(settings.request_timeout or settings.timeout)
-        loop = Loop(wire, pool, client, settings.timeout, self._log)
+        log = Log(self._log)
         for words in away:
-            loop.note(words)
-        self._up = _Up(served, wire, loop)
+            log.once(words)
+        thread = EventThread(self._client(settings.request_timeout or settings.timeout))
+        self._up = _Up(served, wire, Loop(wire, pool, thread, settings.timeout, log), thread)
         abilities = (("constraint", can_hold(served.takes, served.model)), ("lora", served.takes.adapter is not None))
         return EngineInfo(
             name="kserve",
@@ -97,6 +100,7 @@ class KserveEngine:
         if self._up is not None:
             self._past, self._past_busy = self.counts(), self.busy()
             self._up.loop.stop()
+            self._up.thread.stop()
             self._up = None
 
     def counts(self) -> Usage:

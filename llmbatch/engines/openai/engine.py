@@ -15,9 +15,12 @@ from llmbatch.engines.feed import Feed
 from llmbatch.engines.http.base import NotSent, Untrusted
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.http.limit import Limit
+from llmbatch.engines.http.log import Log
 from llmbatch.engines.http.loop import Loop
 from llmbatch.engines.http.pool import Pool
 from llmbatch.engines.http.settings import named_key
+from llmbatch.engines.http.thread import EventThread
+from llmbatch.engines.openai.batch.loop import MOST_LINES, BatchLoop, Polling
 from llmbatch.engines.openai.dialect import DIALECTS
 from llmbatch.engines.openai.server import Found, base_of, look_at, untrusted
 from llmbatch.engines.openai.settings import OpenAISettings
@@ -25,6 +28,8 @@ from llmbatch.engines.openai.wire import OpenAIWire
 from llmbatch.model.tokenizer import ChatSettings
 
 _OPENAI = "api.openai.com"
+BATCHES = "engine-batches"
+"""The folder beside the engine's log that holds what is known of batches."""
 _USUAL_REQUESTS = 256  # at a time, for the plan: how many it will be is found out
 
 
@@ -35,23 +40,26 @@ class OpenAIEngine:
         self._settings = settings
         self._model = settings.served_name or model
         self._urls = [base_of(url) for url in settings.urls]
-        client = Client(key_of(settings), settings.request_timeout or settings.timeout, settings.ca_file)
-        self._pool = Pool(self._urls, lambda: Limit(settings.in_flight))
+        self._log = Log(log)
+        self._thread = EventThread(
+            Client(key_of(settings), settings.request_timeout or settings.timeout, settings.ca_file)
+        )
         dialect = DIALECTS.get(settings.dialect, DIALECTS["other"])
-        self._wire = OpenAIWire(self._model, dialect, settings.args, chat.template_kwargs, self._note)
-        self._loop = Loop(self._wire, self._pool, client, settings.timeout, log)
+        self._wire = OpenAIWire(self._model, dialect, settings.args, chat.template_kwargs, self._log.once)
+        self._loop = self._make_loop(log.with_name(BATCHES))
 
     def start(self) -> EngineInfo:
-        found = self._loop.call(self._look)
+        found = self._thread.call(self._look)
         first = next(iter(found.values()))
         self._wire.dialect = first.dialect
         lengths = [each.context_length for each in found.values() if each.context_length is not None]
-        requests = self._settings.in_flight or _USUAL_REQUESTS
+        self._wire.context_length = min(lengths, default=None)
+        requests = self._settings.in_flight or (_USUAL_REQUESTS if self._settings.mode == "online" else MOST_LINES)
         return EngineInfo(
             name="openai",
             version=first.version,
             model=self._model,
-            context_length=min(lengths, default=None),
+            context_length=self._wire.context_length,
             max_num_seqs=requests * len(self._urls),
             in_flight=None if self._settings.in_flight is None else requests * len(self._urls),
             can=frozenset({"constraint", "lora"}),
@@ -73,6 +81,7 @@ class OpenAIEngine:
 
     def stop(self) -> None:
         self._loop.stop()
+        self._thread.stop()
 
     def counts(self) -> Usage:
         return self._loop.counts
@@ -80,8 +89,13 @@ class OpenAIEngine:
     def busy(self) -> float:
         return self._loop.busy
 
-    def _note(self, message: str) -> None:
-        self._loop.note(message)
+    def _make_loop(self, folder: Path) -> Loop | BatchLoop:
+        settings = self._settings
+        if settings.mode == "batch":
+            how = Polling(self._urls[0], settings.timeout, settings.poll)
+            return BatchLoop(self._wire, self._thread, how, folder, self._log)
+        pool = Pool(self._urls, lambda: Limit(settings.in_flight))
+        return Loop(self._wire, pool, self._thread, settings.timeout, self._log)
 
     async def _look(self, client: Client) -> dict[str, Found]:
         """What each of the servers is that can be reached; the others may come later."""
@@ -98,7 +112,7 @@ class OpenAIEngine:
                 raise untrusted(seen) from seen
             if isinstance(seen, NotSent):
                 unreachable.append(str(seen))
-                self._note(f"{seen}; it is tried again later")
+                self._log.once(f"{seen}; it is tried again later")
             elif isinstance(seen, BaseException):
                 raise seen
             else:

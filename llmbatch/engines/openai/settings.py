@@ -57,6 +57,10 @@ class OpenAISettings(HttpSettings):
         "online", description="batch: through the server's Batch API, which takes up to a day and costs less"
     )
 
+    poll: Annotated[float, Counts.NOTHING] = Field(
+        30.0, gt=0, description="batch: seconds between two looks at a batch"
+    )
+
     @field_validator("key_env")
     @classmethod
     def _is_a_name(cls, name: str | None) -> str | None:
@@ -71,6 +75,8 @@ class OpenAISettings(HttpSettings):
     def _has_a_server(self) -> OpenAISettings:
         if not self.urls:
             raise ValueError("engine.urls is missing: the server's URL, such as http://localhost:8000/v1")
+        if self.mode == "batch" and len(self.urls) > 1:
+            raise ValueError("engine.urls: batches go to one server, and these are several")
         if self.reasoning_parser is not None:
             raise ValueError(
                 "engine.reasoning_parser: the server splits the thinking off, and is told so there (vllm serve "

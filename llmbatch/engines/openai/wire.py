@@ -31,6 +31,7 @@ class OpenAIWire:
     ) -> None:
         self._model = model
         self.dialect = dialect
+        self.context_length: int | None = None  # in tokens; what asks for a longer answer some servers refuse
         self._args = {**args, **({"chat_template_kwargs": dict(chat_template)} if chat_template else {})}
         self._note = note
         self._made: dict[tuple[int, Constraint | None, bool], tuple[Sampling, dict[str, Any]]] = {}
@@ -43,8 +44,11 @@ class OpenAIWire:
         body = {"model": request.lora or self._model, **self._prompt(request), **self._settings(request, chat)}
         if request.seed is not None:
             body["seed"] = request.seed
+        limit = self._max_tokens(chat)
         if request.max_tokens is not None:
-            body[self._max_tokens(chat)] = request.max_tokens
+            body[limit] = request.max_tokens
+        if self.context_length is not None and not body.get(limit, self.context_length) < self.context_length:
+            body[limit] = self.context_length - 1  # without a limit, plain completions have one of 16
         return body
 
     def pack(self, request: Request) -> Packed | Failure:
