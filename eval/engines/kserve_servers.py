@@ -121,6 +121,7 @@ def measured(case: Case, folder: Path, rows: int) -> dict[str, Any]:
                 "same_bytes": runs.bytes(folder_name) == runs.bytes("plain"),
                 "audit": [p for check in audit(folder / folder_name).checks for p in check.problems],
                 "restarts": runs.restarts(folder_name),
+                "connections_lost": runs.connections_lost(folder_name),
             }
     figures["right"] = figures["wrong_rows"] == [] and all(
         part["kills"] and part["same_bytes"] and not (part["lost"] or part["doubled"] or part["audit"])
@@ -192,6 +193,11 @@ class _Runs:
         """How often the run took its server for gone, over its sessions."""
         report = json.loads((self._folder / name / "report.json").read_bytes())
         return sum(session["engine_restarts"] for session in report["sessions"])
+
+    def connections_lost(self, name: str) -> int:
+        """How many different losses of a connection the engine noted in its log."""
+        log = (self._folder / name / "engine.log").read_text(encoding="utf-8")
+        return sum("cannot be reached" in line or "the connection ended" in line for line in log.splitlines())
 
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         job = {
