@@ -1,8 +1,9 @@
 """A stand-in for a server of the V2 protocol, in Triton's manner: it answers a prompt with the prompt, and fails when told to.
 
-    stand_in_v2.py [PORT] [--busy N] [--cut N]
+    stand_in_v2.py [--busy N] [--cut N] [--bad TEXT] [--seconds S]
 
-prints its port once it listens. Of every N requests for an answer one is refused as too many (429), and one loses its connection.
+prints its URL once it listens, and ends when its standard input does. Of every N requests for an answer one is refused as too many
+(429), and one loses its connection. It takes so many seconds for each.
 It speaks for nobody: what a real Triton and a real mlserver do is shown with those (``make peers``, ``make engines``).
 """
 
@@ -12,6 +13,7 @@ import argparse
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -83,6 +85,8 @@ class StandIn:
     models: tuple[tuple[Mapping[str, Any], Mapping[str, Any] | None], ...] = (VLLM, BATCHED, DECOUPLED, UNTOLD)
     fails: Callable[[Seen], Reply | None] = lambda _: None
     answer: Callable[[str], str] = lambda prompt: prompt
+    bad: str = BAD
+    seconds: float = 0.0
     ready: bool = True
     html: bool = False  # all that it says is a page
     seen: list[Seen] = field(default_factory=list)
@@ -141,6 +145,7 @@ class StandIn:
         with self.lock:
             seen = Seen(len(self.seen) + 1, path, asked.prompts, asked.values, headers)
             self.seen.append(seen)
+        time.sleep(self.seconds)
         if (failed := self.fails(seen)) is not None:
             return failed
         if model.decoupled and call == "infer":
@@ -149,7 +154,7 @@ class StandIn:
             return Reply(400, {"error": f"unexpected inference input '{unknown[0]['name']}' for model '{model.name}'"})
         if len(asked.prompts) > max(1, model.most) and model.inputs:
             return Reply(400, {"error": f"inference request batch-size must be <= {model.most} for '{model.name}'"})
-        if any(BAD in prompt for prompt in asked.prompts):
+        if any(self.bad in prompt for prompt in asked.prompts):
             return Reply(500 if call == "infer" else 400, {"error": "the model says no"})
         answers = [
             self._answer(prompt, {k: v[i] if isinstance(v, list) else v for k, v in asked.values.items()})
@@ -233,9 +238,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(stand_in: StandIn, port: int = 0) -> Iterator[str]:
+def serving(stand_in: StandIn) -> Iterator[str]:
     """Serves in a thread; gives the URL."""
-    server = _Server(("127.0.0.1", port), _Handler)
+    server = _Server(("127.0.0.1", 0), _Handler)
     server.stand_in = stand_in
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -260,13 +265,14 @@ def _every(busy: int, cut: int) -> Callable[[Seen], Reply | None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("port", nargs="?", type=int, default=0)
     parser.add_argument("--busy", type=int, default=0)
     parser.add_argument("--cut", type=int, default=0)
+    parser.add_argument("--bad", default=BAD)
+    parser.add_argument("--seconds", type=float, default=0.0)
     given = parser.parse_args()
-    with serving(StandIn(fails=_every(given.busy, given.cut)), given.port) as url:
-        print(url.rpartition(":")[2], flush=True)
-        threading.Event().wait()
+    with serving(StandIn(fails=_every(given.busy, given.cut), bad=given.bad, seconds=given.seconds)) as url:
+        print(url, flush=True)
+        sys.stdin.read()
 
 
 if __name__ == "__main__":

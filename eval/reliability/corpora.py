@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,9 @@ class Scenario:
     )  # files and folders of the run that are the same in every run of it
     faults: Sequence[str] = ()  # fault points that only such a run passes
     write: Callable[[Scenario, Path], None] | None = None  # its own input; None: lines
+    engine: Callable[[float, int], Mapping[str, Any]] | None = (
+        None  # (latency, concurrency) -> its own; None: the scripted
+    )
 
 
 def write_input(scenario: Scenario, folder: Path) -> Path:
@@ -57,7 +63,9 @@ def make_job(scenario: Scenario, folder: Path, output: Path, *, latency: float =
         "prompt": {"path": "Say: {{ text }}"},
         "input": {"path": str(folder / "*.jsonl"), "format": "jsonl"},
         "output": str(output),
-        "engine": {"name": "scripted", "script": str(script)},
+        "engine": scenario.engine(latency, concurrency)
+        if scenario.engine
+        else {"name": "scripted", "script": str(script)},
         "sampling": {"temperature": 0},
     }
     if scenario.write is not None:
@@ -134,6 +142,32 @@ def _write_queries(_scenario: Scenario, folder: Path) -> None:
     ]
     lines = [json.dumps(row) for row in rows]
     (folder / "input" / "rows.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+# servers
+
+_STAND_IN_V2 = Path(__file__).parents[1] / "peers" / "stand_in_v2.py"
+
+
+@cache
+def _stand_in_v2(latency: float) -> str:
+    """The URL of a stand-in for a V2 server that is busy now and then and loses connections; it ends with this process."""
+    options = ["--busy", "7", "--cut", "11", "--bad", "31", "--seconds", str(latency)]
+    process = subprocess.Popen(
+        [sys.executable, str(_STAND_IN_V2), *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    _RUNNING.append(process)
+    return process.stdout.readline().strip()
+
+
+_RUNNING: list[subprocess.Popen[str]] = []
+"""Servers: they end when their standard input does, which is when nobody holds it any more."""
+
+
+def _v2(latency: float, concurrency: int) -> Mapping[str, Any]:
+    url = _stand_in_v2(latency)
+    return {"name": "kserve", "urls": url, "served": "batched", "batch": 3, "in_flight": concurrency}
 
 
 # programs
@@ -259,6 +293,7 @@ SCENARIOS = (
         faults=("folder-away/results:1",),
         write=_write_documents,
     ),
+    Scenario("a V2 server", sections={"run": {"window": 32}}, engine=_v2),
     _program("chain", _GRADES, _CHAIN),
     _program("best_of", _JUDGEMENTS, {"prompts": {"judge": "judge {{ response }}"}, "settings": {"n": 4, "judge": "judge"}}),
     _program(

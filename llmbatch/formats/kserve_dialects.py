@@ -70,7 +70,7 @@ def _guide(constraint: Constraint) -> dict[str, Any]:
 
 
 DIALECTS: Mapping[str, Dialect] = {
-    "vllm": Dialect(
+    "triton-vllm": Dialect(
         lambda model: "sampling_parameters" in model.inputs,
         as_json="sampling_parameters",
         repeats_prompt=True,

@@ -64,7 +64,7 @@ UNTOLD = Model("echo")
 
 
 def test_a_request_is_written_as_the_servers_of_triton_take_it() -> None:
-    told = sent(DIALECTS["vllm"], VLLM, {"temperature": 0, "max_tokens": 8})
+    told = sent(DIALECTS["triton-vllm"], VLLM, {"temperature": 0, "max_tokens": 8})
     body = kserve.infer_body(
         VLLM, [{"text_input": "one loaf of rye", **told.tensors}], request_id="row-0", parameters={}
     )
@@ -173,7 +173,8 @@ def test_an_error_is_read_from_its_body(body: Any, said: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "dialect"), [(VLLM, "vllm"), (LLMAPI, "trtllm-llmapi"), (ENSEMBLE, "trtllm-ensemble"), (UNTOLD, "plain")]
+    ("model", "dialect"),
+    [(VLLM, "triton-vllm"), (LLMAPI, "trtllm-llmapi"), (ENSEMBLE, "trtllm-ensemble"), (UNTOLD, "plain")],
 )
 def test_a_models_inputs_tell_its_dialect(model: Model, dialect: str) -> None:
     assert dialect_of(model) == dialect
@@ -204,27 +205,27 @@ def test_a_setting_without_a_place_is_refused_and_not_dropped() -> None:
     with pytest.raises(Unsayable, match="takes no adapter"):
         sent(DIALECTS["plain"], UNTOLD, {}, adapter="legal")
     with pytest.raises(Unsayable, match="log-probabilities"):
-        sent(DIALECTS["vllm"], VLLM, {"logprobs": 2})
+        sent(DIALECTS["triton-vllm"], VLLM, {"logprobs": 2})
 
 
 def test_what_an_answer_is_held_to_is_said_as_the_dialect_says_it() -> None:
     choice = Constraint("choice", '["a.b", "c"]')
     told = sent(DIALECTS["trtllm-ensemble"], ENSEMBLE, {}, constraint=choice).tensors
     assert told == {"guided_decoding_guide_type": "regex", "guided_decoding_guide": r"(a\.b|c)"}
-    told = sent(DIALECTS["vllm"], VLLM, {}, constraint=Constraint("json", '{"type": "object"}')).tensors
+    told = sent(DIALECTS["triton-vllm"], VLLM, {}, constraint=Constraint("json", '{"type": "object"}')).tensors
     guided = json.loads(json.loads(told["sampling_parameters"])["guided_decoding"])
     assert guided == {"json": {"type": "object"}}
     assert sent(DIALECTS["plain"], UNTOLD, {}, constraint=choice) == ({}, {})
 
 
 def test_an_adapter_is_named_to_vllm() -> None:
-    told = sent(DIALECTS["vllm"], VLLM, {}, adapter="legal").tensors
+    told = sent(DIALECTS["triton-vllm"], VLLM, {}, adapter="legal").tensors
     assert json.loads(told["sampling_parameters"]) == {"lora_name": "legal"}
 
 
 def test_an_answer_begins_with_the_prompt_where_no_input_can_switch_that_off() -> None:
     assert repeats_prompt(DIALECTS["trtllm-llmapi"], LLMAPI)
-    assert not repeats_prompt(DIALECTS["vllm"], VLLM)
+    assert not repeats_prompt(DIALECTS["triton-vllm"], VLLM)
     assert not repeats_prompt(DIALECTS["plain"], UNTOLD)
 
 

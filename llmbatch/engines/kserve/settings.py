@@ -20,7 +20,7 @@ class KserveSettings(HttpSettings):
     protocol: Annotated[Literal["auto", "v2", "generate"], Counts.NOTHING] = Field(
         "auto", description="v2: infer requests; generate: Triton's generate endpoint; auto: as the model needs it"
     )
-    dialect: Literal["auto", "vllm", "trtllm-llmapi", "trtllm-ensemble", "plain"] = Field(
+    dialect: Literal["auto", "triton-vllm", "trtllm-llmapi", "trtllm-ensemble", "plain"] = Field(
         "auto", description="which inputs take which sampling setting; auto: as the model's inputs tell"
     )
     input: str | None = Field(

@@ -38,9 +38,9 @@ def started(folder: Path, url: str, model: str = "vllm_model", **settings: Any) 
 @pytest.mark.parametrize(
     ("model", "protocol", "dialect", "rows", "can"),
     [
-        ("vllm_model", "v2", "vllm", 1, {"constraint", "lora"}),
+        ("vllm_model", "v2", "triton-vllm", 1, {"constraint", "lora"}),
         ("batched", "v2", "plain", 8, set()),
-        ("decoupled", "generate", "vllm", 1, {"constraint", "lora"}),
+        ("decoupled", "generate", "triton-vllm", 1, {"constraint", "lora"}),
         ("echo", "v2", "plain", 1, set()),
     ],
 )

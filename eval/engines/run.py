@@ -1,0 +1,66 @@
+"""``make engines``: every engine's figures in turn, and what they come to, together in ``RESULTS.md``.
+
+    run.py [NAME...]
+
+A module beside this one measures one thing: its ``main()`` writes its figures as JSON beside it, under its own name, and its
+``report(figures)`` gives the lines of its section from them. With names only those are measured anew; the others' figures stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "RESULTS.md"
+_HEAD = (
+    "# Engines against the real servers and libraries that they speak to",
+    "",
+    "Made by `make engines`. Each part says what it ran against; one that could not run says why, and counts as not shown.",
+    "",
+)
+
+
+def parts() -> list[str]:
+    """The modules beside this one, by name."""
+    return sorted(path.stem for path in HERE.glob("*.py") if path != Path(__file__))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(parts())}; by default all")
+    given = parser.parse_args().names or parts()
+    if unknown := sorted(set(given) - set(parts())):
+        parser.error(f"{', '.join(unknown)}: known are {', '.join(parts())}")
+    failed = []
+    for name in given:
+        began = time.monotonic()
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        try:
+            importlib.import_module(name).main()
+        except Exception as error:  # one that fails must not keep the others from being measured
+            failed.append(name)
+            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    write()
+    return 1 if failed else 0
+
+
+def write() -> None:
+    """Put the figures that are there together."""
+    lines = list(_HEAD)
+    for name in parts():
+        figures = HERE / f"{name}.json"
+        if figures.exists():
+            lines += importlib.import_module(name).report(json.loads(figures.read_text(encoding="utf-8")))
+            lines.append("")
+    RESULTS.write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
+    sys.exit(main())
