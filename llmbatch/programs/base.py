@@ -32,7 +32,7 @@ from llmbatch.core.errors import JobError
 from llmbatch.core.fast_dataclass import fast_dataclass
 from llmbatch.core.imports import is_import_path, load_object, source_of
 from llmbatch.core.table import find
-from llmbatch.core.types import Constraint, Failure, Pooling, PoolingTask, Prompt, Row, Sampling
+from llmbatch.core.types import Constraint, Failure, Pooling, Prompt, Row, Sampling
 from llmbatch.core.words import near, short
 from llmbatch.programs import PROGRAMS
 from llmbatch.programs.given import given, is_given, source_of_given
@@ -224,7 +224,7 @@ class ProgramKind(NamedTuple):
     code: Callable[[Any], Iterable[str]] = _nothing
     sinks: tuple[str, ...] = ()
     first: Callable[[RowAsk], Ask | Failure] | None = None
-    pooling: Callable[[Any], PoolingTask | None] = _answers
+    pooling: Callable[[Any], Pooling | None] = _answers
     gives_vectors: bool = False
     default_prompts: Mapping[str, str] = MappingProxyType({})
 
