@@ -67,8 +67,8 @@ def report(figures: Mapping[str, Any]) -> list[str]:
     """The figures in words."""
     lines = [
         "## Numbers for many texts\n",
-        f"On {figures['processors']} processors; a killed run is ended by SIGKILL when half of its rows are there, and then "
-        "finished by the same command.\n",
+        f"On {figures['processors']} processors; a killed run is ended by SIGKILL when half of its rows are there, and finished by "
+        "the same command.\n",
         "| engine | texts | numbers each | rows/s | memory, MiB | results, MB | bytes after the kill | rows done twice |",
         "|---|---|---|---|---|---|---|---|",
     ]

@@ -236,7 +236,6 @@ def _program(
 
 
 _NO_NUMBERS = {"when": {"matches": "3[12]$"}, "answer": "[0.5, NaN]"}
-_FAILS = {"when": {"attempt": 1, "matches": "7$"}, "fail": "not now"}
 _OF_BOTH = {"name": "rerank", "settings": {"encoder": "bi", "top_n": 3}}
 
 SCENARIOS = (
@@ -252,14 +251,14 @@ SCENARIOS = (
     ),
     Scenario(
         "vectors",
-        {"rules": [_NO_NUMBERS, _FAILS], "dimensions": 40, "die_after": [50]},
+        {"rules": [_NO_NUMBERS], "dimensions": 40, "die_after": [50]},
         {"run": {"window": 32}, "program": {"name": "embed"}, "sinks": {"formats": ["parquet"]}},
         distinct=150,
         files=("results.jsonl", "errors.jsonl", "results.parquet"),
     ),
     Scenario(
         "rerank",
-        {"rules": [_FAILS], "concurrency": _MANY},
+        {"concurrency": _MANY, "die_after": [60]},
         {"run": {"window": 16}, "prompt": {"path": "{{ query }}"}, "program": _OF_BOTH},
         write=_write_queries,
     ),

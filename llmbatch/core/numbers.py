@@ -12,16 +12,19 @@ _FEW = 16  # for fewer it is not worth to call Arrow
 
 def json_text(numbers: array[float]) -> str:
     """A JSON list. Raises ``ValueError`` for what JSON cannot hold. A zero has no sign."""
-    if not_finite(numbers) is not None:
+    text = _joined(numbers) if len(numbers) >= _FEW else ",".join(map(_short, numbers))
+    if "n" in text:  # as in nan and inf
         raise ValueError("some of the numbers are NaN or infinite")
-    if len(numbers) < _FEW:
-        return f"[{','.join(map(_short, numbers))}]"
+    return f"[{text}]"
+
+
+def _joined(numbers: array[float]) -> str:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     texts = pa.Array.from_buffers(pa.float32(), len(numbers), [None, pa.py_buffer(numbers)]).cast(pa.string())
     joined = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts), ",")
-    return f"[{joined[0].as_py()}]"
+    return str(joined[0].as_py())
 
 
 def plain(numbers: array[float]) -> list[float]:

@@ -14,7 +14,7 @@ from llmbatch.core.errors import JobError
 from llmbatch.core.events import Replica
 from llmbatch.core.settings import Counts, IsPath, is_there
 from llmbatch.core.table import find
-from llmbatch.core.types import Constraint, Failure, Outcome, PoolingTask, Prompt, Usage
+from llmbatch.core.types import Constraint, Failure, Outcome, Pooling, Prompt, Usage
 from llmbatch.engines import DEFAULT_ENGINE, ENGINES
 from llmbatch.engines.devices import Machine, Place
 from llmbatch.engines.feed import Feed
@@ -328,7 +328,7 @@ class EngineKind:
     )  # where each of several runs; raises ``JobError`` where there is no room for them
     # The settings for a model that is to give such numbers, or with None text. Raises ``JobError`` where the config of the model
     # tells that it cannot. An engine without it gives text alone.
-    pooled: Callable[[EngineSettings, str, PoolingTask | None], EngineSettings] | None = None
+    pooled: Callable[[EngineSettings, str, Pooling | None], EngineSettings] | None = None
     quick: Mapping[str, Any] = field(
         default_factory=dict
     )  # ``args`` for a model so small that to start is most of the work

@@ -99,6 +99,8 @@ class Recipe:
         if self._main.output.glossary is not None and (self._job.answer is None or self._job.answer.glossary is None):
             terms = with_content(self._main.output).model_dump_json(include={"glossary"})
             found["prompt.output.glossary (content)"] = short_digest(terms)
+        if self.pooling is not None:
+            found["engine (gives)"] = json.dumps("numbers")  # it may come out otherwise than one that gives text
         found |= self._conditions.identity()
         if self._source is not None:
             found["program.name (source)"] = short_digest(self._source)
@@ -209,10 +211,10 @@ def engine_of(job: Job, recipe: Recipe) -> EngineSettings:
 
 def see_engine(info: EngineInfo, recipe: Recipe) -> None:
     """Look at an engine that is up. Raises ``JobError`` where its model cannot do what the program asks for."""
-    if recipe.pooling is not None and recipe.pooling not in info.can:
+    if recipe.pooling is not None and recipe.pooling.task not in info.can:
         able = ", ".join(sorted(info.can & set(get_args(PoolingTask)))) or "none of embed, classify and pairs"
         raise JobError(
-            f"the program {recipe.program.name} asks for {recipe.pooling}, and with the model {info.model!r} the {info.name} "
+            f"the program {recipe.program.name} asks for {recipe.pooling.task}, and with the model {info.model!r} the {info.name} "
             f"engine can do {able}: take a model of that kind"
         )
 

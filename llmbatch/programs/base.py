@@ -32,7 +32,7 @@ from llmbatch.core.errors import JobError
 from llmbatch.core.fast_dataclass import fast_dataclass
 from llmbatch.core.imports import is_import_path, load_object, source_of
 from llmbatch.core.table import find
-from llmbatch.core.types import Constraint, Failure, Pooling, PoolingTask, Prompt, Row, Sampling
+from llmbatch.core.types import Constraint, Failure, Pooling, Prompt, Row, Sampling
 from llmbatch.core.words import near, short
 from llmbatch.programs import PROGRAMS
 from llmbatch.programs.given import given, is_given, source_of_given
@@ -224,15 +224,29 @@ class ProgramKind(NamedTuple):
     code: Callable[[Any], Iterable[str]] = _nothing
     sinks: tuple[str, ...] = ()
     first: Callable[[RowAsk], Ask | Failure] | None = None
-    pooling: Callable[[Any], PoolingTask | None] = _answers
+    pooling: Callable[[Any], Pooling | None] = _answers
     gives_vectors: bool = False
     default_prompts: Mapping[str, str] = MappingProxyType({})
 
 
 def default_prompts(name: str) -> Mapping[str, str]:
-    """The prompts that a program of the table asks with where a job names none; none for any other program."""
-    kind: ProgramKind | None = find(PROGRAMS, name, "program") if name in PROGRAMS else None
-    return {} if kind is None else kind.default_prompts
+    """The prompts that a program of the table asks with where a job names none; none for one of somebody's own.
+
+    Raises ``JobError`` for an unknown program.
+    """
+    if is_given(name) or is_import_path(name):
+        return {}
+    return _in_table(name).default_prompts
+
+
+def _in_table(name: str) -> ProgramKind:
+    if name not in PROGRAMS:
+        raise JobError(
+            f"unknown program {name!r}{near(name, PROGRAMS)}: known are {', '.join(PROGRAMS)}, or give the import path of one of "
+            "your own (module:function)"
+        )
+    kind: ProgramKind = find(PROGRAMS, name, "program")
+    return kind
 
 
 class Made(NamedTuple):
@@ -258,13 +272,8 @@ def make_program(name: str, settings: Mapping[str, Any], prompts: Mapping[str, P
         if not isinstance(found, ProgramKind):
             return Made(_of_ones_own(name, found), settings, source_of(found, name.partition(":")[0]))
         kind, source = found, source_of(found.shape, name.partition(":")[0])
-    elif name in PROGRAMS:
-        kind = find(PROGRAMS, name, "program")
     else:
-        raise JobError(
-            f"unknown program {name!r}{near(name, PROGRAMS)}: known are {', '.join(PROGRAMS)}, or give the import path of one of "
-            "your own (module:function)"
-        )
+        kind = _in_table(name)
     try:
         checked = kind.settings.model_validate(settings)
     except ValidationError as error:

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.numbers import plain
+from llmbatch.core.types import Pooling
 from llmbatch.programs.base import Complete, Incomplete, Program, ProgramKind, RowAsk
 from llmbatch.programs.embed import TEXT
 from llmbatch.programs.numbers import asking, pooling_of
@@ -32,8 +33,7 @@ class ClassifySettings(BaseModel):
 
 
 def classify(row: RowAsk) -> Program:
-    settings: ClassifySettings = row.settings
-    ask = asking(row.ask(), pooling_of("classify", activation=settings.activation))
+    ask = asking(row.ask(), _pooling(row.settings))
     del row
     answer = yield ask
     if answer is None:
@@ -41,6 +41,10 @@ def classify(row: RowAsk) -> Program:
     numbers, names = answer.value, _names(answer.completion.text)
     likeliest = max(range(len(numbers)), key=numbers.__getitem__)
     return Complete(names[likeliest], {"probabilities": dict(zip(names, plain(numbers), strict=True))})
+
+
+def _pooling(settings: ClassifySettings) -> Pooling:
+    return pooling_of("classify", activation=settings.activation)
 
 
 @lru_cache(maxsize=16)
@@ -52,7 +56,7 @@ KIND = ProgramKind(
     classify,
     ClassifySettings,
     keeps_row=False,
-    pooling=lambda _: "classify",
+    pooling=_pooling,
     default_prompts=TEXT,
 )
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch.core.types import Pooling
 from llmbatch.programs.base import Incomplete, Program, ProgramKind, RowAsk
 from llmbatch.programs.numbers import asking, pooling_of
 
@@ -30,18 +31,21 @@ class EmbedSettings(BaseModel):
 
 
 def embed(row: RowAsk) -> Program:
-    settings: EmbedSettings = row.settings
-    ask = asking(row.ask(), pooling_of("embed", settings.dimensions, settings.normalize))
+    ask = asking(row.ask(), _pooling(row.settings))
     del row
     answer = yield ask
     return Incomplete() if answer is None else answer.value
+
+
+def _pooling(settings: EmbedSettings) -> Pooling:
+    return pooling_of("embed", settings.dimensions, settings.normalize)
 
 
 KIND = ProgramKind(
     embed,
     EmbedSettings,
     keeps_row=False,
-    pooling=lambda _: "embed",
+    pooling=_pooling,
     gives_vectors=True,
     default_prompts=TEXT,
 )

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.numbers import plain
-from llmbatch.core.types import Failure, PoolingTask
+from llmbatch.core.types import Failure, Pooling
 from llmbatch.programs.base import Ask, Incomplete, Program, ProgramKind, RowAsk
 from llmbatch.programs.numbers import asking, cosine, paired, pooling_of
 from llmbatch.programs.shots import field_of, unusable
@@ -40,8 +40,9 @@ class PairSettings(BaseModel):
     )
 
     @property
-    def pooling(self) -> PoolingTask:
-        return "pairs" if self.encoder == "cross" else "embed"
+    def pooling(self) -> Pooling:
+        """What is asked for, of a pair or of each text."""
+        return pooling_of("embed") if self.encoder == "bi" else pooling_of("pairs", activation=self.activation)
 
 
 class ScorePairsSettings(PairSettings):
@@ -75,14 +76,13 @@ def asks_of(row: RowAsk, settings: PairSettings, documents: list[Any]) -> list[A
         if settings.encoder == "bi":
             asks.append(second)
             continue
-        pair = paired(query, second, pooling_of("pairs", activation=settings.activation))
+        pair = paired(query, second, settings.pooling)
         if isinstance(pair, str):
             return unusable(row, pair)
         asks.append(pair)
     if settings.encoder == "cross":
         return asks
-    vector = pooling_of("embed")
-    return [made for each in (query, *asks) if isinstance(made := asking(each, vector), Ask)]
+    return [made for each in (query, *asks) if isinstance(made := asking(each, settings.pooling), Ask)]
 
 
 def scores_of(answers: list[Any], settings: PairSettings) -> list[float] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from array import array
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from llmbatch.engines.scripted.kind import KIND
 from llmbatch.engines.scripted.pooled import numbers_of
 from llmbatch.engines.scripted.script import Script
 from llmbatch.job.job import job_from
+from llmbatch.measure.job_survey import Assumptions, survey_job
 
 EMBED = {"prompt": None, "program": {"name": "embed"}}
 
@@ -227,6 +230,33 @@ def test_an_engine_that_turns_out_to_have_none_ends_the_run(jobs: Any) -> None:
 def test_what_holds_for_an_answer_is_refused(jobs: Any, answer: dict[str, Any]) -> None:
     with pytest.raises(JobError, match="answer: the program embed asks for numbers"):
         run(jobs, rows_of(1), answer=answer)
+
+
+def test_a_program_that_is_not_there_is_named_before_a_prompt_is_missed(jobs: Any) -> None:
+    with pytest.raises(JobError, match=r"unknown program 'embd' \(did you mean 'embed'\?\)"):
+        run(jobs, rows_of(1), program={"name": "embd"})
+
+
+def test_plan_counts_the_tokens_of_texts(jobs: Any) -> None:
+    """In a process of its own, in which no engine may start any more."""
+    rows = str(jobs.rows(rows_of(6, distinct=4)))
+    command = [sys.executable, "-m", "llmbatch.cli", "plan", "--program", "embed", "--input", rows, "--model", "demo"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert (found["rows"], found["requests"], found["duplicates"]) == (6, 6, 2)
+
+
+def test_plan_says_what_the_model_cannot_do(jobs: Any) -> None:
+    wrong = data(jobs, jobs.rows(rows_of(1)), model="demo", engine={"name": "vllm"}, program={"name": "classify"})
+    with pytest.raises(JobError, match="no classification head"):
+        survey_job(job_from(wrong), Assumptions(None, None, None))
+
+
+def test_requests_for_numbers_are_not_written_as_requests_for_text(jobs: Any) -> None:
+    rows = str(jobs.rows(rows_of(1)))
+    done = CliRunner().invoke(main, ["render", "--program", "embed", "--input", rows])
+    assert done.exit_code == 2
+    assert "the program embed asks for numbers" in done.output
 
 
 def test_settings_of_another_program_are_refused(jobs: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmbatch.core.types import PoolingTask
+from llmbatch.core.types import Pooling
 from llmbatch.engines.base import (
     Candidate,
     Engine,
@@ -59,7 +59,7 @@ def _limits(settings: EngineSettings, model: ModelFacts) -> EngineInfo:
     )
 
 
-def _pooled(settings: EngineSettings, _model: str, _task: PoolingTask | None) -> EngineSettings:
+def _pooled(settings: EngineSettings, _model: str, _pooling: Pooling | None) -> EngineSettings:
     """Any will do."""
     return settings
 

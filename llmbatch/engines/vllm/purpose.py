@@ -6,15 +6,14 @@ config does not tell vLLM says once it has loaded the model.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from llmbatch.core.errors import JobError
-from llmbatch.core.types import PoolingTask
+from llmbatch.core.types import Pooling, PoolingTask
 from llmbatch.engines.base import EngineSettings
+from llmbatch.model.contents import config_here
 
-_CLASSIFIERS = ("Classification", "ClassificationModel", "RewardModel", "RewardModeling", "Ranking", "Reranker")
 _NO_TEXT = (
     "Model",
     "MaskedLM",
@@ -22,32 +21,39 @@ _NO_TEXT = (
     "RewardModel",
     "TextEncoding",
 )  # how the names of those end that give none
-_NO_HEAD = ("CausalLM", "LMHeadModel", "ConditionalGeneration", "MaskedLM", "Model", "TextEncoding")
+_NO_HEAD = ("CausalLM", "LMHeadModel", "ConditionalGeneration", "MaskedLM", "TextEncoding", "EmbeddingModel")
+_HEADED = ("ClassificationModel", "RewardModel")
 _OTHERWISE = ("convert", "hf_overrides", "model_impl", "tokenizer_mode", "hf_config_path")
 """Arguments under which a model may be another than its config says."""
 
 
-def settings_for(settings: EngineSettings, model: str, task: PoolingTask | None) -> EngineSettings:
+def settings_for(settings: EngineSettings, model: str, pooling: Pooling | None) -> EngineSettings:
     """The settings for a model that is to give such numbers, or with None text. Raises ``JobError`` where it cannot."""
     runner = settings.args.get("runner", "auto")
-    if task is None:
+    if pooling is None:
         if runner == "pooling":
             raise JobError(
                 "engine.args.runner=pooling: the model gives numbers then, and the job's program asks for text: leave it out, or "
                 "take a program such as --program embed"
             )
         if not settings.args.keys() & {*_OTHERWISE, "runner"}:
-            _see_that_it_writes(model)
+            _see_that_it_writes(model, _config(settings, model))
         return settings
     if runner not in ("auto", "pooling"):
-        raise JobError(f"engine.args.runner={runner}: the job's program asks for numbers ({task}): leave it out")
-    if task != "embed" and not settings.args.keys() & set(_OTHERWISE):
-        _see_that_it_classifies(model, task)
+        raise JobError(
+            f"engine.args.runner={runner}: the job's program asks for numbers ({pooling.task}): leave it out"
+        )
+    if not settings.args.keys() & set(_OTHERWISE):
+        config = _config(settings, model)
+        if pooling.task != "embed":
+            _see_that_it_classifies(model, config, pooling.task)
+        elif config and pooling.dimensions is not None:
+            _see_that_it_shortens(model, config)
     return settings.model_copy(update={"args": {**settings.args, "runner": "pooling"}})
 
 
-def _see_that_it_writes(model: str) -> None:
-    names = _architectures(model)
+def _see_that_it_writes(model: str, config: Mapping[str, Any]) -> None:
+    names = _architectures(config)
     if names and all(name.endswith(_NO_TEXT) for name in names):
         raise JobError(
             f"model {model!r} ({', '.join(names)}) gives numbers, not text: take a model that generates text, or a program that "
@@ -55,10 +61,9 @@ def _see_that_it_writes(model: str) -> None:
         )
 
 
-def _see_that_it_classifies(model: str, task: PoolingTask) -> None:
-    config = _config(model)
-    names = _architectures(model)
-    if names and all(name.endswith(_NO_HEAD) and not name.endswith(_CLASSIFIERS) for name in names):
+def _see_that_it_classifies(model: str, config: Mapping[str, Any], task: PoolingTask) -> None:
+    names = _architectures(config)
+    if names and all(_has_no_head(name) for name in names):
         instead = (
             "; program.settings.encoder=bi compares the vectors of the two texts instead" if task == "pairs" else ""
         )
@@ -73,18 +78,27 @@ def _see_that_it_classifies(model: str, task: PoolingTask) -> None:
         )
 
 
-def _architectures(model: str) -> list[str]:
-    found = _config(model).get("architectures")
+def _has_no_head(architecture: str) -> bool:
+    bare = architecture.endswith("Model") and not architecture.endswith(_HEADED)
+    return bare or architecture.endswith(_NO_HEAD)
+
+
+def _see_that_it_shortens(model: str, config: Mapping[str, Any]) -> None:
+    if not config.get("is_matryoshka") and not config.get("matryoshka_dimensions"):
+        raise JobError(
+            f"program.settings.dimensions: model {model!r} does not say that its vectors can be shortened (is_matryoshka or "
+            "matryoshka_dimensions in its config): leave it out, or, if it was trained for that, give "
+            "--set 'engine.args.hf_overrides={is_matryoshka: true}'"
+        )
+
+
+def _architectures(config: Mapping[str, Any]) -> list[str]:
+    found = config.get("architectures")
     return [str(name) for name in found] if isinstance(found, list) else []
 
 
-def _config(model: str) -> dict[str, Any]:
-    """The config of a model in a folder; empty where there is none, which is said when the model is loaded."""
-    try:
-        found = json.loads((Path(model).expanduser() / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _config(settings: EngineSettings, model: str) -> Mapping[str, Any]:
+    return config_here(model, settings.args.get("revision"), settings.args.get("download_dir"))
 
 
 __all__ = ["settings_for"]

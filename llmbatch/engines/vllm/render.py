@@ -105,6 +105,10 @@ def vllm_renderer(
                         add_generation_prompt=not prompt.prefill,
                         continue_final_message=bool(prompt.prefill),
                     )
+        except ImportError as error:
+            return Failure(
+                FailureKind.PROMPT, f"this version of vLLM has pairs of texts elsewhere, 0.32 is known: {error}"
+            )
         except Exception as error:  # whatever a renderer raises is about this prompt
             too_long = getattr(error, "parameter", None) in ("input_tokens", "input_text")
             return Failure(
