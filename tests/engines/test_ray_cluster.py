@@ -203,9 +203,9 @@ def test_nodes_without_llmbatch_are_given_this_one(jobs: Any, nodes: Nodes, monk
     rows = jobs.rows(text_rows(200))
     run(jobs, rows, once(lambda: seen.extend(p.environ()["PYTHONPATH"] for p in workers()), 20))
     assert seen
-    for path in seen:
-        first = next(folder for folder in path.split(os.pathsep) if (Path(folder) / "llmbatch").is_dir())
-        assert "runtime_resources" in first, path
+    for path in seen:  # before it is only the driver's folder, which another machine has not
+        given = next(folder for folder in path.split(os.pathsep) if "runtime_resources" in folder)
+        assert (Path(given) / "llmbatch" / "engines" / "worker.py").exists()
     assert jobs.results() == plain(jobs, rows)
     ray.shutdown()
 
@@ -244,14 +244,9 @@ def test_more_engines_than_there_is_room_for_are_refused(jobs: Any, nodes: Nodes
 
 
 def test_an_engine_that_cannot_start_says_why_and_where(jobs: Any, nodes: Nodes) -> None:
+    engine = {"cluster": "ray", "replicas": 2, "in_flight": 8}
     with pytest.raises(EngineError, match=r"node .*no memory"):
-        jobs.run(
-            jobs.job(
-                jobs.rows(text_rows(4)),
-                {"out_of_memory_above": 0, "concurrency": 8},
-                engine={"cluster": "ray", "replicas": 2},
-            )
-        )
+        jobs.run(jobs.job(jobs.rows(text_rows(4)), {"out_of_memory_above": 0}, engine=engine))
 
 
 def test_a_killed_run_leaves_no_engine_and_goes_on_without_a_cluster(jobs: Any, nodes: Nodes) -> None:

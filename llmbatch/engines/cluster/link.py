@@ -45,6 +45,9 @@ class Places(Protocol):
 
     def lives(self, node: str) -> bool: ...
 
+    def end(self, actor: Any) -> None:
+        """End an actor at once."""
+
     def failed(self) -> None:
         """An engine could not be started where it was placed."""
 
@@ -120,12 +123,10 @@ class ActorLink:
         return self._gone or EngineDied(f"the engine's actor on {self._machine} is gone", suspect=False)
 
     def kill(self) -> None:
-        import ray
-
         self._killed = True
         if self._actor is not None:
             try:
-                ray.kill(self._actor)
+                self._places.end(self._actor)
             except Exception:
                 return  # it is gone, or the cluster is
 

@@ -64,6 +64,7 @@ class RayCluster:
         self._head = _head(self._ray)
         self._heard_at = time.monotonic()
         self._looked_at = 0.0
+        self._answering = True
         self.need = _need(settings, [node["Resources"] for node in self._alive()])
         self._actors = self._ray.remote(
             num_gpus=self.need.gpus, num_cpus=self.need.cpus, max_concurrency=_CALLS, scheduling_strategy="SPREAD"
@@ -80,7 +81,11 @@ class RayCluster:
         return self.need.said
 
     def lives(self, node: str) -> bool:
-        return any(alive["NodeID"] == node for alive in self._alive())
+        return self._there and any(alive["NodeID"] == node for alive in self._alive())
+
+    def end(self, actor: Any) -> None:
+        if self._there:
+            self._ray.kill(actor)
 
     def failed(self) -> None:
         with self._state:
@@ -92,7 +97,7 @@ class RayCluster:
             self.see()
         except OSError as error:
             raise EngineError(f"{error}. Finished rows are safe; the same command goes on once it is back") from None
-        if not self._grows:
+        if not self._grows or not self._there:
             return 0
         nodes = frozenset(node["NodeID"] for node in self._alive())
         with self._state:
@@ -105,19 +110,25 @@ class RayCluster:
         """Look now and then whether the head answers."""
         with self._state:
             now = time.monotonic()
-            if now - self._looked_at < _LOOK_SECONDS:
+            if self._answering and now - self._looked_at < _LOOK_SECONDS:
                 return
             self._looked_at = now
-        if self._answers():
+        self._answering = self._answers()
+        if self._answering:
             self._heard_at = time.monotonic()
         elif time.monotonic() - self._heard_at > _GONE_SECONDS:
-            self._looked_at = 0.0  # whoever asks next hears it too
             raise OSError(f"the Ray cluster is gone: its head ({self._head or 'a Ray client server'}) does not answer")
+
+    @property
+    def _there(self) -> bool:
+        """Whether the head answers at this moment: what is asked of it otherwise blocks until Ray ends this process."""
+        self._answering = self._answers()
+        return self._answering
 
     def _answers(self) -> bool:
         if not self._head:
             return bool(self._ray.is_initialized())
-        return _reaches(self._head)
+        return _reaches(self._head, _LOOK_SECONDS)
 
     def _alive(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
@@ -200,12 +211,12 @@ def _connect(ray: Any, address: str, environment: Mapping[str, Any]) -> None:
         ) from None
 
 
-def _reaches(address: str) -> bool:
+def _reaches(address: str, seconds: float = _CONNECT_SECONDS) -> bool:
     host, _, port = address.rpartition(":")
     if not port.isdecimal():
         return False
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), seconds).close()
     except OSError:
         return False
     return True
