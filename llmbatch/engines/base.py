@@ -17,6 +17,7 @@ from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
 from llmbatch.engines import DEFAULT_ENGINE, ENGINES
 from llmbatch.engines.devices import Machine, Place
 from llmbatch.engines.feed import Feed
+from llmbatch.images.base import ImageSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 _MOST_REPLICAS = 256
@@ -75,6 +76,7 @@ class EngineSettings(BaseModel):
         None, description="scripted engine: path of its script (YAML)"
     )
     trust_remote_code: bool = False
+    images: ImageSettings = Field(ImageSettings(), description="how the images of prompts are read")
 
     @property
     def engines(self) -> int:
@@ -87,7 +89,8 @@ class EngineInfo:
     """What a started engine is. Lengths are in tokens.
 
     ``context_length`` is ``None`` where only a server knows it. ``can`` holds what the engine is able to do: ``score`` a given
-    text, hold an answer to a ``constraint``, ``continue`` a partial answer, apply a ``lora`` adapter, take token ``ids``.
+    text, hold an answer to a ``constraint``, ``continue`` a partial answer, apply a ``lora`` adapter, take token ``ids``, show a
+    model ``images``.
     """
 
     name: str
@@ -297,6 +300,9 @@ class EngineKind:
     tells_thinking: Callable[[EngineSettings], bool] = lambda settings: (
         settings.reasoning_parser is not None
     )  # whether it knows where a model's thinking ends, and so can limit it
+    images: Callable[[EngineSettings, str], bool] = lambda *_: (
+        False
+    )  # whether it gives the model images, and nothing tells that this model takes none
     packages: tuple[str, ...] = ()  # whose versions its answers depend on
     hosted: bool = False  # whether several of it need a process each
     places: Callable[[EngineSettings, Machine], list[Place]] = lambda settings, _: (

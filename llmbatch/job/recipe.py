@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from types import GeneratorType
 from typing import Any
 
@@ -22,6 +23,7 @@ from llmbatch.core.imports import is_import_path, load_object, source_of
 from llmbatch.core.minhash import sketcher
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Rendered, Request, Row
 from llmbatch.core.words import short
+from llmbatch.engines.base import kind_of
 from llmbatch.formats.base import Asked
 from llmbatch.job.job import Job
 from llmbatch.job.lengths import Lengths
@@ -66,6 +68,7 @@ class Recipe:
             or self._conditions.needs_row
             or any(map(is_import_path, (job.answer or OutputSettings()).reject))
         )
+        self.images = job.engine.images
         self.requests_a_row = max(1, self._kind.requests(self._settings))  # about, at a time
         self.later = self._kind.later(self._settings)  # what rows are asked after their first requests, in words
         self.sinks = self._kind.sinks
@@ -75,6 +78,11 @@ class Recipe:
         """What the engine holds the answers to, where a row does not say otherwise itself."""
         found = (step.check.constraint for step in self._steps.values())
         return tuple(constraint for constraint in found if constraint is not None)
+
+    @cached_property
+    def takes_images(self) -> bool:
+        """Whether the engine gives the model images, and nothing tells that the model takes none."""
+        return kind_of(self._job.engine.name).images(self._job.engine, self._job.model_path)
 
     def identity(self) -> dict[str, str]:
         """What the results depend on besides the job's own keys: the prompts' texts, sampling with defaults, the author's code."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from llmbatch.core.demand import Demands
-from llmbatch.core.digest import TOKEN_BYTES, Digests, pack
+from llmbatch.core.digest import TOKEN_BYTES, Digests, pack, token_count
 from llmbatch.core.settings import Counts
 from llmbatch.core.types import Failure, Request
 from llmbatch.plan.fit import may_be_cut, misfit
@@ -109,7 +109,7 @@ def plan_window(
         tokens = packed[position]
         if tokens is not None:
             demand = demands.of(request)
-            count = len(tokens) // TOKEN_BYTES
+            count = token_count(request, tokens)
             failure = misfit(count, demand, limits.context_length, least if request.key.attempt == 1 else None)
             if failure:
                 too_long[position] = failure
@@ -163,7 +163,7 @@ def _prompts(
     longest: list[int] = []
     known: dict[tuple[int, int, int], float] = {}
     for request, packed in requests:
-        count = len(packed) // TOKEN_BYTES
+        count = token_count(request, packed)
         demand = demands.of(request)
         room = (limits.context_length or _LONGEST_CONTEXT) - count
         most = room if demand.most is None else min(demand.most, room)

@@ -37,10 +37,12 @@ from llmbatch.core.types import (
 )
 from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed, Requests
+from llmbatch.engines.scripted.images import with_digests
 from llmbatch.engines.scripted.instance import smallest_instance
 from llmbatch.engines.scripted.script import Rule, load_script
 from llmbatch.engines.scripted.thinking import MARKS, gone_on, kept_short, split
 from llmbatch.engines.thinking import BUDGET, in_two_requests
+from llmbatch.images.ahead import load
 from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
@@ -75,7 +77,14 @@ class ScriptedEngine:
             context_length=None if script.no_context_length else script.context_length,
             max_num_seqs=concurrency,
             in_flight=concurrency,
-            can=frozenset({"constraint", "lora", *(() if script.no_ids else ("continue", "ids", "score"))}),
+            can=frozenset(
+                {
+                    "constraint",
+                    "lora",
+                    *(() if script.no_ids else ("continue", "ids", "score")),
+                    *(() if script.no_images else ("images",)),
+                }
+            ),
         )
 
     def expect(self, constraints: Sequence[Constraint]) -> None:
@@ -185,6 +194,8 @@ class ScriptedEngine:
                 request.key, Failure(FailureKind.TOO_LONG, f"a prompt of {size:,} tokens is more than I take")
             )
         answer, finish_reason = self._text(request, rule)
+        if request.prompt.images and isinstance(seen := load(request.prompt, self._settings.images), Failure):
+            return Refusal(request.key, seen)
         if request.target is not None:
             return self._score(request, answer)
         return self._complete(request, answer, finish_reason)
@@ -308,14 +319,16 @@ def _encode(prompt: Prompt) -> bytes:
     """The ids of a prompt: the bytes of a plain rendering of it (a sequence of ints below 256)."""
     if prompt.messages is None:
         return ((prompt.text or "") + prompt.prefill).encode("utf-8", "replace")
-    text = "".join([f"<{m['role']}>{m['content']}\n" for m in prompt.messages])
+    messages = with_digests(prompt) if prompt.images else prompt.messages
+    text = "".join([f"<{m['role']}>{m['content']}\n" for m in messages])
     return f"{text}<assistant>{prompt.prefill}".encode("utf-8", "replace")
 
 
 def _last_text(prompt: Prompt) -> str:
     if prompt.messages is None:
         return prompt.text or ""
-    return str(prompt.messages[-1]["content"]) if prompt.messages else ""
+    messages = with_digests(prompt) if prompt.images else prompt.messages
+    return str(messages[-1]["content"]) if messages else ""
 
 
 @lru_cache(maxsize=256)

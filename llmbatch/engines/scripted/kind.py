@@ -66,4 +66,5 @@ KIND = EngineKind(
     candidates=_candidates,
     devices=lambda _: 1,
     limits=_limits,
+    images=lambda settings, _: not load_script(settings).no_images,
 )

