@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from llmbatch.core.types import Failure, FailureKind, Image, Prompt, Request
+from llmbatch.core.messages import with_urls
+from llmbatch.core.remote_files import is_http
+from llmbatch.core.types import Failure, FailureKind, Image, Message, Prompt, Request
 from llmbatch.images.base import ImageError, ImageSettings
-from llmbatch.images.content import looked_at, pixels
+from llmbatch.images.content import as_data_uri, looked_at, pixels
 
 _IMAGES_A_WORKER = 2  # decoded images that may wait for the engine
 
@@ -115,6 +117,22 @@ def load(prompt: Prompt, settings: ImageSettings) -> Mapping[str, Any] | Failure
         except ImageError as error:
             return _failure(error, number, prompt.images)
     return found
+
+
+def for_server(prompt: Prompt, settings: ImageSettings) -> tuple[Message, ...] | Failure:
+    """The prompt's messages for a server elsewhere: images as data URIs, those of web addresses as they are named.
+
+    Or why that cannot be. It reads files: call it from a worker.
+    """
+    urls = {}
+    for number, image in enumerate(prompt.images, 1):
+        if is_http(image.url) and settings.longest_side is None:
+            continue  # the server reads it itself
+        try:
+            urls[image.url] = as_data_uri(image, settings)
+        except ImageError as error:
+            return _failure(error, number, prompt.images)
+    return with_urls(prompt.messages or (), urls)
 
 
 def _with_digests(images: Sequence[Image], found: Mapping[str, str | ImageError]) -> tuple[Image, ...] | Failure:

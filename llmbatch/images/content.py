@@ -69,9 +69,7 @@ def pixels(image: Image, settings: ImageSettings) -> Pixels:
     pillow = _pillow()
     read = content(image.url, settings)
     if image.sha256 and hashlib.sha256(read).hexdigest() != image.sha256:
-        raise ImageError(
-            f"{shown(image.url)} was changed while the run went on: run the row again (llmbatch retry-failed)"
-        )
+        raise _changed(image)
     opened: Pixels = _opened(image.url, read, settings)
     try:
         with contextlib.suppress(Exception):  # of a broken orientation the pixels are as good as ever
@@ -87,12 +85,28 @@ def pixels(image: Image, settings: ImageSettings) -> Pixels:
     return opened
 
 
-def as_data_uri(url: str, settings: ImageSettings) -> str:
-    """The image of a URL as a data URI with its type, for a server that cannot read where it lies. Raises ``ImageError``."""
-    read = content(url, settings)
-    with _opened(url, read, settings) as opened:
+def as_data_uri(image: Image, settings: ImageSettings) -> str:
+    """The image as a data URI with its type, for a server that cannot read where it lies. Raises ``ImageError``.
+
+    It goes as it is, or as a PNG where the settings make it smaller.
+    """
+    read = content(image.url, settings)
+    with _opened(image.url, read, settings) as opened:
         kind = opened.get_format_mimetype() or "application/octet-stream"
+        smaller = settings.longest_side is not None and max(opened.size) > settings.longest_side
+    if smaller:
+        written = io.BytesIO()
+        pixels(image, settings).save(written, "PNG")
+        kind, read = "image/png", written.getvalue()
+    elif image.sha256 and hashlib.sha256(read).hexdigest() != image.sha256:
+        raise _changed(image)
     return f"data:{kind};base64,{base64.b64encode(read).decode()}"
+
+
+def _changed(image: Image) -> ImageError:
+    return ImageError(
+        f"{shown(image.url)} was changed while the run went on: run the row again (llmbatch retry-failed)"
+    )
 
 
 @cache
@@ -163,4 +177,6 @@ def _in_rgb(image: Any) -> Any:
 
 
 def _said(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__  # of a server that cannot be reached, the reason
     return " ".join(str(error).split()) or type(error).__name__

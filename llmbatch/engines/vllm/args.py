@@ -39,7 +39,8 @@ _LOGITS_BYTES = 12  # float32, and the copies that sampling makes
 # what the prompt's ids depend on, for a renderer without an engine
 _RENDER_ARGS = (
     "code_revision", "config_format", "download_dir", "hf_config_path", "hf_overrides", "hf_token", "interleave_mm_strings",
-    "limit_mm_per_prompt", "max_model_len", "mm_processor_cache_gb", "mm_processor_kwargs", "revision", "skip_tokenizer_init", "tokenizer", "tokenizer_mode", "tokenizer_revision", "trust_remote_code",
+    "limit_mm_per_prompt", "max_model_len", "mm_processor_cache_gb", "mm_processor_kwargs", "revision", "skip_tokenizer_init",
+    "tokenizer", "tokenizer_mode", "tokenizer_revision", "trust_remote_code",
 )  # fmt: skip
 
 

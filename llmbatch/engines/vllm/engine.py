@@ -182,16 +182,7 @@ class VllmEngine:
             in_flight=requests,
             in_flight_tokens=tokens,
             prefix_caching=cache.enable_prefix_caching is not False,
-            can=frozenset(
-                {
-                    "constraint",
-                    "continue",
-                    "ids",
-                    "score",
-                    *(["lora"] if self._settings.lora else []),
-                    *(["images"] if self._sight is not None else []),
-                }
-            ),  # fmt: skip
+            can=frozenset({"constraint", "continue", "ids", "score", *self._also_can()}),
             device=str(vllm.platforms.current_platform.get_device_name()),
             pids=self._processes.pids,
             details={
@@ -204,6 +195,10 @@ class VllmEngine:
             },
             settled={"dtype": str(model.dtype).removeprefix("torch.")},
         )
+
+    def _also_can(self) -> list[str]:
+        """What it is able to do by its settings, or by its model."""
+        return [*(["lora"] if self._settings.lora else []), *(["images"] if self._sight is not None else [])]
 
     def _make_tools(self, model_config: Any, limits: Limits) -> Tools:
         from vllm.lora.request import LoRARequest
