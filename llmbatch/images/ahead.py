@@ -77,7 +77,7 @@ class Loader:
         self._fill()
 
     def take(self, most: int) -> list[Loaded]:
-        """Up to so many of those that are ready, the first added first; never blocks."""
+        """Up to so many of those that are ready, of these the first added first; never blocks."""
         ready = [future for future in self._running if future.done()][: max(most, 0)]
         taken = [Loaded(self._running.pop(future), future.result()) for future in ready]
         self._fill()

@@ -23,7 +23,7 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkqA|TU0AK|Qk)[A-Za-z0-9+/]{24,}={0,2}")
 _BEGIN, _END = f"\ue000{secrets.token_hex(16)}:", "\ue001"
 _MARK = re.compile(f"{_BEGIN}([^{_END}]*){_END}")
-_SECRET = _BEGIN[1:-1]
+_SECRET = _BEGIN[1:9]
 
 
 class Pictures(str):
