@@ -18,9 +18,11 @@ from llmbatch.job.job import Job, job_from
 
 ROWS = 240
 _DOCUMENTS = 60
+_PICTURES = 60
 FAILS_ONCE = {"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}
 FAILS_TWICE = {"when": {"attempt": [1, 2], "matches": "7$"}, "answer": ""}
 FAILS_ALWAYS = {"when": {"matches": "3[12]$"}, "answer": ""}
+_PROMPT = "prompt.yaml"  # of a scenario that writes one
 _MANY = 48
 """How many requests the engine answers at a time where a row has several: so that such a run takes no longer than the others."""
 
@@ -60,8 +62,10 @@ def make_job(scenario: Scenario, folder: Path, output: Path, *, latency: float =
         "engine": {"name": "scripted", "script": str(script)},
         "sampling": {"temperature": 0},
     }
-    if scenario.write is not None:
+    if (folder / "input").is_dir():
         data["input"] = {"path": str(folder / "input")}
+    if (folder / _PROMPT).is_file():
+        data["prompt"] = {"path": str(folder / _PROMPT)}
     for name, section in scenario.sections.items():
         data[name] = {**data.get(name, {}), **section}
     data.setdefault("run", {})["grace"] = 0.2
@@ -119,6 +123,40 @@ def _write_long_documents(_scenario: Scenario, folder: Path) -> None:
             f"Paragraph {k} says what there is to say, and that it is of number {i + k}" for k in range(i % 12)
         ]
         (place / f"{i:03d}.md").write_text("\n\n".join([f"# Title {i}", *paragraphs]), encoding="utf-8")
+
+
+_LOOK = """
+name: look
+variables: {picture: {type: image}, text: {}}
+messages: [{role: user, content: "{{ picture }}{{ text }}"}]
+"""
+_BROKEN_PICTURES = {
+    "empty.png": lambda _: b"",
+    "cut.png": lambda whole: whole[:45],
+    "page.png": lambda _: b"<html>",
+    "bomb.png": lambda whole: whole[:16] + b"\0\0\xff\xff" * 2 + whole[24:],  # says that it is very wide and high
+}
+
+
+def _write_pictures(scenario: Scenario, folder: Path) -> None:
+    """Rows that name pictures, some of them the same ones in other files; of twenty one is missing, or none that can be used."""
+    from PIL import Image
+
+    (folder / _PROMPT).write_text(_LOOK, encoding="utf-8")
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for i in range(_PICTURES):
+        Image.new("RGB", (20 + i % 30, 10), (i % 30, 0, 0)).save(pictures / f"{i}.png")
+    whole = (pictures / "0.png").read_bytes()
+    for name, broken in _BROKEN_PICTURES.items():
+        (pictures / name).write_bytes(broken(whole))
+    wrong = ["missing.png", *_BROKEN_PICTURES]
+    lines = []
+    for i in range(ROWS):
+        name = wrong[i // 20 % len(wrong)] if i % 20 == 13 else f"{i % _PICTURES}.png"
+        row = {"id": f"row-{i}", "picture": f"pictures/{name}", "text": f"number {i % scenario.distinct}"}
+        lines.append(json.dumps(row if i % 59 != 11 else {"id": "no picture"}) + "\n")
+    (folder / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 # programs
@@ -226,6 +264,13 @@ SCENARIOS = (
         files=("results.jsonl", "errors.jsonl", "results"),
         faults=("folder-away/results:1",),
         write=_write_documents,
+    ),
+    Scenario(
+        "images",
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
+        {"run": {"window": 40}, "engine": {"images": {"workers": 2}}},
+        distinct=90,
+        write=_write_pictures,
     ),
     _program("chain", _GRADES, _CHAIN),
     _program("best_of", _JUDGEMENTS, {"prompts": {"judge": "judge {{ response }}"}, "settings": {"n": 4, "judge": "judge"}}),

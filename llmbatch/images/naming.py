@@ -16,11 +16,12 @@ from typing import Any
 
 from llmbatch.core.messages import image_part
 from llmbatch.core.types import Message
-from llmbatch.core.words import short, type_name
+from llmbatch.core.words import clip, short, type_name
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 # the beginnings of PNG, JPEG, GIF, WebP, TIFF (twice) and BMP in base64: what a column of bytes is read as
 _BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkqA|TU0AK|Qk)[A-Za-z0-9+/]{24,}={0,2}")
+_SHOWN, _SHOWN_OF_DATA = 500, 60  # characters
 _BEGIN, _END = f"\ue000{secrets.token_hex(16)}:", "\ue001"
 _MARK = re.compile(f"{_BEGIN}([^{_END}]*){_END}")
 _SECRET = _BEGIN[1:9]
@@ -123,8 +124,9 @@ def is_allowed(url: str, allowed: Sequence[str] | None) -> bool:
 
 
 def shown(url: str) -> str:
-    """The URL for a message: of a data URI its beginning."""
-    return short(url if len(url) < 200 else f"{url[:60]}...")
+    """The URL for a message: of a data URI, or of one that is very long, its beginning."""
+    most = _SHOWN_OF_DATA if url.startswith("data:") else _SHOWN
+    return repr(clip(url, most, "..."))
 
 
 def _mark(value: object) -> str:
