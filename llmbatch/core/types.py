@@ -38,6 +38,7 @@ class FailureKind(StrEnum):
     MALFORMED_ROW = "malformed_row"  # not JSON, not an object, not UTF-8
     PROMPT = "prompt"  # a variable is missing or has the wrong type, the template failed
     EMPTY_PROMPT = "empty_prompt"
+    IMAGE = "image"  # an image of the prompt is missing or broken
     TOO_LONG = "too_long"  # the prompt leaves no room in the context
     # the answer
     TRUNCATED = "truncated"
@@ -120,13 +121,25 @@ class Row:
     failure: Failure | None = None
 
 
+class Image(NamedTuple):
+    """An image of a prompt: where it is, and which it is. Nothing of it is held here, unless its URL is a data URI.
+
+    ``sha256`` is of its bytes, empty until it was looked at; ``place`` says for a message which row named it.
+    """
+
+    url: str  # a path, a URL or a data URI, as the parts of messages have it
+    sha256: str = ""
+    place: str = ""
+
+
 @fast_dataclass(frozen=True, slots=True)
 class Prompt:
     """What the model is to answer: ``messages`` for a chat model, else ``text`` for plain completion; exactly one is set.
 
     ``prefill`` is a start of the answer that the model goes on from; it is part of the answer that is checked. A ``long`` one may
     be longer than any context: its tokens are asked for, and it is not sent as a whole. ``pair`` is the second of two texts
-    that are judged together, of which ``text`` is the first: see ``Pooling``.
+    that are judged together, of which ``text`` is the first: see ``Pooling``. ``images`` are those that parts of the messages
+    name, in their order.
     """
 
     messages: tuple[Message, ...] | None = None
@@ -134,6 +147,7 @@ class Prompt:
     prefill: str = ""
     long: bool = False
     pair: str | None = None
+    images: tuple[Image, ...] = ()
 
 
 class PairIds(list[int]):

@@ -18,6 +18,7 @@ from llmbatch.core.types import Constraint, Failure, Outcome, Pooling, Prompt, U
 from llmbatch.engines import DEFAULT_ENGINE, ENGINES
 from llmbatch.engines.devices import Machine, Place
 from llmbatch.engines.feed import Feed
+from llmbatch.images.base import ImageSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 _MOST_REPLICAS = 256
@@ -89,6 +90,7 @@ class EngineSettings(BaseModel):
         None, description="scripted engine: path of its script (YAML)"
     )
     trust_remote_code: bool = False
+    images: ImageSettings = Field(ImageSettings(), description="how the images of prompts are read")
 
     @model_validator(mode="before")
     @classmethod
@@ -109,8 +111,8 @@ class EngineInfo:
     """What a started engine is. Lengths are in tokens.
 
     ``context_length`` is ``None`` where only a server knows it. ``can`` holds what the engine is able to do: ``score`` a given
-    text, hold an answer to a ``constraint``, ``continue`` a partial answer, apply a ``lora`` adapter, take token ``ids``. Of
-    one that gives numbers it holds the ``PoolingTask``s of its model instead, and ``ids`` and ``lora``.
+    text, hold an answer to a ``constraint``, ``continue`` a partial answer, apply a ``lora`` adapter, take token ``ids``, show a
+    model ``images``. Of one that gives numbers it holds the ``PoolingTask``s of its model instead, and ``ids`` and ``lora``.
     """
 
     name: str
@@ -321,6 +323,9 @@ class EngineKind:
     tells_thinking: Callable[[EngineSettings], bool] = lambda settings: (
         settings.reasoning_parser is not None
     )  # whether it knows where a model's thinking ends, and so can limit it
+    images: Callable[[EngineSettings, str], bool] = lambda *_: (
+        False
+    )  # whether it gives the model images, and nothing tells that this model takes none
     packages: tuple[str, ...] = ()  # whose versions its answers depend on
     hosted: bool = False  # whether several of it need a process each
     places: Callable[[EngineSettings, Machine], list[Place]] = lambda settings, _: (

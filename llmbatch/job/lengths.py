@@ -69,7 +69,7 @@ def _length(ids: Sequence[int] | Failure) -> int:
 
 def with_target(prompt: Prompt, target: str) -> Prompt:
     """The prompt with a continuation."""
-    return Prompt(prompt.messages, prompt.text, prompt.prefill + target)
+    return Prompt(prompt.messages, prompt.text, prompt.prefill + target, images=prompt.images)
 
 
 def _characters(prompt: Prompt) -> int:

@@ -250,7 +250,9 @@ def _of_messages(origin: Origin, prompt: Prompt) -> Text | None:
     if messages is None:
         return Text("prompt", prompt.text or "", free, asking(lambda text: replace(prompt, text=text)))
     lengths = {
-        number: len(message["content"]) for number, message in enumerate(messages) if message.get("role") == "user"
+        number: len(message["content"])
+        for number, message in enumerate(messages)
+        if message.get("role") == "user" and isinstance(message["content"], str)
     }
     if not any(lengths.values()):
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from types import GeneratorType
 from typing import Any, get_args
 
@@ -68,6 +69,7 @@ class Recipe:
             or self._conditions.needs_row
             or any(map(is_import_path, (job.answer or OutputSettings()).reject))
         )
+        self.images = job.engine.images
         self.requests_a_row = max(1, self._kind.requests(self._settings))  # about, at a time
         self.later = self._kind.later(self._settings)  # what rows are asked after their first requests, in words
         self.sinks = self._kind.sinks
@@ -91,6 +93,11 @@ class Recipe:
         """What the engine holds the answers to, where a row does not say otherwise itself."""
         found = (step.check.constraint for step in self._steps.values())
         return tuple(constraint for constraint in found if constraint is not None)
+
+    @cached_property
+    def takes_images(self) -> bool:
+        """Whether the engine gives the model images, and nothing tells that the model takes none."""
+        return kind_of(self._job.engine.name).images(self._job.engine, self._job.model_path)
 
     def identity(self) -> dict[str, str]:
         """What the results depend on besides the job's own keys: the prompts' texts, sampling with defaults, the author's code."""

@@ -104,6 +104,8 @@ class Tokenizer:
 
     def render(self, prompt: Prompt) -> str | Failure:
         """The text that is tokenized: the chat template's, open-ended after a prefill, or the plain text."""
+        if prompt.images:
+            return Failure(FailureKind.REFUSED, "the prompt has images, and this engine gives a model text alone")
         if prompt.messages is None:
             text: str | Failure = (prompt.text or "") + prompt.prefill
         else:

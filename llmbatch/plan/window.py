@@ -6,14 +6,14 @@ Pure functions over token ids: no I/O, no clock, the same plan for the same wind
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from llmbatch.core.demand import Demand, Demands
-from llmbatch.core.digest import TOKEN_BYTES, pack
+from llmbatch.core.digest import pack, token_count
 from llmbatch.core.settings import Counts
 from llmbatch.core.types import Failure, Request
 from llmbatch.plan.fit import may_be_cut, misfit
@@ -100,13 +100,15 @@ def plan_window(
     A request without token ids is not judged, and a window that has one stays in the order given.
     """
     packed = [pack(request) for request in requests]
+    counts = [0 if ids is None else token_count(request, ids) for request, ids in zip(requests, packed, strict=True)]
     demands = list(map(Demands().of, requests))
     least, context_length = settings.least_answer, limits.context_length
     too_long: dict[int, Failure] = {}
     fitting: list[int] = []
     cut = 0
     for position, (request, tokens, demand) in enumerate(zip(requests, packed, demands, strict=True)):
-        if tokens is not None and not _fits_whole(count := len(tokens) // TOKEN_BYTES, demand, context_length):
+        count = counts[position]
+        if tokens is not None and not _fits_whole(count, demand, context_length):
             failure = misfit(count, demand, context_length, least if request.key.attempt == 1 else None)
             if failure:
                 too_long[position] = failure
@@ -131,10 +133,14 @@ def plan_window(
     ready = [tokens for position in leaders if (tokens := packed[position]) is not None]
     if len(ready) < len(leaders):
         return WindowPlan(leaders, folded, too_long, Expected(), cut, tuple(notes), digests)
-    loras = [requests[position].lora for position in leaders]
-    prompts = _prompts(ready, loras, [demands[position] for position in leaders], limits, lengths)
+    prompts = Prompts(
+        ready,
+        [requests[position].lora for position in leaders],
+        [counts[position] for position in leaders],
+        *_answers([(counts[position], demands[position]) for position in leaders], limits, lengths),
+    )
     choice = choose_order(prompts, limits, settings.order, settings.min_saving, last=last)
-    folded_tokens = sum(len(packed[leader] or b"") // TOKEN_BYTES for leader in folded.values())
+    folded_tokens = sum(counts[leader] for leader in folded.values())
     expected = replace(choice.expected, folded_tokens=folded_tokens)
     order = [leaders[i] for i in choice.order]
     groups = {leaders[item]: group for item, group in choice.groups.items()}
@@ -159,26 +165,20 @@ def _longest_rows_first(positions: list[int], requests: Sequence[Request]) -> li
     return sorted(positions, key=lambda position: -counts[requests[position].key.index])
 
 
-def _prompts(
-    packed: Sequence[bytes],
-    loras: Sequence[str | None],
-    demands: Sequence[Demand],
-    limits: Capacity,
-    lengths: LengthEstimate,
-) -> Prompts:
-    tokens: list[int] = []
+def _answers(
+    asked: Iterable[tuple[int, Demand]], limits: Capacity, lengths: LengthEstimate
+) -> tuple[list[float], list[int]]:
+    """The expected and the longest possible answers, in tokens, of requests by their prompts' tokens and what they ask for."""
     answers: list[float] = []
     longest: list[int] = []
     known: dict[tuple[int, int, int], float] = {}
     context_length = limits.context_length or _LONGEST_CONTEXT
-    for ids, demand in zip(packed, demands, strict=True):
-        count = len(ids) // TOKEN_BYTES
+    for count, demand in asked:
         room = context_length - count
         most = room if demand.most is None else min(demand.most, room)
         key = (count, most, demand.least)
         if key not in known:
             known[key] = lengths.expected(*key)
-        tokens.append(count)
         answers.append(known[key])
         longest.append(most)
-    return Prompts(packed, loras, tokens, answers, longest)
+    return answers, longest

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from llmbatch.core.types import Failure, FailureKind, Row
 from llmbatch.core.words import is_of, short, type_name
 
-TypeName = Literal["string", "integer", "number", "boolean", "array", "object", "any"]
+TypeName = Literal["string", "integer", "number", "boolean", "array", "object", "any", "image", "images"]
+IMAGES = frozenset({"image", "images"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,13 @@ from llmbatch.core.types import (
 )
 from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed, Requests
+from llmbatch.engines.scripted.images import with_digests
 from llmbatch.engines.scripted.instance import smallest_instance
 from llmbatch.engines.scripted.pooled import given, numbers_of
 from llmbatch.engines.scripted.script import Rule, load_script
 from llmbatch.engines.scripted.thinking import MARKS, gone_on, kept_short, split
 from llmbatch.engines.thinking import BUDGET, in_two_requests
+from llmbatch.images.ahead import load
 from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
 _AS_ARRAYS = f"utf-32-{sys.byteorder[0]}e"
@@ -86,7 +88,14 @@ class ScriptedEngine:
             context_length=None if script.no_context_length else script.context_length,
             max_num_seqs=concurrency,
             in_flight=concurrency,
-            can=frozenset({"constraint", "lora", *(() if script.no_ids else _WITH_IDS)}),
+            can=frozenset(
+                {
+                    "constraint",
+                    "lora",
+                    *(() if script.no_ids else _WITH_IDS),
+                    *(() if script.no_images else ("images",)),
+                }
+            ),
         )
 
     def expect(self, constraints: Sequence[Constraint]) -> None:
@@ -211,6 +220,8 @@ class ScriptedEngine:
         if request.pooling is not None:
             return self._numbers(request, request.pooling, rule)
         answer, finish_reason = self._text(request, rule)
+        if request.prompt.images and isinstance(seen := load(request.prompt, self._settings.images), Failure):
+            return Refusal(request.key, seen)
         if request.target is not None:
             return self._score(request, answer)
         return self._complete(request, answer, finish_reason)
@@ -348,7 +359,8 @@ def _encode(prompt: Prompt) -> bytes:
     """The ids of a prompt: the bytes of a plain rendering of it (a sequence of ints below 256)."""
     if prompt.messages is None:
         return ((prompt.text or "") + prompt.prefill).encode("utf-8", "replace")
-    text = "".join([f"<{m['role']}>{m['content']}\n" for m in prompt.messages])
+    messages = with_digests(prompt) if prompt.images else prompt.messages
+    text = "".join([f"<{m['role']}>{m['content']}\n" for m in messages])
     return f"{text}<assistant>{prompt.prefill}".encode("utf-8", "replace")
 
 
@@ -367,7 +379,8 @@ def _encode_pair(prompt: Prompt) -> PairIds:
 def _last_text(prompt: Prompt) -> str:
     if prompt.messages is None:
         return prompt.text or ""
-    return str(prompt.messages[-1]["content"]) if prompt.messages else ""
+    messages = with_digests(prompt) if prompt.images else prompt.messages
+    return str(messages[-1]["content"]) if messages else ""
 
 
 @lru_cache(maxsize=256)

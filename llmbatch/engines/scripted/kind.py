@@ -73,4 +73,5 @@ KIND = EngineKind(
     devices=lambda _: 1,
     limits=_limits,
     pooled=_pooled,
+    images=lambda settings, _: not load_script(settings).no_images,
 )

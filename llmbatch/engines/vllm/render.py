@@ -10,9 +10,10 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.messages import with_parts
 from llmbatch.core.types import Failure, FailureKind, PairIds, Prompt
 from llmbatch.model.tokenizer import Tokenizer, is_plain
 
@@ -62,14 +63,54 @@ class Encoder:
         return self._text if prompt.messages is None else self._chat and is_plain(prompt)
 
 
-def vllm_renderer(
-    args: Mapping[str, Any], template: str | None, template_kwargs: Mapping[str, Any]
-) -> Callable[[Prompt], Encoded]:
+class Chat(NamedTuple):
+    """How messages become a prompt: what ``LLM.chat`` is given besides them."""
+
+    template: str | None
+    template_kwargs: Mapping[str, Any]
+
+    def made(self, llm: Any, prompt: Prompt, shown: Callable[[str], Mapping[str, Any]]) -> Any:
+        """vLLM's input for a prompt. ``shown`` gives the part that stands for the image of a URL. Raises what vLLM raises."""
+        from vllm import LLM
+
+        if prompt.messages is None:
+            (made,) = LLM._preprocess_cmpl(llm, [(prompt.text or "") + prompt.prefill])
+            return made
+        messages = with_parts(prompt.messages, shown) if prompt.images else prompt.messages
+        chat = [dict(message) for message in messages]
+        if prompt.prefill:
+            chat.append({"role": "assistant", "content": prompt.prefill})
+        (made,) = LLM._preprocess_chat(
+            llm,
+            [chat],
+            chat_template=self.template,
+            chat_template_kwargs=dict(self.template_kwargs) or None,
+            add_generation_prompt=not prompt.prefill,
+            continue_final_message=bool(prompt.prefill),
+        )
+        return made
+
+
+class _WithoutMedia:
+    """vLLM's renderer, which leaves it at the template's mark for an image: how many tokens that becomes only pixels tell."""
+
+    def __init__(self, renderer: Any) -> None:
+        self._renderer = renderer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._renderer, name)
+
+    def render_chat(self, chats: Sequence[Any], chat_params: Any, tok_params: Any, **_: Any) -> tuple[Any, list[Any]]:
+        prompts = [self._renderer.render_messages(chat, chat_params)[1] for chat in chats]
+        ids = [prompt["prompt_token_ids"] for prompt in self._renderer.tokenize_prompts(prompts, tok_params)]
+        return chats, [{"type": "token", "prompt_token_ids": each} for each in ids]
+
+
+def vllm_renderer(args: Mapping[str, Any], chat: Chat) -> Callable[[Prompt], Encoded]:
     """What ``LLM.chat`` and ``LLM.generate`` do to a prompt, without an engine. ``args``: engine arguments.
 
-    Raises what vLLM raises for a model that it cannot read.
+    Of a prompt with images the ids have the template's marks for these. Raises what vLLM raises for a model that it cannot read.
     """
-    from vllm import LLM
     from vllm.engine.arg_utils import EngineArgs
     from vllm.renderers import renderer_from_config
     from vllm.usage.usage_lib import UsageContext
@@ -79,8 +120,9 @@ def vllm_renderer(
         raise JobError("encoder-decoder models are not supported")
     # LLM's own methods, on an object that has what they read
     llm = SimpleNamespace(
-        renderer=renderer_from_config(config), model_config=config.model_config, chat_template=template
+        renderer=renderer_from_config(config), model_config=config.model_config, chat_template=chat.template
     )
+    blind = SimpleNamespace(**{**vars(llm), "renderer": _WithoutMedia(llm.renderer)})
     lock = threading.Lock()
     pairs: list[Callable[[str, str], PairIds]] = []  # made once a pair comes
 
@@ -89,33 +131,15 @@ def vllm_renderer(
             with lock:  # a tokenizer of vLLM's is for one thread at a time
                 if prompt.pair is not None:
                     if not pairs:
-                        pairs.append(_pair_renderer(config, llm.renderer, template))
+                        pairs.append(_pair_renderer(config, llm.renderer, chat.template))
                     return pairs[0](prompt.text or "", prompt.pair)
-                if prompt.messages is None:
-                    (made,) = LLM._preprocess_cmpl(llm, [(prompt.text or "") + prompt.prefill])
-                else:
-                    chat = [dict(message) for message in prompt.messages]
-                    if prompt.prefill:
-                        chat.append({"role": "assistant", "content": prompt.prefill})
-                    (made,) = LLM._preprocess_chat(
-                        llm,
-                        [chat],
-                        chat_template=template,
-                        chat_template_kwargs=dict(template_kwargs) or None,
-                        add_generation_prompt=not prompt.prefill,
-                        continue_final_message=bool(prompt.prefill),
-                    )
+                made = chat.made(blind if prompt.images else llm, prompt, _blank)
         except ImportError as error:
             return Failure(
                 FailureKind.PROMPT, f"this version of vLLM has pairs of texts elsewhere, 0.32 is known: {error}"
             )
         except Exception as error:  # whatever a renderer raises is about this prompt
-            too_long = getattr(error, "parameter", None) in ("input_tokens", "input_text")
-            return Failure(
-                FailureKind.TOO_LONG if too_long else FailureKind.PROMPT, f"vLLM refuses this prompt: {error}"
-            )
-        if made["type"] != "token":
-            return Failure(FailureKind.PROMPT, "images, audio and video in a prompt are not supported")
+            return refusal(error)
         return list(made["prompt_token_ids"])
 
     return encode
@@ -135,6 +159,19 @@ def _pair_renderer(config: Any, renderer: Any, template: str | None) -> Callable
         return PairIds(ids, types.index(1) if 1 in types else len(ids))
 
     return encode
+
+
+def refusal(error: Exception) -> Failure:
+    """What a renderer raised for a prompt, as that prompt's failure."""
+    too_long = getattr(error, "parameter", None) in ("input_tokens", "input_text")
+    return Failure(FailureKind.TOO_LONG if too_long else FailureKind.PROMPT, f"vLLM refuses this prompt: {error}")
+
+
+def _blank(_url: str) -> Mapping[str, Any]:
+    """A part that stands for any image."""
+    from PIL import Image
+
+    return {"type": "image_pil", "image_pil": Image.new("RGB", (1, 1))}
 
 
 def _agree(own: Tokenizer, theirs: Callable[[Prompt], Encoded], probes: Sequence[Prompt]) -> bool:
