@@ -3,9 +3,11 @@ own; and one small run as its events and its report."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import hashlib
+import importlib
 import inspect
 import json
 import logging
@@ -138,7 +140,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is there by now stays: no search for garbage looks at it, so that forks of this process share its memory."""
+    """What is there by now stays: no search for garbage looks at it, so that forks of this process share its memory.
+
+    What plans in this process keeps torch from being imported, where it is not there yet, for all tests that come after it.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("torch")
     gc.collect()
     gc.freeze()
 
