@@ -210,7 +210,9 @@ class Forked(subprocess.Popen[Any]):
         _adopt_orphans(True)
         try:
             socket.send_fds(server, [json.dumps(message).encode()], files)
-            self.pid = int(server.recv(100))
+            pid = server.recv(100)
+            assert pid, "the fork server has ended: what it said is in the output of the first test that asked for it"
+            self.pid = int(pid)
             server.recv(100)  # from now on it is ours
         finally:
             _adopt_orphans(False)
