@@ -3,9 +3,11 @@ own; and one small run as its events and its report."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import hashlib
+import importlib
 import inspect
 import json
 import logging
@@ -137,6 +139,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_collection_finish() -> None:
+    """What is there by now stays: no search for garbage looks at it, so that forks of this process share its memory.
+
+    What plans in this process keeps torch from being imported, where it is not there yet, for all tests that come after it.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("torch")
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadGroupScheduling
@@ -196,7 +210,9 @@ class Forked(subprocess.Popen[Any]):
         _adopt_orphans(True)
         try:
             socket.send_fds(server, [json.dumps(message).encode()], files)
-            self.pid = int(server.recv(100))
+            pid = server.recv(100)
+            assert pid, "the fork server has ended: what it said is in the output of the first test that asked for it"
+            self.pid = int(pid)
             server.recv(100)  # from now on it is ours
         finally:
             _adopt_orphans(False)

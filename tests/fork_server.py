@@ -1,7 +1,7 @@
 """A process that has imported what the command imports, or vLLM too: forks of it run what ``python`` would be told to.
 
 ``conftest.py`` starts it with a socket, whose messages each hold a command and come with three files for its input and output.
-No engine and no thread was ever started in it.
+No engine was ever started in it.
 """
 
 from __future__ import annotations

@@ -173,6 +173,8 @@ def test_the_example_runs_and_goes_on(example: ModuleType, tmp_path: Path) -> No
 
 @pytest.mark.vllm
 def test_the_example_runs_with_the_model_that_comes_along(example: ModuleType, tmp_path: Path) -> None:
-    (record, *_) = example.main(str(tmp_path / "out"), engine={"args": {"enforce_eager": True}})
+    (record, *_) = example.main(
+        str(tmp_path / "out"), engine={"args": {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 27}}
+    )
     assert record.output == "quarante-deux"
     assert record.details["words"]["German"] == "zweiundvierzig"

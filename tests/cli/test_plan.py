@@ -131,8 +131,9 @@ def test_answers_that_take_too_long_to_calibrate_are_a_clear_error(corpus: Path)
 
 @pytest.mark.vllm
 def test_a_calibration_runs_on_the_real_engine(corpus: Path) -> None:
-    eager = ("--set", "engine.args.enforce_eager=true")  # to compile the model would take most of the time
-    result = plan(corpus, *eager, "--max-tokens", "8", "--calibrate", "--calibrate-seconds", "60", "--json")
+    # to compile the model, and a cache of most of the memory, would take most of the time
+    small = ("--set", "engine.args.enforce_eager=true", "--set", "engine.args.kv_cache_memory_bytes=268435456")
+    result = plan(corpus, *small, "--max-tokens", "8", "--calibrate", "--calibrate-seconds", "60", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert 0 < found["hours_low"] <= found["hours"] <= found["hours_high"]

@@ -35,7 +35,17 @@ from llmbatch.model.tokenizer import ChatSettings
 
 pytestmark = pytest.mark.vllm
 
-ARGS = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28, "max_num_seqs": 64, "dtype": "float32"}
+CONTEXT = 2048
+ARGS = {
+    "enforce_eager": True, "kv_cache_memory_bytes": 1 << 28, "max_num_seqs": 64, "dtype": "float32", "max_model_len": CONTEXT,
+}  # fmt: skip
+SMALL = {
+    **ARGS,
+    "kv_cache_memory_bytes": 1 << 25,
+    "max_num_seqs": 8,
+    "max_model_len": 256,
+    "max_num_batched_tokens": 256,
+}
 GREEDY = Sampling((("max_tokens", 48), ("temperature", 0.0)))
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", None]
 FIELDS = {
@@ -214,7 +224,7 @@ def test_a_seed_and_max_tokens_of_a_request_override_the_shared_ones(engine: Vll
 
 def test_a_request_without_max_tokens_may_fill_the_context(engine: VllmEngine) -> None:
     endless = Sampling((("ignore_eos", True), ("temperature", 0.0)))
-    (answer,) = run(engine, [Request(RequestKey(0), NUMBERS[0], endless, token_ids=[50] * (4096 - 1030))])
+    (answer,) = run(engine, [Request(RequestKey(0), NUMBERS[0], endless, token_ids=[50] * (CONTEXT - 1030))])
     assert isinstance(answer, Completion)
     assert (answer.finish_reason, answer.usage.completion_tokens) == ("length", 1030)
 
@@ -355,7 +365,7 @@ def test_counts_are_the_sum_of_the_usages(engine: VllmEngine) -> None:
     assert engine.busy() > 0
 
 
-@pytest.mark.parametrize("length", [4096, 5000])
+@pytest.mark.parametrize("length", [CONTEXT, CONTEXT + 900])
 def test_a_prompt_without_room_for_an_answer_is_too_long_and_its_neighbour_lives(
     engine: VllmEngine, length: int
 ) -> None:
@@ -369,7 +379,7 @@ def test_a_prompt_without_room_for_an_answer_is_too_long_and_its_neighbour_lives
 
 
 def test_a_prompt_that_leaves_one_token_ends_with_length(engine: VllmEngine) -> None:
-    (answer,) = run(engine, [Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[50] * 4095)])
+    (answer,) = run(engine, [Request(RequestKey(0), NUMBERS[0], GREEDY, token_ids=[50] * (CONTEXT - 1))])
     assert isinstance(answer, Completion)
     assert answer.finish_reason == "length"
     assert answer.usage.completion_tokens == 1
@@ -484,7 +494,7 @@ def test_what_the_engine_prints_goes_to_the_log_and_not_to_the_terminal(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     engine = VllmEngine(
-        str(DEMO_MODEL), EngineSettings(args=ARGS, in_process=True), ChatSettings(), tmp_path / "engine.log"
+        str(DEMO_MODEL), EngineSettings(args=SMALL, in_process=True), ChatSettings(), tmp_path / "engine.log"
     )
     engine.start()
     ask(engine, NUMBERS[:2])
@@ -494,7 +504,7 @@ def test_what_the_engine_prints_goes_to_the_log_and_not_to_the_terminal(
     assert "Loading safetensors" in (tmp_path / "engine.log").read_text()
     # and a second one starts in the same process, after it
     engine = VllmEngine(
-        str(DEMO_MODEL), EngineSettings(args=ARGS, in_process=True), ChatSettings(), tmp_path / "engine.log"
+        str(DEMO_MODEL), EngineSettings(args=SMALL, in_process=True), ChatSettings(), tmp_path / "engine.log"
     )
     engine.start()
     assert ask(engine, NUMBERS[:1])
@@ -518,7 +528,7 @@ def _thinking(folder: Path) -> str:
 
 
 def test_thinking_is_ended_at_its_budget_by_vllm_or_by_two_requests_alike(tmp_path: Path) -> None:
-    settings = EngineSettings(args=ARGS, in_process=True, reasoning_parser="deepseek_r1")
+    settings = EngineSettings(args=SMALL, in_process=True, reasoning_parser="deepseek_r1")
     engine = VllmEngine(_thinking(tmp_path / "model"), settings, ChatSettings(), tmp_path / "engine.log")
     engine.start()
     try:
@@ -562,7 +572,7 @@ def _adapter(folder: Path) -> str:
 
 def test_a_request_may_name_an_adapter_and_thinking_is_split_off(tmp_path: Path) -> None:
     lora = {"wild": _adapter(tmp_path / "wild")}
-    settings = EngineSettings(args=ARGS, in_process=True, lora=lora, reasoning_parser="granite")
+    settings = EngineSettings(args=SMALL, in_process=True, lora=lora, reasoning_parser="granite")
     engine = VllmEngine(str(DEMO_MODEL), settings, ChatSettings(), tmp_path / "engine.log")
     engine.start()
     try:

@@ -553,9 +553,10 @@ def test_on_vllm_prompt_and_answer_fill_the_context_to_the_token(jobs: Any, keep
         {"id": "short", "text": "one"},
         {"id": "long", "text": "".join(words[: 60 if mode != "shrink-output" else 11])},
     ]
+    args = {"max_model_len": context, "dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": 1 << 27}
     data = jobs.data(
         jobs.rows(rows), model="demo", prompt={"path": "Say it again: {{ text }}"},
-        engine={"name": "vllm", "args": {"max_model_len": context, "dtype": "float32", "enforce_eager": True}},
+        engine={"name": "vllm", "args": args},
         sampling={"max_tokens": answer, "ignore_eos": True}, plan={"overflow": mode, "overflow_min_tokens": short},
     )  # fmt: skip
     run_job(job_from(data), make=keeper.make)

@@ -213,7 +213,7 @@ def test_the_demo_model_translates_a_document_of_numbers_line_by_line(jobs: Any)
         rows,
         model="demo",
         prompt={"path": str(NUMBERS)},
-        engine={"name": "vllm", "args": {"enforce_eager": True, "max_num_seqs": 16}},
+        engine={"name": "vllm", "args": {"enforce_eager": True, "max_num_seqs": 16, "kv_cache_memory_bytes": 1 << 27}},
         sampling={"max_tokens": 128},
         answer={"glossary": {"field": "text", "terms": {"seven": ["sieben", "sept"]}}},
         program={"name": "translate", "settings": settings},
