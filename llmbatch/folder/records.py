@@ -15,7 +15,7 @@ from llmbatch.core.types import Record
 from llmbatch.core.words import excerpt
 
 # The start of a line as it is written. Anchored, so that neither an id nor an output that looks like one is taken for it.
-_HEAD = re.compile(rb'\{"id": ?(?:"(?:[^"\\]|\\.)*"|-?\d+), ?"index": ?(\d+), ?"status": ?"(\w+)"')
+_HEAD = re.compile(rb'\{"id": ?(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?\d+), ?"index": ?(\d+), ?"status": ?"(\w+)"')
 
 
 @contextlib.contextmanager

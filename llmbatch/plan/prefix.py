@@ -113,18 +113,16 @@ def build_tree(prompts: Sequence[bytes], domains: Sequence[str | None], block_si
 def _shared_blocks(a: bytes, b: bytes, width: int, guess: int) -> int:
     """How many full blocks of ``width`` bytes both start with, the last token of either left out. ``guess`` is looked at first."""
     most = (min(len(a), len(b)) - TOKEN_BYTES) // width
-    end = guess * width
-    if guess < most and a[:end] == b[:end] and a[end : end + width] != b[end : end + width]:
-        return guess  # as among all that share no more than their instructions
-    if most <= 0 or a[:width] != b[:width]:
-        return 0
-    if a[: most * width] == b[: most * width]:
-        return most
-    low, high = 1, most  # the first `low` blocks are equal, the first `high` are not
+    low, high = 0, most + 1  # the first `low` blocks are equal; the first `high` are not, or are too many
+    middle, step = guess, 1
     while high - low > 1:
-        middle = (low + high) // 2
+        if not low < middle < high:
+            middle = (low + high) // 2
         if a[low * width : middle * width] == b[low * width : middle * width]:
             low = middle
+            middle += step
         else:
             high = middle
+            middle -= step
+        step *= 2  # most share about as much as their neighbours
     return low
