@@ -147,7 +147,7 @@ def generate(
     rows: Rows,
     *,
     model: str | Path,
-    prompt: str | Path | Mapping[str, Any],
+    prompt: str | Path | Mapping[str, Any] | None = None,
     program: AProgram | None = None,
     schema: Schema | None = None,
     watchers: Sequence[Watcher] = (),

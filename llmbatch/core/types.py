@@ -166,13 +166,14 @@ class Rendered:
     """One row's prompt, and what the row itself asks for; what holds for all rows is on the prompt, not here.
 
     ``sampling`` is by the names of vLLM's ``SamplingParams``. ``output`` is one of ``{"schema": ...}``,
-    ``{"choice": [...]}``, ``{"regex": ...}`` and ``{"grammar": ...}``.
+    ``{"choice": [...]}``, ``{"regex": ...}`` and ``{"grammar": ...}``. ``vector``: that of the prompt is asked for, and no answer.
     """
 
     prompt: Prompt
     sampling: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     output: Mapping[str, Any] | None = None
     lora: str | None = None
+    vector: bool = False
 
 
 @fast_dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
-"""OpenAI's batch format, chat and plain completions, both ways: requests, ``{"custom_id": ..., "url": ..., "body": {...}}``, in and
-out, and records out as the lines of a batch's output.
+"""OpenAI's batch format, chat, plain completions and embeddings, both ways: requests, ``{"custom_id": ..., "url": ..., "body":
+{...}}``, in and out, and records out as the lines of a batch's output.
 
 Keys of vLLM's server are taken too. A body key that changes the answer and is not known here is a failure of that row.
 """
@@ -16,7 +16,7 @@ from llmbatch.core.types import EMPTY, Failure, FailureKind, Message, Prompt, Re
 from llmbatch.core.words import is_encodable, near, short, type_name
 from llmbatch.formats.base import Answered
 
-URLS = ("/v1/chat/completions", "/v1/completions")
+URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 
 # Keys that say nothing about the answer here: who asks, how it is sent, what is kept, and how a server schedules it.
 _IGNORED = frozenset(
@@ -71,6 +71,9 @@ _ADVICE = {
     "truncate_prompt_tokens": "what happens to a long prompt is the job's overflow policy",
 }
 _PROMPT_KEYS = frozenset({"messages", "prompt"})
+_OF_EMBEDDINGS = frozenset(
+    {"input", "encoding_format", "dimensions"}
+)  # besides those that say nothing about the answer
 _RENAMED = frozenset({"max_completion_tokens", "top_logprobs", "response_format", "structured_outputs"})
 _GUIDED = {"guided_json": "schema", "guided_choice": "choice", "guided_regex": "regex", "guided_grammar": "grammar"}
 _STRUCTURED = {"json": "schema", "choice": "choice", "regex": "regex", "grammar": "grammar"}
@@ -82,7 +85,10 @@ class _RequestError(Exception):
 
 
 class OpenAI:
-    """The format; see ``formats/base.py``. A chat request is one with messages, a completion one with a prompt."""
+    """The format; see ``formats/base.py``. A chat request is one with messages, a completion one with a prompt.
+
+    A request for an embedding is known by its URL.
+    """
 
     id_field = "custom_id"
     keys = frozenset({"custom_id", "body"})
@@ -98,6 +104,8 @@ class OpenAI:
     def read(self, line: Mapping[str, Any], adapters: Collection[str]) -> Rendered | Failure:
         try:
             body = _body(line)
+            if line.get("url") == URLS[2]:
+                return _embedding(body, adapters)
             prompt, continued = _prompt(body)
             model = body.get("model")
             lora = model if isinstance(model, str) and model in adapters else None
@@ -120,6 +128,11 @@ class OpenAI:
         body: dict[str, Any] = {}
         if name := rendered.lora or model:
             body["model"] = name
+        if rendered.vector:
+            body |= (
+                {"messages": list(prompt.messages)} if prompt.messages else {"input": f"{prompt.text}{prompt.prefill}"}
+            )
+            return {"custom_id": str(row_id), "method": "POST", "url": URLS[2], "body": body}
         body |= _written_prompt(prompt) | _written_sampling(rendered.sampling, chat=chat)
         if rendered.output:
             body |= _written_output(rendered.output)
@@ -154,6 +167,32 @@ def _body(data: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(body, Mapping):
         raise _RequestError(f"the request's body must be an object, and is of type {type_name(body)}")
     return body
+
+
+def _embedding(body: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
+    for key, value in body.items():
+        if value is not None and key not in (*_IGNORED, *_OF_EMBEDDINGS, "messages"):
+            raise _RequestError(f"body.{key} is not supported for an embedding{near(key, _OF_EMBEDDINGS)}")
+    if body.get("dimensions") is not None:
+        raise _RequestError("body.dimensions: set them for the whole job, as program.settings.dimensions")
+    if body.get("encoding_format") not in (None, "float"):
+        raise _RequestError(
+            f"body.encoding_format is {short(body['encoding_format'])}, and vectors are written as float"
+        )
+    texts = body.get("input")
+    if isinstance(texts, list) and len(texts) == 1:
+        texts = texts[0]
+    if texts is not None and not isinstance(texts, str):
+        raise _RequestError(
+            f"body.input must be one text, and is of type {type_name(texts)}: give each text a line of its own"
+        )
+    given = {"messages": body.get("messages"), "prompt": texts}
+    prompt, _ = _prompt({key: value for key, value in given.items() if value is not None})
+    said = prompt.messages[-1]["content"] if prompt.messages else prompt.text
+    if not said or said.isspace():
+        raise _RequestError("body.input is blank")
+    model = body.get("model")
+    return Rendered(prompt, lora=model if isinstance(model, str) and model in adapters else None, vector=True)
 
 
 def _prompt(body: Mapping[str, Any]) -> tuple[Prompt, bool]:

@@ -34,7 +34,7 @@ def prompt_of(job: Job) -> RowPrompt:
     if job.prompt is not None:
         return load_prompt(job.prompt, chat=default is None)
     if (format_ := job.input.format or guess_format(job.input.path, job.input.storage_options)) in FORMATS:
-        return RequestsPrompt(job.engine.lora, format_)
+        return RequestsPrompt(job.engine.lora, format_, vectors=job.program.name == "embed")
     if default is not None:
         return load_prompt(PromptSettings(path=default), chat=False)
     raise JobError(

@@ -139,7 +139,10 @@ class Recipe:
 
     def settled(self, row: Row) -> Rendered | Failure:
         """As ``render``, with all that is asked with the prompt: sampling after all defaults, and what the answer is held to."""
-        return self._main.settled(row)
+        settled = self._main.settled(row)
+        if not self.gives_vectors or isinstance(settled, Failure):
+            return settled
+        return Rendered(settled.prompt, lora=settled.lora, vector=True)
 
     def rules(self, context_length: Callable[[], int | None] | None) -> Rules:
         """How answers are judged and tried again. ``context_length`` is asked once one came; None where none ever will."""

@@ -78,7 +78,9 @@ class Tokenizer:
         are ``PairIds``.
         """
         if any(prompt.pair is not None for prompt in prompts):
-            return [self._pair(prompt) if prompt.pair is not None else self.encode([prompt])[0] for prompt in prompts]
+            pairs = iter(self._pairs([prompt for prompt in prompts if prompt.pair is not None]))
+            others = iter(self.encode([prompt for prompt in prompts if prompt.pair is None]))
+            return [next(others if prompt.pair is None else pairs) for prompt in prompts]
         texts = [self.render(prompt) for prompt in prompts]
         result: list[list[int] | Failure] = [text if isinstance(text, Failure) else [] for text in texts]
         for special in (False, True):
@@ -90,17 +92,26 @@ class Tokenizer:
                     result[i] = ids
         return result
 
-    def _pair(self, prompt: Prompt) -> PairIds | Failure:
-        first, second = self.render(Prompt(text=prompt.text)), self.render(Prompt(text=prompt.pair))
-        if isinstance(first, Failure) or isinstance(second, Failure):
-            return first if isinstance(first, Failure) else second  # type: ignore[return-value]
+    def _pairs(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
+        firsts = [self.render(Prompt(text=prompt.text)) for prompt in prompts]
+        seconds = [self.render(Prompt(text=prompt.pair)) for prompt in prompts]
+        refused = [
+            first if isinstance(first, Failure) else second for first, second in zip(firsts, seconds, strict=True)
+        ]
+        result: list[list[int] | Failure] = [each if isinstance(each, Failure) else [] for each in refused]
+        fitting = [i for i, each in enumerate(refused) if not isinstance(each, Failure)]
+        for batch in _batches(fitting, seconds):
+            for i, (ids, types) in zip(batch, self._told_apart([(firsts[i], seconds[i]) for i in batch]), strict=True):
+                result[i] = PairIds(ids, types.index(1) if 1 in types else len(ids))
+        return result
+
+    def _told_apart(self, pairs: list[Any]) -> list[tuple[list[int], Sequence[int]]]:
+        """The ids of pairs, and of each id to which of the two texts it belongs, where the model is told."""
         if self._rust is not None:
-            encoding = self._rust.encode(first, second, add_special_tokens=True)
-            ids, types = encoding.ids, encoding.type_ids if self._tells_pairs_apart else ()
-        else:
-            made = self.hf(first, second, return_attention_mask=False, verbose=False)
-            ids, types = made["input_ids"], made.get("token_type_ids", ())
-        return PairIds(ids, types.index(1) if 1 in types else len(ids))
+            made = self._rust.encode_batch_fast(pairs, add_special_tokens=True)
+            return [(each.ids, each.type_ids if self._tells_pairs_apart else ()) for each in made]
+        found = self.hf([first for first, _ in pairs], [second for _, second in pairs], verbose=False)
+        return list(zip(found["input_ids"], found.get("token_type_ids", [()] * len(pairs)), strict=True))
 
     def render(self, prompt: Prompt) -> str | Failure:
         """The text that is tokenized: the chat template's, open-ended after a prefill, or the plain text."""

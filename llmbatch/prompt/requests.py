@@ -6,14 +6,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from llmbatch.core.types import EMPTY, Failure, Rendered, Row
+from llmbatch.core.types import EMPTY, Failure, FailureKind, Rendered, Row
 from llmbatch.core.words import short
 from llmbatch.formats.base import wire_format
 from llmbatch.prompt.variables import Variable
 
 
 class RequestsPrompt:
-    """The prompt of a job whose input is requests. ``adapters`` are the LoRA adapters that a request may name."""
+    """The prompt of a job whose input is requests. ``adapters`` are the LoRA adapters that a request may name.
+
+    ``vectors``: the job asks for vectors, so that requests may too.
+    """
 
     name = "requests"
     sampling: Mapping[str, Any] = EMPTY
@@ -25,15 +28,20 @@ class RequestsPrompt:
     ready_made = True
     takes_images = False  # a request may bring some, which is known when it is read
 
-    def __init__(self, adapters: Collection[str] = (), format: str = "requests") -> None:
+    def __init__(self, adapters: Collection[str] = (), format: str = "requests", *, vectors: bool = False) -> None:
         self._format = wire_format(format)
         self._adapters = frozenset(adapters)
+        self._vectors = vectors
 
     def render(self, row: Row) -> Rendered | Failure:
         """What the request asks for, or a ``Failure`` that names the row and the key. Never raises for what is in a row."""
         if row.failure is not None:
             return row.failure
         read = self._format.read(row.data, self._adapters)
+        if isinstance(read, Rendered) and read.vector and not self._vectors:
+            read = Failure(
+                FailureKind.PROMPT, "the request is for an embedding, and the job is not: take --program embed"
+            )
         return replace(read, message=f"row {short(row.id)}: {read.message}") if isinstance(read, Failure) else read
 
     def value(self, name: str, row: Row) -> Any:

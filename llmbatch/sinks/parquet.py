@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from llmbatch.core.errors import FolderError
 from llmbatch.core.files import atomic
+from llmbatch.core.words import short
 from llmbatch.folder.records import parse
 from llmbatch.sinks.base import Finished, Output
 
@@ -49,7 +51,7 @@ def fill_table(lines: Iterable[bytes], stream: BinaryIO, dimensions: int | None 
 
     schema = _schema(dimensions)
     with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-        for rows in _batches(lines, vectors=dimensions is not None):
+        for rows in _batches(lines, dimensions):
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
 
 
@@ -76,18 +78,28 @@ def _schema(dimensions: int | None = None) -> Any:
     return pa.schema(list(columns.items()))
 
 
-def _batches(lines: Iterable[bytes], *, vectors: bool) -> Iterator[list[dict[str, Any]]]:
+def _batches(lines: Iterable[bytes], dimensions: int | None) -> Iterator[list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     size = 0
     for line in lines:
         record = parse(line)
-        rows.append({**_row(record), "output": record["output"]} if vectors else _row(record))
+        rows.append(_row(record) if dimensions is None else {**_row(record), "output": _vector(record, dimensions)})
         size += len(line)
         if size > _BATCH_BYTES:
             yield rows
             rows, size = [], 0
     if rows:
         yield rows
+
+
+def _vector(record: dict[str, Any], dimensions: int) -> list[float] | None:
+    vector: list[float] | None = record["output"]
+    if vector is not None and len(vector) != dimensions:
+        raise FolderError(
+            f"row {short(record['id'])}: its vector has {len(vector):,} numbers, and those before it have {dimensions:,}, so they "
+            "are no table: were rows tried again with other dimensions?"
+        )
+    return vector
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from llmbatch.core.errors import JobError
-from llmbatch.core.types import Pooling, PoolingTask
+from llmbatch.core.types import Pooling, PoolingTask, Prompt, Request, RequestKey, Sampling
 from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.purpose import settings_for
 
 
@@ -87,3 +89,26 @@ def test_fewer_dimensions_are_asked_of_a_model_that_says_it_can(model: Any) -> N
 
 def test_a_name_of_the_hub_of_which_nothing_is_here_tells_nothing() -> None:
     assert settings_for(EngineSettings(), "org/never-loaded", Pooling("classify")).args == {"runner": "pooling"}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "labels", "able"),
+    [
+        (["embed", "token_embed"], 0, {"embed"}),
+        (["classify", "token_classify"], 3, {"classify"}),
+        (["classify", "token_classify"], 1, {"classify", "pairs"}),
+        (["token_classify"], 5, set()),
+    ],
+    ids=["embed", "classify", "cross-encoder", "tokens alone"],
+)
+def test_what_a_loaded_model_can_do_follows_from_vllms_tasks_and_its_classes(
+    tasks: list[str], labels: int, able: set[str]
+) -> None:
+    names = {number: f"class {number}" for number in range(labels)}
+    config = SimpleNamespace(hf_config=SimpleNamespace(num_labels=labels, id2label=names))
+    engine = SimpleNamespace(model_config=config, get_supported_tasks=lambda: tuple(tasks))
+    poolings = Poolings(SimpleNamespace(llm_engine=engine, pooling_task=tasks[0]))
+    assert poolings.can == able
+    with pytest.raises(ValueError, match="the model cannot do"):
+        poolings.of(Request(RequestKey(0), Prompt(text="a"), Sampling()), Pooling("embed" if labels else "pairs"))
+    assert json.loads(poolings._names_of(2)) == [names.get(0, "LABEL_0"), names.get(1, "LABEL_1")]

@@ -82,7 +82,7 @@ def test_vectors_are_those_of_the_library_and_a_text_that_is_too_long_fails_alon
         assert "loaded to give numbers, and this asks for text" in refusal.failure.message
 
 
-def test_pairs_are_scored_as_the_library_does_and_documents_ranked(jobs: Any, model: Model) -> None:
+def test_pairs_and_classes_are_those_of_the_library(jobs: Any, model: Model) -> None:
     rows = [{"query": QUERY, "documents": DOCUMENTS}, {"query": "a " * 10, "documents": ["row " * 300, "b"]}]
     with EngineKeeper() as keeper:
         cross = model("cross", classes=["relevant"])
@@ -95,20 +95,11 @@ def test_pairs_are_scored_as_the_library_does_and_documents_ranked(jobs: Any, mo
         # which of the two comes first the model is told by more than their places
         turned = [each.outputs.score for each in llm_of(keeper).score(DOCUMENTS, [QUERY] * 3, use_tqdm=False)]
         assert not alike(theirs, turned)
-
-
-def test_classes_are_those_of_the_library_by_the_models_names(jobs: Any, model: Model) -> None:
-    names = ["bad", "neutral", "good"]
-    with EngineKeeper() as keeper:
-        path = model("classify", classes=names)
-        records = run(jobs, keeper, path, [{"text": text} for text in TEXTS], program={"name": "classify"})
-        for record, theirs in zip(records, llm_of(keeper).classify(TEXTS, use_tqdm=False), strict=True):
-            assert list(record["details"]["probabilities"]) == names
-            assert alike(list(record["details"]["probabilities"].values()), theirs.outputs.probs)
-            assert record["output"] == names[theirs.outputs.probs.index(max(theirs.outputs.probs))]
-        assert jobs.report()["engine"]["can"] == ["classify", "ids"]
-    with pytest.raises(JobError, match="has 3 classes, and a model that scores pairs has one"):
-        run(jobs, keeper, path, [{"query": "a", "document": "b"}], program={"name": "score_pairs"}, output="other")
+        texts, other = [{"text": text} for text in TEXTS], str(jobs.path / "classes")
+        run(jobs, keeper, cross, texts, program={"name": "classify"}, output=other)
+        for record, each in zip(jobs.records("classes"), llm_of(keeper).classify(TEXTS, use_tqdm=False), strict=True):
+            assert record["output"] == "relevant"
+            assert alike(list(record["details"]["probabilities"].values()), each.outputs.probs)
 
 
 def test_a_model_that_writes_text_gives_vectors_too(jobs: Any) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.core.errors import SourceError
-from llmbatch.core.types import Prompt, Rendered
+from llmbatch.core.types import Failure, Prompt, Rendered
 from llmbatch.formats.base import wire_format
 
 FORMAT = wire_format("openai")
@@ -108,3 +108,34 @@ def test_without_a_model_none_is_named() -> None:
 def test_a_format_that_is_unknown_is_refused_naming_the_known_ones() -> None:
     with pytest.raises(SourceError, match="unknown wire format 'telex': known are requests, openai"):
         wire_format("telex")
+
+
+def embedding(**body: Any) -> Any:
+    return wire_format("openai").read({"custom_id": "a", "url": "/v1/embeddings", "body": body}, ())
+
+
+def test_a_request_for_an_embedding_reads_back_as_the_same() -> None:
+    for prompt in (Prompt(text="one"), Prompt(messages=({"role": "user", "content": "one"},))):
+        line = wire_format("openai").write("a", Rendered(prompt, vector=True), "m")
+        assert line["url"] == "/v1/embeddings"
+        assert wire_format("openai").read(line, ()) == Rendered(prompt, vector=True)
+    assert embedding(input=["one"], encoding_format="float", user="me") == Rendered(Prompt(text="one"), vector=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"input": ["a", "b"]}, "give each text a line of its own"),
+        ({"input": [1, 2]}, "must be one text"),
+        ({"input": " "}, "blank"),
+        ({}, "neither"),
+        ({"input": "a", "dimensions": 3}, "program.settings.dimensions"),
+        ({"input": "a", "encoding_format": "base64"}, "written as float"),
+        ({"input": "a", "temperature": 1}, "body.temperature is not supported"),
+    ],
+    ids=str,
+)
+def test_what_an_embedding_cannot_be_asked_with_is_the_row_s_failure(body: dict[str, Any], said: str) -> None:
+    failure = embedding(**body)
+    assert isinstance(failure, Failure)
+    assert said in failure.message

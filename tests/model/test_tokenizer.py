@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmbatch.core.errors import JobError
-from llmbatch.core.types import Failure, FailureKind, Prompt
+from llmbatch.core.types import Failure, FailureKind, PairIds, Prompt
 from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.tokenizer import (
     ChatSettings,
@@ -219,3 +219,45 @@ print(sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "vl
     ids, modules = done.stdout.splitlines()
     assert json.loads(ids)[0][0] == USER
     assert modules == "[]"
+
+
+@pytest.fixture(params=["fast", "another"])
+def encoder(tmp_path: Path, request: pytest.FixtureRequest) -> Tokenizer:
+    """Of a model that is told which of two texts a token is of, as BERT is; by Rust's own calls, and by transformers'."""
+    from tokenizers import Tokenizer as Rust
+    from tokenizers import models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[UNK]", "[CLS]", "[SEP]", "a", "b", "c"]
+    rust = Rust(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    rust.pre_tokenizer = pre_tokenizers.Whitespace()
+    template = {"single": "[CLS]:0 $A:0 [SEP]:0", "pair": "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1"}
+    rust.post_processor = processors.TemplateProcessing(**template, special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    hf = PreTrainedTokenizerFast(tokenizer_object=rust, unk_token="[UNK]", model_input_names=names)
+    made = Tokenizer(hf, None, {}, 20)
+    if request.param == "another":
+        made._rust = None
+    return made
+
+
+def test_a_pair_is_the_ids_of_both_texts_and_where_the_second_begins(encoder: Tokenizer) -> None:
+    first, text, second, long = encoder.encode(
+        [
+            Prompt(text="a b", pair="c"),
+            Prompt(text="a b"),
+            Prompt(text="", pair="a a"),
+            Prompt(text="a", pair="b" * 200),
+        ]
+    )
+    assert isinstance(first, PairIds) and isinstance(second, PairIds)
+    assert (list(first), first.second) == ([1, 3, 4, 2, 5, 2], 4)
+    assert text == [1, 3, 4, 2]
+    assert (list(second), second.second) == ([1, 2, 3, 3, 2], 2)
+    assert isinstance(long, Failure) and long.kind is FailureKind.TOO_LONG
+
+
+def test_of_a_model_that_is_not_told_a_pair_has_no_second_part(tokenizer: Tokenizer) -> None:
+    (ids,) = tokenizer.encode([Prompt(text="one", pair="two")])
+    assert isinstance(ids, PairIds)
+    assert ids.second == len(ids) > 0

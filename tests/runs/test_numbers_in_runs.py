@@ -252,11 +252,24 @@ def test_plan_says_what_the_model_cannot_do(jobs: Any) -> None:
         survey_job(job_from(wrong), Assumptions(None, None, None))
 
 
-def test_requests_for_numbers_are_not_written_as_requests_for_text(jobs: Any) -> None:
+def test_requests_for_classes_are_not_written_as_requests_for_text(jobs: Any) -> None:
     rows = str(jobs.rows(rows_of(1)))
-    done = CliRunner().invoke(main, ["render", "--program", "embed", "--input", rows])
+    done = CliRunner().invoke(main, ["render", "--program", "classify", "--input", rows])
     assert done.exit_code == 2
-    assert "the program embed asks for numbers" in done.output
+    assert "the program classify asks for numbers" in done.output
+
+
+def test_requests_for_embeddings_are_written_and_run(jobs: Any) -> None:
+    rows, requests = str(jobs.rows(rows_of(3))), jobs.path / "requests.jsonl"
+    command = ["render", "--program", "embed", "--input", rows, "--model", "m", "--output", str(requests)]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    first = json.loads(requests.read_text().splitlines()[0])
+    assert (first["url"], first["body"]) == ("/v1/embeddings", {"model": "m", "input": "text 0"})
+    jobs.run(job_from(data(jobs, requests)))
+    assert [array("f", record["output"]) for record in jobs.records()] == [vector(f"text {i}") for i in range(3)]
+    text = data(jobs, requests, program={"name": "single"}, output=str(jobs.path / "text"))
+    jobs.run(job_from(text))
+    assert "the request is for an embedding" in jobs.records("text")[0]["error"]["message"]
 
 
 def test_settings_of_another_program_are_refused(jobs: Any) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
+from llmbatch.core.errors import FolderError
 from llmbatch.core.record import record_to_dict
 from llmbatch.core.types import Record, Status, Usage
 from llmbatch.sinks.base import Finished, SinkSettings, write_sinks
@@ -59,3 +61,10 @@ def test_the_reasoning_of_several_samples_is_json_text(tmp_path: Path, seal: Sea
     write_sinks(PARQUET, seal([record], 1), tmp_path)
     [reasoning] = pq.read_table(tmp_path / "results.parquet")["reasoning"].to_pylist()
     assert json.loads(reasoning) == ["hm", None]
+
+
+def test_vectors_of_several_lengths_are_no_table_and_the_row_is_named(tmp_path: Path, seal: Seal) -> None:
+    records = [Record(n, f"row {n}", Status.OK, [0.5] * (3 + n), "stop", 1) for n in range(2)]
+    with pytest.raises(FolderError, match="row 'row 1': its vector has 4 numbers, and those before it have 3"):
+        write_sinks(PARQUET, seal(records, 2, vectors=True), tmp_path)
+    assert not (tmp_path / "results.parquet").exists()

@@ -97,6 +97,8 @@ for record in run:
 for city in run.parsed(City):
     assert_type(city, City | None)
 run.to_dataset()
+for vector in run.vectors():
+    assert vector is None or vector.shape
 
 # records without a run folder
 records = llmbatch.generate([{"text": "one"}], model="demo", prompt="{{ text }}", schema=City)

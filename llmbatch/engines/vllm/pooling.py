@@ -67,7 +67,7 @@ class Poolings:
         if (error := getattr(output, "error", None)) is not None:
             return Refusal(request.key, Failure(FailureKind.ENGINE, f"vLLM failed this request: {error}"))
         numbers = array("f", output.outputs.data.detach().float().cpu().reshape(-1).numpy().tobytes())
-        usage = Usage(len(output.prompt_token_ids), 0, output.num_cached_tokens or 0)
+        usage = Usage(len(output.prompt_token_ids), 0, max(0, output.num_cached_tokens or 0))
         classes = request.pooling is not None and request.pooling.task == "classify"
         text = self._names_of(len(numbers)) if classes else ""
         return Completion(request.key, text, "stop", usage, numbers=numbers)
