@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from llmbatch.core.errors import EngineDied, JobError, OutOfMemory
 from llmbatch.core.types import (
     Completion,
+    Constraint,
     FailureKind,
     Outcome,
     Prompt,
@@ -26,6 +30,7 @@ from llmbatch.core.types import (
 from llmbatch.engines.base import EngineInfo, EngineSettings, checked, kind_of, make_engine
 from llmbatch.engines.devices import Machine
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.transformers import kind as kind_module
 from llmbatch.engines.transformers.engine import TransformersEngine
 from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.tokenizer import ChatSettings
@@ -224,6 +229,36 @@ def test_what_tokens_may_come_is_as_asked(engine: TransformersEngine, model: Any
     assert len(set(varied.token_ids)) > len(set(repeated.token_ids))
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"enum": ["x", "why"]}, "count": {"enum": [7, 41]}},
+    "required": ["name", "count"],
+    "additionalProperties": False,
+}
+
+
+def test_an_answer_is_held_to_its_constraint_beside_others_that_are_held_to_none(engine: TransformersEngine) -> None:
+    constraints = [
+        Constraint("choice", json.dumps(['one "a"\n', "été"])),
+        Constraint("regex", "[x-z]{4}-[0-9]{2}"),
+        Constraint("json", json.dumps(SCHEMA)),
+        None,
+        Constraint("grammar", 'root ::= "so " [a-c] [a-c]'),
+    ]
+    for sampling in (GREEDY, {**SAMPLED, "seed": 2, "max_tokens": 48}):
+        asked = requests_of(engine, NUMBERS[:1] * 5, sampling)
+        outcomes = run(
+            engine,
+            [replace(request, constraint=each) for request, each in zip(asked, constraints, strict=True)],
+        )
+        found = [outcome.text for outcome in outcomes if isinstance(outcome, Completion)]
+        assert found[0] in ('one "a"\n', "été")
+        assert re.fullmatch("[x-z]{4}-[0-9]{2}", found[1])
+        assert json.loads(found[2])["name"] in ("x", "why")
+        assert re.fullmatch("so [a-c]{2}", found[4])
+        assert [outcome.finish_reason for outcome in outcomes] == ["stop"] * 5  # type: ignore[union-attr]
+
+
 def test_log_probabilities_are_the_models_own_whatever_the_temperature(engine: TransformersEngine, model: Any) -> None:
     import torch
 
@@ -383,9 +418,10 @@ def test_arguments_that_it_cannot_use_are_refused_naming_them(tmp_path: Path, ar
 @pytest.mark.parametrize(
     "settings", [{"script": "a.yaml"}, {"reasoning_parser": "qwen3"}, {"in_process": False}, {"lora": {"a": "b"}}]
 )
-def test_settings_of_other_engines_are_refused_naming_them(tmp_path: Path, settings: dict[str, Any]) -> None:
-    if "lora" in settings and find_spec("peft"):
-        pytest.skip("peft is installed")
+def test_settings_that_it_has_no_use_for_are_refused_naming_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(kind_module, "find_spec", lambda name: None if name == "peft" else find_spec(name))
     with pytest.raises(JobError, match=f"engine.{next(iter(settings))}"):
         engine_of(tmp_path / "engine.log", "plain", **settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from llmbatch.core.types import Completion, FailureKind, Outcome, Prompt, Refusal, Request, RequestKey, Sampling
 from llmbatch.engines.base import EngineInfo, EngineSettings, make_engine
 from llmbatch.engines.feed import Feed
+from llmbatch.job.job import job_from
 from llmbatch.model.tokenizer import ChatSettings
 
 VOCABULARY = 300
@@ -19,7 +21,6 @@ WORDS = re.findall(
     r"\w+", "the quick brown fox jumps over a lazy dog while seven wizards make toxic brew for Jack and his queen"
 )
 PROMPTS = [" ".join(WORDS[i : i + 2 + i % 5]) for i in range(12)]
-SOME_FAILED = 3
 GREEDY = {"max_tokens": 16, "temperature": 0.0}
 
 
@@ -248,14 +249,13 @@ def job_of(jobs: Any, output: str) -> dict[str, Any]:
 
 
 def test_a_run_has_one_record_a_line_and_after_a_kill_the_same_bytes(jobs: Any) -> None:
-    code, _, err = jobs.finish(job_of(jobs, "whole"))
-    assert code == SOME_FAILED, err
+    jobs.run(job_from(job_of(jobs, "whole")))
     records = jobs.records("whole")
     assert [record["index"] for record in records] == list(range(43))
     failed = {record["id"]: record["error"]["kind"] for record in records if record["status"] == "failed"}
     assert failed == {40: "malformed_row", "long": "too_long", "none": "prompt"}
     killed, _, _ = jobs.finish(job_of(jobs, "killed"), environment={"LLMBATCH_FAULT": "journal-append:4"})
-    assert killed == -9
-    code, _, err = jobs.finish(job_of(jobs, "killed"))
-    assert code == SOME_FAILED, err
+    assert killed == -signal.SIGKILL
+    jobs.run(job_from(job_of(jobs, "killed")))
+    assert jobs.report("killed")["sessions"][-1]["session"] == 2
     assert jobs.results("killed") == jobs.results("whole")

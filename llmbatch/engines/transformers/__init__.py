@@ -12,6 +12,7 @@ it imports torch when an engine starts, not before.
 | `loop` | feed -> rows -> outcomes |
 | `rows` | a request's tokens as they come -> where its answer ends, and the answer |
 | `sampling` | a request's settings by vLLM's names -> what is done to the scores |
+| `constraints` | a constraint -> what holds an answer to it, token by token |
 | `choosing` | scores of a step's rows -> the same with each row's own settings applied, and seeded draws |
 | `continuous` | rows -> the library's continuous batching |
 | `plain` | rows -> the library's `generate`, in batches, where continuous batching is not for the model |

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from llmbatch.engines.transformers.constraints import mask
 from llmbatch.engines.transformers.rows import Row
 from llmbatch.engines.transformers.sampling import Setting
 
@@ -18,18 +19,21 @@ def choose(rows: Sequence[Row | None], scores: Any) -> Any:
     """Scores of shape (rows, vocabulary); ``None`` stands for a place whose token nobody wants."""
     by_setting: dict[int, tuple[Setting, list[int]]] = {}
     for i, row in enumerate(rows):
-        if row is not None and row.finish_reason is None and row.setting.acts:
+        if row is not None and row.finish_reason is None and row.acts:
             by_setting.setdefault(id(row.setting), (row.setting, []))[1].append(i)
     if not by_setting:
         return scores
     raw, scores = scores, scores.clone()
     for setting, places in by_setting.values():
         theirs = [row for i in places if (row := rows[i]) is not None]
-        if setting.samples or setting.shapers:
-            part = raw[places]
-            for shape in setting.shapers:
-                part = shape(part, theirs)
-            scores[places] = _drawn(part, theirs) if setting.samples else part
+        part = raw[places]
+        for shape in setting.shapers:
+            part = shape(part, theirs)
+        if any(row.matcher is not None for row in theirs):
+            part = mask(part, [row.matcher for row in theirs])
+        for warp in setting.warpers:
+            part = warp(part, theirs)
+        scores[places] = _drawn(part, theirs) if setting.samples else part
         if setting.logprobs is not None:
             _note(raw[places], scores[places], theirs, setting.logprobs)
     return scores

@@ -107,7 +107,7 @@ class Continuous:
         rows: list[Row | None] = []
         for state in states:
             row = self._rows.get(state.request_id)
-            if row is not None and row.setting.acts:
+            if row is not None and row.acts:
                 before = len(row.ids) - len(row.tokens)
                 if row.catch_up([*state.initial_tokens[before:], *state.generated_tokens]):  # at a stop string
                     self._manager.cancel_request(state.request_id)

@@ -16,6 +16,7 @@ from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.detokenizer import Detokenizer
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.transformers import trouble
+from llmbatch.engines.transformers.constraints import Constraints
 from llmbatch.engines.transformers.continuous import Continuous
 from llmbatch.engines.transformers.loading import Loaded, check_known, device_of, load
 from llmbatch.engines.transformers.log import Log
@@ -46,7 +47,7 @@ class TransformersEngine:
         self._busy = 0.0
 
     def expect(self, constraints: Sequence[Constraint]) -> None:
-        """Answers are held to none while they are written: they are checked afterwards."""
+        """Nothing that is made at the start depends on them."""
 
     def start(self) -> EngineInfo:
         tokenizer = self._prepare()
@@ -149,9 +150,11 @@ class TransformersEngine:
         tokens = self._settings.in_flight_tokens or max(requests * _TOKENS_PER_REQUEST, 2 * context)
         can_score = not loaded.encoder_decoder and (continuous is None or continuous.can_score)
         intake = Intake(requests, tokens, context, self._settings.timeout)
+        constraints = Constraints(loaded, tokenizer.hf)
         tools = Tools(
             loaded,
             Samplings(loaded, tokenizer.hf),
+            constraints,
             Detokenizer(tokenizer.hf),
             frozenset(self._settings.lora),
             can_score,
@@ -171,7 +174,13 @@ class TransformersEngine:
             in_flight_tokens=tokens,
             prefix_caching=continuous is not None and continuous.shares_prefixes,
             can=frozenset(
-                {"continue", "ids", *(["score"] if can_score else []), *(["lora"] if self._settings.lora else [])}
+                {
+                    "continue",
+                    "ids",
+                    *(["constraint"] if constraints.held else []),
+                    *(["score"] if can_score else []),
+                    *(["lora"] if self._settings.lora else []),
+                }
             ),
             device=_device_name(loaded.device),
             details={

@@ -48,7 +48,7 @@ def check_known(model: str, settings: EngineSettings) -> Any:
         config = AutoConfig.from_pretrained(model, trust_remote_code=settings.trust_remote_code, **given)
     except (OSError, ValueError) as error:
         raise JobError(f"model {model!r} cannot be read: {error}") from error
-    known = type(config) in {*AutoModelForCausalLM._model_mapping, *AutoModelForSeq2SeqLM._model_mapping}
+    known = any(type(config) in each._model_mapping for each in (AutoModelForCausalLM, AutoModelForSeq2SeqLM))
     if not known and not getattr(config, "auto_map", None):
         raise JobError(
             f"model {model!r} is of the type {config.model_type!r}, which generates no text in transformers: it has no class of it "

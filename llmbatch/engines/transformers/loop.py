@@ -11,6 +11,7 @@ from llmbatch.core.sampling import NO_SEED
 from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Refusal, Request, Usage
 from llmbatch.engines.detokenizer import Answer, Detokenizer
 from llmbatch.engines.feed import Requests
+from llmbatch.engines.transformers.constraints import Constraints
 from llmbatch.engines.transformers.loading import Loaded
 from llmbatch.engines.transformers.rows import Row
 from llmbatch.engines.transformers.running import Death, Ended, Failed, Runner, Scored
@@ -35,6 +36,7 @@ class Tools:
 
     loaded: Loaded
     samplings: Samplings
+    constraints: Constraints
     detokenizer: Detokenizer
     loras: frozenset[str]
     can_score: bool
@@ -120,7 +122,9 @@ class Loop:
         asked = setting.max_tokens if request.max_tokens is None else request.max_tokens
         limit = room if asked is None else min(asked, room)
         before = () if loaded.encoder_decoder else request.token_ids or ()
-        return Row(request, setting, limit, self._tools.detokenizer, before, self._generator(request, setting))
+        generator = self._generator(request, setting)
+        matcher = self._tools.constraints.matcher(request.constraint, request.partial)
+        return Row(request, setting, limit, self._tools.detokenizer, before, generator, matcher)
 
     def _target(self, request: Request) -> Request | Failure:
         if not self._tools.can_score:

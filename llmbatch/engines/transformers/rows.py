@@ -21,8 +21,8 @@ class Row:
     """
 
     __slots__ = (
-        "_detokenizer", "before", "finish_reason", "generator", "limit", "logprobs", "request", "setting", "stop_reason", "text",
-        "tokens",
+        "_detokenizer", "before", "finish_reason", "generator", "limit", "logprobs", "matcher", "request", "setting",
+        "stop_reason", "text", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -33,11 +33,13 @@ class Row:
         detokenizer: Detokenizer,
         before: Sequence[int],
         generator: Any = None,
+        matcher: Any = None,
     ) -> None:
         self.request = request
         self.setting = setting
         self.limit = limit
         self.generator = generator
+        self.matcher = matcher  # of its constraint, where it is held to one
         self._detokenizer = detokenizer
         self.before = list(before)
         self.tokens: list[int] = []  # new ones
@@ -45,6 +47,11 @@ class Row:
         self.finish_reason: FinishReason | None = None
         self.stop_reason: str | int | None = None
         self.text: str | None = None  # where a stop string has ended it
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything is to be done at a step but to take the highest score."""
+        return self.setting.acts or self.matcher is not None
 
     @property
     def answer(self) -> list[int]:
@@ -69,6 +76,8 @@ class Row:
             return True
         setting = self.setting
         self.tokens.append(token)
+        if self.matcher is not None and not self.matcher.is_terminated():
+            self.matcher.accept_token(token)
         count = len(self.request.partial) + len(self.tokens)
         if count >= setting.min_tokens and token in setting.ends:
             self.finish_reason = "stop"

@@ -47,10 +47,11 @@ Shaper = Callable[[Any, Sequence[Written]], Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """What requests share. ``shapers`` change the scores, in order; then the highest is taken, or one drawn (``samples``)."""
+    """What requests share. ``shapers`` and then ``warpers`` change the scores; the highest is taken, or one drawn (``samples``)."""
 
     samples: bool
     shapers: tuple[Shaper, ...]
+    warpers: tuple[Shaper, ...]
     ends: frozenset[int]  # the model's own ids that end an answer
     stop_ids: frozenset[int]
     stops: tuple[str, ...]
@@ -102,11 +103,12 @@ class Samplings:
         samples, warpers = self._warpers(values)
         minimum = int(values.get("min_tokens") or 0)
         held = (ends | stop_ids | loaded.eos) if minimum else frozenset()
-        shapers = [*self._shapers(values), *([_holding_back(sorted(held), minimum)] if held else []), *warpers]
+        shapers = [*self._shapers(values), *([_holding_back(sorted(held), minimum)] if held else [])]
         seed = values.get("seed")
         return Setting(
             samples,
             tuple(shapers),
+            tuple(warpers),
             ends,
             stop_ids,
             (stops,) if isinstance(stops, str) else tuple(stops),
