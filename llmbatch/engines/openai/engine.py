@@ -20,7 +20,7 @@ from llmbatch.engines.http.pool import Pool
 from llmbatch.engines.http.thread import EventThread
 from llmbatch.engines.openai.batch.loop import MOST_LINES, BatchLoop, Polling
 from llmbatch.engines.openai.dialect import DIALECTS
-from llmbatch.engines.openai.server import Found, base_of, look_at, untrusted
+from llmbatch.engines.openai.server import Found, base_of, look_at
 from llmbatch.engines.openai.settings import OpenAISettings
 from llmbatch.engines.openai.wire import OpenAIWire
 from llmbatch.model.tokenizer import ChatSettings
@@ -106,7 +106,7 @@ class OpenAIEngine:
         unreachable: list[str] = []
         for url, seen in zip(self._urls, looked, strict=True):
             if isinstance(seen, Untrusted):
-                raise untrusted(seen) from seen
+                raise JobError(str(seen)) from seen
             if isinstance(seen, NotSent):
                 unreachable.append(str(seen))
                 self._log.once(f"{seen}; it is tried again later")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from llmbatch.core.errors import EngineError, JobError
-from llmbatch.engines.http.base import NotSent, Reply, Untrusted
+from llmbatch.engines.http.base import NotSent, Reply
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.http.retry import Verdict, back_off, retry_after, verdict
 from llmbatch.engines.openai.dialect import DIALECTS, OWNERS, Dialect, vllm_dialect
@@ -102,12 +102,6 @@ async def _kind(client: Client, url: str, owner: object, dialect: str) -> tuple[
     return (vllm_dialect(version), f"vllm {version}") if isinstance(version, str) else (DIALECTS["vllm"], "vllm")
 
 
-def untrusted(error: Untrusted) -> JobError:
-    return JobError(
-        f"{error}. Of a server with a certificate of its own, name the file that signs it with engine.ca_file"
-    )
-
-
 def _shown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=5)
     shown = [*near, *(each for each in sorted(known) if each not in near)][:_SHOWN]
@@ -115,4 +109,4 @@ def _shown(name: str, known: list[str]) -> str:
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
-__all__ = ["Found", "base_of", "look_at", "untrusted"]
+__all__ = ["Found", "base_of", "look_at"]

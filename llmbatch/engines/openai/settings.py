@@ -74,7 +74,7 @@ class OpenAISettings(HttpSettings):
     @model_validator(mode="after")
     def _has_a_server(self) -> OpenAISettings:
         if not self.urls:
-            raise ValueError("engine.urls is missing: the server's URL, such as http://localhost:8000/v1")
+            raise JobError("engine.urls is missing: the server's URL, such as http://localhost:8000/v1")
         if self.mode == "batch" and len(self.urls) > 1:
             raise ValueError("engine.urls: batches go to one server, and these are several")
         if self.reasoning_parser is not None:
