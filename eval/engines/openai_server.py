@@ -3,9 +3,9 @@
     python eval/engines/openai_server.py [--rows 2000] [--repetitions 5]
 
 Seconds from file to file, interleaved: llmbatch over the server, a plain asyncio script with OpenAI's client, datatrove's runner
-(in an environment of its own, where that installs), llmbatch at fixed levels; then llmbatch with vLLM in its own process, without the
-load of the model. On a stand-in: the level that is found against fixed ones, and a server that fails every tenth request and is
-killed twice. Writes ``openai_server.json`` beside this file.
+(in an environment of its own, where that installs), llmbatch at fixed levels; then llmbatch with vLLM in its own process, without
+the load of the model. On a stand-in: the level that is found against fixed ones, and a server that fails every tenth request and
+is killed twice. Writes ``openai_server.json`` beside this file.
 """
 
 from __future__ import annotations
