@@ -97,9 +97,9 @@ class OpenAIEngine:
     async def _look(self, client: Client) -> dict[str, Found]:
         """What each of the servers is that can be reached; the others may come later."""
         settings = self._settings
-        names = [self._model, *settings.lora]
+        wanted = [self._model, *settings.lora] if settings.check_model else []
         looked = await asyncio.gather(
-            *(look_at(client, url, names, settings.dialect, settings.timeout) for url in self._urls),
+            *(look_at(client, url, self._model, wanted, settings.dialect, settings.timeout) for url in self._urls),
             return_exceptions=True,
         )
         found: dict[str, Found] = {}

@@ -312,6 +312,8 @@ def test_a_model_that_the_server_lacks_is_refused_with_those_it_has(jobs: Any, s
     server.models = {"llama-3": {}, "anyone": {}}
     said = refused(jobs, online(rows_of(jobs)))
     assert "has no model 'any'; it has anyone, llama-3" in said
+    jobs.run(job_from(online(rows_of(jobs, 2), engine={"check_model": False})))
+    assert outputs(jobs) == ["text 0", "text 1"]
 
 
 def test_a_server_that_answers_with_pages_is_no_such_server(jobs: Any, server: Any, online: Any) -> None:
@@ -348,6 +350,7 @@ def test_a_url_where_nothing_listens_is_said_at_once(jobs: Any, server: Any, onl
         ({"replicas": 2}, "engine.urls"),
         ({"reasoning_parser": "qwen3"}, "vllm serve"),
         ({"trust_remote_code": True}, "engine.trust_remote_code"),
+        ({"in_flight_tokens": 5}, "engine.in_flight"),
     ],
 )
 def test_settings_that_are_wrong_are_refused(jobs: Any, online: Any, engine: dict[str, Any], words: str) -> None:
