@@ -74,9 +74,14 @@ class Client:
         http, where = self._aiohttp, f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
         words = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, http.ClientConnectorCertificateError):
-            return Untrusted(f"{where}: its certificate does not verify: {words}")
+            return Untrusted(
+                f"{where}: its certificate does not verify: {words}. Of a server with a certificate of its own, name the file that "
+                "signs it with engine.ca_file"
+            )
         if isinstance(error, http.ClientSSLError):
-            return Untrusted(f"{where}: no secure connection comes about: {words}")
+            return Untrusted(
+                f"{where}: no secure connection comes about: {words}. Is it a server for http:// and not https://?"
+            )
         if isinstance(error, http.ClientConnectorError | http.ConnectionTimeoutError | http.ClientProxyConnectionError):
             return Unreachable(f"{where} cannot be reached: {words}")
         if isinstance(error, asyncio.TimeoutError | TimeoutError):

@@ -1,9 +1,10 @@
 """Answers and push-backs of a server in; how many requests it is sent at a time out: a level that is found, and follows the server.
 
-It grows by one with every answer, so that it doubles with every round of answers, as long as rounds get faster. When two in a row
-are not, it stays at the level of the fastest. A server that pushes back (429, 503, a time-out) has it multiplied by 0.7, once for
-all that was sent before it said so; then it comes back, fast at first, and slower the nearer it is to where it was pushed back.
-Now and then a little more is tried, and kept where it is faster.
+It doubles as long as that makes answers come faster, and goes back to the last level that did. A server that pushes back (429, 503,
+a time-out) has it multiplied by 0.7, once for all that was sent before it said so; then it comes back, fast at first, and slower
+the nearer it is to where it was pushed back. Now and then a little more is tried, and kept where it is faster.
+
+The rate at a level is that of a round of answers, after those to what was sent before the level was reached.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from __future__ import annotations
 _START = 64
 _MOST = 4096
 _LEAST = 1
-_FASTER = 1.05  # a round that is faster than the best so far by less than this is as fast
-_SLOW_ROUNDS = 2
+_FASTER = 1.08  # what is faster by less is as fast
 _BACK = 0.7
 _NEARER = 0.25  # of the way back, a round
 _TRY_MORE = 1.25
@@ -26,18 +26,17 @@ class Limit:
         self._fixed = fixed
         self._most = most
         self._level = float(fixed or min(start, most))
-        self._growing = True  # by one with every answer
+        self._doubling = True
+        self._before: float | None = None  # the level that was left for this one, which is on trial
         self._best_rate = 0.0
-        self._best_level = self._level
-        self._slow = 0  # rounds in a row that were not faster
         self._pushed_back_at = float("-inf")
         self._ceiling: float | None = None  # where it was last pushed back
         self._threshold = 0.0  # below it the level grows by one with every answer
         self._answered = True  # since it was last pushed back
-        self._trying_from: float | None = None  # the level before a little more is tried
-        self._calm = 0  # rounds since then
+        self._rounds = 0  # since a little more was tried
         self._began: float | None = None  # of this round
-        self._round = self._level  # the level as it began, and how many answers are one
+        self._skip = 0.0  # answers that belong to an earlier level
+        self._round = self._level  # how many answers are one
         self._answers = 0
         self._work = 0.0
 
@@ -46,20 +45,27 @@ class Limit:
         """How many may be in flight."""
         return int(self._level)
 
-    def answered(self, at: float, work: float = 1.0, *, full: bool = True) -> None:
-        """One request was answered. ``work``: how much there was to do, in any unit; ``full``: it had as many as it may."""
+    def answered(self, sent_at: float, at: float, work: float = 1.0, *, full: bool = True) -> None:
+        """A request that was sent then was answered.
+
+        ``work`` is how much there was to do, in any unit; ``full`` says that the server had as many as it may.
+        """
         if self._fixed is not None:
             return
         self._answered = True
         if self._level < self._threshold:
             self._level += 1
-        if self._began is None or not full:  # a rate with fewer in flight says nothing of the level
+        if self._skip > 0:
+            self._skip -= 1
             self._begin_round(at)
             return
+        if not full:  # a rate with fewer in flight says nothing of the level
+            self._begin_round(at)
+            return
+        if self._began is None:
+            self._began = sent_at
         self._answers += 1
         self._work += work
-        if self._growing:
-            self._level = min(self._level + 1, self._most)
         if self._answers >= self._round:
             seconds = at - self._began
             if seconds > 0:
@@ -74,48 +80,37 @@ class Limit:
         if self._answered:  # of push-backs in a row the first tells how much was too much
             self._ceiling = self._level
             self._threshold = self._level * _BACK
-        self._answered = self._growing = False
-        self._trying_from = None
+        self._answered = self._doubling = False
+        self._before = None
         self._level = max(_LEAST, self._level * _BACK)
-        self._best_rate = 0.0
         self._begin_round(at)
 
     def _begin_round(self, at: float) -> None:
         self._began = at
-        self._round = self._level
+        self._round = self._level  # no fewer: answers may come in bursts of as many
         self._answers = 0
         self._work = 0.0
 
     def _end_round(self, rate: float) -> None:
-        if self._growing:
-            self._grow(rate)
+        if self._before is not None and rate < _FASTER * self._best_rate:
+            self._level, self._before, self._doubling = self._before, None, False
+            self._skip = self._level
+            return
+        self._before, self._best_rate = None, rate
+        if self._doubling:
+            self._try(2 * self._level)
         elif self._ceiling is not None:
             self._level = min(self._level + max(1.0, (self._ceiling - self._level) * _NEARER), self._most)
             if self._level >= self._ceiling:
                 self._ceiling = None
-        elif self._trying_from is not None:
-            self._judge(rate)
         else:
-            self._best_rate = rate
-            self._calm += 1
-            if self._calm >= _ROUNDS_BETWEEN:
-                self._trying_from = self._level
-                self._calm = -1  # the round after a change has answers to what was sent before it
-                self._level = min(max(self._level + 1, self._level * _TRY_MORE), self._most)
+            self._rounds += 1
+            if self._rounds >= _ROUNDS_BETWEEN:
+                self._rounds = 0
+                self._try(max(self._level + 1, self._level * _TRY_MORE))
 
-    def _grow(self, rate: float) -> None:
-        if rate >= _FASTER * self._best_rate:
-            self._best_rate, self._best_level, self._slow = rate, self._round, 0
-            return
-        self._slow += 1
-        if self._slow >= _SLOW_ROUNDS or self._level >= self._most:
-            self._growing = False
-            self._level = self._best_level
-
-    def _judge(self, rate: float) -> None:
-        if self._calm < 0:
-            self._calm = 0
-            return
-        if rate < _FASTER * self._best_rate and self._trying_from is not None:
-            self._level = self._trying_from
-        self._trying_from = None
+    def _try(self, level: float) -> None:
+        """Go to another level, and see whether it is faster."""
+        level = min(level, self._most)
+        if level > self._level:
+            self._before, self._skip, self._level = self._level, self._level, level

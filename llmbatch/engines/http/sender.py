@@ -115,11 +115,12 @@ class Sender:
         self._wake = None if at is None else asyncio.get_running_loop().call_later(at - now, self._pump)
 
     async def _send(self, server: Server, sending: _Sending) -> None:
-        sent_at, full = time.monotonic(), server.is_full
+        sent_at = time.monotonic()
         try:
             try:
                 reply = await self._client.post(server.url + sending.packed.path, sending.packed.body)
             finally:
+                full = server.is_full
                 server.in_flight -= 1
             self._replied(server, sending, reply, sent_at, full=full)
         except NotSent as error:
@@ -142,7 +143,7 @@ class Sender:
         if reply.status not in _ONLY_A_GATEWAY:
             self.alive_at = max(self.alive_at, now)
         if meaning is Verdict.ANSWERED:
-            self._read(server, sending, reply, now, full=full)
+            self._read(server, sending, reply, sent_at, full=full)
             return
         if said := self._wire.ends_all(reply):
             raise EngineError(said)
@@ -156,7 +157,7 @@ class Sender:
         else:
             self._put_off(server, sending, reply, meaning, sent_at)
 
-    def _read(self, server: Server, sending: _Sending, reply: Reply, now: float, *, full: bool) -> None:
+    def _read(self, server: Server, sending: _Sending, reply: Reply, sent_at: float, *, full: bool) -> None:
         try:
             outcome = self._wire.read(sending.request, reply)
         except NoAnswer as error:
@@ -168,7 +169,7 @@ class Sender:
         if isinstance(outcome, Completion):
             usage = outcome.usage
             work += usage.completion_tokens + (usage.prompt_tokens - usage.cached_tokens) * _PROMPT_SHARE
-        server.limit.answered(now, work, full=full)
+        server.limit.answered(sent_at, time.monotonic(), work, full=full)
         self._deliver(outcome)
 
     def _put_off(self, server: Server, sending: _Sending, reply: Reply, meaning: Verdict, sent_at: float) -> None:

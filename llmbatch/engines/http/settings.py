@@ -17,6 +17,7 @@ _NOT_HERE = {
     "script": "engine.script is for the scripted engine alone",
     "in_process": "engine.in_process: the model runs in its server",
     "hosted": "engine.hosted: the model runs in its server",
+    "in_flight_tokens": "engine.in_flight_tokens: a server gives no token ids to count; engine.in_flight counts requests",
     "trust_remote_code": "engine.trust_remote_code: the model runs in its server, which is told so there",
 }
 

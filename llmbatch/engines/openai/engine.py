@@ -22,7 +22,7 @@ from llmbatch.engines.http.settings import named_key
 from llmbatch.engines.http.thread import EventThread
 from llmbatch.engines.openai.batch.loop import MOST_LINES, BatchLoop, Polling
 from llmbatch.engines.openai.dialect import DIALECTS
-from llmbatch.engines.openai.server import Found, base_of, look_at, untrusted
+from llmbatch.engines.openai.server import Found, base_of, look_at
 from llmbatch.engines.openai.settings import OpenAISettings
 from llmbatch.engines.openai.wire import OpenAIWire
 from llmbatch.model.tokenizer import ChatSettings
@@ -100,16 +100,16 @@ class OpenAIEngine:
     async def _look(self, client: Client) -> dict[str, Found]:
         """What each of the servers is that can be reached; the others may come later."""
         settings = self._settings
-        names = [self._model, *settings.lora]
+        wanted = [self._model, *settings.lora] if settings.check_model else []
         looked = await asyncio.gather(
-            *(look_at(client, url, names, settings.dialect, settings.timeout) for url in self._urls),
+            *(look_at(client, url, self._model, wanted, settings.dialect, settings.timeout) for url in self._urls),
             return_exceptions=True,
         )
         found: dict[str, Found] = {}
         unreachable: list[str] = []
         for url, seen in zip(self._urls, looked, strict=True):
             if isinstance(seen, Untrusted):
-                raise untrusted(seen) from seen
+                raise JobError(str(seen)) from seen
             if isinstance(seen, NotSent):
                 unreachable.append(str(seen))
                 self._log.once(f"{seen}; it is tried again later")

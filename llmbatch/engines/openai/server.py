@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from llmbatch.core.errors import EngineError, JobError
-from llmbatch.engines.http.base import NotSent, Reply, Untrusted
+from llmbatch.engines.http.base import NotSent, Reply
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.http.retry import Verdict, back_off, retry_after, verdict
 from llmbatch.engines.openai.dialect import DIALECTS, OWNERS, Dialect, vllm_dialect
@@ -33,8 +33,8 @@ def base_of(url: str) -> str:
     return url if urlsplit(url).path.strip("/") else f"{url}/v1"
 
 
-async def look_at(client: Client, url: str, names: Sequence[str], dialect: str, patience: float) -> Found:
-    """Ask a server what it is, and that it has the models with these names; one that is still starting is waited for.
+async def look_at(client: Client, url: str, model: str, wanted: Sequence[str], dialect: str, patience: float) -> Found:
+    """Ask a server what it is, and that it has the ``wanted`` models; one that is still starting is waited for.
 
     Raises ``NotSent`` where it cannot be reached, ``JobError`` for what a person must change, ``EngineError`` for what may pass.
     """
@@ -45,10 +45,10 @@ async def look_at(client: Client, url: str, names: Sequence[str], dialect: str, 
         _check_reply(url, reply)
         models = []  # a server without a list
     known = {model["id"]: model for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)}
-    for name in names:
+    for name in wanted:
         if known and name not in known:
             raise JobError(f"{url} has no model {name!r}; it has {_shown(name, list(known))}")
-    first = known.get(names[0], {})
+    first = known.get(model, {})
     longest = first.get("max_model_len")
     kind, version = await _kind(client, url, first.get("owned_by"), dialect)
     return Found(kind, version, longest if isinstance(longest, int) and longest > 0 else None)
@@ -102,12 +102,6 @@ async def _kind(client: Client, url: str, owner: object, dialect: str) -> tuple[
     return (vllm_dialect(version), f"vllm {version}") if isinstance(version, str) else (DIALECTS["vllm"], "vllm")
 
 
-def untrusted(error: Untrusted) -> JobError:
-    return JobError(
-        f"{error}. Of a server with a certificate of its own, name the file that signs it with engine.ca_file"
-    )
-
-
 def _shown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=5)
     shown = [*near, *(each for each in sorted(known) if each not in near)][:_SHOWN]
@@ -115,4 +109,4 @@ def _shown(name: str, known: list[str]) -> str:
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
-__all__ = ["Found", "base_of", "look_at", "untrusted"]
+__all__ = ["Found", "base_of", "look_at"]

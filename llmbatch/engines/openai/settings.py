@@ -49,6 +49,9 @@ class OpenAISettings(HttpSettings):
     """The engine section of a job on a server with OpenAI's API. ``args`` are further fields of each request's body."""
 
     served_name: str | None = Field(None, description="the model's name at the server; by default the job's model")
+    check_model: Annotated[bool, Counts.NOTHING] = Field(
+        True, description="false: also a model that is not in the server's list, as some gateways have them"
+    )
     dialect: DialectName = Field(
         "auto",
         description="whose server it is, where it cannot be asked: decides how regex, grammar and choices are sent",
@@ -74,7 +77,7 @@ class OpenAISettings(HttpSettings):
     @model_validator(mode="after")
     def _has_a_server(self) -> OpenAISettings:
         if not self.urls:
-            raise ValueError("engine.urls is missing: the server's URL, such as http://localhost:8000/v1")
+            raise JobError("engine.urls is missing: the server's URL, such as http://localhost:8000/v1")
         if self.mode == "batch" and len(self.urls) > 1:
             raise ValueError("engine.urls: batches go to one server, and these are several")
         if self.reasoning_parser is not None:

@@ -177,11 +177,14 @@ class StandIn:
             assert request.transport is not None
             request.transport.close()
             return cut
+        reply = web.Response(body=whole, content_type="application/json")
+        await reply.prepare(request)
+        await reply.write_eof()
         self.answered[text_of(body)] += 1
-        if self.log is not None:
+        if self.log is not None:  # once it is sent: what is killed before was not answered
             with self.log.open("a") as log:
                 log.write(json.dumps(text_of(body)) + "\n")
-        return web.Response(body=whole, content_type="application/json")
+        return reply
 
     def completion(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         chat = path.endswith("chat/completions")

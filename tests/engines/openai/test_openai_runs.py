@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import json
 import signal
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from llmbatch.core.errors import EngineError, JobError
 from llmbatch.job.job import job_from
@@ -197,6 +204,49 @@ def test_a_killed_run_goes_on_with_the_same_bytes(jobs: Any, server: Any, online
     assert len(server.asked) - before < 60, "what was answered is not asked again"
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    """(A certificate that signs itself, a server's context with it.)"""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime.datetime(2020, 1, 1))
+        .not_valid_after(datetime.datetime(2120, 1, 1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, secret = folder / "certificate.pem", folder / "key.pem"
+    pem.write_bytes(made.public_bytes(Encoding.PEM))
+    secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, secret)
+    return pem, context
+
+
+def test_a_certificate_that_does_not_verify_is_said_and_can_be_trusted(
+    jobs: Any, servers: Any, online: Any, server: Any, certificate: tuple[Path, ssl.SSLContext]
+) -> None:
+    pem, context = certificate
+    secure = servers().start(tls=context)
+    engine = {"urls": [secure.url]}
+    said = refused(jobs, online(rows_of(jobs, 3), engine=engine))
+    assert "its certificate does not verify" in said
+    assert "engine.ca_file" in said
+    jobs.run(job_from(online(rows_of(jobs, 3), engine={**engine, "ca_file": str(pem)})))
+    assert outputs(jobs) == ["text 0", "text 1", "text 2"]
+
+
+def test_a_server_that_speaks_no_tls_is_said(jobs: Any, server: Any, online: Any) -> None:
+    urls = [server.url.replace("http://", "https://")]
+    assert "Is it a server for http://" in refused(jobs, online(rows_of(jobs, 3), engine={"urls": urls}))
+
+
 # What is said before any work is done.
 
 
@@ -262,6 +312,8 @@ def test_a_model_that_the_server_lacks_is_refused_with_those_it_has(jobs: Any, s
     server.models = {"llama-3": {}, "anyone": {}}
     said = refused(jobs, online(rows_of(jobs)))
     assert "has no model 'any'; it has anyone, llama-3" in said
+    jobs.run(job_from(online(rows_of(jobs, 2), engine={"check_model": False})))
+    assert outputs(jobs) == ["text 0", "text 1"]
 
 
 def test_a_server_that_answers_with_pages_is_no_such_server(jobs: Any, server: Any, online: Any) -> None:
@@ -298,6 +350,7 @@ def test_a_url_where_nothing_listens_is_said_at_once(jobs: Any, server: Any, onl
         ({"replicas": 2}, "engine.urls"),
         ({"reasoning_parser": "qwen3"}, "vllm serve"),
         ({"trust_remote_code": True}, "engine.trust_remote_code"),
+        ({"in_flight_tokens": 5}, "engine.in_flight"),
     ],
 )
 def test_settings_that_are_wrong_are_refused(jobs: Any, online: Any, engine: dict[str, Any], words: str) -> None:

@@ -15,7 +15,6 @@ from llmbatch.core.imports import extra
 from llmbatch.engines.http.base import NotSent, Reply, Untrusted
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.http.retry import Verdict, back_off, retry_after, verdict
-from llmbatch.engines.openai.server import untrusted
 from llmbatch.engines.openai.words import data_of, is_without_quota, words
 
 _PAGE = 100
@@ -120,7 +119,7 @@ class Provider:
 
     def _wait_for(self, error: NotSent, tries: int) -> float:
         if isinstance(error, Untrusted):
-            raise untrusted(error) from error
+            raise EngineError(str(error)) from error
         self._note(f"{error}; it is tried again")
         return back_off(tries, self._spread.random())
 

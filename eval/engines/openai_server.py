@@ -1,0 +1,264 @@
+"""The openai engine in figures: against vLLM's own server on this machine, and against a stand-in that fails and is killed.
+
+    python eval/engines/openai_server.py [--rows 2000] [--repetitions 5]
+
+Seconds from file to file, interleaved: llmbatch over the server, a plain asyncio script with OpenAI's client, datatrove's runner
+(in an environment of its own, where that installs), llmbatch at fixed levels; then llmbatch with vLLM in its own process, without
+the load of the model. On a stand-in: the level that is found against fixed ones, and a server that fails every tenth request and
+is killed twice. Writes ``openai_server.json`` beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from openai_peers import PROMPT
+
+from llmbatch.job.job import DEMO_MODEL, job_from
+from llmbatch.runs.session import run_job
+
+HERE = Path(__file__).parent
+PEERS = HERE / "openai_peers.py"
+STAND_IN = HERE.parents[1] / "tests/engines/openai/stand_in.py"
+RESULT = HERE / "openai_server.json"
+MAX_TOKENS = 24
+SEQS = 128
+ENGINE = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "max_model_len": 512,
+    "max_num_seqs": SEQS,
+    "kv_cache_memory_bytes": 1 << 30,
+}
+LEVELS = (16, 32, 64, 128, 256)
+KNEE, SECONDS = 48, 0.05  # of the stand-in: how many it works on at a time, and how long
+
+
+def make_rows(path: Path, count: int) -> Path:
+    """Numbers, of which none is there twice."""
+    numbers = random.Random(0).sample(range(10**6), count)
+    path.write_text(
+        "".join(json.dumps({"id": i, "text": str(n)}) + "\n" for i, n in enumerate(numbers)), encoding="utf-8"
+    )
+    return path
+
+
+@contextlib.contextmanager
+def vllm_server(folder: Path) -> Iterator[str]:
+    """vLLM's own server with the demo model; its URL."""
+    port = free_port()
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in ENGINE.items() if value is not True]
+    arguments += [f"--{name.replace('_', '-')}" for name, value in ENGINE.items() if value is True]
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(DEMO_MODEL), "--served-model-name", "demo",
+        "--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log", *arguments,
+    ]  # fmt: skip
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        while True:
+            if process.poll() is not None:
+                raise SystemExit((folder / "server.log").read_text()[-3000:])
+            with contextlib.suppress(URLError, OSError), urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                break
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def job_data(rows: Path, output: Path, engine: Mapping[str, Any], model: str = "demo") -> dict[str, Any]:
+    return {
+        "model": model, "prompt": {"path": PROMPT.replace("{text}", "{{ text }}")}, "input": {"path": str(rows)},
+        "output": str(output), "engine": dict(engine), "sampling": {"temperature": 0, "max_tokens": MAX_TOKENS},
+        "retry": {"max_attempts": 1},
+    }  # fmt: skip
+
+
+def ours(rows: Path, output: Path, engine: Mapping[str, Any], model: str = "demo") -> float:
+    """Seconds of a run in a process of its own, without its imports and the load of a model."""
+    code = (
+        "import json, sys, time\nfrom llmbatch.job.job import job_from\nfrom llmbatch.runs.session import run_job\n"
+        "job = job_from(json.loads(sys.argv[1]))\nbegan = time.monotonic()\nresult = run_job(job)\n"
+        "loaded = result.report['sessions'][-1]['seconds']['start_up']\n"
+        "print('seconds', time.monotonic() - began - loaded)\n"
+    )
+    return measured([sys.executable, "-c", code, json.dumps(job_data(rows, output, engine, model))])
+
+
+def peer(name: str, python: str, rows: Path, output: Path, url: str, at_a_time: int) -> float:
+    return measured([python, str(PEERS), name, str(rows), str(output), url, "demo", str(MAX_TOKENS), str(at_a_time)])
+
+
+def measured(command: list[str]) -> float:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r"^seconds ([\d.]+)", done.stdout, re.MULTILINE)
+    if done.returncode or found is None:
+        raise SystemExit(f"{command[:4]} failed:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+    return float(found.group(1))
+
+
+def level_of(output: Path) -> list[int]:
+    """What was found, as the engine's log says."""
+    found = re.findall(r"requests at a time, at the end: (.*)", (output / "engine.log").read_text())
+    return [int(level) for level in re.findall(r"(\d+) to ", found[-1])]
+
+
+def datatrove_python(folder: Path) -> str | None:
+    """An interpreter that has datatrove; None where it does not install."""
+    if given := os.environ.get("DATATROVE_PYTHON"):
+        return given
+    target = folder / "datatrove"
+    for command in (
+        [sys.executable, "-m", "venv", str(target)],
+        [str(target / "bin/python"), "-m", "pip", "install", "-q", "datatrove[inference]"],
+    ):
+        if subprocess.run(command, check=False).returncode:
+            return None
+    return str(target / "bin/python")
+
+
+def speed(folder: Path, count: int, repetitions: int) -> dict[str, Any]:
+    """Seconds of each arm on the same rows, and of each fixed level."""
+    rows = make_rows(folder / "rows.jsonl", count)
+    python = datatrove_python(folder)
+    seconds: dict[str, list[float]] = {}
+    levels: list[list[int]] = []
+    with vllm_server(folder) as url:
+        engine = {"name": "openai", "urls": [url]}
+        ours(rows, folder / "warm", engine)
+
+        def arms(turn: int) -> Iterator[tuple[str, float]]:
+            output = folder / f"ours-{turn}"
+            yield "llmbatch, server", ours(rows, output, engine)
+            levels.append(level_of(output))
+            yield (
+                "script with OpenAI's client",
+                peer("plain", sys.executable, rows, folder / f"plain-{turn}.jsonl", url, 2 * SEQS),
+            )
+            if python is not None:
+                yield "datatrove", peer("datatrove", python, rows, folder / f"datatrove-{turn}", url, 2 * SEQS)
+            for level in LEVELS:
+                yield f"fixed {level}", ours(rows, folder / f"fixed-{level}-{turn}", {**engine, "in_flight": level})
+
+        for turn in range(repetitions):
+            for name, took in arms(turn):
+                seconds.setdefault(name, []).append(took)
+                print(f"{turn} {name}: {took:.2f} s", flush=True)
+    for turn in range(repetitions):  # not beside the server, whose threads it would share a processor with
+        took = ours(rows, folder / f"own-{turn}", {"name": "vllm", "args": ENGINE}, str(DEMO_MODEL))
+        seconds.setdefault("llmbatch, vLLM in process", []).append(took)
+        print(f"{turn} in process: {took:.2f} s", flush=True)
+    middle = {name: statistics.median(took) for name, took in seconds.items()}
+    peers = [middle[name] for name in ("script with OpenAI's client", "datatrove") if name in middle]
+    fixed = [took for name, took in middle.items() if name.startswith("fixed")]
+    return {
+        "rows": count, "seconds": seconds, "medians": middle, "levels_found": levels,
+        "datatrove": "ran" if python is not None else "does not install here",
+        "speed_against_best_peer": min(peers) / middle["llmbatch, server"],
+        "speed_against_best_fixed_level": min(fixed) / middle["llmbatch, server"],
+    }  # fmt: skip
+
+
+def levels(folder: Path, count: int) -> dict[str, Any]:
+    """On a stand-in that works on so many at a time: the level that is found against fixed ones."""
+    rows = make_rows(folder / "level-rows.jsonl", count)
+    arguments = ["--slots", str(KNEE), "--seconds", str(SECONDS)]
+    process, url = stand_in(*arguments)
+    engine = {"name": "openai", "urls": [url]}
+    try:
+        found = ours(rows, folder / "found", engine, "any")
+        fixed = {level: ours(rows, folder / f"at-{level}", {**engine, "in_flight": level}, "any") for level in LEVELS}
+    finally:
+        process.kill()
+    return {
+        "rows": count, "slots": KNEE, "seconds_found": found, "level_found": level_of(folder / "found"), "seconds_fixed": fixed,
+        "speed_against_best_fixed_level": min(fixed.values()) / found,
+    }  # fmt: skip
+
+
+def chaos(folder: Path, count: int) -> dict[str, Any]:
+    """A server that fails every tenth request and is killed twice: what was lost, and what was answered twice."""
+    rows, log = make_rows(folder / "chaos-rows.jsonl", count), folder / "answered"
+    failing = ["--fail-every", "10", "--seconds", "0.01", "--log", str(log)]
+    process, url = stand_in(*failing)
+    port = url.rsplit(":", 1)[1].removesuffix("/v1")
+    job = job_from(job_data(rows, folder / "chaos", {"name": "openai", "urls": [url]}, "any"))
+    run = threading.Thread(target=run_job, args=(job,))
+    run.start()
+    killed_with = []
+    for enough in (count // 3, 2 * count // 3):
+        while len(answered(log)) < enough:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        killed_with.append(len(answered(log)))
+        time.sleep(0.5)
+        process, _ = stand_in("--port", port, *failing)
+    run.join()
+    process.kill()
+    records = [json.loads(line) for line in (folder / "chaos/results.jsonl").read_text().splitlines()]
+    counts = Counter(answered(log))
+    return {
+        "rows": count, "kills_after_answers": killed_with, "records": len(records),
+        "ok": sum(record["status"] == "ok" for record in records), "answered": len(counts),
+        "answered_twice": sum(number > 1 for number in counts.values()),
+    }  # fmt: skip
+
+
+def stand_in(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen([sys.executable, str(STAND_IN), *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+def answered(log: Path) -> list[str]:
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--without-vllm", action="store_true", help="only what needs a stand-in")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="llmbatch-openai-") as path:
+        folder = Path(path)
+        result = {"chaos": chaos(folder, given.rows), "levels": levels(folder, 4 * given.rows)}
+        if not given.without_vllm:
+            result["speed"] = speed(folder, given.rows, given.repetitions)
+    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
