@@ -21,7 +21,6 @@ from llmbatch.engines.feed import Requests
 from llmbatch.engines.http.base import Wire
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.http.pool import Pool
-from llmbatch.engines.http.retry import Verdict, verdict
 from llmbatch.engines.http.sender import Sender
 
 T = TypeVar("T")
@@ -33,26 +32,14 @@ _LEAST_AHEAD = 8
 
 
 class Loop:
-    """Drives the servers of a pool. ``timeout``: seconds without any sign of life of theirs after which they count as gone.
+    """Drives the servers of a pool. ``timeout``: seconds without any sign of life of theirs after which they count as gone."""
 
-    ``judge`` says what a status means, for a protocol that means something of its own by one.
-    """
-
-    def __init__(
-        self,
-        wire: Wire,
-        pool: Pool,
-        client: Client,
-        timeout: float,
-        log: Path,
-        judge: Callable[[int], Verdict] = verdict,
-    ) -> None:
+    def __init__(self, wire: Wire, pool: Pool, client: Client, timeout: float, log: Path) -> None:
         self._wire = wire
         self._pool = pool
         self._client = client
         self._timeout = timeout
         self._log = log
-        self._judge = judge
         self._noted: set[str] = set()
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
@@ -129,9 +116,7 @@ class Loop:
 
         async def ready() -> None:
             await self._client.__aenter__()
-            self._sender = Sender(
-                self._wire, self._pool, self._client, self._deliver, self._fail, self.note, self._judge
-            )
+            self._sender = Sender(self._wire, self._pool, self._client, self._deliver, self._fail, self.note)
 
         asyncio.run_coroutine_threadsafe(ready(), self._loop).result()
 

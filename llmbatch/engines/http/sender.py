@@ -54,7 +54,6 @@ class Sender:
         deliver: Callable[[Outcome], None],
         fail: Callable[[EngineError], None],
         note: Callable[[str], None],
-        judge: Callable[[int], Verdict] = verdict,
     ) -> None:
         self._wire = wire
         self._pool = pool
@@ -62,7 +61,6 @@ class Sender:
         self._deliver = deliver
         self._fail = fail
         self._note = note
-        self._judge = judge
         self._spread = random.Random()  # noqa: S311 - of waits
         self._ready: deque[_Sending] = deque()
         self._alone: deque[_Sending] = deque()
@@ -138,7 +136,7 @@ class Sender:
         self._pump()
 
     def _replied(self, server: Server, sending: _Sending, reply: Reply, sent_at: float, *, full: bool) -> None:
-        now, meaning = time.monotonic(), self._judge(reply.status)
+        now, meaning = time.monotonic(), verdict(reply.status)
         self._pool.reached(server)
         if reply.status not in _ONLY_A_GATEWAY:
             self.alive_at = max(self.alive_at, now)
