@@ -4,6 +4,7 @@ DEFAULT_ENGINE = "vllm"
 
 ENGINES = {
     "kserve": "llmbatch.engines.kserve.kind:KIND",
+    "openai": "llmbatch.engines.openai.kind:KIND",
     "scripted": "llmbatch.engines.scripted.kind:KIND",
     "vllm": "llmbatch.engines.vllm.kind:KIND",
 }

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from llmbatch.core.types import Failure, Outcome, Request
+from llmbatch.engines.http.retry import Verdict
 
 
 class Packed(NamedTuple):
@@ -32,13 +33,20 @@ class Reply(NamedTuple):
 
 
 class Wire(Protocol):
-    """Our values to and from what goes over the wire: pure, no I/O. One object for all requests of an engine."""
+    """Our values to and from what goes over the wire: pure, no I/O. One object for all requests of an engine.
+
+    A ``LlmbatchError`` that it raises ends the stream of outcomes as it is: ``EngineDied(suspect=False)`` for a server that is
+    to be looked at anew, ``EngineError`` where no request will be answered.
+    """
 
     def pack(self, request: Request) -> Packed | Failure:
         """The request as it is sent, or why it cannot be."""
 
     def read(self, request: Request, reply: Reply) -> Outcome:
         """What a reply of status 2xx says. Raises ``NoAnswer`` where it is not what the protocol has: then it is asked again."""
+
+    def verdict(self, reply: Reply) -> Verdict:
+        """What a reply means for its request: usually ``retry.verdict`` of its status."""
 
     def refusal(self, request: Request, reply: Reply) -> Failure:
         """What a reply says with which the server refuses this request (400, 413, 422, ...): its own words for a person."""

@@ -7,23 +7,20 @@ that frees is filled without the caller.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Iterator
 
-from llmbatch.core.errors import EngineDied, EngineError
+from llmbatch.core.errors import EngineDied, LlmbatchError
 from llmbatch.core.types import Completion, Outcome, Usage
 from llmbatch.engines.feed import Requests
 from llmbatch.engines.http.base import Wire
 from llmbatch.engines.http.client import Client
+from llmbatch.engines.http.log import Log
 from llmbatch.engines.http.pool import Pool
 from llmbatch.engines.http.sender import Sender
-
-T = TypeVar("T")
+from llmbatch.engines.http.thread import EventThread
 
 _WAIT_SECONDS = 0.5  # the longest that a step lasts
 _LOOK_SECONDS = 0.05  # between two looks into the feed while it is empty and there is room
@@ -34,36 +31,25 @@ _LEAST_AHEAD = 8
 class Loop:
     """Drives the servers of a pool. ``timeout``: seconds without any sign of life of theirs after which they count as gone."""
 
-    def __init__(self, wire: Wire, pool: Pool, client: Client, timeout: float, log: Path) -> None:
+    def __init__(self, wire: Wire, pool: Pool, thread: EventThread, timeout: float, log: Log) -> None:
         self._wire = wire
         self._pool = pool
-        self._client = client
+        self._thread = thread
         self._timeout = timeout
         self._log = log
-        self._noted: set[str] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread: threading.Thread | None = None
         self._sender: Sender | None = None
         self._happened = threading.Event()
         self._outcomes: deque[Outcome] = deque()
-        self._failed: EngineError | None = None
+        self._failed: LlmbatchError | None = None
         self._held = 0  # requests taken and not answered
         self._marked_at = time.monotonic()
         self.busy = 0.0
         self.counts = Usage()
 
-    def call(self, work: Callable[[Client], Awaitable[T]]) -> T:
-        """Do something with the client before, or beside, the requests; starts the thread if need be. Raises what it raises."""
-        self._begin()
-
-        async def run() -> T:
-            return await work(self._client)
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
-
     def stream(self, feed: Requests) -> Iterator[list[Outcome]]:
-        """As ``Engine.stream``. Raises ``EngineError`` where no request will be answered."""
-        self._begin()
+        """As ``Engine.stream``. Raises what the wire raises."""
+        if self._sender is None:
+            self._sender = self._thread.call(self._make_sender)
         self._sign_of_life()
         self._marked_at = time.monotonic()
         while True:
@@ -81,55 +67,26 @@ class Loop:
 
     def abort(self) -> None:
         """Give up what is in flight."""
-        if self._sender is not None:
-            self._in_thread(self._sender.abort)
+        sender = self._sender
+        if sender is not None and self._thread.runs:
+
+            async def abort(_: Client) -> None:
+                sender.abort()
+
+            self._thread.call(abort)
         self._outcomes.clear()
         self._held = 0
 
     def stop(self) -> None:
-        """End the thread and close the connections."""
-        if self._thread is None:
-            return
+        """Give up what is in flight, for good."""
         self.abort()
-        asyncio.run_coroutine_threadsafe(self._client.__aexit__(None, None, None), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._thread = None
-        self._say(f"at a time, at the end: {', '.join(f'{s.limit.now} to {s.url}' for s in self._pool.servers)}")
+        if self._sender is not None:
+            levels = ", ".join(f"{server.limit.now} to {server.url}" for server in self._pool.servers)
+            self._log.say(f"requests at a time, at the end: {levels}")
+            self._sender = None
 
-    def note(self, message: str) -> None:
-        """Write to the engine's log; each message once."""
-        if message not in self._noted and len(self._noted) < 10_000:
-            self._noted.add(message)
-            self._say(message)
-
-    def _say(self, message: str) -> None:
-        with self._log.open("a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
-
-    def _begin(self) -> None:
-        if self._thread is not None:
-            return
-        self._thread = threading.Thread(target=self._loop.run_forever, name="llmbatch-http", daemon=True)
-        self._thread.start()
-
-        async def ready() -> None:
-            await self._client.__aenter__()
-            self._sender = Sender(self._wire, self._pool, self._client, self._deliver, self._fail, self.note)
-
-        asyncio.run_coroutine_threadsafe(ready(), self._loop).result()
-
-    def _in_thread(self, what: Callable[..., Any], *arguments: Any) -> None:
-        """Run something in the thread, and wait until it is done."""
-        done = threading.Event()
-
-        def run() -> None:
-            what(*arguments)
-            done.set()
-
-        self._loop.call_soon_threadsafe(run)
-        done.wait()
+    async def _make_sender(self, client: Client) -> Sender:
+        return Sender(self._wire, self._pool, client, self._deliver, self._fail, self._log.once)
 
     def _fill(self, feed: Requests) -> None:
         """Take what there is room for."""
@@ -140,7 +97,7 @@ class Loop:
                 self._sign_of_life()
             self._held += len(requests)
             assert self._sender is not None  # noqa: S101 - for the type checker
-            self._loop.call_soon_threadsafe(self._sender.add, requests)
+            self._thread.soon(self._sender.add, requests)
 
     def _take(self) -> list[Outcome]:
         """What came since the last step."""
@@ -177,7 +134,7 @@ class Loop:
         self._outcomes.append(outcome)
         self._happened.set()
 
-    def _fail(self, error: EngineError) -> None:
+    def _fail(self, error: LlmbatchError) -> None:
         self._failed = self._failed or error
         self._happened.set()
 

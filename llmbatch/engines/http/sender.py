@@ -15,14 +15,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from llmbatch.core.errors import EngineError
+from llmbatch.core.errors import EngineError, LlmbatchError
 from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Refusal, Request
 from llmbatch.engines.http.base import CutOff, NoAnswer, NotSent, Packed, Reply, TimedOut, Unreachable, Untrusted, Wire
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.http.pool import Pool, Server
-from llmbatch.engines.http.retry import Verdict, back_off, retry_after, verdict
+from llmbatch.engines.http.retry import Verdict, back_off, retry_after
 
 _ONLY_A_GATEWAY = (502, 503, 504)  # what is behind it gave no sign of life
+_NOT_THERE = (404, 405)  # of the first reply: what is asked for, and not one request
 _TRIES = 8  # of a request at which the server fails, before that is its outcome
 _CUTS_TO_GO_ALONE = 6
 _CUTS_TO_REFUSE = 9
@@ -52,7 +53,7 @@ class Sender:
         pool: Pool,
         client: Client,
         deliver: Callable[[Outcome], None],
-        fail: Callable[[EngineError], None],
+        fail: Callable[[LlmbatchError], None],
         note: Callable[[str], None],
     ) -> None:
         self._wire = wire
@@ -123,7 +124,7 @@ class Sender:
             self._replied(server, sending, reply, sent_at, full=full)
         except NotSent as error:
             self._not_sent(server, sending, error, sent_at)
-        except EngineError as error:
+        except LlmbatchError as error:
             self._fail(error)
             return
         except Exception as error:  # a task's exception would be lost, and its request with it
@@ -136,7 +137,7 @@ class Sender:
         self._pump()
 
     def _replied(self, server: Server, sending: _Sending, reply: Reply, sent_at: float, *, full: bool) -> None:
-        now, meaning = time.monotonic(), verdict(reply.status)
+        now, meaning = time.monotonic(), self._wire.verdict(reply)
         self._pool.reached(server)
         if reply.status not in _ONLY_A_GATEWAY:
             self.alive_at = max(self.alive_at, now)
@@ -145,6 +146,9 @@ class Sender:
             return
         if said := self._wire.ends_all(reply):
             raise EngineError(said)
+        if reply.status in _NOT_THERE and not self._answered:
+            refusal = self._wire.refusal(sending.request, reply)
+            raise EngineError(f"{server.url}{sending.packed.path} is not there for this model: {refusal.message}")
         if meaning is Verdict.REFUSED or (meaning is Verdict.DENIED and self._is_about_one(reply)):
             self._deliver(Refusal(sending.request.key, self._wire.refusal(sending.request, reply)))
         elif meaning in (Verdict.DENIED, Verdict.MISPLACED):

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from llmbatch.core.errors import JobError
 from llmbatch.core.settings import Counts, IsPath
 from llmbatch.engines.base import EngineSettings
 
@@ -72,8 +73,10 @@ def _url_problem(url: str) -> str | None:
         return f"is no URL: {error}"
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return "is no URL of a server: it begins with http:// or https://, and names a host"
-    if parts.username or parts.password:
-        return "holds a name or password, which has no place in a job: give a key with engine.key_env"
+    if parts.username or parts.password:  # no ValueError: its message would say it
+        raise JobError(
+            "engine.urls: a URL holds a name or password, which has no place in a job: give a key with engine.key_env"
+        )
     if parts.query or parts.fragment:
         return "has a query or fragment, and a server's URL ends with its path"
     return None

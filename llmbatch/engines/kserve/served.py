@@ -161,7 +161,7 @@ class _Server:
         more = ", ..." if len(known) > _LISTED else ""
         has = f"it has {', '.join(known[:_LISTED])}{more}" if known else "it lists none"
         raise JobError(
-            f"{url} has no model {name!r}{near(name, known)}: {has}. Its name there is the job's model, or engine.served"
+            f"{url} has no model {name!r}{near(name, known)}: {has}. Its name there is the job's model, or engine.served_name"
         )
 
     def _generates(self, model: Model) -> bool:

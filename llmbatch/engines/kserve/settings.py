@@ -13,7 +13,7 @@ from llmbatch.engines.http.settings import HttpSettings
 class KserveSettings(HttpSettings):
     """The engine section of a job on Triton, mlserver, or whatever else speaks the V2 protocol."""
 
-    served: str | None = Field(None, description="the model's name at the server; by default the job's model")
+    served_name: str | None = Field(None, description="the model's name at the server; by default the job's model")
     version: str | None = Field(
         None, description="of the model at the server; by default the one that the server takes"
     )

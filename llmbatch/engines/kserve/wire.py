@@ -34,11 +34,6 @@ class Row(NamedTuple):
         return (*lengths, repr(self.sent.parameters))
 
 
-def judged(status: int) -> Verdict:
-    """What a status means. Triton says 500 of what its model refuses as of what breaks: only the row itself may try again."""
-    return Verdict.REFUSED if status == 500 else verdict(status)
-
-
 class V2Wire:
     """A ``Wire``. Rows that were put together beforehand go as one call under a key of their own."""
 
@@ -111,6 +106,10 @@ class V2Wire:
         self._read[request.key] = read
         usage = sum((each.usage for each in read), Usage())
         return Completion(request.key, "", "stop", usage)
+
+    def verdict(self, reply: Reply) -> Verdict:
+        """Triton says 500 of what its model refuses as of what breaks: only the row itself may try again, within its attempts."""
+        return Verdict.REFUSED if reply.status == 500 else verdict(reply.status)
 
     def refusal(self, request: Request, reply: Reply) -> Failure:  # noqa: ARG002 - what was asked is not needed to tell
         kind = FailureKind.ENGINE if reply.status == 500 else FailureKind.REFUSED

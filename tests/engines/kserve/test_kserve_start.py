@@ -48,7 +48,8 @@ def test_what_the_model_is_is_found_out(
     tmp_path: Path, serve: Serve, model: str, protocol: str, dialect: str, rows: int, can: set[str]
 ) -> None:
     info = started(tmp_path, serve()[1], model)
-    assert info.details == {"protocol": protocol, "dialect": dialect, "rows_in_a_request": rows}
+    how = {name: info.details[name] for name in ("protocol", "dialect", "rows_in_a_request")}
+    assert how == {"protocol": protocol, "dialect": dialect, "rows_in_a_request": rows}
     assert info.can == can
     assert info.context_length is None
     assert info.version == ("stand-in 1.0" if model == "echo" else "stand-in 1.0, model version 1")
@@ -68,7 +69,7 @@ def test_a_version_that_is_not_there_is_said(tmp_path: Path, serve: Serve) -> No
 
 
 def test_what_the_server_calls_the_model_may_be_another_name_than_the_jobs(tmp_path: Path, serve: Serve) -> None:
-    assert started(tmp_path, serve()[1], "org/words", served="echo").model == "echo"
+    assert started(tmp_path, serve()[1], "org/words", served_name="echo").model == "echo"
 
 
 def test_a_server_that_is_not_there_is_an_error_with_its_url(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_server_that_does_not_get_ready_is_an_error(tmp_path: Path, serve: Ser
         ("vllm_model", {"input": "words"}, r"no words input: engine.input names one of text_input \(BYTES\)"),
         ("vllm_model", {"output": "words"}, r"no words output: engine.output names one of text_output \(BYTES\)"),
         ("/models/words", {}, "is a folder here, and the server has a name for it"),
-        ("vllm_model", {"key_env": "NO_SUCH_KEY_HERE"}, "the environment has no NO_SUCH_KEY_HERE"),
+        ("vllm_model", {"key_env": "NO_SUCH_KEY_HERE"}, "variable NO_SUCH_KEY_HERE is not set"),
     ],
 )
 def test_settings_that_the_model_does_not_have_are_errors(

@@ -1,0 +1,145 @@
+"""The body of a chat or plain completion in, our ``Completion`` out; raises ``NoAnswer`` for what is neither."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llmbatch.core.types import Completion, Failure, FailureKind, FinishReason, Outcome, Refusal, Request, Usage
+from llmbatch.core.words import short
+from llmbatch.engines.http.base import NoAnswer
+from llmbatch.engines.openai.dialect import Dialect
+
+_FINISH: Mapping[str, FinishReason] = {
+    "stop": "stop", "length": "length", "abort": "abort", "error": "error", "repetition": "repetition",
+    "max_tokens": "length", "model_length": "length",
+}  # fmt: skip
+_CHARACTERS_A_TOKEN = 4
+_LOWEST_LOGPROB = -9999.0
+
+Note = Callable[[str], None]
+
+
+def completion_of(request: Request, body: bytes, dialect: Dialect, note: Note) -> Outcome:
+    """What a reply of status 200 says."""
+    data = _data(body)
+    choices = data.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise NoAnswer(f"the server sent an answer without choices: {short(data)}")
+    choice = choices[0]
+    reason = choice.get("finish_reason")
+    if reason == "content_filter":
+        message = "the server's content filter kept the answer back"
+        return Refusal(request.key, Failure(FailureKind.REFUSED, message))
+    text, reasoning = _text(choice)
+    text = dialect.unwrapped(_without_prefill(text, request.prompt.prefill), request.constraint)
+    return Completion(
+        key=request.key,
+        text=text,
+        finish_reason=_FINISH.get(reason, "stop") if isinstance(reason, str) else "stop",
+        usage=_usage(data.get("usage"), request, text, note),
+        reasoning=reasoning,
+        stop_reason=_stop_reason(choice.get("stop_reason")),
+        logprobs=_logprobs(choice.get("logprobs")),
+    )
+
+
+def _data(body: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(body)
+    except ValueError:
+        raise NoAnswer(f"the server sent no JSON: {short(body[:200].decode('utf-8', 'replace'))}") from None
+    if not isinstance(data, dict):
+        raise NoAnswer(f"the server sent no answer: {short(data)}")
+    if data.get("error") and not data.get("choices"):  # some gateways say what failed with a status of 200
+        raise NoAnswer(f"the server sent an error in place of an answer: {short(data['error'])}")
+    return data
+
+
+def _text(choice: Mapping[str, Any]) -> tuple[str, str | None]:
+    """(the answer's text, the thinking before it)."""
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        return _plain(choice.get("text")), None
+    reasoning = message.get("reasoning") or message.get("reasoning_content")
+    text = _plain(message.get("content"))
+    if calls := message.get("tool_calls"):
+        text = json.dumps({"content": text or None, "tool_calls": calls}, ensure_ascii=False)
+    elif not text and isinstance(message.get("refusal"), str):
+        text = message["refusal"]
+    return text, reasoning if isinstance(reasoning, str) else None
+
+
+def _plain(content: Any) -> str:
+    """Text, also where it comes in parts."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return content if isinstance(content, str) else ""
+
+
+def _without_prefill(text: str, prefill: str) -> str:
+    """Without a start that the server repeats, and without white space at its start that the prefill ends with already.
+
+    A chat template may trim what it is given: of ``"So, "`` the model then sees ``"So,"``, and writes the space itself.
+    """
+    if not prefill:
+        return text
+    if text.startswith(prefill):
+        return text[len(prefill) :]
+    end = prefill[len(prefill.rstrip()) :]
+    doubled = next((size for size in range(len(end), 0, -1) if text.startswith(end[-size:])), 0)
+    return text[doubled:]
+
+
+def _usage(said: Any, request: Request, text: str, note: Note) -> Usage:
+    if isinstance(said, dict) and isinstance(said.get("prompt_tokens"), int):
+        details = said.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        return Usage(said["prompt_tokens"], said.get("completion_tokens") or 0, cached or 0)
+    note(
+        f"the server does not say how many tokens it took: they are counted as one for {_CHARACTERS_A_TOKEN} characters"
+    )
+    prompt = request.prompt
+    asked = prompt.text or "" if prompt.messages is None else "".join(str(m.get("content")) for m in prompt.messages)
+    return Usage(-(-len(asked) // _CHARACTERS_A_TOKEN), -(-len(text) // _CHARACTERS_A_TOKEN))
+
+
+def _stop_reason(said: Any) -> str | int | None:
+    return said if isinstance(said, str | int) and not isinstance(said, bool) else None
+
+
+def _logprobs(said: Any) -> list[dict[str, Any]] | None:
+    """Both shapes, that of chat and that of completions, as ours."""
+    if not isinstance(said, dict):
+        return None
+    if isinstance(said.get("content"), list):
+        return [_token(each["token"], each["logprob"], _pairs(each.get("top_logprobs"))) for each in said["content"]]
+    tokens, own = said.get("tokens"), said.get("token_logprobs")
+    if not isinstance(tokens, list) or not isinstance(own, list):
+        return None
+    tops = said.get("top_logprobs") or [None] * len(tokens)
+    return [
+        _token(token, logprob, list((top or {}).items()))
+        for token, logprob, top in zip(tokens, own, tops, strict=False)
+    ]
+
+
+def _pairs(top: Any) -> list[tuple[str, Any]]:
+    return [(each["token"], each["logprob"]) for each in top or ()]
+
+
+def _token(token: str, logprob: Any, top: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    ranked = sorted(top, key=lambda pair: -_number(pair[1]))
+    return {**_entry(token, logprob), "top": [_entry(name, value) for name, value in ranked]}
+
+
+def _entry(token: str, logprob: Any) -> dict[str, Any]:
+    return {"token": token, "logprob": _number(logprob)}
+
+
+def _number(logprob: Any) -> float:
+    return max(float(logprob), _LOWEST_LOGPROB) if logprob is not None else _LOWEST_LOGPROB
+
+
+__all__ = ["completion_of"]

@@ -1,0 +1,1 @@
+"""A server's Batch API: requests as files that it answers within a day."""

@@ -1,0 +1,91 @@
+"""A job's engine section in; what of it is for a server with OpenAI's API, checked, out."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from llmbatch.core.errors import JobError
+from llmbatch.core.sampling import SAMPLING
+from llmbatch.core.settings import Counts
+from llmbatch.engines.http.settings import HttpSettings
+
+DialectName = Literal["auto", "vllm", "sglang", "llamacpp", "openai", "other"]
+
+# fields of a request that have a place of their own in a job
+_OURS = {
+    "model": "model, or engine.served_name",
+    "messages": "prompt",
+    "prompt": "prompt",
+    "stream": "answers are not streamed",
+    "stream_options": "answers are not streamed",
+    "response_format": "answer",
+    "structured_outputs": "answer",
+    "guided_json": "answer",
+    "guided_choice": "answer",
+    "guided_regex": "answer",
+    "guided_grammar": "answer",
+    "regex": "answer",
+    "ebnf": "answer",
+    "grammar": "answer",
+    "max_completion_tokens": "sampling.max_tokens",
+    "top_logprobs": "sampling.logprobs",
+    "echo": "answers are without their prompt",
+    "suffix": "text is not filled in between",
+    "best_of": "sampling.n",
+    "use_beam_search": "beam search is not supported",
+    "continue_final_message": "a prompt's prefill",
+    "add_generation_prompt": "a prompt's prefill",
+    "return_token_ids": "token ids are not used",
+    "metadata": "batches are found again by it",
+    **{name: f"sampling.{name}" for name in SAMPLING},
+}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class OpenAISettings(HttpSettings):
+    """The engine section of a job on a server with OpenAI's API. ``args`` are further fields of each request's body."""
+
+    served_name: str | None = Field(None, description="the model's name at the server; by default the job's model")
+    dialect: DialectName = Field(
+        "auto",
+        description="whose server it is, where it cannot be asked: decides how regex, grammar and choices are sent",
+    )
+    mode: Annotated[Literal["online", "batch"], Counts.NOTHING] = Field(
+        "online", description="batch: through the server's Batch API, which takes up to a day and costs less"
+    )
+
+    poll: Annotated[float, Counts.NOTHING] = Field(
+        30.0, gt=0, description="batch: seconds between two looks at a batch"
+    )
+
+    @field_validator("key_env")
+    @classmethod
+    def _is_a_name(cls, name: str | None) -> str | None:
+        if name is not None and not _VARIABLE.fullmatch(name):
+            # no ValueError: its message would say what was given, which may be the key
+            raise JobError(
+                "engine.key_env is the name of an environment variable that holds the key, such as OPENAI_API_KEY"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _has_a_server(self) -> OpenAISettings:
+        if not self.urls:
+            raise ValueError("engine.urls is missing: the server's URL, such as http://localhost:8000/v1")
+        if self.mode == "batch" and len(self.urls) > 1:
+            raise ValueError("engine.urls: batches go to one server, and these are several")
+        if self.reasoning_parser is not None:
+            raise ValueError(
+                "engine.reasoning_parser: the server splits the thinking off, and is told so there (vllm serve "
+                "--reasoning-parser): take it out"
+            )
+        for name in self.args:
+            if (place := _OURS.get(name)) is not None:
+                raise ValueError(f"engine.args.{name} has a place of its own in a job: {place}")
+        return self
+
+
+__all__ = ["DialectName", "OpenAISettings"]

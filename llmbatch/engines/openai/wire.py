@@ -1,0 +1,128 @@
+"""Our requests as the bodies that a server takes, its replies as our outcomes: implements ``engines.http.base.Wire``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from llmbatch.core.sampling import LOOPS, NO_SEED
+from llmbatch.core.types import Constraint, Failure, FailureKind, Outcome, Request, Sampling
+from llmbatch.engines.http.base import Packed, Reply
+from llmbatch.engines.http.retry import Verdict, verdict
+from llmbatch.engines.openai.answers import completion_of
+from llmbatch.engines.openai.dialect import Dialect
+from llmbatch.engines.openai.words import error_of, is_without_quota, words
+
+CHAT, COMPLETIONS = "/chat/completions", "/completions"
+_KEPT = 4096  # distinct settings; a job that has more makes them anew
+
+
+class OpenAIWire:
+    """For one model of one kind of server. ``note`` is told, once each, what a person may want to know."""
+
+    def __init__(
+        self,
+        model: str,
+        dialect: Dialect,
+        args: Mapping[str, Any],
+        chat_template: Mapping[str, Any],
+        note: Callable[[str], None],
+    ) -> None:
+        self._model = model
+        self.dialect = dialect
+        self.context_length: int | None = None  # in tokens; what asks for a longer answer some servers refuse
+        self._args = {**args, **({"chat_template_kwargs": dict(chat_template)} if chat_template else {})}
+        self._note = note
+        self._made: dict[tuple[int, Constraint | None, bool], tuple[Sampling, dict[str, Any]]] = {}
+
+    def body(self, request: Request) -> dict[str, Any] | Failure:
+        """The request's body as plain data."""
+        if request.target is not None:
+            return Failure(FailureKind.REFUSED, "a server gives no token ids, and without them nothing can be scored")
+        chat = request.prompt.messages is not None
+        body = {"model": request.lora or self._model, **self._prompt(request), **self._settings(request, chat)}
+        if request.seed is not None:
+            body["seed"] = request.seed
+        limit = self._max_tokens(chat)
+        if request.max_tokens is not None:
+            body[limit] = request.max_tokens
+        if self.context_length is not None and not body.get(limit, self.context_length) < self.context_length:
+            body[limit] = self.context_length - 1  # without a limit, plain completions have one of 16
+        return body
+
+    def pack(self, request: Request) -> Packed | Failure:
+        body = self.body(request)
+        if isinstance(body, Failure):
+            return body
+        path = COMPLETIONS if request.prompt.messages is None else CHAT
+        return Packed(path, json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
+
+    def read(self, request: Request, reply: Reply) -> Outcome:
+        return completion_of(request, reply.body, self.dialect, self._note)
+
+    def verdict(self, reply: Reply) -> Verdict:
+        return verdict(reply.status)
+
+    def refusal(self, request: Request, reply: Reply) -> Failure:  # noqa: ARG002 - another protocol may need the request
+        kind = FailureKind.TOO_LONG if error_of(reply).too_long else FailureKind.REFUSED
+        return Failure(kind, f"the server refuses this request (status {reply.status}): {words(reply)}")
+
+    def ends_all(self, reply: Reply) -> str | None:
+        if is_without_quota(reply):
+            return (
+                f"the server answers nothing more: {words(reply)}. Finished rows are safe, and the same command goes on"
+            )
+        return None
+
+    def _prompt(self, request: Request) -> dict[str, Any]:
+        prompt = request.prompt
+        if prompt.messages is None:
+            return {"prompt": f"{prompt.text}{prompt.prefill}"}
+        if not prompt.prefill:
+            return {"messages": list(map(dict, prompt.messages))}
+        begun = {"role": "assistant", "content": prompt.prefill}
+        fields: dict[str, Any] = {"messages": [*map(dict, prompt.messages), begun]}
+        if self.dialect.continues:
+            fields |= {"continue_final_message": True, "add_generation_prompt": False}
+        return fields
+
+    def _settings(self, request: Request, chat: bool) -> dict[str, Any]:
+        """What requests share: sampling, constraint and the job's own fields, made once for each distinct setting."""
+        key = (id(request.sampling), request.constraint, chat)
+        made = self._made.get(key)
+        if made is None:
+            if len(self._made) >= _KEPT:
+                self._made.clear()
+            # the sampling is kept with it, so that its identity is not another's later
+            made = self._made[key] = (request.sampling, self._make(request.sampling, request.constraint, chat))
+        return made[1]
+
+    def _make(self, sampling: Sampling, constraint: Constraint | None, chat: bool) -> dict[str, Any]:
+        fields: dict[str, Any] = dict(self._args)
+        for name, value in sampling.values:
+            if name in (LOOPS, "n") or (name == "seed" and value == NO_SEED):
+                continue
+            if name == "logprobs" and chat:
+                fields |= {"logprobs": True, "top_logprobs": value}
+            elif name == "max_tokens":
+                fields[self._max_tokens(chat)] = value
+            elif name == "logit_bias":
+                fields[name] = {str(token): bias for token, bias in dict(value).items()}
+            else:
+                fields[name] = value
+        if constraint is not None:
+            held = self.dialect.fields(constraint)
+            if not held:
+                self._note(
+                    f"this server ({self.dialect.name}) cannot hold an answer to a {constraint.kind}: it is asked without, and "
+                    "what does not fit is asked again"
+                )
+            fields |= held
+        return fields
+
+    def _max_tokens(self, chat: bool) -> str:
+        return self.dialect.max_tokens if chat else "max_tokens"
+
+
+__all__ = ["CHAT", "COMPLETIONS", "OpenAIWire"]

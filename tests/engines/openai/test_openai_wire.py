@@ -1,0 +1,199 @@
+"""Requests as bodies, replies as completions: pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llmbatch.core.types import Completion, Constraint, Failure, Prompt, Refusal, Request, RequestKey, Sampling
+from llmbatch.engines.http.base import NoAnswer, Packed, Reply
+from llmbatch.engines.openai.dialect import DIALECTS, vllm_dialect
+from llmbatch.engines.openai.wire import OpenAIWire
+
+USER = {"role": "user", "content": "hi"}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+
+
+def wire(dialect: str = "vllm", notes: list[str] | None = None, **args: Any) -> OpenAIWire:
+    return OpenAIWire("m", DIALECTS[dialect], args, {}, (notes if notes is not None else []).append)
+
+
+def request(prompt: Prompt | None = None, constraint: Constraint | None = None, **more: Any) -> Request:
+    sampling = Sampling(tuple(sorted(more.pop("sampling", {}).items())))
+    return Request(RequestKey(0), prompt or Prompt(messages=(USER,)), sampling, constraint, **more)
+
+
+def body(packed: Packed | Failure) -> dict[str, Any]:
+    assert isinstance(packed, Packed)
+    found: dict[str, Any] = json.loads(packed.body)
+    return found
+
+
+def completion(choice: dict[str, Any], asked: Request | None = None, dialect: str = "vllm", **more: Any) -> Completion:
+    whole = {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2}, **more}
+    outcome = wire(dialect).read(asked or request(), Reply(200, {}, json.dumps(whole).encode()))
+    assert isinstance(outcome, Completion)
+    return outcome
+
+
+def test_only_what_was_asked_for_is_sent() -> None:
+    assert body(wire().pack(request())) == {"model": "m", "messages": [USER]}
+
+
+def test_a_requests_own_seed_and_budget_go_before_the_shared_ones() -> None:
+    asked = request(sampling={"max_tokens": 5, "seed": 1, "top_k": 3}, seed=7, max_tokens=9, lora="legal")
+    assert body(wire().pack(asked)) == {
+        "model": "legal", "messages": [USER], "max_tokens": 9, "seed": 7, "top_k": 3,
+    }  # fmt: skip
+
+
+def test_openai_itself_is_told_the_budget_by_its_newer_name() -> None:
+    asked = request(sampling={"max_tokens": 5}, max_tokens=9)
+    assert body(wire("openai").pack(asked))["max_completion_tokens"] == 9
+    assert "max_tokens" not in body(wire("openai").pack(asked))
+    plain = request(Prompt(text="x"), sampling={"max_tokens": 5})
+    assert body(wire("openai").pack(plain)) == {"model": "m", "prompt": "x", "max_tokens": 5}
+
+
+@pytest.mark.parametrize(("asked", "sent"), [(None, 511), (2000, 511), (512, 511), (5, 5)])
+def test_no_answer_is_asked_for_that_is_longer_than_the_context(asked: int | None, sent: int) -> None:
+    ours = wire()
+    ours.context_length = 512
+    assert body(ours.pack(request(Prompt(text="x"), max_tokens=asked)))["max_tokens"] == sent
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_schema_is_sent_as_a_response_format_everywhere(dialect: str) -> None:
+    sent = body(wire(dialect).pack(request(constraint=Constraint("json", json.dumps(SCHEMA)))))
+    assert sent["response_format"]["json_schema"] == {"name": "output", "schema": SCHEMA, "strict": True}
+
+
+def test_a_schema_that_openai_would_not_take_as_strict_is_not_sent_as_such() -> None:
+    loose = {**SCHEMA, "required": []}
+    sent = body(wire("openai").pack(request(constraint=Constraint("json", json.dumps(loose)))))
+    assert "strict" not in sent["response_format"]["json_schema"]
+
+
+CHOICE = Constraint("choice", '["yes", "no"]')
+
+
+@pytest.mark.parametrize(
+    ("dialect", "constraint", "fields"),
+    [
+        ("vllm", CHOICE, {"structured_outputs": {"choice": ["yes", "no"]}}),
+        ("vllm", Constraint("regex", "a+"), {"structured_outputs": {"regex": "a+"}}),
+        ("vllm", Constraint("grammar", "root ::= x"), {"structured_outputs": {"grammar": "root ::= x"}}),
+        ("sglang", Constraint("regex", "a+"), {"regex": "a+"}),
+        ("sglang", Constraint("grammar", "root ::= x"), {"ebnf": "root ::= x"}),
+        ("llamacpp", Constraint("grammar", "root ::= x"), {"grammar": "root ::= x"}),
+        ("openai", Constraint("regex", "a+"), {}),
+    ],
+)
+def test_each_kind_of_server_is_told_a_constraint_in_its_own_words(
+    dialect: str, constraint: Constraint, fields: dict[str, Any]
+) -> None:
+    sent = body(wire(dialect).pack(request(constraint=constraint)))
+    assert {key: value for key, value in sent.items() if key not in ("model", "messages")} == fields
+
+
+def test_a_constraint_that_the_server_cannot_hold_is_said() -> None:
+    notes: list[str] = []
+    wire("openai", notes).pack(request(constraint=Constraint("regex", "a+")))
+    assert "cannot hold an answer to a regex" in notes[0]
+
+
+def test_older_versions_of_vllm_have_a_field_for_each() -> None:
+    assert vllm_dialect("0.9.2").fields(CHOICE) == {"guided_choice": ["yes", "no"]}
+    assert vllm_dialect("0.32.0").fields(CHOICE) == {"structured_outputs": {"choice": ["yes", "no"]}}
+
+
+def test_a_choice_is_taken_out_of_what_it_was_wrapped_in() -> None:
+    asked = request(constraint=CHOICE)
+    sent = body(wire("openai").pack(asked))["response_format"]["json_schema"]["schema"]
+    assert sent["properties"]["answer"]["enum"] == ["yes", "no"]
+    assert completion({"message": {"content": '{"answer": "no"}'}}, asked, "openai").text == "no"
+    assert completion({"message": {"content": "no"}}, asked, "openai").text == "no"
+    assert completion({"message": {"content": '{"answer": "no"}'}}, asked, "vllm").text == '{"answer": "no"}'
+
+
+def test_a_prefill_is_gone_on_from() -> None:
+    asked = request(Prompt(messages=(USER,), prefill="So, "))
+    begun = {"role": "assistant", "content": "So, "}
+    assert body(wire().pack(asked)) == {
+        "model": "m", "messages": [USER, begun], "continue_final_message": True, "add_generation_prompt": False,
+    }  # fmt: skip
+    assert body(wire("llamacpp").pack(asked)) == {"model": "m", "messages": [USER, begun]}
+    assert body(wire().pack(request(Prompt(text="a", prefill="b")))) == {"model": "m", "prompt": "ab"}
+
+
+@pytest.mark.parametrize("text", ["then", " then", "So, then"])
+def test_a_prefill_is_not_in_the_answer_twice(text: str) -> None:
+    asked = request(Prompt(messages=(USER,), prefill="So, "))
+    assert completion({"message": {"content": text}}, asked).text == "then"
+
+
+def test_the_thinking_is_apart_by_either_name() -> None:
+    for name in ("reasoning", "reasoning_content"):
+        found = completion({"message": {"content": "42", name: "hm"}})
+        assert (found.text, found.reasoning) == ("42", "hm")
+
+
+def test_tool_calls_are_kept_as_they_come() -> None:
+    calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}]
+    found = completion({"message": {"content": None, "tool_calls": calls}, "finish_reason": "tool_calls"})
+    assert json.loads(found.text) == {"content": None, "tool_calls": calls}
+    assert found.finish_reason == "stop"
+
+
+def test_logprobs_of_chat_and_of_completions_come_in_the_same_shape() -> None:
+    ours = [{"token": "a", "logprob": -0.5, "top": [{"token": "b", "logprob": -0.1}, {"token": "a", "logprob": -0.5}]}]
+    tops = [{"token": "a", "logprob": -0.5, "bytes": None}, {"token": "b", "logprob": -0.1}]
+    chat = {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": tops}]}
+    assert completion({"message": {"content": "a"}, "logprobs": chat}).logprobs == ours
+    plain = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"a": -0.5, "b": -0.1}]}
+    assert completion({"text": "a", "logprobs": plain}).logprobs == ours
+    asked = request(sampling={"logprobs": 2})
+    assert body(wire().pack(asked)) == {"model": "m", "messages": [USER], "logprobs": True, "top_logprobs": 2}
+    text = request(Prompt(text="x"), sampling={"logprobs": 2})
+    assert body(wire().pack(text)) == {"model": "m", "prompt": "x", "logprobs": 2}
+
+
+def test_usage_tells_what_the_cache_spared() -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 8}}
+    found = completion({"message": {"content": "x"}}, usage=usage).usage
+    assert (found.prompt_tokens, found.completion_tokens, found.cached_tokens) == (9, 2, 8)
+
+
+def test_what_a_content_filter_keeps_back_is_refused() -> None:
+    reply = Reply(200, {}, json.dumps({"choices": [{"message": {}, "finish_reason": "content_filter"}]}).encode())
+    assert isinstance(wire().read(request(), reply), Refusal)
+
+
+@pytest.mark.parametrize(
+    "said", [b"<html>", b'{"choices": []}', b"[]", b'{"error": {"message": "x"}}', b'{"choices": [{']
+)
+def test_what_is_no_answer_is_said_to_be_none(said: bytes) -> None:
+    with pytest.raises(NoAnswer):
+        wire().read(request(), Reply(200, {}, said))
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"error": {"message": "a\nb", "code": 400}}, "a b"),
+        ({"error": "a b"}, "a b"),
+        ({"object": "error", "message": "a b"}, "a b"),
+        ({"detail": [{"loc": ["body"], "msg": "a b"}]}, "a b"),
+        ([{"error": {"message": "a b"}}], "a b"),
+    ],
+)
+def test_the_servers_words_are_found_in_whichever_shape_they_come(said: Any, words: str) -> None:
+    refusal = wire().refusal(request(), Reply(400, {}, json.dumps(said).encode()))
+    assert words in refusal.message
+    assert "(status 400)" in refusal.message
+
+
+def test_a_request_for_a_likelihood_is_refused() -> None:
+    assert isinstance(wire().pack(request(target="x")), Failure)
