@@ -32,13 +32,13 @@ demo: $(VENV)/ready-$(ENGINE)  ## run the main job for real: translate and extra
 	rm -rf demo-output
 	$(BIN)/llmbatch demo --output demo-output
 
-# Python keeps what it compiles in the environment that was made here, even where it is set not to: a dozen tests start processes
+# Python keeps what it compiles in the environment that was made here, even where it is set not to: a few tests start processes
 # that import vLLM, and compiling its modules and torch's anew takes each of them as long again.
 test: $(VENV)/ready-$(ENGINE)  ## linters, types and every test, those of the real vLLM engine among them
 	$(MAKE) --no-print-directory --jobs 2 check tests
 
 tests: $(VENV)/ready-$(ENGINE)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/ready-$(ENGINE)
 	$(BIN)/ruff check .
@@ -75,7 +75,7 @@ harness: $(VENV)/ready-$(ENGINE)  ## what intervals hold, and llmbatch beneath l
 	$(BIN)/python eval/harness/lm_eval_backends.py
 	$(BIN)/python eval/harness/shared_context.py --write
 
-scale: $(VENV)/ready-$(ENGINE)  ## what one driver feeds, on a machine that does nothing else: eval/scale/RESULTS.md
+scale: $(VENV)/ready-$(ENGINE) $(BENCH_VENV)/ready-$(ENGINE)  ## what one driver feeds, on a machine that does nothing else: eval/scale/RESULTS.md
 	$(BIN)/python eval/scale/scale.py --write
 
 include eval/peers/peers.mk

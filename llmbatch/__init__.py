@@ -59,6 +59,10 @@ def __getattr__(name: str) -> Any:
         from llmbatch.programs import base
 
         return getattr(base, name)
+    if name == "ray":
+        from importlib import import_module
+
+        return import_module("llmbatch.ray")
     raise AttributeError(f"module 'llmbatch' has no attribute {name!r}")
 
 

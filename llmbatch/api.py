@@ -20,9 +20,10 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
 from llmbatch.core.words import short
+from llmbatch.engines.base import EngineFactory, make_engine
 from llmbatch.folder.folder import ACCEPTED, RESULTS, RunFolder, read_results
 from llmbatch.folder.input_copy import KEPT, keep
-from llmbatch.job.job import Job, job_from
+from llmbatch.job.job import Job, job_from, job_of
 from llmbatch.job.sweep import SweepSettings
 from llmbatch.job.swept import recipe_of
 from llmbatch.programs.base import Shape
@@ -37,6 +38,7 @@ from llmbatch.runs.sweep_size import sweep_size
 from llmbatch.sources.rows import plain
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -78,6 +80,13 @@ class Run:
         for record in self:
             yield model.model_validate(record.output) if record.status is Status.OK else None
 
+    def vectors(self) -> Iterator[np.ndarray[Any, np.dtype[np.float32]] | None]:
+        """Each row's vector, of a run of ``embed``; ``None`` for a row that is not ok. Raises as iterating does."""
+        import numpy as np
+
+        for record in self:
+            yield np.asarray(record.output, np.float32) if record.status is Status.OK else None
+
     def to_dataset(self) -> Dataset:
         """The results as a ``datasets.Dataset``, a row a record, with the columns of ``results.parquet``.
 
@@ -86,12 +95,14 @@ class Run:
         from datasets import Dataset
 
         from llmbatch.folder.records import part_lines
+        from llmbatch.sinks.base import dimensions_of
         from llmbatch.sinks.parquet import write_table
 
         next(iter(self), None)
         results, path = self.folder / RESULTS, self.folder / "results.parquet"
         if not path.exists() or path.stat().st_mtime_ns < results.stat().st_mtime_ns:
-            write_table(part_lines([results]), path)
+            vectors = recipe_of(job_of(self.folder)).gives_vectors
+            write_table(part_lines([results]), path, dimensions_of(part_lines([results])) if vectors else None)
         dataset: Dataset = Dataset.from_parquet(str(path))
         return dataset
 
@@ -123,7 +134,7 @@ def run(
     in_memory = {"path": str(Path(output).expanduser() / KEPT), "format": "jsonl"}
     section = input if isinstance(input, str | Path | Mapping) else in_memory
     given = {"model": model, "prompt": prompt, "program": _program(program)}
-    job = _job({**given, "input": section, "output": output, **sections}, schema)
+    job = job_given({**given, "input": section, "output": output, **sections}, schema)
     if not isinstance(input, str | Path | Mapping):
         _keep_rows(input, job.output, extend)
     if job.sweep is not None:
@@ -154,8 +165,8 @@ def generate(
     """
     input = {"format": "jsonl", **sections.pop("input", {}), "path": KEPT}
     given = {"model": model, "prompt": prompt, "program": _program(program)}
-    job = _job({**given, **sections, "input": input, "output": "run"}, schema)
-    return _generate(rows, job, watchers, program)
+    job = job_given({**given, **sections, "input": input, "output": "run"}, schema)
+    return generate_job(rows, job, watchers, program)
 
 
 def publish(
@@ -185,10 +196,17 @@ def publish(
     return done if push_to is None else replace(done, url=push(done.folder, push_to, private=private))
 
 
-def _generate(
-    rows: Rows, job: Job, watchers: Sequence[Watcher], _program: AProgram | None
+def generate_job(
+    rows: Rows,
+    job: Job,
+    watchers: Sequence[Watcher],
+    _program: AProgram | None = None,
+    make: EngineFactory = make_engine,
 ) -> Generator[Record, None, None]:
-    """A program that is known by its name alone is there as long as somebody has it: this does, to its end."""
+    """Records for rows, as ``generate`` gives them, by a job that has all but its input.
+
+    A program that is known by its name alone is there as long as somebody has it: this does, to its end.
+    """
     with tempfile.TemporaryDirectory(prefix="llmbatch-") as name:
         path, folder = Path(name) / KEPT, Path(name) / "run"
         atomic_write(path, _lines(rows))
@@ -196,7 +214,7 @@ def _generate(
         here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)})}
         ordered = InOrder(RunFolder(folder).parts)
         selection = None if job.accept is None else Selection(job.accept)
-        with open_session(job.model_copy(update=here), watchers) as session, contextlib.ExitStack() as stack:
+        with open_session(job.model_copy(update=here), watchers, make=make) as session, contextlib.ExitStack() as stack:
             windows = session.windows()
             if isinstance(windows, Generator):
                 stack.callback(windows.close)  # the engine goes before the folder's lock
@@ -212,7 +230,7 @@ def _generate(
             raise Stopped(result.report["error"] or "the run was stopped")
 
 
-def _job(data: Mapping[str, Any], schema: Schema | None) -> Job:
+def job_given(data: Mapping[str, Any], schema: Schema | None) -> Job:
     """The job, with all that can be wrong about it found. Raises ``UsageError``."""
     data = {key: value for key, value in data.items() if value is not None}
     if schema is not None:

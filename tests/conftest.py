@@ -3,11 +3,15 @@ own; and one small run as its events and its report."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
+import inspect
 import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -79,20 +83,165 @@ def pytest_configure() -> None:
     if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    # With engine.args.enforce_eager vLLM still has single functions compiled, by the machine's C++ compiler: that takes longer than
+    # all else that an engine does here. The test of the demo goes without this, and without enforce_eager.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    gc.collect = _collect_but_not_for_vllm
 
 
+_collect = gc.collect
+
+
+def _collect_but_not_for_vllm(generation: int = 2) -> int:
+    """While an engine starts and stops vLLM looks eight times through all that was imported, which takes as long as the rest.
+
+    Our own search, once it has stopped, finds what is left of it.
+    """
+    caller = sys._getframe(1).f_globals.get("__name__", "")
+    return 0 if caller.startswith("vllm.") else _collect(generation)
+
+
+# Tests of vLLM whose engines are in processes that are forked (see ``forked``), and those in processes that are started. All other
+# tests of vLLM have their engines in the worker's own process, and follow each other in one worker: it alone imports vLLM.
+FORKED = {
+    "cli/test_plan.py", "engines/test_vllm_process.py", "hostile/test_security.py", "runs/test_chaos.py",
+    "runs/test_map_reduce_in_runs.py",
+}  # fmt: skip
+STARTED = {"engines/test_vllm_replicas.py", "demo/test_demo.py"}
+# of the others those that take longest, and the longest first; the rest goes by its number of tests
+LONGEST = [
+    "runs/test_chaos.py", "engines/test_hosted.py", "evals/test_evaluate.py", "hostile/test_security.py",
+    "runs/test_overflow_in_runs.py", "runs/test_retry_failed.py", "cli/test_plan.py", "runs/test_merge.py", "test_api.py",
+]  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under xdist, which hands out whole files, those that start vLLM go first, and then the others by their size.
+    """Under xdist tests are handed out by group, and those without one by file, in this order.
 
-    Of those that start it the ones with few tests go before the ones with many, which share an engine. So no worker is left alone
-    with a long file at the end.
+    What starts vLLM goes first, then the other files as long as they take: so no worker is left alone with a long one at the end.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     sizes = Counter(item.path for item in items)
-    with_vllm = {item.path for item in items if item.get_closest_marker("vllm") is not None}
-    places = {path: (0, size, path) if path in with_vllm else (1, -size, path) for path, size in sizes.items()}
-    items.sort(key=lambda item: places[item.path])
+
+    def place(item: pytest.Item) -> tuple[int, int, Path]:
+        name = item.path.relative_to(Path(__file__).parent).as_posix()
+        if item.get_closest_marker("vllm") is None:
+            return (3, LONGEST.index(name), item.path) if name in LONGEST else (4, -sizes[item.path], item.path)
+        if name in STARTED:
+            return 2, sizes[item.path], item.path
+        item.add_marker(pytest.mark.xdist_group("vllm, forked" if name in FORKED else "vllm"))
+        return 0 if name in FORKED else 1, sizes[item.path], item.path
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Scheduling(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return str(super()._split_scope(nodeid)).partition("::")[0]
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+class ForkServers:
+    """Sockets of processes that have imported much already; each is started when it is first asked for (``fork_server.py``)."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, tuple[socket.socket, subprocess.Popen[bytes]]] = {}
+
+    def of(self, imported: str) -> socket.socket:
+        if imported not in self._started:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            script = Path(__file__).with_name("fork_server.py")
+            command = [sys.executable, str(script), str(theirs.fileno()), imported]
+            with theirs:
+                server = _Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            self._started[imported] = ours, server
+        return self._started[imported][0]
+
+    def close(self) -> None:
+        for connection, server in self._started.values():
+            connection.close()
+            server.wait()
+
+
+class Forked(subprocess.Popen[Any]):
+    """A process of a Python command as any other, but forked from one that has imported much of what it needs.
+
+    Where it is told what only a new process can be told, it is a new one.
+    """
+
+    server: Callable[[], socket.socket]
+
+    def _execute_child(self, *arguments: Any, **named: Any) -> None:
+        start = super()._execute_child  # type: ignore[misc]
+        given = inspect.signature(start).bind(*arguments, **named).arguments
+        environment = dict(os.environ if given["env"] is None else given["env"])
+        if not self._can_be_forked([str(argument) for argument in given["args"]], environment, given):
+            start(*arguments, **named)
+            return
+        message = {
+            "command": [str(argument) for argument in given["args"]], "environment": environment,
+            "folder": str(given["cwd"] or Path.cwd()), "umask": given["umask"], "session": given["start_new_session"],
+        }  # fmt: skip
+        files = [
+            own if given[name] == -1 else given[name] for own, name in enumerate(("p2cread", "c2pwrite", "errwrite"))
+        ]
+        server = type(self).server()
+        _adopt_orphans(True)
+        try:
+            socket.send_fds(server, [json.dumps(message).encode()], files)
+            self.pid = int(server.recv(100))
+            server.recv(100)  # from now on it is ours
+        finally:
+            _adopt_orphans(False)
+        self._child_created = True
+        pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*(given[name] for name in pipes))  # type: ignore[attr-defined]
+
+    @staticmethod
+    def _can_be_forked(command: Sequence[str], environment: Mapping[str, str], given: Mapping[str, Any]) -> bool:
+        known = command[:3] == [sys.executable, "-m", "llmbatch.cli"] or (
+            command[0] == sys.executable and command[1].endswith(".py")
+        )
+        changed = {name for name in environment.keys() | os.environ if environment.get(name) != os.environ.get(name)}
+        at_start = any(name.startswith(("PYTHON", "LC_", "LANG", "HF_H", "HF_E")) for name in changed)
+        return (
+            known and not at_start and sys.platform == "linux" and given["preexec_fn"] is None and not given["pass_fds"]
+        )
+
+
+_Popen = subprocess.Popen
+
+
+def _adopt_orphans(yes: bool) -> None:
+    """Whether orphans among the processes below this one become its children."""
+    ctypes.CDLL(None).prctl(36, int(yes), 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+@pytest.fixture(scope="session")
+def fork_servers() -> Iterator[ForkServers]:
+    servers = ForkServers()
+    yield servers
+    servers.close()
+
+
+@pytest.fixture
+def forked(fork_servers: ForkServers, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Commands and scripts that the test starts need not import llmbatch, nor vLLM in a test of vLLM.
+
+    That takes longer than most of what they do. That they can be started as anybody would start them, other tests see. With
+    ``pytest.mark.forked_from("plan")`` what makes token ids is there as well, and torch cannot be imported.
+    """
+    mark = request.node.get_closest_marker("forked_from")
+    with_vllm = request.node.get_closest_marker("vllm") is not None
+    imported = "vllm" if with_vllm else mark.args[0] if mark else "llmbatch"
+    monkeypatch.setattr(subprocess, "Popen", type("Forked", (Forked,), {"server": lambda: fork_servers.of(imported)}))
 
 
 @dataclass(slots=True)
@@ -197,7 +346,7 @@ def texts(count: int, *, distinct: int | None = None) -> Sequence[dict[str, Any]
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[Jobs]:
+def jobs(tmp_path: Path, forked: None) -> Iterator[Jobs]:
     made = Jobs(tmp_path)
     yield made
     for process in made.processes:

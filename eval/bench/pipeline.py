@@ -60,7 +60,7 @@ def throughput_with_tokenizer(scale: float, repetitions: int, folder: Path) -> d
 def million(scale: float, _repetitions: int, folder: Path) -> dict[str, Any]:
     """A million rows in bounded memory, stopped there; then the start of the same command again."""
     done = round(MILLION * scale)
-    source = _rows(done + 32_768, folder)  # more than are done before the stop takes effect
+    source = rows_file(done + 32_768, folder)  # more than are done before the stop takes effect
     output = _fresh(folder / "million")
     first = _run(source, output, "--stop-at", str(done))
     again = _run(source, output)
@@ -90,7 +90,7 @@ def render(scale: float, repetitions: int, folder: Path) -> dict[str, Any]:
     """``llmbatch render``, as a whole process, from the input file to a file of requests."""
     rows = round(100_000 * scale)
     prompt = str(shapes.DEMO / "prompts" / f"{shapes.TRANSLATE}.yaml")
-    options = ["--prompt", prompt, "--input", str(_rows(rows, folder)), "--output", str(folder / "rendered.jsonl")]
+    options = ["--prompt", prompt, "--input", str(rows_file(rows, folder)), "--output", str(folder / "rendered.jsonl")]
     runs = [_command(["render", *options]) for _ in range(repetitions)]
     return {
         "rows": rows,
@@ -110,7 +110,7 @@ FIGURES: dict[str, Callable[[float, int, Path], dict[str, Any]]] = {
 
 
 def _throughput(rows: int, repetitions: int, folder: Path, *options: str) -> dict[str, Any]:
-    source = _rows(rows, folder)
+    source = rows_file(rows, folder)
     runs = [_run(source, _fresh(folder / "throughput"), *options) for _ in range(repetitions)]
     return {
         "rows": rows,
@@ -122,7 +122,7 @@ def _throughput(rows: int, repetitions: int, folder: Path, *options: str) -> dic
     }
 
 
-def _rows(count: int, folder: Path) -> Path:
+def rows_file(count: int, folder: Path) -> Path:
     """So many rows of the translation task; they repeat after some ten thousand, but no two have the same text."""
     path = folder / f"rows-{count}.jsonl"
     if not path.exists():

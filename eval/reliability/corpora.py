@@ -21,9 +21,11 @@ from llmbatch.job.job import Job, job_from
 
 ROWS = 240
 _DOCUMENTS = 60
+_PICTURES = 60
 FAILS_ONCE = {"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}
 FAILS_TWICE = {"when": {"attempt": [1, 2], "matches": "7$"}, "answer": ""}
 FAILS_ALWAYS = {"when": {"matches": "3[12]$"}, "answer": ""}
+_PROMPT = "prompt.yaml"  # of a scenario that writes one
 _MANY = 48
 """How many requests the engine answers at a time where a row has several: so that such a run takes no longer than the others."""
 
@@ -68,8 +70,10 @@ def make_job(scenario: Scenario, folder: Path, output: Path, *, latency: float =
         else {"name": "scripted", "script": str(script)},
         "sampling": {"temperature": 0},
     }
-    if scenario.write is not None:
+    if (folder / "input").is_dir():
         data["input"] = {"path": str(folder / "input")}
+    if (folder / _PROMPT).is_file():
+        data["prompt"] = {"path": str(folder / _PROMPT)}
     for name, section in scenario.sections.items():
         data[name] = {**data.get(name, {}), **section}
     data.setdefault("run", {})["grace"] = 0.2
@@ -129,6 +133,21 @@ def _write_long_documents(_scenario: Scenario, folder: Path) -> None:
         (place / f"{i:03d}.md").write_text("\n\n".join([f"# Title {i}", *paragraphs]), encoding="utf-8")
 
 
+def _write_queries(_scenario: Scenario, folder: Path) -> None:
+    """Queries with none to four documents each; some documents are blank, and many are the same."""
+    (folder / "input").mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "id": f"q{i}",
+            "query": f"number {i}",
+            "documents": [" " if k + i == 33 else f"of number {(i + k) % 50}" for k in range(i % 5)],
+        }
+        for i in range(ROWS // 2)
+    ]
+    lines = [json.dumps(row) for row in rows]
+    (folder / "input" / "rows.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
 # servers
 
 _STAND_IN_V2 = Path(__file__).parents[1] / "peers" / "stand_in_v2.py"
@@ -153,6 +172,40 @@ _RUNNING: list[subprocess.Popen[str]] = []
 def _v2(latency: float, concurrency: int) -> Mapping[str, Any]:
     url = _stand_in_v2(latency)
     return {"name": "kserve", "urls": url, "served_name": "batched", "batch": 3, "in_flight": concurrency}
+
+
+_LOOK = """
+name: look
+variables: {picture: {type: image}, text: {}}
+messages: [{role: user, content: "{{ picture }}{{ text }}"}]
+"""
+_BROKEN_PICTURES = {
+    "empty.png": lambda _: b"",
+    "cut.png": lambda whole: whole[:45],
+    "page.png": lambda _: b"<html>",
+    "bomb.png": lambda whole: whole[:16] + b"\0\0\xff\xff" * 2 + whole[24:],  # says that it is very wide and high
+}
+
+
+def _write_pictures(scenario: Scenario, folder: Path) -> None:
+    """Rows that name pictures, some of them the same ones in other files; of twenty one is missing, or none that can be used."""
+    from PIL import Image
+
+    (folder / _PROMPT).write_text(_LOOK, encoding="utf-8")
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for i in range(_PICTURES):
+        Image.new("RGB", (20 + i % 30, 10), (i % 30, 0, 0)).save(pictures / f"{i}.png")
+    whole = (pictures / "0.png").read_bytes()
+    for name, broken in _BROKEN_PICTURES.items():
+        (pictures / name).write_bytes(broken(whole))
+    wrong = ["missing.png", *_BROKEN_PICTURES]
+    lines = []
+    for i in range(ROWS):
+        name = wrong[i // 20 % len(wrong)] if i % 20 == 13 else f"{i % _PICTURES}.png"
+        row = {"id": f"row-{i}", "picture": f"pictures/{name}", "text": f"number {i % scenario.distinct}"}
+        lines.append(json.dumps(row if i % 59 != 11 else {"id": "no picture"}) + "\n")
+    (folder / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 # programs
@@ -220,6 +273,9 @@ def _program(
     return Scenario(name, script, sections, files=("results.jsonl", "errors.jsonl", *files), **more)
 
 
+_NO_NUMBERS = {"when": {"matches": "3[12]$"}, "answer": "[0.5, NaN]"}
+_OF_BOTH = {"name": "rerank", "settings": {"encoder": "bi", "top_n": 3}}
+
 SCENARIOS = (
     Scenario("retries", {"rules": [FAILS_ONCE, FAILS_TWICE, FAILS_ALWAYS]}, {"run": {"window": 16, "windows_open": 3}}),
     Scenario("duplicates", {"rules": [FAILS_ONCE]}, {"run": {"window": 48}, "sinks": {"keep": ["id"]}}, distinct=90),
@@ -230,6 +286,19 @@ SCENARIOS = (
     Scenario("engine-deaths", {"rules": [FAILS_ONCE], "die_after": [30, 80, 81]}, {"run": {"window": 40}}),
     Scenario(
         "poison-row", {"rules": [{"when": {"index": 101}, "die": True}]}, {"run": {"window": 20, "windows_open": 2}}
+    ),
+    Scenario(
+        "vectors",
+        {"rules": [_NO_NUMBERS], "dimensions": 40, "die_after": [50]},
+        {"run": {"window": 32}, "program": {"name": "embed"}, "sinks": {"formats": ["parquet"]}},
+        distinct=150,
+        files=("results.jsonl", "errors.jsonl", "results.parquet"),
+    ),
+    Scenario(
+        "rerank",
+        {"concurrency": _MANY, "die_after": [60]},
+        {"run": {"window": 16}, "prompt": {"path": "{{ query }}"}, "program": _OF_BOTH},
+        write=_write_queries,
     ),
     Scenario("one-row-windows", {"rules": [FAILS_TWICE]}, {"run": {"window": 1, "windows_open": 6}}),
     Scenario("one-window", {"rules": [FAILS_ONCE]}, {"run": {"window": 1000, "windows_open": 1}}),
@@ -262,6 +331,13 @@ SCENARIOS = (
         write=_write_documents,
     ),
     Scenario("a V2 server", sections={"run": {"window": 32}}, engine=_v2),
+    Scenario(
+        "images",
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
+        {"run": {"window": 40}, "engine": {"images": {"workers": 2}}},
+        distinct=90,
+        write=_write_pictures,
+    ),
     _program("chain", _GRADES, _CHAIN),
     _program("best_of", _JUDGEMENTS, {"prompts": {"judge": "judge {{ response }}"}, "settings": {"n": 4, "judge": "judge"}}),
     _program(

@@ -47,8 +47,8 @@ class Point:
     driver_seconds_per_row: float
 
 
-def measure(replicas: int, seconds: float, *, hosted: bool) -> Point:
-    """One run of about so many seconds, if the driver keeps up."""
+def measure(replicas: int, seconds: float, *, hosted: bool, cluster: str | None = None) -> Point:
+    """One run of about so many seconds, if the driver keeps up; the engines in the actors of a ``cluster``, where one is named."""
     rows = int(replicas * RATE * seconds)
     seen: list[tuple[float, float, int]] = []
 
@@ -61,14 +61,15 @@ def measure(replicas: int, seconds: float, *, hosted: bool) -> Point:
         with path.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps({"id": i, "text": f"{i} {TEXT}"}) + "\n" for i in range(rows))
         args = {"latency": LATENCY, "concurrency": AT_A_TIME, "rules": [{"answer": "It is about a river."}]}
-        engine = {"name": "scripted", "replicas": replicas, "hosted": hosted, "args": args}
+        engine: dict[str, Any] = {"name": "scripted", "replicas": replicas, "args": args}
+        engine |= {"hosted": hosted} if cluster is None else {"cluster": cluster}
         job = job_from(_job(path, Path(name) / "out", "any", engine))
         run_job(job, [watch])
     full = [moment for moment in seen if moment[2] < rows * 0.98] or seen
     (began, cpu, first), (ended, cpu_end, last) = full[0], full[-1]
     done = max(last - first, 1)
     per_s = done / max(ended - began, 1e-9)
-    where = "processes" if hosted else "threads"
+    where = "actors" if cluster is not None else "processes" if hosted else "threads"
     return Point(where, replicas, rows, per_s, per_s / (replicas * RATE), (cpu_end - cpu) / done)
 
 

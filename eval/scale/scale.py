@@ -1,6 +1,7 @@
-"""``make scale``: what one driver feeds, how well several engines share their caches and end together; ``RESULTS.md``.
+"""``make scale``: what one driver feeds, how well several engines share their caches and end together, and a Ray cluster of them;
+``RESULTS.md``.
 
-    scale.py [--seconds S] [--replicas 1,2,...] [--rows N] [--vllm-rounds N] [--write]
+    scale.py [--seconds S] [--replicas 1,2,...] [--rows N] [--vllm-rounds N] [--only crossing,kills,vllm,peer] [--write]
 
 Without ``--write`` the figures are only printed. They hold for a machine that does nothing else.
 """
@@ -13,6 +14,7 @@ import platform
 import sys
 from pathlib import Path
 
+import cluster
 import replicas
 import routing
 
@@ -30,6 +32,7 @@ def main() -> int:
     parser.add_argument("--replicas", default="1,2,4,8,16,64")
     parser.add_argument("--rows", type=int, default=100_000, help="of the simulated engines")
     parser.add_argument("--vllm-rounds", type=int, default=5, help="0 leaves the real engine out")
+    cluster.add_options(parser)
     parser.add_argument("--write", action="store_true", help="write RESULTS.md")
     given = parser.parse_args()
     counts = [int(count) for count in given.replicas.split(",")]
@@ -37,7 +40,9 @@ def main() -> int:
     lines = [*_head(), *_points(found), "", *_arithmetic(found), "", *_routing(given.rows)]
     if given.vllm_rounds:
         lines += ["", *_vllm(given.vllm_rounds)]
-    text = "\n".join(lines) + "\n"
+    if given.only:
+        lines += ["", *cluster.report(given)]
+    text = "\n".join(lines).rstrip() + "\n"
     print(text)
     if given.write:
         (HERE / "RESULTS.md").write_text(text, encoding="utf-8")

@@ -56,6 +56,10 @@ def render(ctx: click.Context, target: str, tokens: bool) -> None:
     if job.input.endless:
         raise click.UsageError("rows are drawn without an end: give --limit N to see the requests of the first ones")
     recipe, write = recipe_of(job), wire_format("openai").write
+    if recipe.pooling is not None:
+        raise click.UsageError(
+            f"the program {recipe.program.name} asks for numbers, and the requests that are written here are for text"
+        )
     source = open_source(job.input)
     tokenizer = _tokenizer(job) if tokens else None
     rendered = ((row, recipe.settled(row)) for row in rows_in(source.rows(), job.input.slice))

@@ -70,6 +70,7 @@ FLAGS = {
         Flag("--to", "URL|DIR", "sinks.to", str, "Copy the finished files there, e.g. to s3://bucket/prefix/."),
         Flag("--engine", "ENGINE", "engine.name", str, "vllm, or scripted for a dry run without a model."),
         Flag("--replicas", "N|auto", "engine.replicas", str, "Engines side by side; auto: as the GPUs allow."),
+        Flag("--cluster", "ray[://H:P]|auto", "engine.cluster", str, "Engines on the machines of a Ray cluster."),
         Flag("--engine-timeout", "S", "engine.timeout", float, "Seconds without progress before a restart."),
         Flag(
             "--max-failures", "N|P%", "run.max_failures", _whole_or_text, "Stop when so many rows, or this share, fail."

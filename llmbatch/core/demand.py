@@ -23,7 +23,7 @@ class Demands:
         self._known: dict[int, tuple[Sampling, Demand]] = {}  # the object is kept so that its id stays its own
 
     def of(self, request: Request) -> Demand:
-        if request.target is not None:
+        if request.target is not None or request.pooling is not None:
             return _SCORE
         sampling = request.sampling
         known = self._known.get(id(sampling))
@@ -37,7 +37,7 @@ class Demands:
         return Demand(least if most is None else min(least, most), most, demand.repeats or request.seed is not None)
 
 
-_SCORE = Demand(0, 0, repeats=True)  # of a continuation that is given: no answer, and nothing is drawn
+_SCORE = Demand(0, 0, repeats=True)  # of a continuation that is given, or of numbers: no answer, and nothing is drawn
 
 
 def _read(sampling: Sampling) -> Demand:

@@ -9,11 +9,13 @@ import json
 from array import array
 from hashlib import blake2b, sha256
 
-from llmbatch.core.demand import Demands
+from llmbatch.core.demand import Demand, Demands
+from llmbatch.core.messages import with_urls
 from llmbatch.core.types import Constraint, Request, Sampling
 
 DIGEST_BYTES = 16
 TOKEN_BYTES = array("I").itemsize
+_IMAGE_TOKENS = 32 // TOKEN_BYTES  # that a digest of an image is as long as
 
 
 def short_digest(content: str | bytes) -> str:
@@ -24,15 +26,23 @@ def short_digest(content: str | bytes) -> str:
 def pack(request: Request) -> bytes | None:
     """The token ids that the engine gets, prompt and partial answer or target, as fixed-width bytes; None if not tokenized.
 
-    Equal bytes are equal ids, and bytes that share a prefix of whole tokens share these tokens.
+    Equal bytes are equal ids, and bytes that share a prefix of whole tokens share these tokens. The digests of images stand before
+    the ids: where they differ, nothing counts as shared, though the text before the first image may be.
     """
     if request.token_ids is None:
         return None
     ids = request.token_ids
     packed = (ids if isinstance(ids, array) and ids.typecode == "I" else array("I", ids)).tobytes()
+    if request.prompt.images:
+        packed = b"".join(bytes.fromhex(image.sha256) for image in request.prompt.images) + packed
     if request.partial or request.target_ids:
         return packed + array("I", (*request.partial, *request.target_ids)).tobytes()
     return packed
+
+
+def token_count(request: Request, packed: bytes) -> int:
+    """How many tokens there are in what ``pack`` made of a request."""
+    return len(packed) // TOKEN_BYTES - len(request.prompt.images) * _IMAGE_TOKENS
 
 
 class Digests:
@@ -47,12 +57,13 @@ class Digests:
         self._demands = demands or Demands()
         self._settings: dict[tuple[int, int], tuple[Sampling, Constraint | None, bytes]] = {}
 
-    def digest(self, request: Request, packed: bytes | None) -> bytes | None:
+    def digest(self, request: Request, packed: bytes | None, demand: Demand | None = None) -> bytes | None:
         """The digest of a request with these packed tokens (``pack``); None if its answer may differ at every time.
 
-        Without tokens, which for some engines only a server knows, the prompt itself is digested.
+        Without tokens, which for some engines only a server knows, the prompt itself is digested. ``demand`` is what the request
+        asks for, where that was read already.
         """
-        if request.target is None and not self._demands.of(request).repeats:  # a likelihood is not drawn
+        if not (self._demands.of(request) if demand is None else demand).repeats:
             return None
         # By identity, because requests share these objects; equal ones that are not shared have the same text.
         identity = (id(request.sampling), id(request.constraint))
@@ -65,6 +76,8 @@ class Digests:
         )  # fmt: skip
         if request.target is not None:
             own = (*own, request.target, len(request.target_ids))
+        if (pooling := request.pooling) is not None:
+            own = (*own, pooling.task, pooling.dimensions, pooling.activation, len(request.target_ids))
         key = known[2] if own == _NOTHING_OWN else blake2b(_digest(repr(own)), digest_size=32, key=known[2]).digest()
         if packed is None:
             return blake2b(_canonical(request), digest_size=DIGEST_BYTES, key=key, person=b"prompt").digest()
@@ -77,7 +90,10 @@ _NOTHING_OWN = (None, None, None, "", 0)
 def _canonical(request: Request) -> bytes:
     """Prompt and partial answer as bytes, the same for equal ones whatever the order of a message's keys."""
     prompt = request.prompt
-    said = [prompt.messages, prompt.text, request.partial]
+    messages = prompt.messages
+    if prompt.images and messages is not None:
+        messages = with_urls(messages, {image.url: image.sha256 for image in prompt.images})
+    said = [messages, prompt.text, request.partial, *([] if prompt.pair is None else [prompt.pair])]
     return json.dumps(said, sort_keys=True, separators=(",", ":"), default=str).encode()
 
 

@@ -15,6 +15,7 @@ import json
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, Undefined, meta, nodes
@@ -287,13 +288,18 @@ def _plain_text(tree: nodes.Template, kinds: Mapping[str, str], line: int, gener
             else:
                 return None
     layout = "".join(form)
+    if not names:
+        return general
+    given = itemgetter(*names)  # of one name its value, which is no tuple
 
     def render(values: Mapping[str, Any]) -> str:
         for name in unsure:
             if values.get(name).__class__ is not str:
                 return general(values)
-        text = layout % tuple([values[name] for name in names])
-        return _sound(text, MAX_CHARACTERS - len(text), line)
+        text = layout % given(values)
+        return (
+            text if text.isascii() and len(text) <= MAX_CHARACTERS else _sound(text, MAX_CHARACTERS - len(text), line)
+        )
 
     return render
 

@@ -6,7 +6,8 @@ seconds. Nothing here imports another module of llmbatch, but for ``fast_datacla
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, fields
 from enum import StrEnum
 from types import MappingProxyType
@@ -37,6 +38,7 @@ class FailureKind(StrEnum):
     MALFORMED_ROW = "malformed_row"  # not JSON, not an object, not UTF-8
     PROMPT = "prompt"  # a variable is missing or has the wrong type, the template failed
     EMPTY_PROMPT = "empty_prompt"
+    IMAGE = "image"  # an image of the prompt is missing or broken
     TOO_LONG = "too_long"  # the prompt leaves no room in the context
     # the answer
     TRUNCATED = "truncated"
@@ -57,6 +59,7 @@ class FailureKind(StrEnum):
     REFUSED = "refused"  # the engine would not take the request
     ENGINE = "engine"  # the engine failed this request and lives
     ENGINE_DIED = "engine_died"  # the engine died, several times, with this request in flight
+    NOT_FINITE = "not_finite"  # numbers were asked for, and some of those that came are NaN or infinite
 
     @property
     def status(self) -> Status:
@@ -118,18 +121,44 @@ class Row:
     failure: Failure | None = None
 
 
+class Image(NamedTuple):
+    """An image of a prompt: where it is, and which it is. Nothing of it is held here, unless its URL is a data URI.
+
+    ``sha256`` is of its bytes, empty until it was looked at; ``place`` says for a message which row named it.
+    """
+
+    url: str  # a path, a URL or a data URI, as the parts of messages have it
+    sha256: str = ""
+    place: str = ""
+
+
 @fast_dataclass(frozen=True, slots=True)
 class Prompt:
     """What the model is to answer: ``messages`` for a chat model, else ``text`` for plain completion; exactly one is set.
 
     ``prefill`` is a start of the answer that the model goes on from; it is part of the answer that is checked. A ``long`` one may
-    be longer than any context: its tokens are asked for, and it is not sent as a whole.
+    be longer than any context: its tokens are asked for, and it is not sent as a whole. ``pair`` is the second of two texts
+    that are judged together, of which ``text`` is the first: see ``Pooling``. ``images`` are those that parts of the messages
+    name, in their order.
     """
 
     messages: tuple[Message, ...] | None = None
     text: str | None = None
     prefill: str = ""
     long: bool = False
+    pair: str | None = None
+    images: tuple[Image, ...] = ()
+
+
+class PairIds(list[int]):
+    """The token ids of two texts that are judged together: those from ``second`` on are the second one's, as the model is told.
+
+    Of a model that is not told which is which, ``second`` is where all of them end.
+    """
+
+    def __init__(self, ids: Iterable[int], second: int) -> None:
+        super().__init__(ids)
+        self.second = second
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -154,6 +183,23 @@ class Constraint:
     spec: str
 
 
+PoolingTask = Literal["embed", "classify", "pairs"]
+
+
+@fast_dataclass(frozen=True, slots=True)
+class Pooling:
+    """That numbers are asked for in place of an answer: the vector of a text, the probabilities of its classes, or how well the two
+    texts of a pair go together. One object for each distinct setting of a job.
+
+    ``dimensions`` is how many numbers a vector is to have, of a model that can give fewer than all. ``activation`` is what the
+    model does to its numbers at the end: it makes vectors as long as 1, and of others probabilities. None: as the model has it.
+    """
+
+    task: PoolingTask
+    dimensions: int | None = None
+    activation: bool | None = None
+
+
 class RequestKey(NamedTuple):
     """Which request: unique in a run. ``step`` counts a row program's requests from 0, ``attempt`` from 1."""
 
@@ -172,7 +218,8 @@ class Request:
     ``partial`` is the ids of an answer that was cut off: the engine goes on after them, and the completion holds the
     whole answer. ``token_ids`` are the ids of prompt and prefill, without the partial answer, once it is tokenized.
     ``target`` is a continuation whose likelihood is asked for in place of an answer. ``target_ids`` are the ids of prompt and
-    target together without the prompt's, as lm-eval has them.
+    target together without the prompt's, as lm-eval has them. With ``pooling`` numbers are asked for in place of an answer; then
+    ``target_ids`` are the ids of a pair's second text, which follow those of the first.
     """
 
     key: RequestKey
@@ -186,6 +233,7 @@ class Request:
     token_ids: Sequence[int] | None = None
     target: str | None = None
     target_ids: Sequence[int] = ()
+    pooling: Pooling | None = None
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -272,6 +320,8 @@ class Completion:
     logprobs: list[dict[str, Any]] | None = None
     reused_from: Literal["row", "cache"] | None = None
     score: Score | None = None  # of the request's target; then there is no answer, and ``text`` is empty
+    # of a request with ``pooling``, of 32 bits each; then ``text`` is empty, or for classes their names as a JSON list
+    numbers: array[float] | None = None
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -319,7 +369,7 @@ class Record:
     index: int
     id: RowId
     status: Status
-    output: Any = None
+    output: Any = None  # JSON, or an array of 32-bit numbers
     finish_reason: FinishReason | None = None
     attempts: int = 0
     usage: Usage = Usage()

@@ -6,5 +6,6 @@ ENGINES = {
     "kserve": "llmbatch.engines.kserve.kind:KIND",
     "openai": "llmbatch.engines.openai.kind:KIND",
     "scripted": "llmbatch.engines.scripted.kind:KIND",
+    "transformers": "llmbatch.engines.transformers.kind:KIND",
     "vllm": "llmbatch.engines.vllm.kind:KIND",
 }

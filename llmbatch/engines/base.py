@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.events import Replica
 from llmbatch.core.settings import Counts, IsPath, is_there
 from llmbatch.core.table import find
-from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
+from llmbatch.core.types import Constraint, Failure, Outcome, Pooling, Prompt, Usage
 from llmbatch.engines import DEFAULT_ENGINE, ENGINES
 from llmbatch.engines.devices import Machine, Place
 from llmbatch.engines.feed import Feed
+from llmbatch.images.base import ImageSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 _MOST_REPLICAS = 256
+_CLUSTER = re.compile(r"ray://[^\s/]+:\d+")
 
 
 def _count_or_auto(value: Any) -> Any:
@@ -30,6 +33,13 @@ def _count_or_auto(value: Any) -> Any:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_REPLICAS):
         return value
     raise ValueError(f"is auto, or a number of engines from 1 to {_MOST_REPLICAS}")
+
+
+def _cluster(value: Any) -> Any:
+    """``ray``, ``ray://HOST:PORT`` or ``auto``."""
+    if value is None or value in ("ray", "auto") or (isinstance(value, str) and _CLUSTER.fullmatch(value)):
+        return value
+    raise ValueError("is ray, for the Ray cluster that this machine belongs to, ray://HOST:PORT or auto")
 
 
 class EngineSettings(BaseModel):
@@ -61,6 +71,11 @@ class EngineSettings(BaseModel):
         description="engines that answer the run's requests side by side, each with GPUs of its own; auto: as many as the visible "
         "GPUs are enough for",
     )
+    cluster: Annotated[str | None, Counts.NOTHING, BeforeValidator(_cluster)] = Field(
+        None,
+        description="engines on the machines of a Ray cluster, as many as it has room for unless replicas says how many: ray, the "
+        "one that this machine belongs to; ray://HOST:PORT; auto: as ray, and where there is none this machine's GPUs",
+    )
     hosted: Annotated[bool | None, Counts.NOTHING] = Field(
         None, description="each engine in another process; by default where there are several of one that needs that"
     )
@@ -75,6 +90,15 @@ class EngineSettings(BaseModel):
         None, description="scripted engine: path of its script (YAML)"
     )
     trust_remote_code: bool = False
+    images: ImageSettings = Field(ImageSettings(), description="how the images of prompts are read")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_of_a_cluster(cls, data: Any) -> Any:
+        """In a cluster there are as many engines as there is room for, unless it is said how many."""
+        if isinstance(data, dict) and data.get("cluster") is not None and "replicas" not in data:
+            return {**data, "replicas": "auto"}
+        return data
 
     @property
     def engines(self) -> int:
@@ -87,7 +111,8 @@ class EngineInfo:
     """What a started engine is. Lengths are in tokens.
 
     ``context_length`` is ``None`` where only a server knows it. ``can`` holds what the engine is able to do: ``score`` a given
-    text, hold an answer to a ``constraint``, ``continue`` a partial answer, apply a ``lora`` adapter, take token ``ids``.
+    text, hold an answer to a ``constraint``, ``continue`` a partial answer, apply a ``lora`` adapter, take token ``ids``, show a
+    model ``images``. Of one that gives numbers it holds the ``PoolingTask``s of its model instead, and ``ids`` and ``lora``.
     """
 
     name: str
@@ -120,10 +145,11 @@ class Engine(Protocol):
     def expect(self, constraints: Sequence[Constraint]) -> None:
         """Say before ``start`` which constraints requests will have, as far as that is known by then."""
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+    def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
         """The token ids that the model gets for each prompt, prefill included, in order; works before ``start``.
 
-        ``None`` where only a server knows them: then requests come without, and what does not fit is a ``Refusal``.
+        Of a pair they are ``PairIds``. ``None`` where only a server knows them: then requests come without, and what does not fit
+        is a ``Refusal``.
         """
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
@@ -193,7 +219,7 @@ class Driver(Protocol):
     def wait_ready(self) -> EngineInfo:
         """Block until an engine is up. Raises ``Cancelled`` when it was stopped instead. May be called from any thread."""
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+    def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
         """As the engine's own; may be called from any thread and before it is started."""
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
@@ -297,11 +323,17 @@ class EngineKind:
     tells_thinking: Callable[[EngineSettings], bool] = lambda settings: (
         settings.reasoning_parser is not None
     )  # whether it knows where a model's thinking ends, and so can limit it
+    images: Callable[[EngineSettings, str], bool] = lambda *_: (
+        False
+    )  # whether it gives the model images, and nothing tells that this model takes none
     packages: tuple[str, ...] = ()  # whose versions its answers depend on
     hosted: bool = False  # whether several of it need a process each
     places: Callable[[EngineSettings, Machine], list[Place]] = lambda settings, _: (
         [Place()] * settings.engines
     )  # where each of several runs; raises ``JobError`` where there is no room for them
+    # The settings for a model that is to give such numbers, or with None text. Raises ``JobError`` where the config of the model
+    # tells that it cannot. An engine without it gives text alone.
+    pooled: Callable[[EngineSettings, str, Pooling | None], EngineSettings] | None = None
     quick: Mapping[str, Any] = field(
         default_factory=dict
     )  # ``args`` for a model so small that to start is most of the work
@@ -316,6 +348,8 @@ def kind_of(name: str) -> EngineKind:
 def checked(engine: EngineSettings) -> EngineSettings:
     """The settings as their engine's own class. Raises ``JobError`` for an unknown engine, and for what it does not take."""
     kind = kind_of(engine.name)
+    if engine.cluster is not None and engine.hosted is False:
+        raise JobError("engine.hosted: engines of a cluster are in processes of other machines: leave it out")
     if engine.replicas != 1 and engine.hosted is False and kind.hosted:
         raise JobError(
             f"engine.hosted: several {engine.name} engines need a process each, as each has its own devices: leave it out"
@@ -342,6 +376,8 @@ def resolved(engine: EngineSettings, machine: Machine) -> EngineSettings:
 
 def is_hosted(engine: EngineSettings) -> bool:
     """Whether its engines run in processes of their own."""
+    if engine.cluster is not None:
+        return True
     if engine.hosted is not None:
         return engine.hosted
     return engine.engines > 1 and kind_of(engine.name).hosted

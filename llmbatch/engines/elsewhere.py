@@ -84,7 +84,7 @@ class EngineElsewhere:
     def expect(self, constraints: Sequence[Constraint]) -> None:
         self._begin = replace(self._begin, constraints=tuple(constraints))
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+    def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
         return self._here.tokenize(prompts)
 
     def start(self) -> EngineInfo:

@@ -110,15 +110,9 @@ class Feed:
                     self._own.update((request.key, request) for request in taken)
                     self._apart = True
                 return taken
-            waiting, number = shared.waiting, self._number
-            while len(taken) < slots and (request := waiting.next(number)) is not None:
-                length = len(request.token_ids or ()) + len(request.partial) + len(request.target_ids)
-                if taken and length > tokens:
-                    break
-                tokens -= length
-                waiting.take()
+            taken = shared.waiting.take(self._number, slots, tokens)
+            for request in taken:
                 self._own[request.key] = request
-                taken.append(request)
         return taken
 
     def push_alone(self, group: list[Request]) -> None:
@@ -132,12 +126,17 @@ class Feed:
 
     def done(self, key: RequestKey) -> Request:
         """The engine answered the request: it is no longer in flight. Raises ``KeyError`` for one that was not."""
+        return self.done_all((key,))[0]
+
+    def done_all(self, keys: Iterable[RequestKey]) -> list[Request]:
+        """The same of several requests."""
         with self._changed:
-            request = self._own.pop(key)
+            requests = [self._own.pop(key) for key in keys]
             if self._is_fork:
-                self._shared.unsettled += 1
-                self._shared.waiting.answered(self._number, key)
-            return request
+                self._shared.unsettled += len(requests)
+                for request in requests:
+                    self._shared.waiting.answered(self._number, request.key)
+            return requests
 
     def keep(self, request: Request) -> None:
         """It was recalled, and is in flight again until ``done``: its outcome is known, and comes a little later."""

@@ -15,8 +15,9 @@ import sys
 from dataclasses import dataclass, field, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmbatch import __version__
 from llmbatch.core.errors import EngineDied
@@ -26,6 +27,9 @@ from llmbatch.engines.elsewhere import EngineElsewhere
 from llmbatch.engines.guardian import Guardian
 from llmbatch.engines.messages import Begin
 from llmbatch.model.tokenizer import ChatSettings
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _END_SECONDS = 20.0  # that an engine may take to stop by itself
 _SEND_SECONDS = 60  # that it may take to read what it is sent
@@ -47,10 +51,10 @@ def hosted(here: Engine, hosting: Hosting) -> EngineElsewhere:
     begin = Begin(
         __version__, hosting.model, hosting.settings, hosting.chat, hosting.log, cpus=hosting.place.cpus
     )  # fmt: skip
-    return EngineElsewhere(here, begin, _Process(hosting))
+    return EngineElsewhere(here, begin, EngineProcess(hosting))
 
 
-class _Process:
+class EngineProcess:
     """The other process, and the pipe to it: a ``Link``. A guardian ends it when this process is killed."""
 
     def __init__(self, hosting: Hosting) -> None:
@@ -70,8 +74,12 @@ class _Process:
         self._guardian.watch([self._process.pid])
 
     def send(self, message: object) -> None:
+        self.send_bytes(ForkingPickler.dumps(message))
+
+    def send_bytes(self, message: Buffer) -> None:
+        """A message that is pickled already."""
         try:
-            self._open_pipe.send(message)
+            self._open_pipe.send_bytes(message)
         except BlockingIOError:  # half a message may be there, and the rest would never be read
             self.kill()
             raise
@@ -82,6 +90,10 @@ class _Process:
     def receive(self) -> Any:
         return self._open_pipe.recv()
 
+    def receive_bytes(self) -> bytes:
+        """The next message as it was pickled."""
+        return self._open_pipe.recv_bytes()
+
     def is_up(self, info: EngineInfo) -> EngineInfo:
         own = () if self._process is None else (self._process.pid,)
         info = replace(info, pids=(*own, *info.pids))
@@ -90,7 +102,7 @@ class _Process:
         return info
 
     def death(self) -> EngineDied:
-        return EngineDied(f"the engine's process {self._how_it_ended()}; see {self._hosting.log}")
+        return EngineDied(f"the engine's process {self.how_it_ended()}; see {self._hosting.log}")
 
     def kill(self) -> None:
         if self._process is not None:
@@ -117,7 +129,8 @@ class _Process:
             raise EOFError
         return self._pipe
 
-    def _how_it_ended(self) -> str:
+    def how_it_ended(self) -> str:
+        """In words; waits for it."""
         if self._process is None:
             return "was not started"
         try:
@@ -146,4 +159,4 @@ def _start(descriptor: int, hosting: Hosting) -> subprocess.Popen[bytes]:
         )
 
 
-__all__ = ["Hosting", "hosted"]
+__all__ = ["EngineProcess", "Hosting", "hosted"]

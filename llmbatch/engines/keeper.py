@@ -66,7 +66,7 @@ class _Kept:
         if self._keeper._info is None:
             self._engine.expect(constraints)
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+    def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
         return self._engine.tokenize(prompts)
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:

@@ -15,8 +15,11 @@ from llmbatch.engines.base import (
     make_engine,
     resolved,
 )
+from llmbatch.engines.cluster.link import in_cluster
+from llmbatch.engines.cluster.ray_cluster import RayCluster, cluster_here
 from llmbatch.engines.devices import Machine, Place, this_machine
 from llmbatch.engines.hosted import Hosting, hosted
+from llmbatch.engines.replicas import More
 from llmbatch.model.tokenizer import ChatSettings
 
 
@@ -36,24 +39,45 @@ class Maker:
         make: EngineFactory = make_engine,
         expect: Iterable[Constraint] = (),
     ) -> None:
-        machine = Machine() if settings.replicas == 1 else this_machine()
-        self.settings = resolved(settings, machine)
+        self._cluster = _joined(settings, model)
+        if self._cluster is None:
+            settings = settings.model_copy(update={"cluster": None})
+            machine = Machine() if settings.replicas == 1 else this_machine()
+            self.settings = resolved(settings, machine)
+        else:
+            machine = Machine()
+            self.settings = settings.model_copy(update={"replicas": self._cluster.engines})
         self._model = model
         self._chat = chat
         self._folder = folder
         self._make = make
         self._expect = tuple(expect)
-        several = self.settings.engines > 1
+        several = self.settings.engines > 1 and self._cluster is None
         self._places = kind_of(settings.name).places(self.settings, machine) if several else [Place()]
 
     def __call__(self, settings: EngineSettings, number: int = 0) -> Engine:
         """An engine that is not started. Its settings may be others than those given: smaller ones, or faster ones."""
-        log = self._folder / ("engine.log" if settings.engines == 1 else f"engine-{number}.log")
+        alone = settings.engines == 1 and self._cluster is None
+        log = self._folder / ("engine.log" if alone else f"engine-{number}.log")
         engine = self._make(self._model, settings, self._chat, log)
-        if is_hosted(settings):
+        if self._cluster is not None:
+            engine = in_cluster(engine, Hosting(self._model, settings, self._chat, log), self._cluster)
+        elif is_hosted(settings):
             engine = hosted(engine, Hosting(self._model, settings, self._chat, log, self._places[number]))
         engine.expect(self._expect)
         return engine
+
+    @property
+    def more(self) -> More | None:
+        """Of a cluster: how many engines could be added."""
+        return None if self._cluster is None else self._cluster.more
+
+
+def _joined(settings: EngineSettings, model: str) -> RayCluster | None:
+    """The cluster that the settings name. Raises ``JobError`` where that is not there, or will not do."""
+    if settings.cluster is None or not cluster_here(settings.cluster):
+        return None
+    return RayCluster(settings.cluster, settings, model)
 
 
 __all__ = ["Maker"]

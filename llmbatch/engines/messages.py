@@ -128,6 +128,7 @@ def ask(requests: Iterable[Request]) -> Ask:
             (
                 tuple(r.key), prompt.text, prompt.messages, prompt.prefill, sampling, constraint, r.seed, r.max_tokens, r.lora,
                 _packed(r.partial), None if r.token_ids is None else _packed(r.token_ids), r.target, _packed(r.target_ids),
+                r.pooling, prompt.pair, prompt.images,
             )
         )  # fmt: skip
     return Ask(rows, samplings, constraints)
@@ -145,11 +146,13 @@ class Asked:
         constraints = [self._one(each) for each in message.constraints]
         return [
             Request(
-                RequestKey(*key), Prompt(messages, text, prefill), samplings[sampling],
+                RequestKey(*key), Prompt(messages, text, prefill, pair=pair, images=images), samplings[sampling],
                 None if constraint < 0 else constraints[constraint], seed, max_tokens, lora, tuple(partial), ids, target, targets,
+                None if pooling is None else self._one(pooling),
             )
             for (
                 key, text, messages, prefill, sampling, constraint, seed, max_tokens, lora, partial, ids, target, targets,
+                pooling, pair, images,
             ) in message.rows
         ]  # fmt: skip
 
@@ -170,7 +173,7 @@ def answered(outcomes: Iterable[Outcome], counts: Usage, busy: float) -> Answere
         rows.append(
             (
                 tuple(o.key), o.text, o.finish_reason, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens,
-                _packed(o.token_ids), o.reasoning, o.stop_reason, o.logprobs, None if score is None else tuple(score),
+                _packed(o.token_ids), o.reasoning, o.stop_reason, o.logprobs, None if score is None else tuple(score), o.numbers,
             )
         )  # fmt: skip
     return Answered(rows, (counts.prompt_tokens, counts.completion_tokens, counts.cached_tokens), busy)
@@ -184,10 +187,14 @@ def outcomes_of(message: Answered) -> list[Outcome]:
         if len(row) == 3:
             outcomes.append(Refusal(key, Failure(FailureKind(row[1]), row[2])))
             continue
-        _, text, finish, prompt, completion, cached, ids, reasoning, stop, logprobs, score = row
+        _, text, finish, prompt, completion, cached, ids, reasoning, stop, logprobs, score, numbers = row
         usage = Usage(prompt, completion, cached)
         likelihood = None if score is None else Score(*score)
-        outcomes.append(Completion(key, text, finish, usage, ids, reasoning, stop, logprobs=logprobs, score=likelihood))
+        outcomes.append(
+            Completion(
+                key, text, finish, usage, ids, reasoning, stop, logprobs=logprobs, score=likelihood, numbers=numbers
+            )
+        )
     return outcomes
 
 

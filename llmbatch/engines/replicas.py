@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -25,6 +25,7 @@ from llmbatch.engines.supervised import Cancelled, DeathsOf, Prepare, Supervised
 
 _PATIENCE_SECONDS = 0.02  # between two looks while nothing has needed an engine yet
 _LOOK_SECONDS = 0.5  # how long the driving thread sleeps before its caller can look after its clocks
+_ROOM_SECONDS = 2.0  # between two looks for places that came up
 _END_SECONDS = 30.0  # a step lasts a second; a model that is being loaded is not waited for
 
 
@@ -32,27 +33,40 @@ MakeOne = Callable[[EngineSettings, int], Engine]
 """(settings, number from 0) -> one of several engines, not yet started."""
 
 
-def drive(make: MakeOne, settings: EngineSettings, tell: Watcher, prepare: Prepare | None = None) -> Driver:
-    """What drives the engines that the settings ask for."""
-    if settings.engines == 1:
+More = Callable[[int], int]
+"""How many engines have no place yet -> how many there is room for besides. Raises ``EngineError`` where all places are gone."""
+
+
+def drive(
+    make: MakeOne, settings: EngineSettings, tell: Watcher, prepare: Prepare | None = None, more: More | None = None
+) -> Driver:
+    """What drives the engines that the settings ask for; with ``more`` engines are added while there is work for them."""
+    if settings.engines == 1 and more is None:
         return Supervised(partial(_made, make, 0), settings, tell, prepare)
-    return Replicas(make, settings, tell, prepare)
+    return Replicas(make, settings, tell, prepare, more)
 
 
 class Replicas:
-    """``settings.engines`` supervised engines: a ``Driver``. ``stream`` is driven by one thread."""
+    """``settings.engines`` supervised engines, or more as they find room: a ``Driver``. ``stream`` is driven by one thread."""
 
-    def __init__(self, make: MakeOne, settings: EngineSettings, tell: Watcher, prepare: Prepare | None = None) -> None:
+    def __init__(
+        self,
+        make: MakeOne,
+        settings: EngineSettings,
+        tell: Watcher,
+        prepare: Prepare | None = None,
+        more: More | None = None,
+    ) -> None:
+        self._make = make
+        self._more = more
+        self._looked_at = 0.0  # for room
         self._settings = settings
         self._tell = tell
         self._prepare = _Once(prepare or _as_they_are)
         self._preparing = False
         self._needed = threading.Event()
-        deaths_of = DeathsOf()
-        self._engines = [
-            Supervised(partial(_made, make, number), settings, partial(self._say_of, number), self._prepare, deaths_of)
-            for number in range(settings.engines)
-        ]
+        self._deaths_of = DeathsOf()
+        self._engines = [self._supervised(number) for number in range(settings.engines)]
         self._forks: dict[int, Feed] = {}
         self._threads: dict[int, threading.Thread] = {}
         self._state = threading.Condition()  # for all that follows
@@ -111,7 +125,7 @@ class Replicas:
             raise Cancelled
         return info
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+    def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
         return self._engines[0].tokenize(prompts)
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
@@ -132,11 +146,13 @@ class Replicas:
                     yield outcomes
                     feed.settled(len(outcomes))
                 if answered:
+                    self._look_for_room(feed)
                     continue
                 if trouble is not None:
                     raise trouble
                 if not working or (feed.finished and self._rest_is_down()):
                     return  # a model that is loaded for nothing is not waited for: ``stop`` ends that
+                self._look_for_room(feed)
                 yield []
                 feed.doze(_LOOK_SECONDS)
         except BaseException:
@@ -186,7 +202,11 @@ class Replicas:
             self._preparing = False
         with self._state:
             new = self._left - self._at_work  # from an earlier stream of this feed an engine may still be starting
-            self._at_work |= new
+        self._set_to_work(new, feed)
+
+    def _set_to_work(self, new: Collection[int], feed: Feed) -> None:
+        with self._state:
+            self._at_work |= set(new)
         self._forks |= {number: feed.fork() for number in new}
         for number in new:
             thread = threading.Thread(
@@ -194,6 +214,30 @@ class Replicas:
             )
             self._threads[number] = thread
             thread.start()
+
+    def _look_for_room(self, feed: Feed) -> None:
+        """Now and then: engines for places that came up since, as long as there is work that nobody has taken."""
+        now = time.monotonic()
+        if self._more is None or now - self._looked_at < _ROOM_SECONDS:
+            return
+        self._looked_at = now
+        with self._state:
+            waiting = sum(not self._engines[number].is_up for number in self._left)
+        more = self._more(waiting)
+        if not more or not feed.waiting or feed.halted:
+            return
+        new = range(len(self._engines), len(self._engines) + more)
+        self._engines += [self._supervised(number) for number in new]
+        with self._state:
+            self._left |= set(new)
+        for number in new:
+            self._engines[number].need()
+        self._tell(Note("info", f"there is room for more engines: {more} besides, {len(self._left)} in all"))
+        self._set_to_work(new, feed)
+
+    def _supervised(self, number: int) -> Supervised:
+        make, say = partial(_made, self._make, number), partial(self._say_of, number)
+        return Supervised(make, self._settings, say, self._prepare, self._deaths_of)
 
     def _rest_is_down(self) -> bool:
         """Whether no engine with a thread at work is up: they load a model, or wait to try that again."""
@@ -293,4 +337,4 @@ class _Once:
             return self._prepared
 
 
-__all__ = ["Replicas", "drive"]
+__all__ = ["More", "Replicas", "drive"]

@@ -162,7 +162,7 @@ class Supervised:
                 self._tell(EngineReady(self._ready_at - began, _describe(info)))
                 return info
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+    def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
         """As the engine's own; may be called from another thread and before ``start``."""
         return self._engine.tokenize(prompts)
 
@@ -181,11 +181,10 @@ class Supervised:
         while True:
             try:
                 for outcomes in self._engine.stream(feed):
-                    for outcome in outcomes:
-                        request = feed.done(outcome.key)
-                        if isinstance(outcome, Completion):
-                            self._harmless = request
                     if outcomes:
+                        requests = feed.done_all([outcome.key for outcome in outcomes])
+                        answered = zip(reversed(requests), reversed(outcomes), strict=True)
+                        self._harmless = next((r for r, o in answered if isinstance(o, Completion)), self._harmless)
                         self._deaths_since_answer = 0
                         self._deaths_of.acquit(outcomes)
                     yield outcomes

@@ -24,6 +24,12 @@ Groups = Mapping[RequestKey, int]
 NO_GROUPS: Groups = MappingProxyType({})
 
 
+def length_of(request: Request) -> int:
+    """Tokens that an engine is given with a request, as far as they are known."""
+    ids = request.token_ids
+    return (0 if ids is None else len(ids)) + len(request.partial) + len(request.target_ids)
+
+
 class Line:
     """One line, in the order pushed.
 
@@ -46,14 +52,15 @@ class Line:
         """Requests that come before even those: they were taken before."""
         self.first.extendleft(reversed(requests))
 
-    def next(self, engine: int) -> Request | None:  # noqa: ARG002
-        """What this engine would take."""
-        queue = self.first or self.queue
-        return queue[0] if queue else None
-
-    def take(self) -> Request:
-        """Take what ``next`` gave last."""
-        return (self.first or self.queue).popleft()
+    def take(self, engine: int, slots: int, tokens: int) -> list[Request]:  # noqa: ARG002
+        """What this engine takes: so many requests at most, with so many tokens together; the first comes whatever its length."""
+        taken: list[Request] = []
+        while len(taken) < slots and (queue := self.first or self.queue):
+            tokens -= length_of(queue[0])
+            if tokens < 0 and taken:
+                break
+            taken.append(queue.popleft())
+        return taken
 
     def answered(self, engine: int, key: RequestKey) -> None:
         """This engine answered a request: what follows in its row finds its prefix there."""
@@ -145,7 +152,7 @@ class Lanes:
         self._answered: OrderedDict[int, int] = OrderedDict()  # index of a row -> engine that answered a request of it
         self._places = 0
         self._count = len(line.first)
-        self._found: Callable[[], Request] = self._first.popleft  # takes what ``next`` gave last
+        self._found: Callable[[], Request] = self._first.popleft  # takes what ``_next`` gave last
         self.push(line.queue, NO_GROUPS)
 
     def join(self, engine: int) -> None:
@@ -175,7 +182,17 @@ class Lanes:
         self._first.extendleft(reversed(requests))
         self._count += len(requests)
 
-    def next(self, engine: int) -> Request | None:
+    def take(self, engine: int, slots: int, tokens: int) -> list[Request]:
+        taken: list[Request] = []
+        while len(taken) < slots and (request := self._next(engine)) is not None:
+            tokens -= length_of(request)
+            if tokens < 0 and taken:
+                break
+            self._count -= 1
+            taken.append(self._found())
+        return taken
+
+    def _next(self, engine: int) -> Request | None:
         if queue := self._first or self._follow[engine]:
             self._found = queue.popleft
             return queue[0]
@@ -196,10 +213,6 @@ class Lanes:
         assert head is not None  # noqa: S101 - for the type checker
         self._found = lane.take
         return lane.groups[head[1]][0][1]
-
-    def take(self) -> Request:
-        self._count -= 1
-        return self._found()
 
     def answered(self, engine: int, key: RequestKey) -> None:
         _keep(self._answered, key.index, engine)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from array import array
+from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,8 @@ def outcome_entry(outcome: Outcome) -> bytes:
             body["reused_from"] = outcome.reused_from
         if outcome.score is not None:
             body["score"] = list(outcome.score)
+        if outcome.numbers is not None:  # as bytes, as there may be NaN among them
+            body["numbers"] = b64encode(outcome.numbers.tobytes()).decode()
     return json.dumps({"outcome": {"key": list(outcome.key), **body}}, separators=(",", ":")).encode() + b"\n"
 
 
@@ -157,6 +161,7 @@ def _outcome(body: dict[str, Any]) -> Outcome:
         body["logprobs"],
         body.get("reused_from"),
         Score(*body["score"]) if "score" in body else None,
+        array("f", b64decode(body["numbers"], validate=True)) if "numbers" in body else None,
     )
 
 

@@ -21,6 +21,7 @@ class Asked:
 
     chat: bool = True  # else plain completion
     samples: int = 1  # answers for the row; above 1 the record's output is a list of them
+    vector: bool = False  # the record's output is one
 
 
 @fast_dataclass(frozen=True, slots=True)

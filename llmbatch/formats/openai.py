@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from llmbatch.core.messages import ready_messages
+from llmbatch.core.messages import images_in, ready_messages, text_of
 from llmbatch.core.sampling import SAMPLING, sampling_problem, token_biases
 from llmbatch.core.types import EMPTY, Failure, FailureKind, Message, Prompt, Rendered, RowId
 from llmbatch.core.words import is_encodable, near, short, type_name
@@ -105,7 +105,7 @@ class OpenAI:
         except _RequestError as error:
             return Failure(FailureKind.PROMPT, str(error))
         last = prompt.messages[-1]["content"] if prompt.messages else prompt.text
-        if not last or last.isspace():
+        if not last or (isinstance(last, str) and last.isspace()):
             return Failure(FailureKind.EMPTY_PROMPT, "the request's prompt is blank")
         return rendered
 
@@ -173,13 +173,13 @@ def _prompt(body: Mapping[str, Any]) -> tuple[Prompt, bool]:
         raise _RequestError(f"body.messages: {ready}")
     if body.get("continue_final_message"):
         return _with_prefill(ready), True
-    return Prompt(messages=ready), False
+    return Prompt(messages=ready, images=images_in(ready)), False
 
 
 def _with_prefill(messages: tuple[Message, ...]) -> Prompt:
     if messages[-1]["role"] != "assistant" or len(messages) == 1:
         raise _RequestError("continue_final_message needs a last message of the assistant's, after another message")
-    return Prompt(messages=messages[:-1], prefill=messages[-1]["content"])
+    return Prompt(messages[:-1], prefill=text_of(messages[-1]["content"]), images=images_in(messages[:-1]))
 
 
 def _sampling(body: Mapping[str, Any], continued: bool) -> Mapping[str, Any]:
@@ -318,6 +318,13 @@ def _written_output(output: Mapping[str, Any]) -> dict[str, Any]:
 def _completion(answered: Answered) -> dict[str, Any]:
     record, chat = answered.record, answered.asked.chat
     usage = record["usage"]
+    if answered.asked.vector:
+        return {
+            "object": "list",
+            "data": [{"object": "embedding", "index": 0, "embedding": record["output"]}],
+            "model": answered.model,
+            "usage": {"prompt_tokens": usage["prompt_tokens"], "total_tokens": usage["prompt_tokens"]},
+        }
     choice = _chat_choice if chat else _text_choice
     return {
         "id": f"{'chatcmpl' if chat else 'cmpl'}-{record['index']}",

@@ -32,7 +32,7 @@ class LiveEngine:
     def __init__(self, model: str, settings: EngineSettings, chat: ChatSettings, tell: Watcher) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="llmbatch-")
         make = Maker(model, settings, chat, Path(self._folder.name))
-        self._driver = drive(make, make.settings, tell)
+        self._driver = drive(make, make.settings, tell, more=make.more)
         self._feed = Feed()
         self._indexes = itertools.count()
         self._tokenizing = threading.Lock()

@@ -31,6 +31,7 @@ from llmbatch.job.sweep import SweepSettings
 from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.plan.window import PlanSettings
 from llmbatch.programs import PROGRAMS
+from llmbatch.programs.base import default_prompts
 from llmbatch.programs.retry import RetrySettings
 from llmbatch.prompt.base import PromptSettings
 from llmbatch.reuse.memory import ReuseSettings
@@ -165,6 +166,7 @@ def job_from(data: Mapping[str, Any]) -> Job:
     for section in ("prompt", "input"):
         if isinstance(plain.get(section), str):
             plain[section] = {"path": plain[section]}
+    plain = _with_prompt(plain)
     settings = job_class(plain)
     plain = home_filled_in(plain, settings)
     try:
@@ -186,6 +188,15 @@ def job_from(data: Mapping[str, Any]) -> Job:
     _refuse_storage_secrets("sinks.to", job.sinks.to or "", job.sinks.storage_options)
     checked(job.engine)
     return _repeated(_rows_are_rows(job))
+
+
+def _with_prompt(data: dict[str, Any]) -> dict[str, Any]:
+    """With the program's own prompt where the job says only where its variables come from."""
+    prompt, program = data.get("prompt"), data.get("program")
+    if not isinstance(prompt, Mapping) or "path" in prompt or not isinstance(program, Mapping):
+        return data
+    default = default_prompts(str(program.get("name"))).get("main")
+    return data if default is None else {**data, "prompt": {"path": default, **prompt}}
 
 
 def _check_slice(job: Job) -> None:

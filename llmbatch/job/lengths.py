@@ -69,11 +69,16 @@ def _length(ids: Sequence[int] | Failure) -> int:
 
 def with_target(prompt: Prompt, target: str) -> Prompt:
     """The prompt with a continuation."""
-    return Prompt(prompt.messages, prompt.text, prompt.prefill + target)
+    return Prompt(prompt.messages, prompt.text, prompt.prefill + target, images=prompt.images)
 
 
 def _characters(prompt: Prompt) -> int:
-    said = [prompt.text or "", prompt.prefill, *(str(message.get("content")) for message in prompt.messages or ())]
+    said = [
+        prompt.text or "",
+        prompt.pair or "",
+        prompt.prefill,
+        *(str(message.get("content")) for message in prompt.messages or ()),
+    ]
     return sum(map(len, said))
 
 

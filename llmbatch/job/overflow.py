@@ -173,7 +173,7 @@ class Overflow:
 
         def free(keep: int) -> int:
             part = cut(text.text, keep, where, mark)
-            ask = text.ask(part.text)
+            ask = _of_pair(text.ask(part.text), request.prompt)
             # what is left is blank, or no value of an enum: more of it may do
             tokens = 0 if isinstance(ask, Failure) else self._lengths.used(ask.prompt, request.target)
             tried[keep] = ask, part, tokens
@@ -201,12 +201,13 @@ class Overflow:
 
     def _too_long(self, request: Request, text: Text, room: int, answer: int) -> Failure:
         """Why no part of the text would do: what is too long besides it."""
-        least = text.ask(text.text.strip()[:1] or " ")
+        least = _of_pair(text.ask(text.text.strip()[:1] or " "), request.prompt)
         others = 0 if isinstance(least, Failure) else self._lengths.used(least.prompt, request.target) - 1
         asked = "max_tokens" if answer == (request.max_tokens or request.sampling.get("max_tokens")) else "the answer"
+        held = f"{asked} = {answer:,} and " if answer else ""
         return Failure(
             FailureKind.TOO_LONG,
-            f"the context of {room + answer:,} tokens does not hold {asked} = {answer:,} and the prompt without the text "
+            f"the context of {room + answer:,} tokens does not hold {held}the prompt without the text "
             f"{text.field!r}, about {others:,} tokens, however much of that text is cut: shorten the prompt, lower "
             "sampling.max_tokens, or give the engine a larger context",
         )
@@ -249,7 +250,9 @@ def _of_messages(origin: Origin, prompt: Prompt) -> Text | None:
     if messages is None:
         return Text("prompt", prompt.text or "", free, asking(lambda text: replace(prompt, text=text)))
     lengths = {
-        number: len(message["content"]) for number, message in enumerate(messages) if message.get("role") == "user"
+        number: len(message["content"])
+        for number, message in enumerate(messages)
+        if message.get("role") == "user" and isinstance(message["content"], str)
     }
     if not any(lengths.values()):
         return None
@@ -260,6 +263,13 @@ def _of_messages(origin: Origin, prompt: Prompt) -> Text | None:
         return replace(prompt, messages=(*messages[:number], changed, *messages[number + 1 :]))
 
     return Text(f"messages[{number}].content", messages[number]["content"], free, asking(with_content))
+
+
+def _of_pair(ask: Ask | Failure, prompt: Prompt) -> Ask | Failure:
+    """What is asked with less text: of a pair it is the second text that is made anew."""
+    if isinstance(ask, Failure) or prompt.pair is None:
+        return ask
+    return replace(ask, prompt=replace(prompt, pair=ask.prompt.text))
 
 
 def _alike(request: Request, other: Request) -> bool:

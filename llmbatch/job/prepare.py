@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from llmbatch.core.demand import Demands
 from llmbatch.core.digest import Digests, pack
-from llmbatch.core.types import Completion, Failure, Outcome, Prompt, Refusal, Request, Row
+from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, PairIds, Prompt, Refusal, Request, Row
 from llmbatch.engines.base import EngineInfo
+from llmbatch.images.ahead import Looker
 from llmbatch.job.lengths import Lengths, Tokenize, with_target
 from llmbatch.job.overflow import Overflow
 from llmbatch.job.recipe import Recipe
@@ -26,6 +27,9 @@ from llmbatch.plan.order import Capacity
 from llmbatch.plan.window import PlanSettings, WindowPlan, plan_window
 from llmbatch.programs.work import Work
 
+_VECTOR = 4096  # numbers of a vector, before one came
+_CHARACTERS_A_NUMBER = 12  # as JSON
+_IMAGE_CHARACTERS = 65_536  # that an image counts: of a window every image is looked at before any is asked about
 _REQUESTS = 4  # times as many requests as rows a window may have, where a row has several, also in later steps
 
 
@@ -73,9 +77,11 @@ class Preparer:
         if answer_tokens is not None:
             self._lengths.observe(1, answer_tokens, cut=False)
         self._recipe = recipe
+        self._images = Looker(recipe.images)
         self._settings = settings
         self._tokenize = tokenize
         self._measure = Lengths(tokenize, context_length)
+        self._vector = _VECTOR
         self._rules = recipe.rules(context_length)
         if settings.overflow not in ("error", "skip", "chunk"):
             self._rules = replace(self._rules, shorten=Overflow(settings, self._measure))
@@ -89,6 +95,8 @@ class Preparer:
         size = self._recipe.size(row, work)
         for request in requests:
             size += characters(request.prompt)
+            if request.pooling is not None and request.pooling.task == "embed":
+                size += _CHARACTERS_A_NUMBER * self._vector
         return size
 
     def room(self, run: RunSettings) -> Room:
@@ -98,7 +106,10 @@ class Preparer:
         return Room(rows, requests, run.window_characters)
 
     def tokenized(self, requests: Sequence[Request]) -> Prepared:
-        """The requests with their token ids, where they have none yet."""
+        """The requests with their token ids, where they have none yet; images are looked at before."""
+        refused: list[Refusal] = []
+        if [request for request in requests if request.prompt.images]:
+            requests, refused = self._looked_at(requests)
         unknown = [request for request in requests if request.token_ids is None]
         prompts: list[Prompt] = []
         for request in unknown:
@@ -107,10 +118,9 @@ class Preparer:
                 prompts.append(with_target(request.prompt, request.target))
         found = self._tokenize(prompts) if unknown else ()
         if found is None:
-            return Prepared(list(requests), [])
+            return Prepared(list(requests), refused)
         ids = iter(found)
         ready: list[Request] = []
-        refused: list[Refusal] = []
         for request in requests:
             if request.token_ids is not None:
                 ready.append(request)
@@ -121,10 +131,31 @@ class Preparer:
                 refused.append(Refusal(request.key, tokens))
             elif isinstance(whole, Failure):
                 refused.append(Refusal(request.key, whole))
+            elif isinstance(tokens, PairIds):
+                first, second = tokens[: tokens.second], tokens[tokens.second :]
+                ready.append(_with_ids(request, array("I", first), array("I", second)))
             else:
                 target = () if request.target is None else array("I", whole[len(tokens) :])
                 ready.append(_with_ids(request, array("I", tokens), target))  # a ninth of a list's memory
         return Prepared(ready, refused)
+
+    def _looked_at(self, requests: Sequence[Request]) -> tuple[list[Request], list[Refusal]]:
+        """The requests whose images can be used, with the digests of these, and the refusals of the others."""
+        if not self._recipe.takes_images:
+            said = Failure(FailureKind.IMAGE, "the prompt has images, and this model, or its engine, takes text alone")
+            with_images = [request for request in requests if request.prompt.images]
+            return [r for r in requests if not r.prompt.images], [Refusal(r.key, said) for r in with_images]
+        looked = self._images.look([request.prompt for request in requests])
+        ready: list[Request] = []
+        refused: list[Refusal] = []
+        for request, images in zip(requests, looked, strict=True):
+            if isinstance(images, Failure):
+                refused.append(Refusal(request.key, images))
+            elif images:
+                ready.append(replace(request, prompt=replace(request.prompt, images=images)))
+            else:
+                ready.append(request)
+        return ready, refused
 
     def following(self, requests: Sequence[Request], context_length: int | None) -> Prepared:
         """What follows in the work of rows, tokenized as one batch and held against the context.
@@ -154,6 +185,9 @@ class Preparer:
     def observe(self, outcome: Outcome) -> None:
         """Let later plans know how long an answer was."""
         if isinstance(outcome, Completion) and outcome.reused_from is None:
+            if outcome.numbers is not None:
+                self._vector = len(outcome.numbers)
+                return
             usage = outcome.usage
             self._lengths.observe(usage.prompt_tokens, usage.completion_tokens, cut=outcome.finish_reason == "length")
 
@@ -181,15 +215,28 @@ def capacity_of(info: EngineInfo) -> Capacity:
 def characters(prompt: Prompt) -> int:
     """How long a prompt is as text."""
     if prompt.messages is None:
-        return len(prompt.text or "")
+        return len(prompt.text or "") + len(prompt.pair or "")
     length = 0
     for message in prompt.messages:  # ``sum`` over a generator takes twice as long, and this is done for every row
         length += len(message["content"])
+    for image in prompt.images:
+        length += len(image.url) + _IMAGE_CHARACTERS
     return length
 
 
 def _with_ids(r: Request, ids: array[int], target: Sequence[int]) -> Request:
     """``dataclasses.replace``, at a tenth of its cost: this is done for every request."""
     return Request(
-        r.key, r.prompt, r.sampling, r.constraint, r.seed, r.max_tokens, r.lora, r.partial, ids, r.target, target
+        r.key,
+        r.prompt,
+        r.sampling,
+        r.constraint,
+        r.seed,
+        r.max_tokens,
+        r.lora,
+        r.partial,
+        ids,
+        r.target,
+        target,
+        r.pooling,
     )

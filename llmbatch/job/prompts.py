@@ -17,7 +17,8 @@ from llmbatch.job.file import resolve_paths
 from llmbatch.job.job import Job, ProgramSettings, StepSettings
 from llmbatch.job.problems import explain
 from llmbatch.job.step import Step
-from llmbatch.prompt.base import RowPrompt
+from llmbatch.programs.base import default_prompts
+from llmbatch.prompt.base import PromptSettings, RowPrompt
 from llmbatch.prompt.library import load_file
 from llmbatch.prompt.requests import RequestsPrompt
 from llmbatch.prompt.template import bind, load_prompt
@@ -25,11 +26,17 @@ from llmbatch.sources.opening import guess_format
 
 
 def prompt_of(job: Job) -> RowPrompt:
-    """What makes prompts of the job's rows. Raises ``JobError`` where there is nothing."""
+    """What makes prompts of the job's rows. Raises ``JobError`` where there is nothing.
+
+    A program that asks for numbers takes plain text, and has a prompt of its own where the job has none.
+    """
+    default = default_prompts(job.program.name).get("main")
     if job.prompt is not None:
-        return load_prompt(job.prompt)
+        return load_prompt(job.prompt, chat=default is None)
     if (format_ := job.input.format or guess_format(job.input.path, job.input.storage_options)) in FORMATS:
         return RequestsPrompt(job.engine.lora, format_)
+    if default is not None:
+        return load_prompt(PromptSettings(path=default), chat=False)
     raise JobError(
         "prompt is missing: give --prompt, a file, a shipped prompt (see llmbatch prompts) or the text itself"
     )
@@ -58,7 +65,7 @@ def further_step(job: Job, name: str, step: StepSettings) -> Step:
     if step.lora is not None and step.lora not in job.engine.lora:
         known = ", ".join(job.engine.lora) or "none"
         raise JobError(f"program.prompts.{name}.lora: there is no adapter {step.lora!r}: engine.lora has {known}")
-    loaded = load_file(step.path)
+    loaded = load_file(step.path, chat=not default_prompts(job.program.name))
     settings = job.prompt
     known_variables = loaded.file.variables
     variables = {k: v for k, v in (settings.variables if settings else {}).items() if k in known_variables}

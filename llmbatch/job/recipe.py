@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from types import GeneratorType
-from typing import Any
+from typing import Any, get_args
 
 from llmbatch.accept.base import AcceptSettings, details_of_fall
 from llmbatch.accept.conditions import Conditions
@@ -20,15 +21,16 @@ from llmbatch.core.digest import short_digest
 from llmbatch.core.errors import JobError, RunError
 from llmbatch.core.imports import is_import_path, load_object, source_of
 from llmbatch.core.minhash import sketcher
-from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, Rendered, Request, Row
+from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, PoolingTask, Rendered, Request, Row
 from llmbatch.core.words import short
+from llmbatch.engines.base import EngineInfo, EngineSettings, kind_of
 from llmbatch.formats.base import Asked
-from llmbatch.job.job import Job
+from llmbatch.job.job import Job, StepSettings
 from llmbatch.job.lengths import Lengths
 from llmbatch.job.overflow import check_overflow, in_chunks, keeps_origin
 from llmbatch.job.prompts import further_step, output_of, program_of, prompt_of
 from llmbatch.job.step import Step, size_of
-from llmbatch.programs.base import Ask, Complete, Incomplete, Program, make_program
+from llmbatch.programs.base import Ask, Complete, Incomplete, Program, default_prompts, make_program
 from llmbatch.programs.noted import noted
 from llmbatch.programs.retry import next_request
 from llmbatch.programs.work import Rules, Work
@@ -48,7 +50,8 @@ class Recipe:
         self.prompt_name = template.name
         self.program = program_of(job, template)
         self._steps = {"main": Step(template, output_of(job, template), job, {}, lora=lora)}
-        for name, step in self.program.prompts.items():
+        defaults = {n: StepSettings(path=path) for n, path in default_prompts(self.program.name).items() if n != "main"}
+        for name, step in {**defaults, **self.program.prompts}.items():
             self._steps[name] = further_step(job, name, step)
         self._main = self._steps["main"]
         facts = {name: step.facts() for name, step in self._steps.items()}
@@ -66,15 +69,35 @@ class Recipe:
             or self._conditions.needs_row
             or any(map(is_import_path, (job.answer or OutputSettings()).reject))
         )
+        self.images = job.engine.images
         self.requests_a_row = max(1, self._kind.requests(self._settings))  # about, at a time
         self.later = self._kind.later(self._settings)  # what rows are asked after their first requests, in words
         self.sinks = self._kind.sinks
+        self.pooling = self._kind.pooling(self._settings)  # which numbers the model is to give; None: answers
+        self.gives_vectors = self._kind.gives_vectors
+        if self.pooling is not None and kind_of(job.engine.name).pooled is None:
+            raise JobError(
+                f"the program {self.program.name} asks for numbers, and the {job.engine.name} engine gives text: take another "
+                "engine, such as --engine vllm"
+            )
+        asked = [name for name, step in self._steps.items() if step.output != OutputSettings()]
+        if self.pooling is not None and asked:
+            where = "answer" if asked[0] == "main" else f"program.prompts.{asked[0]}.answer"
+            raise JobError(
+                f"{where}: the program {self.program.name} asks for numbers, for which no schema, choice or rule holds: leave it "
+                "out, also of the prompt"
+            )
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
         """What the engine holds the answers to, where a row does not say otherwise itself."""
         found = (step.check.constraint for step in self._steps.values())
         return tuple(constraint for constraint in found if constraint is not None)
+
+    @cached_property
+    def takes_images(self) -> bool:
+        """Whether the engine gives the model images, and nothing tells that the model takes none."""
+        return kind_of(self._job.engine.name).images(self._job.engine, self._job.model_path)
 
     def identity(self) -> dict[str, str]:
         """What the results depend on besides the job's own keys: the prompts' texts, sampling with defaults, the author's code."""
@@ -83,6 +106,8 @@ class Recipe:
         if self._main.output.glossary is not None and (self._job.answer is None or self._job.answer.glossary is None):
             terms = with_content(self._main.output).model_dump_json(include={"glossary"})
             found["prompt.output.glossary (content)"] = short_digest(terms)
+        if self.pooling is not None:
+            found["engine (gives)"] = json.dumps("numbers")  # it may come out otherwise than one that gives text
         found |= self._conditions.identity()
         if self._source is not None:
             found["program.name (source)"] = short_digest(self._source)
@@ -109,7 +134,8 @@ class Recipe:
         asked = self._main.ask(row) if row.failure is None else row.failure
         if isinstance(asked, Failure):
             return Asked()
-        return Asked(asked.prompt.messages is not None, asked.samples if self.program.name == "single" else 1)
+        samples = asked.samples if self.program.name == "single" else 1
+        return Asked(asked.prompt.messages is not None, samples, self.gives_vectors)
 
     def settled(self, row: Row) -> Rendered | Failure:
         """As ``render``, with all that is asked with the prompt: sampling after all defaults, and what the answer is held to."""
@@ -181,6 +207,25 @@ class Recipe:
         return {name: row.data[name] for name in keep if name in row.data}
 
 
+def engine_of(job: Job, recipe: Recipe) -> EngineSettings:
+    """The settings of the job's engine as its program needs it: for text, or for numbers.
+
+    Raises ``JobError`` where the model is not of that kind, as far as its config is here and tells.
+    """
+    pooled = kind_of(job.engine.name).pooled
+    return job.engine if pooled is None else pooled(job.engine, job.model_path, recipe.pooling)
+
+
+def see_engine(info: EngineInfo, recipe: Recipe) -> None:
+    """Look at an engine that is up. Raises ``JobError`` where its model cannot do what the program asks for."""
+    if recipe.pooling is not None and recipe.pooling.task not in info.can:
+        able = ", ".join(sorted(info.can & set(get_args(PoolingTask)))) or "none of embed, classify and pairs"
+        raise JobError(
+            f"the program {recipe.program.name} asks for {recipe.pooling.task}, and with the model {info.model!r} the {info.name} "
+            f"engine can do {able}: take a model of that kind"
+        )
+
+
 class _RowAsk:
     """Implements ``llmbatch.programs.base.RowAsk``."""
 
@@ -217,4 +262,4 @@ class _RowAsk:
         return self._lengths.room(ask)
 
 
-__all__ = ["PROMPT_TEXT", "Recipe"]
+__all__ = ["PROMPT_TEXT", "Recipe", "engine_of", "see_engine"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from llmbatch.check.answer import make_check, with_content
@@ -19,6 +20,7 @@ from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, LOOPS, SAMPLING, frozen, 
 from llmbatch.core.types import Constraint, Failure, FailureKind, Rendered, Row, Sampling
 from llmbatch.core.words import short
 from llmbatch.engines.base import kind_of
+from llmbatch.job.image_places import ImagePlaces
 from llmbatch.job.job import Job
 from llmbatch.job.overflow import Origin, keeps_origin
 from llmbatch.programs.base import Ask, Need, PromptFacts
@@ -48,6 +50,12 @@ class Step:
         self.template = template
         self.output = output
         self._lora = lora
+        self._places = ImagePlaces(job.input)
+        if template.takes_images and not kind_of(job.engine.name).images(job.engine, job.model_path):
+            raise JobError(
+                f"the prompt {template.name} has images, and the model {job.model} on the engine {job.engine.name} takes text "
+                "alone: give a model that sees, or a prompt without images"
+            )
         self.check = make_check(output)
         if self.check.constraint is not None and getattr(template, "prefill", None):
             raise JobError(
@@ -114,6 +122,8 @@ class Step:
             rendered = self._with_fields(rendered, row)
         if isinstance(rendered, Failure):
             return rendered
+        if rendered.prompt.images:
+            rendered = replace(rendered, prompt=self._places.located(rendered.prompt, row))
         if rendered.sampling and (problem := self._too_many({**rendered.sampling, **self._overrides})):
             return Failure(FailureKind.PROMPT, f"row {short(row.id)}: n {problem}")
         if rendered.output is not None:

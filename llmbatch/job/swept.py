@@ -38,6 +38,7 @@ class SweptRecipe(Recipe):
         first = self._recipes[0]
         self.program = first.program
         self.later, self.sinks = first.later, first.sinks
+        self.pooling, self.gives_vectors = first.pooling, first.gives_vectors
         self.prompt_name = ", ".join(dict.fromkeys(recipe.prompt_name for recipe in self._recipes))
         self.requests_a_row = max(recipe.requests_a_row for recipe in self._recipes)
 

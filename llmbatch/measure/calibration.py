@@ -13,6 +13,7 @@ from llmbatch.core import words
 from llmbatch.core.errors import JobError
 from llmbatch.engines.base import make_engine
 from llmbatch.job.job import Job
+from llmbatch.job.recipe import engine_of
 from llmbatch.job.swept import recipe_of
 from llmbatch.measure.job_survey import Assumptions, survey_job
 from llmbatch.measure.speed import Rates, Sample, measure, stratified
@@ -74,7 +75,7 @@ def calibrated(
     open_source(job.input)  # what is wrong with it is said before a model is loaded
     folder = Path(tempfile.mkdtemp(prefix="llmbatch-plan-"))
     log = folder / "engine.log"
-    engine = make_engine(job.model_path, job.engine, job.chat, log)
+    engine = make_engine(job.model_path, engine_of(job, stages), job.chat, log)
     try:
         engine.expect(stages.constraints)
         started = time.monotonic()

@@ -15,6 +15,7 @@ from llmbatch.core.types import Failure, Refusal, Request, RequestKey, Row, RowI
 from llmbatch.engines.base import EngineInfo, ModelFacts, kind_of
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer, capacity_of
+from llmbatch.job.recipe import engine_of
 from llmbatch.job.swept import recipe_of
 from llmbatch.measure.speed import Sample
 from llmbatch.measure.survey import Survey
@@ -45,6 +46,8 @@ def survey_job(
     What would be sent is offered to ``sample``; ``tell`` is told after each window how many rows were read.
     """
     source = open_source(job.input)
+    recipe = recipe_of(job)
+    engine_of(job, recipe)  # what is wrong with the model's kind is said here too
     where = kind_of(job.engine.name).tokenizer(job.engine)
     tokenizer = load_tokenizer(
         job.model_path,
@@ -54,7 +57,6 @@ def survey_job(
         trust_remote_code=job.engine.trust_remote_code,
         without_torch=True,
     )
-    recipe = recipe_of(job)
     survey = Survey(_limits(job, tokenizer, assumed), not_counted=recipe.later)
     prepare = Preparer(
         recipe,

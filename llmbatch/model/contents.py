@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from llmbatch.core.errors import JobError, WriteError
 from llmbatch.core.files import atomic_write
@@ -75,6 +75,27 @@ def commit_of(name: str, revision: str | None = None, cache: str | None = None) 
         if _COMMIT.fullmatch(commit):
             return commit
     return None
+
+
+def config_here(name: str, revision: str | None = None, cache: str | None = None) -> dict[str, Any]:
+    """The ``config.json`` of a model, a folder or a name on the hub, as far as it is on this machine; empty where it is not.
+
+    ``cache`` is as for ``commit_of``.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = Path(name).expanduser() / "config.json"
+        if not path.is_file():
+            found = try_to_load_from_cache(name.partition(":")[0], "config.json", cache_dir=cache, revision=revision)
+            if not isinstance(found, str):
+                return {}
+            path = Path(found)
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError, HFValidationError):  # said when the model is loaded
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def _files_of(place: Path) -> list[Path]:

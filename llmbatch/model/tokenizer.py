@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.settings import Counts, IsPath
-from llmbatch.core.types import Failure, FailureKind, Message, Prompt
+from llmbatch.core.types import Failure, FailureKind, Message, PairIds, Prompt
 from llmbatch.model.memory import text_config
 
 _PLAIN_KEYS = frozenset({"role", "content", "name"})
@@ -61,6 +61,7 @@ class Tokenizer:
         self._tools = self._kwargs.pop("tools", None)
         self._documents = self._kwargs.pop("documents", None)
         self._longest_token = max(map(len, hf.get_vocab()), default=1)
+        self._tells_pairs_apart = "token_type_ids" in hf.model_input_names
         # The plain fast tokenizer's own encoding step is one call of its Rust part, so that part can be called directly.
         plain = "_encode_plus" not in {name for c in type(hf).__mro__[:-1] if _is_special(c) for name in vars(c)}
         self._rust = (
@@ -73,8 +74,11 @@ class Tokenizer:
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
         """Token ids of each prompt with its prefill, in order; a ``Failure`` for a prompt that the template refuses.
 
-        A text with more characters than tokens of the context could hold is ``TOO_LONG`` without being tokenized.
+        A text with more characters than tokens of the context could hold is ``TOO_LONG`` without being tokenized. Of a pair they
+        are ``PairIds``.
         """
+        if any(prompt.pair is not None for prompt in prompts):
+            return [self._pair(prompt) if prompt.pair is not None else self.encode([prompt])[0] for prompt in prompts]
         texts = [self.render(prompt) for prompt in prompts]
         result: list[list[int] | Failure] = [text if isinstance(text, Failure) else [] for text in texts]
         for special in (False, True):
@@ -86,8 +90,22 @@ class Tokenizer:
                     result[i] = ids
         return result
 
+    def _pair(self, prompt: Prompt) -> PairIds | Failure:
+        first, second = self.render(Prompt(text=prompt.text)), self.render(Prompt(text=prompt.pair))
+        if isinstance(first, Failure) or isinstance(second, Failure):
+            return first if isinstance(first, Failure) else second  # type: ignore[return-value]
+        if self._rust is not None:
+            encoding = self._rust.encode(first, second, add_special_tokens=True)
+            ids, types = encoding.ids, encoding.type_ids if self._tells_pairs_apart else ()
+        else:
+            made = self.hf(first, second, return_attention_mask=False, verbose=False)
+            ids, types = made["input_ids"], made.get("token_type_ids", ())
+        return PairIds(ids, types.index(1) if 1 in types else len(ids))
+
     def render(self, prompt: Prompt) -> str | Failure:
         """The text that is tokenized: the chat template's, open-ended after a prefill, or the plain text."""
+        if prompt.images:
+            return Failure(FailureKind.REFUSED, "the prompt has images, and this engine gives a model text alone")
         if prompt.messages is None:
             text: str | Failure = (prompt.text or "") + prompt.prefill
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from llmbatch.core.demand import Demand
 from llmbatch.core.digest import Digests
 from llmbatch.core.types import Request
 
@@ -17,14 +18,15 @@ class Folded(NamedTuple):
 
 
 def fold(
-    requests: Sequence[Request], packed: Sequence[bytes | None], positions: Iterable[int], digests_of: Digests
+    requests: Sequence[Request], packed: Sequence[bytes | None], demands: Sequence[Demand], positions: Iterable[int]
 ) -> Folded:
     """Find the duplicates among the requests at these positions, which must be ascending."""
+    digest_of = Digests().digest
     leaders: dict[bytes, int] = {}
     folded: dict[int, int] = {}
     digests: dict[int, bytes] = {}
     for position in positions:
-        digest = digests_of.digest(requests[position], packed[position])
+        digest = digest_of(requests[position], packed[position], demands[position])
         if digest is None:
             continue
         digests[position] = digest

@@ -80,13 +80,14 @@ def build_tree(prompts: Sequence[bytes], domains: Sequence[str | None], block_si
     items = range(len(prompts))
     ranked = sorted(items, key=(lambda i: (domains[i] or "", prompts[i])) if by_domain else prompts.__getitem__)
     depth, parent, children, home = tree.depth, tree.parent, tree.children, tree.home
+    shared = 0  # blocks, of a prompt and the one before it
     open_nodes = [0]  # from the root to the node that the last prompt hangs on
     for rank, item in enumerate(ranked):
         following = ranked[rank + 1] if rank + 1 < len(ranked) else None
         if following is None or (by_domain and domains[item] != domains[following]):
             shared = 0
         else:
-            shared = _shared_blocks(prompts[item], prompts[following], width)
+            shared = _shared_blocks(prompts[item], prompts[following], width, shared)
         here = open_nodes[-1]
         if shared > depth[here]:
             depth.append(shared)
@@ -109,9 +110,12 @@ def build_tree(prompts: Sequence[bytes], domains: Sequence[str | None], block_si
     return tree
 
 
-def _shared_blocks(a: bytes, b: bytes, width: int) -> int:
-    """How many full blocks of ``width`` bytes both start with, the last token of either left out."""
+def _shared_blocks(a: bytes, b: bytes, width: int, guess: int) -> int:
+    """How many full blocks of ``width`` bytes both start with, the last token of either left out. ``guess`` is looked at first."""
     most = (min(len(a), len(b)) - TOKEN_BYTES) // width
+    end = guess * width
+    if guess < most and a[:end] == b[:end] and a[end : end + width] != b[end : end + width]:
+        return guess  # as among all that share no more than their instructions
     if most <= 0 or a[:width] != b[:width]:
         return 0
     if a[: most * width] == b[: most * width]:

@@ -6,14 +6,14 @@ Pure functions over token ids: no I/O, no clock, the same plan for the same wind
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from llmbatch.core.demand import Demands
-from llmbatch.core.digest import TOKEN_BYTES, Digests, pack
+from llmbatch.core.demand import Demand, Demands
+from llmbatch.core.digest import pack, token_count
 from llmbatch.core.settings import Counts
 from llmbatch.core.types import Failure, Request
 from llmbatch.plan.fit import may_be_cut, misfit
@@ -99,30 +99,29 @@ def plan_window(
 
     A request without token ids is not judged, and a window that has one stays in the order given.
     """
-    demands = Demands()
     packed = [pack(request) for request in requests]
-    least = settings.least_answer
+    counts = [0 if ids is None else token_count(request, ids) for request, ids in zip(requests, packed, strict=True)]
+    demands = list(map(Demands().of, requests))
+    least, context_length = settings.least_answer, limits.context_length
     too_long: dict[int, Failure] = {}
     fitting: list[int] = []
     cut = 0
-    for position, request in enumerate(requests):
-        tokens = packed[position]
-        if tokens is not None:
-            demand = demands.of(request)
-            count = len(tokens) // TOKEN_BYTES
-            failure = misfit(count, demand, limits.context_length, least if request.key.attempt == 1 else None)
+    for position, (request, tokens, demand) in enumerate(zip(requests, packed, demands, strict=True)):
+        count = counts[position]
+        if tokens is not None and not _fits_whole(count, demand, context_length):
+            failure = misfit(count, demand, context_length, least if request.key.attempt == 1 else None)
             if failure:
                 too_long[position] = failure
                 continue
-            cut += may_be_cut(count, demand, limits.context_length)
+            cut += may_be_cut(count, demand, context_length)
         fitting.append(position)
 
-    folded, digests = fold(requests, packed, fitting, Digests(demands)) if settings.fold else Folded({}, {})
+    folded, digests = fold(requests, packed, demands, fitting) if settings.fold else Folded({}, {})
     leaders = [position for position in fitting if position not in folded] if folded else fitting
     if settings.order == "auto":
         leaders = _longest_rows_first(leaders, requests)
 
-    context = f"{limits.context_length or 0:,} tokens"
+    context = f"{context_length or 0:,} tokens"
     notes: list[str] = []
     if too_long:
         notes.append(f"{len(too_long):,} of {len(requests):,} prompts do not fit the context of {context}")
@@ -131,16 +130,26 @@ def plan_window(
     if folded:
         notes.append(f"{len(folded):,} of {len(requests):,} requests repeat an earlier one and share its answer")
 
-    ready = [(position, tokens) for position in leaders if (tokens := packed[position]) is not None]
+    ready = [tokens for position in leaders if (tokens := packed[position]) is not None]
     if len(ready) < len(leaders):
         return WindowPlan(leaders, folded, too_long, Expected(), cut, tuple(notes), digests)
-    prompts = _prompts([(requests[position], tokens) for position, tokens in ready], limits, demands, lengths)
+    prompts = Prompts(
+        ready,
+        [requests[position].lora for position in leaders],
+        [counts[position] for position in leaders],
+        *_answers([(counts[position], demands[position]) for position in leaders], limits, lengths),
+    )
     choice = choose_order(prompts, limits, settings.order, settings.min_saving, last=last)
-    folded_tokens = sum(len(packed[leader] or b"") // TOKEN_BYTES for leader in folded.values())
+    folded_tokens = sum(counts[leader] for leader in folded.values())
     expected = replace(choice.expected, folded_tokens=folded_tokens)
     order = [leaders[i] for i in choice.order]
     groups = {leaders[item]: group for item, group in choice.groups.items()}
     return WindowPlan(order, folded, too_long, expected, cut, (*notes, *choice.notes), digests, groups)
+
+
+def _fits_whole(tokens: int, demand: Demand, context_length: int | None) -> bool:
+    """Whether prompt and longest answer are sure to fit, as nearly always: then there is nothing to judge."""
+    return context_length is not None and demand.most is not None and tokens + demand.most <= context_length
 
 
 def _longest_rows_first(positions: list[int], requests: Sequence[Request]) -> list[int]:
@@ -149,29 +158,27 @@ def _longest_rows_first(positions: list[int], requests: Sequence[Request]) -> li
     What follows a row's first requests waits for the last of them, and a long document's for several levels of that: begun late it
     would be what the run waits for at its end, with an engine that has little else to do.
     """
-    counts = Counter(requests[position].key.index for position in positions)
-    if len(set(counts.values())) < 2:
+    rows = [requests[position].key.index for position in positions]
+    counts = Counter(rows)
+    if len(counts) == len(rows) or len(set(counts.values())) < 2:
         return positions
     return sorted(positions, key=lambda position: -counts[requests[position].key.index])
 
 
-def _prompts(
-    requests: Sequence[tuple[Request, bytes]], limits: Capacity, demands: Demands, lengths: LengthEstimate
-) -> Prompts:
-    tokens: list[int] = []
+def _answers(
+    asked: Iterable[tuple[int, Demand]], limits: Capacity, lengths: LengthEstimate
+) -> tuple[list[float], list[int]]:
+    """The expected and the longest possible answers, in tokens, of requests by their prompts' tokens and what they ask for."""
     answers: list[float] = []
     longest: list[int] = []
     known: dict[tuple[int, int, int], float] = {}
-    for request, packed in requests:
-        count = len(packed) // TOKEN_BYTES
-        demand = demands.of(request)
-        room = (limits.context_length or _LONGEST_CONTEXT) - count
+    context_length = limits.context_length or _LONGEST_CONTEXT
+    for count, demand in asked:
+        room = context_length - count
         most = room if demand.most is None else min(demand.most, room)
         key = (count, most, demand.least)
         if key not in known:
             known[key] = lengths.expected(*key)
-        tokens.append(count)
         answers.append(known[key])
         longest.append(most)
-    loras = [request.lora for request, _ in requests]
-    return Prompts([packed for _, packed in requests], loras, tokens, answers, longest)
+    return answers, longest

@@ -10,4 +10,8 @@ PROGRAMS = {
     "few_shot": "llmbatch.programs.few_shot:KIND",
     "score": "llmbatch.programs.score:KIND",
     "perplexity": "llmbatch.programs.perplexity:KIND",
+    "embed": "llmbatch.programs.embed:KIND",
+    "classify": "llmbatch.programs.classify:KIND",
+    "score_pairs": "llmbatch.programs.score_pairs:KIND",
+    "rerank": "llmbatch.programs.rerank:KIND",
 }

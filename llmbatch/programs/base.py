@@ -22,6 +22,7 @@ nothing that one writes and another reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -31,7 +32,7 @@ from llmbatch.core.errors import JobError
 from llmbatch.core.fast_dataclass import fast_dataclass
 from llmbatch.core.imports import is_import_path, load_object, source_of
 from llmbatch.core.table import find
-from llmbatch.core.types import Constraint, Failure, Prompt, Row, Sampling
+from llmbatch.core.types import Constraint, Failure, Pooling, Prompt, Row, Sampling
 from llmbatch.core.words import near, short
 from llmbatch.programs import PROGRAMS
 from llmbatch.programs.given import given, is_given, source_of_given
@@ -42,8 +43,9 @@ class Ask:
     """What a program wants answered: a ``Request`` without its key, and how many answers to it.
 
     With a ``target`` it asks for the likelihood of that continuation of the prompt: the accepted value is a ``Score``. Whoever has
-    tokenized it gives ``token_ids``, and of a target ``target_ids`` besides, which then stand for the text. ``origin`` is what it
-    was made from, where it may have to be made again with less of its row.
+    tokenized it gives ``token_ids``, and of a target ``target_ids`` besides, which then stand for the text. With ``pooling`` it
+    asks for numbers: the accepted value is an array of them. ``origin`` is what it was made from, where it may have to be made
+    again with less of its row; of a pair it is that of the second text, which is the one that is cut.
     ``check`` judges its answers, None for the job's own check. Of ``samples`` > 1, ``sampling`` must not have vLLM's
     ``n``: each sample is a request of its own, and where there is a seed, sample i has seed + i, as vLLM has it. ``tells``: for an
     answer that there is not, the program is sent why.
@@ -62,6 +64,7 @@ class Ask:
     target_ids: Sequence[int] = ()
     tells: bool = False
     origin: Any = None
+    pooling: Pooling | None = None
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -184,6 +187,10 @@ def _no_words(_settings: Any) -> str:
     return ""
 
 
+def _answers(_settings: Any) -> None:
+    return None
+
+
 def _no_problem(_settings: Any, _prompts: Mapping[str, PromptFacts]) -> Iterable[str]:
     return ()
 
@@ -202,6 +209,8 @@ class ProgramKind(NamedTuple):
     after its first requests, where that is anything. ``keeps_row``: it looks at the row's fields after its first requests, or a
     predicate may. ``code`` are import paths of the author's functions that its settings name. ``sinks`` are written for it always.
     ``first`` says what a row is first asked, where that is not the job's prompt as it is: for whoever looks at prompts.
+    ``pooling`` says which numbers the model is to give by its settings, of a program that asks for numbers and not for answers;
+    ``gives_vectors``: the value of its rows is a vector. ``default_prompts`` are those that it asks with where the job names none.
     """
 
     shape: Shape
@@ -215,6 +224,29 @@ class ProgramKind(NamedTuple):
     code: Callable[[Any], Iterable[str]] = _nothing
     sinks: tuple[str, ...] = ()
     first: Callable[[RowAsk], Ask | Failure] | None = None
+    pooling: Callable[[Any], Pooling | None] = _answers
+    gives_vectors: bool = False
+    default_prompts: Mapping[str, str] = MappingProxyType({})
+
+
+def default_prompts(name: str) -> Mapping[str, str]:
+    """The prompts that a program of the table asks with where a job names none; none for one of somebody's own.
+
+    Raises ``JobError`` for an unknown program.
+    """
+    if is_given(name) or is_import_path(name):
+        return {}
+    return _in_table(name).default_prompts
+
+
+def _in_table(name: str) -> ProgramKind:
+    if name not in PROGRAMS:
+        raise JobError(
+            f"unknown program {name!r}{near(name, PROGRAMS)}: known are {', '.join(PROGRAMS)}, or give the import path of one of "
+            "your own (module:function)"
+        )
+    kind: ProgramKind = find(PROGRAMS, name, "program")
+    return kind
 
 
 class Made(NamedTuple):
@@ -240,13 +272,8 @@ def make_program(name: str, settings: Mapping[str, Any], prompts: Mapping[str, P
         if not isinstance(found, ProgramKind):
             return Made(_of_ones_own(name, found), settings, source_of(found, name.partition(":")[0]))
         kind, source = found, source_of(found.shape, name.partition(":")[0])
-    elif name in PROGRAMS:
-        kind = find(PROGRAMS, name, "program")
     else:
-        raise JobError(
-            f"unknown program {name!r}{near(name, PROGRAMS)}: known are {', '.join(PROGRAMS)}, or give the import path of one of "
-            "your own (module:function)"
-        )
+        kind = _in_table(name)
     try:
         checked = kind.settings.model_validate(settings)
     except ValidationError as error:
@@ -303,5 +330,6 @@ __all__ = [
     "PromptFacts",
     "RowAsk",
     "Shape",
+    "default_prompts",
     "make_program",
 ]

@@ -83,7 +83,8 @@ def _joined(shown: Sequence[Prompt], answers: Sequence[str], last: Prompt, setti
     messages: list[Message] = list(head)
     for prompt, answer in zip(shown, answers, strict=True):
         messages += [*_parted(prompt)[1], {"role": "assistant", "content": answer}]
-    return replace(last, messages=(*messages, *turns))
+    images = tuple(image for prompt in (*shown, last) for image in prompt.images)
+    return replace(last, messages=(*messages, *turns), images=images)
 
 
 def _parted(prompt: Prompt) -> tuple[Sequence[Message], Sequence[Message]]:

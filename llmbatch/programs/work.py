@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from llmbatch.core.check import Check, Verdict
 from llmbatch.core.errors import LlmbatchError, RunError
+from llmbatch.core.numbers import not_finite
 from llmbatch.core.sampling import NO_SEED
 from llmbatch.core.types import (
     Accepted,
@@ -33,6 +34,7 @@ from llmbatch.core.types import (
 )
 from llmbatch.core.words import quote, short
 from llmbatch.programs.base import Ask, Branches, Complete, Incomplete, Program
+from llmbatch.programs.branches import ONE, Branch
 
 Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], Request | None]
 """(request, why it failed, its answer, kinds of the failures before) -> the next request, or None to give up."""
@@ -52,9 +54,9 @@ key; or why it cannot be, or None where there is no more to say."""
 
 _NOTHING = Usage()
 _END_CHARACTERS = 120  # of an answer that repeats itself, enough to see how
-_ONE = (Ask, Failure)  # what a program yields for one thing; else it yields several
 _NO_PROMPT, _NO_SAMPLING = Prompt(), Sampling()
 _ANSWERED = Request(RequestKey(-1), _NO_PROMPT, _NO_SAMPLING)  # in the place of one that is not needed any more
+_OF_ITS_OWN = (Complete, Incomplete)  # what a program returns that has to say something besides the value
 _MOST_STEPS = 1 << 63  # what a column of integers holds
 
 
@@ -87,7 +89,7 @@ class Work:
         self.record: Record | None = None
         self.kept = kept
         self.reused: Reused | None = None  # the part of the record's usage that was not computed for this row
-        self._program = _Branch(program)
+        self._program = Branch(program)
         self._rules = rules
         self._open: dict[RequestKey, _Line] = {}
         self._lines: list[_Line] = []  # as they were begun: with branches that is not the order of their keys
@@ -133,33 +135,37 @@ class Work:
             line.release()
         return requests
 
-    def _advance(self, branch: _Branch, answer: Any) -> list[Request]:
+    def _advance(self, branch: Branch, answer: Any) -> list[Request]:
         """Let a branch go on, and then whatever that lets go on: branches that it begins, the one that waited for its end."""
         requests: list[Request] = []
-        going = [(branch, answer)]
-        while going:
-            branch, answer = going.pop()
+        begun: list[Branch] = []  # and did not go on yet, the first of them last
+        while True:
             try:
                 wanted = branch.program.send(answer)
             except StopIteration as stop:
                 parent = branch.end(stop.value)
                 if parent is None:
                     self.record = self._finish(stop.value)
-                elif not parent.open:
-                    going.append((parent, parent.answer()))
-                continue
+                    return requests
+                branch = parent
             except LlmbatchError:
                 raise
             except Exception as error:
                 raise RunError(f"row {self.row.id!r}: its program raised {type(error).__name__}: {error}") from error
-            if isinstance(wanted, Branches):
-                self._branched = True
-                going += [(each, None) for each in reversed(branch.fork(self._checked(wanted)))]
             else:
-                requests += self._ask(branch, wanted)
-            if not branch.open:  # all that it asked for failed unsent, or it asked for nothing
-                going.append((branch, branch.answer()))
-        return requests
+                if isinstance(wanted, Branches):
+                    self._branched = True
+                    begun += reversed(branch.fork(self._checked(wanted)))
+                else:
+                    requests += self._ask(branch, wanted)
+            if (
+                not branch.open
+            ):  # its branches are done, or all that it asked for failed unsent, or it asked for nothing
+                answer = branch.answer()
+            elif begun:
+                branch, answer = begun.pop(), None
+            else:
+                return requests
 
     def _checked(self, wanted: Branches) -> Branches:
         programs = wanted.programs
@@ -169,46 +175,46 @@ class Work:
             )
         return wanted
 
-    def _ask(self, branch: _Branch, wanted: Any) -> list[Request]:
+    def _ask(self, branch: Branch, wanted: Any) -> list[Request]:
         """The requests for what a branch yielded, which it waits for from now on."""
         lines: list[_Line] = []
-        branch.wanted, branch.lines = wanted, lines
-        asks = (wanted,) if isinstance(wanted, _ONE) else self._several(wanted)
-        requests = []
-        for ask in asks:
+        requests: list[Request] = []
+        index = self.row.index
+        for ask in (wanted,) if isinstance(wanted, ONE) else self._several(wanted):
             step = branch.number()
             if step >= _MOST_STEPS:
                 raise RunError(
                     f"row {self.row.id!r}: its program has branches in branches, too deep for their requests to be numbered"
                 )
             if isinstance(ask, Failure):
-                lines.append(_Line.unsent(RequestKey(self.row.index, step), ask, branch))
+                lines.append(_Line.unsent(RequestKey(index, step), ask, branch))
                 continue
-            for sample in range(ask.samples):
-                key = RequestKey(self.row.index, step, sample)
+            sample, samples = 0, ask.samples
+            while sample < samples:
                 request = Request(
-                    key,
+                    RequestKey(index, step, sample),
                     ask.prompt,
                     ask.sampling,
                     ask.constraint,
-                    ask.seed if ask.samples == 1 else _seed(ask, sample),
+                    ask.seed if samples == 1 else _seed(ask, sample),
                     ask.max_tokens,
                     ask.lora,
                     (),
                     ask.token_ids,
                     ask.target,
                     ask.target_ids,
+                    ask.pooling,
                 )
-                line = _Line(request, ask.check, branch, ask.origin)
-                self._open[key] = line
+                line = self._open[request.key] = _Line(request, ask.check, branch, ask.origin)
                 lines.append(line)
                 requests.append(request)
+                sample += 1
         self._lines += lines
-        branch.open = len(requests)
+        branch.wanted, branch.lines, branch.open = wanted, lines, len(requests)
         return requests
 
     def _several(self, wanted: Any) -> Sequence[Ask | Failure]:
-        if isinstance(wanted, Sequence) and all(isinstance(each, _ONE) for each in wanted):
+        if isinstance(wanted, Sequence) and all(isinstance(each, ONE) for each in wanted):
             return wanted
         raise RunError(
             f"row {self.row.id!r}: its program yielded {short(wanted)}: it yields what row.ask(...) gives, or a list of that, "
@@ -217,32 +223,13 @@ class Work:
 
     def _finish(self, value: Any) -> Record:
         row, lines = self.row, self._lines
+        if len(lines) == 1 and (record := self._quickly(lines[0], value)) is not None:
+            return record
         if self._branched:
             lines.sort(key=lambda line: line.key)
         details, has_logprobs = None, True
         if isinstance(value, Complete):
             value, details, has_logprobs = value.output, value.details, value.logprobs
-        if (
-            len(lines) == 1
-            and lines[0].answered == 1
-            and (done := lines[0].accepted)
-            and not isinstance(value, Incomplete)
-            and lines[0].shortened is None
-        ):
-            last = done.completion  # nearly every row: one request, answered well at once
-            return Record(
-                row.index,
-                row.id,
-                Status.OK,
-                value,
-                last.finish_reason,
-                1,
-                last.usage,
-                reasoning=last.reasoning,
-                logprobs=last.logprobs if has_logprobs else None,
-                input=self.kept,
-                details=details,
-            )
         failure: Failure | None = None
         told: _Line | None = None  # the line that the record's failure tells of
         if isinstance(value, Incomplete):
@@ -280,91 +267,33 @@ class Work:
             details=details,
         )
 
+    def _quickly(self, line: _Line, value: Any) -> Record | None:
+        """The record of nearly every row: its only request was answered well at once. None for any other."""
+        done = line.accepted
+        if done is None or line.answered > 1 or line.shortened is not None or isinstance(value, _OF_ITS_OWN):
+            return None
+        row, last = self.row, done.completion
+        return Record(
+            row.index,
+            row.id,
+            Status.OK,
+            value,
+            last.finish_reason,
+            1,
+            last.usage,
+            _NOTHING,
+            None,
+            None,
+            last.reasoning,
+            last.logprobs,
+            (),
+            self.kept,
+        )
+
 
 def _never() -> Program:
     return None
     yield ()
-
-
-class _Branch:
-    """A program on its way: the row's own, or one of several that another one waits for.
-
-    Each counts its own steps. Its step i is the row's step ``first + i * stride``: of n branches the steps are dealt out in turn,
-    one to each, so that which step is whose does not depend on which of them came along faster.
-    """
-
-    __slots__ = (
-        "first",
-        "lines",
-        "longest",
-        "open",
-        "parent",
-        "place",
-        "program",
-        "returned",
-        "steps",
-        "stride",
-        "wanted",
-    )
-
-    def __init__(
-        self, program: Program, parent: _Branch | None = None, place: int = 0, first: int = 0, stride: int = 1
-    ) -> None:
-        self.program = program
-        self.parent = parent
-        self.place = place  # among the branches of its parent
-        self.first = first
-        self.stride = stride
-        self.steps = 0  # that it has had, those of its own branches included
-        self.open = 0  # requests, or branches, that it waits for
-        self.wanted: Any = ()  # what it yielded last
-        self.lines: Sequence[_Line] = ()  # of that
-        self.returned: list[Any] = []  # by its branches
-        self.longest = 0  # steps of the longest of them
-
-    def number(self) -> int:
-        """The row's step that is this branch's next one."""
-        step = self.first + self.steps * self.stride
-        self.steps += 1
-        return step
-
-    def fork(self, wanted: Branches) -> list[_Branch]:
-        """Its branches, for which it waits from now on."""
-        count = self.open = len(wanted.programs)
-        self.wanted, self.lines, self.returned, self.longest = wanted, (), [None] * count, 0
-        first, stride = self.first + self.steps * self.stride, self.stride
-        return [
-            _Branch(program, self, place, first + place * stride, stride * count)
-            for place, program in enumerate(wanted.programs)
-        ]
-
-    def end(self, value: Any) -> _Branch | None:
-        """It returned a value: its parent has that, and waits for one branch less."""
-        parent = self.parent
-        self.wanted, self.lines, self.returned = (), (), []
-        if parent is not None:
-            parent.returned[self.place] = value
-            parent.open -= 1
-            parent.longest = max(parent.longest, self.steps)
-        return parent
-
-    def answer(self) -> Any:
-        """What the program is sent for its last yield."""
-        wanted = self.wanted
-        if isinstance(wanted, Ask) and wanted.samples == 1:  # nearly every row's
-            return self.lines[0].sent(wanted)
-        if isinstance(wanted, Branches):
-            self.steps += self.longest * len(self.returned)  # its next step comes after all of theirs
-            return self.returned
-        asks = (wanted,) if isinstance(wanted, _ONE) else wanted
-        lines = iter(self.lines)
-        answers = [
-            [next(lines).sent(ask) for _ in range(ask.samples)]
-            if isinstance(ask, Ask) and ask.samples > 1
-            else next(lines).sent(ask)
-            for ask in asks
-        ]
-        return answers[0] if isinstance(wanted, _ONE) else answers
 
 
 class _Line:
@@ -386,7 +315,7 @@ class _Line:
         "usage",
     )
 
-    def __init__(self, request: Request, check: Check | None, branch: _Branch, origin: Any = None) -> None:
+    def __init__(self, request: Request, check: Check | None, branch: Branch, origin: Any = None) -> None:
         self.request = request  # the last one sent
         self.branch = branch
         self.key = request.key
@@ -396,16 +325,16 @@ class _Line:
         self.answered = 0
         self.usage = _NOTHING  # of all attempts
         self.kept = _NOTHING  # the part of it that went into the answer as it now stands
-        self.failed: list[Attempt] = []
+        self.failed: tuple[Attempt, ...] = ()
         self.completion: Completion | None = None  # the last one that came
         self.text: str | None = None  # its text, with the prefill
         self.accepted: Accepted | None = None
 
     @classmethod
-    def unsent(cls, key: RequestKey, failure: Failure, branch: _Branch) -> _Line:
+    def unsent(cls, key: RequestKey, failure: Failure, branch: Branch) -> _Line:
         """The line of something that could not be asked."""
         line = cls(Request(key, _NO_PROMPT, _NO_SAMPLING), None, branch)
-        line.failed.append(Attempt(key, failure, _NOTHING))
+        line.failed = (Attempt(key, failure, _NOTHING),)
         return line
 
     def sent(self, ask: Ask | Failure) -> Accepted | Failure | None:
@@ -434,25 +363,30 @@ class _Line:
         self.answered += 1
         completion: Completion | None = None
         if isinstance(outcome, Completion):
-            completion = self.completion = outcome = self._with_all_logprobs(outcome)
+            if request.partial:
+                outcome = self._with_all_logprobs(outcome)
+            completion = self.completion = outcome
             prefill = request.prompt.prefill
             text = self.text = prefill + outcome.text if prefill else outcome.text
             self._count(outcome.usage)
             if request.target is not None:
                 value, failure = _scored(outcome)
+            elif request.pooling is not None:
+                self.text = None
+                value, failure = _numbers(outcome)
             else:
                 value, failure = _verdict(self.check or rules.check, text, outcome, request, row)
             if failure is None:
                 self.accepted = Accepted(value, outcome)
                 return None
-            attempt = Attempt(request.key, failure, outcome.usage, text, outcome.finish_reason)
+            attempt = Attempt(request.key, failure, outcome.usage, self.text, outcome.finish_reason)
         else:
             failure = outcome.failure
             attempt = Attempt(request.key, failure, _NOTHING)
             if not request.partial:
                 self.kept = _NOTHING
         following = rules.next_request(request, failure, completion, [each.failure.kind for each in self.failed])
-        self.failed.append(attempt)
+        self.failed = (*self.failed, attempt)
         if following is not None:
             self.request = following
         return following
@@ -460,7 +394,7 @@ class _Line:
     def _with_all_logprobs(self, outcome: Completion) -> Completion:
         """The engine gives those of the new tokens; where it went on from a partial answer, that one's come before them."""
         before = self.completion
-        if not self.request.partial or before is None or before.logprobs is None or outcome.logprobs is None:
+        if before is None or before.logprobs is None or outcome.logprobs is None:
             return outcome
         return replace(outcome, logprobs=[*before.logprobs, *outcome.logprobs])
 
@@ -485,6 +419,13 @@ def _scored(outcome: Completion) -> Verdict:
     if outcome.score is None:
         return Verdict(None, Failure(FailureKind.ENGINE, "the engine gave no likelihood of the continuation"))
     return Verdict(outcome.score, None)
+
+
+def _numbers(outcome: Completion) -> Verdict:
+    if outcome.numbers is None:
+        return Verdict(None, Failure(FailureKind.ENGINE, "the engine gave no numbers"))
+    failure = not_finite(outcome.numbers)
+    return Verdict(outcome.numbers if failure is None else None, failure)
 
 
 def _verdict(check: Check, text: str, completion: Completion, request: Request, row: Row) -> Verdict:

@@ -46,6 +46,7 @@ class RowPrompt(Protocol):
     ``sampling``, ``output`` and ``program`` are the prompt's own defaults for all rows. ``text`` is what a job's digest needs.
     ``row_variables`` have their values from rows, or from a program's earlier answers; ``parts`` is what is read inside of them, as
     pairs of a variable and a key. ``ready_made``: the prompt is as the row brings it, and no text of the job's is in it.
+    ``takes_images``: its rows bring images, as it declares.
     """
 
     @property
@@ -64,6 +65,8 @@ class RowPrompt(Protocol):
     def parts(self) -> frozenset[tuple[str, str]]: ...
     @property
     def ready_made(self) -> bool: ...
+    @property
+    def takes_images(self) -> bool: ...
 
     def render(self, row: Row) -> Rendered | Failure:
         """The row's prompt, or why it has none. Never raises for what is in a row."""

@@ -27,7 +27,9 @@ The format, in full (one of ``messages``, ``messages_from`` and ``text`` is requ
     examples:
       - {variables: {max_words: 50}, row: {text: ...}, output: ...}
 
-Types are JSON's: string, integer, number, boolean, array, object, and any. A variable without a default is required;
+Types are JSON's: string, integer, number, boolean, array, object, and any; besides image (a path, relative to the input file, a
+URL or a data URI) and images (a list of them), which become parts of a message where its text writes them. A variable without a
+default is required;
 ``default: null`` makes it optional. A variable with ``scope: job`` is given for the whole job and not taken from a row's
 field that happens to have its name.
 """
@@ -220,7 +222,9 @@ def _check_references(file: PromptFile, document: Document) -> None:
             declared = f"; declared are {', '.join(file.variables)}" if file.variables else ""
             problem = f"the variable {name!r} is not declared under variables{near(name, file.variables)}{declared}"
             raise document.error(path, problem)
-        if file.variables[name].type not in (kind, "any"):
+        if file.variables[name].type not in (kind, "any") and not (
+            kind == "array" and path[-1] == "in" and is_images(file, name)
+        ):
             raise document.error(path, f"the variable {name!r} must be of type {kind}")
     for index, message in enumerate(file.messages or ()):
         if isinstance(message, LoopSpec) and (
@@ -240,6 +244,11 @@ def _references(file: PromptFile) -> Iterable[tuple[Sequence[str | int], str, st
         yield ("output", "schema_from"), file.output.schema_from, "object"
     if file.output is not None and file.output.choice_from is not None:
         yield ("output", "choice_from"), file.output.choice_from, "array"
+
+
+def is_images(file: PromptFile, name: str) -> bool:
+    """Whether a variable is a list of images."""
+    return file.variables[name].type == "images"
 
 
 def referred_variables(file: PromptFile) -> frozenset[str]:

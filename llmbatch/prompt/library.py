@@ -58,21 +58,23 @@ class LoadedFile(NamedTuple):
     text: str
 
 
-def load_file(path: str) -> LoadedFile:
-    """Read and check a prompt by its path, shipped name or text. Raises ``PromptError``."""
+def load_file(path: str, *, chat: bool = True) -> LoadedFile:
+    """Read and check a prompt by its path, shipped name or text; ``chat`` is as for ``inline_prompt``. Raises ``PromptError``."""
     text, source, name = read_prompt(path)
     if source == "inline":
-        return LoadedFile(inline_prompt(text), Document(name, None), text)
+        return LoadedFile(inline_prompt(text, chat=chat), Document(name, None), text)
     document = read_document(text, name)
     return LoadedFile(parse_prompt(document), document, text)
 
 
-def inline_prompt(text: str) -> PromptFile:
-    """One user message with this text; the variables that it uses are required and of any type.
+def inline_prompt(text: str, *, chat: bool = True) -> PromptFile:
+    """One user message with this text, or without ``chat`` the text itself; its variables are required and of any type.
 
     Raises ``PromptError``.
     """
     variables = {name: VariableSpec(type="any") for name in used_variables(text, "inline prompt")}
+    if not chat:
+        return PromptFile(name="inline", variables=variables, text=text)
     return PromptFile(name="inline", variables=variables, messages=[MessageSpec(role="user", content=text)])
 
 

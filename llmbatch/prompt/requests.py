@@ -23,6 +23,7 @@ class RequestsPrompt:
     row_variables: tuple[Variable, ...] = ()
     parts: frozenset[tuple[str, str]] = frozenset()
     ready_made = True
+    takes_images = False  # a request may bring some, which is known when it is read
 
     def __init__(self, adapters: Collection[str] = (), format: str = "requests") -> None:
         self._format = wire_format(format)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmbatch.core.errors import PromptError
-from llmbatch.core.messages import ready_messages
+from llmbatch.core.messages import images_in, ready_messages
 from llmbatch.core.sampling import token_biases
 from llmbatch.core.sandbox import RenderError, Text, compile_text
-from llmbatch.core.types import EMPTY, Failure, FailureKind, Message, Prompt, Rendered, Row
+from llmbatch.core.types import EMPTY, Failure, FailureKind, Image, Message, Prompt, Rendered, Row
 from llmbatch.core.words import near, short
+from llmbatch.images.naming import marked, parted
 from llmbatch.prompt.advice import order_notes
 from llmbatch.prompt.base import PromptSettings
 from llmbatch.prompt.document import Document, read_document
@@ -31,7 +32,7 @@ from llmbatch.prompt.file import (
     value_problem,
 )
 from llmbatch.prompt.library import LoadedFile, load_file
-from llmbatch.prompt.variables import Variable, collect
+from llmbatch.prompt.variables import IMAGES, Variable, collect
 
 
 class _Message(NamedTuple):
@@ -109,6 +110,7 @@ class PromptTemplate:
     _fields: Mapping[str, tuple[str, Any]]  # of the other variables: the row's field, and the default
     _fixed: Mapping[str, Any]  # those of ``_given`` that some row's rendering needs
     _texts: _Texts
+    takes_images: bool = False
 
     def render(self, row: Row) -> Rendered | Failure:
         """The row's prompt, or a ``Failure`` that names row and variable. Never raises for what is in a row."""
@@ -118,6 +120,8 @@ class PromptTemplate:
         if isinstance(values, Failure):
             return values
         texts = self._texts
+        if self.takes_images and (failure := self._mark(values, row)) is not None:
+            return failure
         try:
             prefill = texts.prefill.render(values) if texts.prefill else ""
             lora = texts.lora.render(values).strip() or None if texts.lora else None
@@ -134,9 +138,29 @@ class PromptTemplate:
             if isinstance(ready, str):
                 return Failure(FailureKind.PROMPT, f"row {short(row.id)}: the variable {texts.messages_from!r} {ready}")
             messages = ready
-        if not messages or not (last := messages[-1]["content"]) or last.isspace():
+        images: tuple[Image, ...] = ()
+        if self.takes_images or texts.messages_from is not None:
+            try:
+                messages = tuple(map(parted, messages)) if self.takes_images else messages
+            except ValueError as error:
+                return Failure(FailureKind.PROMPT, f"row {short(row.id)}: {self._where}: {error}")
+            images = images_in(messages)
+        if not messages or not (last := messages[-1]["content"]) or (isinstance(last, str) and last.isspace()):
             return self._empty(row)
-        return Rendered(Prompt(messages, prefill=prefill), EMPTY, lora=lora)
+        return Rendered(Prompt(messages, prefill=prefill, images=images), EMPTY, lora=lora)
+
+    def _mark(self, values: dict[str, Any], row: Row) -> Failure | None:
+        """Put what a template is to write for an image in its place, or say why a value is none."""
+        for variable in self.row_variables:
+            value = values[variable.name]
+            if variable.type not in IMAGES or value is None:
+                continue
+            try:
+                values[variable.name] = marked(value, several=variable.type == "images")
+            except ValueError as error:
+                said = f"row {short(row.id)}: the variable {variable.name!r} (field {variable.field!r}) {error}"
+                return Failure(FailureKind.IMAGE, said)
+        return None
 
     @property
     def ready_made(self) -> bool:
@@ -173,9 +197,12 @@ def _messages(steps: Iterable[Message | _Message | _Loop], values: Mapping[str, 
     return tuple(messages)
 
 
-def load_prompt(settings: PromptSettings) -> PromptTemplate:
-    """The prompt of a job, compiled. Raises ``PromptError`` for one that is not there or cannot be used."""
-    return bind(load_file(settings.path), settings.variables, settings.fields)
+def load_prompt(settings: PromptSettings, *, chat: bool = True) -> PromptTemplate:
+    """The prompt of a job, compiled; one that is given as text is a chat's, or with ``chat`` false plain text.
+
+    Raises ``PromptError`` for one that is not there or cannot be used.
+    """
+    return bind(load_file(settings.path, chat=chat), settings.variables, settings.fields)
 
 
 def bind(loaded: LoadedFile, variables: Mapping[str, Any], fields: Mapping[str, str]) -> PromptTemplate:
@@ -191,8 +218,10 @@ def bind(loaded: LoadedFile, variables: Mapping[str, Any], fields: Mapping[str, 
         if name not in file.variables:
             raise PromptError(_unknown(file, name))
     fixed = _fixed_values(file, variables, fields.keys())
+    images = _images(file, texts, document)
+    shown = {name: _shown(file, name, value) if name in images else value for name, value in fixed.items()}
     try:
-        texts = _fold(texts, fixed)
+        texts = _fold(texts, shown)
     except RenderError as error:
         raise PromptError(f"{document.name}:{error.line}: {error}") from error
     needed = texts.names
@@ -217,15 +246,38 @@ def bind(loaded: LoadedFile, variables: Mapping[str, Any], fields: Mapping[str, 
         _fields={
             name: (fields.get(name, name), spec.default) for name, spec in file.variables.items() if name not in fixed
         },
-        _fixed={name: value for name, value in fixed.items() if name in needed},
+        _fixed={name: value for name, value in shown.items() if name in needed},
         _texts=texts,
+        takes_images=bool(images & used),
     )
+
+
+def _images(file: PromptFile, texts: _Texts, document: Document) -> frozenset[str]:
+    """The variables that are images. Raises ``PromptError`` where one is written into anything but a message."""
+    images = frozenset(name for name, spec in file.variables.items() if spec.type in IMAGES)
+    for key in ("text", "prefill", "lora"):
+        if wrong := sorted(images & _needed(getattr(texts, key))):
+            raise document.error((key,), f"{wrong[0]!r} is an image, and images stand in messages, not in {key}")
+    return images
+
+
+def _shown(file: PromptFile, name: str, value: Any) -> Any:
+    """What a template is given for an image with one value for all rows."""
+    try:
+        return None if value is None else marked(value, several=file.variables[name].type == "images")
+    except ValueError as error:
+        raise PromptError(f"the prompt {file.name!r}: the variable {name!r} {error}") from error
 
 
 def _compile(file: PromptFile, document: Document) -> _Texts:
     # a variable that may be null has no plain type: what is written for null is Jinja's business
     kinds = {
-        name: "any" if not spec.required and spec.default is None else str(spec.type)
+        # an image is written as text, see ``images.naming``
+        name: "any"
+        if not spec.required and spec.default is None
+        else "string"
+        if spec.type in IMAGES
+        else str(spec.type)
         for name, spec in file.variables.items()
     }
 
@@ -313,7 +365,7 @@ def _identity(text: str, fixed: Mapping[str, Any], given: Iterable[str]) -> str:
 
 def _typed(file: PromptFile, name: str, spec: VariableSpec, value: object) -> Any:
     """A command line gives text: read it as what the variable is, from a file where it says ``@FILE``."""
-    if not isinstance(value, str) or spec.type in ("string", "any"):
+    if not isinstance(value, str) or spec.type in ("string", "any", "image"):
         return value
     text, where = value, f"variable {name}"
     if value.startswith("@"):

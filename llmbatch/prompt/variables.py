@@ -9,7 +9,8 @@ from typing import Any, Literal
 from llmbatch.core.types import Failure, FailureKind, Row
 from llmbatch.core.words import is_of, short, type_name
 
-TypeName = Literal["string", "integer", "number", "boolean", "array", "object", "any"]
+TypeName = Literal["string", "integer", "number", "boolean", "array", "object", "any", "image", "images"]
+IMAGES = frozenset({"image", "images"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def collect(variables: Iterable[Variable], row: Row, fixed: Mapping[str, Any]) -
                 return _missing(variable, row)
             value = variable.default
         else:
-            if not is_of(value, variable.type):
+            if not (value.__class__ is str and variable.type == "string") and not is_of(value, variable.type):
                 return _wrong_type(variable, row, value)
             if variable.enum and value not in variable.enum:
                 return _not_in_enum(variable, row, value)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from array import array
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
@@ -197,6 +199,7 @@ def _entry(key: bytes, completion: Completion) -> _Entry:
             "stop_reason": completion.stop_reason,
             "logprobs": completion.logprobs,
             **({} if completion.score is None else {"score": list(completion.score)}),
+            **({} if (numbers := completion.numbers) is None else {"numbers": b64encode(numbers.tobytes()).decode()}),
         },
         separators=(",", ":"),
     )
@@ -209,8 +212,10 @@ def _read(key: bytes, checksum: bytes, answer: str) -> Completion | None:
         if _checksum(key, answer) != checksum:
             return None
         body: dict[str, Any] = json.loads(answer)
-        score = Score(*body.pop("score")) if "score" in body else None
-        return Completion(_NO_ROW, **{**body, "usage": Usage(**body["usage"])}, reused_from="cache", score=score)
+        body["usage"] = Usage(**body["usage"])
+        body["score"] = Score(*body["score"]) if "score" in body else None
+        body["numbers"] = array("f", b64decode(body["numbers"], validate=True)) if "numbers" in body else None
+        return Completion(_NO_ROW, **body, reused_from="cache")
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

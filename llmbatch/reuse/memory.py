@@ -53,8 +53,14 @@ class Reuse:
     keep: Callable[[bytes, Completion], None] | None = None
     _memory: OrderedDict[bytes, Outcome] = field(default_factory=OrderedDict)
     _bytes: int = 0
+    _rows: int = field(init=False)
+    _limit: float = field(init=False)
     _sent: dict[RequestKey, bytes] = field(default_factory=dict)  # requests on their way, by digest
     _waiting: dict[bytes, list[Request]] = field(default_factory=dict)  # for a request on its way
+
+    def __post_init__(self) -> None:
+        self._rows = self.settings.memory_rows
+        self._limit = self.settings.memory_mib * (1 << 20)
 
     def known(self, request: Request, digest: bytes) -> Outcome | None:
         """The outcome of an equal request that was answered before, as the outcome of this one."""
@@ -94,14 +100,14 @@ class Reuse:
         return Shared([_for(request, outcome) for request in waiting], []) if waiting else None
 
     def _remember(self, digest: bytes, outcome: Outcome) -> None:
-        memory, limit = self._memory, self.settings.memory_mib * (1 << 20)
-        if self.settings.memory_rows == 0 or (size := _size(outcome)) > limit:
+        memory, rows, limit = self._memory, self._rows, self._limit
+        if rows == 0 or (size := _size(outcome)) > limit:
             return
         if (before := memory.pop(digest, None)) is not None:
             self._bytes -= _size(before)
         memory[digest] = outcome
         self._bytes += size
-        while len(memory) > self.settings.memory_rows or self._bytes > limit:
+        while len(memory) > rows or self._bytes > limit:
             self._bytes -= _size(memory.popitem(last=False)[1])
 
 
@@ -121,7 +127,17 @@ def _for(request: Request, outcome: Outcome) -> Outcome:
 def _without_ids(c: Completion) -> Completion:
     """``dataclasses.replace``, at a third of its cost: this is done for every answer."""
     return Completion(
-        c.key, c.text, c.finish_reason, c.usage, (), c.reasoning, c.stop_reason, c.logprobs, c.reused_from, c.score
+        c.key,
+        c.text,
+        c.finish_reason,
+        c.usage,
+        (),
+        c.reasoning,
+        c.stop_reason,
+        c.logprobs,
+        c.reused_from,
+        c.score,
+        c.numbers,
     )
 
 
@@ -130,6 +146,8 @@ def _size(outcome: Outcome) -> int:
     if not isinstance(outcome, Completion):
         return _ENTRY_BYTES
     size = _ENTRY_BYTES + 2 * len(outcome.text) + 8 * len(outcome.token_ids)
+    if outcome.numbers is not None:
+        size += outcome.numbers.itemsize * len(outcome.numbers)
     if outcome.reasoning is not None:
         size += 2 * len(outcome.reasoning)
     if outcome.logprobs is not None:

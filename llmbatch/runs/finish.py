@@ -170,7 +170,9 @@ def _earlier_sessions(folder: Path) -> list[SessionReport]:
 def finished_run(job: Job, recipe: Recipe, folder: Path, created: float) -> Finished:
     """What sinks are given of a run, but for its parts."""
     source = partial(_kept_source, job.input, folder)
-    return Finished((), source, recipe.asked, job.model, int(created), recipe.sinks, accept=job.accept)
+    return Finished(
+        (), source, recipe.asked, job.model, int(created), recipe.sinks, accept=job.accept, vectors=recipe.gives_vectors
+    )
 
 
 def _kept_source(settings: SourceSettings, folder: Path) -> Source:

@@ -198,7 +198,8 @@ class Reading:
         if work.record is None:
             if self.cached is None:
                 self.driver.need()  # it starts while the rest of the window is read; with a cache it may not be needed
-            if outcomes:
+            # an image may be another by now: a row that has one is asked from its start
+            if outcomes and not any(request.prompt.images for request in requests):
                 requests = self._replayed(work, requests, outcomes)
         if work.record is not None:
             window.finish(work.record, work.reused)

@@ -36,7 +36,7 @@ from llmbatch.folder.progress import write_progress
 from llmbatch.job.identity import identity_of
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer
-from llmbatch.job.recipe import Recipe
+from llmbatch.job.recipe import Recipe, engine_of, see_engine
 from llmbatch.job.swept import recipe_of
 from llmbatch.measure.autotune import tuned
 from llmbatch.report.report import AcceptCounts, Facts, NoteReport, RunOutcome, SessionFacts
@@ -295,14 +295,15 @@ class _Assembly:
         self._tell = tell
         self._stop = how.stop
         self._said_unknown = False
-        self._make = Maker(job.model_path, job.engine, job.chat, folder.path, make=how.make, expect=recipe.constraints)
+        engine = engine_of(job, recipe)
+        self._make = Maker(job.model_path, engine, job.chat, folder.path, make=how.make, expect=recipe.constraints)
         settings = self._make.settings
         here = gpus_of(settings) > 0  # one behind a server kills no session
         apart = here and left.crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
         if apart:
             settings = settings.model_copy(update={"in_process": False})
         # made first: what is wrong with its settings is said before anything is begun
-        self.driver = drive(self._make, settings, self._hear, self._tune if job.run.autotune else None)
+        self.driver = drive(self._make, settings, self._hear, self._tune if job.run.autotune else None, self._make.more)
         self._governor = _pacing(job, recipe, self.driver, how.pace, settings.engines)
         self.budget = Budget(job.run, gpus_of(settings), spent_by(folder.sessions, folder.path))
         self._held_to = HeldTo(job, folder, left.identity, tell)
@@ -380,6 +381,7 @@ class _Assembly:
     def _hear(self, event: Event) -> None:
         """Pass on what the engine's supervision says; an engine that is up is looked at before it answers anything."""
         if isinstance(event, EngineReady) and self.driver.info is not None:
+            see_engine(self.driver.info, self._recipe)
             self._held_to.engine_is_up(self.driver.info)
         self._tell(event)
         if isinstance(event, EngineReady) and self.driver.info is not None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -16,9 +16,9 @@ from llmbatch.accept.base import AcceptSettings
 from llmbatch.core.errors import InputChanged
 from llmbatch.core.settings import Counts, IsPath
 from llmbatch.core.table import find
-from llmbatch.core.types import Cursor, Row
+from llmbatch.core.types import Cursor, Row, Status
 from llmbatch.core.words import short
-from llmbatch.folder.records import parse, part_lines
+from llmbatch.folder.records import parse, part_lines, status_of
 from llmbatch.formats.base import Asked
 from llmbatch.sinks import ALWAYS, OF_PROGRAMS, SINKS
 from llmbatch.sources.base import START, Source
@@ -75,7 +75,7 @@ class Finished:
 
     ``source`` opens the input as the run read it, ``asked`` says how a row was asked. ``created`` is in Unix seconds. ``sinks`` are
     those that the run's program wants; what a sink counts by status, other than records, it tells ``counted`` under a name.
-    ``accept``, where the job has it, says which rows are accepted.
+    ``accept``, where the job has it, says which rows are accepted. ``vectors``: a row's output is a vector.
     """
 
     parts: Sequence[Path]
@@ -86,6 +86,7 @@ class Finished:
     sinks: Sequence[str] = ()
     counted: Callable[[str, Mapping[str, int]], None] = lambda _name, _counts: None
     accept: AcceptSettings | None = None
+    vectors: bool = False
 
     def lines(self) -> Iterator[bytes]:
         """Every record's line of ``results.jsonl``. Raises ``FolderError`` for a part that cannot be read."""
@@ -94,6 +95,10 @@ class Finished:
     def records(self) -> Iterator[dict[str, Any]]:
         """Every record in its JSON form. Raises ``FolderError``."""
         return map(parse, self.lines())
+
+    def dimensions(self) -> int | None:
+        """How many numbers the vectors have; None where outputs are no vectors, or none is there. Raises ``FolderError``."""
+        return dimensions_of(self.lines()) if self.vectors else None
 
     def pairs(self) -> Iterator[Pair]:
         """Every record with its row, for which the input is read once more; rows that were not run are passed over.
@@ -128,6 +133,12 @@ class Finished:
                     f"{seen}. Restore it, and run the same command again"
                 )
             yield line, record, row
+
+
+def dimensions_of(lines: Iterable[bytes]) -> int | None:
+    """How many numbers the first vector has among the outputs of records."""
+    first = next((line for line in lines if status_of(line) == Status.OK), None)
+    return None if first is None else len(parse(first)["output"])
 
 
 class _Places:

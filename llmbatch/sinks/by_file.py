@@ -28,6 +28,7 @@ def write_by_file(finished: Finished, output: Output) -> list[Path]:
     """
     suffix, source = f".{output.settings.shard_format}", finished.source()
     names = output_names(source.files(), suffix)
+    dimensions = finished.dimensions() if suffix == ".parquet" else None
     written: list[str] = []
     with atomic_folder(output.folder / "results") as folder:
         for number, placed in groupby(finished.placed(source), key=lambda pair: pair[1].file):
@@ -36,7 +37,7 @@ def write_by_file(finished: Finished, output: Output) -> list[Path]:
             lines = (line for line, _ in placed)
             with path.open("xb") as stream:  # of two files with one name none is lost in silence
                 if suffix == ".parquet":
-                    fill_table(lines, stream)
+                    fill_table(lines, stream, dimensions)
                 else:
                     stream.writelines(lines)
             written.append(names[number])

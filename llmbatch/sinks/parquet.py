@@ -25,46 +25,63 @@ _JSON = (
 def write_parquet(finished: Finished, output: Output) -> list[Path]:
     """The table of the run's records; see ``fill_table``."""
     path = output.folder / "results.parquet"
-    write_table(finished.lines(), path)
+    write_table(finished.lines(), path, finished.dimensions())
     return [path]
 
 
-def write_table(lines: Iterable[bytes], path: Path) -> None:
+def write_table(lines: Iterable[bytes], path: Path, dimensions: int | None = None) -> None:
     """Lines of ``results.jsonl`` as a table, whole or not there at all. Raises ``FolderError`` and ``WriteError``."""
     with atomic(path) as stream:
-        fill_table(lines, stream)
+        fill_table(lines, stream, dimensions)
 
 
-def fill_table(lines: Iterable[bytes], stream: BinaryIO) -> None:
+def fill_table(lines: Iterable[bytes], stream: BinaryIO, dimensions: int | None = None) -> None:
     """Write lines of ``results.jsonl`` as a table into a stream. Raises ``FolderError`` and ``OSError``.
 
     Columns: ``id`` (text), ``index``, ``status``, ``output`` (text; JSON text where it is none), ``finish_reason``,
     ``attempts``, ``prompt_tokens``, ``completion_tokens``, ``cached_tokens`` and the same three with ``wasted_`` before
     them, ``error_kind``, ``error_message``, ``raw``, ``reasoning`` (text; of several samples JSON text), and as JSON text
-    ``logprobs``, ``details``, ``history``, ``input``.
+    ``logprobs``, ``details``, ``history``, ``input``. Where outputs are vectors of so many ``dimensions`` the column ``output``
+    holds lists of that size, of 32-bit numbers; null for a row that is not ok.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = _schema(dimensions)
+    with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        for rows in _batches(lines, vectors=dimensions is not None):
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+
+
+def table_of(records: Iterable[dict[str, Any]]) -> Any:
+    """Records, as they are in ``results.jsonl``, as a table with the columns of ``fill_table``."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([_row(record) for record in records], schema=_schema())
+
+
+def _schema(dimensions: int | None = None) -> Any:
+    """With ``dimensions`` outputs are vectors of so many numbers."""
+    import pyarrow as pa
+
     text, number = pa.large_string(), pa.int64()
+    output = text if dimensions is None else pa.list_(pa.float32(), dimensions)
     columns = {
-        "id": pa.string(), "index": number, "status": pa.string(), "output": text, "finish_reason": pa.string(),
+        "id": pa.string(), "index": number, "status": pa.string(), "output": output, "finish_reason": pa.string(),
         "attempts": number, "prompt_tokens": number, "completion_tokens": number, "cached_tokens": number,
         "wasted_prompt_tokens": number, "wasted_completion_tokens": number, "wasted_cached_tokens": number,
         "error_kind": pa.string(), "error_message": pa.string(), "raw": text, "reasoning": text,
         "logprobs": text, "details": text, "history": text, "input": text,
     }  # fmt: skip
-    schema = pa.schema(list(columns.items()))
-    with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-        for rows in _batches(lines):
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+    return pa.schema(list(columns.items()))
 
 
-def _batches(lines: Iterable[bytes]) -> Iterator[list[dict[str, Any]]]:
+def _batches(lines: Iterable[bytes], *, vectors: bool) -> Iterator[list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     size = 0
     for line in lines:
-        rows.append(_row(parse(line)))
+        record = parse(line)
+        rows.append({**_row(record), "output": record["output"]} if vectors else _row(record))
         size += len(line)
         if size > _BATCH_BYTES:
             yield rows

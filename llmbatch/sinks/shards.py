@@ -18,11 +18,12 @@ def write_shards(finished: Finished, output: Output) -> list[Path]:
     rows, suffix = output.settings.rows_per_shard, output.settings.shard_format
     count = -(-sum(1 for _ in finished.lines()) // rows)
     lines = finished.lines()
+    dimensions = finished.dimensions() if suffix == "parquet" else None
     written = []
     for number in range(count):
         path = output.folder / f"results-{number:05d}-of-{count:05d}.{suffix}"
         if suffix == "parquet":
-            write_table(islice(lines, rows), path)
+            write_table(islice(lines, rows), path, dimensions)
         else:
             atomic_write(path, islice(lines, rows))
         written.append(path)

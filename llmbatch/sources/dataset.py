@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,18 +111,33 @@ def _select(data: Any, name: str, id_field: str | None, columns: tuple[str, ...]
         data = data.select_columns(chosen) if chosen != known else data
     elif columns:
         data = data.select_columns([*columns, *([id_field] if id_field else [])])
+    for column, feature in (data.features or {}).items():
+        if (as_read := _undecoded(feature)) is not feature:
+            data = data.cast_column(column, as_read)
     features = data.features or {}
     if media := [column for column, feature in features.items() if _is_media(feature)]:
         rest = [column for column in features if column not in media]
         raise SourceError(
-            f"{name}: the column {media[0]!r} holds media ({type(features[media[0]]).__name__}), and llmbatch reads text "
-            f"and JSON; name the columns to read: input.columns={json.dumps(rest)}"
+            f"{name}: the column {media[0]!r} holds media ({type(features[media[0]]).__name__}), and llmbatch reads text, "
+            f"JSON and images; name the columns to read: input.columns={json.dumps(rest)}"
         )
     return data
 
 
+def _undecoded(feature: Any) -> Any:
+    """The feature itself, or where it is of images one whose values are bytes or paths: they are decoded ahead of the engine."""
+    kind = type(feature).__name__
+    if kind == "Image" and feature.decode:
+        return dataclasses.replace(feature, decode=False)
+    if kind in ("List", "LargeList", "Sequence") and (inner := _undecoded(feature.feature)) is not feature.feature:
+        return type(feature)(inner)
+    return feature
+
+
 def _is_media(feature: Any) -> bool:
-    """Whether a feature, or one inside it, decodes to something else than JSON: images, sound, video, documents."""
+    """Whether a feature, or one inside it, decodes to something else than JSON: sound, video, documents, images within objects."""
+    if type(feature).__name__ == "Image":
+        return bool(feature.decode)
     if isinstance(feature, dict):
         return any(_is_media(inner) for inner in feature.values())
     if isinstance(feature, list | tuple):

@@ -1,8 +1,4 @@
-"""Files that lie elsewhere, by URLs that fsspec knows: found, read in ranges, and written. Nothing else of llmbatch knows fsspec.
-
-Credentials and endpoints come from where the libraries look for them (``AWS_ENDPOINT_URL``, ``FSSPEC_S3_...``,
-``~/.config/fsspec``), and from a job's ``storage_options``.
-"""
+"""Files that lie elsewhere, by URLs that fsspec knows: found, read in ranges, and written."""
 
 from __future__ import annotations
 
@@ -10,12 +6,17 @@ import contextlib
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import SourceError, UsageError
+from llmbatch.core.remote_files import RemoteError
+from llmbatch.core.remote_files import file_system as _file_system
+from llmbatch.core.remote_files import is_http as _is_http
+from llmbatch.core.remote_files import protocols as _protocols
+from llmbatch.core.remote_files import translated as _translated
 from llmbatch.sources.places import File, Found, by_parts, fixed_part
 
 _BLOCK = 1 << 20  # bytes that are fetched and kept as one, where the file is so long
@@ -33,10 +34,6 @@ _OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "o
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 # the library's own choice is ten parts of 50 MB in memory at a time
 _PUT_OPTIONS: Mapping[str, Mapping[str, Any]] = {"s3": {"max_concurrency": 2}, "s3a": {"max_concurrency": 2}}
-
-
-class RemoteError(OSError):
-    """What a library for remote files raised that is no ``OSError``, in its own words."""
 
 
 def find_there(url: str, options: Mapping[str, Any], *, folders: bool = False) -> Found:
@@ -286,39 +283,6 @@ class _RemoteFile(io.RawIOBase):
 
     def tell(self) -> int:
         return self._at
-
-
-def _file_system(url: str, options: Mapping[str, Any], error: type[UsageError]) -> tuple[Any, str]:
-    """(fsspec's file system, the URL's path in it). Raises ``error`` where there is none for it."""
-    import fsspec
-
-    try:
-        files, path = fsspec.url_to_fs(url, **options)
-    except ImportError as missing:
-        raise error(f"{url}: {missing}; pip install 'llmbatch[remote]', or what else has this protocol") from missing
-    except Exception as wrong:  # whatever a library says of its own settings
-        said = " ".join(str(wrong).split()) or type(wrong).__name__
-        raise error(f"{url}: cannot be used: {said}; look at the URL and at its storage_options") from wrong
-    return files, path
-
-
-def _protocols(files: Any) -> Sequence[str]:
-    return (files.protocol,) if isinstance(files.protocol, str) else files.protocol
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what libraries raise into an ``OSError``; many do so themselves."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        raise RemoteError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
-
-
-def _is_http(url: str) -> bool:
-    return url.startswith(("http://", "https://"))
 
 
 def _or_download(url: str) -> str:

@@ -8,6 +8,8 @@ from random import Random
 
 import pytest
 
+pytestmark = [pytest.mark.usefixtures("forked"), pytest.mark.forked_from("plan")]
+
 PROMPT = "Document: {{ doc }} Question: {{ q }}"
 
 

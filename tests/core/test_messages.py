@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch.core.messages import ready_messages
+from llmbatch.core.messages import image_part, images_in, ready_messages, text_of, with_urls
 
 
 def test_plain_messages_are_kept() -> None:
@@ -32,13 +32,21 @@ def test_keys_that_are_null_or_empty_do_not_matter() -> None:
         ([{"role": "user", "content": "x"}, {"content": "x"}], "message 2 of 2 has the role None"),
         ([{"role": "asistant", "content": "x"}], "did you mean 'assistant'?"),
         ([{"role": ["user"], "content": "x"}], "has the role ['user']"),
-        ([{"role": "user", "content": None}], "must have a content of text or text parts, not of type null"),
+        (
+            [{"role": "user", "content": None}],
+            "must have a content of text, or of text and image parts, not of type null",
+        ),
         ([{"role": "user", "content": 5}], "not of type integer"),
         (
-            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
-            "multimodal input is not supported",
+            [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "x"}}]}],
+            "has a part that is neither text nor an image (of the type 'video_url')",
         ),
-        ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "not of type array"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": " "}}]}], "an image without a URL"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x", "detail": "best"}}]}],
+            "has an image with the detail 'best'; known are auto, low, high, original",
+        ),
+        ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "has a part that is neither text nor an image"),
         ([{"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}], "has the key 'tool_calls'"),
         ([{"role": "user", "content": "a\udc00"}], "half a surrogate pair"),
     ],
@@ -47,3 +55,19 @@ def test_what_is_wrong_is_said(value: Any, words: str) -> None:
     problem = ready_messages(value)
     assert isinstance(problem, str)
     assert words in problem
+
+
+def test_a_content_with_images_stays_in_parts_and_says_which_they_are() -> None:
+    image = {"type": "image_url", "image_url": {"url": "a.png", "detail": "low"}}
+    content = ["See", image, {"type": "input_text", "text": "and"}, {"type": "input_image", "image_url": "b.png"}]
+    messages = ready_messages([{"role": "user", "content": content}, {"role": "assistant", "content": ["x", "y"]}])
+    assert isinstance(messages, tuple)
+    assert messages[0]["content"] == [
+        {"type": "text", "text": "See"}, image, {"type": "text", "text": "and"}, image_part("b.png"),
+    ]  # fmt: skip
+    assert messages[1]["content"] == "x\ny"
+    assert [each.url for each in images_in(messages)] == ["a.png", "b.png"]
+    changed = with_urls(messages, {"a.png": "c.png"})
+    assert [each.url for each in images_in(changed)] == ["c.png", "b.png"]
+    assert changed[0]["content"][1]["image_url"]["detail"] == "low"
+    assert text_of(messages[0]["content"]) == "See\nand"

@@ -15,6 +15,7 @@ from llmbatch.core.types import (
     Failure,
     FailureKind,
     Outcome,
+    Pooling,
     Prompt,
     Refusal,
     Request,
@@ -41,8 +42,16 @@ def crossed(message: Any) -> Any:
         Request(RequestKey(0), Prompt(text="x"), Sampling(), token_ids=None),
         Request(RequestKey(0), Prompt(text="x"), Sampling(), token_ids=[1 << 31], target="y", target_ids=[8]),
         Request(RequestKey(0), Prompt(text="x"), Sampling(), token_ids=b"bytes are this engine's ids"),
+        Request(
+            RequestKey(0),
+            Prompt(text="x", pair="y"),
+            Sampling(),
+            token_ids=[1],
+            target_ids=[2],
+            pooling=Pooling("pairs", 3),
+        ),
     ],
-    ids=["everything", "without ids", "a target", "bytes"],
+    ids=["everything", "without ids", "a target", "bytes", "numbers of a pair"],
 )
 def test_a_request_comes_out_as_it_went_in(request_: Request) -> None:
     (out,) = Asked().requests(crossed(ask([request_])))
@@ -55,6 +64,7 @@ def test_a_request_comes_out_as_it_went_in(request_: Request) -> None:
     assert (out.token_ids is None) == (request_.token_ids is None)
     assert list(out.token_ids or ()) == list(request_.token_ids or ())
     assert list(out.target_ids) == list(request_.target_ids)
+    assert out.pooling == request_.pooling
 
 
 @pytest.mark.parametrize(
@@ -62,9 +72,10 @@ def test_a_request_comes_out_as_it_went_in(request_: Request) -> None:
     [
         Completion(RequestKey(1, 2), "text", "stop", Usage(5, 3, 1), (7, 8), "thought", 2, [{"token": "a"}]),
         Completion(RequestKey(1), "", "stop", Usage(5, 1), score=Score(-1.5, True, 3)),
+        Completion(RequestKey(1), '["a", "b"]', "stop", Usage(5), numbers=array("f", [0.1, float("inf")])),
         Refusal(RequestKey(4), Failure(FailureKind.TOO_LONG, "it is")),
     ],
-    ids=["answer", "score", "refusal"],
+    ids=["answer", "score", "numbers", "refusal"],
 )
 def test_an_outcome_comes_out_as_it_went_in(outcome: Outcome) -> None:
     (out,) = outcomes_of(crossed(answered([outcome], Usage(), 0.0)))

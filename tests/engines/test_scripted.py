@@ -203,7 +203,7 @@ def test_it_counts_what_it_answered(make: Any) -> None:
 
 def test_its_ids_are_those_of_the_rendered_prompt(make: Any) -> None:
     (ids,) = make().tokenize([Prompt(messages=({"role": "user", "content": "hé"},), prefill="a")])
-    assert bytes(ids).decode() == "<user>hé\n<assistant>a"
+    assert bytes(list(ids)).decode() == "<user>hé\n<assistant>a"
 
 
 @pytest.mark.parametrize("content", ["rules: [{answr: x}]", "latency: -1", "- a", "a: [", "rules: 5"])

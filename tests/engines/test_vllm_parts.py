@@ -25,7 +25,7 @@ from llmbatch.engines.vllm.args import engine_args, environment, is_cpu, with_ba
 from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.engines.vllm.log import captured, redirect_loggers, tail
 from llmbatch.engines.vllm.reasoning import load_reasoning
-from llmbatch.engines.vllm.render import Encoder, vllm_renderer
+from llmbatch.engines.vllm.render import Chat, Encoder, vllm_renderer
 from llmbatch.engines.vllm.sampling import _plain_values, params_of
 from llmbatch.engines.vllm.structured import structured_outputs
 from llmbatch.job.job import DEMO_MODEL
@@ -355,7 +355,7 @@ TEMPLATES = {
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_our_rendering_of_a_template_agrees_with_vllms(name: str, tmp_path: Path) -> None:
     chat = ChatSettings(template=TEMPLATES[name], template_kwargs={"mood": "glad", "think": True})
-    theirs = vllm_renderer({"model": str(DEMO_MODEL)}, chat.template, chat.template_kwargs)
+    theirs = vllm_renderer({"model": str(DEMO_MODEL)}, Chat(chat.template, chat.template_kwargs))
     encoder = Encoder(load_tokenizer(str(DEMO_MODEL), chat), theirs)
     assert encoder.note == ""
     (ours,) = encoder.encode([CHAT])
@@ -363,7 +363,7 @@ def test_our_rendering_of_a_template_agrees_with_vllms(name: str, tmp_path: Path
 
 
 def test_where_ours_does_not_agree_vllms_own_renderer_is_used() -> None:
-    theirs = vllm_renderer({"model": str(DEMO_MODEL)}, TEMPLATES["text"], {})
+    theirs = vllm_renderer({"model": str(DEMO_MODEL)}, Chat(TEMPLATES["text"], {}))
     encoder = Encoder(load_tokenizer(str(DEMO_MODEL), ChatSettings()), theirs)
     assert "vLLM's own renderer" in encoder.note
     assert encoder.encode([CHAT, Prompt(text="x")]) == [theirs(CHAT), theirs(Prompt(text="x"))]
@@ -372,7 +372,7 @@ def test_where_ours_does_not_agree_vllms_own_renderer_is_used() -> None:
 
 
 def test_vllms_renderer_says_which_prompt_is_too_long_and_which_is_wrong() -> None:
-    theirs = vllm_renderer({"model": str(DEMO_MODEL), "max_model_len": 64}, None, {})
+    theirs = vllm_renderer({"model": str(DEMO_MODEL), "max_model_len": 64}, Chat(None, {}))
     long = theirs(Prompt(text="one " * 4000))
     image = theirs(Prompt(messages=({"role": "user", "content": [{"type": "image_url"}]},)))
     assert isinstance(long, Failure)

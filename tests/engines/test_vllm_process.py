@@ -123,6 +123,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("loading", [False, True])
 def test_a_run_that_is_killed_leaves_no_process_behind(tmp_path: Path, loading: bool) -> None:
     script = tmp_path / "run.py"
@@ -148,6 +149,7 @@ def test_a_run_that_is_killed_leaves_no_process_behind(tmp_path: Path, loading: 
     assert alive(pids) == []
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("again", [False, True])
 def test_a_ctrl_c_of_the_terminal_lets_what_is_in_flight_finish_and_a_second_one_ends_it(
     jobs: Any, again: bool

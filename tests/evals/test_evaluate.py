@@ -19,6 +19,8 @@ from llmbatch.evals.evaluate import score_folder
 from llmbatch.evals.scores import read_scores
 from llmbatch.job.job import job_of
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 WRONG = {"rules": [{"when": {"matches": "[37] [+]"}, "answer": "no idea"}, {"answer": "{index}"}]}
 RIGHT_BY_INDEX = {"references": "index", "fields": {"index": "question.split(' ')[0]"}}
 

@@ -19,6 +19,8 @@ from llmbatch.core.errors import JobError, LlmbatchError, PromptError
 from llmbatch.job.job import DEMO_MODEL, job_from
 from llmbatch.runs.session import run_job
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 PACKAGE = Path(llmbatch.__file__).parent
 SECRET = "hf_kQz7WvThisIsNoRealTokenButLooksLikeOne"  # noqa: S105
 ENVIRONMENT = dict.fromkeys(("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"), SECRET)

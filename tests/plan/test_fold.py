@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmbatch.core.demand import Demands
 from llmbatch.core.digest import Digests, pack
 from llmbatch.core.types import Constraint, Prompt, Request, RequestKey, Sampling
 from llmbatch.plan.fold import fold
@@ -20,7 +21,8 @@ def request(index: int = 0, **changes: object) -> Request:
 
 
 def folded(*requests: Request) -> dict[int, int]:
-    return fold(requests, [pack(r) for r in requests], range(len(requests)), Digests()).leaders
+    demands = [Demands().of(request) for request in requests]
+    return fold(requests, [pack(r) for r in requests], demands, range(len(requests))).leaders
 
 
 def test_duplicates_share_the_first_of_their_like() -> None:

@@ -113,7 +113,7 @@ def test_keys_that_do_not_touch_the_answer_are_ignored() -> None:
         ({}, "either messages or prompt, and has neither"),
         ({"messages": USER, "prompt": "x"}, "has both"),
         ({"messages": []}, "body.messages: has no message"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "multimodal input is not supported"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "has an image without a URL"),
         ({"prompt": ["a", "b"]}, "body.prompt must be one text"),
         ({"prompt": "a\ud800"}, "half a surrogate pair"),
         ({"messages": USER, "temprature": 0}, "body.temprature is not supported (did you mean 'temperature'?)"),

@@ -15,6 +15,8 @@ import yaml
 import llmbatch
 from llmbatch.core.errors import FolderError, JobError, PromptError, RunError
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 WORDS = [
     f"{ten}{one}"
     for ten in ("one", "two", "three", "four")

@@ -52,16 +52,20 @@ def test_little_is_computed_again_after_a_kill(chaos: Any, tmp_path: Path) -> No
 
 
 def in_float32(job: Job) -> Job:
-    """In bf16, which the engine takes where the processor has it, an answer may depend on what was computed beside it."""
-    args = {**job.engine.args, "dtype": "float32"}
-    return job.model_copy(update={"engine": job.engine.model_copy(update={"args": args})})
+    """In bf16, which the engine takes where the processor has it, an answer may depend on what was computed beside it.
+
+    More at a time than in ``make chaos``, where there must be time to kill it.
+    """
+    args = {**job.engine.args, "dtype": "float32", "max_num_seqs": 16}
+    return job.model_copy(update={"engine": job.engine.model_copy(update={"args": args, "in_flight": 24})})
 
 
 @pytest.mark.vllm
+@pytest.mark.usefixtures("forked")
 def test_a_run_on_vllm_that_is_killed_twice_comes_to_the_same_bytes(chaos: Any, tmp_path: Path) -> None:
     """Killed at points that it is sure to reach: a random moment would be the machine's, not the test's."""
     real = chaos("real_engine")
-    rows, figures = real.write_input(tmp_path / "rows.jsonl", 400), real.Real()
+    rows, figures = real.write_input(tmp_path / "rows.jsonl", 250), real.Real()
     whole, killed = (
         in_float32(real.make_job(rows, tmp_path / name, in_process=True, prefix_cache=False))
         for name in ("whole", "killed")

@@ -233,6 +233,7 @@ def test_the_shipped_prompt_summarizes_a_folder_with_the_model_that_comes_along(
 
 
 @pytest.mark.vllm
+@pytest.mark.usefixtures("forked")
 def test_a_run_on_vllm_that_is_killed_comes_to_the_same_bytes(jobs: Any) -> None:
     """Translated, which the model can: its answers are not all the same."""
     prompt = Path(__file__).parents[2] / "llmbatch" / "demo" / "prompts" / "translate-number.yaml"

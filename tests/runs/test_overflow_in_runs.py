@@ -555,7 +555,7 @@ def test_on_vllm_prompt_and_answer_fill_the_context_to_the_token(jobs: Any, keep
     ]
     data = jobs.data(
         jobs.rows(rows), model="demo", prompt={"path": "Say it again: {{ text }}"},
-        engine={"name": "vllm", "args": {"max_model_len": context, "dtype": "float32"}},
+        engine={"name": "vllm", "args": {"max_model_len": context, "dtype": "float32", "enforce_eager": True}},
         sampling={"max_tokens": answer, "ignore_eos": True}, plan={"overflow": mode, "overflow_min_tokens": short},
     )  # fmt: skip
     run_job(job_from(data), make=keeper.make)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -63,6 +64,18 @@ class HttpSettings(EngineSettings):
         if self.replicas != 1:
             raise ValueError("engine.replicas: several servers are given by their URLs, under engine.urls")
         return self
+
+
+def named_key(name: str) -> str:
+    """The key in an environment variable. Raises ``JobError`` where there is none, or what HTTP cannot send."""
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise JobError(f"engine.key_env: the environment variable {name} is not set, and is to hold the server's key")
+    if not key.isascii() or not key.isprintable():
+        raise JobError(
+            f"engine.key_env: the environment variable {name} holds what is no key: characters that HTTP cannot send"
+        )
+    return key
 
 
 def _url_problem(url: str) -> str | None:

@@ -11,11 +11,11 @@ from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
 from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.http.client import Client
-from llmbatch.engines.http.key import key_in
 from llmbatch.engines.http.limit import Limit
 from llmbatch.engines.http.log import Log
 from llmbatch.engines.http.loop import Loop
 from llmbatch.engines.http.pool import Pool
+from llmbatch.engines.http.settings import named_key
 from llmbatch.engines.http.thread import EventThread
 from llmbatch.engines.kserve.batches import in_batches
 from llmbatch.engines.kserve.prompts import Prompts
@@ -42,8 +42,9 @@ class KserveEngine:
         self._settings = settings
         self._chat = chat
         self._log = Log(log)
+        key = None if settings.key_env is None else named_key(settings.key_env)
         timeout = settings.request_timeout or settings.timeout
-        self._thread = EventThread(Client(key_in(settings.key_env), timeout, settings.ca_file))
+        self._thread = EventThread(Client(key, timeout, settings.ca_file))
         self._up: _Up | None = None
         self._past = Usage()
         self._past_busy = 0.0

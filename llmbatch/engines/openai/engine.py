@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from llmbatch.core.errors import EngineError, JobError
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
@@ -17,6 +18,7 @@ from llmbatch.engines.http.limit import Limit
 from llmbatch.engines.http.log import Log
 from llmbatch.engines.http.loop import Loop
 from llmbatch.engines.http.pool import Pool
+from llmbatch.engines.http.settings import named_key
 from llmbatch.engines.http.thread import EventThread
 from llmbatch.engines.openai.batch.loop import MOST_LINES, BatchLoop, Polling
 from llmbatch.engines.openai.dialect import DIALECTS
@@ -25,6 +27,7 @@ from llmbatch.engines.openai.settings import OpenAISettings
 from llmbatch.engines.openai.wire import OpenAIWire
 from llmbatch.model.tokenizer import ChatSettings
 
+_OPENAI = "api.openai.com"
 BATCHES = "engine-batches"
 """The folder beside the engine's log that holds what is known of batches."""
 _USUAL_REQUESTS = 256  # at a time, for the plan: how many it will be is found out
@@ -125,18 +128,15 @@ class OpenAIEngine:
 
 
 def key_of(settings: OpenAISettings) -> str | None:
-    """The key, from the environment. Raises ``JobError`` where the variable that is named is not set."""
+    """The key, from the environment. Raises ``JobError`` for what is no key."""
     name = settings.key_env
     if name is None:  # to nobody but OpenAI is its key sent without being asked to
-        return os.environ.get("OPENAI_API_KEY") if all("//api.openai.com" in url for url in settings.urls) else None
-    key = os.environ.get(name, "").strip()
-    if not key:
-        raise JobError(f"engine.key_env: the environment variable {name} is not set, and is to hold the server's key")
-    if not key.isascii() or not key.isprintable():
-        raise JobError(
-            f"engine.key_env: the environment variable {name} holds what is no key: characters that HTTP cannot send"
+        return (
+            os.environ.get("OPENAI_API_KEY")
+            if all(urlsplit(url).hostname == _OPENAI for url in settings.urls)
+            else None
         )
-    return key
+    return named_key(name)
 
 
 __all__ = ["OpenAIEngine", "key_of"]

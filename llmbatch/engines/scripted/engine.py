@@ -8,18 +8,21 @@ A token is one byte of UTF-8, so lengths, limits and cut-off answers behave as w
 from __future__ import annotations
 
 import heapq
+import json
 import math
 import os
 import random
 import re
 import signal
+import sys
 import threading
 import time
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
 from llmbatch.core.types import (
@@ -29,6 +32,9 @@ from llmbatch.core.types import (
     FailureKind,
     FinishReason,
     Outcome,
+    PairIds,
+    Pooling,
+    PoolingTask,
     Prompt,
     Refusal,
     Request,
@@ -37,12 +43,17 @@ from llmbatch.core.types import (
 )
 from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed, Requests
+from llmbatch.engines.scripted.images import with_digests
 from llmbatch.engines.scripted.instance import smallest_instance
+from llmbatch.engines.scripted.pooled import given, numbers_of
 from llmbatch.engines.scripted.script import Rule, load_script
 from llmbatch.engines.scripted.thinking import MARKS, gone_on, kept_short, split
 from llmbatch.engines.thinking import BUDGET, in_two_requests
+from llmbatch.images.ahead import load
 from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
+_AS_ARRAYS = f"utf-32-{sys.byteorder[0]}e"
+_WITH_IDS = ("continue", "ids", "score", *get_args(PoolingTask))
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
 
 
@@ -53,7 +64,9 @@ class ScriptedEngine:
         self._model = model
         self._chat = chat
         self._settings = engine
-        self._script = load_script(engine)
+        script = self._script = load_script(engine)
+        self._waits = bool(script.latency or script.rules)  # a rule may let a request hang
+        self._echoes = not (script.rules or script.die_after or script.no_ids)  # whatever it is asked
         self._state = _state_of(engine.script or "")
         self._heap: list[tuple[float, int, Request]] = []
         self._prompt_tokens = self._completion_tokens = 0
@@ -75,18 +88,25 @@ class ScriptedEngine:
             context_length=None if script.no_context_length else script.context_length,
             max_num_seqs=concurrency,
             in_flight=concurrency,
-            can=frozenset({"constraint", "lora", *(() if script.no_ids else ("continue", "ids", "score"))}),
+            can=frozenset(
+                {
+                    "constraint",
+                    "lora",
+                    *(() if script.no_ids else _WITH_IDS),
+                    *(() if script.no_images else ("images",)),
+                }
+            ),
         )
 
     def expect(self, constraints: Sequence[Constraint]) -> None:
         """Any will do."""
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:
+    def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
         if self._script.no_ids:
             return None
         if self._script.tokenizer is not None:
             return self._tokenizer.encode(prompts)
-        return [list(_encode(prompt)) for prompt in prompts]
+        return [_ids(prompt) if prompt.pair is None else _encode_pair(prompt) for prompt in prompts]
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -103,12 +123,16 @@ class ScriptedEngine:
         moved = time.monotonic()  # when it last answered something, or had nothing to do until it took something
         while True:
             now = time.monotonic()
-            for request in feed.take(slots - len(self._heap), 1 << 40):
-                if not self._heap:
-                    moved = now
-                heapq.heappush(self._heap, (now + self._delay(request), sequence, request))
-                sequence += 1
-            if not self._heap:
+            taken = feed.take(slots - len(self._heap), 1 << 40)
+            if taken and not self._heap:
+                moved = now
+            due: Iterable[Request] = taken
+            if self._waits:
+                for request in taken:
+                    heapq.heappush(self._heap, (now + self._delay(request), sequence, request))
+                    sequence += 1
+                due = self._due(now)
+            if not taken and not self._heap:
                 if feed.finished:
                     return
                 feed.wait(_STEP_SECONDS)
@@ -116,11 +140,11 @@ class ScriptedEngine:
                 continue
             outcomes: list[Outcome] = []
             death: EngineDied | None = None
-            while self._heap and self._heap[0][0] <= now and death is None:
-                try:
-                    outcomes.append(self._answer(heapq.heappop(self._heap)[2]))
-                except EngineDied as error:
-                    death = error
+            try:
+                for request in due:
+                    outcomes.append(self._answer(request))
+            except EngineDied as error:
+                death = error
             if outcomes:
                 moved = now
             elif death is None:
@@ -132,6 +156,11 @@ class ScriptedEngine:
             yield outcomes
             if death is not None:
                 raise death
+
+    def _due(self, now: float) -> Iterator[Request]:
+        """Those whose time has come."""
+        while self._heap and self._heap[0][0] <= now:
+            yield heapq.heappop(self._heap)[2]
 
     def abort(self) -> None:
         self._heap.clear()
@@ -164,6 +193,9 @@ class ScriptedEngine:
 
     def _answer(self, request: Request) -> Outcome:
         """The outcome of one request; raises ``EngineDied`` where the script says so."""
+        if self._echoes:
+            answer = _constrained(request.constraint) if request.constraint else _last_text(request.prompt)
+            return self._complete(request, answer, "stop") if request.target is None else self._score(request, answer)
         state, script = self._state, self._script
         if script.die_after and (answered := state.answer()) in script.die_after:
             raise EngineDied(f"the scripted engine died after {answered} requests, as its script says")
@@ -178,13 +210,18 @@ class ScriptedEngine:
             raise EngineDied(said, suspect=rule.die != "lost") from cause
         if rule is not None and rule.fail is not None:
             return Refusal(request.key, Failure(FailureKind.ENGINE, rule.fail))
-        if script.no_ids and request.target is not None:
-            return Refusal(request.key, Failure(FailureKind.REFUSED, "without token ids no continuation can be scored"))
+        if script.no_ids and (request.target is not None or request.pooling is not None):
+            said = "without token ids no continuation can be scored, and no numbers be given"
+            return Refusal(request.key, Failure(FailureKind.REFUSED, said))
         if script.no_ids and (size := len(_encode(request.prompt))) >= script.context_length:
             return Refusal(
                 request.key, Failure(FailureKind.TOO_LONG, f"a prompt of {size:,} tokens is more than I take")
             )
+        if request.pooling is not None:
+            return self._numbers(request, request.pooling, rule)
         answer, finish_reason = self._text(request, rule)
+        if request.prompt.images and isinstance(seen := load(request.prompt, self._settings.images), Failure):
+            return Refusal(request.key, seen)
         if request.target is not None:
             return self._score(request, answer)
         return self._complete(request, answer, finish_reason)
@@ -214,23 +251,37 @@ class ScriptedEngine:
         greedy = right == len(target)
         return Completion(request.key, "", "stop", usage, score=Score(logprob, greedy, len(target)))
 
+    def _numbers(self, request: Request, pooling: Pooling, rule: Rule | None) -> Outcome:
+        script = self._script
+        numbers = None
+        if rule is not None and rule.answer is not None:
+            numbers = given(self._text(request, rule)[0])
+            if numbers is None:
+                said = "the script's answer is no JSON list of numbers, and numbers are asked for"
+                return Refusal(request.key, Failure(FailureKind.ENGINE, said))
+        usage = Usage(len(request.token_ids or ()) + len(request.target_ids))
+        self._count(usage)
+        numbers = numbers_of(request, pooling, script) if numbers is None else numbers
+        text = json.dumps(script.classes) if pooling.task == "classify" else ""
+        return Completion(request.key, text, "stop", usage, numbers=numbers)
+
     def _complete(self, request: Request, answer: str, finish_reason: FinishReason) -> Completion:
         tokens = answer.encode("utf-8", "replace")
-        thinks = self._settings.reasoning_parser is not None
+        thinks, asked = self._settings.reasoning_parser is not None, request.sampling
         if thinks:
-            tokens = kept_short(tokens, request.sampling.get(BUDGET))
+            tokens = kept_short(tokens, asked.get(BUDGET))
             tokens = gone_on(tokens, request.partial)
         already = len(request.partial)
-        limit = request.max_tokens or request.sampling.get("max_tokens")
+        limit = request.max_tokens or asked.get("max_tokens")
         no_ids = self._script.no_ids
         prompt_tokens = len(_encode(request.prompt) if no_ids else request.token_ids or ()) + already
         room = self._script.context_length - prompt_tokens
         limit = room if limit is None else min(limit, room)
         if len(tokens) - already > limit:
             tokens, finish_reason = tokens[: already + limit], "length"
-        usage = Usage(prompt_tokens, max(len(tokens) - already, 0))
+        usage = Usage(prompt_tokens, len(tokens) - already if len(tokens) > already else 0)
         self._count(usage)
-        logprobs = None if request.sampling.get("logprobs") is None else _logprobs(tokens[already:])
+        logprobs = None if asked.get("logprobs") is None else _logprobs(tokens[already:])
         text = tokens.decode("utf-8", "ignore")
         reasoning, text = split(text) if thinks else (None, text)
         ids = () if no_ids else tokens
@@ -308,14 +359,28 @@ def _encode(prompt: Prompt) -> bytes:
     """The ids of a prompt: the bytes of a plain rendering of it (a sequence of ints below 256)."""
     if prompt.messages is None:
         return ((prompt.text or "") + prompt.prefill).encode("utf-8", "replace")
-    text = "".join([f"<{m['role']}>{m['content']}\n" for m in prompt.messages])
+    messages = with_digests(prompt) if prompt.images else prompt.messages
+    text = "".join([f"<{m['role']}>{m['content']}\n" for m in messages])
     return f"{text}<assistant>{prompt.prefill}".encode("utf-8", "replace")
+
+
+def _ids(prompt: Prompt) -> array[int]:
+    """The bytes of a prompt as token ids. By way of a text, each of whose characters in UTF-32 is one of the array's numbers."""
+    ids = array("I")
+    ids.frombytes(_encode(prompt).decode("latin-1").encode(_AS_ARRAYS))
+    return ids
+
+
+def _encode_pair(prompt: Prompt) -> PairIds:
+    first, second = _encode(Prompt(text=prompt.text)), _encode(Prompt(text=prompt.pair))
+    return PairIds(first + second, len(first))
 
 
 def _last_text(prompt: Prompt) -> str:
     if prompt.messages is None:
         return prompt.text or ""
-    return str(prompt.messages[-1]["content"]) if prompt.messages else ""
+    messages = with_digests(prompt) if prompt.images else prompt.messages
+    return str(messages[-1]["content"]) if messages else ""
 
 
 @lru_cache(maxsize=256)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from llmbatch.core.types import Pooling
 from llmbatch.engines.base import (
     Candidate,
     Engine,
@@ -58,6 +59,11 @@ def _limits(settings: EngineSettings, model: ModelFacts) -> EngineInfo:
     )
 
 
+def _pooled(settings: EngineSettings, _model: str, _pooling: Pooling | None) -> EngineSettings:
+    """Any will do."""
+    return settings
+
+
 KIND = EngineKind(
     make=_make,
     settings=ScriptedSettings,
@@ -66,4 +72,6 @@ KIND = EngineKind(
     candidates=_candidates,
     devices=lambda _: 1,
     limits=_limits,
+    pooled=_pooled,
+    images=lambda settings, _: not load_script(settings).no_images,
 )

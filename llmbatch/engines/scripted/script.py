@@ -34,7 +34,9 @@ class Rule(BaseModel):
 
     when: When = When()
     answer: str | None = Field(
-        None, description="the answer; {text} is the last message, {index}, {sample} and {attempt} the request's"
+        None,
+        description="the answer; {text} is the last message, {index}, {sample} and {attempt} the request's. Where numbers are "
+        "asked for, a JSON list of them",
     )
     finish_reason: FinishReason = "stop"
     fail: str | None = Field(None, description="the engine fails this request with this message and lives")
@@ -72,10 +74,15 @@ class Script(BaseModel):
     no_ids: bool = Field(
         False, description="as a server that tokenizes itself: it takes prompts and gives text, no ids"
     )
+    no_images: bool = Field(False, description="as a model that takes text alone")
     no_context_length: bool = Field(False, description="as a server that does not tell how much it takes")
     ends_thinking: bool = Field(
         True,
         description="it keeps to a thinking budget itself; false: as an engine that cannot, so that it takes two requests",
+    )
+    dimensions: int = Field(16, ge=1, description="of the vectors that it makes of texts")
+    classes: list[str] = Field(
+        default_factory=lambda: ["LABEL_0", "LABEL_1"], min_length=1, description="into which it sorts texts"
     )
     starts: int | None = Field(None, ge=1, description="how many engines can be started in the life of the process")
     die_after: list[int] = Field(

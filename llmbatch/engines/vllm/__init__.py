@@ -10,6 +10,8 @@ Only this package knows vLLM's names, and it imports vLLM when an engine starts 
 | `loop` | feed -> vLLM -> outcomes |
 | `args` | settings -> engine arguments, checked, with defaults for offline use |
 | `sampling` | a request's settings -> vLLM's `SamplingParams`, checked once for each distinct setting |
+| `pooling` | a request for numbers -> vLLM's `PoolingParams`, and what vLLM gives -> the numbers |
+| `purpose` | settings and a model's config -> the settings for what it is to give, text or numbers |
 | `structured` | a constraint -> vLLM's structured outputs, with JSON spaced as models write it |
 | `render` | prompts -> token ids, by our tokenizer where it agrees with vLLM's renderer, else by that |
 | `text` | token ids of an answer -> its text and log-probabilities |

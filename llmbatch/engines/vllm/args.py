@@ -26,6 +26,7 @@ from llmbatch.engines.vllm.sampling import xgrammar_takes
 from llmbatch.engines.vllm.settings import argument_problem
 from llmbatch.model.memory import cache_bytes_per_token
 from llmbatch.model.tokenizer import ChatSettings, context_length, model_config
+from llmbatch.model.vision import takes_text_alone
 
 _LISTED = "vLLM lists them under Engine Arguments on docs.vllm.ai; those of the installed version are the fields of vllm.EngineArgs"
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -37,8 +38,9 @@ _CPU_SEQUENCES = 256  # vLLM's max_num_seqs on a CPU
 _LOGITS_BYTES = 12  # float32, and the copies that sampling makes
 # what the prompt's ids depend on, for a renderer without an engine
 _RENDER_ARGS = (
-    "code_revision", "config_format", "download_dir", "hf_config_path", "hf_overrides", "hf_token", "max_model_len", "revision",
-    "skip_tokenizer_init", "tokenizer", "tokenizer_mode", "tokenizer_revision", "trust_remote_code",
+    "code_revision", "config_format", "convert", "download_dir", "hf_config_path", "hf_overrides", "hf_token",
+    "interleave_mm_strings", "limit_mm_per_prompt", "max_model_len", "mm_processor_cache_gb", "mm_processor_kwargs", "revision",
+    "runner", "skip_tokenizer_init", "tokenizer", "tokenizer_mode", "tokenizer_revision", "trust_remote_code",
 )  # fmt: skip
 
 
@@ -49,7 +51,8 @@ def engine_args(model: str, settings: EngineSettings, chat: ChatSettings) -> dic
     args: dict[str, Any] = {
         "model": model,
         "trust_remote_code": settings.trust_remote_code,
-        "enable_prefix_caching": True,
+        # which models that give numbers can share prefixes vLLM knows
+        **({} if given.get("runner") == "pooling" else {"enable_prefix_caching": True}),
         "disable_log_stats": True,
         **(_cpu_defaults(model, given, settings.engines) if is_cpu() else {}),
     }
@@ -61,6 +64,9 @@ def engine_args(model: str, settings: EngineSettings, chat: ChatSettings) -> dic
         args["reasoning_parser"] = settings.reasoning_parser  # a grammar then begins after the thinking part
     if settings.lora:
         args |= _lora_defaults(settings.lora)
+    if not takes_text_alone(model, given.get("revision")):
+        # what its processor made of images: gigabytes, and wrong in the engine core once a prompt is refused after it was processed
+        args["mm_processor_cache_gb"] = 0
     structured = given.pop("structured_outputs_config", None)
     args |= given
     # Without it a weak model fills the answer with white space until it is cut off. vLLM wants the backend named for it.
@@ -147,8 +153,9 @@ def _cpu_defaults(model: str, given: Mapping[str, Any], engines: int) -> dict[st
     size_is_given = bool({"kv_cache_memory_bytes", "gpu_memory_utilization"} & given.keys())
     if not size_is_given and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
         defaults["kv_cache_memory_bytes"] = _free_memory() // 4 // engines
-    # without chunked prefill vLLM wants a step to hold max_model_len, and sizes it itself
-    if not {"max_num_seqs", "max_num_batched_tokens", "enable_chunked_prefill"} & given.keys():
+    # without chunked prefill, which encoders have not, vLLM wants a step to hold max_model_len, and sizes it itself
+    sized = {"max_num_seqs", "max_num_batched_tokens", "enable_chunked_prefill"} & given.keys()
+    if not sized and given.get("runner") != "pooling":
         defaults |= _cpu_batch(model, {**defaults, **given})
     if "kv_cache_memory_bytes" in defaults:
         defaults["kv_cache_memory_bytes"] = _cpu_cache(model, {**defaults, **given})

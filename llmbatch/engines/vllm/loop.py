@@ -12,9 +12,11 @@ from llmbatch.core.errors import EngineDied
 from llmbatch.core.types import Completion, Failure, FailureKind, FinishReason, Outcome, Refusal, Request, Usage
 from llmbatch.engines.feed import Requests
 from llmbatch.engines.vllm import trouble
+from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.reasoning import Reasoning
 from llmbatch.engines.vllm.sampling import Samplings, Setting
 from llmbatch.engines.vllm.score import Limits, Piece, Scoring
+from llmbatch.engines.vllm.sight import Sight, no_sight
 from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
 
 _WAIT_SECONDS = 0.5  # how long the loop waits for the engine, or for the feed, before it looks around
@@ -45,6 +47,8 @@ class Tools:
     reasoning: Reasoning | None
     loras: Mapping[str, Any]  # vllm.lora.request.LoRARequest by name
     limits: Limits
+    poolings: Poolings | None = None  # of a model that gives numbers
+    sight: Sight | None = None  # of a model that takes images
 
 
 class _Pending(NamedTuple):
@@ -64,6 +68,14 @@ class _Scored(NamedTuple):
     tokens: int
 
 
+class _Pooled(NamedTuple):
+    """A request for numbers that vLLM has."""
+
+    request: Request
+    poolings: Poolings
+    tokens: int
+
+
 class Loop:
     """Drives one ``vllm.LLM``. ``kill`` ends a hanging engine's processes, ``death`` makes the exception for a dead one."""
 
@@ -77,8 +89,9 @@ class Loop:
         self._death = death
         self._deaths = trouble.deaths()
         self._numbers = itertools.count()
-        self._pending: dict[str, _Pending | _Scored] = {}
+        self._pending: dict[str, _Pending | _Scored | _Pooled] = {}
         self._tokens = 0
+        self._seen = 0  # how many of those have images
         self._progress_at = time.monotonic()
         self._marked_at = time.monotonic()
         self.busy = 0.0
@@ -95,30 +108,60 @@ class Loop:
             elif not outcomes:
                 if feed.finished:
                     return
-                feed.wait(_WAIT_SECONDS)
+                self._wait(feed)
             yield outcomes
 
     def abort(self) -> None:
         """Give up what is in flight."""
         if self._pending:
             self._engine.abort_request(list(self._pending))
+        if self._tools.sight is not None:
+            self._tools.sight.clear()
         self._pending.clear()
-        self._tokens = 0
+        self._tokens = self._seen = 0
 
     def _fill(self, feed: Requests) -> list[Outcome]:
         """Hand over what there is room for; what vLLM refuses is an outcome at once."""
+        sight = self._tools.sight
         slots = self._intake.requests - len(self._pending)
+        refused: list[Outcome] = []
+        if sight is not None and sight:
+            slots -= len(sight)
+            for seen in sight.take(sight.most - self._seen):
+                failure = seen.prompt if isinstance(seen.prompt, Failure) else self._submit(seen.request, seen.prompt)
+                if failure is not None:
+                    refused.append(Refusal(seen.request.key, failure))
         tokens = self._intake.tokens - self._tokens
         if slots <= 0 or (tokens <= 0 and self._pending):
-            return []
-        refused: list[Outcome] = []
+            return refused
         for request in feed.take(slots, tokens):
-            failure = self._submit(request)
+            failure = self._look(request) if request.prompt.images else self._submit(request)
             if failure is not None:
                 refused.append(Refusal(request.key, failure))
         return refused
 
-    def _submit(self, request: Request) -> Failure | None:
+    def _look(self, request: Request) -> Failure | None:
+        """Have the images of a request loaded; it is handed over when they are there."""
+        if request.target is not None:
+            return Failure(
+                FailureKind.REFUSED, "the likelihood of a continuation cannot be had of a prompt with images"
+            )
+        if self._tools.sight is None:
+            return no_sight()
+        self._tools.sight.add(request)
+        return None
+
+    def _wait(self, feed: Requests) -> None:
+        """Nothing is in flight: wait for requests, or for their images."""
+        if self._tools.sight:
+            self._tools.sight.wait(_WAIT_SECONDS)
+        else:
+            feed.wait(_WAIT_SECONDS)
+
+    def _submit(self, request: Request, seen: Mapping[str, Any] | None = None) -> Failure | None:
+        """Hand a request over; ``seen`` is vLLM's input for one with images."""
+        if request.pooling is not None or self._tools.poolings is not None:
+            return self._submit_pooling(request)
         if request.target is not None:
             return self._submit_target(request)
         ids = [*(request.token_ids or ()), *request.partial]
@@ -132,7 +175,30 @@ class Loop:
             setting, params = self._tools.samplings.of(request)
         except Exception as error:
             return _refused(error)
-        return self._hand_over(ids, params, lora, _Pending(request, setting, len(ids)))
+        prompt = {"type": "token", "prompt_token_ids": ids} if seen is None else seen
+        failure = self._hand_over(prompt, params, lora, _Pending(request, setting, len(ids)))
+        self._seen += failure is None and seen is not None
+        return failure
+
+    def _submit_pooling(self, request: Request) -> Failure | None:
+        poolings = self._tools.poolings
+        if poolings is None or request.pooling is None:
+            does, asked = ("text", "numbers") if poolings is None else ("numbers", "text")
+            return Failure(FailureKind.REFUSED, f"the model was loaded to give {does}, and this asks for {asked}")
+        ids = [*(request.token_ids or ()), *request.target_ids]
+        if len(ids) > self._intake.context_length:
+            said = f"{len(ids):,} tokens, more than the context of {self._intake.context_length:,}"
+            return Failure(FailureKind.TOO_LONG, f"the text has {said}")
+        lora = self._adapter(request)
+        if isinstance(lora, Failure):
+            return lora
+        try:
+            params = poolings.of(request, request.pooling)
+        except Exception as error:
+            return _refused(error)
+        return self._hand_over(
+            {"type": "token", "prompt_token_ids": ids}, params, lora, _Pooled(request, poolings, len(ids))
+        )
 
     def _submit_target(self, request: Request) -> Failure | None:
         scoring = Scoring(request, self._tools.limits)
@@ -156,7 +222,8 @@ class Loop:
         except Exception as error:
             return _refused(error)
         waiting = _Scored(scoring, piece, lora, len(scoring.ids))
-        return self._hand_over(scoring.ids[: piece.end], params, lora, waiting)
+        prompt = {"type": "token", "prompt_token_ids": scoring.ids[: piece.end]}
+        return self._hand_over(prompt, params, lora, waiting)
 
     def _adapter(self, request: Request) -> Any:
         """vLLM's request for the adapter that is asked for, None without one."""
@@ -167,10 +234,12 @@ class Loop:
             return Failure(FailureKind.REFUSED, f"unknown LoRA adapter {request.lora!r}; there are: {known}")
         return lora
 
-    def _hand_over(self, ids: list[int], params: Any, lora: Any, pending: _Pending | _Scored) -> Failure | None:
+    def _hand_over(
+        self, prompt: Mapping[str, Any], params: Any, lora: Any, pending: _Pending | _Scored | _Pooled
+    ) -> Failure | None:
         name = str(next(self._numbers))
         try:
-            self._engine.add_request(name, {"type": "token", "prompt_token_ids": ids}, params, lora_request=lora)
+            self._engine.add_request(name, prompt, params, lora_request=lora)
         except self._deaths as error:
             raise self._death(error, "vLLM's engine failed while a request was handed to it") from error
         except Exception as error:  # whatever else is raised is about this request
@@ -219,16 +288,25 @@ class Loop:
     def _outcomes(self, finished: Sequence[Any]) -> list[Outcome]:
         pending: list[_Pending] = []
         answered: list[Any] = []
-        scored: list[Outcome] = []
+        done: list[Outcome] = []
         for output in finished:
             had = self._pending.pop(output.request_id)
             self._tokens -= had.tokens
             if isinstance(had, _Scored):
-                scored += self._score(had, output)
+                done += self._score(had, output)
+            elif isinstance(had, _Pooled):
+                done.append(self._pooled(had, output))
             else:
+                self._seen -= bool(had.request.prompt.images)
                 pending.append(had)
                 answered.append(output)
-        return scored + self._answers(pending, answered) if pending else scored
+        return done + self._answers(pending, answered) if pending else done
+
+    def _pooled(self, had: _Pooled, output: Any) -> Outcome:
+        outcome = had.poolings.outcome(had.request, output)
+        if isinstance(outcome, Completion):
+            self.counts = self.counts + outcome.usage
+        return outcome
 
     def _score(self, had: _Scored, output: Any) -> list[Outcome]:
         """The outcome of a request for a likelihood; empty while there are more pieces of it."""

@@ -27,10 +27,11 @@ SPEED_ARGS = frozenset(
         "download_dir", "enable_chunked_prefill", "enable_dbo", "enable_expert_parallel", "enable_prefix_caching", "enforce_eager",
         "gpu_memory_utilization", "hf_token", "kv_cache_memory_bytes", "kv_cache_metrics", "long_prefill_token_threshold",
         "master_addr", "master_port", "max_cpu_loras", "max_cudagraph_capture_size", "max_loras", "max_num_batched_tokens",
-        "max_num_scheduled_tokens", "max_num_seqs", "max_parallel_loading_workers", "nnodes", "node_rank",
+        "max_num_scheduled_tokens", "max_num_seqs", "max_parallel_loading_workers", "mm_processor_cache_gb",
+        "mm_processor_cache_type", "mm_shm_cache_max_object_size_mb", "nnodes", "node_rank",
         "num_gpu_blocks_override", "numa_bind", "numa_bind_cpus", "numa_bind_nodes", "offload_backend", "otlp_traces_endpoint",
         "pipeline_parallel_size", "prefill_context_parallel_size", "prefix_caching_hash_algo", "ray_workers_use_nsight",
-        "renderer_num_workers", "safetensors_load_strategy", "show_hidden_metrics_for_version", "swap_space",
+        "renderer_num_workers", "safetensors_load_strategy", "show_hidden_metrics_for_version", "skip_mm_profiling", "swap_space",
         "tensor_parallel_size", "ubatch_size", "use_tqdm_on_load",
     }
 )  # fmt: skip

@@ -118,7 +118,7 @@ def test_a_server_that_does_not_get_ready_is_an_error(tmp_path: Path, serve: Ser
         ("vllm_model", {"input": "words"}, r"no words input: engine.input names one of text_input \(BYTES\)"),
         ("vllm_model", {"output": "words"}, r"no words output: engine.output names one of text_output \(BYTES\)"),
         ("/models/words", {}, "is a folder here, and the server has a name for it"),
-        ("vllm_model", {"key_env": "NO_SUCH_KEY_HERE"}, "variable NO_SUCH_KEY_HERE is not set"),
+        ("vllm_model", {"key_env": "NO_SUCH_KEY_HERE"}, "the environment variable NO_SUCH_KEY_HERE is not set"),
     ],
 )
 def test_settings_that_the_model_does_not_have_are_errors(

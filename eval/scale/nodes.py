@@ -1,0 +1,84 @@
+"""A number of nodes in; a real Ray cluster of so many, all on this machine, out. Their processors are logical."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import ray
+from ray.cluster_utils import Cluster
+
+_STORE_BYTES = 80 << 20
+_TRIES = 10  # Ray gives a node half a minute to start
+_HEALTH = {
+    "health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_timeout_ms": 10_000,
+    "health_check_failure_threshold": 2,
+}  # fmt: skip
+WORKER = "llmbatch.engines.worker"
+
+
+class Nodes:
+    """A head without processors, and nodes."""
+
+    def __init__(self) -> None:
+        head = {
+            "num_cpus": 0,
+            "include_dashboard": False,
+            "object_store_memory": _STORE_BYTES,
+            "_system_config": _HEALTH,
+        }
+        self._cluster = _tried(lambda: Cluster(initialize_head=True, head_node_args=head))
+        self.address: str = self._cluster.address
+        self.nodes: list[Any] = []
+
+    def add(self, cpus: int = 1) -> None:
+        node = _tried(lambda: self._cluster.add_node(num_cpus=cpus, object_store_memory=_STORE_BYTES, wait=False))
+        self.nodes.append(node)
+
+    def kill(self, node: Any) -> None:
+        """As a machine that loses its power."""
+        self.nodes.remove(node)
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def close(self) -> None:
+        ray.shutdown()
+        self._cluster.shutdown()
+
+
+@contextmanager
+def nodes_of(count: int, cpus: int = 1) -> Iterator[Nodes]:
+    """So many nodes, to which ``--cluster ray`` leads."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    found = Nodes()
+    try:
+        for _ in range(count):
+            found.add(cpus)
+        os.environ["RAY_ADDRESS"] = found.address
+        yield found
+    finally:
+        os.environ.pop("RAY_ADDRESS", None)
+        found.close()
+
+
+def actors() -> list[psutil.Process]:
+    """The processes of actors with an engine."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if WORKER in (process.info["cmdline"] or ()):
+            parent = process.parent()
+            if parent is not None and "ray::" in " ".join(parent.cmdline()):
+                found.append(parent)
+    return found
+
+
+def _tried(start: Callable[[], Any]) -> Any:
+    for _ in range(_TRIES - 1):
+        try:
+            return start()
+        except Exception:
+            time.sleep(1)
+    return start()

@@ -1,0 +1,60 @@
+"""A row whose prompt names images in; the same prompt with their paths made absolute, and where the row stands, for messages, out.
+
+A path in a row is relative to the folder of the file that the row stands in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from llmbatch.core.errors import ReadError, SourceError
+from llmbatch.core.messages import images_in
+from llmbatch.core.types import Cursor, Prompt, Row
+from llmbatch.core.words import short
+from llmbatch.images.naming import relocated
+from llmbatch.sources.base import SourceSettings
+from llmbatch.sources.input_files import find_input
+from llmbatch.sources.places import as_text, is_url
+
+
+class ImagePlaces:
+    """Where the images of one input's rows lie. The input is looked for when the first row names one."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        self._settings = settings
+
+    def located(self, prompt: Prompt, row: Row) -> Prompt:
+        """The prompt with images that anybody can find, who say which row they are of."""
+        file = self._file(row.cursor)
+        messages = tuple(relocated(message, self._folder(file)) for message in prompt.messages or ())
+        place = (
+            f"row {short(row.id)}" if file is None else f"{as_text(file)}:{row.cursor.line + 1}, row {short(row.id)}"
+        )
+        return replace(prompt, messages=messages, images=tuple(i._replace(place=place) for i in images_in(messages)))
+
+    @cached_property
+    def _files(self) -> list[str]:
+        """The paths of the input's files, by their number in a cursor; none where it is not one of files."""
+        path = self._settings.path
+        if not path or path == "-":
+            return []
+        try:
+            place = find_input(path, self._settings.storage_options, folders=True).place
+        except (SourceError, ReadError):  # a dataset of the hub
+            return []
+        return [place.folder + file.name for file in place.files]
+
+    def _file(self, cursor: Cursor) -> str | None:
+        return self._files[cursor.file] if cursor.file < len(self._files) else None
+
+    def _folder(self, file: str | None) -> str:
+        """The folder of a file, with its slash; this process's where there is no file."""
+        if file is None:
+            return f"{Path.cwd()}/"
+        folder = file[: len(file) - len(file.rpartition("/")[2])]
+        return folder if is_url(file) else f"{Path(folder).absolute()}/"
+
+
+__all__ = ["ImagePlaces"]

@@ -1,0 +1,294 @@
+"""Scripted engines in the actors of a real Ray cluster of several nodes on this machine: whole runs in which engines, actors and
+nodes are killed, and nodes join; one cluster for the whole file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from llmbatch.core.errors import EngineError, JobError
+from llmbatch.core.events import Event, Snapshot
+from llmbatch.engines.cluster import ray_cluster
+from llmbatch.engines.cluster.host import About
+
+ray = pytest.importorskip("ray")
+
+RETRIED = {"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}
+SHAPE: dict[str, Any] = {"run": {"window": 60}, "plan": {"fold": False}}
+HEALTH = {
+    "health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_timeout_ms": 10_000,
+    "health_check_failure_threshold": 2,
+}  # fmt: skip
+
+
+class Nodes:
+    """A cluster of a head and nodes, each with one processor, which is logical."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 << 20, "_system_config": HEALTH}
+        self.cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
+        self.nodes: list[Any] = []
+
+    def add(self) -> None:
+        self.nodes.append(started(lambda: self.cluster.add_node(num_cpus=1, object_store_memory=80 << 20, wait=False)))
+
+    def have(self, count: int) -> None:
+        """There is the head and so many others, and nothing runs on them."""
+        while len(self.nodes) < count:
+            self.add()
+        while len(self.nodes) > count:
+            self.kill(self.nodes[-1])
+        wait_for(lambda: self.free().get("CPU") == 1 + count and len(self.alive()) == 1 + count)
+
+    def free(self) -> dict[str, float]:
+        if not ray.is_initialized():
+            ray.init(address=self.cluster.address, log_to_driver=False, configure_logging=False)
+        free: dict[str, float] = ray.available_resources()
+        return free
+
+    def alive(self) -> list[Any]:
+        return [node for node in ray.nodes() if node["Alive"]]
+
+    def kill(self, node: Any) -> None:
+        """As a machine that loses its power."""
+        self.nodes.remove(node)
+        self.cluster.remove_node(node, allow_graceful=False)
+
+    def close(self) -> None:
+        ray.shutdown()
+        self.cluster.shutdown()
+
+
+def started(start: Callable[[], Any]) -> Any:
+    """Ray gives a node half a minute to start, which is short where much else runs."""
+    for _ in range(10):
+        with contextlib.suppress(Exception):
+            return start()
+    return start()
+
+
+def wait_for(there: Callable[[], Any]) -> None:
+    for _ in range(6000):
+        if there():
+            return
+        time.sleep(0.1)
+    pytest.fail("it did not come to that within ten minutes")
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Nodes]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    nodes = Nodes()
+    os.environ["RAY_ADDRESS"] = nodes.cluster.address
+    yield nodes
+    del os.environ["RAY_ADDRESS"]
+    nodes.close()
+
+
+@pytest.fixture
+def nodes(made: Nodes) -> Nodes:
+    """The head and one node."""
+    made.have(1)
+    return made
+
+
+def text_rows(count: int) -> list[dict[str, Any]]:
+    return [{"id": f"r{i}", "text": f"text {i % 90}"} for i in range(count)]
+
+
+def plain(jobs: Any, rows: Path) -> bytes:
+    """The results of one engine in the run's own process."""
+    jobs.run(jobs.job(rows, {"rules": [RETRIED]}, output=str(jobs.path / "plain"), **SHAPE))
+    return bytes(jobs.results("plain"))
+
+
+def workers() -> list[psutil.Process]:
+    """The processes of engines of the cluster, each below an actor."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "llmbatch.engines.worker" in (process.info["cmdline"] or ()):
+            parent = process.parent()
+            if parent is not None and "ray::" in " ".join(parent.cmdline()):
+                found.append(process)
+    return found
+
+
+def once(do: Callable[[], None], rows: int) -> Callable[[Event], None]:
+    """A watcher that does something when so many rows are there."""
+    left = [do]
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Snapshot) and event.rows >= rows and left:
+            left.pop()()
+
+    return watch
+
+
+def run(jobs: Any, rows: Path, watch: Callable[[Event], None] = lambda _: None, **engine: Any) -> Any:
+    script = {"rules": [RETRIED], "concurrency": 4, "latency": 0.02}
+    return jobs.run(jobs.job(rows, script, engine={"cluster": "ray", **engine}, **SHAPE), watch)
+
+
+def test_a_node_that_joins_gets_an_engine_and_one_that_leaves_costs_what_was_in_flight(jobs: Any, made: Nodes) -> None:
+    """The node comes and goes while a run goes on, which neither ends before."""
+    made.have(0)
+    rows = jobs.rows(text_rows(600))
+    done: list[str] = []
+
+    def watch(event: Event) -> None:
+        if not isinstance(event, Snapshot):
+            return
+        if event.rows > 20 and not done:
+            assert len(workers()) == 1
+            made.add()
+            done.append("joined")
+        elif len(event.replicas) == 2 and event.replicas[1].usage.completion_tokens and len(done) == 1:
+            made.kill(made.nodes[0])
+            done.append("left")
+
+    result = run(jobs, rows, watch, args={"latency": 0.4})
+    assert done == ["joined", "left"]
+    assert any("there is room for more engines: 1 besides, 2 in all" in note for note in jobs.notes())
+    assert any("replica 1: " in note and "in flight and go again" in note for note in jobs.notes())
+    assert result.report["sessions"][0]["replicas"][0]["deaths"] == 0
+    assert jobs.results() == plain(jobs, rows)
+
+
+def test_engines_and_actors_that_are_killed_cost_what_was_in_flight(jobs: Any, nodes: Nodes) -> None:
+    rows = jobs.rows(text_rows(300))
+
+    def kill(engine: bool) -> None:
+        process = workers()[0]
+        actor = process.parent()
+        assert actor is not None
+        (process if engine else actor).send_signal(signal.SIGKILL)
+
+    first, second = once(lambda: kill(True), 30), once(lambda: kill(False), 180)
+    result = run(jobs, rows, lambda event: (first(event), second(event))[0])
+    assert result.report["sessions"][0]["engine_restarts"] == 2
+    assert len(result.report["sessions"][0]["replicas"]) == 2, "as many as the cluster has room for"
+    process, actor = [note for note in jobs.notes() if "in flight and go again" in note]
+    assert "the engine's process" in process and "was killed by SIGKILL" in process
+    assert "the engine's actor" in actor
+    for said in (process, actor):
+        assert int(said.rpartition(" requests were in flight")[0].rpartition(" ")[2]) <= 4 + 16
+    assert jobs.results() == plain(jobs, rows)
+    wait_for(lambda: not workers())
+
+
+def test_what_a_node_has_not_is_sent_to_it(jobs: Any, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of the script leads to it from the driver's own folder alone, as one on another machine's disk does."""
+    rows = jobs.rows([{"id": "a", "text": "one"}, {"id": "b", "text": "two"}])
+    (jobs.path / "told.yaml").write_text(f"rules: [{{answer: '{jobs.path.name} {{text}}'}}]")
+    monkeypatch.chdir(jobs.path)
+    script = "/proc/self/cwd/told.yaml"
+    jobs.run(jobs.job(rows, engine={"cluster": "ray", "script": script}))
+    assert [record["output"] for record in jobs.records()] == [f"{jobs.path.name} one", f"{jobs.path.name} two"]
+
+
+def test_nodes_without_llmbatch_are_given_this_one(jobs: Any, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(ray_cluster, "_versions", lambda *_: [("there", None)])
+    rows = jobs.rows(text_rows(200))
+    run(jobs, rows, once(lambda: seen.extend(p.environ()["PYTHONPATH"] for p in workers()), 20))
+    assert seen
+    for path in seen:  # before it is only the driver's folder, which another machine has not
+        given = next(folder for folder in path.split(os.pathsep) if "runtime_resources" in folder)
+        assert (Path(given) / "llmbatch" / "engines" / "worker.py").exists()
+    assert jobs.results() == plain(jobs, rows)
+    ray.shutdown()
+
+
+def test_another_version_on_a_node_is_refused_before_anything_is_done(
+    jobs: Any, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "_versions", lambda *_: [("there", "0.0.1"), ("here", None)])
+    with pytest.raises(JobError, match=r"this is llmbatch \S+, and there has 0\.0\.1: install the same version"):
+        run(jobs, jobs.rows(text_rows(3)))
+    assert not (jobs.path / "out" / "parts").exists() or not list((jobs.path / "out" / "parts").iterdir())
+
+
+def test_a_node_of_another_version_that_joins_later_is_left_out(
+    jobs: Any, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmbatch.engines.cluster.link import ActorLink
+
+    placed, seen = ActorLink._placed, list[About]()
+
+    def first_is_old(link: ActorLink, about: Any) -> About:
+        found = placed(link, about)
+        seen.append(found)
+        return found._replace(version="0.0.1", machine="old") if len(seen) == 1 else found
+
+    monkeypatch.setattr(ActorLink, "_placed", first_is_old)
+    rows = jobs.rows(text_rows(60))
+    assert run(jobs, rows, restarts=0).exit_code == 0
+    assert any("node old has llmbatch 0.0.1" in note and "is left out" in note for note in jobs.notes())
+    assert jobs.results() == plain(jobs, rows)
+
+
+def test_more_engines_than_there_is_room_for_are_refused(jobs: Any, nodes: Nodes) -> None:
+    with pytest.raises(JobError, match=r"engine\.replicas=3: the cluster has room for 2 of an engine of 1 processor"):
+        run(jobs, jobs.rows(text_rows(3)), replicas=3)
+
+
+def test_an_engine_that_cannot_start_says_why_and_where(jobs: Any, nodes: Nodes) -> None:
+    engine = {"cluster": "ray", "replicas": 2, "in_flight": 8}
+    with pytest.raises(EngineError, match=r"node .*no memory"):
+        jobs.run(jobs.job(jobs.rows(text_rows(4)), {"out_of_memory_above": 0}, engine=engine))
+
+
+def test_a_killed_run_leaves_no_engine_and_goes_on_without_a_cluster(jobs: Any, nodes: Nodes) -> None:
+    rows = jobs.rows(text_rows(300))
+    script = {"rules": [RETRIED], "concurrency": 4}
+    shape = {**SHAPE, "run": {"window": 60, "commit_seconds": 0.01}}
+    data = jobs.data(rows, script, engine={"cluster": "ray", "args": {"latency": 0.2}}, **shape)
+    process: subprocess.Popen[str] = jobs.start(data)
+    parts = jobs.path / "out" / "parts"
+    wait_for(
+        lambda: (
+            process.poll() is not None or sum(path.read_bytes().count(b"\n") for path in parts.glob("*.journal")) > 10
+        )
+    )
+    assert process.poll() is None, process.communicate()
+    assert workers()
+    process.kill()
+    process.wait()
+    wait_for(lambda: not workers())
+    assert jobs.run(jobs.job(rows, script, **shape)).outcome == "finished"
+    assert jobs.results() == plain(jobs, rows)
+
+
+def test_a_cluster_that_goes_away_ends_the_run_with_a_word_about_it(jobs: Any, nodes: Nodes) -> None:
+    """The last test: the cluster is gone."""
+    ray.shutdown()
+    rows = jobs.rows(text_rows(4000))
+    data = jobs.data(rows, {"concurrency": 4, "latency": 0.5}, engine={"cluster": "ray"}, run={"commit_seconds": 0.01})
+    process: subprocess.Popen[str] = jobs.start(data)
+    parts = jobs.path / "out" / "parts"
+    wait_for(lambda: process.poll() is not None or any(path.stat().st_size for path in parts.glob("*.journal")))
+    assert process.poll() is None, process.communicate()
+    nodes.cluster.head_node.kill_gcs_server(check_alive=False)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1, (process.returncode, out, err)
+    assert "the Ray cluster is gone" in err + out
+
+
+@pytest.mark.parametrize(
+    ("address", "said"), [("ray://127.0.0.1:9", "nothing answers there"), ("ray://127.0.0.1", "is ray,")]
+)
+def test_a_cluster_that_is_not_there_is_wrong_usage(jobs: Any, address: str, said: str) -> None:
+    code, out, err = jobs.finish(jobs.data(jobs.rows(text_rows(3)), {}, engine={"cluster": address}))
+    assert code == 2, (out, err)
+    assert said in err

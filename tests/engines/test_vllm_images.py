@@ -1,0 +1,239 @@
+"""Prompts with images on the real engine, on a small vision model with random weights: the tokens are those of ``LLM.chat``."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image as Pillow
+
+from llmbatch.core.errors import JobError
+from llmbatch.core.messages import image_part, images_in
+from llmbatch.core.types import (
+    Completion,
+    Failure,
+    FailureKind,
+    Outcome,
+    Prompt,
+    Refusal,
+    Request,
+    RequestKey,
+    Sampling,
+)
+from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.feed import Feed
+from llmbatch.engines.vllm.engine import VllmEngine
+from llmbatch.images.ahead import Looker
+from llmbatch.images.base import ImageSettings
+from llmbatch.job.job import DEMO_MODEL, job_from
+from llmbatch.job.recipe import Recipe
+from llmbatch.model.tokenizer import ChatSettings
+from llmbatch.model.vision import takes_text_alone
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tiny_vision import make_vision_model
+
+CONTEXT = 512
+ARGS = {
+    "enforce_eager": True,
+    "kv_cache_memory_bytes": 1 << 27,
+    "max_num_seqs": 8,
+    "dtype": "float32",
+    "max_model_len": CONTEXT,
+    "limit_mm_per_prompt": {"image": 3},
+}
+GREEDY = Sampling((("ignore_eos", True), ("max_tokens", 12), ("temperature", 0.0)))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vision")
+    make_vision_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
+    log = tmp_path_factory.mktemp("log") / "engine.log"
+    made = VllmEngine(str(model), EngineSettings(args=ARGS, in_process=True), ChatSettings(), log)
+    assert "images" in made.start().can
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Files of images by what is special about them."""
+    folder = tmp_path_factory.mktemp("pictures")
+    turned = Pillow.Exif()
+    turned[0x0112] = 6
+    noise = Pillow.effect_noise((90, 40), 80)
+    made: dict[str, tuple[Any, dict[str, Any]]] = {
+        "noise.png": (noise, {}),
+        "wide.jpg": (Pillow.effect_noise((200, 30), 80).convert("RGB"), {}),
+        "turned.jpg": (noise.convert("RGB"), {"exif": turned}),
+        "clear.png": (Pillow.merge("LA", (noise, noise.transpose(Pillow.Transpose.ROTATE_180))), {}),
+    }
+    for name, (picture, how) in made.items():
+        picture.save(folder / name, **how)
+    (folder / "cut.jpg").write_bytes((folder / "wide.jpg").read_bytes()[:400])
+    return {path.name: str(path) for path in folder.iterdir()}
+
+
+def text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
+
+
+def asking(*parts: dict[str, Any]) -> Prompt:
+    messages = ({"role": "system", "content": "Look."}, {"role": "user", "content": list(parts)})
+    return Prompt(messages=messages, images=images_in(messages))
+
+
+def requests_of(engine: VllmEngine, prompts: Sequence[Prompt]) -> list[Request]:
+    """As a run makes them."""
+    looked = Looker(ImageSettings()).look(prompts)
+    seen = [replace(p, images=i) for p, i in zip(prompts, looked, strict=True) if not isinstance(i, Failure)]
+    ids = engine.tokenize(seen)
+    return [
+        Request(RequestKey(i), prompt, GREEDY, token_ids=None if isinstance(each, Failure) else each)
+        for i, (prompt, each) in enumerate(zip(seen, ids, strict=True))
+    ]
+
+
+def answers(engine: VllmEngine, requests: Sequence[Request]) -> list[Outcome]:
+    feed = Feed()
+    feed.push(requests)
+    feed.close()
+    found: dict[RequestKey, Outcome] = {}
+    for outcomes in engine.stream(feed):
+        for outcome in outcomes:
+            feed.done(outcome.key)
+            found[outcome.key] = outcome
+    return [found[request.key] for request in requests]
+
+
+def bare(engine: VllmEngine, prompt: Prompt) -> tuple[list[int], tuple[int, ...]]:
+    """(prompt's ids, answer's ids) of ``LLM.chat`` on the same messages, which gets the files as data URIs."""
+    from vllm import SamplingParams
+
+    chat = []
+    for message in prompt.messages or ():
+        content = message["content"]
+        if not isinstance(content, str):
+            content = [_as_data(part) for part in content]
+        chat.append({"role": message["role"], "content": content})
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    (output,) = engine._llm.chat([chat], params, use_tqdm=False)  # type: ignore[list-item]
+    return list(output.prompt_token_ids), tuple(output.outputs[0].token_ids)
+
+
+def _as_data(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "text":
+        return part
+    read = Path(part["image_url"]["url"]).read_bytes()
+    return image_part(f"data:image/png;base64,{base64.b64encode(read).decode()}")
+
+
+@pytest.mark.vllm
+def test_prompts_and_answers_are_those_of_the_bare_engine(engine: VllmEngine, pictures: dict[str, str]) -> None:
+    prompts = [
+        *[
+            asking(text("What is "), image_part(pictures[name]), text("?"))
+            for name in sorted(pictures)
+            if name != "cut.jpg"
+        ],
+        asking(image_part(pictures["noise.png"]), text(" or "), image_part(pictures["wide.jpg"]), text("\nnow")),
+        asking(image_part(pictures["noise.png"])),
+        Prompt(messages=({"role": "user", "content": "no picture"},)),
+    ]
+    expected = [bare(engine, prompt) for prompt in prompts]
+    found = answers(engine, requests_of(engine, prompts))
+    for outcome, (prompt_ids, ids) in zip(found, expected, strict=True):
+        assert isinstance(outcome, Completion), outcome
+        assert tuple(outcome.token_ids) == ids
+        assert outcome.usage.prompt_tokens == len(prompt_ids)
+    same_question = [tuple(o.token_ids) for o in found[:4] if isinstance(o, Completion)]
+    assert len(set(same_question)) == 4  # the model does see
+
+
+@pytest.mark.vllm
+def test_a_prompt_is_tokenized_without_its_images(engine: VllmEngine) -> None:
+    one, four = engine.tokenize([asking(text("x"), image_part("/no/such.png")), asking(*[image_part("y")] * 4)])
+    assert isinstance(one, list)
+    assert engine._llm.get_tokenizer().decode(one).count("<image>") == 1
+    assert isinstance(four, Failure)
+    assert "At most 3 image(s)" in four.message
+
+
+@pytest.mark.vllm
+def test_a_broken_image_costs_its_row_alone(engine: VllmEngine, pictures: dict[str, str]) -> None:
+    names = ["noise.png", "cut.jpg", "wide.jpg"]
+    found = answers(engine, requests_of(engine, [asking(image_part(pictures[name]), text("?")) for name in names]))
+    assert [type(outcome) for outcome in found] == [Completion, Refusal, Completion]
+    assert isinstance(found[1], Refusal)
+    assert found[1].failure.kind is FailureKind.IMAGE
+    assert "cut.jpg' cannot be decoded: image file is truncated" in found[1].failure.message
+
+
+@pytest.mark.vllm
+def test_what_is_too_long_with_its_images_is_refused(engine: VllmEngine, pictures: dict[str, str]) -> None:
+    images = [image_part(pictures["noise.png"])] * 3
+    (request,) = requests_of(engine, [asking(*images, text("x1" * 210))])
+    assert len(request.token_ids or ()) < CONTEXT
+    fitting, *_ = requests_of(engine, [asking(*images, text("x1" * 90))])
+    refused, answered = answers(engine, [request, replace(fitting, key=RequestKey(1))])
+    assert isinstance(refused, Refusal)
+    assert refused.failure.kind is FailureKind.TOO_LONG
+    assert isinstance(answered, Completion)
+
+
+@pytest.mark.vllm
+def test_an_answer_is_gone_on_with_after_its_images(engine: VllmEngine, pictures: dict[str, str]) -> None:
+    (request,) = requests_of(engine, [asking(image_part(pictures["noise.png"]), text("?"))])
+    (whole,) = answers(engine, [request])
+    assert isinstance(whole, Completion)
+    later = replace(request, partial=tuple(whole.token_ids[:5]), max_tokens=7)
+    (gone_on,) = answers(engine, [later])
+    assert isinstance(gone_on, Completion)
+    assert gone_on.token_ids == whole.token_ids
+    assert gone_on.text == whole.text
+
+
+@pytest.mark.vllm
+def test_many_requests_with_images_all_come_back_and_none_after_an_abort(
+    engine: VllmEngine, pictures: dict[str, str]
+) -> None:
+    prompts = [asking(image_part(pictures["wide.jpg"]), text(f"{number}")) for number in range(40)]
+    requests = requests_of(engine, prompts)
+    assert {type(outcome) for outcome in answers(engine, requests)} == {Completion}
+    feed = Feed()
+    feed.push(requests)
+    next(iter(engine.stream(feed)))
+    engine.abort()
+    assert len(answers(engine, requests[:3])) == 3
+
+
+def test_a_model_that_takes_text_alone_is_told_before_it_is_loaded(tmp_path: Path, model: Path) -> None:
+    assert takes_text_alone(str(DEMO_MODEL))
+    assert not takes_text_alone(str(model))
+    assert not takes_text_alone("nobody/has-this-model")
+    prompt = tmp_path / "look.yaml"
+    prompt.write_text("name: look\nvariables: {p: {type: image}}\nmessages: [{role: user, content: '{{ p }}'}]")
+    job = {"prompt": str(prompt), "input": "rows.jsonl", "output": "out"}
+    with pytest.raises(JobError, match=r"the prompt look has images, and the model .* takes text alone"):
+        Recipe(job_from({**job, "model": "demo"}))
+    Recipe(job_from({**job, "model": str(model)}))
+
+
+def test_a_prompt_with_images_is_refused_by_our_own_tokenizer() -> None:
+    from llmbatch.model.tokenizer import load_tokenizer
+
+    (refused,) = load_tokenizer(str(DEMO_MODEL), ChatSettings()).encode([asking(image_part("a.png"))])
+    assert isinstance(refused, Failure)
+    assert "gives a model text alone" in refused.message
