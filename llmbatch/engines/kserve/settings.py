@@ -33,6 +33,10 @@ class KserveSettings(HttpSettings):
         default_factory=dict,
         description="names at the model of sampling settings, e.g. {max_tokens: request_output_len}",
     )
+    inputs: dict[str, str | int | float | bool | list[str | int | float | bool]] = Field(
+        default_factory=dict,
+        description="values of further inputs of the model, the same for every row, e.g. {language: en}",
+    )
     repeats_prompt: bool | None = Field(
         None,
         description="whether an answer begins with its prompt, which is then taken off; by default as the dialect has it",
