@@ -81,6 +81,7 @@ scale: $(VENV)/ready-$(ENGINE) $(BENCH_VENV)/ready-$(ENGINE)  ## what one driver
 include eval/peers/peers.mk
 peers: $(PEERS:%=.venv-%/ready)  ## environments with real servers and programs of others that we are tried against
 
+# `make engines ENGINES=kserve_servers` measures only that again; see eval/engines/run.py --help.
 engines: $(VENV)/ready-$(ENGINE) peers  ## every engine against the real servers and libraries that it speaks to: eval/engines/RESULTS.md
 	$(BIN)/python eval/engines/run.py $(ENGINES)
 

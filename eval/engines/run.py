@@ -2,8 +2,9 @@
 
     run.py [NAME...]
 
-A module beside this one measures one thing: its ``main()`` writes its figures as JSON beside it, under its own name, and its
-``report(figures)`` gives the lines of its section from them. With names only those are measured anew; the others' figures stay.
+A module beside this one measures one thing: its ``main()`` writes its figures as JSON beside it, under its own name. A
+``report(figures)`` of its own gives the lines of its section from them; without one they are shown as they are. With names
+only those are measured anew; the others' figures stay.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
@@ -56,9 +58,14 @@ def write() -> None:
     for name in parts():
         figures = HERE / f"{name}.json"
         if figures.exists():
-            lines += importlib.import_module(name).report(json.loads(figures.read_text(encoding="utf-8")))
-            lines.append("")
+            report = getattr(importlib.import_module(name), "report", None)
+            found = json.loads(figures.read_text(encoding="utf-8"))
+            lines += [*(_plain(name, found) if report is None else report(found)), ""]
     RESULTS.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _plain(name: str, figures: Any) -> list[str]:
+    return [f"## {name}", "", "```json", *json.dumps(figures, indent=1, ensure_ascii=False).splitlines(), "```"]
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -192,6 +193,18 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 256
     stand_in: StandIn
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connections: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no news."""
         if not isinstance(sys.exc_info()[1], OSError):
@@ -249,6 +262,9 @@ def serving(stand_in: StandIn) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+        for connection in list(server.connections):  # they would live on, in threads of their own
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         thread.join()
 
 

@@ -171,7 +171,7 @@ _RUNNING: list[subprocess.Popen[str]] = []
 
 def _v2(latency: float, concurrency: int) -> Mapping[str, Any]:
     url = _stand_in_v2(latency)
-    return {"name": "kserve", "urls": url, "served": "batched", "batch": 3, "in_flight": concurrency}
+    return {"name": "kserve", "urls": url, "served_name": "batched", "batch": 3, "in_flight": concurrency}
 
 
 _LOOK = """

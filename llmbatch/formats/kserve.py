@@ -45,6 +45,7 @@ class Model:
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
     most: int = 0  # requests in a batch; 0: it has no batch dimension, or does not tell
+    required: frozenset[str] = frozenset()  # inputs that a request must have, where the server tells
     decoupled: bool = False  # answers in as many pieces as it likes, which only the generate endpoint can bring
 
     def prompt_input(self, given: str | None) -> str:
@@ -82,6 +83,7 @@ def read_model(metadata: Any, config: Any = None) -> Model:
         _tensors(metadata.get("inputs")),
         _tensors(metadata.get("outputs")),
         most if isinstance(most, int) else 0,
+        _required(told.get("input")),
         bool(isinstance(policy, Mapping) and policy.get("decoupled")),
     )
 
@@ -111,6 +113,11 @@ def _tensors(declared: Any) -> dict[str, Tensor]:
             shape = tuple(size for size in each.get("shape") or () if isinstance(size, int))
             found[each["name"]] = Tensor(each["name"], str(each.get("datatype", _TEXT)), shape)
     return found
+
+
+def _required(configured: Any) -> frozenset[str]:
+    given = [each for each in configured if isinstance(each, Mapping)] if isinstance(configured, list) else []
+    return frozenset(str(each.get("name")) for each in given if each.get("optional") is False)
 
 
 def _named(given: str | None, usual: Sequence[str], declared: Mapping[str, Tensor], what: str) -> str:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from llmbatch.core.sampling import LOOPS, NO_SEED
+from llmbatch.core.sampling import LOOPS, NO_SEED, SAMPLING
 from llmbatch.core.types import Constraint
 from llmbatch.formats.kserve import Model
 
@@ -54,6 +54,9 @@ class Dialect:
     adapter: str | None = None  # the setting that names an adapter
     constraint: Callable[[Constraint], dict[str, Any]] | None = None
     greedy: Mapping[str, Any] | None = None  # what stands for temperature 0
+    empty: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # inputs that older models want, and what says nothing in them
 
 
 def _vllm_constraint(constraint: Constraint) -> dict[str, Any]:
@@ -90,6 +93,7 @@ DIALECTS: Mapping[str, Dialect] = {
         batches_itself=True,
         constraint=_guide,
         greedy={"top_k": 1},
+        empty={"bad_words": [""], "stop_words": [""]},
     ),
     "plain": Dialect(lambda _: True, free=True),
 }
@@ -108,6 +112,15 @@ def can_hold(dialect: Dialect, model: Model) -> bool:
     return dialect.as_json is not None or _GUIDE in model.inputs
 
 
+def unfilled(dialect: Dialect, model: Model, given: Collection[str], names: Mapping[str, str]) -> list[str]:
+    """Inputs that the model requires and no request can have: none of those ``given``, and no place of a setting."""
+    places = {*given, *_ALWAYS, *dialect.empty, *names.values()}
+    places |= {dialect.prefix + dialect.renamed.get(setting, setting) for setting in SAMPLING}
+    if dialect.as_json is not None:
+        places.add(dialect.as_json)
+    return sorted(model.required - places)
+
+
 def repeats_prompt(dialect: Dialect, model: Model) -> bool:
     """Whether an answer begins with its prompt whatever is asked for."""
     return dialect.repeats_prompt and not any(name in model.inputs for name in _WITHOUT_PROMPT)
@@ -121,8 +134,9 @@ def sent(
     constraint: Constraint | None = None,
     adapter: str | None = None,
     names: Mapping[str, str] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> Sent:
-    """What a request's settings become. ``names`` are the job's own for some of them.
+    """What a request's settings become. ``names`` are the job's own for some of them, ``values`` its own for further inputs.
 
     Raises ``Unsayable`` for a setting that the model has no place for: it would change the answer, and is not dropped. A constraint
     that it cannot be held to is left out, as every answer is checked.
@@ -138,7 +152,8 @@ def sent(
             raise Unsayable(f"the model takes no adapter, and the request is for {adapter!r}")
         asked[dialect.adapter] = adapter
     held = {} if constraint is None or dialect.constraint is None else dialect.constraint(constraint)
-    tensors = {name: value for name, value in _ALWAYS.items() if name in model.inputs}
+    tensors = {name: value for name, value in _ALWAYS.items() if name in model.inputs} | dict(values or {})
+    tensors |= {name: value for name, value in dialect.empty.items() if name in model.required}
     if "logprobs" in asked:
         if "return_logprobs" not in model.inputs:
             raise Unsayable("the model gives no log-probabilities, and sampling.logprobs asks for them")

@@ -298,7 +298,8 @@ class _Assembly:
         engine = engine_of(job, recipe)
         self._make = Maker(job.model_path, engine, job.chat, folder.path, make=how.make, expect=recipe.constraints)
         settings = self._make.settings
-        apart = left.crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
+        here = gpus_of(settings) > 0  # one behind a server kills no session
+        apart = here and left.crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
         if apart:
             settings = settings.model_copy(update={"in_process": False})
         # made first: what is wrong with its settings is said before anything is begun

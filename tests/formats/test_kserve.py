@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,15 @@ import pytest
 from llmbatch.core.types import Constraint
 from llmbatch.formats import kserve
 from llmbatch.formats.kserve import Answer, Model, Tensor, WireError
-from llmbatch.formats.kserve_dialects import DIALECTS, Unsayable, dialect_of, logprobs_of, repeats_prompt, sent
+from llmbatch.formats.kserve_dialects import (
+    DIALECTS,
+    Unsayable,
+    dialect_of,
+    logprobs_of,
+    repeats_prompt,
+    sent,
+    unfilled,
+)
 
 # as a real Triton 2.51 told and answered it
 METADATA = {
@@ -216,6 +225,20 @@ def test_what_an_answer_is_held_to_is_said_as_the_dialect_says_it() -> None:
     guided = json.loads(json.loads(told["sampling_parameters"])["guided_decoding"])
     assert guided == {"json": {"type": "object"}}
     assert sent(DIALECTS["plain"], UNTOLD, {}, constraint=choice) == ({}, {})
+
+
+def test_what_an_older_model_requires_is_filled_with_what_says_nothing() -> None:
+    config = {"input": [{"name": "text_input", "optional": False}, {"name": "stop_words", "optional": False}]}
+    older = replace(ENSEMBLE, required=kserve.read_model(METADATA, config).required)
+    assert sent(DIALECTS["trtllm-ensemble"], older, {"max_tokens": 5}).tensors == {"stop_words": [""], "max_tokens": 5}
+    assert sent(DIALECTS["trtllm-ensemble"], older, {"stop": "x"}).tensors == {"stop_words": ["x"]}
+
+
+def test_what_nothing_fills_is_told() -> None:
+    model = replace(UNTOLD, required=frozenset({"text_input", "max_tokens", "language", "length"}))
+    assert unfilled(DIALECTS["plain"], model, ["text_input"], {"min_tokens": "length"}) == ["language"]
+    assert unfilled(DIALECTS["plain"], model, ["text_input", "language"], {"min_tokens": "length"}) == []
+    assert sent(DIALECTS["plain"], model, {}, values={"language": "en"}).tensors == {"language": "en"}
 
 
 def test_an_adapter_is_named_to_vllm() -> None:

@@ -1,11 +1,10 @@
-"""The engine: requests in, answers of a model at a server of the V2 protocol out. The server loads it; here is no model."""
+"""The engine: requests in, answers of a model at servers of the V2 protocol out. They load it; here is no model."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from llmbatch.core.errors import EngineError, JobError
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
@@ -26,42 +25,43 @@ from llmbatch.engines.kserve.wire import V2Wire
 from llmbatch.formats.kserve_dialects import can_hold
 from llmbatch.model.tokenizer import ChatSettings
 
-_LOOK_TIMEOUT = 30.0  # of each question before the start
 
-
-class _Up:
+class _Up(NamedTuple):
     """What there is of an engine that is started."""
 
-    def __init__(self, served: Served, wire: V2Wire, loop: Loop, thread: EventThread) -> None:
-        self.served = served
-        self.wire = wire
-        self.thread = thread
-        self.loop = loop
+    wire: V2Wire
+    loop: Loop
+    batch: int  # rows in a call, at most
 
 
 class KserveEngine:
-    """A model at one server, or at several with the same one."""
+    """A model at one server, or at several that have the same one."""
 
     def __init__(self, model: str, settings: KserveSettings, chat: ChatSettings, log: Path) -> None:
-        self._name = settings.served or model
+        self._name = settings.served_name or model
         self._settings = settings
         self._chat = chat
-        self._log = log
+        self._log = Log(log)
+        key = None if settings.key_env is None else named_key(settings.key_env)
+        timeout = settings.request_timeout or settings.timeout
+        self._thread = EventThread(Client(key, timeout, settings.ca_file))
         self._up: _Up | None = None
         self._past = Usage()
         self._past_busy = 0.0
 
     def start(self) -> EngineInfo:
         settings = self._settings
+        if Path(self._name).is_absolute():
+            raise JobError(
+                f"model: {self._name} is a folder here, and the server has a name for it: give that under engine.served_name"
+            )
         prompts = Prompts(settings.tokenizer, self._chat)
-        served, away = self._look()
-        wire = V2Wire(served, prompts, settings.parameters)
-        pool = Pool(settings.urls, self._limit_of(served))
-        log = Log(self._log)
+        served, away = self._thread.call(self._look)
         for words in away:
-            log.once(words)
-        thread = EventThread(self._client(settings.request_timeout or settings.timeout))
-        self._up = _Up(served, wire, Loop(wire, pool, thread, settings.timeout, log), thread)
+            self._log.once(f"{words}; it is tried again later")
+        wire = V2Wire(served, prompts, settings)
+        pool = Pool(settings.urls, self._limit_of(served))
+        self._up = _Up(wire, Loop(wire, pool, self._thread, settings.timeout, self._log), served.batch)
         abilities = (("constraint", can_hold(served.takes, served.model)), ("lora", served.takes.adapter is not None))
         return EngineInfo(
             name="kserve",
@@ -70,8 +70,9 @@ class KserveEngine:
             context_length=None,
             max_num_seqs=pool.capacity * served.batch,
             can=frozenset(name for name, able in abilities if able),
-            device=", ".join(settings.urls),
+            device="its server" if len(settings.urls) == 1 else f"{len(settings.urls)} servers",
             details={
+                "urls": settings.urls,
                 "protocol": "generate" if served.generate else "v2",
                 "dialect": served.dialect,
                 "rows_in_a_request": served.batch,
@@ -81,16 +82,15 @@ class KserveEngine:
     def expect(self, constraints: Sequence[Constraint]) -> None:
         """What an answer is to be held to goes with its request."""
 
-    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:  # noqa: ARG002 - the contract's
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int] | Failure] | None:  # noqa: ARG002
         """The server alone has the tokenizer that counts."""
         return None
 
     def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
         if self._up is None:
             raise EngineError("the engine is not started")
-        if self._up.served.batch == 1:
-            return self._up.loop.stream(feed)
-        return in_batches(self._up.loop.stream, feed, self._up.wire, self._up.served.batch)
+        wire, loop, batch = self._up
+        return loop.stream(feed) if batch == 1 else in_batches(loop.stream, feed, wire, batch)
 
     def abort(self) -> None:
         if self._up is not None:
@@ -100,8 +100,8 @@ class KserveEngine:
         if self._up is not None:
             self._past, self._past_busy = self.counts(), self.busy()
             self._up.loop.stop()
-            self._up.thread.stop()
             self._up = None
+        self._thread.stop()
 
     def counts(self) -> Usage:
         return self._past if self._up is None else self._past + self._up.loop.counts
@@ -109,25 +109,14 @@ class KserveEngine:
     def busy(self) -> float:
         return self._past_busy if self._up is None else self._past_busy + self._up.loop.busy
 
-    def _look(self) -> tuple[Served, list[str]]:
-        if Path(self._name).is_absolute():
-            raise JobError(
-                f"model: {self._name} is a folder here, and the server has a name for it: give that under engine.served"
-            )
-
-        async def looked() -> tuple[Served, list[str]]:
-            async with self._client(_LOOK_TIMEOUT) as client:
-                return await look(client, self._name, self._settings)
-
-        with ThreadPoolExecutor(1) as thread:  # whoever starts it may have an event loop running, as a notebook does
-            return thread.submit(asyncio.run, looked()).result()
-
-    def _client(self, timeout: float) -> Client:
-        """Raises ``JobError`` for a key that is not in the environment."""
-        name = self._settings.key_env
-        return Client(None if name is None else named_key(name), timeout, self._settings.ca_file)
+    async def _look(self, client: Client) -> tuple[Served, list[str]]:
+        return await look(client, self._name, self._settings)
 
     def _limit_of(self, served: Served) -> Callable[[], Limit]:
+        """Makes the limit of one server, which counts calls."""
         given = self._settings.in_flight
         calls = None if given is None else max(1, given // (served.batch * len(self._settings.urls)))
         return lambda: Limit(calls)
+
+
+__all__ = ["KserveEngine"]

@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 from llmbatch.core.errors import EngineError, JobError
 from llmbatch.core.words import excerpt, near
-from llmbatch.engines.http.base import NotSent, Reply
+from llmbatch.engines.http.base import NotSent, Reply, Untrusted
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.kserve.settings import KserveSettings
 from llmbatch.formats.kserve import Model, WireError, error_of, read_index, read_model
-from llmbatch.formats.kserve_dialects import DIALECTS, Dialect, dialect_of, repeats_prompt
+from llmbatch.formats.kserve_dialects import DIALECTS, Dialect, dialect_of, repeats_prompt, unfilled
 
 _LOOK_SECONDS = 0.2
 _MOST_IN_A_BATCH = 32
@@ -63,6 +63,8 @@ async def look(client: Client, name: str, settings: KserveSettings) -> tuple[Ser
     served = [each for each in found if isinstance(each, Served)]
     away = [each for each in found if isinstance(each, NotSent)]
     for each in found:
+        if isinstance(each, Untrusted):
+            raise EngineError(f"{each}. engine.ca_file names certificates to trust besides the system's") from each
         if isinstance(each, BaseException) and not isinstance(each, NotSent):
             raise each
     if not served:
@@ -103,6 +105,7 @@ class _Server:
             input_, output = model.prompt_input(settings.input), model.answer_output(settings.output)
         except WireError as error:
             raise JobError(f"model {self._name!r} at {self._url}: {error}") from error
+        self._check_inputs(model, DIALECTS[named], input_)
         generate = self._generates(model)
         repeats = settings.repeats_prompt
         if repeats is None:
@@ -110,6 +113,20 @@ class _Server:
         batch = 1 if generate else self._batch(model, DIALECTS[named])
         path = f"{self._place}/{'generate' if generate else 'infer'}"
         return Served(model, await self._server(), named, generate, path, input_, output, repeats, batch)
+
+    def _check_inputs(self, model: Model, dialect: Dialect, prompt: str) -> None:
+        """Raises ``JobError`` for values of inputs that the model does not have, and for inputs that nothing fills."""
+        given = self._settings.inputs
+        if model.inputs and (unknown := [name for name in given if name not in model.inputs]):
+            raise JobError(
+                f"engine.inputs: the model {self._name!r} at {self._url} has no {', '.join(unknown)}; it has "
+                f"{', '.join(model.inputs)}"
+            )
+        if missing := unfilled(dialect, model, {prompt, *given}, self._settings.parameters):
+            raise JobError(
+                f"the model {self._name!r} at {self._url} requires {', '.join(missing)}, which no setting goes to: give a "
+                "value for all rows under engine.inputs, or name it under engine.parameters"
+            )
 
     async def _wait_ready(self) -> None:
         """Raises ``JobError`` for a model that is not there, ``EngineError`` for one that does not get ready in time."""
@@ -161,7 +178,7 @@ class _Server:
         more = ", ..." if len(known) > _LISTED else ""
         has = f"it has {', '.join(known[:_LISTED])}{more}" if known else "it lists none"
         raise JobError(
-            f"{url} has no model {name!r}{near(name, known)}: {has}. Its name there is the job's model, or engine.served"
+            f"{url} has no model {name!r}{near(name, known)}: {has}. Its name there is the job's model, or engine.served_name"
         )
 
     def _generates(self, model: Model) -> bool:

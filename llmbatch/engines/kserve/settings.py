@@ -13,7 +13,7 @@ from llmbatch.engines.http.settings import HttpSettings
 class KserveSettings(HttpSettings):
     """The engine section of a job on Triton, mlserver, or whatever else speaks the V2 protocol."""
 
-    served: str | None = Field(None, description="the model's name at the server; by default the job's model")
+    served_name: str | None = Field(None, description="the model's name at the server; by default the job's model")
     version: str | None = Field(
         None, description="of the model at the server; by default the one that the server takes"
     )
@@ -32,6 +32,10 @@ class KserveSettings(HttpSettings):
     parameters: dict[str, str] = Field(
         default_factory=dict,
         description="names at the model of sampling settings, e.g. {max_tokens: request_output_len}",
+    )
+    inputs: dict[str, str | int | float | bool | list[str | int | float | bool]] = Field(
+        default_factory=dict,
+        description="values of further inputs of the model, the same for every row, e.g. {language: en}",
     )
     repeats_prompt: bool | None = Field(
         None,

@@ -13,6 +13,7 @@ from llmbatch.engines.http.base import NoAnswer, Packed, Reply
 from llmbatch.engines.http.retry import Verdict, verdict
 from llmbatch.engines.kserve.prompts import Prompts
 from llmbatch.engines.kserve.served import Served
+from llmbatch.engines.kserve.settings import KserveSettings
 from llmbatch.formats.kserve import Answer, WireError, error_of, generate_body, infer_body, read_generate, read_infer
 from llmbatch.formats.kserve_dialects import Sent, Unsayable, logprobs_of, sent
 
@@ -37,10 +38,11 @@ class Row(NamedTuple):
 class V2Wire:
     """A ``Wire``. Rows that were put together beforehand go as one call under a key of their own."""
 
-    def __init__(self, served: Served, prompts: Prompts, names: Mapping[str, str]) -> None:
+    def __init__(self, served: Served, prompts: Prompts, settings: KserveSettings) -> None:
         self._served = served
         self._prompts = prompts
-        self._names = names
+        self._names = settings.parameters
+        self._values = settings.inputs
         self._together: dict[RequestKey, Sequence[Row]] = {}
         self._read: dict[RequestKey, list[Completion]] = {}
 
@@ -59,8 +61,9 @@ class V2Wire:
         dialect, model = self._served.takes, self._served.model
         try:
             told = sent(
-                dialect, model, settings, constraint=request.constraint, adapter=request.lora, names=self._names
-            )
+                dialect, model, settings,
+                constraint=request.constraint, adapter=request.lora, names=self._names, values=self._values,
+            )  # fmt: skip
         except Unsayable as error:
             return Failure(FailureKind.REFUSED, str(error))
         return Row(request, prompt, told, settings.get("max_tokens"))
@@ -108,7 +111,7 @@ class V2Wire:
         return Completion(request.key, "", "stop", usage)
 
     def verdict(self, reply: Reply) -> Verdict:
-        """Triton says 500 of what its model refuses as of what breaks: only the row itself may try again."""
+        """Triton says 500 of what its model refuses as of what breaks: only the row itself may try again, within its attempts."""
         return Verdict.REFUSED if reply.status == 500 else verdict(reply.status)
 
     def refusal(self, request: Request, reply: Reply) -> Failure:  # noqa: ARG002 - what was asked is not needed to tell

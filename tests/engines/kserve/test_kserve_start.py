@@ -48,7 +48,8 @@ def test_what_the_model_is_is_found_out(
     tmp_path: Path, serve: Serve, model: str, protocol: str, dialect: str, rows: int, can: set[str]
 ) -> None:
     info = started(tmp_path, serve()[1], model)
-    assert info.details == {"protocol": protocol, "dialect": dialect, "rows_in_a_request": rows}
+    how = {name: info.details[name] for name in ("protocol", "dialect", "rows_in_a_request")}
+    assert how == {"protocol": protocol, "dialect": dialect, "rows_in_a_request": rows}
     assert info.can == can
     assert info.context_length is None
     assert info.version == ("stand-in 1.0" if model == "echo" else "stand-in 1.0, model version 1")
@@ -68,7 +69,7 @@ def test_a_version_that_is_not_there_is_said(tmp_path: Path, serve: Serve) -> No
 
 
 def test_what_the_server_calls_the_model_may_be_another_name_than_the_jobs(tmp_path: Path, serve: Serve) -> None:
-    assert started(tmp_path, serve()[1], "org/words", served="echo").model == "echo"
+    assert started(tmp_path, serve()[1], "org/words", served_name="echo").model == "echo"
 
 
 def test_a_server_that_is_not_there_is_an_error_with_its_url(tmp_path: Path) -> None:
@@ -116,6 +117,11 @@ def test_a_server_that_does_not_get_ready_is_an_error(tmp_path: Path, serve: Ser
         ("batched", {"batch": 9}, "takes at most 8 in a request"),
         ("vllm_model", {"input": "words"}, r"no words input: engine.input names one of text_input \(BYTES\)"),
         ("vllm_model", {"output": "words"}, r"no words output: engine.output names one of text_output \(BYTES\)"),
+        (
+            "vllm_model",
+            {"inputs": {"words": 1}},
+            "engine.inputs: the model 'vllm_model' at .* has no words; it has text_input",
+        ),
         ("/models/words", {}, "is a folder here, and the server has a name for it"),
         ("vllm_model", {"key_env": "NO_SUCH_KEY_HERE"}, "the environment variable NO_SUCH_KEY_HERE is not set"),
     ],
@@ -125,6 +131,30 @@ def test_settings_that_the_model_does_not_have_are_errors(
 ) -> None:
     with pytest.raises(JobError, match=said):
         started(tmp_path, serve()[1], model, **settings)
+
+
+def test_a_model_of_another_kind_is_told_by_its_inputs(tmp_path: Path, serve: Serve, v2: Any) -> None:
+    picture = ({**v2.UNTOLD[0], "inputs": [{"name": "image", "datatype": "FP32", "shape": [3, 224, 224]}]}, None)
+    with pytest.raises(JobError, match=r"no one text input: engine.input names one of image \(FP32\)"):
+        started(tmp_path, serve(models=(picture,))[1], "echo")
+
+
+def test_an_input_that_the_model_requires_is_given_a_value_for_all_rows(tmp_path: Path, serve: Serve, v2: Any) -> None:
+    inputs = [{"name": name, "datatype": "BYTES", "shape": [1]} for name in ("text_input", "language")]
+    config = {"input": [{"name": "text_input", "optional": False}, {"name": "language", "optional": False}]}
+    server, url = serve(models=(({**v2.UNTOLD[0], "inputs": inputs}, config),))
+    with pytest.raises(JobError, match="requires language, which no setting goes to"):
+        started(tmp_path, url, "echo")
+    engine = engine_at(tmp_path, url, "echo", inputs={"language": "en"})
+    engine.start()
+    feed = Feed()
+    feed.push([Request(RequestKey(0), Prompt(text="hello"), Sampling())])
+    feed.close()
+    for outcomes in engine.stream(feed):
+        for outcome in outcomes:
+            feed.done(outcome.key)
+    engine.stop()
+    assert (server.seen[0].prompts, server.seen[0].values) == (("hello",), {"language": "en"})
 
 
 @pytest.mark.parametrize(
@@ -164,7 +194,7 @@ def test_a_server_that_goes_away_is_a_death_that_no_row_is_suspected_of(tmp_path
     feed.push([Request(RequestKey(0), Prompt(text="hello"), Sampling())])
     feed.close()
     with pytest.raises(EngineDied, match="no sign of life") as death:
-        list(itertools.islice(engine.stream(feed), 1000))
+        list(itertools.islice(engine.stream(feed), 60))
     assert death.value.suspect is False
     engine.stop()
     engine.stop()
