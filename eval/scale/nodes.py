@@ -12,7 +12,7 @@ import psutil
 import ray
 from ray.cluster_utils import Cluster
 
-_STORE_BYTES = 80 << 20
+_LIGHT = {"object_store_memory": 80 << 20, "include_log_monitor": False}
 _TRIES = 10  # Ray gives a node half a minute to start
 _HEALTH = {
     "health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_timeout_ms": 10_000,
@@ -25,18 +25,13 @@ class Nodes:
     """A head without processors, and nodes."""
 
     def __init__(self) -> None:
-        head = {
-            "num_cpus": 0,
-            "include_dashboard": False,
-            "object_store_memory": _STORE_BYTES,
-            "_system_config": _HEALTH,
-        }
+        head = {**_LIGHT, "num_cpus": 0, "include_dashboard": False, "no_monitor": True, "_system_config": _HEALTH}
         self._cluster = _tried(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.address: str = self._cluster.address
         self.nodes: list[Any] = []
 
     def add(self, cpus: int = 1) -> None:
-        node = _tried(lambda: self._cluster.add_node(num_cpus=cpus, object_store_memory=_STORE_BYTES, wait=False))
+        node = _tried(lambda: self._cluster.add_node(num_cpus=cpus, wait=False, **_LIGHT))
         self.nodes.append(node)
 
     def kill(self, node: Any) -> None:
@@ -77,8 +72,11 @@ def actors() -> list[psutil.Process]:
 
 def _tried(start: Callable[[], Any]) -> Any:
     for _ in range(_TRIES - 1):
+        before = set(psutil.Process().children())
         try:
             return start()
         except Exception:
+            for process in set(psutil.Process().children()) - before:
+                process.kill()
             time.sleep(1)
     return start()

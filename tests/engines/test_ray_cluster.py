@@ -3,7 +3,6 @@ nodes are killed, and nodes join; one cluster for the whole file."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -28,6 +27,7 @@ HEALTH = {
     "health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_timeout_ms": 10_000,
     "health_check_failure_threshold": 2,
 }  # fmt: skip
+LIGHT = {"object_store_memory": 80 << 20, "include_log_monitor": False}
 
 
 class Nodes:
@@ -36,12 +36,12 @@ class Nodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 << 20, "_system_config": HEALTH}
+        head = {**LIGHT, "num_cpus": 1, "include_dashboard": False, "no_monitor": True, "_system_config": HEALTH}
         self.cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.nodes: list[Any] = []
 
     def add(self) -> None:
-        self.nodes.append(started(lambda: self.cluster.add_node(num_cpus=1, object_store_memory=80 << 20, wait=False)))
+        self.nodes.append(started(lambda: self.cluster.add_node(num_cpus=1, wait=False, **LIGHT)))
 
     def have(self, count: int) -> None:
         """There is the head and so many others, and nothing runs on them."""
@@ -71,10 +71,14 @@ class Nodes:
 
 
 def started(start: Callable[[], Any]) -> Any:
-    """Ray gives a node half a minute to start, which is short where much else runs."""
-    for _ in range(10):
-        with contextlib.suppress(Exception):
+    """Ray gives a node half a minute to start, which is short where much else runs; what is left of one that failed is ended."""
+    for _ in range(20):
+        before = set(psutil.Process().children())
+        try:
             return start()
+        except Exception:
+            for process in set(psutil.Process().children()) - before:
+                process.kill()
     return start()
 
 

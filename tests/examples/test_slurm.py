@@ -19,10 +19,14 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "examples" / "slurm"
 
 SRUN = """#!/bin/bash
-# stand-in: runs the command on this machine, whatever nodes are named
-echo "$*" >> "$CALLS"
+# stand-in: runs the command on this machine, whatever nodes are named, and passes signals on to all of its processes
+echo "${*//$'\\n'/ }" >> "$CALLS"
 while [[ $1 == --* ]]; do shift; done
-exec "$@"
+set -m
+"$@" &
+step=$!
+trap 'kill -TERM -- -$step' TERM
+wait $step || wait $step
 """
 SCONTROL = """#!/bin/bash
 # stand-in: two nodes, which are both this machine
@@ -84,10 +88,10 @@ def test_a_run_in_an_allocation_has_a_cluster_of_all_its_nodes_and_a_warned_one_
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 130, said
     head, other = (jobs.path / "calls").read_text().splitlines()
-    assert head.startswith("--nodes=1 --ntasks=1 --nodelist=127.0.0.1 ray start --head")
-    assert other.startswith(
-        f"--nodes=1 --ntasks=1 --exclude=127.0.0.1 ray start --address=127.0.0.1:{environment['RAY_PORT']}"
-    )
+    assert head.startswith("--nodes=1 --ntasks=1 --nodelist=127.0.0.1 ")
+    assert f" --head --port={environment['RAY_PORT']} " in head
+    assert other.startswith("--nodes=1 --ntasks=1 --exclude=127.0.0.1 ")
+    assert f" --address=127.0.0.1:{environment['RAY_PORT']} " in other
     port = environment["RAY_PORT"]
     assert not [p for p in psutil.process_iter(["cmdline"]) if port in " ".join(p.info["cmdline"] or ())], (
         "nothing is left"

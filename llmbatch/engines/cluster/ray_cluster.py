@@ -25,6 +25,7 @@ _RAY = "ray"
 _CLIENT = "ray://"
 _SECONDS = 60.0  # for what is asked of all nodes
 _CONNECT_SECONDS = 10.0
+_READY_SECONDS = 60.0  # that a cluster which is being started may take
 _GONE_SECONDS = 20.0  # without an answer from the head; Ray itself ends a driver of it after 60
 _LOOK_SECONDS = 2.0
 _CALLS = 4  # of an actor at a time: one hands over, one waits for answers, and one may end it
@@ -196,19 +197,26 @@ def _connect(ray: Any, address: str, environment: Mapping[str, Any]) -> None:
         raise JobError(f"engine.cluster: there is no Ray cluster at {address}: nothing answers there")
     client = address.startswith(_CLIENT)
     options = {} if client else {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    try:
-        ray.init(address=address, runtime_env=dict(environment) or None, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        where = (
-            "this machine belongs to no Ray cluster"
-            if address == "auto"
-            else f"the Ray cluster at {address} cannot be joined"
-        )
-        raise JobError(
-            f"engine.cluster: {where}: {said[0]} Start one (ray start --head, and ray start --address=HEAD on the others), or name "
-            "its head: --cluster ray://HOST:10001"
-        ) from None
+    end = time.monotonic() + (_READY_SECONDS if address != "auto" else 0.0)
+    while True:
+        try:
+            ray.init(address=address, runtime_env=dict(environment) or None, **options)
+            return
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            if time.monotonic() < end and _reaches(named):  # it is just being started: its head has no node yet
+                time.sleep(_LOOK_SECONDS)
+                continue
+            raise _not_joined(address, error) from None
+
+
+def _not_joined(address: str, error: Exception) -> JobError:
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    known = "this machine belongs to no Ray cluster"
+    where = known if address == "auto" else f"the Ray cluster at {address} cannot be joined"
+    return JobError(
+        f"engine.cluster: {where}: {said[0]} Start one (ray start --head, and ray start --address=HEAD on the others), or name its "
+        "head: --cluster ray://HOST:10001"
+    )
 
 
 def _reaches(address: str, seconds: float = _CONNECT_SECONDS) -> bool:
