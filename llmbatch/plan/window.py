@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from llmbatch.core.demand import Demands
-from llmbatch.core.digest import TOKEN_BYTES, Digests, pack, token_count
+from llmbatch.core.digest import Digests, pack, token_count
 from llmbatch.core.settings import Counts
 from llmbatch.core.types import Failure, Request
 from llmbatch.plan.fit import may_be_cut, misfit
@@ -136,7 +136,7 @@ def plan_window(
         return WindowPlan(leaders, folded, too_long, Expected(), cut, tuple(notes), digests)
     prompts = _prompts([(requests[position], tokens) for position, tokens in ready], limits, demands, lengths)
     choice = choose_order(prompts, limits, settings.order, settings.min_saving, last=last)
-    folded_tokens = sum(len(packed[leader] or b"") // TOKEN_BYTES for leader in folded.values())
+    folded_tokens = sum(token_count(requests[leader], packed[leader] or b"") for leader in folded.values())
     expected = replace(choice.expected, folded_tokens=folded_tokens)
     order = [leaders[i] for i in choice.order]
     groups = {leaders[item]: group for item, group in choice.groups.items()}
