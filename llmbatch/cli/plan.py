@@ -129,6 +129,7 @@ def _as_dict(survey: Survey, tokenizer: Tokenizer, prices: Prices, overflow: str
     return {
         "rows": survey.rows,
         "requests": survey.requests,
+        "with_images": survey.with_images,
         "not_counted": survey.not_counted or None,
         "duplicates": survey.duplicates,
         "not_run": dict(survey.troubles),

@@ -21,6 +21,9 @@ def view(survey: Survey, advice: Sequence[str], prices: Prices, measured: Sequen
 
 def _parts(survey: Survey, advice: Sequence[str], prices: Prices, measured: Sequence[str]) -> Iterator[RenderableType]:
     yield _figures(survey)
+    if survey.with_images:
+        said = f"Not counted: the tokens of the images that {survey.with_images:,} prompts have: only the engine knows them"
+        yield Text(said, style="yellow")
     if survey.not_counted:
         yield Text(f"Not counted: {survey.not_counted}: it depends on the answers before it", style="yellow")
     if survey.requests:

@@ -41,8 +41,9 @@ def pack(request: Request) -> bytes | None:
 
 
 def token_count(request: Request, packed: bytes) -> int:
-    """How many tokens there are in what ``pack`` made of a request."""
-    return len(packed) // TOKEN_BYTES - len(request.prompt.images) * _IMAGE_TOKENS
+    """How many tokens there are in what ``pack`` made of a request; none in nothing."""
+    images = len(request.prompt.images) * _IMAGE_TOKENS if packed else 0
+    return len(packed) // TOKEN_BYTES - images
 
 
 class Digests:

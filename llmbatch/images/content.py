@@ -118,6 +118,13 @@ def _pillow() -> Any:
     return pillow
 
 
+@cache
+def _decodable() -> list[str]:
+    """Those of the formats that this Pillow has."""
+    _pillow().init()
+    return [name for name in _FORMATS if name in _pillow().OPEN]
+
+
 def _of_data_uri(url: str) -> bytes:
     head, comma, body = url.partition(",")
     if not comma:
@@ -150,7 +157,7 @@ def _opened(url: str, read: bytes, settings: ImageSettings) -> Any:
     """A ``PIL.Image`` of which only the header is read."""
     pillow = _pillow()
     try:
-        opened = pillow.open(io.BytesIO(read), formats=_FORMATS)
+        opened = pillow.open(io.BytesIO(read), formats=_decodable())
     except pillow.UnidentifiedImageError as error:
         raise ImageError(
             f"{shown(url)} is no image that can be decoded, which are {_KNOWN}: it begins with {excerpt(read[:40])!r}"

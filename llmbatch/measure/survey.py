@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from llmbatch.core.digest import TOKEN_BYTES, pack
+from llmbatch.core.digest import pack, token_count
 from llmbatch.core.types import Failure, Request, RowId
 from llmbatch.plan.advice import Advice, advise
 from llmbatch.plan.order import DEFAULT_BLOCK_SIZE, Capacity, spared
@@ -61,6 +61,7 @@ class Survey:
     examples: dict[str, list[tuple[RowId, str]]] = field(default_factory=dict)  # the first of each kind: id and message
     may_be_cut: int = 0
     too_long: TooLong = field(default_factory=TooLong)  # rows that are made to fit
+    with_images: int = 0  # prompts whose images are not counted: how many tokens they become only the engine knows
     not_counted: str = ""  # what rows are asked later, which depends on answers, in words
     _bars: list[int] = field(default_factory=lambda: [0] * len(_EDGES))
     _sample: list[bytes] = field(default_factory=list)
@@ -108,10 +109,13 @@ class Survey:
         self._window = max(self._window, len(requests))
         prompts = [pack(request) or b"" for request in requests]
         self._reach.add([prompts[position] for position in plan.order])
-        for prompt in prompts:
-            length = len(prompt) // TOKEN_BYTES
+        for request, prompt in zip(requests, prompts, strict=True):
+            length = token_count(request, prompt)
+            self.with_images += bool(request.prompt.images)
             self._bars[bisect_right(_EDGES, length) - 1] += 1
             self.longest = max(self.longest, length)
+            if request.prompt.images:
+                continue  # what stands before the ids of such a prompt are no ids
             if len(self._sample) < _SAMPLE_PROMPTS and self._sample_tokens + length <= _SAMPLE_TOKENS:
                 self._sample.append(prompt)
                 self._sample_tokens += length

@@ -2,7 +2,8 @@
 
 The model's own chat template and fast tokenizer do the work, in batches. A row's text is given to the template as it is: text
 that spells a special token (``<|im_end|>``) becomes that token, as in vLLM. Messages of plain text are covered (``is_plain``);
-for tool calls and the like the ids are vLLM's only where vLLM's own renderer makes them.
+for tool calls and the like the ids are vLLM's only where vLLM's own renderer makes them. An image is the template's mark for one,
+where the template knows parts: how many tokens it becomes only the model's processor tells.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.messages import text_of
 from llmbatch.core.settings import Counts, IsPath
 from llmbatch.core.types import Failure, FailureKind, Message, PairIds, Prompt
 from llmbatch.model.memory import text_config
@@ -115,8 +117,6 @@ class Tokenizer:
 
     def render(self, prompt: Prompt) -> str | Failure:
         """The text that is tokenized: the chat template's, open-ended after a prefill, or the plain text."""
-        if prompt.images:
-            return Failure(FailureKind.REFUSED, "the prompt has images, and this engine gives a model text alone")
         if prompt.messages is None:
             text: str | Failure = (prompt.text or "") + prompt.prefill
         else:
@@ -315,10 +315,10 @@ def _conversation(message: Message, wrap: bool) -> dict[str, Any]:
     content = message.get("content")
     if content.__class__ is str and not wrap:
         return message  # type: ignore[return-value]
-    parts = [content] if isinstance(content, str) else list(content or ())
-    texts = [part if isinstance(part, str) else part["text"] for part in parts]
-    body: Any = [{"type": "text", "text": text} for text in texts] if wrap else "\n".join(texts)
-    return {**message, "content": body}
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
+    if wrap:
+        return {**message, "content": [part if part["type"] == "text" else {"type": "image"} for part in parts]}
+    return {**message, "content": text_of(parts)}
 
 
 def _chat_template(hf: Any, given: str | None) -> str | None:

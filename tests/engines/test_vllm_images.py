@@ -32,7 +32,7 @@ from llmbatch.images.ahead import Looker
 from llmbatch.images.base import ImageSettings
 from llmbatch.job.job import DEMO_MODEL, job_from
 from llmbatch.job.recipe import Recipe
-from llmbatch.model.tokenizer import ChatSettings
+from llmbatch.model.tokenizer import ChatSettings, load_tokenizer
 from llmbatch.model.vision import takes_text_alone
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -231,9 +231,8 @@ def test_a_model_that_takes_text_alone_is_told_before_it_is_loaded(tmp_path: Pat
     Recipe(job_from({**job, "model": str(model)}))
 
 
-def test_a_prompt_with_images_is_refused_by_our_own_tokenizer() -> None:
-    from llmbatch.model.tokenizer import load_tokenizer
-
-    (refused,) = load_tokenizer(str(DEMO_MODEL), ChatSettings()).encode([asking(image_part("a.png"))])
-    assert isinstance(refused, Failure)
-    assert "gives a model text alone" in refused.message
+def test_our_own_tokenizer_writes_the_mark_of_the_template_for_an_image(model: Path) -> None:
+    prompt = asking(text("x"), image_part("a.png"), text("y"))
+    seeing, blind = (load_tokenizer(str(each), ChatSettings()) for each in (model, DEMO_MODEL))
+    assert seeing.render(prompt) == "<|system|>Look.<|end|><|user|>x<image>y<|end|><|assistant|>"
+    assert blind.render(prompt) == "<|system|>Look.<|end|><|user|>x\ny<|end|><|assistant|>"

@@ -138,11 +138,21 @@ def test_values_of_several_types_keep_them(tmp_path: Path, source: Open) -> None
 
 
 def test_columns_of_media_are_refused_by_name() -> None:
-    features = datasets.Features({"text": datasets.Value("string"), "page": datasets.List(datasets.Image())})
+    features = datasets.Features({"text": datasets.Value("string"), "page": datasets.List(datasets.Audio())})
     data = datasets.Dataset.from_dict({"text": [], "page": []}, features=features)
     with pytest.raises(SourceError, match=r"the column 'page' holds media .* input\.columns=\[\"text\"\]"):
         DatasetSource(data, "d")
     DatasetSource(data, "d", columns=("text",))
+
+
+def test_columns_of_images_are_read_as_bytes_or_paths(tmp_path: Path) -> None:
+    features = datasets.Features({"page": datasets.Image(), "more": datasets.List(datasets.Image())})
+    coded = {"bytes": b"\x89PNG", "path": None}
+    data = datasets.Dataset.from_dict({"page": [coded], "more": [["a.png", coded]]}, features=features)
+    for read in (data, data.to_iterable_dataset()):
+        (row,) = DatasetSource(read, "d").rows()
+        assert row.data["page"] == {"bytes": "iVBORw==", "path": None}
+        assert row.data["more"] == [{"bytes": None, "path": "a.png"}, {"bytes": "iVBORw==", "path": None}]
 
 
 def test_a_hub_that_cannot_be_reached_is_said_so() -> None:
