@@ -5,7 +5,11 @@
 An instruction is one whatever else the machine is doing, which a second is not. Each tree runs its own ``pipeline.py`` under
 valgrind, over the same few and the same many rows; the difference of the two runs is what the rows between take, without the
 start. What goes by the clock (journals are flushed and the screen is told a few times a second) comes about fifty times as often
-a row as without valgrind, the same for both trees.
+a row as without valgrind, the same for both trees. Both engines are scripted, each tree's own.
+
+Measured on 29 November 2026 (x86-64, Python 3.11.7, 15,000 rows less 5,000): 358,625 before the house, 386,000 with it, 310,719
+after what a row takes was looked at, which is 1.154 times as many rows as before the house. Two runs of the same tree differ by
+less than half a percent.
 """
 
 from __future__ import annotations

@@ -32,11 +32,12 @@ def test_two_replicas_of_which_one_is_killed_give_the_bytes_of_one_engine(jobs: 
     shape: dict[str, Any] = {
         "model": "demo", "prompt": {"path": prompt}, "sampling": {"temperature": 0, "max_tokens": 60, "ignore_eos": True},
     }  # fmt: skip
+    before = {child.pid for child in psutil.Process().children(recursive=True)}  # of the tests' own
     seen: list[int] = []
 
     def kill(event: Event) -> None:
         if isinstance(event, Snapshot) and event.rows >= 5 and not seen:
-            seen.extend(child.pid for child in psutil.Process().children(recursive=True))
+            seen.extend({child.pid for child in psutil.Process().children(recursive=True)} - before)
             workers = [p for p in psutil.Process().children() if "llmbatch.engines.worker" in " ".join(p.cmdline())]
             assert len(workers) == 2
             workers[0].send_signal(signal.SIGKILL)
