@@ -46,6 +46,7 @@ _SECRET = re.compile(
     r"(?:.*_)?(?:hf_token|(?:access|api|auth|session)_token|api_?key|access_key(?:_id)?|secret(?:_key)?|password|passwd|credentials?)",
     re.IGNORECASE,
 )
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # of file systems: an S3 client's key, secret and token, an account_key, a connection_string, ...
 _STORAGE_SECRET = re.compile(
     r"(?:.*_)?(?:key(?:_id)?|keyfile_json|token|secret|password|passwd|pass|passphrase|credentials?|connection_string|sas|pkey)",
@@ -167,6 +168,7 @@ def job_from(data: Mapping[str, Any]) -> Job:
         if isinstance(plain.get(section), str):
             plain[section] = {"path": plain[section]}
     plain = _with_prompt(plain)
+    _refuse_engine_secrets(plain.get("engine"))  # first: what is wrong with a value is said with the value
     settings = job_class(plain)
     plain = home_filled_in(plain, settings)
     try:
@@ -183,7 +185,6 @@ def job_from(data: Mapping[str, Any]) -> Job:
             "many are accepted"
         )
     _check_slice(job)
-    _refuse_secrets(job.engine.args, "engine.args")
     _refuse_storage_secrets("input.path", job.input.path, job.input.storage_options)
     _refuse_storage_secrets("sinks.to", job.sinks.to or "", job.sinks.storage_options)
     checked(job.engine)
@@ -296,6 +297,19 @@ def _refuse_secrets(args: Mapping[str, Any], where: str, names: re.Pattern[str] 
             raise JobError(
                 f"{where}.{key}: a secret has no place in a job, which is written to the run folder and to logs: {known} instead"
             )
+
+
+def _refuse_engine_secrets(engine: Any) -> None:
+    """Of a job's engine section as it was given."""
+    if not isinstance(engine, Mapping):
+        return
+    if isinstance(args := engine.get("args"), Mapping):
+        _refuse_secrets(args, "engine.args")
+    name = engine.get("key_env")
+    if isinstance(name, str) and not _VARIABLE.fullmatch(name):
+        raise JobError(
+            "engine.key_env: is the name of an environment variable that holds the key, such as OPENAI_API_KEY, and not the key itself"
+        )
 
 
 def _refuse_storage_secrets(setting: str, url: str, options: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ class SweptRecipe(Recipe):
     """The recipe of each setting, where row i of an input that has each row once for every setting is done by number i mod K."""
 
     def __init__(self, job: Job, settings: Iterable[Setting]) -> None:
+        self._job = job
         self._labels: list[Setting] = []
         self._recipes: list[Recipe] = []
         for setting in settings:
@@ -37,7 +38,7 @@ class SweptRecipe(Recipe):
                 raise JobError(f"sweep, with {json.dumps(self._labels[-1], ensure_ascii=False)}: {error}") from None
         first = self._recipes[0]
         self.program = first.program
-        self.later, self.sinks = first.later, first.sinks
+        self.images, self.later, self.sinks = first.images, first.later, first.sinks
         self.pooling, self.gives_vectors = first.pooling, first.gives_vectors
         self.prompt_name = ", ".join(dict.fromkeys(recipe.prompt_name for recipe in self._recipes))
         self.requests_a_row = max(recipe.requests_a_row for recipe in self._recipes)

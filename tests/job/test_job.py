@@ -554,11 +554,18 @@ def test_the_identity_is_short_text() -> None:
 @pytest.mark.parametrize(
     "args", [{"hf_token": "hf_abc"}, {"model_loader_extra_config": {"aws_secret_access_key": "x"}}, {"API_KEY": "x"}]
 )
-def test_a_secret_in_a_job_is_refused_with_what_to_do_instead(args: dict[str, Any]) -> None:
+@pytest.mark.parametrize("engine", ["vllm", "scripted"])
+def test_a_secret_in_a_job_is_refused_with_what_to_do_instead(engine: str, args: dict[str, Any]) -> None:
     with pytest.raises(JobError, match="a secret has no place in a job") as error:
-        job(engine={"args": args})
+        job(engine={"name": engine, "args": args})
     assert "environment" in str(error.value)
     assert "hf_abc" not in str(error.value)
+
+
+def test_a_key_in_place_of_its_variable_s_name_is_refused_and_not_repeated() -> None:
+    with pytest.raises(JobError, match="environment variable") as error:
+        job(engine={"name": "openai", "urls": "http://h/v1", "key_env": "sk-abc"})
+    assert "sk-abc" not in str(error.value)
 
 
 @pytest.mark.parametrize(

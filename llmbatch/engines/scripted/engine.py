@@ -193,7 +193,7 @@ class ScriptedEngine:
 
     def _answer(self, request: Request) -> Outcome:
         """The outcome of one request; raises ``EngineDied`` where the script says so."""
-        if self._echoes:
+        if self._echoes and request.pooling is None and not request.prompt.images:
             answer = _constrained(request.constraint) if request.constraint else _last_text(request.prompt)
             return self._complete(request, answer, "stop") if request.target is None else self._score(request, answer)
         state, script = self._state, self._script
