@@ -308,7 +308,7 @@ def _refuse_engine_secrets(engine: Any) -> None:
     name = engine.get("key_env")
     if isinstance(name, str) and not _VARIABLE.fullmatch(name):
         raise JobError(
-            "engine.key_env: is the name of an environment variable that holds the key, such as OPENAI_API_KEY, and not the key itself"
+            "engine.key_env: is the name of an environment variable that holds the key, such as OPENAI_API_KEY, not the key itself"
         )
 
 
