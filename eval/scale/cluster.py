@@ -69,10 +69,12 @@ def kills(wanted: int, seed: int = 1) -> Kills:
         plain = (Path(name) / "plain" / "results.jsonl").read_bytes()
         while sum(killed.values()) < wanted:
             output = Path(name) / f"out-{runs}"
-            run_job(
+            done = run_job(
                 _scripted(path, output, {"cluster": "ray", "args": {"latency": 0.1, "concurrency": 4}}),
                 [_Killer(nodes, rng, killed, wanted)],
             )  # fmt: skip
+            if done.outcome != "finished":
+                raise SystemExit(f"a run on the cluster {done.outcome}: {done.report['error']}")
             results = (output / "results.jsonl").read_bytes()
             indexes = [json.loads(line)["index"] for line in results.splitlines()]
             runs += 1
