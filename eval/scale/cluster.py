@@ -15,7 +15,6 @@ import random
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +69,12 @@ def kills(wanted: int, seed: int = 1) -> Kills:
         plain = (Path(name) / "plain" / "results.jsonl").read_bytes()
         while sum(killed.values()) < wanted:
             output = Path(name) / f"out-{runs}"
-            run_job(
+            done = run_job(
                 _scripted(path, output, {"cluster": "ray", "args": {"latency": 0.1, "concurrency": 4}}),
                 [_Killer(nodes, rng, killed, wanted)],
             )  # fmt: skip
+            if done.outcome != "finished":
+                raise SystemExit(f"a run on the cluster {done.outcome}: {done.report['error']}")
             results = (output / "results.jsonl").read_bytes()
             indexes = [json.loads(line)["index"] for line in results.splitlines()]
             runs += 1
@@ -104,7 +105,7 @@ class _Killer:
             return
         self._nodes.kill(self._rng.choice(self._nodes.nodes))
         self._killed["node"] += 1
-        threading.Thread(target=self._nodes.add).start()  # a machine comes back while the run goes on
+        self._nodes.add()  # a machine comes back; the other engine goes on meanwhile
 
 
 def vllm_actors(rows: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,7 +76,8 @@ def _tried(start: Callable[[], Any]) -> Any:
         before = set(psutil.Process().children())
         try:
             return start()
-        except Exception:
+        except Exception as error:
+            print(f"a node did not start: {error!r}", file=sys.stderr)
             for process in set(psutil.Process().children()) - before:
                 process.kill()
             time.sleep(1)

@@ -170,15 +170,16 @@ def test_a_node_that_joins_gets_an_engine_and_one_that_leaves_costs_what_was_in_
 
 
 def test_engines_and_actors_that_are_killed_cost_what_was_in_flight(jobs: Any, nodes: Nodes) -> None:
-    rows = jobs.rows(text_rows(300))
+    rows = jobs.rows(text_rows(900))
 
     def kill(engine: bool) -> None:
+        wait_for(lambda: len(workers()) == 2)  # the run does not go on meanwhile: what waits is pushed by this thread
         process = workers()[0]
         actor = process.parent()
         assert actor is not None
         (process if engine else actor).send_signal(signal.SIGKILL)
 
-    first, second = once(lambda: kill(True), 30), once(lambda: kill(False), 180)
+    first, second = once(lambda: kill(True), 30), once(lambda: kill(False), 60)
     result = run(jobs, rows, lambda event: (first(event), second(event))[0])
     assert result.report["sessions"][0]["engine_restarts"] == 2
     assert len(result.report["sessions"][0]["replicas"]) == 2, "as many as the cluster has room for"

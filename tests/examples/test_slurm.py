@@ -1,20 +1,15 @@
-"""The scripts for Slurm, with stand-ins for ``srun`` and ``scontrol`` and, for the cluster, a real Ray on this machine."""
+"""The scripts for Slurm, with stand-ins for ``srun`` and ``scontrol``. Nothing here starts a Ray."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import psutil
-import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "slurm"
 
@@ -74,35 +69,6 @@ def job_file(jobs: Any, count: int, latency: float) -> Path:
     path = Path(jobs.path / "job.json")
     path.write_text(json.dumps(data))
     return path
-
-
-def test_a_run_in_an_allocation_has_a_cluster_of_all_its_nodes_and_a_warned_one_is_gone_on_with(jobs: Any) -> None:
-    pytest.importorskip("ray")
-    environment = slurm(jobs.path)
-    job = job_file(jobs, 60, 2.0)
-    process = start("cluster.sbatch", [str(job), "--output", str(jobs.path / "out")], environment)
-    parts = jobs.path / "out" / "parts"
-    while process.poll() is None and not any(path.stat().st_size for path in parts.glob("*.journal")):
-        time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)  # as Slurm does before the time is up
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 130, said
-    head, other = (jobs.path / "calls").read_text().splitlines()
-    assert head.startswith("--nodes=1 --ntasks=1 --nodelist=127.0.0.1 ")
-    assert f" --head --port={environment['RAY_PORT']} " in head
-    assert other.startswith("--nodes=1 --ntasks=1 --exclude=127.0.0.1 ")
-    assert f" --address=127.0.0.1:{environment['RAY_PORT']} " in other
-    port = environment["RAY_PORT"]
-    assert not [p for p in psutil.process_iter(["cmdline"]) if port in " ".join(p.info["cmdline"] or ())], (
-        "nothing is left"
-    )
-
-    process = start(
-        "cluster.sbatch", [str(job), "--set", "engine.args.latency=0", "--output", str(jobs.path / "out")], environment
-    )
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    assert [record["output"] for record in jobs.records()] == [f"text {i}" for i in range(60)]
 
 
 def test_a_head_that_does_not_start_ends_the_job_with_a_word_about_it(tmp_path: Path) -> None:
