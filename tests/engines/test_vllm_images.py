@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,8 @@ from llmbatch.core.types import (
 from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.vllm.engine import VllmEngine
-from llmbatch.images.ahead import Looker
+from llmbatch.engines.vllm.render import Chat
+from llmbatch.images.ahead import Looker, load
 from llmbatch.images.base import ImageSettings
 from llmbatch.job.job import DEMO_MODEL, job_from
 from llmbatch.job.recipe import Recipe
@@ -160,6 +162,33 @@ def test_prompts_and_answers_are_those_of_the_bare_engine(engine: VllmEngine, pi
         assert outcome.usage.prompt_tokens == len(prompt_ids)
     same_question = [tuple(o.token_ids) for o in found[:4] if isinstance(o, Completion)]
     assert len(set(same_question)) == 4  # the model does see
+
+
+@pytest.mark.vllm
+def test_the_pixels_are_those_that_vllm_makes_of_the_same_bytes(model: Path, pictures: dict[str, str]) -> None:
+    """Without an engine: what its processor gives, of our decoded images and of files that vLLM decodes itself."""
+    from vllm import LLM
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.renderers import renderer_from_config
+
+    config = EngineArgs(model=str(model), max_model_len=CONTEXT, mm_processor_cache_gb=0).create_engine_config()
+    llm: Any = SimpleNamespace(
+        renderer=renderer_from_config(config), model_config=config.model_config, chat_template=None
+    )
+    for name in ("noise.png", "wide.jpg", "turned.jpg", "clear.png"):
+        prompt = asking(text("a"), image_part(pictures[name]), text("b"))
+        loaded = load(prompt, ImageSettings())
+        assert not isinstance(loaded, Failure)
+        ours = Chat(None, {}).made(llm, prompt, lambda url, seen=loaded: {"type": "image_pil", "image_pil": seen[url]})
+        chat = [{**m, "content": [_as_data(p) for p in m["content"]] if m["role"] == "user" else m["content"]}
+                for m in prompt.messages or ()]  # fmt: skip
+        (theirs,) = LLM._preprocess_chat(llm, [chat])
+        assert ours["prompt_token_ids"] == theirs["prompt_token_ids"]
+        (one,), (other,) = ours["mm_kwargs"]["image"], theirs["mm_kwargs"]["image"]
+        assert one.keys() == other.keys()
+        assert one["pixel_values"].data.shape[0] > 1  # tiles
+        for key in one:
+            assert bool((one[key].data == other[key].data).all()), (name, key)
 
 
 @pytest.mark.vllm
