@@ -84,7 +84,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
     for name, (picture, how) in made.items():
         picture.save(folder / name, **how)
-    (folder / "cut.jpg").write_bytes((folder / "wide.jpg").read_bytes()[:400])
+    whole = (folder / "wide.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     return {path.name: str(path) for path in folder.iterdir()}
 
 
@@ -213,7 +214,7 @@ def test_a_broken_image_costs_its_row_alone(engine: VllmEngine, pictures: dict[s
 @pytest.mark.vllm
 def test_what_is_too_long_with_its_images_is_refused(engine: VllmEngine, pictures: dict[str, str]) -> None:
     images = [image_part(pictures["noise.png"])] * 3
-    (request,) = requests_of(engine, [asking(*images, text("x1" * 210))])
+    (request,) = requests_of(engine, [asking(*images, text("x1" * 225))])
     assert len(request.token_ids or ()) < CONTEXT
     fitting, *_ = requests_of(engine, [asking(*images, text("x1" * 90))])
     refused, answered = answers(engine, [request, replace(fitting, key=RequestKey(1))])
