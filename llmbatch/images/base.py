@@ -30,5 +30,6 @@ class ImageSettings(BaseModel):
     max_mib: float = Field(64.0, gt=0, description="so is a file that is larger")
     allow: tuple[str, ...] | None = Field(
         None,
-        description="folders and the beginnings of URLs: images elsewhere are refused; by default a row may name any",
+        description="folders and the beginnings of URLs: images elsewhere are refused; by default a variable may name any, and "
+        "ready-made messages web addresses and what lies below the input's folder",
     )

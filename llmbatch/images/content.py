@@ -29,6 +29,7 @@ _SCHEMES = frozenset({"http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _KNOWN = "PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000 and PPM"
 _WHITE = (255, 255, 255)
+_BEGINNING = 16  # bytes, enough for <!DOCTYPE html>
 
 
 def content(url: str, settings: ImageSettings) -> bytes:
@@ -160,7 +161,7 @@ def _opened(url: str, read: bytes, settings: ImageSettings) -> Any:
         opened = pillow.open(io.BytesIO(read), formats=_decodable())
     except pillow.UnidentifiedImageError as error:
         raise ImageError(
-            f"{shown(url)} is no image that can be decoded, which are {_KNOWN}: it begins with {excerpt(read[:40])!r}"
+            f"{shown(url)} is no image that can be decoded, which are {_KNOWN}: {_seen(url, read)}"
         ) from error
     except pillow.DecompressionBombError as error:
         raise ImageError(f"{shown(url)} is too large: {_said(error)}") from error
@@ -181,6 +182,13 @@ def _in_rgb(image: Any) -> Any:
     made = _pillow().new("RGB", image.size, _WHITE)
     made.paste(image, mask=image.getchannel("A"))
     return made
+
+
+def _seen(url: str, read: bytes) -> str:
+    """What was there in place of an image. Of a file on this machine, which a row may name at will, nothing is told."""
+    if SCHEME.match(url) or url.startswith("data:"):
+        return f"it begins with {excerpt(read[:_BEGINNING])!r}"
+    return f"the file has {len(read):,} bytes"
 
 
 def _said(error: BaseException) -> str:

@@ -5,15 +5,17 @@ A path in a row is relative to the folder of the file that the row stands in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.messages import images_in
-from llmbatch.core.types import Cursor, Prompt, Row
+from llmbatch.core.remote_files import is_http
+from llmbatch.core.types import Cursor, Failure, FailureKind, Prompt, Row
 from llmbatch.core.words import short
-from llmbatch.images.naming import relocated
+from llmbatch.images.naming import is_allowed, relocated, shown
 from llmbatch.sources.base import SourceSettings
 from llmbatch.sources.input_files import find_input
 from llmbatch.sources.places import as_text, is_url
@@ -22,17 +24,29 @@ from llmbatch.sources.places import as_text, is_url
 class ImagePlaces:
     """Where the images of one input's rows lie. The input is looked for when the first row names one."""
 
-    def __init__(self, settings: SourceSettings) -> None:
+    def __init__(self, settings: SourceSettings, allowed: Sequence[str] | None) -> None:
         self._settings = settings
+        self._allowed = allowed
 
-    def located(self, prompt: Prompt, row: Row) -> Prompt:
-        """The prompt with images that anybody can find, who say which row they are of."""
+    def located(self, prompt: Prompt, row: Row, *, ready_made: bool) -> Prompt | Failure:
+        """The prompt with images that anybody can find, who say which row they are of.
+
+        Whoever wrote a row's ready-made messages need not be who runs the job: they name web addresses, what lies below the
+        folder of their file, and what the job allows. A variable that the prompt's author declared an image may name any file.
+        """
         file = self._file(row.cursor)
-        messages = tuple(relocated(message, self._folder(file)) for message in prompt.messages or ())
+        folder = self._folder(file)
+        messages = tuple(relocated(message, folder) for message in prompt.messages or ())
         place = (
             f"row {short(row.id)}" if file is None else f"{as_text(file)}:{row.cursor.line + 1}, row {short(row.id)}"
         )
-        return replace(prompt, messages=messages, images=tuple(i._replace(place=place) for i in images_in(messages)))
+        images = tuple(image._replace(place=place) for image in images_in(messages))
+        if ready_made and self._allowed is None:
+            for image in images:
+                if not is_http(image.url) and not is_allowed(image.url, (folder,)):
+                    said = f"{shown(image.url)} is not below {folder}, and ready-made messages name no other files"
+                    return Failure(FailureKind.IMAGE, f"{place}: the image {said}: allow it with engine.images.allow")
+        return replace(prompt, messages=messages, images=images)
 
     @cached_property
     def _files(self) -> list[str]:

@@ -50,7 +50,7 @@ class Step:
         self.template = template
         self.output = output
         self._lora = lora
-        self._places = ImagePlaces(job.input)
+        self._places = ImagePlaces(job.input, job.engine.images.allow)
         if template.takes_images and not kind_of(job.engine.name).images(job.engine, job.model_path):
             raise JobError(
                 f"the prompt {template.name} has images, and the model {job.model} on the engine {job.engine.name} takes text "
@@ -123,7 +123,10 @@ class Step:
         if isinstance(rendered, Failure):
             return rendered
         if rendered.prompt.images:
-            rendered = replace(rendered, prompt=self._places.located(rendered.prompt, row))
+            prompt = self._places.located(rendered.prompt, row, ready_made=self.template.ready_made)
+            if isinstance(prompt, Failure):
+                return prompt
+            rendered = replace(rendered, prompt=prompt)
         if rendered.sampling and (problem := self._too_many({**rendered.sampling, **self._overrides})):
             return Failure(FailureKind.PROMPT, f"row {short(row.id)}: n {problem}")
         if rendered.output is not None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,8 @@ from llmbatch.core.types import (
 from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.vllm.engine import VllmEngine
-from llmbatch.images.ahead import Looker
+from llmbatch.engines.vllm.render import Chat
+from llmbatch.images.ahead import Looker, load
 from llmbatch.images.base import ImageSettings
 from llmbatch.job.job import DEMO_MODEL, job_from
 from llmbatch.job.recipe import Recipe
@@ -82,7 +84,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
     for name, (picture, how) in made.items():
         picture.save(folder / name, **how)
-    (folder / "cut.jpg").write_bytes((folder / "wide.jpg").read_bytes()[:400])
+    whole = (folder / "wide.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     return {path.name: str(path) for path in folder.iterdir()}
 
 
@@ -163,6 +166,33 @@ def test_prompts_and_answers_are_those_of_the_bare_engine(engine: VllmEngine, pi
 
 
 @pytest.mark.vllm
+def test_the_pixels_are_those_that_vllm_makes_of_the_same_bytes(model: Path, pictures: dict[str, str]) -> None:
+    """Without an engine: what its processor gives, of our decoded images and of files that vLLM decodes itself."""
+    from vllm import LLM
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.renderers import renderer_from_config
+
+    config = EngineArgs(model=str(model), max_model_len=CONTEXT, mm_processor_cache_gb=0).create_engine_config()
+    llm: Any = SimpleNamespace(
+        renderer=renderer_from_config(config), model_config=config.model_config, chat_template=None
+    )
+    for name in ("noise.png", "wide.jpg", "turned.jpg", "clear.png"):
+        prompt = asking(text("a"), image_part(pictures[name]), text("b"))
+        loaded = load(prompt, ImageSettings())
+        assert not isinstance(loaded, Failure)
+        ours = Chat(None, {}).made(llm, prompt, lambda url, seen=loaded: {"type": "image_pil", "image_pil": seen[url]})
+        chat = [{**m, "content": [_as_data(p) for p in m["content"]] if m["role"] == "user" else m["content"]}
+                for m in prompt.messages or ()]  # fmt: skip
+        (theirs,) = LLM._preprocess_chat(llm, [chat])
+        assert ours["prompt_token_ids"] == theirs["prompt_token_ids"]
+        (one,), (other,) = ours["mm_kwargs"]["image"], theirs["mm_kwargs"]["image"]
+        assert one.keys() == other.keys()
+        assert one["pixel_values"].data.shape[0] > 1  # tiles
+        for key in one:
+            assert bool((one[key].data == other[key].data).all()), (name, key)
+
+
+@pytest.mark.vllm
 def test_a_prompt_is_tokenized_without_its_images(engine: VllmEngine) -> None:
     one, four = engine.tokenize([asking(text("x"), image_part("/no/such.png")), asking(*[image_part("y")] * 4)])
     assert isinstance(one, list)
@@ -184,7 +214,7 @@ def test_a_broken_image_costs_its_row_alone(engine: VllmEngine, pictures: dict[s
 @pytest.mark.vllm
 def test_what_is_too_long_with_its_images_is_refused(engine: VllmEngine, pictures: dict[str, str]) -> None:
     images = [image_part(pictures["noise.png"])] * 3
-    (request,) = requests_of(engine, [asking(*images, text("x1" * 210))])
+    (request,) = requests_of(engine, [asking(*images, text("x1" * 225))])
     assert len(request.token_ids or ()) < CONTEXT
     fitting, *_ = requests_of(engine, [asking(*images, text("x1" * 90))])
     refused, answered = answers(engine, [request, replace(fitting, key=RequestKey(1))])

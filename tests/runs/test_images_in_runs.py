@@ -79,7 +79,7 @@ def test_a_row_gets_one_record_whatever_is_wrong_with_its_image(jobs: Any, look:
     said = [
         "decoded",
         "is empty",
-        "begins with '<html>'",
+        "the file has 6 bytes",
         "there is no such image",
         "ftp://",
         "is empty",
@@ -111,6 +111,30 @@ def test_ready_made_requests_may_have_images(jobs: Any, look: str) -> None:
     del data["prompt"]
     jobs.run(job_from(data))
     assert outputs(jobs) == [f"See {seen('red')}"]
+
+
+def test_ready_made_requests_name_no_files_outside_of_their_folder_unless_the_job_allows_it(
+    jobs: Any, look: str
+) -> None:
+    (jobs.path / "in").mkdir()
+    (jobs.path / "in" / "blue.png").write_bytes(png("blue"))
+    urls = ["blue.png", "../red.png", f"file://{jobs.path}/red.png", "s3://bucket/red.png"]
+    requests = [
+        {"custom_id": url, "body": {"messages": [{"role": "user", "content": [image_part(url)]}]}} for url in urls
+    ]
+    data = jobs.data(jobs.rows(requests, "in/rows.jsonl"))
+    del data["prompt"]
+    jobs.run(job_from(data))
+    assert [record["status"] for record in jobs.records()] == ["ok", "failed", "failed", "failed"]
+    for record in jobs.records()[1:]:
+        assert "allow it with engine.images.allow" in record["error"]["message"]
+    allowed = {
+        **data,
+        "engine": {"name": "scripted", "images": {"allow": [str(jobs.path)]}},
+        "output": str(jobs.path / "again"),
+    }
+    jobs.run(job_from(allowed))
+    assert outputs(jobs, "again") == [seen("blue"), seen("red"), seen("red"), None]
 
 
 def test_bytes_in_a_table_and_in_a_dataset_are_images(jobs: Any, look: str) -> None:
