@@ -25,7 +25,7 @@ from llmbatch.runs.session import run_job
 pytestmark = pytest.mark.vllm
 
 ARGUMENTS = [
-    "--model", str(DEMO_MODEL), "--served-model-name", "demo", "--dtype", "float32", "--enforce-eager", "--max-model-len", "512",
+    "--model", str(DEMO_MODEL), "--served-model-name", "tiny", "--dtype", "float32", "--enforce-eager", "--max-model-len", "512",
     "--max-num-seqs", "64", "--kv-cache-memory-bytes", str(1 << 28), "--host", "127.0.0.1",
 ]  # fmt: skip
 SCHEMA = {
@@ -66,7 +66,7 @@ def data(jobs: Any, vllm_server: str) -> Callable[..., dict[str, Any]]:
     def make(count: int = 8, **sections: Any) -> dict[str, Any]:
         rows = jobs.rows([{"id": i, "text": f"Order {i}: {i + 2} large boxes of tea for Anna."} for i in range(count)])
         engine = {"name": "openai", "urls": [vllm_server], **sections.pop("engine", {})}
-        found: dict[str, Any] = jobs.data(rows, model="demo", sampling={"temperature": 0, "max_tokens": 24}, **sections)
+        found: dict[str, Any] = jobs.data(rows, model="tiny", sampling={"temperature": 0, "max_tokens": 24}, **sections)
         return {**found, "engine": engine}
 
     return make
@@ -89,7 +89,12 @@ def test_the_answers_are_those_of_the_engine_in_this_process(jobs: Any, data: An
         "dtype": "float32",
         "max_model_len": 512,
     }
-    bare = {**data(24), "output": str(jobs.path / "bare"), "engine": {"name": "vllm", "args": args}}
+    bare = {
+        **data(24),
+        "model": str(DEMO_MODEL),
+        "output": str(jobs.path / "bare"),
+        "engine": {"name": "vllm", "args": args},
+    }
     run_job(job_from(bare))
     served, own = jobs.records(), jobs.records("bare")
     assert [(r["output"], r["finish_reason"]) for r in served] == [(r["output"], r["finish_reason"]) for r in own]
@@ -156,7 +161,7 @@ def test_an_answer_may_be_as_long_as_the_context(jobs: Any, data: Any) -> None:
 
 
 def test_a_model_that_it_lacks_is_refused_with_the_one_that_it_has(jobs: Any, data: Any) -> None:
-    with pytest.raises(JobError, match="has no model 'other'; it has demo"):
+    with pytest.raises(JobError, match="has no model 'other'; it has tiny"):
         jobs.run(job_from({**data(1), "model": "other"}))
 
 
