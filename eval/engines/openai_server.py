@@ -69,7 +69,7 @@ def vllm_server(folder: Path) -> Iterator[str]:
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in ENGINE.items() if value is not True]
     arguments += [f"--{name.replace('_', '-')}" for name, value in ENGINE.items() if value is True]
     command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(DEMO_MODEL), "--served-model-name", "demo",
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(DEMO_MODEL), "--served-model-name", "tiny",
         "--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log", *arguments,
     ]  # fmt: skip
     with (folder / "server.log").open("wb") as log:
@@ -96,7 +96,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def job_data(rows: Path, output: Path, engine: Mapping[str, Any], model: str = "demo") -> dict[str, Any]:
+def job_data(rows: Path, output: Path, engine: Mapping[str, Any], model: str = "tiny") -> dict[str, Any]:
     return {
         "model": model, "prompt": {"path": PROMPT.replace("{text}", "{{ text }}")}, "input": {"path": str(rows)},
         "output": str(output), "engine": dict(engine), "sampling": {"temperature": 0, "max_tokens": MAX_TOKENS},
@@ -104,7 +104,7 @@ def job_data(rows: Path, output: Path, engine: Mapping[str, Any], model: str = "
     }  # fmt: skip
 
 
-def ours(rows: Path, output: Path, engine: Mapping[str, Any], model: str = "demo") -> float:
+def ours(rows: Path, output: Path, engine: Mapping[str, Any], model: str = "tiny") -> float:
     """Seconds of a run in a process of its own, without its imports and the load of a model."""
     code = (
         "import json, sys, time\nfrom llmbatch.job.job import job_from\nfrom llmbatch.runs.session import run_job\n"
@@ -116,7 +116,7 @@ def ours(rows: Path, output: Path, engine: Mapping[str, Any], model: str = "demo
 
 
 def peer(name: str, python: str, rows: Path, output: Path, url: str, at_a_time: int) -> float:
-    return measured([python, str(PEERS), name, str(rows), str(output), url, "demo", str(MAX_TOKENS), str(at_a_time)])
+    return measured([python, str(PEERS), name, str(rows), str(output), url, "tiny", str(MAX_TOKENS), str(at_a_time)])
 
 
 def measured(command: list[str]) -> float:

@@ -10,7 +10,7 @@ from llmbatch.engines.http.base import Reply
 
 _LONGEST = 500
 _TOO_LONG = frozenset(
-    {"context_length_exceeded", "exceed_context_size_error", "input_tokens", "string_above_max_length"}
+    {"context_length_exceeded", "exceed_context_size_error", "input_tokens", "input_text", "string_above_max_length"}
 )
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
