@@ -475,3 +475,9 @@ def test_results_depend_on_what_is_loaded_and_not_on_how_fast_it_runs() -> None:
     }
     identity = kind_of("transformers").identity(EngineSettings(name="transformers", args=args))
     assert identity == {"dtype": "bfloat16", "revision": "v2"}
+
+
+def test_without_torch_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kind_module, "find_spec", lambda name: None if name == "torch" else find_spec(name))
+    with pytest.raises(JobError, match=r"pip install 'llmbatch\[transformers\]'"):
+        engine_of(tmp_path / "engine.log", "plain")

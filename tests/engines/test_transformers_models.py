@@ -254,7 +254,7 @@ def test_a_run_has_one_record_a_line_and_after_a_kill_the_same_bytes(jobs: Any) 
     assert [record["index"] for record in records] == list(range(43))
     failed = {record["id"]: record["error"]["kind"] for record in records if record["status"] == "failed"}
     assert failed == {40: "malformed_row", "long": "too_long", "none": "prompt"}
-    killed, _, _ = jobs.finish(job_of(jobs, "killed"), environment={"LLMBATCH_FAULT": "journal-append:4"})
+    killed, _, _ = jobs.finish(job_of(jobs, "killed"), environment={"LLMBATCH_FAULT": "part-sealed:2"})
     assert killed == -signal.SIGKILL
     jobs.run(job_from(job_of(jobs, "killed")))
     assert jobs.report("killed")["sessions"][-1]["session"] == 2
