@@ -15,9 +15,8 @@ import sys
 from dataclasses import dataclass, field, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmbatch import __version__
 from llmbatch.core.errors import EngineDied
@@ -27,9 +26,6 @@ from llmbatch.engines.elsewhere import EngineElsewhere
 from llmbatch.engines.guardian import Guardian
 from llmbatch.engines.messages import Begin
 from llmbatch.model.tokenizer import ChatSettings
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 _END_SECONDS = 20.0  # that an engine may take to stop by itself
 _SEND_SECONDS = 60  # that it may take to read what it is sent
@@ -74,12 +70,8 @@ class EngineProcess:
         self._guardian.watch([self._process.pid])
 
     def send(self, message: object) -> None:
-        self.send_bytes(ForkingPickler.dumps(message))
-
-    def send_bytes(self, message: Buffer) -> None:
-        """A message that is pickled already."""
         try:
-            self._open_pipe.send_bytes(message)
+            self._open_pipe.send(message)
         except BlockingIOError:  # half a message may be there, and the rest would never be read
             self.kill()
             raise
@@ -89,10 +81,6 @@ class EngineProcess:
 
     def receive(self) -> Any:
         return self._open_pipe.recv()
-
-    def receive_bytes(self) -> bytes:
-        """The next message as it was pickled."""
-        return self._open_pipe.recv_bytes()
 
     def is_up(self, info: EngineInfo) -> EngineInfo:
         own = () if self._process is None else (self._process.pid,)

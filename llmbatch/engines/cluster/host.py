@@ -1,12 +1,12 @@
 """Messages for an engine in; its answers out: the actor on a node of the cluster. The engine is in a process below it.
 
-So what an engine does to its process costs the actor nothing, and it can say how that process went. The actor reads no message: it
-hands on bytes, both ways. When the driver is gone Ray ends the actor, and with it goes the engine.
+So what an engine does to its process costs the actor nothing, and it can say how that process went. The actor hands messages on,
+both ways; Ray carries them as what its calls take and return. When the driver is gone Ray ends the actor, and with it goes the
+engine.
 """
 
 from __future__ import annotations
 
-import pickle
 import shutil
 import socket
 import tempfile
@@ -14,7 +14,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llmbatch import __version__
 from llmbatch.engines.cluster.parcels import Chunk, Listing, Shelf
@@ -37,7 +37,7 @@ class About(NamedTuple):
 class Pulled(NamedTuple):
     """Messages of the engine, what its log has got since, and once its process is gone how it went."""
 
-    messages: list[bytes]
+    messages: list[Any]
     log: bytes
     gone: str | None
 
@@ -78,19 +78,18 @@ class Host:
         process.send(begin)
         self._process = process
 
-    def push(self, messages: list[bytes]) -> None:
-        """Messages for the engine. Raises ``OSError`` or ``EOFError`` where its process is gone."""
-        for message in messages:
-            self._running.send_bytes(message)
+    def push(self, message: object) -> None:
+        """A message for the engine. Raises ``OSError`` or ``EOFError`` where its process is gone."""
+        self._running.send(message)
 
     def pull(self) -> Pulled:
         """The engine's messages since the last call; waits a while for the first."""
-        messages: list[bytes] = []
+        messages: list[Any] = []
         gone = None
         wait, end = _PULL_SECONDS, 0.0
         try:
             while len(messages) < _MOST_MESSAGES and self._running.poll(wait):
-                messages.append(self._running.receive_bytes())
+                messages.append(self._running.receive())
                 end = end or time.monotonic() + _GATHER_SECONDS
                 wait = max(0.0, end - time.monotonic())
         except (EOFError, OSError):
@@ -122,14 +121,4 @@ class Host:
             return b""
 
 
-def packed(message: object) -> bytes:
-    """A message as the engine's process reads it from its pipe."""
-    return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-
-
-def unpacked(data: bytes) -> object:
-    """A message as the engine's process wrote it to its pipe."""
-    return pickle.loads(data)  # noqa: S301 - of a process that we started
-
-
-__all__ = ["About", "Host", "Pulled", "packed", "unpacked"]
+__all__ = ["About", "Host", "Pulled"]

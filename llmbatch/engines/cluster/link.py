@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from llmbatch import __version__
 from llmbatch.core.errors import EngineDied
 from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
-from llmbatch.engines.cluster.host import About, Pulled, packed, unpacked
+from llmbatch.engines.cluster.host import About, Pulled
 from llmbatch.engines.cluster.parcels import Listing, chunks_of
 from llmbatch.engines.elsewhere import EngineElsewhere
 from llmbatch.engines.hosted import Hosting
@@ -72,7 +72,7 @@ class ActorLink:
         self._about: About | None = None
         self._killed = False
         self._pulling: Any = None
-        self._inbox: deque[bytes] = deque()
+        self._inbox: deque[Any] = deque()
         self._gone: EngineDied | None = None
 
     def open(self) -> None:
@@ -90,7 +90,7 @@ class ActorLink:
             self._pulling = self._actor.pull.remote()
         else:
             self._see_that_it_goes_on()
-            self._get(self._actor.push.remote([packed(message)]), pushed=True)
+            self._get(self._actor.push.remote(message), pushed=True)
 
     def poll(self, timeout: float) -> bool:
         import ray
@@ -109,7 +109,7 @@ class ActorLink:
     def receive(self) -> Any:
         while not self.poll(_LOOK_SECONDS):
             self._places.see()
-        message = unpacked(self._inbox.popleft())
+        message = self._inbox.popleft()
         if isinstance(message, Failed):
             self._places.failed()
             kind = "engine" if message.kind == "job" else message.kind  # another node may have what this one lacks

@@ -68,7 +68,7 @@ def load(model: str, settings: EngineSettings, context_length: int) -> Loaded:
     loaded = cls.from_pretrained(model, trust_remote_code=settings.trust_remote_code, **given)
     if not {"device_map", "quantization_config"} & given.keys():
         loaded = loaded.to(device_of(settings.args))
-    loaded.eval()
+    loaded.train(False)  # as ``eval()``, which is also the name of what runs text
     for name, path in settings.lora.items():
         loaded.load_adapter(str(Path(path).expanduser()) if Path(path).expanduser().exists() else path, name)
     if settings.lora:
