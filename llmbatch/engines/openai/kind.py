@@ -43,4 +43,5 @@ KIND = EngineKind(
     limits=_limits,
     models=lambda *_: [],  # the server has it
     tells_thinking=lambda _: True,
+    images=lambda *_: True,
 )

@@ -56,6 +56,11 @@ class OpenAISettings(HttpSettings):
         "auto",
         description="whose server it is, where it cannot be asked: decides how regex, grammar and choices are sent",
     )
+    schemas: Literal["grammar", "response_format"] = Field(
+        "grammar",
+        description="how vLLM is sent a schema: as the grammar that the vllm engine makes of it, which needs xgrammar here and "
+        "at the server; or as response_format, which lets a weak model fill its answer with white space",
+    )
     mode: Annotated[Literal["online", "batch"], Counts.NOTHING] = Field(
         "online", description="batch: through the server's Batch API, which takes up to a day and costs less"
     )
