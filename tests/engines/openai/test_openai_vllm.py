@@ -27,6 +27,7 @@ pytestmark = pytest.mark.vllm
 ARGUMENTS = [
     "--model", str(DEMO_MODEL), "--served-model-name", "tiny", "--dtype", "float32", "--enforce-eager", "--max-model-len", "512",
     "--max-num-seqs", "64", "--kv-cache-memory-bytes", str(1 << 28), "--host", "127.0.0.1",
+    "--enable-auto-tool-choice", "--tool-call-parser", "hermes",
 ]  # fmt: skip
 SCHEMA = {
     "type": "object",
