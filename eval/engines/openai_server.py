@@ -1,11 +1,12 @@
 """The openai engine in figures: against vLLM's own server on this machine, and against a stand-in that fails and is killed.
 
-    python eval/engines/openai_server.py [--rows 2000] [--repetitions 5]
+    python eval/engines/openai_server.py [--rows 2000] [--repetitions 3] [--parts chaos,levels,speed]
 
 Seconds from file to file, interleaved: llmbatch over the server, a plain asyncio script with OpenAI's client, datatrove's runner
 (in an environment of its own, where that installs), llmbatch at fixed levels; then llmbatch with vLLM in its own process, without
 the load of the model. On a stand-in: the level that is found against fixed ones, and a server that fails every tenth request and
-is killed twice. Writes ``openai_server.json`` beside this file.
+is killed twice. Writes ``openai_server.json`` beside this file, part by part; a part that is not run stays as it is there.
+DATATROVE_PYTHON names an interpreter that has datatrove already.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -50,6 +51,7 @@ ENGINE = {
     "kv_cache_memory_bytes": 1 << 30,
 }
 LEVELS = (16, 32, 64, 128, 256)
+VLLM_LEVELS = (64, 128, 256, 512)
 KNEE, SECONDS = 48, 0.05  # of the stand-in: how many it works on at a time, and how long
 
 
@@ -167,7 +169,7 @@ def speed(folder: Path, count: int, repetitions: int) -> dict[str, Any]:
             )
             if python is not None:
                 yield "datatrove", peer("datatrove", python, rows, folder / f"datatrove-{turn}", url, 2 * SEQS)
-            for level in LEVELS:
+            for level in VLLM_LEVELS:
                 yield f"fixed {level}", ours(rows, folder / f"fixed-{level}-{turn}", {**engine, "in_flight": level})
 
         for turn in range(repetitions):
@@ -248,16 +250,22 @@ def answered(log: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--without-vllm", action="store_true", help="only what needs a stand-in")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--parts", default="chaos,levels,speed", help="speed alone needs vLLM, the others a stand-in")
     given = parser.parse_args()
+    result = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     with tempfile.TemporaryDirectory(prefix="llmbatch-openai-") as path:
         folder = Path(path)
-        result = {"chaos": chaos(folder, given.rows), "levels": levels(folder, 4 * given.rows)}
-        if not given.without_vllm:
-            result["speed"] = speed(folder, given.rows, given.repetitions)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "chaos": lambda: chaos(folder, given.rows),
+            "levels": lambda: levels(folder, 4 * given.rows),
+            "speed": lambda: speed(folder, given.rows, given.repetitions),
+        }
+        for name in given.parts.split(","):
+            began = time.monotonic()
+            result[name] = {**parts[name](), "seconds_of_it_all": round(time.monotonic() - began, 1)}
+            RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            print(name, json.dumps(result[name], indent=1), flush=True)
 
 
 if __name__ == "__main__":

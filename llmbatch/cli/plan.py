@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llmbatch.job.job import Job
     from llmbatch.measure.calibration import Calibration
     from llmbatch.measure.survey import Prices, Survey
+    from llmbatch.model.characters import Characters
     from llmbatch.model.tokenizer import Tokenizer
 
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--gpus", type=click.IntRange(1), metavar="N", help="How many are paid for; by default as the engine has."
 )
-@click.option("--price-per-million", metavar="P[,P]", help="Price of a million tokens; in, out.")
+@click.option("--price-per-million", metavar="P[,P[,P]]", help="Price of a million tokens; in, out, cached in.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_context
 def plan(
@@ -61,10 +62,11 @@ def plan(
     """Say what a job would take; without --calibrate no model is loaded.
 
     Reads the whole input with the model's tokenizer: duplicates, rows that do not fit, shared prefixes, and what folding
-    and ordering save. With a size of the KV cache it predicts the prefix cache's hit rate; with a speed or a price, time
-    and cost. With --calibrate the model is loaded and answers a sample of the rows, and what it measures takes the place
-    of assumptions; answers that would be sent back and asked for again are not foreseen. Of a program of several steps
-    the first requests of each row are counted, since the others depend on answers.
+    and ordering save. Where the tokenizer of a hosted model is not to be had, tokens are estimated. With a size of the KV
+    cache it predicts the prefix cache's hit rate; with a speed or a price, time and cost. With --calibrate the model is
+    loaded and answers a sample of the rows, and what it measures takes the place of assumptions; answers that would be sent
+    back and asked for again are not foreseen. Of a program of several steps the first requests of each row are counted,
+    since the others depend on answers.
     """
     if price_per_gpu_hour is not None and tokens_per_second is None and not calibrate:
         raise click.UsageError(
@@ -105,6 +107,11 @@ def plan(
 
         sentences = [] if calibration is None else calibration.sentences()
         sentences += too_long_sentences(survey, job.plan.overflow)
+        if _is_estimate(tokenizer):
+            sentences.append(
+                f"The tokenizer of model {job.model!r} is not to be had here, so tokens are estimated: one for each four bytes of "
+                "text. Where another model counts as it does, name that with --set engine.tokenizer=MODEL."
+            )
         if job.accept is not None and job.accept.rows is not None:
             what = "as many rows, were all of them accepted" if job.input.endless else "all of the input"
             sentences.append(
@@ -120,7 +127,13 @@ def _job(ctx: click.Context, prices: Mapping[str, str]) -> Job:
     return job_from(merged({"output": ".", **job_data_of(ctx)}, {"run": prices}))
 
 
-def _as_dict(survey: Survey, tokenizer: Tokenizer, prices: Prices, overflow: str) -> dict[str, Any]:
+def _is_estimate(tokenizer: Tokenizer | Characters) -> bool:
+    from llmbatch.model.characters import Characters
+
+    return isinstance(tokenizer, Characters)
+
+
+def _as_dict(survey: Survey, tokenizer: Tokenizer | Characters, prices: Prices, overflow: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     from llmbatch.measure.job_survey import advice_of
@@ -128,6 +141,7 @@ def _as_dict(survey: Survey, tokenizer: Tokenizer, prices: Prices, overflow: str
 
     return {
         "rows": survey.rows,
+        "tokens_are_estimated": _is_estimate(tokenizer),
         "requests": survey.requests,
         "with_images": survey.with_images,
         "not_counted": survey.not_counted or None,

@@ -152,6 +152,6 @@ def _costs(survey: Survey, prices: Prices) -> Table:
         paid = f"{bounds}{prices.gpus} GPU at {prices.per_gpu_hour:g} an hour"
         table.add_row("cost", f"{found['cost_gpu']:,.2f}", paid)
     if "cost_tokens" in found and prices.per_million is not None:
-        into, out = prices.per_million
+        into, out, _ = prices.per_million
         table.add_row("price by tokens", f"{found['cost_tokens']:,.2f}", f"{into:g} a million in, {out:g} out")
     return table

@@ -80,7 +80,9 @@ FLAGS = {
         Flag("--max-total-tokens", "N", "run.max_total_tokens", int, "Stop after so many tokens; can be resumed."),
         Flag("--max-cost", "C", "run.max_cost", float, "Stop when it cost so much; needs a price; can be resumed."),
         Flag("--price-per-gpu-hour", "P", "run.price_per_gpu_hour", float, "Price of an hour of one GPU."),
-        Flag("--price-per-million", "P[,P]", "run.price_per_million", str, "Of a million tokens; in, out."),
+        Flag(
+            "--price-per-million", "P[,P[,P]]", "run.price_per_million", str, "Of a million tokens; in, out, cached in."
+        ),
         Flag("--autotune", "", "run.autotune", bool, "First try a few engine settings, for about a minute."),
     ),
     "Sampling": (

@@ -272,14 +272,18 @@ class ModelFacts(NamedTuple):
     """What is known of a model that is not loaded."""
 
     model: str
-    context_length: int  # in tokens, by its own config
+    context_length: int  # in tokens, by its own config; 0: only a server knows it
 
 
 class TokenizerSource(NamedTuple):
-    """Where the tokenizer comes from: a name or folder where it is not the model's own, and a revision on the hub."""
+    """Where the tokenizer comes from: a name or folder where it is not the model's own, and a revision on the hub.
+
+    ``needed`` is false where the engine does without, and the model may be one whose tokenizer nobody has.
+    """
 
     name: str | None = None
     revision: str | None = None
+    needed: bool = True
 
 
 class NamedModel(NamedTuple):

@@ -43,7 +43,7 @@ def _failures(value: Any) -> Any:
 
 
 def _prices(value: Any) -> Any:
-    """``0.2``, ``"0.1,0.4"`` or ``[0.1, 0.4]``: the price of prompt tokens, and of answer tokens."""
+    """``0.2``, ``"0.1,0.4"`` or ``[0.1, 0.4]``: the price of prompt tokens, of answer tokens, and of cached prompt tokens."""
     if value is None:
         return None
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
@@ -51,12 +51,12 @@ def _prices(value: Any) -> Any:
         prices = [float(part) for part in parts]
     except (TypeError, ValueError):
         prices = []
-    if len(prices) not in (1, 2) or not all(math.isfinite(price) and price >= 0 for price in prices):
-        raise ValueError("is one price, or two (in, out) such as 0.1,0.4")
-    return prices[0], prices[-1]
+    if len(prices) not in (1, 2, 3) or not all(math.isfinite(price) and price >= 0 for price in prices):
+        raise ValueError("is one price, or two (in, out) such as 0.1,0.4, or three (in, out, cached in)")
+    return prices[0], prices[min(1, len(prices) - 1)], prices[2 if len(prices) == 3 else 0]
 
 
-Prices = Annotated[tuple[float, float] | None, BeforeValidator(_prices)]
+Prices = Annotated[tuple[float, float, float] | None, BeforeValidator(_prices)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(allow_inf_nan=False)]
 Failures = Annotated[int | str | None, BeforeValidator(_failures)]
 
@@ -82,7 +82,9 @@ class RunSettings(BaseModel):
         None, gt=0, allow_inf_nan=False, description="stop when all sessions of the run cost so much; needs a price"
     )
     price_per_gpu_hour: float | None = Field(None, ge=0, allow_inf_nan=False, description="of one GPU")
-    price_per_million: Prices = Field(None, description="of a million tokens: one price, or two: in, out")
+    price_per_million: Prices = Field(
+        None, description="of a million tokens: one price, or two (in, out), or three (in, out, cached in)"
+    )
     autotune: bool = Field(
         False, description="try a few engine settings on the first rows; a clear winner replaces the default"
     )

@@ -18,6 +18,7 @@ from llmbatch.job.swept import recipe_of
 from llmbatch.measure.job_survey import Assumptions, survey_job
 from llmbatch.measure.speed import Rates, Sample, measure, stratified
 from llmbatch.measure.survey import Hours, Survey
+from llmbatch.model.characters import Characters
 from llmbatch.model.tokenizer import Tokenizer
 from llmbatch.sources.opening import open_source
 
@@ -65,7 +66,7 @@ class Calibration:
 
 def calibrated(
     job: Job, assumed: Assumptions, seconds: float, tell: Callable[[int], None]
-) -> tuple[Survey, Tokenizer, Calibration]:
+) -> tuple[Survey, Tokenizer | Characters, Calibration]:
     """Start the job's engine, survey its input, and run a sample of it for about so many seconds.
 
     Raises ``UsageError`` before the engine is started for what can be known by then, and ``EngineError``; then the engine's log

@@ -19,6 +19,7 @@ from llmbatch.job.recipe import engine_of
 from llmbatch.job.swept import recipe_of
 from llmbatch.measure.speed import Sample
 from llmbatch.measure.survey import Survey
+from llmbatch.model.characters import Characters
 from llmbatch.model.memory import GIB, cache_tokens
 from llmbatch.model.tokenizer import Tokenizer, load_tokenizer, model_config
 from llmbatch.plan.order import Capacity
@@ -39,7 +40,7 @@ class Assumptions(NamedTuple):
 
 def survey_job(
     job: Job, assumed: Assumptions, tell: Callable[[int], None] = lambda _: None, sample: Sample | None = None
-) -> tuple[Survey, Tokenizer]:
+) -> tuple[Survey, Tokenizer | Characters]:
     """Read and plan all of a job's input, window by window. Raises ``UsageError``, or ``ReadError`` where the input fails.
 
     Of an input without an end as many rows are read as are to be accepted.
@@ -48,15 +49,7 @@ def survey_job(
     source = open_source(job.input)
     recipe = recipe_of(job)
     engine_of(job, recipe)  # what is wrong with the model's kind is said here too
-    where = kind_of(job.engine.name).tokenizer(job.engine)
-    tokenizer = load_tokenizer(
-        job.model_path,
-        job.chat,
-        tokenizer=where.name,
-        revision=where.revision,
-        trust_remote_code=job.engine.trust_remote_code,
-        without_torch=True,
-    )
+    tokenizer = _tokenizer(job)
     survey = Survey(_limits(job, tokenizer, assumed), not_counted=recipe.later)
     prepare = Preparer(
         recipe,
@@ -72,6 +65,27 @@ def survey_job(
             sample.offer(sent)
         tell(survey.rows)
     return survey, tokenizer
+
+
+def _tokenizer(job: Job) -> Tokenizer | Characters:
+    """The model's tokenizer; where nobody has it and the engine does without, what stands in for it."""
+    where = kind_of(job.engine.name).tokenizer(job.engine)
+    may_be_hosted = not where.needed and where.name is None
+    if may_be_hosted and "/" not in job.model_path:  # a server's own name for it
+        return Characters()
+    try:
+        return load_tokenizer(
+            job.model_path,
+            job.chat,
+            tokenizer=where.name,
+            revision=where.revision,
+            trust_remote_code=job.engine.trust_remote_code,
+            without_torch=True,
+        )
+    except JobError:
+        if may_be_hosted:
+            return Characters()
+        raise
 
 
 def _add_window(survey: Survey, prepare: Preparer, job: Job, rows: Iterator[Row]) -> Iterator[Request] | None:
@@ -144,7 +158,7 @@ def _planned(
     return ready, replace(plan, too_long=too_long)
 
 
-def _limits(job: Job, tokenizer: Tokenizer, assumed: Assumptions) -> Capacity:
+def _limits(job: Job, tokenizer: Tokenizer | Characters, assumed: Assumptions) -> Capacity:
     facts = ModelFacts(job.model_path, tokenizer.context_length)
     capacity = capacity_of(assumed.engine or kind_of(job.engine.name).limits(job.engine, facts))
     known = capacity.kv_cache_tokens or assumed.kv_cache_tokens
@@ -202,7 +216,7 @@ def _revision(job: Job) -> str | None:
     return kind_of(job.engine.name).tokenizer(job.engine).revision
 
 
-def advice_of(survey: Survey, tokenizer: Tokenizer) -> list[str]:
+def advice_of(survey: Survey, tokenizer: Tokenizer | Characters) -> list[str]:
     """The advice of a survey as sentences."""
     sentences = []
     for advice in survey.advice():

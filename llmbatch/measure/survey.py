@@ -191,7 +191,7 @@ class Prices:
     tokens_per_second: float | None = None  # computed: prompt tokens that the cache does not spare, and answer tokens
     per_gpu_hour: float | None = None
     gpus: int = 1
-    per_million: tuple[float, float] | None = None  # of prompt tokens, of answer tokens
+    per_million: tuple[float, float, float] | None = None  # of prompt tokens, of answer tokens, of cached prompt tokens
     hours: Hours | None = None
 
 
@@ -209,6 +209,6 @@ def costs(survey: Survey, prices: Prices) -> dict[str, Any]:
         hourly = prices.per_gpu_hour * prices.gpus
         found |= {name.replace("hours", "cost_gpu"): hours * hourly for name, hours in found.items()}
     if prices.per_million is not None:
-        into, out = prices.per_million
+        into, out, _ = prices.per_million  # what a server will have cached is not known
         found["cost_tokens"] = (survey.prompt_tokens * into + survey.answer_tokens * out) / 1e6
     return found

@@ -24,13 +24,19 @@ class Spent:
     seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt tokens
 
     def __add__(self, other: Spent) -> Spent:
         return Spent(
             self.seconds + other.seconds,
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
         )
+
+    @classmethod
+    def of(cls, seconds: float, usage: Usage) -> Spent:
+        return cls(seconds, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
 
     @property
     def tokens(self) -> int:
@@ -52,13 +58,15 @@ class Budget:
             return None
         cost = spent.seconds / 3600 * self.gpus * (hourly or 0.0)
         if tokens is not None:
-            cost += (spent.prompt_tokens * tokens[0] + spent.completion_tokens * tokens[1]) / 1e6
+            into, out, cached = tokens
+            computed = spent.prompt_tokens - spent.cached_tokens
+            cost += (computed * into + spent.completion_tokens * out + spent.cached_tokens * cached) / 1e6
         return cost
 
     def used_up(self, seconds: float, usage: Usage) -> str | None:
         """The budget that is used up after so much of this session, and what to do, as a sentence; ``None``: go on."""
         settings = self.settings
-        spent = self.before + Spent(seconds, usage.prompt_tokens, usage.completion_tokens)
+        spent = self.before + Spent.of(seconds, usage)
         if settings.max_time is not None and spent.seconds >= settings.max_time:
             return f"max_time of {settings.max_time:g} s is over{self._sessions()}; to go on, raise --max-time"
         if settings.max_total_tokens is not None and spent.tokens >= settings.max_total_tokens:
@@ -95,7 +103,7 @@ def _last_sign(session: Mapping[str, Any], folder: Path) -> Spent:
     seen = last_sign(folder)
     if seen is None or seen.pid != session["pid"] or seen.written_at < session["started"]:
         return Spent()
-    return Spent(seen.written_at - session["started"], seen.usage.prompt_tokens, seen.usage.completion_tokens)
+    return Spent.of(seen.written_at - session["started"], seen.usage)
 
 
 __all__ = ["Budget", "Spent", "gpus_of", "spent_by"]

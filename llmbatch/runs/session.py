@@ -246,8 +246,7 @@ class Session:
             engine_restarts=driver.deaths,
             replicas=driver.replicas(),
         )
-        tokens = facts.engine_tokens
-        spent = Spent(facts.total_seconds, tokens.prompt_tokens, tokens.completion_tokens)
+        spent = Spent.of(facts.total_seconds, facts.engine_tokens)
         if outcome == "finished" and not ledger.rows and self._job.input.shard is not None:
             self._say(
                 f"no row of the input is in the slice {self._job.input.shard}: it is too short for so many slices"

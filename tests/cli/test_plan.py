@@ -8,6 +8,8 @@ from random import Random
 
 import pytest
 
+from llmbatch.job.job import DEMO_MODEL
+
 pytestmark = [pytest.mark.usefixtures("forked"), pytest.mark.forked_from("plan")]
 
 PROMPT = "Document: {{ doc }} Question: {{ q }}"
@@ -182,3 +184,17 @@ def test_of_a_program_of_several_steps_it_says_what_is_not_counted(corpus: Path)
     found = json.loads(result.stdout)
     assert found["requests"] == 122
     assert found["not_counted"] == "what a row is asked after the first of its up to 2 steps"
+
+
+def test_a_hosted_model_without_a_tokenizer_is_planned_by_estimated_tokens(corpus: Path) -> None:
+    hosted = ("--set", "engine.name=openai", "--set", "engine.urls=https://api.openai.com/v1", "--model", "gpt-x")
+    result = plan(corpus, *hosted, "--price-per-million", "1,4", "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["tokens_are_estimated"], found["requests"], found["assumed"]["context_length"]) == (True, 122, None)
+    assert 120 * 400 / 4 < found["prompt_tokens"] < 120 * 480 / 4 + 9100 / 4
+    assert found["cost_tokens"] > 0
+    said = " ".join(plan(corpus, *hosted).stdout.split())
+    assert "tokens are estimated: one for each four bytes" in said
+    known = plan(corpus, *hosted, "--set", f"engine.tokenizer={DEMO_MODEL}", "--json")
+    assert json.loads(known.stdout)["tokens_are_estimated"] is False

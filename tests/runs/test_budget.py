@@ -25,8 +25,17 @@ def test_without_a_budget_nothing_is_used_up() -> None:
 
 
 def test_gpu_hours_and_tokens_are_paid_for_together() -> None:
-    priced = budget(gpus=4, price_per_gpu_hour=2.0, price_per_million=(0.5, 3.0))
+    priced = budget(gpus=4, price_per_gpu_hour=2.0, price_per_million="0.5,3")
     assert priced.cost(Spent(1800, 2_000_000, 1_000_000)) == pytest.approx(4 * 2 * 0.5 + 1.0 + 3.0)
+
+
+def test_cached_prompt_tokens_may_have_a_price_of_their_own() -> None:
+    spent = Spent(0, 3_000_000, 1_000_000, cached_tokens=2_000_000)
+    assert budget(price_per_million="1,5,0.25").cost(spent) == pytest.approx(1 + 5 + 0.5)
+    assert budget(price_per_million="1,5").cost(spent) == pytest.approx(3 + 5)
+    priced = budget(spent, price_per_million="1,5,0.25", max_cost=7)
+    assert priced.used_up(0, Usage(1_000_000, 0, 1_000_000)) is None
+    assert "max_cost" in str(priced.used_up(0, Usage(1_000_000, 0, 0)))
 
 
 def test_without_a_price_there_is_no_cost() -> None:
@@ -54,13 +63,17 @@ def test_a_cost_without_a_price_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "prices"), [("0.1,0.4", (0.1, 0.4)), (0.2, (0.2, 0.2)), ("0.2", (0.2, 0.2)), ([1, 2], (1.0, 2.0))]
-)
-def test_a_price_of_tokens_is_one_number_or_two(said: Any, prices: tuple[float, float]) -> None:
+    ("said", "prices"),
+    [
+        ("0.1,0.4", (0.1, 0.4, 0.1)), (0.2, (0.2, 0.2, 0.2)), ("0.2", (0.2, 0.2, 0.2)), ([1, 2], (1.0, 2.0, 1.0)),
+        ("1,2,0.5", (1.0, 2.0, 0.5)),
+    ],
+)  # fmt: skip
+def test_a_price_of_tokens_is_up_to_three_numbers(said: Any, prices: tuple[float, float, float]) -> None:
     assert RunSettings(price_per_million=said).price_per_million == prices
 
 
-@pytest.mark.parametrize("said", ["cheap", "1,2,3", "-1", "nan", [], {"in": 1}])
+@pytest.mark.parametrize("said", ["cheap", "1,2,3,4", "-1", "nan", [], {"in": 1}])
 def test_any_other_price_is_refused(said: Any) -> None:
     with pytest.raises(ValueError, match="one price, or two"):
         RunSettings(price_per_million=said)
@@ -82,9 +95,9 @@ def test_a_killed_session_counts_up_to_its_last_sign_of_life(tmp_path: Path) -> 
     seen = {"written_at": 130.0, "pid": 7, "usage": {"prompt_tokens": 40, "completion_tokens": 9, "cached_tokens": 3}}
     (tmp_path / "progress.json").write_text(json.dumps(seen))
     sessions = killed()
-    assert spent_by(sessions, tmp_path) == Spent(35.0, 41, 11)
+    assert spent_by(sessions, tmp_path) == Spent(35.0, 41, 11, 3)
     (tmp_path / "progress.json").unlink()
-    assert spent_by(sessions, tmp_path) == Spent(35.0, 41, 11)  # the manifest has it now
+    assert spent_by(sessions, tmp_path) == Spent(35.0, 41, 11, 3)  # the manifest has it now
 
 
 def test_the_progress_of_another_session_says_nothing_of_a_killed_one(tmp_path: Path) -> None:

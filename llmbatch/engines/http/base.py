@@ -40,7 +40,7 @@ class Wire(Protocol):
     """
 
     def pack(self, request: Request) -> Packed | Failure:
-        """The request as it is sent, or why it cannot be."""
+        """The request as it is sent, or why it cannot be. Of one with images it is called in another thread, and may read files."""
 
     def read(self, request: Request, reply: Reply) -> Outcome:
         """What a reply of status 2xx says. Raises ``NoAnswer`` where it is not what the protocol has: then it is asked again."""

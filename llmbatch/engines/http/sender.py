@@ -36,9 +36,9 @@ class _Sending:
 
     __slots__ = ("cuts", "packed", "put_off", "request", "tries")
 
-    def __init__(self, request: Request, packed: Packed) -> None:
+    def __init__(self, request: Request, packed: Packed | None) -> None:
         self.request = request
-        self.packed = packed
+        self.packed = packed  # None: it has images, which are large, and are read once there is a place for it
         self.tries = 0  # that the server failed at
         self.put_off = 0  # times, as the server had too much to do
         self.cuts = 0  # connections that ended with it in flight
@@ -75,7 +75,7 @@ class Sender:
     def add(self, requests: Iterable[Request]) -> None:
         """Send these too."""
         for request in requests:
-            packed = self._wire.pack(request)
+            packed = None if request.prompt.images else self._wire.pack(request)
             if isinstance(packed, Failure):
                 self._deliver(Refusal(request.key, packed))
             else:
@@ -118,11 +118,17 @@ class Sender:
         sent_at = time.monotonic()
         try:
             try:
-                reply = await self._client.post(server.url + sending.packed.path, sending.packed.body)
+                packed = await self._packed(sending)
+                if isinstance(packed, Packed):
+                    sent_at = time.monotonic()
+                    reply = await self._client.post(server.url + packed.path, packed.body)
             finally:
                 full = server.is_full
                 server.in_flight -= 1
-            self._replied(server, sending, reply, sent_at, full=full)
+            if isinstance(packed, Packed):
+                self._replied(server, sending, reply, packed.path, sent_at, full=full)
+            else:
+                self._deliver(Refusal(sending.request.key, packed))
         except NotSent as error:
             self._not_sent(server, sending, error, sent_at)
         except LlmbatchError as error:
@@ -137,7 +143,14 @@ class Sender:
             return
         self._pump()
 
-    def _replied(self, server: Server, sending: _Sending, reply: Reply, sent_at: float, *, full: bool) -> None:
+    async def _packed(self, sending: _Sending) -> Packed | Failure:
+        if sending.packed is not None:
+            return sending.packed
+        return await asyncio.to_thread(self._wire.pack, sending.request)
+
+    def _replied(
+        self, server: Server, sending: _Sending, reply: Reply, path: str, sent_at: float, *, full: bool
+    ) -> None:
         now, meaning = time.monotonic(), self._wire.verdict(reply)
         self._pool.reached(server)
         if reply.status not in _ONLY_A_GATEWAY:
@@ -149,7 +162,7 @@ class Sender:
             raise EngineError(said)
         if reply.status in _NOT_THERE and not self._answered:
             refusal = self._wire.refusal(sending.request, reply)
-            raise EngineError(f"{server.url}{sending.packed.path} is not there for this model: {refusal.message}")
+            raise EngineError(f"{server.url}{path} is not there for this model: {refusal.message}")
         if meaning is Verdict.REFUSED or (meaning is Verdict.DENIED and self._is_about_one(reply)):
             self._deliver(Refusal(sending.request.key, self._wire.refusal(sending.request, reply)))
         elif meaning in (Verdict.DENIED, Verdict.MISPLACED):

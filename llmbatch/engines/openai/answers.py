@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from llmbatch.core.messages import text_of
 from llmbatch.core.types import Completion, Failure, FailureKind, FinishReason, Outcome, Refusal, Request, Usage
 from llmbatch.core.words import short
 from llmbatch.engines.http.base import NoAnswer
@@ -101,7 +102,7 @@ def _usage(said: Any, request: Request, text: str, note: Note) -> Usage:
         f"the server does not say how many tokens it took: they are counted as one for {_CHARACTERS_A_TOKEN} characters"
     )
     prompt = request.prompt
-    asked = prompt.text or "" if prompt.messages is None else "".join(str(m.get("content")) for m in prompt.messages)
+    asked = prompt.text or "" if prompt.messages is None else "".join(text_of(m["content"]) for m in prompt.messages)
     return Usage(-(-len(asked) // _CHARACTERS_A_TOKEN), -(-len(text) // _CHARACTERS_A_TOKEN))
 
 

@@ -1,8 +1,9 @@
 """A constraint in; the fields of a request by which one kind of server holds an answer to it, out. What servers differ in is here.
 
-All of them know ``response_format`` with a JSON Schema. A choice is a field of vLLM's own there, and elsewhere a schema with the
-one field ``answer``, which is taken out of the answer again. A server that knows no regex or grammar is asked without: the
-answer's check sends back what does not fit.
+All of them know ``response_format`` with a JSON Schema. vLLM then lets a model fill its answer with white space, which a weak one
+does until it is cut off; it is sent the grammar that the engine in this process makes of the schema, which has none. A choice is
+a field of vLLM's own there, and elsewhere a schema with the one field ``answer``, which is taken out of the answer again. A server
+that knows no regex or grammar is asked without: the answer's check sends back what does not fit.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbatch.core.types import Constraint
+from llmbatch.engines.spacing import as_xgrammar, for_guidance
 
 _FIELD = "answer"
 
@@ -26,13 +28,14 @@ class Dialect:
     guided: bool = False  # vLLM before 0.12: a field each
     regex: str | None = None
     grammar: str | None = None
+    grammars: bool = False  # schemas go as grammars of xgrammar's
     continues: bool = False  # it knows ``continue_final_message``
     max_tokens: str = "max_tokens"  # of a chat request
 
     def fields(self, constraint: Constraint) -> Mapping[str, Any]:
         """The fields that hold an answer to it; none where this kind of server cannot."""
         if constraint.kind == "json":
-            return _schema(json.loads(constraint.spec))
+            return self._json(constraint.spec)
         spec: Any = json.loads(constraint.spec) if constraint.kind == "choice" else constraint.spec
         if self.structured is not None:
             return {f"guided_{constraint.kind}": spec} if self.guided else {self.structured: {constraint.kind: spec}}
@@ -43,6 +46,14 @@ class Dialect:
             )
         name = self.regex if constraint.kind == "regex" else self.grammar
         return {} if name is None else {name: spec}
+
+    def _json(self, spec: str) -> Mapping[str, Any]:
+        if self.structured is None or self.guided:
+            return _schema(json.loads(spec))
+        grammar = as_xgrammar(spec) if self.grammars else None
+        if grammar is not None:
+            return {self.structured: {"grammar": grammar}}
+        return _schema(json.loads(for_guidance(spec)))  # what guidance alone heeds
 
     def holds(self, constraint: Constraint) -> bool:
         """Whether this kind of server can hold an answer to it."""
@@ -60,7 +71,7 @@ class Dialect:
         return chosen if isinstance(chosen, str) else text
 
 
-VLLM = Dialect("vllm", structured="structured_outputs", continues=True)
+VLLM = Dialect("vllm", structured="structured_outputs", grammars=True, continues=True)
 OLD_VLLM = Dialect("vllm", structured="", guided=True, continues=True)
 DIALECTS = {
     "vllm": VLLM,

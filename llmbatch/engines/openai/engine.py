@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -45,13 +46,16 @@ class OpenAIEngine:
             Client(key_of(settings), settings.request_timeout or settings.timeout, settings.ca_file)
         )
         dialect = DIALECTS.get(settings.dialect, DIALECTS["other"])
-        self._wire = OpenAIWire(self._model, dialect, settings.args, chat.template_kwargs, self._log.once)
+        self._wire = OpenAIWire(
+            self._model, dialect, settings.args, chat.template_kwargs, self._log.once, settings.images
+        )
         self._loop = self._make_loop(log.with_name(BATCHES))
 
     def start(self) -> EngineInfo:
         found = self._thread.call(self._look)
         first = next(iter(found.values()))
-        self._wire.dialect = first.dialect
+        as_grammars = first.dialect.grammars and self._settings.schemas == "grammar"
+        self._wire.dialect = replace(first.dialect, grammars=as_grammars)
         lengths = [each.context_length for each in found.values() if each.context_length is not None]
         self._wire.context_length = min(lengths, default=None)
         requests = self._settings.in_flight or (_USUAL_REQUESTS if self._settings.mode == "online" else MOST_LINES)
@@ -62,7 +66,7 @@ class OpenAIEngine:
             context_length=self._wire.context_length,
             max_num_seqs=requests * len(self._urls),
             in_flight=None if self._settings.in_flight is None else requests * len(self._urls),
-            can=frozenset({"constraint", "lora"}),
+            can=frozenset({"constraint", "lora", "images"}),
             device="its server" if len(self._urls) == 1 else f"{len(self._urls)} servers",
             details={"dialect": first.dialect.name, "urls": self._urls},
         )

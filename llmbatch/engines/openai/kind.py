@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmbatch.engines.base import Engine, EngineInfo, EngineKind, EngineSettings, ModelFacts
+from llmbatch.engines.base import Engine, EngineInfo, EngineKind, EngineSettings, ModelFacts, TokenizerSource
 from llmbatch.engines.openai.settings import OpenAISettings
 from llmbatch.model.tokenizer import ChatSettings
 
@@ -28,9 +28,13 @@ def _limits(settings: EngineSettings, model: ModelFacts) -> EngineInfo:
         name=settings.name,
         version="",
         model=model.model,
-        context_length=model.context_length,
+        context_length=model.context_length or None,
         max_num_seqs=settings.in_flight or _USUAL_REQUESTS,
     )
+
+
+def _tokenizer(settings: EngineSettings) -> TokenizerSource:
+    return TokenizerSource(OpenAISettings.model_validate(settings.model_dump()).tokenizer, needed=False)
 
 
 KIND = EngineKind(
@@ -41,6 +45,8 @@ KIND = EngineKind(
     candidates=lambda *_: [],  # how many requests at a time is found out as it runs
     devices=lambda _: 0,
     limits=_limits,
+    tokenizer=_tokenizer,
     models=lambda *_: [],  # the server has it
     tells_thinking=lambda _: True,
+    images=lambda *_: True,
 )

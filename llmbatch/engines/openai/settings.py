@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.sampling import SAMPLING
-from llmbatch.core.settings import Counts
+from llmbatch.core.settings import Counts, IsPath, is_named_as_path, is_there
 from llmbatch.engines.http.settings import HttpSettings
 
 DialectName = Literal["auto", "vllm", "sglang", "llamacpp", "openai", "other"]
@@ -55,6 +55,18 @@ class OpenAISettings(HttpSettings):
     dialect: DialectName = Field(
         "auto",
         description="whose server it is, where it cannot be asked: decides how regex, grammar and choices are sent",
+    )
+    tokenizer: Annotated[
+        str | None,
+        Counts.NOTHING,
+        IsPath(lambda value, base: is_named_as_path(value) or is_there(value, base)),
+    ] = Field(
+        None, description="a model's folder or hub name, by whose tokenizer a plan counts tokens; a run needs none"
+    )
+    schemas: Literal["grammar", "response_format"] = Field(
+        "grammar",
+        description="how vLLM is sent a schema: as the grammar that the vllm engine makes of it, which needs xgrammar here and "
+        "at the server; or as response_format, which lets a weak model fill its answer with white space",
     )
     mode: Annotated[Literal["online", "batch"], Counts.NOTHING] = Field(
         "online", description="batch: through the server's Batch API, which takes up to a day and costs less"

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmbatch.core.sampling import LOOPS, NO_SEED
-from llmbatch.core.types import Constraint, Failure, FailureKind, Outcome, Request, Sampling
+from llmbatch.core.types import Constraint, Failure, FailureKind, Message, Outcome, Request, Sampling
 from llmbatch.engines.http.base import Packed, Reply
 from llmbatch.engines.http.retry import Verdict, verdict
 from llmbatch.engines.openai.answers import completion_of
 from llmbatch.engines.openai.dialect import Dialect
 from llmbatch.engines.openai.words import error_of, is_without_quota, words
+from llmbatch.images.ahead import for_server
+from llmbatch.images.base import ImageSettings
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
+_IMAGES = ImageSettings()
 _KEPT = 4096  # distinct settings; a job that has more makes them anew
 
 
@@ -28,20 +32,30 @@ class OpenAIWire:
         args: Mapping[str, Any],
         chat_template: Mapping[str, Any],
         note: Callable[[str], None],
+        images: ImageSettings = _IMAGES,
     ) -> None:
         self._model = model
         self.dialect = dialect
         self.context_length: int | None = None  # in tokens; what asks for a longer answer some servers refuse
         self._args = {**args, **({"chat_template_kwargs": dict(chat_template)} if chat_template else {})}
         self._note = note
+        self._images = images
+        self._readers = threading.Semaphore(images.workers)
         self._made: dict[tuple[int, Constraint | None, bool], tuple[Sampling, dict[str, Any]]] = {}
 
     def body(self, request: Request) -> dict[str, Any] | Failure:
-        """The request's body as plain data."""
+        """The request's body as plain data; images of this machine are read into it."""
         if request.target is not None:
             return Failure(FailureKind.REFUSED, "a server gives no token ids, and without them nothing can be scored")
-        chat = request.prompt.messages is not None
-        body = {"model": request.lora or self._model, **self._prompt(request), **self._settings(request, chat)}
+        messages = self._messages(request)
+        if isinstance(messages, Failure):
+            return messages
+        chat = messages is not None
+        body = {
+            "model": request.lora or self._model,
+            **self._prompt(request, messages),
+            **self._settings(request, chat),
+        }
         if request.seed is not None:
             body["seed"] = request.seed
         limit = self._max_tokens(chat)
@@ -75,14 +89,20 @@ class OpenAIWire:
             )
         return None
 
-    def _prompt(self, request: Request) -> dict[str, Any]:
+    def _messages(self, request: Request) -> Sequence[Message] | Failure | None:
+        if not request.prompt.images:
+            return request.prompt.messages
+        with self._readers:  # they hold the bytes
+            return for_server(request.prompt, self._images)
+
+    def _prompt(self, request: Request, messages: Sequence[Message] | None) -> dict[str, Any]:
         prompt = request.prompt
-        if prompt.messages is None:
+        if messages is None:
             return {"prompt": f"{prompt.text}{prompt.prefill}"}
         if not prompt.prefill:
-            return {"messages": list(map(dict, prompt.messages))}
+            return {"messages": list(map(dict, messages))}
         begun = {"role": "assistant", "content": prompt.prefill}
-        fields: dict[str, Any] = {"messages": [*map(dict, prompt.messages), begun]}
+        fields: dict[str, Any] = {"messages": [*map(dict, messages), begun]}
         if self.dialect.continues:
             fields |= {"continue_final_message": True, "add_generation_prompt": False}
         return fields

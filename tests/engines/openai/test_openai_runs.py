@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import ipaddress
 import json
@@ -49,6 +50,27 @@ def test_a_text_prompt_goes_to_completions(jobs: Any, server: Any, online: Any) 
     jobs.run(job_from(online(rows_of(jobs, 3), prompt={"path": str(prompt)})))
     assert {path for path, _ in server.asked} == {"/v1/completions"}
     assert outputs(jobs) == ["text 0", "text 1", "text 2"]
+
+
+def test_images_go_as_data_uris_and_a_broken_one_is_its_row_alone(jobs: Any, server: Any, online: Any) -> None:
+    png = b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    (jobs.path / "red.png").write_bytes(base64.b64decode(png))
+    (jobs.path / "broken.png").write_bytes(b"no image")
+    whole = f"data:image/png;base64,{png.decode()}"
+    prompt = jobs.path / "prompt.yaml"
+    prompt.write_text(
+        "name: seen\nvariables: {picture: {type: image}}\nmessages: [{role: user, content: 'See {{ picture }}'}]\n"
+    )
+    pictures = [str(jobs.path / "red.png"), str(jobs.path / "broken.png"), whole]
+    rows = jobs.rows([{"id": i, "picture": picture} for i, picture in enumerate(pictures)])
+    server.answer = lambda _: {"message": {"content": "seen"}, "finish_reason": "stop"}
+    result = jobs.run(job_from(online(rows, prompt={"path": str(prompt)})))
+    assert [record["status"] for record in jobs.records()] == ["ok", "failed", "ok"]
+    assert jobs.records()[1]["error"]["kind"] == "image"
+    parts = [body["messages"][0]["content"] for _, body in server.asked]
+    urls = [part["image_url"]["url"] for content in parts for part in content if part["type"] == "image_url"]
+    assert set(urls) == {whole}
+    assert "images" in result.report["engine"]["can"]
 
 
 WAYS: dict[str, Callable[[Any], Any]] = {

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.vllm
 ARGUMENTS = [
     "--model", str(DEMO_MODEL), "--served-model-name", "tiny", "--dtype", "float32", "--enforce-eager", "--max-model-len", "512",
     "--max-num-seqs", "64", "--kv-cache-memory-bytes", str(1 << 28), "--host", "127.0.0.1",
+    "--enable-auto-tool-choice", "--tool-call-parser", "hermes",
 ]  # fmt: skip
 SCHEMA = {
     "type": "object",
@@ -106,7 +107,9 @@ def test_the_answers_are_those_of_the_engine_in_this_process(jobs: Any, data: An
 
 def test_an_answer_is_held_to_a_schema(jobs: Any, data: Any) -> None:
     jobs.run(job_from(data(4, answer={"schema": SCHEMA})))
-    for record in jobs.records():
+    for (
+        record
+    ) in jobs.records():  # without white space, with which this model else fills its answers until they are cut off
         assert record["status"] == "ok", record
         assert record["output"]["size"] in ("small", "large")
 
@@ -137,14 +140,15 @@ def test_logprobs_of_chat(jobs: Any, data: Any) -> None:
 
 
 def test_tool_calls_are_kept_as_they_come(jobs: Any, data: Any) -> None:
-    function = {"name": "order", "parameters": SCHEMA}
+    # a single value, as the server lets a model put white space, without an end, between the parts of any other
+    function = {"name": "order", "parameters": {"type": "object", "enum": [{"size": "large"}]}}
     choice = {"type": "function", "function": {"name": "order"}}
     args = {"tools": [{"type": "function", "function": function}], "tool_choice": choice}
     asked = data(1, engine={"args": args})
     jobs.run(job_from(asked))
     call = json.loads(text_of(jobs.records()[0]))["tool_calls"][0]
     assert call["function"]["name"] == "order"
-    assert json.loads(call["function"]["arguments"])["size"] in ("small", "large")
+    assert json.loads(call["function"]["arguments"]) == {"size": "large"}
 
 
 def test_what_does_not_fit_is_its_row_alone(jobs: Any, data: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from llmbatch.core.types import Completion, Constraint, Prompt, Request, Request
 from llmbatch.engines.http.base import Packed, Reply
 from llmbatch.engines.openai.dialect import OWNERS, VLLM
 from llmbatch.engines.openai.wire import OpenAIWire
+from llmbatch.engines.spacing import as_xgrammar
 
 pytestmark = pytest.mark.vllm
 
@@ -85,7 +87,11 @@ def test_constraints_arrive(
 def test_a_schema_arrives(request_class: tuple[type[Any], Prompt]) -> None:
     kind, prompt = request_class
     understood = kind.model_validate(sent(asked(prompt, Constraint("json", json.dumps(SCHEMA)))))
-    assert understood.response_format.json_schema.json_schema == SCHEMA
+    assert understood.structured_outputs.grammar == as_xgrammar(json.dumps(SCHEMA))
+    without = OpenAIWire("m", replace(VLLM, grammars=False), {}, {}, lambda _: None)
+    body = without.body(asked(prompt, Constraint("json", json.dumps(SCHEMA))))
+    schema = kind.model_validate(body).response_format.json_schema.json_schema
+    assert {key: value for key, value in schema.items() if key != "x-guidance"} == SCHEMA
 
 
 def test_a_prefill_is_understood_as_one() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,8 +66,8 @@ def test_no_answer_is_asked_for_that_is_longer_than_the_context(asked: int | Non
     assert body(ours.pack(request(Prompt(text="x"), max_tokens=asked)))["max_tokens"] == sent
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_schema_is_sent_as_a_response_format_everywhere(dialect: str) -> None:
+@pytest.mark.parametrize("dialect", [name for name in DIALECTS if name != "vllm"])
+def test_a_schema_is_sent_as_a_response_format(dialect: str) -> None:
     sent = body(wire(dialect).pack(request(constraint=Constraint("json", json.dumps(SCHEMA)))))
     assert sent["response_format"]["json_schema"] == {"name": "output", "schema": SCHEMA, "strict": True}
 
@@ -74,6 +76,25 @@ def test_a_schema_that_openai_would_not_take_as_strict_is_not_sent_as_such() -> 
     loose = {**SCHEMA, "required": []}
     sent = body(wire("openai").pack(request(constraint=Constraint("json", json.dumps(loose)))))
     assert "strict" not in sent["response_format"]["json_schema"]
+
+
+def test_vllm_is_sent_a_schema_as_a_grammar_without_white_space_to_fill_answers_with() -> None:
+    pytest.importorskip("xgrammar")
+    sent = body(wire("vllm").pack(request(constraint=Constraint("json", json.dumps(SCHEMA)))))
+    assert "response_format" not in sent
+    assert re.search(r'^root ::= .*"a\\"" ": " ', sent["structured_outputs"]["grammar"], re.MULTILINE)
+    assert "root ::= " in sent["structured_outputs"]["grammar"]
+
+
+def test_vllm_is_sent_a_response_format_where_grammars_are_not_wanted() -> None:
+    ours = OpenAIWire("m", replace(DIALECTS["vllm"], grammars=False), {}, {}, lambda _: None)
+    sent = body(ours.pack(request(constraint=Constraint("json", json.dumps(SCHEMA)))))
+    spaced = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    assert sent["response_format"]["json_schema"]["schema"] == {**SCHEMA, "x-guidance": spaced}
+
+
+def test_an_older_vllm_is_sent_a_response_format() -> None:
+    assert "response_format" in vllm_dialect("0.9.2").fields(Constraint("json", json.dumps(SCHEMA)))
 
 
 CHOICE = Constraint("choice", '["yes", "no"]')
