@@ -16,7 +16,7 @@ from llmbatch.check.code import author_code
 from llmbatch.core.check import Check
 from llmbatch.core.digest import short_digest
 from llmbatch.core.errors import JobError, SchemaError
-from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, LOOPS, SAMPLING, frozen, sampling_problem
+from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, LOOPS, NO_SEED, SAMPLING, frozen, sampling_problem
 from llmbatch.core.types import Constraint, Failure, FailureKind, Rendered, Row, Sampling
 from llmbatch.core.words import short
 from llmbatch.engines.base import kind_of
@@ -144,7 +144,7 @@ class Step:
         if isinstance(rendered, Failure):
             return rendered
         asked, seed = rendered.sampling, None
-        if "seed" in self._of_fields:  # not one setting more for every row
+        if "seed" in self._of_fields and asked["seed"] != NO_SEED:  # not one setting more for every row
             asked = {**asked}
             seed = asked.pop("seed")
         sampling, samples = self._variant(asked) if asked else self._base

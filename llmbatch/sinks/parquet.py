@@ -99,7 +99,8 @@ def _vector(record: dict[str, Any], dimensions: int) -> list[float] | None:
             f"row {short(record['id'])}: its vector has {len(vector):,} numbers, and those before it have {dimensions:,}, so they "
             "are no table: were rows tried again with other dimensions?"
         )
-    return vector
+    # a large number is a whole one on its line, which Arrow takes for one of 32 bits only where it is exactly that
+    return None if vector is None else list(map(float, vector))
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from llmbatch.engines.base import EngineInfo, EngineSettings, checked, kind_of, 
 from llmbatch.engines.devices import Machine
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.transformers import kind as kind_module
+from llmbatch.engines.transformers.constraints import _quoted
 from llmbatch.engines.transformers.engine import TransformersEngine
 from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.tokenizer import ChatSettings
@@ -239,7 +240,7 @@ SCHEMA = {
 
 def test_an_answer_is_held_to_its_constraint_beside_others_that_are_held_to_none(engine: TransformersEngine) -> None:
     constraints = [
-        Constraint("choice", json.dumps(['one "a"\n', "été"])),
+        Constraint("choice", json.dumps(['one "a"\n', "été 🙂"])),
         Constraint("regex", "[x-z]{4}-[0-9]{2}"),
         Constraint("json", json.dumps(SCHEMA)),
         None,
@@ -252,11 +253,21 @@ def test_an_answer_is_held_to_its_constraint_beside_others_that_are_held_to_none
             [replace(request, constraint=each) for request, each in zip(asked, constraints, strict=True)],
         )
         found = [outcome.text for outcome in outcomes if isinstance(outcome, Completion)]
-        assert found[0] in ('one "a"\n', "été")
+        assert found[0] in ('one "a"\n', "été 🙂")
         assert re.fullmatch("[x-z]{4}-[0-9]{2}", found[1])
         assert json.loads(found[2])["name"] in ("x", "why")
         assert re.fullmatch("so [a-c]{2}", found[4])
         assert [outcome.finish_reason for outcome in outcomes] == ["stop"] * 5  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("text", ["🙂 gut", "数\x7f", 'a "b"\\c\n'])
+def test_a_choice_may_hold_any_character(text: str) -> None:
+    xgrammar = pytest.importorskip("xgrammar")
+    from xgrammar.testing import _is_grammar_accept_string as accepts
+
+    grammar = xgrammar.Grammar.from_ebnf(f"root ::= {_quoted(text)}")
+    assert accepts(grammar, text)
+    assert not accepts(grammar, "x" + text)
 
 
 def test_log_probabilities_are_the_models_own_whatever_the_temperature(engine: TransformersEngine, model: Any) -> None:

@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 
 from llmbatch.core.errors import EngineDied
-from llmbatch.core.types import Image, Outcome, Prompt, Refusal, Request, RequestKey, Sampling
+from llmbatch.core.types import (
+    Completion,
+    Image,
+    Outcome,
+    Pooling,
+    Prompt,
+    Refusal,
+    Request,
+    RequestKey,
+    Sampling,
+    Usage,
+)
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.vllm import loop as vllm_loop
 from llmbatch.engines.vllm.loop import Intake, Loop, Tools
@@ -41,7 +52,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def loop_of(taken: list[Any] | None = None, *, most_with_images: int | None = None) -> Loop:
+def loop_of(taken: list[Any] | None = None, *, most_with_images: int | None = None, poolings: Any = None) -> Loop:
     """A loop whose engine takes every request and, alive and well, has not answered any yet. ``taken`` is what it was given."""
     core = SimpleNamespace(
         outputs_queue=queue.Queue(), resources=SimpleNamespace(engine_manager=None, engine_dead=False)
@@ -56,7 +67,7 @@ def loop_of(taken: list[Any] | None = None, *, most_with_images: int | None = No
     detokenizer: Any = None
     chat: Any = SimpleNamespace(made=lambda *_: {"type": "multimodal", "prompt_token_ids": [1, 2, 3]})
     sight = None if most_with_images is None else Sight(llm, chat, ImageSettings(workers=2), most_with_images)
-    tools = Tools(samplings, detokenizer, None, {}, Limits(100, 64, None), sight)
+    tools = Tools(samplings, detokenizer, None, {}, Limits(100, 64, None), poolings=poolings, sight=sight)
     return Loop(llm, Intake(8, 1 << 20, 4096, TIMEOUT), tools, lambda: None, lambda _error, seen: EngineDied(seen))
 
 
@@ -148,3 +159,21 @@ def test_what_is_being_loaded_is_given_up_with_the_rest(picture: Path) -> None:
     while not taken:
         next(steps)
     assert taken == [{"type": "token", "prompt_token_ids": [1]}]
+
+
+def test_numbers_are_asked_for_with_the_images_of_the_prompt(picture: Path) -> None:
+    taken: list[Any] = []
+    feed = Feed()
+    pooling = Pooling("embed")
+    feed.push([replace(looking(0, picture), pooling=pooling), replace(ask(1), pooling=pooling)])
+    poolings: Any = SimpleNamespace(
+        of=lambda *_: None, outcome=lambda request, _: Completion(request.key, "", "stop", Usage())
+    )
+    loop = loop_of(taken, most_with_images=1, poolings=poolings)
+    steps = loop.stream(feed)
+    while len(taken) < 2:
+        assert next(steps) == []
+    assert [prompt["type"] for prompt in taken] == ["token", "multimodal"]
+    assert loop._seen == 1
+    loop._outcomes([SimpleNamespace(request_id=str(number)) for number in range(2)])
+    assert loop._seen == 0, "there is room for the next one"

@@ -73,3 +73,10 @@ def test_a_row_of_which_rules_need_a_text_counts_with_it_and_not_with_what_all_r
     work = recipe.begin(row, rules, Lengths(lambda _: None, None))
     assert recipe.size(row, work) == 100
     assert "unused" not in work.row.data
+
+
+def test_a_row_whose_seed_is_none_by_its_field_is_drawn_for_itself(jobs: Any) -> None:
+    rows = jobs.rows([{"id": i, "text": "a", "draw": seed} for i, seed in enumerate([-1, -1, 5, 5])])
+    script = {"rules": [{"answer": "row {index}"}]}
+    jobs.run(jobs.job(rows, script, sampling={"temperature": 1.0, "seed": {"field": "draw"}}))
+    assert [record["output"] for record in jobs.records()] == ["row 0", "row 1", "row 2", "row 2"]

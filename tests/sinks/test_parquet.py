@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,3 +69,14 @@ def test_vectors_of_several_lengths_are_no_table_and_the_row_is_named(tmp_path: 
     with pytest.raises(FolderError, match="row 'row 1': its vector has 4 numbers, and those before it have 3"):
         write_sinks(PARQUET, seal(records, 2, vectors=True), tmp_path)
     assert not (tmp_path / "results.parquet").exists()
+
+
+def test_a_vector_may_have_large_numbers(tmp_path: Path, seal: Seal) -> None:
+    numbers = array("f", [123_456_792.0, 33_554_436.0, -0.5])
+    records = [Record(n, n, Status.OK, each, "stop", 1) for n, each in enumerate((numbers, numbers * 8))]
+    for n, record in enumerate(records):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        write_sinks(PARQUET, seal([record], 1, vectors=True), folder)
+        [vector] = pq.read_table(folder / "results.parquet")["output"].to_pylist()
+        assert vector == list(record.output)

@@ -53,7 +53,7 @@ class Constraints:
                 case "json":
                     return compiler.compile_json_schema(spec, any_whitespace=False, separators=_SEPARATORS)
                 case "choice":
-                    texts = [json.dumps(text) for text in json.loads(spec)]
+                    texts = [_quoted(text) for text in json.loads(spec)]
                     return compiler.compile_grammar(f"root ::= {' | '.join(texts)}")
                 case "regex":
                     return compiler.compile_regex(spec)
@@ -74,6 +74,12 @@ class Constraints:
             self._tokenizer, vocab_size=self._loaded.vocabulary, stop_token_ids=sorted(self._loaded.eos) or None
         )
         return GrammarCompiler(info)
+
+
+def _quoted(text: str) -> str:
+    """A text in quotes as a grammar has it: as in JSON, but a character beyond 16 bits is one there, and no pair of surrogates."""
+    letters = (json.dumps(each)[1:-1] if each <= "\uffff" else f"\\U{ord(each):08x}" for each in text)
+    return f'"{"".join(letters)}"'
 
 
 def mask(scores: Any, matchers: Sequence[Any]) -> Any:

@@ -44,6 +44,10 @@ class Plain:
 
     def add(self, rows: Sequence[Row], targets: Sequence[Request]) -> None:
         with self._changed:
+            if (
+                not self._waiting and not self._working
+            ):  # what had nothing to do gave no sign of life: its time begins now
+                self.progress_at = time.monotonic()
             self._waiting += [*rows, *targets]
             self._changed.notify_all()
 
@@ -85,6 +89,7 @@ class Plain:
         while True:
             with self._changed:
                 self._working = False
+                self.giving_up = self._ending  # what was given up has come to its end, and what comes now is wanted
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting or self._ending)
                 if self._ending:

@@ -161,7 +161,7 @@ class Loop:
     def _submit(self, request: Request, seen: Mapping[str, Any] | None = None) -> Failure | None:
         """Hand a request over; ``seen`` is vLLM's input for one with images."""
         if request.pooling is not None or self._tools.poolings is not None:
-            return self._submit_pooling(request)
+            return self._submit_pooling(request, seen)
         if request.target is not None:
             return self._submit_target(request)
         ids = [*(request.token_ids or ()), *request.partial]
@@ -180,7 +180,7 @@ class Loop:
         self._seen += failure is None and seen is not None
         return failure
 
-    def _submit_pooling(self, request: Request) -> Failure | None:
+    def _submit_pooling(self, request: Request, seen: Mapping[str, Any] | None) -> Failure | None:
         poolings = self._tools.poolings
         if poolings is None or request.pooling is None:
             does, asked = ("text", "numbers") if poolings is None else ("numbers", "text")
@@ -196,9 +196,10 @@ class Loop:
             params = poolings.of(request, request.pooling)
         except Exception as error:
             return _refused(error)
-        return self._hand_over(
-            {"type": "token", "prompt_token_ids": ids}, params, lora, _Pooled(request, poolings, len(ids))
-        )
+        prompt = {"type": "token", "prompt_token_ids": ids} if seen is None else seen
+        failure = self._hand_over(prompt, params, lora, _Pooled(request, poolings, len(ids)))
+        self._seen += failure is None and seen is not None
+        return failure
 
     def _submit_target(self, request: Request) -> Failure | None:
         scoring = Scoring(request, self._tools.limits)
@@ -294,10 +295,11 @@ class Loop:
             self._tokens -= had.tokens
             if isinstance(had, _Scored):
                 done += self._score(had, output)
-            elif isinstance(had, _Pooled):
+                continue
+            self._seen -= bool(had.request.prompt.images)
+            if isinstance(had, _Pooled):
                 done.append(self._pooled(had, output))
             else:
-                self._seen -= bool(had.request.prompt.images)
                 pending.append(had)
                 answered.append(output)
         return done + self._answers(pending, answered) if pending else done
