@@ -3,8 +3,10 @@ nodes are killed, and nodes join; one cluster for the whole file."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -28,20 +30,25 @@ HEALTH = {
     "health_check_failure_threshold": 2,
 }  # fmt: skip
 LIGHT = {"object_store_memory": 80 << 20, "include_log_monitor": False}
+# A node waits 15 s for each of these ports that it is not given, and then ends
+PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
 class Nodes:
     """A cluster of a head and nodes, each with one processor, which is logical."""
 
     def __init__(self) -> None:
+        from ray._private import utils
         from ray.cluster_utils import Cluster
 
-        head = {**LIGHT, "num_cpus": 1, "include_dashboard": False, "no_monitor": True, "_system_config": HEALTH}
+        # a node ends where its agent is not up within 15 s; one without what the dashboard needs is sooner
+        utils.get_dashboard_dependency_error = lambda: ImportError("left out")
+        head = {**light(), "num_cpus": 1, "include_dashboard": False, "no_monitor": True, "_system_config": HEALTH}
         self.cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.nodes: list[Any] = []
 
     def add(self) -> None:
-        self.nodes.append(started(lambda: self.cluster.add_node(num_cpus=1, wait=False, **LIGHT)))
+        self.nodes.append(started(lambda: self.cluster.add_node(num_cpus=1, wait=False, **light())))
 
     def have(self, count: int) -> None:
         """There is the head and so many others, and nothing runs on them."""
@@ -71,7 +78,7 @@ class Nodes:
 
 
 def started(start: Callable[[], Any]) -> Any:
-    """Ray gives a node half a minute to start, which is short where much else runs; what is left of one that failed is ended."""
+    """Ray's own limits for a node to start are short where much else runs; what is left of one that failed is ended."""
     for _ in range(20):
         before = set(psutil.Process().children())
         try:
@@ -80,6 +87,13 @@ def started(start: Callable[[], Any]) -> Any:
             for process in set(psutil.Process().children()) - before:
                 process.kill()
     return start()
+
+
+def light() -> dict[str, Any]:
+    """What a node is started with, so that it takes little."""
+    with contextlib.ExitStack() as held:
+        free = [held.enter_context(socket.create_server(("", 0))).getsockname()[1] for _ in PORTS]
+    return {**LIGHT, **dict(zip(PORTS, free, strict=True))}
 
 
 def wait_for(there: Callable[[], Any]) -> None:
@@ -93,6 +107,7 @@ def wait_for(there: Callable[[], Any]) -> None:
 @pytest.fixture(scope="module")
 def made() -> Iterator[Nodes]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_prestart_worker_first_driver": "0"}
     nodes = Nodes()
     os.environ["RAY_ADDRESS"] = nodes.cluster.address
     yield nodes
@@ -147,7 +162,7 @@ def run(jobs: Any, rows: Path, watch: Callable[[Event], None] = lambda _: None, 
 def test_a_node_that_joins_gets_an_engine_and_one_that_leaves_costs_what_was_in_flight(jobs: Any, made: Nodes) -> None:
     """The node comes and goes while a run goes on, which neither ends before."""
     made.have(0)
-    rows = jobs.rows(text_rows(600))
+    rows = jobs.rows(text_rows(300))
     done: list[str] = []
 
     def watch(event: Event) -> None:
