@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
-from ray._private import utils
 from ray.cluster_utils import Cluster
+
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+from ray_nodes import wait_for_no_agent
 
 _LIGHT = {"object_store_memory": 80 << 20, "include_log_monitor": False}
 _TRIES = 10  # Ray's own limits for a node to start are short where much else runs
-# A node waits 15 s for each of these ports that it is not given, and then ends
-_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 _HEALTH = {
     "health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_timeout_ms": 10_000,
     "health_check_failure_threshold": 2,
@@ -30,15 +30,14 @@ class Nodes:
     """A head without processors, and nodes."""
 
     def __init__(self) -> None:
-        # a node ends where its agent is not up within 15 s; one without what the dashboard needs is sooner
-        utils.get_dashboard_dependency_error = lambda: ImportError("left out")
-        head = {**_light(), "num_cpus": 0, "include_dashboard": False, "no_monitor": True, "_system_config": _HEALTH}
+        wait_for_no_agent()
+        head = {**_LIGHT, "num_cpus": 0, "include_dashboard": False, "no_monitor": True, "_system_config": _HEALTH}
         self._cluster = _tried(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.address: str = self._cluster.address
         self.nodes: list[Any] = []
 
     def add(self, cpus: int = 1) -> None:
-        self.nodes.append(_tried(lambda: self._cluster.add_node(num_cpus=cpus, wait=False, **_light())))
+        self.nodes.append(_tried(lambda: self._cluster.add_node(num_cpus=cpus, wait=False, **_LIGHT)))
 
     def kill(self, node: Any) -> None:
         """As a machine that loses its power."""
@@ -74,13 +73,6 @@ def actors() -> list[psutil.Process]:
             if parent is not None and "ray::" in " ".join(parent.cmdline()):
                 found.append(parent)
     return found
-
-
-def _light() -> dict[str, Any]:
-    """What a node is started with, so that it takes little."""
-    with ExitStack() as held:
-        free = [held.enter_context(socket.create_server(("", 0))).getsockname()[1] for _ in _PORTS]
-    return {**_LIGHT, **dict(zip(_PORTS, free, strict=True))}
 
 
 def _tried(start: Callable[[], Any]) -> Any:

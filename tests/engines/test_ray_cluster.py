@@ -3,11 +3,10 @@ nodes are killed, and nodes join; one cluster for the whole file."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,25 +29,24 @@ HEALTH = {
     "health_check_failure_threshold": 2,
 }  # fmt: skip
 LIGHT = {"object_store_memory": 80 << 20, "include_log_monitor": False}
-# A node waits 15 s for each of these ports that it is not given, and then ends
-PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
 class Nodes:
     """A cluster of a head and nodes, each with one processor, which is logical."""
 
     def __init__(self) -> None:
-        from ray._private import utils
         from ray.cluster_utils import Cluster
 
-        # a node ends where its agent is not up within 15 s; one without what the dashboard needs is sooner
-        utils.get_dashboard_dependency_error = lambda: ImportError("left out")
-        head = {**light(), "num_cpus": 1, "include_dashboard": False, "no_monitor": True, "_system_config": HEALTH}
-        self.cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
+        sys.path.append(str(Path(__file__).parents[1]))
+        from ray_nodes import wait_for_no_agent
+
+        wait_for_no_agent()
+        head = {**LIGHT, "num_cpus": 1, "include_dashboard": False, "no_monitor": True, "_system_config": HEALTH}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes: list[Any] = []
 
     def add(self) -> None:
-        self.nodes.append(started(lambda: self.cluster.add_node(num_cpus=1, wait=False, **light())))
+        self.nodes.append(self.cluster.add_node(num_cpus=1, wait=False, **LIGHT))
 
     def have(self, count: int) -> None:
         """There is the head and so many others, and nothing runs on them."""
@@ -75,25 +73,6 @@ class Nodes:
     def close(self) -> None:
         ray.shutdown()
         self.cluster.shutdown()
-
-
-def started(start: Callable[[], Any]) -> Any:
-    """Ray's own limits for a node to start are short where much else runs; what is left of one that failed is ended."""
-    for _ in range(20):
-        before = set(psutil.Process().children())
-        try:
-            return start()
-        except Exception:
-            for process in set(psutil.Process().children()) - before:
-                process.kill()
-    return start()
-
-
-def light() -> dict[str, Any]:
-    """What a node is started with, so that it takes little."""
-    with contextlib.ExitStack() as held:
-        free = [held.enter_context(socket.create_server(("", 0))).getsockname()[1] for _ in PORTS]
-    return {**LIGHT, **dict(zip(PORTS, free, strict=True))}
 
 
 def wait_for(there: Callable[[], Any]) -> None:

@@ -33,9 +33,11 @@ SCONTROL = """#!/bin/bash
 [ "$*" = "show hostnames $SLURM_JOB_NODELIST" ] && printf "$MACHINE\\n$MACHINE\\n"
 """
 RAY = f"""#!{sys.executable}
-# Ray without what its dashboard needs: its nodes start sooner
-from ray._private import utils
-utils.get_dashboard_dependency_error = lambda: ImportError("left out")
+# Ray, whose nodes start sooner
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from ray_nodes import wait_for_no_agent
+wait_for_no_agent()
 from ray.scripts.scripts import main
 main()
 """
