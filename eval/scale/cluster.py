@@ -1,6 +1,6 @@
 """A real Ray cluster on this machine in; what crossing to its actors costs, and what is lost by kills of actors and nodes, out.
 
-    cluster.py [--actors 1,2,4] [--seconds S] [--kills N] [--vllm-rows N] [--peer-rows N] [--only crossing,kills,vllm,peer]
+    cluster.py [--actors 1,2,4] [--seconds S] [--kills N] [--vllm-rows N] [--peer-rows N] [--parts crossing,kills,vllm,peer]
 
 All nodes are on one machine, so what a network takes is not in the figures, and engines share its processors. ``peer`` is the same
 rows through Ray Data LLM.
@@ -139,14 +139,14 @@ def _scripted(rows: Path, output: Path, engine: Mapping[str, Any]) -> Any:
 
 def report(options: argparse.Namespace) -> list[str]:
     """The parts that were asked for, as lines of Markdown."""
-    only = options.only.split(",")
+    parts = options.parts.split(",")
     lines = [
         "## A Ray cluster",
         "",
         "Nodes of a real Ray cluster, all on this machine: what a network takes is not in these figures.",
         "",
     ]
-    if "crossing" in only:
+    if "crossing" in parts:
         found = crossing([int(count) for count in options.actors.split(",")], options.seconds)
         lines += ["| engines | are | rows/s | of linear | driver, µs a row |", "|---|---|---|---|---|"]
         lines += [
@@ -163,14 +163,14 @@ def report(options: argparse.Namespace) -> list[str]:
             f"An actor costs the driver {said} µs of processor time a row against a process of this machine.",
             "",
         ]
-    if "kills" in only:
+    if "kills" in parts:
         k = kills(options.kills)
         lines += [
             f"{k.actors} kills of actors and {k.nodes} of nodes in {k.runs} runs of {KILL_ROWS:,} rows: {k.lost} of "
             f"{k.rows:,} rows lost, {k.doubled} doubled, {k.equal} of {k.runs} runs with the bytes of an undisturbed one.",
             "",
         ]
-    if "vllm" in only:
+    if "vllm" in parts:
         v = vllm_actors(options.vllm_rows)
         same = "the same bytes" if v["equal"] else "NOT THE SAME"
         lines += [
@@ -178,7 +178,7 @@ def report(options: argparse.Namespace) -> list[str]:
             f"{v['actors']:,.0f} rows/s, one engine on all processors {v['one']:,.0f}; the results are {same}.",
             "",
         ]
-    if "peer" in only:
+    if "peer" in parts:
         lines += peer.report(options.peer_rows)
     return lines
 
@@ -188,7 +188,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--vllm-rows", type=int, default=2000, help="of the run with real engines in actors")
     parser.add_argument("--peer-rows", type=int, default=20_000, help="of the runs beside Ray Data LLM")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts of the cluster's figures; empty: none")
+    parser.add_argument("--parts", default=",".join(PARTS), help="parts of the cluster's figures; empty: none")
 
 
 def main() -> int:

@@ -7,14 +7,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 from ray.cluster_utils import Cluster
 
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+from ray_nodes import wait_for_no_agent
+
 _LIGHT = {"object_store_memory": 80 << 20, "include_log_monitor": False}
-_TRIES = 10  # Ray gives a node half a minute to start
+_TRIES = 10  # Ray's own limits for a node to start are short where much else runs
 _HEALTH = {
     "health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_timeout_ms": 10_000,
     "health_check_failure_threshold": 2,
@@ -26,14 +30,14 @@ class Nodes:
     """A head without processors, and nodes."""
 
     def __init__(self) -> None:
+        wait_for_no_agent()
         head = {**_LIGHT, "num_cpus": 0, "include_dashboard": False, "no_monitor": True, "_system_config": _HEALTH}
         self._cluster = _tried(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.address: str = self._cluster.address
         self.nodes: list[Any] = []
 
     def add(self, cpus: int = 1) -> None:
-        node = _tried(lambda: self._cluster.add_node(num_cpus=cpus, wait=False, **_LIGHT))
-        self.nodes.append(node)
+        self.nodes.append(_tried(lambda: self._cluster.add_node(num_cpus=cpus, wait=False, **_LIGHT)))
 
     def kill(self, node: Any) -> None:
         """As a machine that loses its power."""
@@ -48,7 +52,7 @@ class Nodes:
 @contextmanager
 def nodes_of(count: int, cpus: int = 1) -> Iterator[Nodes]:
     """So many nodes, to which ``--cluster ray`` leads."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_prestart_worker_first_driver": "0"}
     found = Nodes()
     try:
         for _ in range(count):

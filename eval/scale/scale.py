@@ -1,7 +1,7 @@
 """``make scale``: what one driver feeds, how well several engines share their caches and end together, and a Ray cluster of them;
 ``RESULTS.md``.
 
-    scale.py [--seconds S] [--replicas 1,2,...] [--rows N] [--vllm-rounds N] [--only crossing,kills,vllm,peer] [--write]
+    scale.py [--seconds S] [--replicas 1,2,...] [--rows N] [--vllm-rounds N] [--parts crossing,kills,vllm,peer] [--write]
 
 Without ``--write`` the figures are only printed. They hold for a machine that does nothing else.
 """
@@ -40,7 +40,7 @@ def main() -> int:
     lines = [*_head(), *_points(found), "", *_arithmetic(found), "", *_routing(given.rows)]
     if given.vllm_rounds:
         lines += ["", *_vllm(given.vllm_rounds)]
-    if given.only:
+    if given.parts:
         lines += ["", *cluster.report(given)]
     text = "\n".join(lines).rstrip() + "\n"
     print(text)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,12 +37,16 @@ class Nodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
+        sys.path.append(str(Path(__file__).parents[1]))
+        from ray_nodes import wait_for_no_agent
+
+        wait_for_no_agent()
         head = {**LIGHT, "num_cpus": 1, "include_dashboard": False, "no_monitor": True, "_system_config": HEALTH}
-        self.cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes: list[Any] = []
 
     def add(self) -> None:
-        self.nodes.append(started(lambda: self.cluster.add_node(num_cpus=1, wait=False, **LIGHT)))
+        self.nodes.append(self.cluster.add_node(num_cpus=1, wait=False, **LIGHT))
 
     def have(self, count: int) -> None:
         """There is the head and so many others, and nothing runs on them."""
@@ -70,18 +75,6 @@ class Nodes:
         self.cluster.shutdown()
 
 
-def started(start: Callable[[], Any]) -> Any:
-    """Ray gives a node half a minute to start, which is short where much else runs; what is left of one that failed is ended."""
-    for _ in range(20):
-        before = set(psutil.Process().children())
-        try:
-            return start()
-        except Exception:
-            for process in set(psutil.Process().children()) - before:
-                process.kill()
-    return start()
-
-
 def wait_for(there: Callable[[], Any]) -> None:
     for _ in range(6000):
         if there():
@@ -93,6 +86,7 @@ def wait_for(there: Callable[[], Any]) -> None:
 @pytest.fixture(scope="module")
 def made() -> Iterator[Nodes]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_prestart_worker_first_driver": "0"}
     nodes = Nodes()
     os.environ["RAY_ADDRESS"] = nodes.cluster.address
     yield nodes
@@ -147,7 +141,7 @@ def run(jobs: Any, rows: Path, watch: Callable[[Event], None] = lambda _: None, 
 def test_a_node_that_joins_gets_an_engine_and_one_that_leaves_costs_what_was_in_flight(jobs: Any, made: Nodes) -> None:
     """The node comes and goes while a run goes on, which neither ends before."""
     made.have(0)
-    rows = jobs.rows(text_rows(600))
+    rows = jobs.rows(text_rows(300))
     done: list[str] = []
 
     def watch(event: Event) -> None:
