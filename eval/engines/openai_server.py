@@ -4,8 +4,9 @@
 
 Seconds from file to file, interleaved: llmbatch over the server, a plain asyncio script with OpenAI's client, datatrove's runner
 (in an environment of its own, where that installs), llmbatch at fixed levels; then llmbatch with vLLM in its own process, from
-when its engine is ready to its last answer. On a stand-in: the level that is found against fixed ones, and a server that fails every tenth request and
-is killed twice. Writes ``openai_server.json`` beside this file, part by part; a part that is not run stays as it is there.
+when its engine is ready to its last answer. On a stand-in: the level that is found against fixed ones, and a server that fails
+every tenth request and is killed twice. Writes ``openai_server.json`` beside this file, part by part; a part that is not run stays
+as it is there.
 DATATROVE_PYTHON names an interpreter that has datatrove already.
 """
 
@@ -107,7 +108,7 @@ def job_data(rows: Path, output: Path, engine: Mapping[str, Any], model: str = "
 
 
 def ours(rows: Path, output: Path, engine: Mapping[str, Any], model: str = "tiny") -> float:
-    """Seconds of a run in a process of its own: without imports, and of an engine with a model also without its start and its end."""
+    """Seconds of a run in a process of its own, without imports; of an engine with a model without its start and its end."""
     code = (
         "import json, sys, time\nfrom llmbatch.job.job import job_from\nfrom llmbatch.runs.session import run_job\n"
         "job = job_from(json.loads(sys.argv[1]))\nbegan = time.monotonic()\nresult = run_job(job)\n"
