@@ -3,9 +3,10 @@
     python eval/engines/openai_server.py [--rows 2000] [--repetitions 3] [--parts chaos,levels,speed]
 
 Seconds from file to file, interleaved: llmbatch over the server, a plain asyncio script with OpenAI's client, datatrove's runner
-(in an environment of its own, where that installs), llmbatch at fixed levels; then llmbatch with vLLM in its own process, without
-the load of the model. On a stand-in: the level that is found against fixed ones, and a server that fails every tenth request and
-is killed twice. Writes ``openai_server.json`` beside this file, part by part; a part that is not run stays as it is there.
+(in an environment of its own, where that installs), llmbatch at fixed levels; then llmbatch with vLLM in its own process, from
+when its engine is ready to its last answer. On a stand-in: the level that is found against fixed ones, and a server that fails
+every tenth request and is killed twice. Writes ``openai_server.json`` beside this file, part by part; a part that is not run stays
+as it is there.
 DATATROVE_PYTHON names an interpreter that has datatrove already.
 """
 
@@ -107,12 +108,13 @@ def job_data(rows: Path, output: Path, engine: Mapping[str, Any], model: str = "
 
 
 def ours(rows: Path, output: Path, engine: Mapping[str, Any], model: str = "tiny") -> float:
-    """Seconds of a run in a process of its own, without its imports and the load of a model."""
+    """Seconds of a run in a process of its own, without imports; of an engine with a model without its start and its end."""
     code = (
         "import json, sys, time\nfrom llmbatch.job.job import job_from\nfrom llmbatch.runs.session import run_job\n"
         "job = job_from(json.loads(sys.argv[1]))\nbegan = time.monotonic()\nresult = run_job(job)\n"
-        "loaded = result.report['sessions'][-1]['seconds']['start_up']\n"
-        "print('seconds', time.monotonic() - began - loaded)\n"
+        "seconds = result.report['sessions'][-1]['seconds']\n"
+        "whole = time.monotonic() - began - seconds['start_up']\n"
+        "print('seconds', seconds['running'] if job.engine.name == 'vllm' else whole)\n"
     )
     return measured([sys.executable, "-c", code, json.dumps(job_data(rows, output, engine, model))])
 

@@ -35,6 +35,11 @@ class Pool:
     def __init__(self, urls: Sequence[str], limit: Callable[[], Limit]) -> None:
         self.servers = [Server(url, limit()) for url in urls]
 
+    def limit_by(self, limit: Callable[[], Limit]) -> None:
+        """Other limits, for what is sent from now on."""
+        for server in self.servers:
+            server.limit = limit()
+
     @property
     def capacity(self) -> int:
         """How many requests they are sent at a time, all together."""

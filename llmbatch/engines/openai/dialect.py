@@ -31,6 +31,9 @@ class Dialect:
     grammars: bool = False  # schemas go as grammars of xgrammar's
     continues: bool = False  # it knows ``continue_final_message``
     max_tokens: str = "max_tokens"  # of a chat request
+    at_first: int = (
+        64  # requests at a time, before a better level is found; more where a server lets them wait, and plans ahead
+    )
 
     def fields(self, constraint: Constraint) -> Mapping[str, Any]:
         """The fields that hold an answer to it; none where this kind of server cannot."""
@@ -71,11 +74,11 @@ class Dialect:
         return chosen if isinstance(chosen, str) else text
 
 
-VLLM = Dialect("vllm", structured="structured_outputs", grammars=True, continues=True)
-OLD_VLLM = Dialect("vllm", structured="", guided=True, continues=True)
+VLLM = Dialect("vllm", structured="structured_outputs", grammars=True, continues=True, at_first=256)
+OLD_VLLM = Dialect("vllm", structured="", guided=True, continues=True, at_first=256)
 DIALECTS = {
     "vllm": VLLM,
-    "sglang": Dialect("sglang", regex="regex", grammar="ebnf", continues=True),
+    "sglang": Dialect("sglang", regex="regex", grammar="ebnf", continues=True, at_first=256),
     "llamacpp": Dialect("llamacpp", grammar="grammar"),
     "openai": Dialect("openai", max_tokens="max_completion_tokens"),
     "other": Dialect("other"),

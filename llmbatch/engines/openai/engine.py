@@ -49,6 +49,7 @@ class OpenAIEngine:
         self._wire = OpenAIWire(
             self._model, dialect, settings.args, chat.template_kwargs, self._log.once, settings.images
         )
+        self._pool = Pool(self._urls, lambda: Limit(settings.in_flight))
         self._loop = self._make_loop(log.with_name(BATCHES))
 
     def start(self) -> EngineInfo:
@@ -56,6 +57,7 @@ class OpenAIEngine:
         first = next(iter(found.values()))
         as_grammars = first.dialect.grammars and self._settings.schemas == "grammar"
         self._wire.dialect = replace(first.dialect, grammars=as_grammars)
+        self._pool.limit_by(lambda: Limit(self._settings.in_flight, start=first.dialect.at_first))
         lengths = [each.context_length for each in found.values() if each.context_length is not None]
         self._wire.context_length = min(lengths, default=None)
         requests = self._settings.in_flight or (_USUAL_REQUESTS if self._settings.mode == "online" else MOST_LINES)
@@ -98,8 +100,7 @@ class OpenAIEngine:
         if settings.mode == "batch":
             how = Polling(self._urls[0], settings.timeout, settings.poll)
             return BatchLoop(self._wire, self._thread, how, folder, self._log)
-        pool = Pool(self._urls, lambda: Limit(settings.in_flight))
-        return Loop(self._wire, pool, self._thread, settings.timeout, self._log)
+        return Loop(self._wire, self._pool, self._thread, settings.timeout, self._log)
 
     async def _look(self, client: Client) -> dict[str, Found]:
         """What each of the servers is that can be reached; the others may come later."""

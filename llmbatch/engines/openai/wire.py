@@ -78,9 +78,12 @@ class OpenAIWire:
     def verdict(self, reply: Reply) -> Verdict:
         return verdict(reply.status)
 
-    def refusal(self, request: Request, reply: Reply) -> Failure:  # noqa: ARG002 - another protocol may need the request
+    def refusal(self, request: Request, reply: Reply) -> Failure:
         kind = FailureKind.TOO_LONG if error_of(reply).too_long else FailureKind.REFUSED
-        return Failure(kind, f"the server refuses this request (status {reply.status}): {words(reply)}")
+        said = words(reply)
+        if self.dialect.grammars and _is_schema(request.constraint) and "grammar" in said.lower():
+            said = f"{said} (--set engine.schemas=response_format sends the schema as it is)"
+        return Failure(kind, f"the server refuses this request (status {reply.status}): {said}")
 
     def ends_all(self, reply: Reply) -> str | None:
         if is_without_quota(reply):
@@ -138,11 +141,20 @@ class OpenAIWire:
                     f"this server ({self.dialect.name}) cannot hold an answer to a {constraint.kind}: it is asked without, and "
                     "what does not fit is asked again"
                 )
+            if self.dialect.grammars and _is_schema(constraint) and "response_format" in held:
+                self._note(
+                    "a schema goes as response_format, with which a weak model may fill its answer with white space: xgrammar, "
+                    "which makes a grammar of it, is not installed here (pip install xgrammar), or has none for it"
+                )
             fields |= held
         return fields
 
     def _max_tokens(self, chat: bool) -> str:
         return self.dialect.max_tokens if chat else "max_tokens"
+
+
+def _is_schema(constraint: Constraint | None) -> bool:
+    return constraint is not None and constraint.kind == "json"
 
 
 __all__ = ["CHAT", "COMPLETIONS", "OpenAIWire"]

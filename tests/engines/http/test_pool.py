@@ -51,3 +51,9 @@ def test_one_that_asked_to_be_left_alone_is() -> None:
     assert servers.pick(4.9) is None
     assert servers.wakes_at(4.9) == 5.0
     assert servers.pick(5.0) is servers.servers[0]
+
+
+def test_other_limits_hold_for_all_servers_at_once() -> None:
+    servers = pool(4, 4)
+    servers.limit_by(lambda: Limit(9))
+    assert servers.capacity == 18

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -139,16 +139,25 @@ def test_logprobs_of_chat(jobs: Any, data: Any) -> None:
         assert len(first["top"]) == 2
 
 
-def test_tool_calls_are_kept_as_they_come(jobs: Any, data: Any) -> None:
-    # a single value, as the server lets a model put white space, without an end, between the parts of any other
+def test_tool_calls_are_kept_as_they_come(jobs: Any, data: Any, vllm_server: str) -> None:
+    # any value at all, as the server lets a model put white space without an end between the parts of what has parts
     function = {"name": "order", "parameters": {"type": "object", "enum": [{"size": "large"}]}}
     choice = {"type": "function", "function": {"name": "order"}}
     args = {"tools": [{"type": "function", "function": function}], "tool_choice": choice}
-    asked = data(1, engine={"args": args})
-    jobs.run(job_from(asked))
-    call = json.loads(text_of(jobs.records()[0]))["tool_calls"][0]
-    assert call["function"]["name"] == "order"
-    assert json.loads(call["function"]["arguments"]) == {"size": "large"}
+    jobs.run(job_from(data(1, engine={"args": args})))
+    record = jobs.records()[0]
+    kept = json.loads(text_of(record))
+    text = json.loads((jobs.path / "rows.jsonl").read_text())["text"]
+    body = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": text}],
+        "temperature": 0,
+        "max_tokens": 64,
+        **args,
+    }
+    said = ask(vllm_server, body)["choices"][0]["message"]
+    assert [call["function"] for call in kept["tool_calls"]] == [call["function"] for call in said["tool_calls"]]
+    assert kept["tool_calls"][0]["function"]["name"] == "order"
 
 
 def test_what_does_not_fit_is_its_row_alone(jobs: Any, data: Any) -> None:
@@ -182,6 +191,13 @@ def test_a_killed_run_goes_on_with_the_same_bytes(jobs: Any, data: Any) -> None:
     process.wait()
     jobs.run(job_from(asked))
     assert without_cache(jobs, "out") == without_cache(jobs, "plain")
+
+
+def ask(url: str, body: dict[str, Any]) -> Any:
+    """What the server says to that, asked by nobody's client."""
+    asked = Request(f"{url}/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"})  # noqa: S310
+    with urlopen(asked, timeout=60) as answer:  # noqa: S310 - the server of this file
+        return json.load(answer)
 
 
 def text_of(record: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -91,6 +92,23 @@ def test_vllm_is_sent_a_response_format_where_grammars_are_not_wanted() -> None:
     sent = body(ours.pack(request(constraint=Constraint("json", json.dumps(SCHEMA)))))
     spaced = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
     assert sent["response_format"]["json_schema"]["schema"] == {**SCHEMA, "x-guidance": spaced}
+
+
+def test_without_xgrammar_vllm_is_sent_a_response_format_which_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xgrammar", None)
+    notes: list[str] = []
+    sent = body(wire("vllm", notes).pack(request(constraint=Constraint("json", json.dumps(SCHEMA)))))
+    assert "response_format" in sent
+    assert "pip install xgrammar" in notes[0]
+
+
+def test_a_server_that_takes_no_such_grammar_is_answered_with_what_to_set() -> None:
+    said = {"error": {"message": "Failed to convert the grammar from GBNF to Lark", "code": 400}}
+    reply = Reply(400, {}, json.dumps(said).encode())
+    asked = request(constraint=Constraint("json", json.dumps(SCHEMA)))
+    assert "engine.schemas=response_format" in wire("vllm").refusal(asked, reply).message
+    assert "engine.schemas" not in wire("openai").refusal(asked, reply).message
+    assert "engine.schemas" not in wire("vllm").refusal(request(), reply).message
 
 
 def test_an_older_vllm_is_sent_a_response_format() -> None:
