@@ -216,7 +216,9 @@ def generate_job(
     A program that is known by its name alone is there as long as somebody has it: this does, to its end.
     """
     with tempfile.TemporaryDirectory(prefix="llmbatch-") as name:
-        path, folder = Path(name) / KEPT, Path(name) / "run"
+        folder = Path(name) / "run"
+        folder.mkdir()
+        path = folder / KEPT
         atomic_write(path, _lines(rows))
         _see_rows(path)
         here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)})}
