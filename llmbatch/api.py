@@ -101,8 +101,8 @@ class Run:
         next(iter(self), None)
         results, path = self.folder / RESULTS, self.folder / "results.parquet"
         if not path.exists() or path.stat().st_mtime_ns < results.stat().st_mtime_ns:
-            vectors = recipe_of(job_of(self.folder)).gives_vectors
-            write_table(part_lines([results]), path, dimensions_of(part_lines([results])) if vectors else None)
+            dimensions = dimensions_of(part_lines([results])) if _gives_vectors(self.folder) else None
+            write_table(part_lines([results]), path, dimensions)
         dataset: Dataset = Dataset.from_parquet(str(path))
         return dataset
 
@@ -169,6 +169,14 @@ def generate(
     return generate_job(rows, job, watchers, program)
 
 
+def _gives_vectors(folder: Path) -> bool:
+    """Whether outputs are vectors, as far as the run's job still tells: its prompt or program need not be there any more."""
+    try:
+        return recipe_of(job_of(folder)).gives_vectors
+    except UsageError:
+        return False
+
+
 def publish(
     runs: Run | str | Path | Sequence[Run | str | Path],
     output: str | Path,
@@ -208,7 +216,9 @@ def generate_job(
     A program that is known by its name alone is there as long as somebody has it: this does, to its end.
     """
     with tempfile.TemporaryDirectory(prefix="llmbatch-") as name:
-        path, folder = Path(name) / KEPT, Path(name) / "run"
+        folder = Path(name) / "run"
+        folder.mkdir()
+        path = folder / KEPT
         atomic_write(path, _lines(rows))
         _see_rows(path)
         here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)})}

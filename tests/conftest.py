@@ -167,6 +167,7 @@ class ForkServers:
 
     def __init__(self) -> None:
         self._started: dict[str, tuple[socket.socket, subprocess.Popen[bytes]]] = {}
+        self.environment = dict(os.environ)  # before any test changes it: what was imported goes by it
 
     def of(self, imported: str) -> socket.socket:
         if imported not in self._started:
@@ -174,7 +175,7 @@ class ForkServers:
             script = Path(__file__).with_name("fork_server.py")
             command = [sys.executable, str(script), str(theirs.fileno()), imported]
             with theirs:
-                server = _Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+                server = _Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=self.environment)
             self._started[imported] = ours, server
         return self._started[imported][0]
 
@@ -191,6 +192,7 @@ class Forked(subprocess.Popen[Any]):
     """
 
     server: Callable[[], socket.socket]
+    environment_there: Mapping[str, str]  # of what it is forked from
 
     def _execute_child(self, *arguments: Any, **named: Any) -> None:
         start = super()._execute_child  # type: ignore[misc]
@@ -220,12 +222,13 @@ class Forked(subprocess.Popen[Any]):
         pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(given[name] for name in pipes))  # type: ignore[attr-defined]
 
-    @staticmethod
-    def _can_be_forked(command: Sequence[str], environment: Mapping[str, str], given: Mapping[str, Any]) -> bool:
+    @classmethod
+    def _can_be_forked(cls, command: Sequence[str], environment: Mapping[str, str], given: Mapping[str, Any]) -> bool:
         known = command[:3] == [sys.executable, "-m", "llmbatch.cli"] or (
             command[0] == sys.executable and command[1].endswith(".py")
         )
-        changed = {name for name in environment.keys() | os.environ if environment.get(name) != os.environ.get(name)}
+        there = cls.environment_there
+        changed = {name for name in environment.keys() | there.keys() if environment.get(name) != there.get(name)}
         at_start = any(name.startswith(("PYTHON", "LC_", "LANG", "HF_H", "HF_E")) for name in changed)
         return (
             known and not at_start and sys.platform == "linux" and given["preexec_fn"] is None and not given["pass_fds"]
@@ -257,7 +260,8 @@ def forked(fork_servers: ForkServers, monkeypatch: pytest.MonkeyPatch, request: 
     mark = request.node.get_closest_marker("forked_from")
     with_vllm = request.node.get_closest_marker("vllm") is not None
     imported = "vllm" if with_vllm else mark.args[0] if mark else "llmbatch"
-    monkeypatch.setattr(subprocess, "Popen", type("Forked", (Forked,), {"server": lambda: fork_servers.of(imported)}))
+    own = {"server": lambda: fork_servers.of(imported), "environment_there": fork_servers.environment}
+    monkeypatch.setattr(subprocess, "Popen", type("Forked", (Forked,), own))
 
 
 @dataclass(slots=True)

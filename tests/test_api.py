@@ -284,6 +284,15 @@ def test_results_become_a_dataset(tmp_path: Path) -> None:
     assert done.to_dataset()["output"][:] == [row["text"] for row in ROWS]
 
 
+def test_results_become_a_dataset_when_the_prompt_is_not_there_any_more(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    prompt = tmp_path / "prompt.yaml"
+    prompt.write_text("name: echo\ntext: '{{ text }}'\nvariables: {text: {type: string}}\n")
+    done = run(tmp_path, prompt=prompt)
+    prompt.unlink()
+    assert done.to_dataset()["output"][:] == [row["text"] for row in ROWS]
+
+
 def test_the_dataset_is_made_anew_when_the_results_changed(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     run(tmp_path).to_dataset()

@@ -149,7 +149,9 @@ def test_no_other_room_names_an_engine_or_an_argument_of_one() -> None:
     own = {engines / name for name in ENGINES}
     unnamed = {*ENGINES, *SPEED_ARGS, *Script.model_fields, "max_model_len", "quantization", "kv_cache_dtype"}
     # words that others use too
-    unnamed -= {"concurrency", "context_length", "hf_token", "latency", "openai", "rules", "start_seconds", "tokenizer"}
+    unnamed -= {
+        "concurrency", "context_length", "dimensions", "hf_token", "latency", "openai", "rules", "start_seconds", "tokenizer",
+    }  # fmt: skip
     wrong = []
     for _, path in modules():
         if own & set(path.parents) or path in (engines / "__init__.py", PACKAGE / "core" / "versions.py"):

@@ -11,6 +11,7 @@ import os
 import posixpath
 import re
 import secrets
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ _BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkqA|TU0AK|Qk)[A-Za-z0-
 _SHOWN, _SHOWN_OF_DATA = 500, 60  # characters
 _BEGIN, _END = f"\ue000{secrets.token_hex(16)}:", "\ue001"
 _MARK = re.compile(f"{_BEGIN}([^{_END}]*){_END}")
-_SECRET = _BEGIN[1:9]
+_SECRET = _BEGIN[1:13]  # fewer digits would now and then stand in a row's own text, such as a checksum
 
 
 class Pictures(str):
@@ -150,6 +151,7 @@ def _canonical(url: str) -> str:
     if (scheme := SCHEME.match(url)) is None:
         return os.path.realpath(url)
     host, slash, path = url[scheme.end() :].partition("/")
+    path = urllib.parse.unquote(path)  # %2e is a dot to whoever serves it
     return f"{scheme[1].lower()}://{host.lower()}{posixpath.normpath(slash + path) if slash else ''}"
 
 

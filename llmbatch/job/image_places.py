@@ -1,6 +1,7 @@
 """A row whose prompt names images in; the same prompt with their paths made absolute, and where the row stands, for messages, out.
 
-A path in a row is relative to the folder of the file that the row stands in.
+A path in a row is relative to the folder of the file that the row stands in; of rows that stand in no file of their own (stdin,
+rows in memory) to the folder that this process is in.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from llmbatch.core.messages import images_in
 from llmbatch.core.remote_files import is_http
 from llmbatch.core.types import Cursor, Failure, FailureKind, Prompt, Row
 from llmbatch.core.words import short
+from llmbatch.folder.folder import JOB_FILE
+from llmbatch.folder.input_copy import KEPT
 from llmbatch.images.naming import is_allowed, relocated, shown
 from llmbatch.sources.base import SourceSettings
 from llmbatch.sources.input_files import find_input
@@ -52,7 +55,7 @@ class ImagePlaces:
     def _files(self) -> list[str]:
         """The paths of the input's files, by their number in a cursor; none where it is not one of files."""
         path = self._settings.path
-        if not path or path == "-":
+        if not path or path == "-" or _is_copy(path):
             return []
         try:
             place = find_input(path, self._settings.storage_options, folders=True).place
@@ -69,6 +72,12 @@ class ImagePlaces:
             return f"{Path.cwd()}/"
         folder = file[: len(file) - len(file.rpartition("/")[2])]
         return folder if is_url(file) else f"{Path(folder).absolute()}/"
+
+
+def _is_copy(path: str) -> bool:
+    """Whether an input is what a run folder keeps of rows that are nowhere else."""
+    copy = Path(path)
+    return copy.name == KEPT and (copy.parent / JOB_FILE).exists()
 
 
 __all__ = ["ImagePlaces"]

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from llmbatch.core.demand import Demands
 from llmbatch.core.digest import Digests, pack
+from llmbatch.core.messages import text_of
 from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, PairIds, Prompt, Refusal, Request, Row
 from llmbatch.engines.base import EngineInfo
 from llmbatch.images.ahead import Looker
@@ -218,7 +219,8 @@ def characters(prompt: Prompt) -> int:
         return len(prompt.text or "") + len(prompt.pair or "")
     length = 0
     for message in prompt.messages:  # ``sum`` over a generator takes twice as long, and this is done for every row
-        length += len(message["content"])
+        content = message["content"]
+        length += len(content if content.__class__ is str else text_of(content))
     for image in prompt.images:
         length += len(image.url) + _IMAGE_CHARACTERS
     return length

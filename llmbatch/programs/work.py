@@ -422,7 +422,7 @@ def _scored(outcome: Completion) -> Verdict:
 
 
 def _numbers(outcome: Completion) -> Verdict:
-    if outcome.numbers is None:
+    if not outcome.numbers:
         return Verdict(None, Failure(FailureKind.ENGINE, "the engine gave no numbers"))
     failure = not_finite(outcome.numbers)
     return Verdict(outcome.numbers if failure is None else None, failure)

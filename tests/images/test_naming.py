@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmbatch.core.messages import image_part
-from llmbatch.images.naming import located, marked, parted, url_of
+from llmbatch.images.naming import is_allowed, located, marked, parted, url_of
 
 
 def text(words: str) -> dict[str, str]:
@@ -88,3 +88,16 @@ def test_a_mark_that_a_filter_changed_is_noticed() -> None:
 )
 def test_a_relative_path_is_below_the_folder(url: str, place: str) -> None:
     assert located(url, "/data/") == place
+
+
+def test_eight_digits_of_a_mark_in_a_text_are_its_own() -> None:
+    digits = marked("a.png", several=False)[1:9]
+    message = {"role": "user", "content": f"checksum {digits}{'0' * 24}"}
+    assert parted(message) is message
+
+
+@pytest.mark.parametrize("dots", ["..", "%2e%2e", ".%2E"])
+def test_what_is_allowed_is_not_left_by_dots_however_they_are_written(dots: str) -> None:
+    allowed = ["https://h/pictures/"]
+    assert is_allowed("https://h/pictures/a%20b.png", allowed)
+    assert not is_allowed(f"https://h/pictures/{dots}/private/a.png", allowed)

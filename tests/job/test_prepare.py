@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbatch.core.types import Cursor, Failure, FailureKind, Prompt, Request, Row
+from llmbatch.core.messages import image_part
+from llmbatch.core.types import Cursor, Failure, FailureKind, Image, Prompt, Request, Row
 from llmbatch.job.job import job_from
-from llmbatch.job.prepare import Preparer
+from llmbatch.job.prepare import Preparer, characters
 from llmbatch.job.recipe import Recipe
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.plan.order import Capacity
@@ -118,3 +119,13 @@ def test_a_window_is_full_by_its_rows_its_requests_or_its_characters(tmp_path: P
     assert room.is_full(10, 1, 1)
     assert room.is_full(1, 40, 1)
     assert room.is_full(1, 1, 1000)
+
+
+def test_text_beside_an_image_counts_as_any_text() -> None:
+    words = {"type": "text", "text": "x" * 1000}
+    picture = image_part("a.png")
+    plain, seen = (
+        Prompt(messages=({"role": "user", "content": content},), images=(Image("a.png"),))
+        for content in ([picture], [words, picture])
+    )
+    assert characters(seen) == characters(plain) + 1000

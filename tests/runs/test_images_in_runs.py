@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import llmbatch
 from llmbatch.core.errors import JobError
 from llmbatch.core.messages import image_part
 from llmbatch.job.job import job_from
+from llmbatch.runs.retry_failed import retry_failed
 
 LOOK = """
 name: look
@@ -97,6 +99,24 @@ def test_paths_are_relative_to_the_file_that_names_them(jobs: Any, look: str) ->
         (jobs.path / "in" / folder / "one.png").write_bytes(png(color))
         (jobs.path / "in" / folder / "rows.jsonl").write_text('{"picture": "one.png"}\n')
     jobs.run(jobs.job(jobs.path / "in" / "*" / "rows.jsonl", prompt=look))
+    assert outputs(jobs) == [seen("red"), seen("blue")]
+
+
+def test_paths_in_rows_that_stand_in_no_file_are_relative_to_where_we_are(
+    jobs: Any, look: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(jobs.path)
+    (jobs.path / "script.yaml").write_text("rules: [{when: {index: 1}, times: 1, fail: not now}]\n")
+    rows = [{"picture": "red.png"}, {"picture": "blue.png"}]
+    given: dict[str, Any] = {"model": "any", "prompt": look, "retry": {"max_attempts": 1}}
+    engine: Any = {"name": "scripted", "script": str(jobs.path / "script.yaml")}
+    assert [record.output for record in llmbatch.generate(rows, **given, engine={"name": "scripted"})] == [
+        seen("red"),
+        seen("blue"),
+    ]
+    done = llmbatch.run(input=rows, output="out", **given, engine=engine)
+    assert [record.output for record in done] == [seen("red"), None]
+    retry_failed(Path("out"), {})
     assert outputs(jobs) == [seen("red"), seen("blue")]
 
 

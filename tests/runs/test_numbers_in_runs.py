@@ -116,6 +116,13 @@ def test_numbers_that_are_not_finite_fail_their_row_and_are_not_asked_for_again(
     assert records[1]["attempts"] == 1
 
 
+@pytest.mark.parametrize("name", ["embed", "classify"])
+def test_an_answer_without_numbers_fails_its_row_alone(jobs: Any, name: str) -> None:
+    records = run(jobs, rows_of(3), {"rules": [{"when": {"index": 1}, "answer": "[]"}]}, program={"name": name})
+    assert [record["status"] for record in records] == ["ok", "failed", "ok"]
+    assert records[1]["error"]["message"] == "the engine gave no numbers"
+
+
 def test_what_the_engine_fails_at_once_is_asked_for_once_more(jobs: Any) -> None:
     script = {"rules": [{"when": {"attempt": 1, "index": 1}, "fail": "not now"}]}
     records = run(jobs, rows_of(2), script)

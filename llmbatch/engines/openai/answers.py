@@ -42,7 +42,7 @@ def completion_of(request: Request, body: bytes, dialect: Dialect, note: Note) -
         usage=_usage(data.get("usage"), request, text, note),
         reasoning=reasoning,
         stop_reason=_stop_reason(choice.get("stop_reason")),
-        logprobs=_logprobs(choice.get("logprobs")),
+        logprobs=_sound_logprobs(choice.get("logprobs")),
     )
 
 
@@ -94,10 +94,10 @@ def _without_prefill(text: str, prefill: str) -> str:
 
 
 def _usage(said: Any, request: Request, text: str, note: Note) -> Usage:
-    if isinstance(said, dict) and isinstance(said.get("prompt_tokens"), int):
+    if isinstance(said, dict) and type(said.get("prompt_tokens")) is int:
         details = said.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        return Usage(said["prompt_tokens"], said.get("completion_tokens") or 0, cached or 0)
+        return Usage(said["prompt_tokens"], _whole(said.get("completion_tokens")), _whole(cached))
     note(
         f"the server does not say how many tokens it took: they are counted as one for {_CHARACTERS_A_TOKEN} characters"
     )
@@ -106,8 +106,19 @@ def _usage(said: Any, request: Request, text: str, note: Note) -> Usage:
     return Usage(-(-len(asked) // _CHARACTERS_A_TOKEN), -(-len(text) // _CHARACTERS_A_TOKEN))
 
 
+def _whole(said: Any) -> int:
+    return said if type(said) is int else 0
+
+
 def _stop_reason(said: Any) -> str | int | None:
     return said if isinstance(said, str | int) and not isinstance(said, bool) else None
+
+
+def _sound_logprobs(said: Any) -> list[dict[str, Any]] | None:
+    try:
+        return _logprobs(said)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise NoAnswer(f"the server sent log-probabilities that cannot be read ({error!r}): {short(said)}") from error
 
 
 def _logprobs(said: Any) -> list[dict[str, Any]] | None:
@@ -140,7 +151,8 @@ def _entry(token: str, logprob: Any) -> dict[str, Any]:
 
 
 def _number(logprob: Any) -> float:
-    return max(float(logprob), _LOWEST_LOGPROB) if logprob is not None else _LOWEST_LOGPROB
+    number = _LOWEST_LOGPROB if logprob is None else float(logprob)
+    return number if number > _LOWEST_LOGPROB else _LOWEST_LOGPROB  # that of NaN, too, which is above nothing
 
 
 __all__ = ["completion_of"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch.core.types import Completion, Constraint, Failure, Prompt, Refusal, Request, RequestKey, Sampling
+from llmbatch.core.types import Completion, Constraint, Failure, Prompt, Refusal, Request, RequestKey, Sampling, Usage
 from llmbatch.engines.http.base import NoAnswer, Packed, Reply
 from llmbatch.engines.openai.dialect import DIALECTS, vllm_dialect
 from llmbatch.engines.openai.wire import OpenAIWire
@@ -199,10 +199,30 @@ def test_logprobs_of_chat_and_of_completions_come_in_the_same_shape() -> None:
     assert body(wire().pack(text)) == {"model": "m", "prompt": "x", "logprobs": 2}
 
 
+@pytest.mark.parametrize(
+    "said", [{"content": [{"logprob": -1}]}, {"content": [7]}, {"tokens": ["a"], "token_logprobs": ["low"]}], ids=str
+)
+def test_log_probabilities_that_cannot_be_read_are_no_answer(said: Any) -> None:
+    with pytest.raises(NoAnswer, match="log-probabilities that cannot be read"):
+        completion({"message": {"content": "x"}, "logprobs": said})
+
+
+def test_a_log_probability_that_is_no_number_is_the_lowest() -> None:
+    tokens = [{"token": "a", "logprob": each} for each in (float("nan"), float("-inf"), None, -0.5)]
+    found = completion({"message": {"content": "x"}, "logprobs": {"content": tokens}}).logprobs or []
+    assert [each["logprob"] for each in found] == [-9999.0, -9999.0, -9999.0, -0.5]
+
+
 def test_usage_tells_what_the_cache_spared() -> None:
     usage = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 8}}
     found = completion({"message": {"content": "x"}}, usage=usage).usage
     assert (found.prompt_tokens, found.completion_tokens, found.cached_tokens) == (9, 2, 8)
+
+
+@pytest.mark.parametrize("said", ["2", 2.5, True, None, [2]])
+def test_a_count_of_tokens_that_is_no_whole_number_is_none(said: Any) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": said, "prompt_tokens_details": {"cached_tokens": said}}
+    assert completion({"message": {"content": "x"}}, usage=usage).usage == Usage(9)
 
 
 def test_what_a_content_filter_keeps_back_is_refused() -> None:

@@ -1,0 +1,41 @@
+"""That a process which is forked is as one that was started, as far as tests rely on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+SCRIPT = "import huggingface_hub.constants, os\nprint(huggingface_hub.constants.HF_HOME, os.environ.get('HF_HOME'))\n"
+
+
+@pytest.mark.forked_from("plan")  # which has imported the hub's library
+@pytest.mark.parametrize("told", ["by the test's environment", "by the command's"])
+def test_what_was_imported_under_another_environment_is_imported_anew(
+    told: str, forked: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    subprocess.run(
+        [sys.executable, str(script)], capture_output=True, check=True
+    )  # what others are forked from is there
+    home = str(tmp_path / "home")
+    environment: Mapping[str, str] | None = None
+    if told == "by the command's":
+        environment = {**os.environ, "HF_HOME": home}
+    else:
+        monkeypatch.setenv("HF_HOME", home)
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [home, home]
+
+
+def test_a_failure_in_a_process_that_is_forked_is_seen(forked: None, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("raise ValueError('it broke')\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "it broke" in done.stderr
