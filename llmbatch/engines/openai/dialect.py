@@ -28,6 +28,7 @@ class Dialect:
     grammar: str | None = None
     continues: bool = False  # it knows ``continue_final_message``
     max_tokens: str = "max_tokens"  # of a chat request
+    cuts_budgets: bool = False  # to what a prompt leaves of the context; others refuse the request
 
     def fields(self, constraint: Constraint) -> Mapping[str, Any]:
         """The fields that hold an answer to it; none where this kind of server cannot."""
@@ -60,7 +61,7 @@ class Dialect:
         return chosen if isinstance(chosen, str) else text
 
 
-VLLM = Dialect("vllm", structured="structured_outputs", continues=True)
+VLLM = Dialect("vllm", structured="structured_outputs", continues=True, cuts_budgets=True)
 OLD_VLLM = Dialect("vllm", structured="", guided=True, continues=True)
 DIALECTS = {
     "vllm": VLLM,
