@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
 from llmbatch.core.events import EngineReady, Note, Replica, Watcher
@@ -196,8 +196,16 @@ class Supervised:
                 if feed.halted:  # the run is being stopped: what was in flight is owed again, and needs no engine now
                     return
                 if accused is not None:
-                    yield from self._prove(feed)
-                    if not feed.halted:
+                    died_without_it = yield from self._prove(feed)
+                    if died_without_it and not feed.halted:
+                        self._tell(
+                            Note(
+                                "warning",
+                                f"it died without the row with index {accused.key.index} too, which goes again",
+                            )
+                        )
+                        feed.push_alone(feed.recall())
+                    elif not feed.halted:
                         feed.done(accused.key)
                         self._deaths_of.acquit([accused])
                         yield [accused]
@@ -274,8 +282,12 @@ class Supervised:
         self._tell(Note("error", f"the row with index {request.key.index} is set apart as failed: {message}: {death}"))
         return Refusal(request.key, Failure(FailureKind.ENGINE_DIED, message))
 
-    def _prove(self, feed: Feed) -> Iterator[list[Outcome]]:
-        """See the engine answer something harmless, through as many deaths as the settings allow; yields nothing but pauses."""
+    def _prove(self, feed: Feed) -> Generator[list[Outcome], None, bool]:
+        """See the engine answer something harmless, through as many deaths as the settings allow; yields nothing but pauses.
+
+        Returns whether it died of that too: then an outage may have been what it died of before.
+        """
+        died = False
         while not feed.halted:
             probe = Feed()
             probe.push(self._probe())
@@ -288,10 +300,12 @@ class Supervised:
             except EngineDied as death:
                 self.deaths += 1
                 self._deaths_since_answer += 1
+                died = True
                 yield from self._restart(death, feed)
             else:
                 self._probed = self._probed + (self._engine.counts() - before)
-                return
+                break
+        return died
 
     def _probe(self) -> list[Request]:
         if self._harmless is not None:

@@ -92,6 +92,16 @@ def test_an_engine_that_dies_of_everything_ends_the_run_and_blames_no_row(jobs: 
     assert statuses(jobs) == ["ok"] * count
 
 
+def test_no_row_is_blamed_where_the_engine_dies_of_something_harmless_too(
+    jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmbatch.engines.supervised._BACKOFF_SECONDS", (0.0,))
+    # three deaths with the row alone, and the fourth of what is to show that the engine lives
+    jobs.run(jobs.job(jobs.rows(text_rows(1)), {"rules": [{"die": True, "times": 4}]}))
+    assert statuses(jobs) == ["ok"]
+    assert any("died without the row with index 0 too" in note for note in jobs.notes())
+
+
 def test_no_restart_is_made_where_none_is_allowed(jobs: Any) -> None:
     job = jobs.job(jobs.rows(text_rows(10)), {"die_after": [5]}, engine={"restarts": 0})
     with pytest.raises(EngineError, match="died 1 times"):

@@ -73,6 +73,10 @@ class Client:
         """aiohttp's error as ours."""
         http, where = self._aiohttp, f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
         words = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, http.ClientHttpProxyError):  # as text it holds the proxy's URL with its password
+            return Unreachable(
+                f"{where} cannot be reached: its proxy answers with status {error.status} ({error.message})"
+            )
         if isinstance(error, http.ClientConnectorCertificateError):
             return Untrusted(
                 f"{where}: its certificate does not verify: {words}. Of a server with a certificate of its own, name the file that "

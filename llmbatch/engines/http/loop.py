@@ -76,6 +76,7 @@ class Loop:
             self._thread.call(abort)
         self._outcomes.clear()
         self._held = 0
+        self._failed = None
 
     def stop(self) -> None:
         """Give up what is in flight, for good."""
@@ -124,7 +125,8 @@ class Loop:
         silent = time.monotonic() - self._sender.alive_at
         if self._held and silent > self._timeout:
             urls = ", ".join(server.url for server in self._pool.servers)
-            raise EngineDied(f"no sign of life of {urls} for {silent:.0f} s", suspect=False)
+            # a request at which they hang may be why, unless it was seen that they, or what is behind a gateway, are not there
+            raise EngineDied(f"no sign of life of {urls} for {silent:.0f} s", suspect=self._sender.nothing_came)
 
     def _sign_of_life(self) -> None:
         if self._sender is not None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from llmbatch.engines.http.limit import Limit
 from llmbatch.engines.http.retry import back_off
 
+_FAULTS = 4  # in a row, after which a server is left out for a while
+
 
 class Server:
     """One of them: what it has in flight, and from when on it is asked again."""
@@ -16,6 +18,7 @@ class Server:
         self.limit = limit
         self.in_flight = 0
         self.failures = 0  # connections in a row that did not come about
+        self.faults = 0  # requests in a row that it failed at
         self.rests_until = 0.0
 
     @property
@@ -68,6 +71,16 @@ class Pool:
         if server.rests_until <= now:  # of many requests that failed at once, the first counts
             server.failures += 1
             server.rests_until = now + back_off(server.failures, share)
+
+    def failed(self, server: Server, now: float, share: float) -> None:
+        """It failed at a request. One that fails at all of them is soon free again, and would be picked for all of them."""
+        server.faults += 1
+        if server.faults >= _FAULTS and len(self.servers) > 1:
+            self.unreachable(server, now, share)
+
+    def answered(self, server: Server) -> None:
+        """It answered a request."""
+        server.faults = 0
 
     def rest(self, server: Server, until: float) -> None:
         """It asked to be left alone until then."""

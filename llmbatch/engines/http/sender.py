@@ -5,6 +5,9 @@ protocol is known here.
 
 A request that was in flight at many broken connections may be what breaks them. It then goes with nothing else in flight, so that
 no other request is taken for it, and is refused when that breaks the connection again.
+
+No request is blamed for an outage: what failed too often is refused only where the servers answered others meanwhile. Where they
+answered none, that is the engine's death, and who drives the engine finds out whether one request is to blame.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from llmbatch.core.errors import EngineError, LlmbatchError
+from llmbatch.core.errors import EngineDied, EngineError, LlmbatchError
 from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Refusal, Request
 from llmbatch.engines.http.base import CutOff, NoAnswer, NotSent, Packed, Reply, TimedOut, Unreachable, Untrusted, Wire
 from llmbatch.engines.http.client import Client
@@ -23,7 +26,8 @@ from llmbatch.engines.http.pool import Pool, Server
 from llmbatch.engines.http.retry import Verdict, back_off, retry_after
 
 _ONLY_A_GATEWAY = (502, 503, 504)  # what is behind it gave no sign of life
-_NOT_THERE = (404, 405)  # of the first reply: what is asked for, and not one request
+_NOT_THERE = (404, 405)  # what is asked for, and not one request
+_TOOK_TOO_LONG = (408, 504)  # a time-out that the server or its gateway has found
 _TRIES = 8  # of a request at which the server fails, before that is its outcome
 _CUTS_TO_GO_ALONE = 6
 _CUTS_TO_REFUSE = 9
@@ -34,7 +38,7 @@ _PROMPT_SHARE = 1 / 8  # of the work that a token of an answer is
 class _Sending:
     """A request on its way."""
 
-    __slots__ = ("cuts", "packed", "put_off", "request", "tries")
+    __slots__ = ("cuts", "failed_at", "packed", "put_off", "request", "tries")
 
     def __init__(self, request: Request, packed: Packed | None) -> None:
         self.request = request
@@ -42,6 +46,12 @@ class _Sending:
         self.tries = 0  # that the server failed at
         self.put_off = 0  # times, as the server had too much to do
         self.cuts = 0  # connections that ended with it in flight
+        self.failed_at: float | None = None  # when it first failed, in whichever of these ways but for ``put_off``
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it is to go with nothing else in flight."""
+        return self.cuts >= _CUTS_TO_GO_ALONE
 
 
 class Sender:
@@ -65,12 +75,15 @@ class Sender:
         self._spread = random.Random()  # noqa: S311 - of waits
         self._ready: deque[_Sending] = deque()
         self._alone: deque[_Sending] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Server] = {}
+        self._suspect_in_flight = False
         self._timers: set[asyncio.TimerHandle] = set()
         self._wake: asyncio.TimerHandle | None = None
         self._answered = False
         self._denied = 0
+        self._settled_at = float("-inf")  # when a request was last answered or refused
         self.alive_at = time.monotonic()  # the last sign of life of any server, or until when one asked to wait
+        self.nothing_came = True  # since then: no word of a gateway, no connection that failed
 
     def add(self, requests: Iterable[Request]) -> None:
         """Send these too."""
@@ -86,7 +99,7 @@ class Sender:
         """Give up all that is here."""
         self._ready.clear()
         self._alone.clear()
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
         for timer in self._timers:
             timer.cancel()
@@ -96,16 +109,23 @@ class Sender:
         """Send what there is room for."""
         now = time.monotonic()
         while queue := self._alone or self._ready:
-            if self._alone and self._pool.in_flight:
+            if self._pool.in_flight and (self._alone or self._suspect_in_flight):
                 return
             server = self._pool.pick(now)
             if server is None:
                 self._wake_up(now)
                 return
             server.in_flight += 1  # here, so that the next look sees it
-            task = asyncio.create_task(self._send(server, queue.popleft()))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            sending = queue.popleft()
+            self._suspect_in_flight = sending.is_suspect
+            task = asyncio.create_task(self._send(server, sending))
+            self._tasks[task] = server
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Also of one that was given up before it began."""
+        self._tasks.pop(task).in_flight -= 1
+        self._pump()
 
     def _wake_up(self, now: float) -> None:
         """Look again when a server that rests may be asked."""
@@ -119,29 +139,23 @@ class Sender:
         try:
             try:
                 packed = await self._packed(sending)
-                if isinstance(packed, Packed):
-                    sent_at = time.monotonic()
-                    reply = await self._client.post(server.url + packed.path, packed.body)
-            finally:
-                full = server.is_full
-                server.in_flight -= 1
-            if isinstance(packed, Packed):
-                self._replied(server, sending, reply, packed.path, sent_at, full=full)
+                if isinstance(packed, Failure):
+                    self._deliver(Refusal(sending.request.key, packed))
+                    return
+                sent_at = time.monotonic()
+                reply = await self._client.post(server.url + packed.path, packed.body)
+            except NotSent as error:
+                self._not_sent(server, sending, error, sent_at)
             else:
-                self._deliver(Refusal(sending.request.key, packed))
-        except NotSent as error:
-            self._not_sent(server, sending, error, sent_at)
+                self._replied(server, sending, reply, packed.path, sent_at, full=server.is_full)
         except LlmbatchError as error:
             self._fail(error)
-            return
         except Exception as error:  # a task's exception would be lost, and its request with it
             failed = EngineError(
                 f"llmbatch could not read what {server.url} sent: {error!r}: this is a bug of llmbatch"
             )
             failed.__cause__ = error
             self._fail(failed)
-            return
-        self._pump()
 
     async def _packed(self, sending: _Sending) -> Packed | Failure:
         if sending.packed is not None:
@@ -152,18 +166,23 @@ class Sender:
         self, server: Server, sending: _Sending, reply: Reply, path: str, sent_at: float, *, full: bool
     ) -> None:
         now, meaning = time.monotonic(), self._wire.verdict(reply)
-        self._pool.reached(server)
-        if reply.status not in _ONLY_A_GATEWAY:
+        if meaning not in (Verdict.AGAIN, Verdict.AWAY):
+            self._pool.reached(server)
+        self.nothing_came = reply.status not in _ONLY_A_GATEWAY
+        if self.nothing_came:
             self.alive_at = max(self.alive_at, now)
         if meaning is Verdict.ANSWERED:
             self._read(server, sending, reply, sent_at, full=full)
             return
         if said := self._wire.ends_all(reply):
             raise EngineError(said)
-        if reply.status in _NOT_THERE and not self._answered:
+        if reply.status in _NOT_THERE and sending.request.lora is None:
             refusal = self._wire.refusal(sending.request, reply)
-            raise EngineError(f"{server.url}{path} is not there for this model: {refusal.message}")
+            seen = f"{server.url}{path} is not there for this model: {refusal.message}"
+            # what was there goes away when a server starts with another model: it is looked at anew
+            raise EngineDied(seen, suspect=False) if self._answered else EngineError(seen)
         if meaning is Verdict.REFUSED or (meaning is Verdict.DENIED and self._is_about_one(reply)):
+            self._settled_at = now
             self._deliver(Refusal(sending.request.key, self._wire.refusal(sending.request, reply)))
         elif meaning in (Verdict.DENIED, Verdict.MISPLACED):
             raise EngineError(_denied(server, reply, self._wire.refusal(sending.request, reply)))
@@ -175,9 +194,11 @@ class Sender:
             outcome = self._wire.read(sending.request, reply)
         except NoAnswer as error:
             self._note(f"{server.url}: {error}; asked again")
+            self._pool.failed(server, time.monotonic(), self._spread.random())
             self._try_again(sending, str(error))
             return
-        self._answered, self._denied = True, 0
+        self._pool.answered(server)
+        self._answered, self._denied, self._settled_at = True, 0, time.monotonic()
         work = 1.0
         if isinstance(outcome, Completion):
             usage = outcome.usage
@@ -192,6 +213,8 @@ class Sender:
         if asked is not None:
             self._pool.rest(server, now + asked)
             self.alive_at = max(self.alive_at, now + asked)
+        if meaning in (Verdict.AGAIN, Verdict.AWAY):
+            self._pool.failed(server, now, self._spread.random())
         if meaning is Verdict.AGAIN:
             self._try_again(sending, f"the server answered with status {reply.status}", asked)
             return
@@ -202,6 +225,9 @@ class Sender:
                 self._note(
                     f"{server.url} has too much to do (status {reply.status}): {server.limit.now} at a time, not {before}"
                 )
+        if reply.status in _TOOK_TOO_LONG:
+            self._try_again(sending, f"the server answered with status {reply.status}", asked)
+            return
         sending.put_off += 1
         self._later(sending, asked if asked is not None else back_off(sending.put_off, self._spread.random()))
 
@@ -210,6 +236,7 @@ class Sender:
         if isinstance(error, Untrusted):
             raise EngineError(str(error))
         if isinstance(error, Unreachable):
+            self.nothing_came = False
             if not server.failures:
                 self._note(f"{error}; it is tried again later")
             self._pool.unreachable(server, now, self._spread.random())
@@ -221,26 +248,37 @@ class Sender:
             self._try_again(sending, str(error))
             return
         self._note(f"{error}; asked again")
+        self.nothing_came = False
+        self._pool.failed(server, now, self._spread.random())
         sending.cuts += 1
+        sending.failed_at = sending.failed_at or now
         if isinstance(error, CutOff) and sending.cuts >= _CUTS_TO_REFUSE:
             message = "the connection broke again and again with this row in flight, at last with this row alone"
-            self._deliver(Refusal(sending.request.key, Failure(FailureKind.ENGINE_DIED, message)))
+            self._blame(sending, Failure(FailureKind.ENGINE_DIED, message))
         else:
             self._later(sending, back_off(sending.cuts, self._spread.random()))
 
     def _try_again(self, sending: _Sending, seen: str, asked: float | None = None) -> None:
         """The same request once more, as long as the server has not failed at it too often."""
         sending.tries += 1
+        sending.failed_at = sending.failed_at or time.monotonic()
         if sending.tries < _TRIES:
             self._later(sending, asked if asked is not None else back_off(sending.tries, self._spread.random()))
             return
         message = f"the server failed at this request {_TRIES} times; the last time: {seen}"
-        self._deliver(Refusal(sending.request.key, Failure(FailureKind.ENGINE, message)))
+        self._blame(sending, Failure(FailureKind.ENGINE, message))
+
+    def _blame(self, sending: _Sending, failure: Failure) -> None:
+        """Refuse it, where others were answered since it first failed; else it may be the servers that fail at all of them."""
+        if sending.failed_at is None or self._settled_at < sending.failed_at:
+            urls = ", ".join(server.url for server in self._pool.servers)
+            raise EngineDied(f"{urls} answered nothing while a request failed again and again: {failure.message}")
+        self._deliver(Refusal(sending.request.key, failure))
 
     def _later(self, sending: _Sending, seconds: float) -> None:
         def come_back() -> None:
             self._timers.discard(timer)
-            (self._alone if sending.cuts >= _CUTS_TO_GO_ALONE else self._ready).appendleft(sending)
+            (self._alone if sending.is_suspect else self._ready).appendleft(sending)
             self._pump()
 
         timer = asyncio.get_running_loop().call_later(seconds, come_back)

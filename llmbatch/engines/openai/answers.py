@@ -25,6 +25,19 @@ Note = Callable[[str], None]
 def completion_of(request: Request, body: bytes, dialect: Dialect, note: Note) -> Outcome:
     """What a reply of status 200 says."""
     data = _data(body)
+    try:
+        return _completion(request, data, dialect, note)
+    except (
+        AttributeError,
+        KeyError,
+        OverflowError,
+        TypeError,
+        ValueError,
+    ) as error:  # a field is not of the usual shape
+        raise NoAnswer(f"the server sent an answer of an unknown shape ({error!r}): {short(data)}") from error
+
+
+def _completion(request: Request, data: Mapping[str, Any], dialect: Dialect, note: Note) -> Outcome:
     choices = data.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise NoAnswer(f"the server sent an answer without choices: {short(data)}")
@@ -49,7 +62,7 @@ def completion_of(request: Request, body: bytes, dialect: Dialect, note: Note) -
 def _data(body: bytes) -> dict[str, Any]:
     try:
         data = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise NoAnswer(f"the server sent no JSON: {short(body[:200].decode('utf-8', 'replace'))}") from None
     if not isinstance(data, dict):
         raise NoAnswer(f"the server sent no answer: {short(data)}")

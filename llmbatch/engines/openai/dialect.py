@@ -31,9 +31,9 @@ class Dialect:
     grammars: bool = False  # schemas go as grammars of xgrammar's
     continues: bool = False  # it knows ``continue_final_message``
     max_tokens: str = "max_tokens"  # of a chat request
-    at_first: int = (
-        64  # requests at a time, before a better level is found; more where a server lets them wait, and plans ahead
-    )
+    # requests at a time, before a better level is found; more where a server lets them wait, and plans ahead
+    at_first: int = 64
+    cuts_budgets: bool = False  # to what a prompt leaves of the context; others refuse the request
 
     def fields(self, constraint: Constraint) -> Mapping[str, Any]:
         """The fields that hold an answer to it; none where this kind of server cannot."""
@@ -74,7 +74,7 @@ class Dialect:
         return chosen if isinstance(chosen, str) else text
 
 
-VLLM = Dialect("vllm", structured="structured_outputs", grammars=True, continues=True, at_first=256)
+VLLM = Dialect("vllm", structured="structured_outputs", grammars=True, continues=True, at_first=256, cuts_budgets=True)
 OLD_VLLM = Dialect("vllm", structured="", guided=True, continues=True, at_first=256)
 DIALECTS = {
     "vllm": VLLM,

@@ -36,7 +36,7 @@ class OpenAIWire:
     ) -> None:
         self._model = model
         self.dialect = dialect
-        self.context_length: int | None = None  # in tokens; what asks for a longer answer some servers refuse
+        self.context_length: int | None = None  # in tokens
         self._args = {**args, **({"chat_template_kwargs": dict(chat_template)} if chat_template else {})}
         self._note = note
         self._images = images
@@ -61,8 +61,9 @@ class OpenAIWire:
         limit = self._max_tokens(chat)
         if request.max_tokens is not None:
             body[limit] = request.max_tokens
-        if self.context_length is not None and not body.get(limit, self.context_length) < self.context_length:
-            body[limit] = self.context_length - 1  # without a limit, plain completions have one of 16
+        if self.dialect.cuts_budgets and self.context_length is not None:
+            # without a limit, plain completions have one of 16
+            body[limit] = min(body.get(limit, self.context_length), self.context_length - 1)
         return body
 
     def pack(self, request: Request) -> Packed | Failure:

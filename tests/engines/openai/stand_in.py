@@ -297,7 +297,7 @@ class Batches:
             return
         good, bad = [], []
         lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
-        if batch["status"] == "expired":
+        if batch["status"] in ("expired", "cancelled"):
             lines = lines[: len(lines) // 2]
         for line in reversed(lines):  # an output need not be in the order of the input
             body = line["body"]

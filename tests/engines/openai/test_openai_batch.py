@@ -100,6 +100,30 @@ def test_what_an_expired_batch_left_is_asked_again(jobs: Any, server: Any, batch
     assert set(server.answered.values()) == {1}
 
 
+def test_a_batch_that_is_cancelled_is_not_asked_for_again_by_itself(jobs: Any, server: Any, batched: Any) -> None:
+    server.batches.ends = lambda number: "cancelled" if number == 1 else "completed"
+    job = job_from(batched())
+    with pytest.raises(EngineError, match="batch-1 was cancelled at the provider"):
+        jobs.run(job)
+    assert len(server.batches.made) == 1
+    jobs.run(job)
+    assert outputs(jobs) == [f"text {i}" for i in range(30)]
+    assert set(server.answered.values()) == {1}, "what it had answered is not asked again"
+
+
+def test_a_provider_that_never_makes_a_batch_ends_the_run(
+    jobs: Any, server: Any, batched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmbatch.engines.openai.batch.provider.back_off", lambda *_: 0.05)
+
+    def fail() -> None:
+        raise RuntimeError("the stand-in was told so")  # status 500
+
+    server.batches.before_create = fail
+    with pytest.raises(EngineError, match="/batches gave no answer"):
+        jobs.run(job_from(batched(engine={"timeout": 0.5, "restarts": 0})))
+
+
 def test_a_batch_that_cannot_begin_ends_the_run_with_the_reason_and_is_asked_for_anew(
     jobs: Any, server: Any, batched: Any
 ) -> None:

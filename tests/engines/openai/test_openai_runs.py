@@ -120,8 +120,8 @@ def test_a_request_at_which_the_server_always_fails_is_one_failed_row(
 ) -> None:
     monkeypatch.setattr("llmbatch.engines.http.sender.back_off", lambda *_: 0.0)
     server.behave = lambda _, body: 500 if body["messages"][-1]["content"] == "text 1" else None
-    jobs.run(job_from(online(rows_of(jobs, 4))))
-    assert [record["status"] for record in jobs.records()] == ["ok", "failed", "ok", "ok"]
+    jobs.run(job_from(online(rows_of(jobs, 40), engine={"in_flight": 4})))
+    assert [record["status"] for record in jobs.records()] == ["ok", "failed", *["ok"] * 38]
     assert "8 times" in jobs.records()[1]["error"]["message"]
 
 

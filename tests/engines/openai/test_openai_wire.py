@@ -67,6 +67,13 @@ def test_no_answer_is_asked_for_that_is_longer_than_the_context(asked: int | Non
     assert body(ours.pack(request(Prompt(text="x"), max_tokens=asked)))["max_tokens"] == sent
 
 
+@pytest.mark.parametrize("dialect", sorted(set(DIALECTS) - {"vllm"}))
+def test_a_server_that_refuses_a_budget_beyond_its_context_is_given_none(dialect: str) -> None:
+    ours = wire(dialect)
+    ours.context_length = 512
+    assert not {"max_tokens", "max_completion_tokens"} & set(body(ours.pack(request())))
+
+
 @pytest.mark.parametrize("dialect", [name for name in DIALECTS if name != "vllm"])
 def test_a_schema_is_sent_as_a_response_format(dialect: str) -> None:
     sent = body(wire(dialect).pack(request(constraint=Constraint("json", json.dumps(SCHEMA)))))

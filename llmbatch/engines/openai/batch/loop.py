@@ -228,6 +228,11 @@ class BatchLoop:
         contents = [await provider.content(str(name)) for name in files if name]
         batch = state.end(batch, contents)
         self._log.say(f"batch {batch.id}: {found['status']}")
+        if found["status"] == "cancelled":  # before anything of it is asked again
+            self._failed = self._failed or EngineError(
+                f"batch {batch.id} was cancelled at the provider. What it had answered is kept; the same command asks for the rest "
+                "in a new batch"
+            )
         self._ended.append((batch, [each for content in contents for each in got(content)]))
         self._happened.set()
 

@@ -66,7 +66,7 @@ class Provider:
             "completion_window": "24h",
             "metadata": {RUN: run, NAME: name},
         }
-        tries = 0
+        since, tries = time.monotonic(), 0
         while True:
             tries += 1
             try:
@@ -76,6 +76,7 @@ class Provider:
                 wait = self._wait(reply, tries, "/batches")
             except NotSent as error:
                 wait = self._wait_for(error, tries)
+            self._see_that_it_lives(since, wait, "/batches")
             await asyncio.sleep(wait)
             if (made := await self.find(run, name)) is not None:
                 return made
@@ -106,9 +107,13 @@ class Provider:
                 wait = self._wait(reply, tries, path)
             except NotSent as error:
                 wait = self._wait_for(error, tries)
-            if time.monotonic() + wait - since > self._timeout:
-                raise EngineDied(f"{self._url}{path} gave no answer for {self._timeout:g} s", suspect=False)
+            self._see_that_it_lives(since, wait, path)
             await asyncio.sleep(wait)
+
+    def _see_that_it_lives(self, since: float, wait: float, path: str) -> None:
+        """Raises where it will have been asked in vain for too long."""
+        if time.monotonic() + wait - since > self._timeout:
+            raise EngineDied(f"{self._url}{path} gave no answer for {self._timeout:g} s", suspect=False)
 
     def _wait(self, reply: Reply, tries: int, path: str) -> float:
         """The seconds until it is asked again; raises where that is of no use."""
