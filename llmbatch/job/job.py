@@ -43,7 +43,7 @@ DEMO_MODEL = Path(__file__).parents[1] / "demo" / "model"
 
 _MAX_DEPTH = 100  # of nesting in a job
 _SECRET = re.compile(
-    r"(?:.*_)?(?:hf_token|(?:access|api|auth|session)_token|api_?key|access_key(?:_id)?|secret(?:_key)?|password|passwd|credentials?)",
+    r"(?:.*_)?(?:hf_token|(?:access|api|auth|session)_token|api_?key|access_key(?:_id)?|secret(?:_key)?|password|passwd|credentials?|authorization)",
     re.IGNORECASE,
 )
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -91,6 +91,6 @@ def _url_problem(url: str) -> str | None:
         raise JobError(
             "engine.urls: a URL holds a name or password, which has no place in a job: give a key with engine.key_env"
         )
-    if parts.query or parts.fragment:
-        return "has a query or fragment, and a server's URL ends with its path"
+    if parts.query or parts.fragment:  # which may be a key
+        raise JobError("engine.urls: a URL has a query or fragment, and a server's URL ends with its path")
     return None

@@ -98,12 +98,15 @@ class V2Wire:
             answers = [read_generate(body, output)] if self._served.generate else read_infer(body, count, output)
         except WireError as error:
             raise NoAnswer(str(error)) from error
-        except ValueError as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             raise NoAnswer(f"no JSON, but {excerpt(reply.body)!r}") from error
         if rows is None:
             row = self.row(request)
             rows = [] if isinstance(row, Failure) else [row]  # it was sent, so it is a row
-        read = [self._completion(row, answer) for row, answer in zip(rows, answers, strict=True)]
+        try:
+            read = [self._completion(row, answer) for row, answer in zip(rows, answers, strict=True)]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # log-probabilities of an unknown shape
+            raise NoAnswer(f"an answer of an unknown shape ({error!r}): {excerpt(reply.body)!r}") from error
         if request.key not in self._together:
             return read[0]
         self._read[request.key] = read

@@ -22,6 +22,7 @@ from llmbatch.engines.http.pool import Pool
 from llmbatch.engines.http.settings import named_key
 from llmbatch.engines.http.thread import EventThread
 from llmbatch.engines.openai.batch.loop import MOST_LINES, BatchLoop, Polling
+from llmbatch.engines.openai.batch.state import on_their_way
 from llmbatch.engines.openai.dialect import DIALECTS
 from llmbatch.engines.openai.server import Found, base_of, look_at
 from llmbatch.engines.openai.settings import OpenAISettings
@@ -50,9 +51,15 @@ class OpenAIEngine:
             self._model, dialect, settings.args, chat.template_kwargs, self._log.once, settings.images
         )
         self._pool = Pool(self._urls, lambda: Limit(settings.in_flight))
-        self._loop = self._make_loop(log.with_name(BATCHES))
+        self._batches = log.with_name(BATCHES)
+        self._loop = self._make_loop(self._batches)
 
     def start(self) -> EngineInfo:
+        if self._settings.mode == "online" and (count := on_their_way(self._batches)):
+            raise JobError(
+                f"engine.mode is online, and {count:,} batches of this run are on their way, which are to be paid for: "
+                f"engine.mode=batch brings them back. To ask for their rows again all the same, remove {self._batches}"
+            )
         found = self._thread.call(self._look)
         first = next(iter(found.values()))
         as_grammars = first.dialect.grammars and self._settings.schemas == "grammar"

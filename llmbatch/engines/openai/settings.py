@@ -40,6 +40,8 @@ _OURS = {
     "add_generation_prompt": "a prompt's prefill",
     "return_token_ids": "token ids are not used",
     "metadata": "batches are found again by it",
+    "extra_body": "its fields are engine.args themselves",
+    "extra_headers": "a key is given by engine.key_env, and no other headers are sent",
     **{name: f"sampling.{name}" for name in SAMPLING},
 }
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -385,6 +385,18 @@ def test_a_password_in_a_url_is_refused_without_repeating_it(jobs: Any, online: 
     assert "pa55" not in said
 
 
+def test_a_key_in_a_urls_query_is_refused_without_repeating_it(jobs: Any, online: Any) -> None:
+    with pytest.raises(JobError, match="has a query or fragment") as raised:
+        job_from(online(rows_of(jobs, 1), engine={"urls": ["https://host/v1?api_key=hidden"]}))
+    assert "hidden" not in str(raised.value)
+
+
+def test_a_key_among_headers_is_refused_without_repeating_it(jobs: Any, online: Any) -> None:
+    with pytest.raises(JobError, match="a secret has no place in a job") as raised:
+        job_from(online(rows_of(jobs, 1), engine={"args": {"extra_headers": {"Authorization": "Bearer hidden"}}}))
+    assert "hidden" not in str(raised.value)
+
+
 def test_an_account_without_quota_ends_the_run(jobs: Any, server: Any, online: Any, stand_in: Any) -> None:
     server.behave = lambda *_: stand_in.Say(429, message="You exceeded your quota", code="insufficient_quota")
     assert "You exceeded your quota" in refused(jobs, online(rows_of(jobs)), EngineError)

@@ -101,4 +101,9 @@ class State:
             ) from error
 
 
-__all__ = ["Batch", "State"]
+def on_their_way(folder: Path) -> int:
+    """How many batches that a run asked for have not been brought back."""
+    return sum(not batch.ended for batch in State(folder).batches.values()) if folder.is_dir() else 0
+
+
+__all__ = ["Batch", "State", "on_their_way"]
