@@ -37,6 +37,12 @@ class SweptRecipe(Recipe):
             except JobError as error:
                 raise JobError(f"sweep, with {json.dumps(self._labels[-1], ensure_ascii=False)}: {error}") from None
         first = self._recipes[0]
+        if any(recipe.pooling != first.pooling for recipe in self._recipes):
+            named = ", ".join(dict.fromkeys(recipe.program.name for recipe in self._recipes))
+            raise JobError(
+                f"sweep: its prompts name programs that ask the model for different things ({named}), and an engine gives text, or "
+                "numbers of one kind: run them apart"
+            )
         self.program = first.program
         self.images, self.later, self.sinks = first.images, first.later, first.sinks
         self.pooling, self.gives_vectors = first.pooling, first.gives_vectors

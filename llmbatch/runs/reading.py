@@ -213,8 +213,10 @@ class Reading:
         self.driver.wait_ready()  # what follows a failure depends on the context length, as it did the first time
         owed = {request.key: request for request in requests}
         for outcome in outcomes:
-            if owed.pop(outcome.key, None) is not None:
-                owed.update((request.key, request) for request in work.feed(outcome))
+            request = owed.get(outcome.key)
+            if request is not None and not request.prompt.images:  # an image may be another by now, in a later step too
+                del owed[request.key]
+                owed.update((each.key, each) for each in work.feed(outcome))
         return list(owed.values())
 
     def _plan(self, opened: _Opened) -> None:

@@ -143,3 +143,14 @@ def test_how_often_rows_come_is_the_sweeps_to_say(folder: Path) -> None:
     assert swept(sweep, input={"path": "rows.jsonl", "repeat": 2}).input.repeat == 2
     with pytest.raises(JobError, match=r"input\.repeat is 3"):
         swept(sweep, input={"path": "rows.jsonl", "repeat": 3})
+
+
+def test_prompts_for_text_and_for_numbers_are_no_sweep(jobs: Any) -> None:
+    head = "text: '{{ text }}'\nvariables: {text: {type: string}}\n"
+    (jobs.path / "one.yaml").write_text(f"name: one\n{head}")
+    (jobs.path / "other.yaml").write_text(f"name: other\n{head}program: {{name: embed}}\n")
+    prompts = [str(jobs.path / name) for name in ("one.yaml", "other.yaml")]
+    data = jobs.data(jobs.rows([{"text": "a"}]), sweep={"prompt": prompts})
+    del data["prompt"]
+    with pytest.raises(JobError, match=r"different things \(single, embed\)"):
+        recipe_of(job_from(data))

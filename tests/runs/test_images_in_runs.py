@@ -6,15 +6,22 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
 import llmbatch
+from llmbatch.core.check import Verdict
 from llmbatch.core.errors import JobError
 from llmbatch.core.messages import image_part
+from llmbatch.core.types import Completion, Cursor, Prompt, RequestKey, Row, Sampling, Usage
+from llmbatch.core.types import Image as Named
 from llmbatch.job.job import job_from
+from llmbatch.programs.base import Ask, Program
+from llmbatch.programs.work import Rules, Work
+from llmbatch.runs.reading import Reading
 from llmbatch.runs.retry_failed import retry_failed
 
 LOOK = """
@@ -235,6 +242,20 @@ def test_an_attempt_at_another_image_is_not_gone_on_from(jobs: Any, look: str) -
         if record["output"].startswith(seen("blue")):
             assert record["attempts"] == 1
     assert any(record["output"].startswith(seen("blue")) for record in jobs.records())
+
+
+def test_a_later_step_with_an_image_is_not_answered_from_the_journal() -> None:
+    def program() -> Program:
+        first = yield Ask(Prompt(text="which?"), Sampling())
+        second = yield Ask(Prompt(messages=(), images=(Named("red.png"),)), Sampling())
+        return [first.value, second.value]
+
+    check: Any = lambda text, *_, **__: Verdict(text, None)  # noqa: E731
+    work = Work(Row(0, 0, {}, Cursor(0)), program(), Rules(check, lambda *_: None))
+    known = [Completion(RequestKey(0, step), f"answer {step}", "stop", Usage(1, 1)) for step in range(2)]
+    reading: Any = SimpleNamespace(driver=SimpleNamespace(wait_ready=lambda: None))
+    assert [request.key.step for request in Reading._replayed(reading, work, work.start(), known)] == [1]
+    assert work.record is None
 
 
 def test_engines_in_processes_of_their_own_read_the_images_themselves(jobs: Any, look: str) -> None:
