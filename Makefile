@@ -18,7 +18,7 @@ else
 INSTALL_OPTIONS := --torch-backend auto
 endif
 
-.PHONY: demo test tests check format bench chaos engines fuzz harness peers scale clean
+.PHONY: demo test tests check cluster format bench chaos engines fuzz harness peers scale clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt
@@ -39,6 +39,9 @@ test: $(VENV)/ready-$(ENGINE)  ## linters, types and every test, those of the re
 
 tests: $(VENV)/ready-$(ENGINE)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+
+cluster: $(VENV)/ready-$(ENGINE)  ## the tests on Ray clusters of several nodes, which take minutes
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m cluster
 
 check: $(VENV)/ready-$(ENGINE)
 	$(BIN)/ruff check .

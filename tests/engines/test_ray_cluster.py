@@ -83,6 +83,9 @@ def wait_for(there: Callable[[], Any]) -> None:
     pytest.fail("it did not come to that within ten minutes")
 
 
+pytestmark = pytest.mark.cluster
+
+
 @pytest.fixture(scope="module")
 def made() -> Iterator[Nodes]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

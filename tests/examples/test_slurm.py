@@ -85,6 +85,7 @@ def job_file(jobs: Any, count: int, latency: float) -> Path:
     return path
 
 
+@pytest.mark.cluster
 def test_a_run_in_an_allocation_has_a_cluster_of_all_its_nodes_and_a_warned_one_is_gone_on_with(jobs: Any) -> None:
     services = pytest.importorskip("ray._private.services")
     machine = services.get_node_ip_address()  # Ray takes no node at 127.0.0.1 for one of this machine
