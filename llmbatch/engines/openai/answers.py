@@ -24,7 +24,7 @@ Note = Callable[[str], None]
 
 def completion_of(request: Request, body: bytes, dialect: Dialect, note: Note) -> Outcome:
     """What a reply of status 200 says."""
-    data = _data(body)
+    data = data_in(body)
     try:
         return _completion(request, data, dialect, note)
     except (
@@ -52,14 +52,15 @@ def _completion(request: Request, data: Mapping[str, Any], dialect: Dialect, not
         key=request.key,
         text=text,
         finish_reason=_FINISH.get(reason, "stop") if isinstance(reason, str) else "stop",
-        usage=_usage(data.get("usage"), request, text, note),
+        usage=usage_of(data.get("usage"), request, text, note),
         reasoning=reasoning,
         stop_reason=_stop_reason(choice.get("stop_reason")),
         logprobs=_sound_logprobs(choice.get("logprobs")),
     )
 
 
-def _data(body: bytes) -> dict[str, Any]:
+def data_in(body: bytes) -> dict[str, Any]:
+    """The object that a reply is. Raises ``NoAnswer`` for what is none, and for an error."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
@@ -106,7 +107,8 @@ def _without_prefill(text: str, prefill: str) -> str:
     return text[doubled:]
 
 
-def _usage(said: Any, request: Request, text: str, note: Note) -> Usage:
+def usage_of(said: Any, request: Request, text: str, note: Note) -> Usage:
+    """What a reply says it took; where it does not say, about what ``text`` and the prompt take."""
     if isinstance(said, dict) and type(said.get("prompt_tokens")) is int:
         details = said.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
@@ -168,4 +170,4 @@ def _number(logprob: Any) -> float:
     return number if number > _LOWEST_LOGPROB else _LOWEST_LOGPROB  # that of NaN, too, which is above nothing
 
 
-__all__ = ["completion_of"]
+__all__ = ["Note", "completion_of", "data_in", "usage_of"]

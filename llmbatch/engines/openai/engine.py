@@ -75,7 +75,7 @@ class OpenAIEngine:
             context_length=self._wire.context_length,
             max_num_seqs=requests * len(self._urls),
             in_flight=None if self._settings.in_flight is None else requests * len(self._urls),
-            can=frozenset({"constraint", "lora", "images"}),
+            can=frozenset({"constraint", "lora", "images", "embed"}),
             device="its server" if len(self._urls) == 1 else f"{len(self._urls)} servers",
             details={"dialect": first.dialect.name, "urls": self._urls},
         )

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llmbatch.core.errors import JobError
+from llmbatch.core.types import Pooling
 from llmbatch.engines.base import Engine, EngineInfo, EngineKind, EngineSettings, ModelFacts, TokenizerSource
 from llmbatch.engines.openai.settings import OpenAISettings
 from llmbatch.model.tokenizer import ChatSettings
@@ -37,6 +39,28 @@ def _tokenizer(settings: EngineSettings) -> TokenizerSource:
     return TokenizerSource(OpenAISettings.model_validate(settings.model_dump()).tokenizer, needed=False)
 
 
+def _pooled(settings: EngineSettings, _model: str, pooling: Pooling | None) -> EngineSettings:
+    """Vectors are what the API has of numbers."""
+    if pooling is None:
+        return settings
+    if pooling.task == "pairs":
+        raise JobError(
+            "program.settings.encoder=cross: OpenAI's API has no scores of pairs: --set program.settings.encoder=bi compares the "
+            "vectors of an embedding model, --engine vllm has rerankers"
+        )
+    if pooling.task == "classify":
+        raise JobError(
+            "the program classify asks for the probabilities of classes, which OpenAI's API does not have; it has vectors "
+            "(--program embed): take --engine vllm"
+        )
+    if pooling.activation is not None:
+        raise JobError(
+            "program.settings.normalize: OpenAI's API has no setting for it: leave it out, and vectors are as the server makes "
+            "them (vLLM's server can be told by --set engine.args.use_activation=false)"
+        )
+    return settings
+
+
 KIND = EngineKind(
     make=_make,
     settings=OpenAISettings,
@@ -49,4 +73,5 @@ KIND = EngineKind(
     models=lambda *_: [],  # the server has it
     tells_thinking=lambda _: True,
     images=lambda *_: True,
+    pooled=_pooled,
 )

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmbatch.core.sampling import LOOPS, NO_SEED
-from llmbatch.core.types import Constraint, Failure, FailureKind, Message, Outcome, Request, Sampling
+from llmbatch.core.types import Constraint, Failure, FailureKind, Message, Outcome, Pooling, Request, Sampling
 from llmbatch.engines.http.base import Packed, Reply
 from llmbatch.engines.http.retry import Verdict, verdict
 from llmbatch.engines.openai.answers import completion_of
 from llmbatch.engines.openai.dialect import Dialect
+from llmbatch.engines.openai.embeddings import EMBEDDINGS, embedding_fields, embedding_of
 from llmbatch.engines.openai.words import error_of, is_without_quota, words
 from llmbatch.images.ahead import for_server
 from llmbatch.images.base import ImageSettings
@@ -50,6 +51,8 @@ class OpenAIWire:
         messages = self._messages(request)
         if isinstance(messages, Failure):
             return messages
+        if request.pooling is not None:
+            return self._embedding(request, request.pooling, messages)
         chat = messages is not None
         body = {
             "model": request.lora or self._model,
@@ -70,10 +73,13 @@ class OpenAIWire:
         body = self.body(request)
         if isinstance(body, Failure):
             return body
-        path = COMPLETIONS if request.prompt.messages is None else CHAT
-        return Packed(path, json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
+        return Packed(
+            _path(request), json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        )
 
     def read(self, request: Request, reply: Reply) -> Outcome:
+        if request.pooling is not None:
+            return embedding_of(request, request.pooling, reply.body, self._note)
         return completion_of(request, reply.body, self.dialect, self._note)
 
     def verdict(self, reply: Reply) -> Verdict:
@@ -110,6 +116,18 @@ class OpenAIWire:
         if self.dialect.continues:
             fields |= {"continue_final_message": True, "add_generation_prompt": False}
         return fields
+
+    def _embedding(
+        self, request: Request, pooling: Pooling, messages: Sequence[Message] | None
+    ) -> dict[str, Any] | Failure:
+        if messages is not None and self.dialect.name != "vllm":
+            return Failure(
+                FailureKind.REFUSED,
+                f"the prompt is a chat, of which vLLM's server alone makes a vector, and this server is none "
+                f"({self.dialect.name}): give the prompt as text, or say engine.dialect=vllm if it is one",
+            )
+        fields = embedding_fields(self._prompt(request, messages), pooling)
+        return {"model": request.lora or self._model, **fields, **self._args}
 
     def _settings(self, request: Request, chat: bool) -> dict[str, Any]:
         """What requests share: sampling, constraint and the job's own fields, made once for each distinct setting."""
@@ -152,6 +170,12 @@ class OpenAIWire:
 
     def _max_tokens(self, chat: bool) -> str:
         return self.dialect.max_tokens if chat else "max_tokens"
+
+
+def _path(request: Request) -> str:
+    if request.pooling is not None:
+        return EMBEDDINGS
+    return COMPLETIONS if request.prompt.messages is None else CHAT
 
 
 def _is_schema(constraint: Constraint | None) -> bool:

@@ -1,19 +1,23 @@
 """A stand-in for a server with OpenAI's API, of this process or, run as a script, of its own, which can be killed.
 
-It answers with the prompt's last text, a word a token. What it does besides is said by ``behave``, which is given the number of a
-request (from 1) and its body, and gives a status, or one of ``html``, ``cut`` (the body ends before its end), ``drop`` (the
-connection closes without an answer), ``hang``; None: an answer. It keeps what it was asked and what it answered.
+It answers with the prompt's last text, a word a token, and makes vectors of a digest of it. What it does besides is said by
+``behave``, which is given the number of a request (from 1) and its body, and gives a status, or one of ``html``, ``cut`` (the
+body ends before its end), ``drop`` (the connection closes without an answer), ``hang``; None: an answer. It keeps what it was asked
+and what it answered.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
 import ssl
+import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from hashlib import shake_256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +54,7 @@ class StandIn:
         self.answer: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda _: (
             None
         )  # a choice, where not the usual one
+        self.embedding: Callable[[dict[str, Any]], Any] = embedding_of  # of a request's body
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[Mapping[str, str]] = []
         self.answered: Counter[str] = Counter()  # by the prompt's text
@@ -93,6 +98,7 @@ class StandIn:
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_post("/v1/completions", self._complete)
+        app.router.add_post("/v1/embeddings", self._complete)
         self.batches.routes(app)
         self._slots = None if self.slots is None else asyncio.Semaphore(self.slots)
         self._runner = web.AppRunner(app, handler_cancellation=True)
@@ -187,6 +193,8 @@ class StandIn:
         return reply
 
     def completion(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if path.endswith("embeddings"):
+            return self._embedded(body)
         chat = path.endswith("chat/completions")
         words = constrained(body) or text_of(body).split(" ")
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or len(words)
@@ -202,6 +210,12 @@ class StandIn:
         if self.usage:
             whole["usage"] = {"prompt_tokens": len(text_of(body).split(" ")), "completion_tokens": len(words[:limit])}
         return whole
+
+    def _embedded(self, body: dict[str, Any]) -> dict[str, Any]:
+        data = [{"object": "embedding", "index": 0, "embedding": self.embedding(body)}]
+        tokens = len(text_of(body).split(" "))
+        usage = {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}} if self.usage else {}
+        return {"object": "list", "data": data, "model": body["model"], **usage}
 
 
 class Batches:
@@ -317,9 +331,24 @@ class Batches:
 
 def text_of(body: Mapping[str, Any]) -> str:
     """The prompt's last text that is not the start of the answer."""
-    if "prompt" in body:
-        return str(body["prompt"])
+    for name in ("prompt", "input"):
+        if name in body:
+            return str(body[name])
     return str([m["content"] for m in body["messages"] if m["role"] == "user"][-1])
+
+
+def vector_of(text: str, dimensions: int = 16) -> list[float]:
+    """Numbers of 32 bits that follow from a text alone."""
+    drawn = struct.unpack(f"<{dimensions}I", shake_256(text.encode()).digest(4 * dimensions))
+    return list(struct.unpack(f"<{dimensions}f", struct.pack(f"<{dimensions}f", *(n / 2**31 - 1 for n in drawn))))
+
+
+def embedding_of(body: Mapping[str, Any]) -> str | list[float]:
+    """The vector of a request, as it asks for it."""
+    numbers = vector_of(text_of(body), body.get("dimensions") or 16)
+    if body.get("encoding_format") != "base64":
+        return numbers
+    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
 
 
 def constrained(body: Mapping[str, Any]) -> list[str] | None:
