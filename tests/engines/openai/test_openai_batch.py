@@ -208,16 +208,17 @@ def test_a_connection_that_breaks_while_a_batch_is_made_makes_no_second_one(
 
 
 def test_rows_that_a_batch_has_are_not_asked_for_one_by_one(jobs: Any, server: Any, batched: Any) -> None:
-    server.batches.after_create = server.die
+    def fail() -> None:
+        raise RuntimeError("the stand-in was told so")  # status 500
+
+    server.batches.before_create = fail
     with pytest.raises(EngineError):
         jobs.run(job_from(batched(engine={"timeout": 0.3, "restarts": 0})))
-    server.start()
     with pytest.raises(JobError, match=r"1 batches of this run are on their way.*engine\.mode=batch brings them back"):
         jobs.run(job_from(batched(engine={"mode": "online"})))
-    server.batches.after_create = lambda: None
+    server.batches.before_create = lambda: None
     jobs.run(job_from(batched()))
     assert set(server.answered.values()) == {1}
-    jobs.run(job_from(batched(engine={"mode": "online"})))  # all of them are back
 
 
 def test_batches_of_another_run_are_not_taken_for_this_ones(jobs: Any, server: Any, batched: Any) -> None:
