@@ -155,8 +155,8 @@ def tokens_redone(folder: Path) -> Redone:
     )
     input_ = _input(scenario, folder)
     whole = sessions.Tally()
-    sessions.finish(corpora.make_job(scenario, input_, folder / "half-way-whole", latency=0.3, concurrency=8), whole)
-    job = corpora.make_job(scenario, input_, folder / "half-way-killed", latency=0.3, concurrency=8)
+    sessions.finish(corpora.make_job(scenario, input_, folder / "half-way-whole", latency=0.15, concurrency=4), whole)
+    job = corpora.make_job(scenario, input_, folder / "half-way-killed", latency=0.15, concurrency=4)
     tally = sessions.Tally()
     process = sessions.start(job, tally)
     while tally.answers.value < whole.answers.value / 2:

@@ -56,7 +56,7 @@ def test_only_the_first_of_each_kind_are_kept() -> None:
 
 def test_costs_are_of_what_is_computed_and_answered() -> None:
     survey = Survey(LIMITS, prompt_tokens=9_000_000, computed=3_000_000, answer_tokens=600_000.0)
-    found = costs(survey, Prices(tokens_per_second=1000, per_gpu_hour=2.0, gpus=4, per_million=(0.1, 0.5)))
+    found = costs(survey, Prices(tokens_per_second=1000, per_gpu_hour=2.0, gpus=4, per_million=(0.1, 0.5, 0.1)))
     assert found["hours"] == pytest.approx(1.0)
     assert found["cost_gpu"] == pytest.approx(8.0)
     assert found["cost_tokens"] == pytest.approx(0.9 + 0.3)

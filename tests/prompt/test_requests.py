@@ -145,7 +145,11 @@ def test_what_is_not_supported_is_a_failure_that_names_it(body: Any, words: str)
 
 
 def test_another_url_is_a_failure() -> None:
-    assert "'/v1/embeddings' is not supported" in failure({"input": "x"}, url="/v1/embeddings").message
+    assert "'/v1/moderations' is not supported" in failure({"input": "x"}, url="/v1/moderations").message
+
+
+def test_a_request_for_an_embedding_is_a_failure_of_a_job_that_asks_for_text() -> None:
+    assert "take --program embed" in failure({"input": "x"}, url="/v1/embeddings").message
 
 
 def test_a_blank_prompt_is_a_failure_of_its_kind() -> None:
