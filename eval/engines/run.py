@@ -28,8 +28,9 @@ _HEAD = (
 
 
 def parts() -> list[str]:
-    """The modules beside this one, by name."""
-    return sorted(path.stem for path in HERE.glob("*.py") if path != Path(__file__))
+    """The modules beside this one, by name; ``NAME_peers`` holds the other programs that ``NAME`` is measured against."""
+    names = (path.stem for path in HERE.glob("*.py") if path != Path(__file__))
+    return sorted(name for name in names if not name.endswith("_peers"))
 
 
 def main() -> int:

@@ -61,7 +61,7 @@ def test_every_row_is_run_under_every_setting_and_its_record_says_which(jobs: An
 
 @pytest.mark.parametrize(("fault", "window"), [("journal-append:2", 100), ("part-sealed:2", 7), ("journal-torn:3", 7)])
 def test_a_sweep_that_is_killed_comes_to_the_same_bytes(jobs: Any, fault: str, window: int) -> None:
-    slow = {"latency": 0.03, "concurrency": 6}
+    slow = {"latency": 0.1, "concurrency": 4}  # for two seconds: long enough for many more appends than the third
     jobs.run(job_from(swept(jobs, output=str(jobs.path / "whole"))))
     data = swept(jobs, script=slow, run={"window": window})
     jobs.killed(data, fault)
