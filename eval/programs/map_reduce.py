@@ -14,6 +14,9 @@ how long the last ones take, and so on the answers:
 - ``skewed``: as where a model thinks before it answers, most are short and a few many times as long: each token ends the answer
   with the same probability, 64 tokens in the mean. The model has the demo model's size and random weights, as only time counts;
   the two ways draw different answers of the same lengths in the mean, and the tokens that each had to do are said beside.
+
+Measured on two processors without a GPU, even answers, 200 documents, two rounds: 0.91 and 0.93 times as fast. There time goes with
+tokens, and few requests at a time are answered the faster. The skewed ones are not measured yet.
 """
 
 from __future__ import annotations
