@@ -22,7 +22,7 @@ from llmbatch.plan.window import PlanSettings
 from llmbatch.programs.base import Ask, Program, RowAsk
 from llmbatch.programs.chunked import Cutting, Text, chunked
 from llmbatch.programs.chunks import splitter_of
-from llmbatch.programs.work import Shortened
+from llmbatch.programs.line import Shortened
 from llmbatch.prompt.base import RowPrompt
 
 TRUNCATIONS: Mapping[str, Truncation] = {

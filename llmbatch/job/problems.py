@@ -29,7 +29,9 @@ def _problem(problem: Any, where: list[str], settings: type[BaseModel]) -> str:
         near = difflib.get_close_matches(where[-1], known, n=1)
         hint = f"did you mean {'.'.join([*where[:-1], near[0]])}? " if near else ""
         return f"unknown key {name!r}: {hint}known keys: {', '.join(known)}"
-    said = problem["msg"].removeprefix("Value error, ")
+    said: str = problem["msg"].removeprefix("Value error, ")
+    if name and said.startswith(f"{name}."):  # a section says which of its keys it is about
+        return said
     return f"{name}: {said} (got {short(problem.get('input'))})"
 
 

@@ -31,9 +31,10 @@ from llmbatch.job.overflow import check_overflow, in_chunks, keeps_origin
 from llmbatch.job.prompts import further_step, output_of, program_of, prompt_of
 from llmbatch.job.step import Step, size_of
 from llmbatch.programs.base import Ask, Complete, Incomplete, Program, default_prompts, make_program
+from llmbatch.programs.line import Rules
 from llmbatch.programs.noted import noted
 from llmbatch.programs.retry import next_request
-from llmbatch.programs.work import Rules, Work
+from llmbatch.programs.work import Work
 
 PROMPT_TEXT = "prompt (text)"
 """The key in an identity of what rows are asked with first."""

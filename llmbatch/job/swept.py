@@ -14,7 +14,8 @@ from llmbatch.job.job import Job
 from llmbatch.job.lengths import Lengths
 from llmbatch.job.recipe import PROMPT_TEXT, Recipe
 from llmbatch.job.sweep import Setting, label
-from llmbatch.programs.work import Rules, Work
+from llmbatch.programs.line import Rules
+from llmbatch.programs.work import Work
 from llmbatch.prompt.base import PromptSettings
 
 

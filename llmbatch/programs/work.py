@@ -6,67 +6,31 @@ same outcomes, in whatever order the requests were answered, give the same reque
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
 
-from llmbatch.core.check import Check, Verdict
 from llmbatch.core.errors import LlmbatchError, RunError
-from llmbatch.core.numbers import not_finite
 from llmbatch.core.sampling import NO_SEED
 from llmbatch.core.types import (
-    Accepted,
     Attempt,
     Completion,
     Failure,
     FailureKind,
     Outcome,
-    Prompt,
     Record,
-    Refusal,
     Request,
     RequestKey,
     Reused,
     Row,
-    Sampling,
     Status,
-    Usage,
 )
-from llmbatch.core.words import quote, short
+from llmbatch.core.words import short
 from llmbatch.programs.base import Ask, Branches, Complete, Incomplete, Program
 from llmbatch.programs.branches import ONE, Branch
+from llmbatch.programs.line import NOTHING, Line, Rules
 
-Retry = Callable[[Request, Failure, Completion | None, Sequence[FailureKind]], Request | None]
-"""(request, why it failed, its answer, kinds of the failures before) -> the next request, or None to give up."""
-
-
-class Shortened(NamedTuple):
-    """A request that is made to fit: what is sent in its place, the check of its answer, and what a record says of it (JSON)."""
-
-    request: Request
-    check: Check | None
-    said: Mapping[str, Any]
-
-
-Shorten = Callable[[Request, Failure, Any, Check | None], Shortened | Failure | None]
-"""(a request that the context does not hold, how that was said, its ask's origin, its check) -> the same made to fit, with the same
-key; or why it cannot be, or None where there is no more to say."""
-
-_NOTHING = Usage()
-_END_CHARACTERS = 120  # of an answer that repeats itself, enough to see how
-_NO_PROMPT, _NO_SAMPLING = Prompt(), Sampling()
-_ANSWERED = Request(RequestKey(-1), _NO_PROMPT, _NO_SAMPLING)  # in the place of one that is not needed any more
 _OF_ITS_OWN = (Complete, Incomplete)  # what a program returns that has to say something besides the value
 _MOST_STEPS = 1 << 63  # what a column of integers holds
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What is the same for every row of a job: how answers are judged, and what follows a failure."""
-
-    check: Check
-    next_request: Retry
-    shorten: Shorten | None = None  # None: what the context does not hold is a failure
 
 
 class Work:
@@ -91,8 +55,8 @@ class Work:
         self.reused: Reused | None = None  # the part of the record's usage that was not computed for this row
         self._program = Branch(program)
         self._rules = rules
-        self._open: dict[RequestKey, _Line] = {}
-        self._lines: list[_Line] = []  # as they were begun: with branches that is not the order of their keys
+        self._open: dict[RequestKey, Line] = {}
+        self._lines: list[Line] = []  # as they were begun: with branches that is not the order of their keys
         self._branched = False
 
     @classmethod
@@ -119,7 +83,7 @@ class Work:
         """
         line = self._open.pop(outcome.key)
         if isinstance(outcome, Completion) and outcome.reused_from is not None:
-            before = self.reused or Reused(_NOTHING)
+            before = self.reused or Reused(NOTHING)
             self.reused = Reused(before.usage + outcome.usage, before.cached or outcome.reused_from == "cache")
         try:
             following = line.take(outcome, self._rules, self.row)
@@ -177,7 +141,7 @@ class Work:
 
     def _ask(self, branch: Branch, wanted: Any) -> list[Request]:
         """The requests for what a branch yielded, which it waits for from now on."""
-        lines: list[_Line] = []
+        lines: list[Line] = []
         requests: list[Request] = []
         index = self.row.index
         for ask in (wanted,) if isinstance(wanted, ONE) else self._several(wanted):
@@ -187,7 +151,7 @@ class Work:
                     f"row {self.row.id!r}: its program has branches in branches, too deep for their requests to be numbered"
                 )
             if isinstance(ask, Failure):
-                lines.append(_Line.unsent(RequestKey(index, step), ask, branch))
+                lines.append(Line.unsent(RequestKey(index, step), ask, branch))
                 continue
             sample, samples = 0, ask.samples
             while sample < samples:
@@ -205,7 +169,7 @@ class Work:
                     ask.target_ids,
                     ask.pooling,
                 )
-                line = self._open[request.key] = _Line(request, ask.check, branch, ask.origin)
+                line = self._open[request.key] = Line(request, ask.check, branch, ask.origin)
                 lines.append(line)
                 requests.append(request)
                 sample += 1
@@ -231,7 +195,7 @@ class Work:
         if isinstance(value, Complete):
             value, details, has_logprobs = value.output, value.details, value.logprobs
         failure: Failure | None = None
-        told: _Line | None = None  # the line that the record's failure tells of
+        told: Line | None = None  # the line that the record's failure tells of
         if isinstance(value, Incomplete):
             value, failure, details, has_logprobs = value.output, value.failure, value.details, value.logprobs
             if failure is None:
@@ -241,12 +205,12 @@ class Work:
             details = {**(details or {}), "overflow": shortened}
         shown = told or (lines[-1] if lines else None)
         group = [line for line in lines if shown and line.key.step == shown.key.step]
-        usage = wasted = _NOTHING
+        usage = wasted = NOTHING
         history: list[Attempt] = []
         for line in lines:
             usage = usage + line.usage
             history += line.failed if line is not told else line.failed[:-1]
-            kept = line.kept if line.accepted or line is told else _NOTHING
+            kept = line.kept if line.accepted or line is told else NOTHING
             wasted = wasted + (line.usage - kept)
         last_answer = shown.completion if shown else None
         return Record(
@@ -267,7 +231,7 @@ class Work:
             details=details,
         )
 
-    def _quickly(self, line: _Line, value: Any) -> Record | None:
+    def _quickly(self, line: Line, value: Any) -> Record | None:
         """The record of nearly every row: its only request was answered well at once. None for any other."""
         done = line.accepted
         if done is None or line.answered > 1 or line.shortened is not None or isinstance(value, _OF_ITS_OWN):
@@ -281,7 +245,7 @@ class Work:
             last.finish_reason,
             1,
             last.usage,
-            _NOTHING,
+            NOTHING,
             None,
             None,
             last.reasoning,
@@ -296,118 +260,7 @@ def _never() -> Program:
     yield ()
 
 
-class _Line:
-    """One answer that is wanted, and its attempts one after another."""
-
-    __slots__ = (
-        "accepted",
-        "answered",
-        "branch",
-        "check",
-        "completion",
-        "failed",
-        "kept",
-        "key",
-        "origin",
-        "request",
-        "shortened",
-        "text",
-        "usage",
-    )
-
-    def __init__(self, request: Request, check: Check | None, branch: Branch, origin: Any = None) -> None:
-        self.request = request  # the last one sent
-        self.branch = branch
-        self.key = request.key
-        self.check = check
-        self.origin = origin
-        self.shortened: Mapping[str, Any] | None = None  # what was done to make the request fit
-        self.answered = 0
-        self.usage = _NOTHING  # of all attempts
-        self.kept = _NOTHING  # the part of it that went into the answer as it now stands
-        self.failed: tuple[Attempt, ...] = ()
-        self.completion: Completion | None = None  # the last one that came
-        self.text: str | None = None  # its text, with the prefill
-        self.accepted: Accepted | None = None
-
-    @classmethod
-    def unsent(cls, key: RequestKey, failure: Failure, branch: Branch) -> _Line:
-        """The line of something that could not be asked."""
-        line = cls(Request(key, _NO_PROMPT, _NO_SAMPLING), None, branch)
-        line.failed = (Attempt(key, failure, _NOTHING),)
-        return line
-
-    def sent(self, ask: Ask | Failure) -> Accepted | Failure | None:
-        """What the program is sent, once the line is at its end."""
-        if self.accepted is None and isinstance(ask, Ask) and ask.tells:
-            return self.failed[-1].failure
-        return self.accepted
-
-    def release(self) -> None:
-        """Let go of what was only needed to try again: a row that goes on may have thousands of long prompts behind it."""
-        self.request, self.check, self.origin = _ANSWERED, None, None
-
-    def take(self, outcome: Outcome, rules: Rules, row: Row) -> Request | None:
-        """Judge the outcome; returns the next attempt, or None when the line is at its end, well or not."""
-        request = self.request
-        if isinstance(outcome, Refusal) and outcome.failure.kind is FailureKind.TOO_LONG:
-            if self.failed:
-                return None  # there is no room to try again, as with the answer shown to the model: what came of it so far stands
-            if rules.shorten is not None and self.shortened is None:
-                made = rules.shorten(request, outcome.failure, self.origin, self.check)
-                if isinstance(made, Shortened):
-                    self.request, self.check, self.shortened = made
-                    return made.request
-                if made is not None:
-                    outcome = Refusal(outcome.key, made)
-        self.answered += 1
-        completion: Completion | None = None
-        if isinstance(outcome, Completion):
-            if request.partial:
-                outcome = self._with_all_logprobs(outcome)
-            completion = self.completion = outcome
-            prefill = request.prompt.prefill
-            text = self.text = prefill + outcome.text if prefill else outcome.text
-            self._count(outcome.usage)
-            if request.target is not None:
-                value, failure = _scored(outcome)
-            elif request.pooling is not None:
-                self.text = None
-                value, failure = _numbers(outcome)
-            else:
-                value, failure = _verdict(self.check or rules.check, text, outcome, request, row)
-            if failure is None:
-                self.accepted = Accepted(value, outcome)
-                return None
-            attempt = Attempt(request.key, failure, outcome.usage, self.text, outcome.finish_reason)
-        else:
-            failure = outcome.failure
-            attempt = Attempt(request.key, failure, _NOTHING)
-            if not request.partial:
-                self.kept = _NOTHING
-        following = rules.next_request(request, failure, completion, [each.failure.kind for each in self.failed])
-        self.failed = (*self.failed, attempt)
-        if following is not None:
-            self.request = following
-        return following
-
-    def _with_all_logprobs(self, outcome: Completion) -> Completion:
-        """The engine gives those of the new tokens; where it went on from a partial answer, that one's come before them."""
-        before = self.completion
-        if before is None or before.logprobs is None or outcome.logprobs is None:
-            return outcome
-        return replace(outcome, logprobs=[*before.logprobs, *outcome.logprobs])
-
-    def _count(self, usage: Usage) -> None:
-        self.usage = self.usage + usage if self.answered > 1 else usage
-        if self.request.partial:
-            kept = self.kept
-            self.kept = Usage(kept.prompt_tokens, kept.completion_tokens + usage.completion_tokens, kept.cached_tokens)
-        else:
-            self.kept = usage
-
-
-def _shortened(lines: list[_Line]) -> Any:
+def _shortened(lines: list[Line]) -> Any:
     """What was done to make requests fit: of a row's only ask, or of several steps a list that says of which."""
     said = {line.key.step: line.shortened for line in lines if line.shortened is not None}
     if said and lines[-1].key.step == 0:
@@ -415,41 +268,7 @@ def _shortened(lines: list[_Line]) -> Any:
     return [{"step": step, **each} for step, each in said.items()]
 
 
-def _scored(outcome: Completion) -> Verdict:
-    if outcome.score is None:
-        return Verdict(None, Failure(FailureKind.ENGINE, "the engine gave no likelihood of the continuation"))
-    return Verdict(outcome.score, None)
-
-
-def _numbers(outcome: Completion) -> Verdict:
-    if not outcome.numbers:
-        return Verdict(None, Failure(FailureKind.ENGINE, "the engine gave no numbers"))
-    failure = not_finite(outcome.numbers)
-    return Verdict(outcome.numbers if failure is None else None, failure)
-
-
-def _verdict(check: Check, text: str, completion: Completion, request: Request, row: Row) -> Verdict:
-    finish_reason = completion.finish_reason
-    if finish_reason == "stop":
-        return check(text, row.data)
-    if finish_reason == "length":
-        # where the end of text is ignored the budget is the length that was asked for
-        return check(text, row.data, cut_off=not request.sampling.get("ignore_eos"))
-    if finish_reason == "repetition":
-        end = (text or completion.reasoning or "")[-_END_CHARACTERS:]
-        return Verdict(
-            None,
-            Failure(
-                FailureKind.REPETITION,
-                f"the answer repeats itself, so the engine stopped it; it ends with {quote(end, 200)}",
-            ),
-        )
-    return Verdict(
-        None, Failure(FailureKind.ENGINE, f"the engine ended the request with finish_reason {finish_reason!r}")
-    )
-
-
-def _tell(told: _Line | None, lines: list[_Line], *, branched: bool) -> Failure:
+def _tell(told: Line | None, lines: list[Line], *, branched: bool) -> Failure:
     """The failure of a row whose program says only that it is incomplete."""
     if told is None:
         return Failure(FailureKind.REJECTED, "every answer passed, but the row's program made no value of them")

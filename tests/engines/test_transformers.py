@@ -408,6 +408,12 @@ def test_a_model_that_gives_no_sign_of_life_for_the_timeout_is_a_death(tmp_path:
     engine.stop()
 
 
+def test_a_model_s_folder_that_is_not_there_is_said_before_anything_is_imported(tmp_path: Path) -> None:
+    settings = EngineSettings(name="transformers")
+    with pytest.raises(JobError, match="there is no such folder"):
+        make_engine(str(tmp_path / "none"), settings, ChatSettings(), tmp_path / "log")
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

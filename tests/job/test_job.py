@@ -548,6 +548,13 @@ def test_the_identity_is_short_text() -> None:
     assert all(isinstance(value, str) for value in identity_of(job(**CHANGES[1])).values())
 
 
+def test_what_a_section_says_of_one_of_its_keys_is_said_of_that_key() -> None:
+    with pytest.raises(JobError) as error:
+        job(engine={"name": "kserve"})
+    assert str(error.value).startswith("engine.urls is missing")
+    assert "got" not in str(error.value)
+
+
 # secrets
 
 

@@ -29,8 +29,9 @@ from llmbatch.core.types import (
     Usage,
 )
 from llmbatch.programs.base import Ask, Need, PromptFacts, make_program
+from llmbatch.programs.line import Rules
 from llmbatch.programs.map_reduce import MapReduceSettings, _Document
-from llmbatch.programs.work import Rules, Work
+from llmbatch.programs.work import Work
 
 TEXT = Need("string", required=True)
 FACTS = {"main": PromptFacts({"text": TEXT}, None, {}), "reduce": PromptFacts({"joined": TEXT}, None, {})}

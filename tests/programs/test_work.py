@@ -33,8 +33,9 @@ from llmbatch.core.types import (
     Usage,
 )
 from llmbatch.programs.base import Ask, Incomplete, Program, make_program
+from llmbatch.programs.line import Rules
 from llmbatch.programs.retry import RetrySettings, next_request
-from llmbatch.programs.work import Rules, Work
+from llmbatch.programs.work import Work
 
 ROW = Row(7, "r7", {"text": "source"}, Cursor(7))
 PROMPT = Prompt(messages=({"role": "user", "content": "How many?"},))

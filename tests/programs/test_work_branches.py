@@ -31,8 +31,9 @@ from llmbatch.core.types import (
     Usage,
 )
 from llmbatch.programs.base import Ask, Branches, Incomplete, Program
+from llmbatch.programs.line import Rules
 from llmbatch.programs.retry import RetrySettings, next_request
-from llmbatch.programs.work import Rules, Work
+from llmbatch.programs.work import Work
 
 ROW = Row(7, "r7", {}, Cursor(7))
 NO_PROMPT = Failure(FailureKind.PROMPT, "no such field")

@@ -20,7 +20,8 @@ from llmbatch.core.types import Completion, Cursor, Prompt, RequestKey, Row, Sam
 from llmbatch.core.types import Image as Named
 from llmbatch.job.job import job_from
 from llmbatch.programs.base import Ask, Program
-from llmbatch.programs.work import Rules, Work
+from llmbatch.programs.line import Rules
+from llmbatch.programs.work import Work
 from llmbatch.runs.reading import Reading
 from llmbatch.runs.retry_failed import retry_failed
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from llmbatch.core.errors import JobError
 from llmbatch.engines.base import (
-    Candidate,
     Engine,
     EngineInfo,
     EngineKind,
     EngineSettings,
     ModelFacts,
     NamedModel,
-    Smaller,
     TokenizerSource,
 )
 from llmbatch.engines.kserve.settings import KserveSettings
@@ -33,20 +30,6 @@ def _own(settings: EngineSettings) -> KserveSettings:
     if not isinstance(settings, KserveSettings):
         raise JobError(f"engine.name is {settings.name!r}, and the engine is kserve")
     return settings
-
-
-def _smaller(_settings: EngineSettings, _info: EngineInfo | None) -> Smaller | None:
-    """A server's memory is its own."""
-    return None
-
-
-def _candidates(_settings: EngineSettings, _info: EngineInfo) -> list[Candidate]:
-    """None: how many requests at a time suit a server is found as it runs."""
-    return []
-
-
-def _identity(_settings: EngineSettings) -> dict[str, Any]:
-    return {}
 
 
 def _limits(settings: EngineSettings, model: ModelFacts) -> EngineInfo:
@@ -72,9 +55,9 @@ def _models(settings: EngineSettings, _model: str) -> list[NamedModel]:
 KIND = EngineKind(
     make=_make,
     settings=KserveSettings,
-    identity=_identity,
-    smaller=_smaller,
-    candidates=_candidates,
+    identity=lambda _: {},  # it takes no ``args``
+    smaller=lambda *_: None,  # memory is the server's
+    candidates=lambda *_: [],  # how many requests at a time is found out as it runs
     devices=lambda _: 0,
     limits=_limits,
     tokenizer=_tokenizer,

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.settings import is_named_as_path, is_there
 from llmbatch.engines.base import (
     Candidate,
     Engine,
@@ -27,7 +28,7 @@ _LEAST_SEQS = 2
 
 
 def _make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
-    """The engine, not yet started. Raises ``JobError`` where torch is not installed."""
+    """The engine, not yet started. Raises ``JobError`` where torch is not installed, or a folder is not there."""
     if find_spec("torch") is None:
         raise JobError(
             "the transformers engine needs torch, which is not installed: pip install 'llmbatch[transformers]'; "
@@ -35,6 +36,8 @@ def _make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> 
         )
     if engine.lora and find_spec("peft") is None:
         raise JobError("engine.lora needs peft, which is not installed: pip install peft, or take the adapters out")
+    if is_named_as_path(model) and not is_there(model):  # the library would take it for a badly spelled name on the hub
+        raise JobError(f"model {model!r}: there is no such folder; looked in {Path.cwd()}")
     from llmbatch.engines.transformers.engine import TransformersEngine
 
     return TransformersEngine(model, engine, chat, log)
