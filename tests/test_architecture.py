@@ -24,10 +24,10 @@ LEVELS: list[set[str]] = [
     {"folder", "accept"},
     {"sinks"},
     {"job"},
-    {"measure", "audit"},
+    {"measure", "audit", "systems"},
     {"runs"},
     {"publishing"},
-    {"api", "server", "demo"},
+    {"api", "server", "demo", "azureml"},
     {"evals", "integrations"},
     {"cli", "ray"},
 ]

@@ -1,0 +1,1 @@
+"""Systems whose job documents are read."""
