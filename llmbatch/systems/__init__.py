@@ -1,1 +1,0 @@
-"""Systems whose job documents are read."""
