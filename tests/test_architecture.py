@@ -24,7 +24,7 @@ LEVELS: list[set[str]] = [
     {"folder", "accept"},
     {"sinks"},
     {"job"},
-    {"measure", "audit"},
+    {"measure", "audit", "systems"},
     {"runs"},
     {"publishing"},
     {"api", "server", "demo"},
