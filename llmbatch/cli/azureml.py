@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmbatch.cli.main import command_line
+from llmbatch.cli.settings import JobCommand, asset_option, assets_of
 from llmbatch.core.errors import RunError
 from llmbatch.core.screen import shown
 
@@ -27,22 +28,19 @@ def azureml() -> None:
     """Batch deployments and parallel jobs of Azure ML, on this machine."""
 
 
-@azureml.command(epilog=EPILOG)
+@azureml.command(cls=JobCommand, epilog=EPILOG)
 @click.argument("document", metavar="DEPLOYMENT.yml", type=click.Path(path_type=Path))
 @click.option("--input", "source", metavar="FOLDER|GLOB|URL", help="The files; else what the document itself names.")
 @click.option("--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Where the output file goes.")
-@click.option(
-    "--asset", "assets", multiple=True, metavar="NAME=PLACE",
-    help="Where a name of a workspace lies, such as demo=./model for azureml:demo@latest. Can be repeated.",
-)  # fmt: skip
+@asset_option()
 @click.option("--step", metavar="NAME", help="Of a pipeline, the parallel job that is meant.")
 @click.option("--python", default=sys.executable, metavar="PATH", help="The Python that the script runs in; else this one.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Tell how it ended on stdout, as JSON.")
 @click.pass_context
 def run(
-    ctx: click.Context, document: Path, source: str | None, output: Path, assets: tuple[str, ...], step: str | None,
-    python: str, quiet: bool, as_json: bool,
+    ctx: click.Context, document: Path, source: str | None, output: Path, step: str | None, python: str, quiet: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Run the scoring script of DEPLOYMENT.yml over every file of an input.
 
@@ -56,7 +54,7 @@ def run(
             with shown(sys.stderr):
                 click.echo(line, err=True)
 
-    scoring = read_scoring(document, given_assets(assets), step)
+    scoring = read_scoring(document, assets_of(ctx), step)
     for line in (*scoring.read, *scoring.without_effect):
         say(line)
     source = source or scoring.input
@@ -77,17 +75,6 @@ def run(
         with shown(sys.stderr):
             click.echo(f"Error: the job failed: {scored.aborted}", err=True)
     ctx.exit(scored.exit_code)
-
-
-def given_assets(texts: tuple[str, ...]) -> dict[str, str]:
-    """The places of names. Raises ``click.UsageError``."""
-    assets = {}
-    for text in texts:
-        name, equals, place = text.partition("=")
-        if not equals or not name or not place:
-            raise click.UsageError(f"--asset takes NAME=PLACE, not {text!r}")
-        assets[name.removeprefix("azureml:") if not name.startswith("azureml://") else name] = place
-    return assets
 
 
 def _told(scored: Scored) -> dict[str, object]:

@@ -76,8 +76,9 @@ def test_the_example_of_the_newer_form_is_read() -> None:
 def test_the_example_of_the_older_form_needs_to_know_where_its_model_lies() -> None:
     with pytest.raises(JobError, match="azureml:demo@latest is a name that a workspace knows: say where it lies, --asset demo=PLACE"):
         read_scoring(EXAMPLE / "legacy.yml", {})
-    scoring = read_scoring(EXAMPLE / "legacy.yml", {"demo": "some/model"})
-    assert scoring.model == str(Path("some/model").absolute())
+    assert read_scoring(EXAMPLE / "legacy.yml", {"demo": "./model"}).model == str(Path("model").absolute())
+    scoring = read_scoring(EXAMPLE / "legacy.yml", {"demo": "demo"})
+    assert scoring.model == "demo"
     assert (scoring.script, scoring.timeout, scoring.thresholds) == (None, 300, Thresholds(-1))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.settings import is_named_as_path, is_there
 from llmbatch.core.words import near
 from llmbatch.sources.places import is_url
 
@@ -28,8 +29,8 @@ def place_of(text: str, assets: Mapping[str, str], base: Path, where: str) -> st
     """
     if not is_reference(text):
         for start in sorted(assets, key=len, reverse=True):  # the longest beginning that fits
-            if is_url(start) and text.startswith(start):
-                return _absolute(assets[start] + text.removeprefix(start), Path())
+            if is_url(start) and (text == start or text.startswith(f"{start.rstrip('/')}/")):
+                return _here(assets[start].rstrip("/") + text.removeprefix(start.rstrip("/")))
         if text.startswith(_IN_CLOUD):
             raise JobError(f"{where}: {text} can only be reached within Azure ML: say where it lies, --asset {text}=FOLDER")
         return _absolute(text, base)
@@ -39,9 +40,14 @@ def place_of(text: str, assets: Mapping[str, str], base: Path, where: str) -> st
     name, version = found["name"], found["version"]
     for known in (text, f"{name}:{version}", name):
         if known in assets:
-            return _absolute(assets[known], Path())
+            return _here(assets[known])
     hint = near(name, assets)
     raise JobError(f"{where}: {text} is a name that a workspace knows: say where it lies, --asset {name}=PLACE{hint}")
+
+
+def _here(place: str) -> str:
+    """What the user gave, who may also mean a model that has a name and no path, such as ``demo``."""
+    return _absolute(place, Path()) if is_named_as_path(place) or is_there(place) else place
 
 
 def _absolute(text: str, base: Path) -> str:
