@@ -4,6 +4,7 @@ PEER_triton := nvidia-pytriton==0.7.0 numpy<2
 PEER_mlserver := mlserver==1.7.1
 # an emulator of Google's object store
 PEER_gcs := gcp-storage-emulator==2026.7.19 setuptools<81
+PEER_azureml := azure-ai-ml==1.35.2
 
 PEERS := $(patsubst PEER_%,%,$(filter PEER_%,$(.VARIABLES)))
 

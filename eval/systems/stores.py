@@ -31,9 +31,10 @@ from threading import Thread
 from typing import Any, NamedTuple, Protocol
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "peers"))
+sys.path += [str(HERE), str(HERE.parent / "peers")]
 
-from servers import ROOT, Missing, free_port, python_of  # noqa: E402 - eval/peers is no package
+from servers import free_port  # noqa: E402 - no packages
+from shown import ROOT, Missing, python_of  # noqa: E402
 
 _START_SECONDS = 60.0
 _PAUSE_SECONDS = 0.05
