@@ -25,7 +25,7 @@ from stores import Missing, Store  # noqa: E402
 
 from llmbatch import __version__  # noqa: E402
 from llmbatch.core.errors import JobError  # noqa: E402
-from llmbatch.systems.azure_ml.document import read_scoring  # noqa: E402
+from llmbatch.systems.azure_ml.reading import read_scoring  # noqa: E402
 
 EXAMPLE = EXAMPLES / "azure" / "ml"
 _DRIVER = "llmbatch azureml run"  # Azure's own is not published: what it does is known from its documentation
@@ -106,7 +106,9 @@ def _loaded(work: Path) -> Iterator[Shown]:
         listed.append({"file": str(path), "what": what, "ours": refused})
     (work / "documents.json").write_text(json.dumps(listed))
     claim = "Azure ML's own loader takes the documents that we take, and refuses those that we refuse"
-    yield from from_peer("azureml", HERE / "azureml_peer.py", [str(work / "documents.json")], system="Azure ML", claim=claim)
+    yield from from_peer(
+        "azureml", HERE / "azureml_peer.py", [str(work / "documents.json")], system="Azure ML", claim=claim
+    )
 
 
 class Deployment:
@@ -160,13 +162,17 @@ def a_list(work: Path) -> str:
     deployment = Deployment(work / "list")
     shutil.copy(EXAMPLE / "src_list" / "score.py", deployment.work / "src" / "score.py")
     code, _ = deployment.run()
-    _expect(code == 0 and deployment.rows() == (EXAMPLE / "expected.list" / "predictions.csv").read_text(), f"exit {code}")
+    _expect(
+        code == 0 and deployment.rows() == (EXAMPLE / "expected.list" / "predictions.csv").read_text(), f"exit {code}"
+    )
     return "expected.list"
 
 
 def slow_and_raising(work: Path) -> str:
     """A mini-batch that sleeps past its time-out is stopped and tried again max_retries times, the others' rows are all there."""
-    deployment = Deployment(work / "slow", mini_batch_size=1, error_threshold=-1, retry_settings={"max_retries": 2, "timeout": 1})
+    deployment = Deployment(
+        work / "slow", mini_batch_size=1, error_threshold=-1, retry_settings={"max_retries": 2, "timeout": 1}
+    )
     script = (
         "import os, time\ndef init(): pass\ndef run(mini_batch):\n    name = os.path.basename(mini_batch[0])\n"
         "    if name == '1.txt': time.sleep(60)\n    if name == '2.txt': raise ValueError(name)\n    return [name]\n"
@@ -215,7 +221,10 @@ def in_azurite(work: Path) -> str:
         bucket.put_tree(EXAMPLE / "input", "in/")
         deployment = Deployment(work / "azurite")
         code, _ = deployment.run(f"{bucket.url}/in/")
-        _expect(code == 3 and deployment.rows() == (EXAMPLE / "expected.dataframe" / "predictions.csv").read_text(), f"exit {code}")
+        _expect(
+            code == 3 and deployment.rows() == (EXAMPLE / "expected.dataframe" / "predictions.csv").read_text(),
+            f"exit {code}",
+        )
         return store.version()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))
 
-from shown import Shown  # noqa: E402
+from shown import Shown
 
 _SYSTEM, _WITH = "Azure ML", "azure-ai-ml"
 
@@ -21,7 +21,9 @@ def theirs(path: str) -> str | None:
     from azure.ai.ml import load_batch_deployment
     from azure.ai.ml.entities._load_functions import load_model_batch_deployment
 
-    load = load_batch_deployment if "type" not in yaml.safe_load(Path(path).read_text()) else load_model_batch_deployment
+    load = (
+        load_batch_deployment if "type" not in yaml.safe_load(Path(path).read_text()) else load_model_batch_deployment
+    )
     try:
         load(source=path)
     except Exception as error:  # it has many kinds
@@ -38,7 +40,11 @@ def main(listed: str) -> None:
         if (said is None) != (each["ours"] is None):
             differ.append(f"{each['what']}: theirs: {(said or 'taken')[:90]}; ours: {(each['ours'] or 'taken')[:90]}")
     claim = "Azure ML's own loader takes the documents that we take, and refuses those that we refuse"
-    told = f"{len(taken)} taken, {len(refused)} refused by both" if not differ else f"{len(differ)} differ: " + " | ".join(differ)
+    told = (
+        f"{len(taken)} taken, {len(refused)} refused by both"
+        if not differ
+        else f"{len(differ)} differ: " + " | ".join(differ)
+    )
     print(Shown(_SYSTEM, claim, _WITH, version(_WITH), not differ, told).as_line(), flush=True)
 
 

@@ -8,7 +8,8 @@
 
 Inside the block the environment names the emulator as each vendor's own clients expect it. All of them go by way of a small proxy,
 which keeps their requests and can refuse some of them. What is put and looked at here goes past it, by the vendor's own client and
-never by fsspec, which is what is tried. The emulators: moto of this environment, and gcp-storage-emulator and azurite of ``make peers``.
+never by fsspec, which is what is tried. The emulators: moto of
+this environment, and gcp-storage-emulator and azurite of ``make peers``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import base64
 import http.client
 import os
+import re
 import secrets
 import signal
 import socket
@@ -29,6 +31,7 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote
 
 HERE = Path(__file__).parent
 sys.path += [str(HERE), str(HERE.parent / "peers")]
@@ -38,7 +41,12 @@ from shown import ROOT, Missing, python_of  # noqa: E402
 
 _START_SECONDS = 60.0
 _PAUSE_SECONDS = 0.05
-_HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "expect", "content-length"})
+_HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "expect", "content-length"}
+)
+
+
+_GOOGLE_NAME = re.compile(rb'"name": *"([^"]+)"')
 
 
 class Client(Protocol):
@@ -85,7 +93,11 @@ class _Boto:
         import boto3
 
         self._s3 = boto3.client(
-            "s3", endpoint_url=url, aws_access_key_id="emulated", aws_secret_access_key="emulated", region_name="us-east-1"
+            "s3",
+            endpoint_url=url,
+            aws_access_key_id="emulated",
+            aws_secret_access_key="emulated",
+            region_name="us-east-1",
         )
 
     def make(self, bucket: str) -> None:
@@ -109,7 +121,9 @@ class _Boto:
 def _aws_refusal(code: int) -> tuple[Mapping[str, str], bytes]:
     said = {403: ("AccessDenied", "Access Denied"), 503: ("SlowDown", "Please reduce your request rate.")}
     name, message = said.get(code, ("InternalError", "We encountered an internal error."))
-    return {"Content-Type": "application/xml"}, f"<Error><Code>{name}</Code><Message>{message}</Message></Error>".encode()
+    return {
+        "Content-Type": "application/xml"
+    }, f"<Error><Code>{name}</Code><Message>{message}</Message></Error>".encode()
 
 
 # --- Google, by gcp-storage-emulator
@@ -122,7 +136,11 @@ def _gcp(_work: Path, port: int) -> list[str]:
 
 def _google(url: str) -> Mapping[str, str]:
     # the look-up by gRPC of what kind a bucket is waits a minute for an emulator that has no gRPC
-    return {"STORAGE_EMULATOR_HOST": url, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false", "GOOGLE_CLOUD_PROJECT": "emulated"}
+    return {
+        "STORAGE_EMULATOR_HOST": url,
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+        "GOOGLE_CLOUD_PROJECT": "emulated",
+    }
 
 
 class _GoogleStorage:
@@ -159,7 +177,9 @@ def _google_refusal(code: int) -> tuple[Mapping[str, str], bytes]:
 # --- Azure, by azurite
 
 _ACCOUNT = "emulated"
-_ACCOUNT_KEY = base64.b64encode(secrets.token_bytes(64)).decode()  # azurite looks at signatures; nothing else knows this key
+_ACCOUNT_KEY = base64.b64encode(
+    secrets.token_bytes(64)
+).decode()  # azurite looks at signatures; nothing else knows this key
 
 
 def _azurite(work: Path, port: int) -> list[str]:
@@ -217,7 +237,10 @@ def _asked(peer: str, package: str) -> str:
 def _azurite_version() -> str:
     package = ROOT / ".venv-azurite" / "node_modules" / "azurite"
     told = subprocess.run(
-        ["node", "-p", f"require({str(package / 'package.json')!r}).version"], check=True, capture_output=True, text=True
+        ["node", "-p", f"require({str(package / 'package.json')!r}).version"],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return told.stdout.strip()
 
@@ -309,7 +332,8 @@ class Between:
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         body = _body_of(handler)
         span = handler.headers.get("Range") or handler.headers.get("x-ms-range") or ""
-        request = f"{handler.command} {handler.path} {span}".strip()
+        named = _GOOGLE_NAME.search(body[:4096]) if "/upload/" in handler.path else None  # Google's has it in its body
+        request = " ".join([handler.command, unquote(handler.path), span, named[1].decode() if named else ""]).strip()
         self.requests.append(request)
         how = self.fails(request)
         if isinstance(how, int):
@@ -383,7 +407,11 @@ class Store:
         except ImportError as error:
             self.__exit__()
             raise Missing(f"{error}: pip install 'llmbatch[remote]'") from error
-        self.environment = {**self._kind.environment(self.between.url), "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
+        self.environment = {
+            **self._kind.environment(self.between.url),
+            "no_proxy": "127.0.0.1",
+            "NO_PROXY": "127.0.0.1",
+        }
         self._before = {name: os.environ.get(name) for name in self.environment}
         os.environ.update(self.environment)
         _forget_connections()

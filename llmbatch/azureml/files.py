@@ -69,7 +69,9 @@ class Files:
         try:
             now = path.stat()
         except OSError as error:
-            raise InputChanged(f"{path}: was there when the run began, and cannot be read any more: {error.strerror}") from error
+            raise InputChanged(
+                f"{path}: was there when the run began, and cannot be read any more: {error.strerror}"
+            ) from error
         if (now.st_size, now.st_mtime_ns) != (file.size, file.changed):
             raise InputChanged(f"{path}: was changed since the run began; put it back, or give another --output")
         return str(path)
@@ -89,7 +91,9 @@ class Files:
 
         again(fetch)
         if path.stat().st_size != file.size:
-            raise InputChanged(f"{self._place.folder}{file.name}: has {count(path.stat().st_size)} bytes, and had {count(file.size)}")
+            raise InputChanged(
+                f"{self._place.folder}{file.name}: has {count(path.stat().st_size)} bytes, and had {count(file.size)}"
+            )
         return str(path.absolute())
 
 

@@ -78,7 +78,9 @@ class Journal:
             self._rows = (self._folder / "rows").open("ab")
             self._rows.truncate(end)
             self._rows.seek(end)
-        lines = b"".join(self._line(done, self._offsets[done.number], self._sizes[done.number], crc) for done, crc in found)
+        lines = b"".join(
+            self._line(done, self._offsets[done.number], self._sizes[done.number], crc) for done, crc in found
+        )
         atomic_write(self._folder / "journal.jsonl", lines)
         with writing(self._folder / "journal.jsonl"):
             self._journal = (self._folder / "journal.jsonl").open("ab", buffering=0)
@@ -147,7 +149,9 @@ class Journal:
                     while left:
                         chunk = rows.read(min(left, _CHUNK))
                         if not chunk:
-                            raise FolderError(f"{path}: ends before rows that were there; remove {path.parent} to begin anew")
+                            raise FolderError(
+                                f"{path}: ends before rows that were there; remove {path.parent} to begin anew"
+                            )
                         left -= len(chunk)
                         yield chunk
         except OSError as error:
@@ -224,17 +228,21 @@ def begin(folder: Path, identity: Mapping[str, str], output: Path | None) -> str
         raise FolderError(f"{path}: cannot be read: {error}; remove {folder} to begin anew") from error
     if there is None:
         if output is not None and output.exists():
-            raise FolderError(f"{output}: is there already, and would have to be written: move it away, or give another --output")
+            raise FolderError(
+                f"{output}: is there already, and would have to be written: move it away, or give another --output"
+            )
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps({"version": _VERSION, "identity": dict(identity)}).encode())
         return None
     if not isinstance(there, dict) or there.get("version", 0) > _VERSION or not isinstance(there.get("identity"), dict):
-        raise FolderError(f"{path}: not written by this llmbatch; give another --output, or remove {folder} to begin anew")
+        raise FolderError(
+            f"{path}: not written by this llmbatch; give another --output, or remove {folder} to begin anew"
+        )
     if changed := [name for name, value in identity.items() if there["identity"].get(name) != value]:
         raise FolderError(
-            f"{folder.parent}: was begun with another {', '.join(changed)}: restore that to go on, give another --output, or remove "
-            f"{folder} to begin anew"
+            f"{folder.parent}: was begun with another {', '.join(changed)}: restore that to go on, give another --output, "
+            f"or remove {folder} to begin anew"
         )
     ended = there.get("ended")
     return ended if isinstance(ended, str) else None

@@ -1,9 +1,9 @@
 """What happens to mini-batches in; the log files that Azure ML has beside an output, out.
 
-    logs/job_progress_overview.txt              how many are done, and how the job ended
-    logs/user/error.txt                         a line for each attempt that failed
-    logs/user/error/local/process000.txt        the whole trace of each
-    logs/user/stdout/local/process000.stdout.txt, logs/user/stderr/local/...: what the script printed
+logs/job_progress_overview.txt              how many are done, and how the job ended
+logs/user/error.txt                         a line for each attempt that failed
+logs/user/error/local/process000.txt        the whole trace of each
+logs/user/stdout/local/process000.stdout.txt, logs/user/stderr/local/...: what the script printed
 """
 
 from __future__ import annotations

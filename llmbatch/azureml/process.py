@@ -28,9 +28,9 @@ _END_SECONDS = 30.0
 
 
 class Ran(NamedTuple):
-    """``run()`` returned; ``count`` rows are in the file that was named."""
+    """``run()`` returned; ``rows`` rows are in the file that was named."""
 
-    count: int
+    rows: int
 
 
 class Failed(NamedTuple):
@@ -126,7 +126,9 @@ class ScriptProcess:
             except OSError as error:
                 os.close(self._requests)
                 os.close(self._answers)
-                raise ScriptFailed(f"{self._launch.python}: cannot be started: {error.strerror}; give another --python") from error
+                raise ScriptFailed(
+                    f"{self._launch.python}: cannot be started: {error.strerror}; give another --python"
+                ) from error
             finally:
                 os.close(request)
                 os.close(answer)

@@ -91,7 +91,9 @@ def _model(scoring: Scoring) -> Path | None:
     if scoring.model is None:
         return None
     if is_url(scoring.model):
-        raise JobError(f"{scoring.model}: a script opens its model's files by itself: download them, and give their folder")
+        raise JobError(
+            f"{scoring.model}: a script opens its model's files by itself: download them, and give their folder"
+        )
     path = Path(scoring.model)
     if not path.exists():
         raise JobError(f"{path}: there is no such model; say where it lies, --asset NAME=FOLDER, or mend the document")
@@ -140,7 +142,13 @@ class _Run:
     """One session over the mini-batches that are not finished: a thread for each process, and one journal."""
 
     def __init__(
-        self, scoring: Scoring, script: Script, files: Files, output: Path, file: Path | None, say: Callable[[str], None]
+        self,
+        scoring: Scoring,
+        script: Script,
+        files: Files,
+        output: Path,
+        file: Path | None,
+        say: Callable[[str], None],
     ) -> None:
         self.stop = threading.Event()
         self._scoring = scoring
@@ -164,7 +172,9 @@ class _Run:
         if again:
             end(self._hidden, None)
         total = f"{words.count(len(self._files))} files in {words.count(self._files.mini_batches)} mini-batches"
-        kept = f", {words.count(self._counts.mini_batches)} of them are done already" if self._counts.mini_batches else ""
+        kept = (
+            f", {words.count(self._counts.mini_batches)} of them are done already" if self._counts.mini_batches else ""
+        )
         self._tell(f"{total}{kept}")
         self._look_at_thresholds()
         try:
@@ -245,7 +255,7 @@ class _Run:
         if isinstance(came, Failed):
             done, rows = Done(mini_batch, 0, items, True), None
         else:
-            done = Done(mini_batch, came.count, max(0, items - came.count), False)
+            done = Done(mini_batch, came.rows, max(0, items - came.rows), False)
         with self._lock:
             if self.stop.is_set() and self._aborted is not None:
                 return  # what ended the job was counted before this one was

@@ -31,10 +31,14 @@ def azureml() -> None:
 @azureml.command(cls=JobCommand, epilog=EPILOG)
 @click.argument("document", metavar="DEPLOYMENT.yml", type=click.Path(path_type=Path))
 @click.option("--input", "source", metavar="FOLDER|GLOB|URL", help="The files; else what the document itself names.")
-@click.option("--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Where the output file goes.")
+@click.option(
+    "--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Where the output file goes."
+)
 @asset_option()
 @click.option("--step", metavar="NAME", help="Of a pipeline, the parallel job that is meant.")
-@click.option("--python", default=sys.executable, metavar="PATH", help="The Python that the script runs in; else this one.")
+@click.option(
+    "--python", default=sys.executable, metavar="PATH", help="The Python that the script runs in; else this one."
+)
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Tell how it ended on stdout, as JSON.")
 @click.pass_context
@@ -47,7 +51,7 @@ def run(
     Mini-batches, time-outs, tries and thresholds are as the document says. The same command again goes on where a run was killed.
     """
     from llmbatch.azureml.run import run_scoring
-    from llmbatch.systems.azure_ml.document import read_scoring
+    from llmbatch.systems.azure_ml.reading import read_scoring
 
     def say(line: str) -> None:
         if not quiet:

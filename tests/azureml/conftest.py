@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from llmbatch.azureml.run import Scored, run_scoring
 from llmbatch.cli.main import main
-from llmbatch.systems.azure_ml.document import read_scoring
+from llmbatch.systems.azure_ml.reading import read_scoring
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "azure" / "ml"
 
@@ -52,7 +52,16 @@ class Deployments:
 
     def command(self, *more: str) -> list[str]:
         folder = self.path
-        return ["azureml", "run", f"{folder / 'deployment.yml'}", "--input", f"{folder / 'input'}", "--output", f"{self.output}", *more]
+        return [
+            "azureml",
+            "run",
+            f"{folder / 'deployment.yml'}",
+            "--input",
+            f"{folder / 'input'}",
+            "--output",
+            f"{self.output}",
+            *more,
+        ]
 
     def __call__(self, *more: str) -> Result:
         return CliRunner().invoke(main, self.command(*more), catch_exceptions=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,11 @@ def test_what_a_document_has_without_effect_is_said_once(deployment: Any) -> Non
     [
         ("tuple(names)", "0.txt\n1.txt\n2.txt\nbad.txt\n", 4),
         ("[{'a': 1}, None, 2.5, 'x y']", "{'a': 1}\nNone\n2.5\nx y\n", 4),
-        ("pd.DataFrame({'n': names, 't': ['a b', 'say \"hi\"', '', None]})", '0.txt "a b"\n1.txt "say ""hi"""\n2.txt ""\nbad.txt ""\n', 4),
+        (
+            "pd.DataFrame({'n': names, 't': ['a b', 'say \"hi\"', '', None]})",
+            '0.txt "a b"\n1.txt "say ""hi"""\n2.txt \nbad.txt \n',
+            4,
+        ),
         ("pd.Series(names)", "0.txt\n1.txt\n2.txt\nbad.txt\n", 4),
         ("names + names", "0.txt\n1.txt\n2.txt\nbad.txt\n" * 2, 8),
         ("names[:1] + ['ä 😀']", "0.txt\nä 😀\n", 2),
@@ -109,7 +114,7 @@ def test_a_mini_batch_that_fails_is_tried_again_and_costs_the_others_nothing(
 
 def test_a_script_that_fails_once_is_as_one_that_does_not(deployment: Any, listing: Listing) -> None:
     listing(
-        "mark = Path(__file__).parents[1] / 'failed'\nif 'bad.txt' in names and not mark.exists():\n    mark.touch()\n    os._exit(1)",
+        "mark = Path(__file__).with_name('failed')\nif mini_batch[1:] and not mark.exists():\n    mark.touch()\n    os._exit(1)",
         {"error_threshold": 0},
     )
     assert deployment.run().exit_code == 0
@@ -125,7 +130,9 @@ def test_all_items_of_a_mini_batch_that_fails_are_failed(deployment: Any, listin
 
 
 def test_what_a_script_prints_is_in_the_logs_and_not_in_its_rows(deployment: Any, listing: Listing) -> None:
-    listing("import subprocess, sys\nprint('printed', flush=False)\nsubprocess.run(['echo', 'shouted'])\nprint('wept', file=sys.stderr)")
+    listing(
+        "import subprocess, sys\nprint('printed', flush=False)\nsubprocess.run(['echo', 'shouted'])\nprint('wept', file=sys.stderr)"
+    )
     deployment.settings(mini_batch_size=10)
     assert deployment.run().exit_code == 0
     assert deployment.predictions() == "".join(f"{name}\n" for name in NAMES)
@@ -205,7 +212,10 @@ def test_a_script_without_run_is_named(deployment: Any) -> None:
 
 def test_rows_are_in_the_order_of_the_files_whatever_finishes_first(deployment: Any, listing: Listing) -> None:
     deployment.files({f"{i:02d}.txt": "x" for i in range(20)})
-    listing("import time\ntime.sleep(0.2 if '00.txt' in names else 0)", {"mini_batch_size": 1, "max_concurrency_per_instance": 3})
+    listing(
+        "import time\ntime.sleep(0.2 if '00.txt' in names else 0)",
+        {"mini_batch_size": 1, "max_concurrency_per_instance": 3},
+    )
     assert deployment.run().exit_code == 0
     assert deployment.predictions() == "".join(f"{i:02d}.txt\n" for i in range(20))
     assert deployment.calls()[0] != ["19.txt"]
@@ -261,7 +271,9 @@ def test_an_aborted_job_goes_on_with_what_failed_alone(deployment: Any, listing:
     assert deployment.predictions() == "".join(f"{name}\n" for name in NAMES)
 
 
-@pytest.mark.parametrize("fault", ["azureml-rows:3", "azureml-torn:3", "azureml-journal:3", "renamed/predictions.csv", "renamed/counts.json"])
+@pytest.mark.parametrize(
+    "fault", ["azureml-rows:3", "azureml-torn:3", "azureml-journal:3", "renamed/predictions.csv", "renamed/counts.json"]
+)
 def test_a_kill_repeats_no_mini_batch_that_was_finished_and_changes_no_byte(
     deployment: Any, listing: Listing, kill_at: Any, fault: str
 ) -> None:
@@ -297,7 +309,7 @@ def test_kill_minus_9_in_the_middle_ends_the_scripts_too(deployment: Any, listin
 def test_a_signal_stops_and_the_same_command_goes_on(deployment: Any, listing: Listing, number: signal.Signals) -> None:
     mark = deployment.path / "mark"
     listing(
-        f"import time\nif '2.txt' in names and not os.path.exists({str(mark)!r}):\n    open({str(mark)!r}, 'w')\n    time.sleep(600)",
+        f"import time\nmark = Path({str(mark)!r})\nif '2.txt' in names and not mark.exists():\n    mark.touch(); time.sleep(600)",
         {"mini_batch_size": 1, "retry_settings": {"timeout": 900}},
     )
     process = deployment.start()
@@ -395,8 +407,7 @@ def test_files_that_lie_elsewhere_are_fetched_for_their_mini_batch_alone(
         "names = [f'{text}, {len(list(Path(mini_batch[0]).parent.iterdir()))}' for text in texts]"
     )
     from llmbatch.azureml.run import run_scoring
-    from llmbatch.systems.azure_ml.document import read_scoring
-    import sys
+    from llmbatch.systems.azure_ml.reading import read_scoring
 
     scoring = read_scoring(deployment.path / "deployment.yml", {})
     try:

@@ -23,7 +23,7 @@ NOTHING_SUCCEEDED = "No succeeded mini batch item returned from run()"
 _ERRORS = Path("logs") / "user" / "error.txt"
 
 
-class Settings(BaseModel):
+class AppendRowSettings(BaseModel):
     """``output_file_name`` is ``None`` for ``summary_only``: then rows are counted, and not written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,9 +35,9 @@ class Settings(BaseModel):
 class AzureML:
     """Implements ``Layout``."""
 
-    Settings = Settings
+    Settings = AppendRowSettings
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: AppendRowSettings) -> None:
         self._settings = settings
 
     def write(self, finished: Finished, folder: Path) -> Written:
@@ -49,7 +49,9 @@ class AzureML:
         file, index = -1, 0  # of the row at hand, in its file
         with ExitStack() as stack:
             errors = stack.enter_context((folder / _ERRORS).open("w", encoding="utf-8"))
-            output = None if name is None else stack.enter_context((folder / name).open("w", encoding="utf-8", newline=""))
+            output = (
+                None if name is None else stack.enter_context((folder / name).open("w", encoding="utf-8", newline=""))
+            )
             table = None if output is None else csv.writer(output, delimiter=" ", lineterminator="\n")
             for record, row in finished.pairs():
                 file, index = row.cursor.file, index + 1 if row.cursor.file == file else 0
@@ -67,7 +69,9 @@ class AzureML:
         if rows == failed:
             return f"{NOTHING_SUCCEEDED}: all {rows} rows failed, see {_ERRORS}"
         if 0 <= self._settings.error_threshold < failed:
-            return f"{failed} rows failed, and error_threshold tolerates {self._settings.error_threshold}: see {_ERRORS}"
+            return (
+                f"{failed} rows failed, and error_threshold tolerates {self._settings.error_threshold}: see {_ERRORS}"
+            )
         return None
 
 

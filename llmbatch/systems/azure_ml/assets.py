@@ -32,11 +32,15 @@ def place_of(text: str, assets: Mapping[str, str], base: Path, where: str) -> st
             if is_url(start) and (text == start or text.startswith(f"{start.rstrip('/')}/")):
                 return _here(assets[start].rstrip("/") + text.removeprefix(start.rstrip("/")))
         if text.startswith(_IN_CLOUD):
-            raise JobError(f"{where}: {text} can only be reached within Azure ML: say where it lies, --asset {text}=FOLDER")
+            raise JobError(
+                f"{where}: {text} can only be reached within Azure ML: say where it lies, --asset {text}=FOLDER"
+            )
         return _absolute(text, base)
     found = _REFERENCE.fullmatch(text)
     if found is None:
-        raise JobError(f"{where}: {text} is no reference to an asset: it has the form azureml:NAME@latest or azureml:NAME:VERSION")
+        raise JobError(
+            f"{where}: {text} is no reference to an asset: it has the form azureml:NAME@latest or azureml:NAME:VERSION"
+        )
     name, version = found["name"], found["version"]
     for known in (text, f"{name}:{version}", name):
         if known in assets:

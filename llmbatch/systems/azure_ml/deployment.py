@@ -27,8 +27,8 @@ def scoring_of_deployment(document: Document, base: Path, assets: Mapping[str, s
     if kind is None:
         if "settings" in document.value:
             raise JobError(
-                f"{document.where(['settings'])}: settings belongs to deployments of type model: add `type: model`, or put its keys "
-                "at the root"
+                f"{document.where(['settings'])}: settings belongs to deployments of type model: add `type: model`, or put its "
+                "keys at the root"
             )
         deployment = checked(LegacyDeployment, document)
         settings: Settings = deployment
@@ -59,7 +59,10 @@ def scoring_of_deployment(document: Document, base: Path, assets: Mapping[str, s
         thresholds=Thresholds(settings.error_threshold),
         output_file=settings.output_file_name if settings.output_action == "append_row" else None,
         logging_level=settings.logging_level,
-        read=(f"batch deployment {deployment.name}" + (" in the older form, with its settings at the root" if kind is None else ""),),
+        read=(
+            f"batch deployment {deployment.name}"
+            + (" in the older form, with its settings at the root" if kind is None else ""),
+        ),
         without_effect=tuple(no_effect(document, WITHOUT_EFFECT)),
     )
 

@@ -1,4 +1,4 @@
-"""The YAML file of a batch deployment, or of a parallel job, in; what is to be run out. All that is not done here is refused by name."""
+"""A YAML file of Azure ML in; its values, checked, out. What is wrong with them is said with file and line."""
 
 from __future__ import annotations
 
@@ -12,37 +12,8 @@ from llmbatch.core.errors import JobError, PromptError
 from llmbatch.core.words import near, type_name
 from llmbatch.job.problems import explain
 from llmbatch.prompt.document import Document, read_document
-from llmbatch.systems.azure_ml.scoring import Scoring
 
 S = TypeVar("S", bound=BaseModel)
-
-
-def read_scoring(path: Path, assets: Mapping[str, str], step: str | None = None) -> Scoring:
-    """Read a file. Of a pipeline ``step`` is the parallel job that is meant, which may be left out where it is the only step.
-
-    Raises ``JobError``.
-    """
-    from llmbatch.systems.azure_ml.deployment import scoring_of_deployment
-    from llmbatch.systems.azure_ml.parallel import scoring_of_step
-
-    document = read_yaml(path)
-    kind = str(document.value.get("type", "")).lower()
-    if kind in ("parallel", "pipeline") and "endpoint_name" not in document.value:
-        return scoring_of_step(document, path.parent, assets, step)
-    if step is not None:
-        raise JobError(f"{path}: is a batch deployment, which has no steps: leave --step {step} out")
-    return scoring_of_deployment(document, path.parent, assets)
-
-
-def recognizes(value: Any) -> bool:
-    """Whether a document looks like one of these, by what no other system's has."""
-    if not isinstance(value, Mapping):
-        return False
-    if "endpoint_name" in value and ("compute" in value or "code_configuration" in value):
-        return True
-    if str(value.get("$schema", "")).startswith("https://azuremlschemas."):
-        return True
-    return value.get("type") == "parallel" and isinstance(value.get("task"), Mapping)
 
 
 def read_yaml(path: Path) -> Document:
@@ -93,7 +64,9 @@ def no_effect(document: Document, keys: Mapping[str, str], at: tuple[str, ...] =
     for key in at:
         value = value[key]
     place = ".".join(at)
-    return [f"{place}.{key}: {why}" if place else f"{key}: {why}" for key, why in keys.items() if value.get(key) is not None]
+    return [
+        f"{place}.{key}: {why}" if place else f"{key}: {why}" for key, why in keys.items() if value.get(key) is not None
+    ]
 
 
 WITHOUT_EFFECT = {
@@ -111,7 +84,9 @@ WITHOUT_EFFECT = {
 def script_file(document: Document, code: Path, name: str, where: tuple[str, ...]) -> Path:
     """The folder of a script, which has to be there. Raises ``JobError``."""
     if not code.is_dir():
-        raise JobError(f"{document.where(where)}: there is no folder {code}; it is looked for from the document's own folder")
+        raise JobError(
+            f"{document.where(where)}: there is no folder {code}; it is looked for from the document's own folder"
+        )
     if not (code / name).is_file():
         there = sorted(path.name for path in code.glob("*.py"))
         hint = near(name, there) or (f"; there are {', '.join(there)}" if there else "")

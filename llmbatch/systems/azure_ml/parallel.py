@@ -39,8 +39,8 @@ def scoring_of_step(document: Document, base: Path, assets: Mapping[str, str], s
         )
     if "partition_keys" in _at(document, at):
         raise JobError(
-            f"{document.where([*at, 'partition_keys'])}: partition_keys is not done here: files go into mini-batches in the order of "
-            "their names; leave it out, or sort them into folders"
+            f"{document.where([*at, 'partition_keys'])}: partition_keys is not done here: files go into mini-batches in the order "
+            "of their names; leave it out, or sort them into folders"
         )
     job = checked(Parallel, document, at)
     return _Step(document, at, job, pipeline, base, assets).scoring()
@@ -68,7 +68,7 @@ def _step(document: Document, step: str | None) -> str:
         return str(parallel[0])
     known = f"its parallel jobs are {', '.join(parallel)}" if parallel else "none of them is a parallel job"
     raise JobError(
-        f"{document.where(['jobs'])}: a pipeline of {len(jobs)} steps, of which one alone is run here: say which, --step NAME; {known}"
+        f"{document.where(['jobs'])}: a pipeline of {len(jobs)} steps, of which one is run here: say which, --step NAME; {known}"
     )
 
 
@@ -88,7 +88,9 @@ class _Step:
 
     def scoring(self) -> Scoring:
         job = self._job
-        arguments = tuple(self._bound(word, ("task", "program_arguments")) for word in shlex.split(job.task.program_arguments))
+        arguments = tuple(
+            self._bound(word, ("task", "program_arguments")) for word in shlex.split(job.task.program_arguments)
+        )
         own = _predefined(arguments, self._where("task", "program_arguments"))
         code = Path(place_of(job.task.code, self._assets, self._base, self._where("task", "code")))
         script_file(self._document, code, job.task.entry_script, (*self._at, "task"))
@@ -114,7 +116,10 @@ class _Step:
             without_effect=(
                 *no_effect(self._document, WITHOUT_EFFECT, self._at),
                 *no_effect(self._document, {"environment": WITHOUT_EFFECT["environment"]}, (*self._at, "task")),
-                *(f"program_arguments --{name}: passed on to the script, and without effect otherwise" for name in own.passed_on),
+                *(
+                    f"program_arguments --{name}: passed on to the script, and without effect otherwise"
+                    for name in own.passed_on
+                ),
             ),
         )
 
@@ -158,7 +163,9 @@ class _Step:
         }  # fmt: skip
         if scope not in tables or name not in tables[scope]:
             known = [f"{key}.{each}" for key, table in tables.items() for each in table]
-            raise JobError(f"{self._where(*at)}: there is no {place}{near(place, known)}; there are {', '.join(known) or 'none'}")
+            raise JobError(
+                f"{self._where(*at)}: there is no {place}{near(place, known)}; there are {', '.join(known) or 'none'}"
+            )
         value = tables[scope][name]
         inner = _BOUND.fullmatch(value.strip()) if isinstance(value, str) else None
         if inner is not None and inner["place"] != place:

@@ -20,6 +20,9 @@ class Thresholds(NamedTuple):
     percent: float = 100.0
 
 
+ALL_TOLERATED = Thresholds()
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """A scoring script: the folder of its code, the file in it, and what it is given."""
@@ -52,7 +55,7 @@ class Scoring:
     retries: int = 3
     timeout: float = 30.0
     start_timeout: float = 600.0
-    thresholds: Thresholds = Thresholds()
+    thresholds: Thresholds = ALL_TOLERATED
     output_file: str | None = "predictions.csv"
     output_folders: tuple[str, ...] = ()
     logging_level: str = "info"

@@ -56,17 +56,22 @@ class Retry(_Strict):
 
 
 class Settings(_Strict):
-    """``settings`` of a deployment of ``type: model``; the older form has them at the root."""
+    """How a deployment is run, as both forms have it."""
 
     mini_batch_size: int = Field(10, ge=1)
     max_concurrency_per_instance: int = Field(1, ge=1)
-    instance_count: int = Field(1, ge=1)
     error_threshold: Threshold = -1
     retry_settings: Retry = Retry()
     output_action: Annotated[Literal["append_row", "summary_only"], BeforeValidator(_lower)] = "append_row"
     output_file_name: FileName = "predictions.csv"
     logging_level: Level = "info"
     environment_variables: Variables = Field(default_factory=dict)
+
+
+class SettingsOfModel(Settings):
+    """``settings`` of a deployment of ``type: model``."""
+
+    instance_count: int = Field(1, ge=1)
 
 
 class Code(_Strict):
@@ -108,13 +113,11 @@ class ModelDeployment(_AnyDeployment):
     """A deployment with ``type: model``."""
 
     type: Annotated[Literal["model"], BeforeValidator(_lower)]
-    settings: Settings = Settings()
+    settings: SettingsOfModel = SettingsOfModel()
 
 
 class LegacyDeployment(_AnyDeployment, Settings):
     """A deployment without a ``type``, which has its settings at the root."""
-
-    instance_count: None = None  # type: ignore[assignment] - it has it in resources alone
 
 
 class Task(_Strict):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import JobError
-from llmbatch.systems.azure_ml.document import read_scoring, recognizes
+from llmbatch.systems.azure_ml.reading import read_scoring, recognizes
 from llmbatch.systems.azure_ml.scoring import Scoring
 from llmbatch.systems.base import Assets, FromDocument
 
