@@ -105,7 +105,7 @@ def _loaded(work: Path) -> Iterator[Shown]:
             refused = str(error)
         listed.append({"file": str(path), "what": what, "ours": refused})
     (work / "documents.json").write_text(json.dumps(listed))
-    claim = "Azure ML's own loader takes the documents that we take, and refuses those that we refuse"
+    claim = "Azure ML's own loader takes the documents that we take; what it refuses, we refuse"
     yield from from_peer(
         "azureml", HERE / "azureml_peer.py", [str(work / "documents.json")], system="Azure ML", claim=claim
     )
