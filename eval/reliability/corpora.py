@@ -330,6 +330,13 @@ SCENARIOS = (
         faults=("folder-away/results:1",),
         write=_write_documents,
     ),
+    Scenario(
+        "append_row of Azure ML",
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
+        {"run": {"window": 40}, "sinks": {"layout": {"name": "azure_ml"}}},
+        files=("results.jsonl", "errors.jsonl", "output"),
+        faults=("folder-away/output:1",),
+    ),
     Scenario("a V2 server", sections={"run": {"window": 32}}, engine=_v2),
     Scenario(
         "images",
