@@ -3,4 +3,6 @@
 FORMATS = {
     "requests": "llmbatch.formats.openai:OpenAI",  # what an input in OpenAI's format was called before there were others
     "openai": "llmbatch.formats.openai:OpenAI",
+    "sagemaker": "llmbatch.formats.sagemaker:SageMaker",
+    "bedrock": "llmbatch.formats.bedrock.format:Bedrock",
 }
