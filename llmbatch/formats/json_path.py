@@ -1,7 +1,7 @@
 """A filter of SageMaker's batch transform, in the few forms of JSONPath that it has, in; what it picks of a JSON value out.
 
-Several names give an object with those keys, several indices or a slice a list, as Jayway's JsonPath has it. A slice ends before its
-second number. A name that is not there, an index out of range and what picks nothing are a ``Misfit``.
+Several names give an object with those keys, several indices or a slice a list, as Jayway's JsonPath has it. A slice ends before
+its second number. A name that is not there, an index out of range and what picks nothing are a ``Misfit``.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ class JsonPath:
 
     def _named(self, value: Any, names: tuple[str, ...]) -> Any:
         if not isinstance(value, dict):
-            raise Misfit(f"{self.text} looks for {names[0]!r} in an object, and there is a value of type {type_name(value)}")
+            raise Misfit(
+                f"{self.text} looks for {names[0]!r} in an object, and there is a value of type {type_name(value)}"
+            )
         if missing := next((name for name in names if name not in value), None):
             keys = ", ".join(map(short, list(value)[:8])) or "none"
             raise Misfit(f"{self.text}: there is no {missing!r}{near(missing, map(str, value))}; the keys are {keys}")

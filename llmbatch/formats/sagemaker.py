@@ -1,4 +1,4 @@
-"""SageMaker's batch transform, both ways: a record, which a filter picks from, in; the container's answer, joined and filtered, out.
+"""SageMaker's batch transform: a record, which a filter picks from, in; the container's answer, joined and filtered, out.
 
 A record is a text, what text generation containers take (``{"inputs": ..., "parameters": {...}}``), a chat request
 (``{"messages": [...]}``), or variables for the job's prompt: an object, or a row of CSV, whose cells are ``c0``, ``c1``, ...
@@ -51,7 +51,9 @@ class SageMakerSettings(BaseModel):
     input_filter: str = Field("$", description="what of a record the model gets, in JSONPath")
     join: bool = Field(False, description="put the answer beside the record that it is of")
     output_filter: str = Field("$", description="what of the answer, or of both joined, is written")
-    accept: Literal["json", "csv"] | None = Field(None, description="what is written; by default as content, for text json")
+    accept: Literal["json", "csv"] | None = Field(
+        None, description="what is written; by default as content, for text json"
+    )
     tgi_compat: bool = Field(False, description="an answer is a list of one, as TGI's container has it")
 
     @field_validator("input_filter", "output_filter")
@@ -68,10 +70,14 @@ class SageMakerSettings(BaseModel):
         if self.content == "csv" and self.split != "line":
             raise ValueError("records of CSV are lines: split is line for them")
         if (self.join or self.output_filter != "$") and (self.content == "csv") != (self.written == "csv"):
-            raise ValueError("what is joined or filtered is written as it came: accept must be of the same kind as content")
+            raise ValueError(
+                "what is joined or filtered is written as it came: accept must be of the same kind as content"
+            )
         for text, is_csv in ((self.input_filter, self.content == "csv"), (self.output_filter, self.written == "csv")):
             if is_csv and not JsonPath(text).for_rows:
-                raise ValueError(f"the filter {text!r} is for rows of CSV, and can have indices and slices alone, as $[0,2:]")
+                raise ValueError(
+                    f"the filter {text!r} is for rows of CSV, and can have indices and slices alone, as $[0,2:]"
+                )
         return self
 
     @property
@@ -100,7 +106,7 @@ class SageMaker:
         self.takes_text = settings.content == "text"
         self.container: Container = "csv_lines" if self._is_csv else "values" if settings.split == "line" else "files"
 
-    def problem(self, line: Mapping[str, Any]) -> str | None:
+    def problem(self, line: Mapping[str, Any]) -> str | None:  # noqa: ARG002
         return None
 
     def read(self, line: Mapping[str, Any], adapters: Collection[str]) -> Rendered | Failure | None:
@@ -222,7 +228,9 @@ def _completion(text: str, sampling: Mapping[str, Any] | None = None) -> Rendere
 def _inputs(record: Mapping[str, Any]) -> Rendered | Failure:
     text, given = record["inputs"], record.get("parameters")
     if not isinstance(text, str):
-        raise _RecordError(f"inputs must be one text, and is of type {type_name(text)}: give each text a record of its own")
+        raise _RecordError(
+            f"inputs must be one text, and is of type {type_name(text)}: give each text a record of its own"
+        )
     for key, value in record.items():
         if key not in ("inputs", "parameters") and value is not None and value not in _NEUTRAL.get(key, ()):
             raise _RecordError(f"{key} is not supported{near(key, ('inputs', 'parameters'))}")

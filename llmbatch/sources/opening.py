@@ -72,7 +72,9 @@ def _open(settings: SourceSettings) -> Source:
 def _refuse_malformed(source: Source) -> None:
     """Raises ``SourceError`` where a row cannot be read, before the job that would give it a record of its own."""
     if wrong := next((row.failure for row in source.rows() if row.failure is not None), None):
-        raise SourceError(f"{wrong.message}. With input.strict such a row ends the job before it begins: put it right, or leave that out")
+        raise SourceError(
+            f"{wrong.message}. With input.strict such a row ends the job before it begins: put it right, or leave that out"
+        )
 
 
 def guess_format(path: str, options: Mapping[str, Any] = _NO_OPTIONS) -> str:

@@ -59,7 +59,9 @@ class _TransformInput(Pascal):
     @classmethod
     def _text_alone(cls, value: Any) -> Any:
         if value in ("RecordIO", "TFRecord"):
-            raise ValueError(f"{value} is not done here, as its records are no text: take Line, or None for a record an object")
+            raise ValueError(
+                f"{value} is not done here, as its records are no text: take Line, or None for a record an object"
+            )
         return value
 
 
@@ -99,7 +101,9 @@ class _Transform(Pascal):
     @model_validator(mode="after")
     def _whole_objects_are_single(self) -> _Transform:
         if self.batch_strategy == "MultiRecord" and self.transform_input.split_type == "None":
-            raise ValueError("BatchStrategy MultiRecord needs TransformInput.SplitType Line: without it an object is one record")
+            raise ValueError(
+                "BatchStrategy MultiRecord needs TransformInput.SplitType Line: without it an object is one record"
+            )
         return self
 
 
@@ -160,7 +164,9 @@ def _options(asked: _Transform, path: Path) -> SageMakerSettings:
         raise JobError(f"{path}: TransformOutput.Accept: {accept} is not done here: take application/json or text/csv")
     filters = asked.data_processing
     if content == "csv" and asked.transform_output.assemble_with != "Line":
-        raise JobError(f"{path}: TransformOutput.AssembleWith: text/csv needs Line, here as in TransformInput.SplitType")
+        raise JobError(
+            f"{path}: TransformOutput.AssembleWith: text/csv needs Line, here as in TransformInput.SplitType"
+        )
     try:
         return SageMakerSettings(
             content=content,
@@ -198,16 +204,22 @@ def _objects(source: _S3DataSource, path: Path, assets: Assets) -> Objects:
     head = manifest[0] if isinstance(manifest, list) and manifest else None
     prefix = head.get("prefix") if isinstance(head, dict) and len(head) == 1 else None
     if not isinstance(prefix, str):
-        raise JobError(f'{where} must be a list that begins with {{"prefix": "s3://..."}}, and begins with {short(head)}')
+        raise JobError(
+            f'{where} must be a list that begins with {{"prefix": "s3://..."}}, and begins with {short(head)}'
+        )
     keys = manifest[1:]
     if not keys or not all(isinstance(key, str) and key for key in keys):
-        raise JobError(f"{where}: behind the prefix there must be the keys of objects, relative to it, and there is {short(keys)}")
+        raise JobError(
+            f"{where}: behind the prefix there must be the keys of objects, relative to it, and there is {short(keys)}"
+        )
     return listed([prefix + key for key in keys], prefix[: prefix.rfind("/") + 1], assets, where)
 
 
 def _what_is_read(asked: _Transform, options: SageMakerSettings) -> str:
     source = asked.transform_input.data_source.s3_data_source
-    what = "the objects of the manifest" if source.s3_data_type == "ManifestFile" else "every object whose key starts with"
+    what = (
+        "the objects of the manifest" if source.s3_data_type == "ManifestFile" else "every object whose key starts with"
+    )
     record = "a record a line" if options.split == "line" else "a record an object"
     filters = f", filtered by {options.input_filter}" if options.input_filter != "$" else ""
     joined = " beside their records" if options.join else ""
@@ -223,10 +235,9 @@ def _notices(asked: _Transform, options: SageMakerSettings) -> list[str]:
     if any(JsonPath(text).has_slice_end for text in (options.input_filter, options.output_filter)):
         said.append("DataProcessing: a slice ends before its second number: $[1:3] is the items 1 and 2")
     if options.content == "csv":
-        said.append("a row of CSV is asked with its first cell, after the filter, unless --prompt says otherwise, of {{ c0 }}, {{ c1 }}, ...")
-    if asked.max_concurrent_transforms:
+        said.append("a row of CSV is asked with its first cell, after the filter; --prompt can have others: {{ c0 }}, {{ c1 }}")
+    if most := asked.max_concurrent_transforms:
         said.append(
-            f"MaxConcurrentTransforms {asked.max_concurrent_transforms}: so many requests at a time; 0 leaves it to the engine, which "
-            "is faster"
+            f"MaxConcurrentTransforms {most}: so many requests at a time; 0 leaves it to the engine, which is faster"
         )
     return said

@@ -11,7 +11,9 @@ from llmbatch.formats.json_path import JsonPath, Misfit
 CASES = Path(__file__).parents[1] / "examples" / "aws" / "sagemaker" / "jsonpath-cases.jsonl"
 
 
-@pytest.mark.parametrize("case", [json.loads(line) for line in CASES.read_text().splitlines()], ids=lambda c: c["filter"])
+@pytest.mark.parametrize(
+    "case", [json.loads(line) for line in CASES.read_text().splitlines()], ids=lambda c: c["filter"]
+)
 def test_the_cases_of_the_specification_hold(case: dict[str, Any]) -> None:
     assert JsonPath(case["filter"]).pick(case["on"]) == case["gives"]
 
@@ -75,6 +77,8 @@ def test_a_text_that_is_no_filter_is_refused(text: str, said: str) -> None:
         JsonPath(text)
 
 
-@pytest.mark.parametrize(("text", "fits"), [("$", True), ("$[0,2:]", True), ("$.a", False), ("$[0][1]", False), ("$.*", False)])
+@pytest.mark.parametrize(
+    ("text", "fits"), [("$", True), ("$[0,2:]", True), ("$.a", False), ("$[0][1]", False), ("$.*", False)]
+)
 def test_a_row_of_csv_takes_one_step_of_indices_and_slices(text: str, fits: bool) -> None:
     assert JsonPath(text).for_rows is fits

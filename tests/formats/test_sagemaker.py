@@ -26,9 +26,19 @@ def asked(record: Any, **options: Any) -> Any:
     return made(**options).read({"record": record}, ())
 
 
-def answered(record: Any, status: str = "ok", output: Any = "out", finish_reason: str = "stop", **more: Any) -> Answered:
+def answered(
+    record: Any, status: str = "ok", output: Any = "out", finish_reason: str = "stop", **more: Any
+) -> Answered:
     usage = {"prompt_tokens": 3, "completion_tokens": 2, "cached_tokens": 0}
-    line = {"id": 0, "index": 0, "status": status, "output": output, "finish_reason": finish_reason, "usage": usage, **more}
+    line = {
+        "id": 0,
+        "index": 0,
+        "status": status,
+        "output": output,
+        "finish_reason": finish_reason,
+        "usage": usage,
+        **more,
+    }
     return Answered(line, {} if record is ... else {"record": record}, Asked(), "demo", 1_700_000_000)
 
 
@@ -55,7 +65,9 @@ def test_what_text_generation_containers_take_is_read_with_its_parameters() -> N
     assert dict(read.sampling) == {
         "max_tokens": 9, "stop": ["x"], "temperature": 0.5, "top_p": 0.9, "top_k": 5, "seed": 1, "repetition_penalty": 1.1,
     }  # fmt: skip
-    assert dict(asked({"inputs": "hi", "parameters": {"do_sample": False, "temperature": 0.9}}).sampling) == {"temperature": 0}
+    assert dict(asked({"inputs": "hi", "parameters": {"do_sample": False, "temperature": 0.9}}).sampling) == {
+        "temperature": 0
+    }
     assert asked({"inputs": "hi", "parameters": {"stop": []}}) == Rendered(Prompt(text="hi"))
 
 
@@ -82,7 +94,10 @@ def test_any_other_object_and_a_row_of_csv_are_variables_of_the_prompt() -> None
         ({"inputs": "a", "parameter": {}}, r"parameter is not supported \(did you mean 'parameters'\?\)"),
         ({"inputs": "a", "parameters": []}, "parameters must be an object, and is of type array"),
         ({"inputs": "a", "parameters": {"max_tokens": 1}}, "parameters.max_tokens is not supported"),
-        ({"inputs": "a", "parameters": {"max_new_tokens": 0}}, "parameters.max_new_tokens is 0, and must be at least 1"),
+        (
+            {"inputs": "a", "parameters": {"max_new_tokens": 0}},
+            "parameters.max_new_tokens is 0, and must be at least 1",
+        ),
         ({"inputs": "a", "parameters": {"best_of": 2}}, "parameters.best_of is not supported"),
         ({"inputs": "a", "parameters": {"details": 1}}, "parameters.details is true or false, and is 1"),
         ({"messages": []}, "body.messages: has no message"),
@@ -124,7 +139,10 @@ def test_the_record_is_joined_as_it_was_and_then_filtered() -> None:
     assert json.loads(written(record, options)) == {**record, "SageMakerOutput": {"generated_text": "out"}}
     picked = written(record, {**options, "output_filter": "$['id','SageMakerOutput']"})
     assert picked == '{"id":"a","SageMakerOutput":{"generated_text":"out"}}'
-    assert json.loads(written("x", {"join": True})) == {"SageMakerInput": "x", "SageMakerOutput": {"generated_text": "out"}}
+    assert json.loads(written("x", {"join": True})) == {
+        "SageMakerInput": "x",
+        "SageMakerOutput": {"generated_text": "out"},
+    }
     assert written(record, {**options, "output_filter": "$.SageMakerOutput.generated_text"}) == '"out"'
 
 

@@ -25,11 +25,17 @@ INVOCATION = json.loads((AWS / "bedrock" / "create-model-invocation-job.json").r
 def is_like(value: Any, wanted: Any) -> bool:
     """Whether a value is what the examples expect, in which ``*`` stands for anything."""
     if isinstance(wanted, dict):
-        return isinstance(value, dict) and value.keys() == wanted.keys() and all(is_like(value[k], wanted[k]) for k in wanted)
+        return (
+            isinstance(value, dict)
+            and value.keys() == wanted.keys()
+            and all(is_like(value[k], wanted[k]) for k in wanted)
+        )
     if isinstance(wanted, list):
         return isinstance(value, list) and len(value) == len(wanted) and all(map(is_like, value, wanted))
     if isinstance(wanted, str) and "*" in wanted:
-        return wanted == "*" or (isinstance(value, str) and re.fullmatch(".*".join(map(re.escape, wanted.split("*"))), value) is not None)
+        return wanted == "*" or (
+            isinstance(value, str) and re.fullmatch(".*".join(map(re.escape, wanted.split("*"))), value) is not None
+        )
     return bool(value == wanted)
 
 
@@ -71,7 +77,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
     def run(document: Any, bucket: Path, *arguments: str) -> Result:
         path = tmp_path / "document.json"
         path.write_text((AWS / document).read_text() if isinstance(document, str) else json.dumps(document))
-        command = ["run", str(path), "--engine", "scripted", "--asset", f"s3://corpus-b={bucket}", "--asset", "demo-model=demo"]
+        command = [
+            "run",
+            str(path),
+            "--engine",
+            "scripted",
+            "--asset",
+            f"s3://corpus-b={bucket}",
+            "--asset",
+            "demo-model=demo",
+        ]
         return CliRunner().invoke(main, [*command, *arguments])
 
     return run
@@ -114,7 +129,9 @@ def test_rows_of_csv_are_joined_and_filtered(run: Run, bucket_of: Bucket) -> Non
     assert (bucket / "output" / "c.csv.out").read_text() == expected.read_text()
 
 
-def test_an_object_with_a_bad_record_has_no_output_and_the_others_have(run: Run, bucket_of: Bucket, tmp_path: Path) -> None:
+def test_an_object_with_a_bad_record_has_no_output_and_the_others_have(
+    run: Run, bucket_of: Bucket, tmp_path: Path
+) -> None:
     bucket = bucket_of("sagemaker/s3-bad")
     result = run("sagemaker/create-transform-job.json", bucket)
     assert result.exit_code == 3, result.output
@@ -167,7 +184,7 @@ def test_lines_of_text_and_packed_objects_are_read(run: Run, tmp_path: Path) -> 
     import gzip
 
     (tmp_path / "b" / "in").mkdir(parents=True)
-    (tmp_path / "b" / "in" / "a.txt.gz").write_bytes(gzip.compress(b"one loaf\n{not json\n\"a text\"\n"))
+    (tmp_path / "b" / "in" / "a.txt.gz").write_bytes(gzip.compress(b'one loaf\n{not json\n"a text"\n'))
     document = changed(TRANSFORM, "DataProcessing", ...)
     document["TransformInput"] |= {"ContentType": "text/plain", "CompressionType": "Gzip"}
     document["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] = "s3://corpus-b/in/"
@@ -185,7 +202,10 @@ def test_a_record_over_the_payload_limit_is_an_error_of_its_object(run: Run, buc
     assert result.exit_code == 3
     assert tree(bucket / "output").keys() == {"deep/b.jsonl.out"}
     failure = json.loads((tmp_path / "llmbatch-demo-transform" / "report.json").read_text())["layout"]["failure"]
-    assert re.match(r"a\.jsonl: record 3 \(line 4\): malformed_row: .* a record of 1,048,6\d\d bytes, and one may have 1,048,576; saw", failure)
+    assert re.match(
+        r"a\.jsonl: record 3 \(line 4\): malformed_row: .* a record of 1,048,6\d\d bytes, and one may have 1,048,576; saw",
+        failure,
+    )
 
 
 def test_a_filter_that_matches_nothing_is_an_error_of_its_object(run: Run, bucket_of: Bucket, tmp_path: Path) -> None:
@@ -201,9 +221,17 @@ def test_a_filter_that_matches_nothing_is_an_error_of_its_object(run: Run, bucke
     ("place", "value", "said"),
     [
         ("DataCaptureConfig", {"DestinationS3Uri": "s3://x"}, "DataCaptureConfig: is not done here: leave it out"),
-        ("TransformInput.SplitTyp", "Line", r"TransformInput\.SplitTyp: is not done here \(did you mean 'SplitType'\?\)"),
+        (
+            "TransformInput.SplitTyp",
+            "Line",
+            r"TransformInput\.SplitTyp: is not done here \(did you mean 'SplitType'\?\)",
+        ),
         ("TransformInput.SplitType", "RecordIO", r"TransformInput\.SplitType: RecordIO is not done here"),
-        ("TransformInput.ContentType", "image/png", r"ContentType: 'image/png' is not done here; known are application/json"),
+        (
+            "TransformInput.ContentType",
+            "image/png",
+            r"ContentType: 'image/png' is not done here; known are application/json",
+        ),
         ("TransformOutput.Accept", "text/csv", "accept must be of the same kind as content"),
         ("TransformOutput.S3OutputPath", ..., r"TransformOutput\.S3OutputPath: is missing"),
         ("TransformResources", ..., "TransformResources: is missing"),
@@ -225,7 +253,10 @@ def test_a_transform_job_that_asks_for_what_is_not_done_is_refused(
 @pytest.mark.parametrize(
     ("manifest", "said"),
     [
-        ('[{"prefix": "s3://corpus-b/input/"}, "a.jsonl", "gone.jsonl"]', "names objects that are not there: s3://corpus-b/input/gone.jsonl"),
+        (
+            '[{"prefix": "s3://corpus-b/input/"}, "a.jsonl", "gone.jsonl"]',
+            "names objects that are not there: s3://corpus-b/input/gone.jsonl",
+        ),
         ('["a.jsonl"]', "must be a list that begins with"),
         ('[{"prefix": "s3://corpus-b/input/"}]', "behind the prefix there must be the keys of objects"),
         ("[", "is not JSON"),
@@ -337,7 +368,10 @@ def test_bodies_of_another_family_are_errors_of_their_records(run: Run, bucket_o
     [job] = (bucket / "bedrock-out").iterdir()
     [line] = tree(job)["part-1.jsonl.out"]
     assert line["error"]["errorCode"] == 400
-    assert "a body of the family anthropic, and the model 'meta.llama3-8b-instruct-v1:0' takes one of meta" in line["error"]["errorMessage"]
+    assert (
+        "a body of the family anthropic, and the model 'meta.llama3-8b-instruct-v1:0' takes one of meta"
+        in line["error"]["errorMessage"]
+    )
 
 
 def test_the_same_document_or_token_is_the_same_job(tmp_path: Path) -> None:
@@ -346,7 +380,9 @@ def test_the_same_document_or_token_is_the_same_job(tmp_path: Path) -> None:
 
     assert job(INVOCATION) == job(dict(reversed(INVOCATION.items())))
     assert job(INVOCATION) != job({**INVOCATION, "jobName": "other"})
-    assert job({**INVOCATION, "clientRequestToken": "t"}) == job({**INVOCATION, "clientRequestToken": "t", "jobName": "other"})
+    assert job({**INVOCATION, "clientRequestToken": "t"}) == job(
+        {**INVOCATION, "clientRequestToken": "t", "jobName": "other"}
+    )
 
 
 def test_the_time_limit_of_an_invocation_job_is_the_run_s(tmp_path: Path) -> None:
@@ -367,7 +403,9 @@ def test_the_time_limit_of_an_invocation_job_is_the_run_s(tmp_path: Path) -> Non
         ("outputDataConfig.s3OutputDataConfig", ..., "outputDataConfig.s3OutputDataConfig: is missing"),
     ],
 )
-def test_an_invocation_job_that_asks_for_what_is_not_done_is_refused(tmp_path: Path, place: str, value: Any, said: str) -> None:
+def test_an_invocation_job_that_asks_for_what_is_not_done_is_refused(
+    tmp_path: Path, place: str, value: Any, said: str
+) -> None:
     with pytest.raises(JobError, match=said):
         read(changed(INVOCATION, place, value), tmp_path / "job.json", Assets())
 
@@ -391,7 +429,8 @@ def test_credentials_that_are_not_there_end_the_job_before_it_begins(
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     document = json.loads(json.dumps(INVOCATION).replace("corpus-b", "elsewhere-without-credentials"))
-    result = run(document, tmp_path, "--set", "input.storage_options.skip_instance_cache=true")
+    fresh = [f"{section}.storage_options.skip_instance_cache=true" for section in ("input", "sinks")]
+    result = run(document, tmp_path, "--set", fresh[0], "--set", fresh[1])
     assert result.exit_code == 2, result.output
     assert "redentials" in result.stderr
 
@@ -435,5 +474,11 @@ def test_a_bucket_that_refuses_in_the_middle_of_the_output_gets_the_rest_from_th
     bucket.server.fails = lambda _: None
     second = run(document, tmp_path)
     assert second.exit_code == 0, second.output
-    assert sorted(name for name in bucket.names() if name.startswith("output/")) == ["output/a.jsonl.out", "output/deep/b.jsonl.out"]
-    assert bucket.get("output/deep/b.jsonl.out") == b'{"id":"b0","SageMakerOutput":{"generated_text":"four paper lanterns"}}\n'
+    assert sorted(name for name in bucket.names() if name.startswith("output/")) == [
+        "output/a.jsonl.out",
+        "output/deep/b.jsonl.out",
+    ]
+    assert (
+        bucket.get("output/deep/b.jsonl.out")
+        == b'{"id":"b0","SageMakerOutput":{"generated_text":"four paper lanterns"}}\n'
+    )

@@ -15,7 +15,8 @@ def _read(body: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
     read = wire_format("openai").read({"custom_id": "", "body": body}, adapters)
     if isinstance(read, Failure):
         raise BodyError(read.message.replace("body.", "modelInput."), read.kind)
-    assert read is not None  # a request of OpenAI's always brings its prompt
+    if read is None:  # never: a request of OpenAI's brings its prompt
+        raise BodyError("modelInput has no messages")
     return read
 
 

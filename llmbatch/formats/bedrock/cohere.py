@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from llmbatch.formats.bedrock.base import Reply, prompt_family
 
-_SAMPLING = {"max_tokens": "max_tokens", "temperature": "temperature", "p": "top_p", "k": "top_k", "stop_sequences": "stop"}
+_SAMPLING = {
+    "max_tokens": "max_tokens",
+    "temperature": "temperature",
+    "p": "top_p",
+    "k": "top_k",
+    "stop_sequences": "stop",
+}
 _NEUTRAL = {"num_generations": (1,), "return_likelihoods": ("NONE",), "stream": (False,), "truncate": ("NONE",)}
 
 

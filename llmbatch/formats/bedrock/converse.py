@@ -74,9 +74,13 @@ def _output(config: Any) -> Mapping[str, Any] | None:
     try:
         schema = json.loads(text)
     except ValueError as error:
-        raise BodyError(f"modelInput.outputConfig.textFormat.structure.jsonSchema.schema is not JSON: {error}") from None
+        raise BodyError(
+            f"modelInput.outputConfig.textFormat.structure.jsonSchema.schema is not JSON: {error}"
+        ) from None
     if not isinstance(schema, dict):
-        raise BodyError("modelInput.outputConfig.textFormat.structure.jsonSchema.schema is no JSON Schema: it is no object")
+        raise BodyError(
+            "modelInput.outputConfig.textFormat.structure.jsonSchema.schema is no JSON Schema: it is no object"
+        )
     return {"schema": schema}
 
 

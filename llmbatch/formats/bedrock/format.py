@@ -29,7 +29,9 @@ class BedrockSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     model: str | None = Field(None, description="the modelId; its first part says which bodies it takes")
-    invocation: Literal["InvokeModel", "Converse"] = Field("InvokeModel", description="Converse: all bodies are Converse's")
+    invocation: Literal["InvokeModel", "Converse"] = Field(
+        "InvokeModel", description="Converse: all bodies are Converse's"
+    )
 
 
 class Bedrock:
@@ -45,7 +47,7 @@ class Bedrock:
         self._settings = settings
         self._provider = provider_of(settings.model)
 
-    def problem(self, line: Mapping[str, Any]) -> str | None:
+    def problem(self, line: Mapping[str, Any]) -> str | None:  # noqa: ARG002
         return None
 
     def read(self, line: Mapping[str, Any], adapters: Collection[str]) -> Rendered | Failure:
@@ -107,7 +109,9 @@ class Bedrock:
         if "prompt" in body:
             return family("mistral")
         keys = ", ".join(map(short, list(body)[:8])) or "none"
-        raise BodyError(f"modelInput is a body of no known family: its keys are {keys}; known are {', '.join(FAMILIES)}")
+        raise BodyError(
+            f"modelInput is a body of no known family: its keys are {keys}; known are {', '.join(FAMILIES)}"
+        )
 
 
 @cache
@@ -132,7 +136,9 @@ def made_id(index: int) -> str:
 def _body(line: Mapping[str, Any]) -> Mapping[str, Any]:
     if "modelInput" not in line:
         keys = ", ".join(map(short, list(line)[:8])) or "none"
-        raise BodyError(f'a record has the form {{"recordId": ..., "modelInput": {{...}}}}, and the keys of this are {keys}')
+        raise BodyError(
+            f'a record has the form {{"recordId": ..., "modelInput": {{...}}}}, and the keys of this are {keys}'
+        )
     body = line["modelInput"]
     if not isinstance(body, Mapping):
         raise BodyError(f"modelInput must be an object, and is of type {type_name(body)}")

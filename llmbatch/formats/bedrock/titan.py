@@ -16,7 +16,9 @@ def _read(body: Mapping[str, Any], _adapters: Collection[str]) -> Rendered:
     given = body.get("textGenerationConfig")
     if given is not None and not isinstance(given, Mapping):
         raise BodyError(f"modelInput.textGenerationConfig must be an object, and is of type {type_name(given)}")
-    sampling_of({key: v for key, v in body.items() if key not in ("inputText", "textGenerationConfig")}, {}, "modelInput")
+    sampling_of(
+        {key: v for key, v in body.items() if key not in ("inputText", "textGenerationConfig")}, {}, "modelInput"
+    )
     return Rendered(
         prompt_of(body, "inputText"), sampling_of(given or {}, _SAMPLING, "modelInput.textGenerationConfig")
     )

@@ -1,4 +1,4 @@
-"""A finished run in; what a batch on Bedrock leaves out: JOBID/NAME.jsonl.out for each object of the input, and the counts at last."""
+"""A finished run in; what a batch on Bedrock leaves out: JOBID/NAME.jsonl.out for each object of the input, and their counts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch.formats.base import wire_format
-from llmbatch.formats.bedrock.format import Bedrock
+from llmbatch.formats.bedrock.format import Bedrock, BedrockSettings
 from llmbatch.sinks.base import Finished
 from llmbatch.sinks.layouts.base import Written
 from llmbatch.sinks.layouts.objects import by_object, output_objects
@@ -25,7 +24,9 @@ class BedrockLayoutSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     job: str = Field("llmbatch0000", pattern=r"^[a-z0-9]{12}$", description="the job's id, which its folder is called")
-    folder: str | None = Field(None, description="objects are called by their names below it; by default below what they share")
+    folder: str | None = Field(
+        None, description="objects are called by their names below it; by default below what they share"
+    )
     errors: Literal["lenient", "strict"] = Field(
         "lenient", description="strict: an answer that does not pass the check that its request asks for is an error"
     )
@@ -41,8 +42,7 @@ class BedrockLayout:
 
     def write(self, finished: Finished, folder: Path) -> Written:
         names = output_objects(finished.source(), self._settings.folder)
-        format_ = wire_format("bedrock", finished.options)
-        assert isinstance(format_, Bedrock)
+        format_ = Bedrock(BedrockSettings.model_validate(finished.options))
         strict = self._settings.errors == "strict"
         place = folder / self._settings.job
         files: list[Path] = []

@@ -12,10 +12,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.words import clip
-from llmbatch.formats.base import Answered, wire_format
+from llmbatch.formats.base import Answered
 from llmbatch.formats.json_path import Misfit
 from llmbatch.formats.outcome import Error
-from llmbatch.formats.sagemaker import SageMaker
+from llmbatch.formats.sagemaker import SageMaker, SageMakerSettings
 from llmbatch.sinks.base import Finished
 from llmbatch.sinks.layouts.base import Written
 from llmbatch.sinks.layouts.objects import by_object, output_objects
@@ -30,13 +30,16 @@ class SageMakerLayoutSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    folder: str | None = Field(None, description="objects are called by their names below it; by default below what they share")
+    folder: str | None = Field(
+        None, description="objects are called by their names below it; by default below what they share"
+    )
     assemble: Literal["line", "none"] = Field("line", description="a line a record, or one right behind the other")
     errors: Literal["lenient", "strict"] = Field(
         "lenient", description="strict: an answer that does not pass the check that its request asks for is an error"
     )
     on_error: Literal["fail", "placeholder"] = Field(
-        "fail", description=f"placeholder: {PLACEHOLDER} in the place of a record that failed, and its object is written"
+        "fail",
+        description=f"placeholder: {PLACEHOLDER} in the place of a record that failed, and its object is written",
     )
 
 
@@ -55,8 +58,7 @@ class SageMakerLayout:
 
     def write(self, finished: Finished, folder: Path) -> Written:
         names = output_objects(finished.source(), self._settings.folder)
-        format_ = wire_format("sagemaker", finished.options)
-        assert isinstance(format_, SageMaker)
+        format_ = SageMaker(SageMakerSettings.model_validate(finished.options))
         files: list[Path] = []
         failed: list[tuple[str, str]] = []
         for number, rows in by_object(finished):
