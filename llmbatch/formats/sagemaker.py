@@ -166,6 +166,16 @@ class SageMaker:
         checks = isinstance(asked, Rendered) and asked.output is not None
         return outcome_of(answered.record, checks_itself=checks, strict=strict)
 
+    def has_samples(self, line: Mapping[str, Any]) -> bool:
+        """Whether a row's data may ask for several answers: only a chat request can."""
+        if not line or self._is_csv:
+            return False
+        try:
+            record = self._input.pick(line[RECORD])
+        except Misfit:
+            return False
+        return isinstance(record, dict) and "messages" in record and "n" in record
+
     def written(self, answered: Answered, success: Success) -> str:
         """The transformed record of a row with an answer. Raises ``Misfit`` where the output filter picks nothing."""
         return self._text(self._joined(answered, self._answer(answered, success)))

@@ -235,7 +235,9 @@ def _notices(asked: _Transform, options: SageMakerSettings) -> list[str]:
     if any(JsonPath(text).has_slice_end for text in (options.input_filter, options.output_filter)):
         said.append("DataProcessing: a slice ends before its second number: $[1:3] is the items 1 and 2")
     if options.content == "csv":
-        said.append("a row of CSV is asked with its first cell, after the filter; --prompt can have others: {{ c0 }}, {{ c1 }}")
+        said.append(
+            "a row of CSV is asked with its first cell, after the filter; --prompt can have others: {{ c0 }}, {{ c1 }}"
+        )
     if most := asked.max_concurrent_transforms:
         said.append(
             f"MaxConcurrentTransforms {most}: so many requests at a time; 0 leaves it to the engine, which is faster"

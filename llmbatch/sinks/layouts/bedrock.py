@@ -47,7 +47,7 @@ class BedrockLayout:
         place = folder / self._settings.job
         files: list[Path] = []
         counts: Counter[str] = Counter()
-        for number, rows in by_object(finished):
+        for number, rows in by_object(finished, format_.has_samples):
             path = place / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8", newline="") as stream:

@@ -61,7 +61,7 @@ class SageMakerLayout:
         format_ = SageMaker(SageMakerSettings.model_validate(finished.options))
         files: list[Path] = []
         failed: list[tuple[str, str]] = []
-        for number, rows in by_object(finished):
+        for number, rows in by_object(finished, format_.has_samples):
             path = folder / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
