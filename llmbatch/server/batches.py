@@ -5,8 +5,8 @@
                               -> cancelling -> cancelled
 
 What a batch is at is in the store, and what is done of it in its run folder: a server that is killed goes on with every batch. One
-thread looks after the queue, and each batch that runs has a thread of its own. Where more batches wait than may run, one that ran for
-a while makes room and goes on later, so that a large one keeps nobody from his small one.
+thread looks after the queue, and each batch that runs has a thread of its own. Where more batches wait than may run, one that ran
+for a while makes room and goes on later, so that a large one keeps nobody from a small one.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Batches:
                 session.end("expired")
 
     def _next(self) -> _Waiting | None:
-        """Who is to run next, if there is room: the highest priority, then the owner with the fewest running, then who waits longest."""
+        """Who is next, if there is room: the highest priority, then the owner with the fewest running, then who waits longest."""
         now, busy = time.monotonic(), Counter(session.batch.owner for session in self._running.values())
         ready = [each for each in self._waiting.values() if each.not_before <= now]
 

@@ -1,8 +1,8 @@
 """Every request comes through here: known, within its bounds and its time, or refused; counted and logged, without what is in it.
 
-What is refused before anything else looks at it: a key that nobody has; a body in an encoding (a small one may unpack to a huge one) or
-larger than is taken; a client that falls silent; and, where there are no keys, what a web page elsewhere makes a browser send here: a
-strange Host (its name points to this machine) or a strange Origin.
+What is refused before anything else looks at it: a key that nobody has; a body in an encoding (a small one may unpack to a huge
+one) or larger than is taken; a client that falls silent; and, where there are no keys, what a web page elsewhere makes a browser send
+here: a strange Host (its name points to this machine) or a strange Origin.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Gate:
             await self._app(scope, exchange.receive, exchange.send)
         except (ClientDisconnect, _Gone):
             exchange.status = exchange.status or 499
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+        except Exception as error:
             problem = error if isinstance(error, ApiError) else _unforeseen(error, request_id)
             if exchange.status:
                 raise _Broken from None  # the answer had begun: the connection is cut, so that nobody takes it for whole
@@ -87,20 +87,24 @@ class Gate:
             "content-length" in headers and "transfer-encoding" in headers
         ):
             raise ApiError(400, "the request says its length in more than one way", code="invalid_request")
-        owner = keys.owner(_key(scope, headers))
+        owner = keys.owner(_key(headers))
         if owner is not None:
             return owner
         if _OPEN.fullmatch(path):
             return Owner()
         raise ApiError(
-            401, "the API key is missing or not known here: send one as Authorization: Bearer KEY", code="invalid_api_key"
+            401,
+            "the API key is missing or not known here: send one as Authorization: Bearer KEY",
+            code="invalid_api_key",
         )
 
     def _see_place(self, headers: Headers) -> None:
         host = _host(f"//{headers.get('host', '')}")
         if host not in LOOPBACK:
             raise ApiError(
-                403, "without API keys this server answers only to the names of this machine (localhost)", code="invalid_host"
+                403,
+                "without API keys this server answers only to the names of this machine (localhost)",
+                code="invalid_host",
             )
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != headers.get("host"):
@@ -155,7 +159,10 @@ class _Exchange:
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(
-                408, f"nothing came for {self._seconds:g} s in the middle of the request", code="request_timeout", retry=True
+                408,
+                f"nothing came for {self._seconds:g} s in the middle of the request",
+                code="request_timeout",
+                retry=True,
             ) from None
         if message["type"] == "http.request":
             self._read += len(message.get("body", b""))
@@ -179,7 +186,7 @@ class _Exchange:
             raise _Gone from None
 
 
-def _key(scope: Scope, headers: Headers) -> str | None:
+def _key(headers: Headers) -> str | None:
     """The API key, as one of the APIs has it."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
@@ -195,7 +202,9 @@ def _host(url: str) -> str | None:
 
 
 def _too_large(limit: int) -> ApiError:
-    return ApiError(413, f"the request is larger than {limit:,} bytes, the most that is taken here", code="request_too_large")
+    return ApiError(
+        413, f"the request is larger than {limit:,} bytes, the most that is taken here", code="request_too_large"
+    )
 
 
 def _unforeseen(error: Exception, request_id: str) -> ApiError:
@@ -203,7 +212,9 @@ def _unforeseen(error: Exception, request_id: str) -> ApiError:
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     where = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
     _log.error("request %s failed: %s at %s", request_id, type(error).__name__, where)
-    return ApiError(500, f"the server failed on this request; its log says more under the id {request_id}", code="server_error")
+    return ApiError(
+        500, f"the server failed on this request; its log says more under the id {request_id}", code="server_error"
+    )
 
 
 __all__ = ["Gate"]

@@ -1,7 +1,7 @@
 """A file of API keys in; whose a key is, found in a time that tells nothing about it, out.
 
-A line is ``NAME KEY [priority=N] [weight=W]``; several keys of one name have the same files and batches. Only digests of the keys are
-kept.
+A line is ``NAME KEY [priority=N] [weight=W]``; several keys of one name have the same files and batches. Only digests of the keys
+are kept.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def _entries(path: Path, lines: list[str]) -> Iterator[tuple[bytes, Owner]]:
         name, key, *options = words
         if len(key) < _SHORTEST:
             raise UsageError(f"{where}: the key of {name} is shorter than {_SHORTEST} characters, and could be guessed")
-        owner = Owner(name, **_options(where, options))
+        found = _options(where, options)
+        owner = Owner(name, int(found.get("priority", 0)), found.get("weight", 1.0))
         if owners.setdefault(name, owner) != owner:
             raise UsageError(f"{where}: {name} has another priority or weight than on an earlier line")
         yield _digest(key), owner
@@ -94,10 +95,10 @@ def _options(where: str, options: list[str]) -> dict[str, float]:
             elif name == "weight" and 0 < float(value) <= 1000:
                 found[name] = float(value)
             else:
-                raise ValueError(name)  # noqa: TRY301
+                raise ValueError(name)
         except ValueError:
             raise UsageError(
-                f"{where}: {option!r} is no option: they are priority=N from {_PRIORITIES[0]} to {_PRIORITIES[-1]} and weight=W above 0"
+                f"{where}: {option!r} is no option: priority=N is from {_PRIORITIES[0]} to {_PRIORITIES[-1]}, weight=W above 0"
             ) from None
     return found
 

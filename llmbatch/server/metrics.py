@@ -17,16 +17,27 @@ class Metrics:
     def __init__(self, standing: Callable[[], Mapping[str, int]]) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
-            "llmbatch_http_requests", "Requests by route and status.", ("method", "route", "status"), registry=self._registry
+            "llmbatch_http_requests",
+            "Requests by route and status.",
+            ("method", "route", "status"),
+            registry=self._registry,
         )
         self.seconds = Histogram(
             "llmbatch_http_request_seconds", "Time to the end of an answer.", ("route",), registry=self._registry
         )
         self.uploaded = Counter("llmbatch_uploaded_bytes", "Bytes of uploaded files.", registry=self._registry)
-        self.live = Counter("llmbatch_live_requests", "Live requests by how they ended.", ("outcome",), registry=self._registry)
-        self.live_tokens = Counter("llmbatch_live_tokens", "Tokens of live requests.", ("kind",), registry=self._registry)
-        self.rows = Counter("llmbatch_batch_rows", "Rows of batches by what became of them.", ("outcome",), registry=self._registry)
-        self.tokens = Counter("llmbatch_batch_tokens", "Tokens of batches that are over.", ("kind",), registry=self._registry)
+        self.live = Counter(
+            "llmbatch_live_requests", "Live requests by how they ended.", ("outcome",), registry=self._registry
+        )
+        self.live_tokens = Counter(
+            "llmbatch_live_tokens", "Tokens of live requests.", ("kind",), registry=self._registry
+        )
+        self.rows = Counter(
+            "llmbatch_batch_rows", "Rows of batches by what became of them.", ("outcome",), registry=self._registry
+        )
+        self.tokens = Counter(
+            "llmbatch_batch_tokens", "Tokens of batches that are over.", ("kind",), registry=self._registry
+        )
         self._registry.register(_Batches(standing))
 
     def text(self) -> bytes:

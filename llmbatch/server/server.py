@@ -54,9 +54,7 @@ class Server:
         store = Store(settings.data)
         fronts: dict[str, Any] = {}
         worker = Worker(store, settings, run)
-        batches = Batches(
-            store, fronts, worker, sessions=settings.sessions, slice_seconds=settings.slice_seconds
-        )
+        batches = Batches(store, fronts, worker, sessions=settings.sessions, slice_seconds=settings.slice_seconds)
         server = cls(settings, store, batches, Metrics(store.counts), fronts)
         fronts |= {name: find(FRONTS, name, "front")(server) for name in FRONTS}
         return server
@@ -72,7 +70,10 @@ class Server:
     def front_of(self, path: str) -> Front:
         """Whose path it is; of those that are nobody's the first front says so."""
         fitting = [
-            (len(prefix), front) for front in self.fronts.values() for prefix in front.prefixes if path.startswith(prefix)
+            (len(prefix), front)
+            for front in self.fronts.values()
+            for prefix in front.prefixes
+            if path.startswith(prefix)
         ]
         if not fitting:
             return next(iter(self.fronts.values()))

@@ -16,7 +16,10 @@ from llmbatch.server.keys import Keys
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SECTIONS = ("model", "engine", "chat", "sampling", "answer", "retry", "plan", "reuse", "run", "program")
-_GRACE = 10.0  # seconds that what is in flight gets where a batch is cancelled or the server ends
+_DEFAULTS = {
+    "run": {"grace": 10.0},  # seconds that what is in flight gets where a batch is cancelled or the server ends
+    "retry": {"max_attempts": 1},  # a request says itself how long its answer may be, and gets what comes
+}
 _GIB = 1 << 30
 
 
@@ -50,12 +53,18 @@ class ServerSettings:
         own = self.names or tuple(dict.fromkeys((self.model, Path(self.model).name)))
         return (*own, *(engine.get("lora") or {}))
 
+    @property
+    def gives_vectors(self) -> bool:
+        """Whether the model gives numbers for texts, and no answers."""
+        program = self.job.get("program") or {}
+        return bool(program.get("name") == "embed")
+
     def job_for(self, sections: Mapping[str, Any], output: Path) -> Job:
         """The job of one batch: what holds for all, and what is its own. Raises ``JobError``."""
-        return job_from(merged(merged({"run": {"grace": _GRACE}}, self.job), {**sections, "output": str(output)}))
+        return job_from(merged(merged(_DEFAULTS, self.job), {**sections, "output": str(output)}))
 
     def prove(self) -> Job:
-        """A job as batches will have it, so that what is wrong with the settings is said before anybody asks. Raises ``UsageError``."""
+        """A job as batches will have it; what is wrong with the settings is said before anybody asks. Raises ``UsageError``."""
         wrong = [name for name in self.job if name not in _SECTIONS]
         if wrong:
             known = ", ".join(_SECTIONS)

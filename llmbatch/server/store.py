@@ -6,7 +6,8 @@
     DIR/batches/ID/          a batch: its input, and its run folder
     DIR/lock                 which server has DIR
 
-A file's content is there before its row is, and goes after it: what lies there without a row was not finished, and goes at the start.
+A file's content is there before its row is, and goes after it: what lies there without a row was not finished, and goes at the next
+start.
 """
 
 from __future__ import annotations
@@ -112,8 +113,9 @@ class Store:
         """Raises ``Locked`` while another server has the folder, and ``FolderError`` for one of a newer version."""
         self.folder = folder
         with writing(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what people ask is nobody else's on this machine
             for name in ("files", "uploads", "batches"):
-                (folder / name).mkdir(parents=True, exist_ok=True)
+                (folder / name).mkdir(exist_ok=True)
         self._lock = Lock(folder / "lock")
         self.taken = self._lock.acquire()
         try:
@@ -251,7 +253,7 @@ class Store:
     ) -> Batch:
         """Bring a batch into a state, with what came out and the files of its results, at once or not at all.
 
-        Without a state it stays in the one that it is in. With ``only`` all of it stays as it is where it is in none of these states.
+        Without a state it stays in the one that it is in. With ``only`` all of it stays as it is where it is in none of these.
         Returns it as it then is.
         """
         with self._write() as db:
@@ -332,7 +334,9 @@ class Store:
                 if self._writer.in_transaction:
                     self._writer.execute("rollback")
                 if isinstance(error, sqlite3.OperationalError):
-                    raise WriteError(f"{self.folder / 'server.sqlite'}: {error}; free some space, or repair it") from error
+                    raise WriteError(
+                        f"{self.folder / 'server.sqlite'}: {error}; free some space, or repair it"
+                    ) from error
                 raise
 
     def _read(self, query: str, values: Any) -> list[Any]:

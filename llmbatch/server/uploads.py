@@ -116,7 +116,9 @@ class _Parts:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if self._headers.get(b"content-transfer-encoding", b"binary").lower() not in (b"binary", b"8bit", b"7bit"):
-            raise ApiError(400, "parts of the form must come as they are, without an encoding", code="invalid_multipart")
+            raise ApiError(
+                400, "parts of the form must come as they are, without an encoding", code="invalid_multipart"
+            )
         if b"filename" in options and name != "file":
             raise ApiError(400, "the form has a file that is not its part file", code="invalid_multipart", param="file")
         if name in self.form.fields or (name == "file" and self.form.bytes is not None):
@@ -131,7 +133,9 @@ class _Parts:
             self.form.bytes += end - start
             if self.form.bytes > self._max_bytes:
                 raise ApiError(
-                    413, f"the file is larger than {self._max_bytes:,} bytes, the most that this server takes", code="file_too_large"
+                    413,
+                    f"the file is larger than {self._max_bytes:,} bytes, the most that this server takes",
+                    code="file_too_large",
                 )
             self._blocks.append(data[start:end])
             self.gathered += end - start

@@ -18,7 +18,12 @@ from llmbatch.server.store import Batch, Store
 
 _log = logging.getLogger("llmbatch.server")
 _ENGINE_TRIES = 3  # runs of a batch that the engine may break, one after another
-_PAUSES = (1.0, 5.0, 15.0, 60.0)  # seconds before a batch is tried again whose disk is full, or whose engine did not start
+_PAUSES = (
+    1.0,
+    5.0,
+    15.0,
+    60.0,
+)  # seconds before a batch is tried again whose disk is full, or whose engine did not start
 
 
 class Later(Exception):
