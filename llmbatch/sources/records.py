@@ -87,5 +87,7 @@ def _text(raw: bytes) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        said = f"not UTF-8: 0x{raw[error.start]:02x} is byte {error.start + 1} of it; convert it, e.g. with iconv -t UTF-8"
+        said = (
+            f"not UTF-8: 0x{raw[error.start]:02x} is byte {error.start + 1} of it; convert it, e.g. with iconv -t UTF-8"
+        )
         raise ValueError(said) from None

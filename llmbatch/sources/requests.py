@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 
-from llmbatch.core.types import Row
+from llmbatch.core.types import Cursor, Row
 from llmbatch.formats import FORMATS
 from llmbatch.formats.base import RECORD, Format, wire_format
-from llmbatch.sources.base import START, Cursor, Source, SourceSettings
+from llmbatch.sources.base import START, Source, SourceSettings
 from llmbatch.sources.csv import open_csv
 from llmbatch.sources.input_files import FileSource, InputFiles
 from llmbatch.sources.jsonl import json_lines

@@ -1,4 +1,4 @@
-"""The contract of a system: its job document in, the settings of a job that does the same out, and what of it has no effect here."""
+"""The contract of a system: its job document in, a job of ours that does the same out, and what of it has no effect here."""
 
 from __future__ import annotations
 

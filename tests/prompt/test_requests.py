@@ -35,7 +35,9 @@ def test_messages_become_the_prompt() -> None:
 
 
 def test_a_text_prompt_is_a_completion() -> None:
-    result = RequestsPrompt(wire_format("openai")).render(row({"prompt": "Once", "max_tokens": 5}, url="/v1/completions", method="POST"))
+    result = RequestsPrompt(wire_format("openai")).render(
+        row({"prompt": "Once", "max_tokens": 5}, url="/v1/completions", method="POST")
+    )
     assert isinstance(result, Rendered)
     assert result.prompt.text == "Once"
     assert dict(result.sampling) == {"max_tokens": 5}
