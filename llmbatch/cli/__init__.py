@@ -4,6 +4,7 @@ COMMANDS = {
     "run": ("llmbatch.cli.run:run", "Run a model over every row of an input."),
     "render": ("llmbatch.cli.render:render", "Write the rendered requests; no model needed."),
     "plan": ("llmbatch.cli.plan:plan", "Say what a job would take; no model is loaded."),
+    "bench": ("llmbatch.cli.bench:bench", "Measure an engine on a trtllm-bench data set."),
     "eval": ("llmbatch.cli.evaluate:evaluate", "Score a model on a task, with intervals."),
     "status": ("llmbatch.cli.status:status", "Counts, speed and time left of a run."),
     "show": ("llmbatch.cli.show:show", "One row: its prompt, every attempt, its result."),
