@@ -19,7 +19,7 @@ from llmbatch import __version__
 from llmbatch.core.errors import WriteError
 from llmbatch.core.words import clip
 from llmbatch.server.errors import ApiError
-from llmbatch.server.gate import Gate
+from llmbatch.server.gate import Gate, unforeseen
 from llmbatch.server.metrics import CONTENT_TYPE
 from llmbatch.server.server import Server
 from llmbatch.server.view import View, page_routes
@@ -80,6 +80,10 @@ def _refuse_in_form(app: FastAPI, server: Server) -> None:
         return answer(
             request, ApiError(error.status_code, said, code="not_found" if error.status_code == 404 else None)
         )
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return answer(request, unforeseen(error, request.state.request_id))
 
     @app.exception_handler(WriteError)
     async def unwritten(request: Request, _: WriteError) -> Response:

@@ -1,8 +1,8 @@
 """Every request comes through here: known, within its bounds and its time, or refused; counted and logged, without what is in it.
 
 What is refused before anything else looks at it: a key that nobody has; a body in an encoding (a small one may unpack to a huge
-one) or larger than is taken; a client that falls silent; and, where there are no keys, what a web page elsewhere makes a browser send
-here: a strange Host (its name points to this machine) or a strange Origin.
+one) or larger than is taken; a client that falls silent; and, where there are no keys, what a web page elsewhere makes a browser
+send here: a strange Host (its name points to this machine) or a strange Origin.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Gate:
         front = self._server.front_of(path)
         began, owner = time.monotonic(), ""
         try:
-            asked_by = self._see(scope, headers, path)
+            asked_by = self._see(headers, path)
             owner = asked_by.name
             upload = front.uploads(path)
             exchange.limit = self._server.settings.max_bytes + _FORM_BYTES if upload else self._server.settings.max_body
@@ -67,14 +67,15 @@ class Gate:
         except (ClientDisconnect, _Gone):
             exchange.status = exchange.status or 499
         except Exception as error:
-            problem = error if isinstance(error, ApiError) else _unforeseen(error, request_id)
-            if exchange.status:
-                raise _Broken from None  # the answer had begun: the connection is cut, so that nobody takes it for whole
-            await front.refusal(problem)(scope, receive, exchange.send)
+            problem = error if isinstance(error, ApiError) else unforeseen(error, request_id)
+            if not exchange.status:
+                await front.refusal(problem)(scope, receive, exchange.send)
+            elif not exchange.answered:  # the connection is cut, so that nobody takes the answer for whole
+                raise _Broken from None
         finally:
             self._tell(scope, exchange, time.monotonic() - began, owner)
 
-    def _see(self, scope: Scope, headers: Headers, path: str) -> Owner:
+    def _see(self, headers: Headers, path: str) -> Owner:
         """Whose request it is. Raises ``ApiError``."""
         keys = self._server.settings.keys
         if not keys:
@@ -150,6 +151,7 @@ class _Exchange:
         self.request_id = request_id
         self.limit = 0
         self.status = 0
+        self.answered = False  # to the end
 
     async def receive(self) -> Message:
         if self._whole:  # only the client's leaving can come, and may take as long as the answer does
@@ -179,6 +181,8 @@ class _Exchange:
             message["headers"] += _SAFE
             if not self._whole and self.status >= 400:
                 headers["connection"] = "close"  # what is left of the request is not read
+        elif message["type"] == "http.response.body":
+            self.answered = not message.get("more_body", False)
         try:
             async with asyncio.timeout(_SEND_SECONDS):
                 await self._send(message)
@@ -207,7 +211,7 @@ def _too_large(limit: int) -> ApiError:
     )
 
 
-def _unforeseen(error: Exception, request_id: str) -> ApiError:
+def unforeseen(error: Exception, request_id: str) -> ApiError:
     """The log says what kind of error it was and where: its words may hold what somebody sent."""
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     where = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
@@ -217,4 +221,4 @@ def _unforeseen(error: Exception, request_id: str) -> ApiError:
     )
 
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "unforeseen"]

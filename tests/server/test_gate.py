@@ -99,7 +99,7 @@ def test_a_body_that_is_too_large_is_refused_by_its_length_and_by_what_comes(sit
     site = sites.start(max_body=1000)
     assert site.ask("POST", "/v1/batches", b" " * 1001)[0] == 413
     chunks = iter([b" " * 600, b" " * 600])
-    assert site.ask("POST", "/v1/batches", chunks, {"Transfer-Encoding": "chunked"})[0] == 413
+    assert site.ask("POST", "/v1/batches", chunks)[0] == 413
 
 
 def test_a_client_that_falls_silent_is_told_so(sites) -> None:

@@ -93,7 +93,7 @@ def test_a_client_that_goes_away_leaves_nothing(site, until) -> None:
     with closing(socket.create_connection(("127.0.0.1", site.port))) as client:
         head = "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n"
         head += f"Content-Type: {TYPE['Content-Type']}\r\n\r\n"
-        client.sendall(head.encode() + PURPOSE + FILE[:-10] + b"x" * 100_000)
+        client.sendall(head.encode() + PURPOSE + FILE[:-2] + b"x" * 100_000)
         until(lambda: leftovers(site), bool)
     until(lambda: leftovers(site), lambda left: not left)
 
