@@ -31,6 +31,8 @@ def _is_folder(value: str, _base: Path) -> bool:
     return not is_url(value)
 
 
+_SEVERAL = b'"output":[['
+"""In the line of a row that brought several texts, and has a vector of each."""
 LAYOUT_FOLDER = "output"
 """In a run folder: the tree of files of the job's layout."""
 
@@ -133,8 +135,13 @@ class Finished:
         return map(parse, self.lines())
 
     def dimensions(self) -> int | None:
-        """How many numbers the vectors have; None where outputs are no vectors, or none is there. Raises ``FolderError``."""
-        return dimensions_of(self.lines()) if self.vectors else None
+        """How many numbers the vectors have; None where outputs are no vectors, or none is there, or a row has several.
+
+        Raises ``FolderError``.
+        """
+        if not self.vectors or any(_SEVERAL in line for line in self.lines()):
+            return None
+        return dimensions_of(self.lines())
 
     def pairs(self) -> Iterator[Pair]:
         """Every record with its row, for which the input is read once more; rows that were not run are passed over.

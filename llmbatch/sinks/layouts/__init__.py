@@ -3,4 +3,7 @@
 LAYOUTS: dict[str, str] = {
     "sagemaker": "llmbatch.sinks.layouts.sagemaker:SageMakerLayout",
     "bedrock": "llmbatch.sinks.layouts.bedrock:BedrockLayout",
+    "openai_batch": "llmbatch.sinks.layouts.openai_batch:OpenAIBatch",
+    "v2": "llmbatch.sinks.layouts.v2:V2Lines",
+    "seldon": "llmbatch.sinks.layouts.seldon:SeldonLines",
 }
