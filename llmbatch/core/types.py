@@ -134,7 +134,8 @@ class Image(NamedTuple):
 
 @fast_dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model is to answer: ``messages`` for a chat model, else ``text`` for plain completion; exactly one is set.
+    """What the model is to answer: ``messages`` for a chat model, ``text`` for plain completion, or the token ``ids`` of such a text,
+    which are given to the model as they are; exactly one is set.
 
     ``prefill`` is a start of the answer that the model goes on from; it is part of the answer that is checked. A ``long`` one may
     be longer than any context: its tokens are asked for, and it is not sent as a whole. ``pair`` is the second of two texts
@@ -148,6 +149,7 @@ class Prompt:
     long: bool = False
     pair: str | None = None
     images: tuple[Image, ...] = ()
+    ids: tuple[int, ...] | None = None
 
 
 class PairIds(list[int]):
@@ -166,7 +168,9 @@ class Rendered:
     """One row's prompt, and what the row itself asks for; what holds for all rows is on the prompt, not here.
 
     ``sampling`` is by the names of vLLM's ``SamplingParams``. ``output`` is one of ``{"schema": ...}``,
-    ``{"choice": [...]}``, ``{"regex": ...}`` and ``{"grammar": ...}``. ``vector``: that of the prompt is asked for, and no answer.
+    ``{"choice": [...]}``, ``{"regex": ...}`` and ``{"grammar": ...}``. ``vector``: that of the prompt is asked for, and no answer,
+    with so many ``dimensions`` where the row says so. ``more`` are further prompts of the same row, which are asked alike: its
+    output is a list, with the answers to the first prompt before those to the second.
     """
 
     prompt: Prompt
@@ -174,6 +178,8 @@ class Rendered:
     output: Mapping[str, Any] | None = None
     lora: str | None = None
     vector: bool = False
+    dimensions: int | None = None
+    more: tuple[Prompt, ...] = ()
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -202,7 +208,10 @@ class Pooling:
 
 
 class RequestKey(NamedTuple):
-    """Which request: unique in a run. ``step`` counts a row program's requests from 0, ``attempt`` from 1."""
+    """Which request: unique in a run. ``step`` counts a row program's requests from 0, ``attempt`` from 1.
+
+    ``sample`` counts the answers to one ask, from 0: of one with several prompts those to the first prompt come first.
+    """
 
     index: int  # type: ignore[assignment]
     step: int = 0

@@ -128,7 +128,7 @@ def ask(requests: Iterable[Request]) -> Ask:
             (
                 tuple(r.key), prompt.text, prompt.messages, prompt.prefill, sampling, constraint, r.seed, r.max_tokens, r.lora,
                 _packed(r.partial), None if r.token_ids is None else _packed(r.token_ids), r.target, _packed(r.target_ids),
-                r.pooling, prompt.pair, prompt.images,
+                r.pooling, prompt.pair, prompt.images, prompt.ids,
             )
         )  # fmt: skip
     return Ask(rows, samplings, constraints)
@@ -146,13 +146,13 @@ class Asked:
         constraints = [self._one(each) for each in message.constraints]
         return [
             Request(
-                RequestKey(*key), Prompt(messages, text, prefill, pair=pair, images=images), samplings[sampling],
+                RequestKey(*key), Prompt(messages, text, prefill, pair=pair, images=images, ids=prompt_ids), samplings[sampling],
                 None if constraint < 0 else constraints[constraint], seed, max_tokens, lora, tuple(partial), ids, target, targets,
                 None if pooling is None else self._one(pooling),
             )
             for (
                 key, text, messages, prefill, sampling, constraint, seed, max_tokens, lora, partial, ids, target, targets,
-                pooling, pair, images,
+                pooling, pair, images, prompt_ids,
             ) in message.rows
         ]  # fmt: skip
 

@@ -135,7 +135,7 @@ class Recipe:
         asked = self._main.ask(row) if row.failure is None else row.failure
         if isinstance(asked, Failure):
             return Asked()
-        samples = asked.samples if self.program.name == "single" else 1
+        samples = asked.answers if self.program.name == "single" else 1
         return Asked(asked.prompt.messages is not None, samples, self.gives_vectors)
 
     def settled(self, row: Row) -> Rendered | Failure:
@@ -143,7 +143,7 @@ class Recipe:
         settled = self._main.settled(row)
         if not self.gives_vectors or isinstance(settled, Failure):
             return settled
-        return Rendered(settled.prompt, lora=settled.lora, vector=True)
+        return replace(settled, sampling=_NO_DATA, output=None, vector=True)
 
     def rules(self, context_length: Callable[[], int | None] | None) -> Rules:
         """How answers are judged and tried again. ``context_length`` is asked once one came; None where none ever will."""

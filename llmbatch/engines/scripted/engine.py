@@ -194,7 +194,7 @@ class ScriptedEngine:
     def _answer(self, request: Request) -> Outcome:
         """The outcome of one request; raises ``EngineDied`` where the script says so."""
         if self._echoes and request.pooling is None and not request.prompt.images:
-            answer = _constrained(request.constraint) if request.constraint else _last_text(request.prompt)
+            answer = _constrained(request.constraint) if request.constraint else _said(request)
             return self._complete(request, answer, "stop") if request.target is None else self._score(request, answer)
         state, script = self._state, self._script
         if script.die_after and (answered := state.answer()) in script.die_after:
@@ -229,14 +229,14 @@ class ScriptedEngine:
     def _text(self, request: Request, rule: Rule | None) -> tuple[str, FinishReason]:
         if rule is None or rule.answer is None:
             reason: FinishReason = "stop" if rule is None else rule.finish_reason
-            return (_constrained(request.constraint) if request.constraint else _last_text(request.prompt)), reason
+            return (_constrained(request.constraint) if request.constraint else _said(request)), reason
         text = rule.answer
         if "{" in text:
             for name, value in (
                 ("index", request.key.index),
                 ("sample", request.key.sample),
                 ("attempt", request.key.attempt),
-                ("text", _last_text(request.prompt)),
+                ("text", _said(request)),
             ):
                 text = text.replace("{" + name + "}", str(value))
         return text, rule.finish_reason
@@ -300,7 +300,7 @@ class ScriptedEngine:
             if when.sample is not None and not _is(request.key.sample, when.sample):
                 continue
             if when.contains is not None or when.matches is not None:
-                text = _last_text(request.prompt) if text is None else text
+                text = _said(request) if text is None else text
                 if when.contains is not None and when.contains not in text:
                     continue
                 if when.matches is not None and not re.search(when.matches, text):
@@ -374,6 +374,14 @@ def _ids(prompt: Prompt) -> array[int]:
 def _encode_pair(prompt: Prompt) -> PairIds:
     first, second = _encode(Prompt(text=prompt.text)), _encode(Prompt(text=prompt.pair))
     return PairIds(first + second, len(first))
+
+
+def _said(request: Request) -> str:
+    """What is echoed: the last message, the text, or the one that the token ids are of."""
+    prompt = request.prompt
+    if prompt.messages is None and prompt.text is None and request.token_ids:
+        return bytes(token for token in request.token_ids if token < 256).decode("utf-8", "replace")
+    return _last_text(prompt)
 
 
 def _last_text(prompt: Prompt) -> str:
