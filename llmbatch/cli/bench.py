@@ -45,7 +45,9 @@ def _option(name: str, **looks: Any) -> Callable[[Any], Any]:
 
 @click.command(cls=JobCommand, epilog=EPILOG)
 @click.option("--model", metavar="MODEL", required=True, help="The model: a folder, a name on the hub, or demo.")
-@click.option("--dataset", metavar="FILE", required=True, help="Its lines: task_id, prompt or input_ids, output_tokens.")
+@click.option(
+    "--dataset", metavar="FILE", required=True, help="Its lines: task_id, prompt or input_ids, output_tokens."
+)
 @_option("num_requests", metavar="N", type=click.IntRange(0), default=0, help="Only the first N; 0: all.")
 @_option("concurrency", metavar="N", type=int, default=-1, help="Requests at a time; 0 or less: all at once.")
 @_option("warmup", metavar="N", type=click.IntRange(0), default=2, show_default=True, help="Run first, unmeasured.")
@@ -65,10 +67,12 @@ def _option(name: str, **looks: Any) -> Callable[[Any], Any]:
 @_option("streaming", is_flag=True, help="Refused: answers are not streamed here.")
 @job_options(job_file=False)
 @click.pass_context
-def bench(ctx: click.Context, model: str, dataset: str, **given: Any) -> None:
+def bench(ctx: click.Context, /, model: str, dataset: str, **given: Any) -> None:
     """Measure how fast a model answers the requests of a data set, as trtllm-bench throughput does."""
     if given["streaming"]:
-        raise UsageError("--streaming: answers are not streamed here, so times of first tokens cannot be told: leave it out")
+        raise UsageError(
+            "--streaming: answers are not streamed here, so times of first tokens cannot be told: leave it out"
+        )
     from llmbatch.report.trtllm_bench import printed, report_of
     from llmbatch.runs.bench import measured
     from llmbatch.watch.watching import watching
@@ -80,7 +84,7 @@ def bench(ctx: click.Context, model: str, dataset: str, **given: Any) -> None:
     facts = _facts(job, dataset, found, records)
     report = report_of(facts)
     click.echo(printed(report))
-    written = {
+    written: dict[str, Callable[[], str]] = {
         "report_json": lambda: json.dumps(report, indent=4),
         "output_json": lambda: "".join(map(_line, map(_answer, records))),
         "request_json": lambda: "".join(map(_line, _times(found, records))),

@@ -170,7 +170,7 @@ class Rendered:
     ``sampling`` is by the names of vLLM's ``SamplingParams``. ``output`` is one of ``{"schema": ...}``,
     ``{"choice": [...]}``, ``{"regex": ...}`` and ``{"grammar": ...}``. ``vector``: that of the prompt is asked for, and no answer,
     with so many ``dimensions`` where the row says so. ``more`` are further prompts of the same row, which are asked alike: its
-    output is a list, with the answers to the first prompt before those to the second.
+    output is a list, the answers to the first prompt before those to the second.
     """
 
     prompt: Prompt
