@@ -134,8 +134,8 @@ class Image(NamedTuple):
 
 @fast_dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model is to answer: ``messages`` for a chat model, ``text`` for plain completion, or the token ``ids`` of such a text,
-    which are given to the model as they are; exactly one is set.
+    """What the model is to answer: ``messages`` for a chat model, ``text`` for plain completion, or the token ``ids`` of a
+    text, which the model is given as they are; exactly one is set.
 
     ``prefill`` is a start of the answer that the model goes on from; it is part of the answer that is checked. A ``long`` one may
     be longer than any context: its tokens are asked for, and it is not sent as a whole. ``pair`` is the second of two texts
@@ -170,7 +170,7 @@ class Rendered:
     ``sampling`` is by the names of vLLM's ``SamplingParams``. ``output`` is one of ``{"schema": ...}``,
     ``{"choice": [...]}``, ``{"regex": ...}`` and ``{"grammar": ...}``. ``vector``: that of the prompt is asked for, and no answer,
     with so many ``dimensions`` where the row says so. ``more`` are further prompts of the same row, which are asked alike: its
-    output is a list, with the answers to the first prompt before those to the second.
+    output is a list, the answers to the first prompt before those to the second.
     """
 
     prompt: Prompt
