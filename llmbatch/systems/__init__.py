@@ -3,4 +3,5 @@
 SYSTEMS: dict[str, str] = {
     "sagemaker": "llmbatch.systems.sagemaker:SageMakerTransform",
     "bedrock": "llmbatch.systems.bedrock:BedrockInvocation",
+    "vertex": "llmbatch.systems.vertex:Vertex",
 }
