@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["llmbatch.prompt", "llmbatch.check", "l
 
 FOLDER = scratch()
 PATH = FOLDER / "requests.jsonl"
-PROMPT = RequestsPrompt(adapters=["adapter"])
+PROMPT = RequestsPrompt(wire_format("openai"), adapters=["adapter"])
 FORMAT = wire_format("requests")
 ANSWERS = ("", "yes", '{"a": 1}', "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmbatch.cli.main import command_line
-from llmbatch.cli.settings import JobCommand, job_of, job_options
+from llmbatch.cli.settings import JobCommand, document_notes, job_of, job_options
 from llmbatch.core.errors import EngineError, ReadError, UsageError, WriteError
 from llmbatch.core.screen import shown
 
@@ -38,7 +38,8 @@ def run(ctx: click.Context, extend: bool, yes: bool, quiet: bool, as_json: bool)
     """Run a model over every row of an input.
 
     The run folder gets one checked record for every row, in input order, in results.jsonl. The same command again goes
-    on where an interrupted run stopped. A job file holds the same settings as the flags, which override it.
+    on where an interrupted run stopped. A job file holds the same settings as the flags, which override it. A job
+    document of another system (SageMaker, Bedrock, Vertex AI, Azure ML, ...) is one too.
     """
     job = job_of(ctx)
     from llmbatch.core.events import Note
@@ -47,8 +48,8 @@ def run(ctx: click.Context, extend: bool, yes: bool, quiet: bool, as_json: bool)
     said = None if job.sweep is None else _agreed(job, job.sweep, yes)
 
     def run(watcher: Watcher) -> RunResult:
-        if said is not None:
-            watcher(Note("info", said))
+        for note in (*document_notes(ctx), *([] if said is None else [said])):
+            watcher(Note("info", note))
         return run_job(job, [watcher], extend=extend)
 
     watched(ctx, "json" if as_json else "quiet" if quiet else "auto", run)

@@ -113,6 +113,8 @@ class _Given:
     """What one command line gave, in the order it is applied."""
 
     job_file: Path | None = None
+    assets: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     flags: dict[str, Any] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
@@ -153,6 +155,9 @@ def job_options(*sections: str, job_file: bool = True) -> Callable[[Command], Co
         decorators += [_flag_option(flag, section) for section in sections for flag in FLAGS[section]]
         decorators.append(_pairs_option("--var", "NAME=VALUE", _keep_variables, "A variable of the prompt."))
         decorators.append(_pairs_option("--map", "NAME=FIELD", _keep_fields, "The field that a variable comes from."))
+        if job_file:
+            text = "What a name or the beginning of an address in another system's job document stands for."
+            decorators.append(_pairs_option("--asset", "NAME=PLACE", _keep_assets, text))
         decorators.append(_pairs_option("--set", "SECTION.KEY=VALUE", _keep_settings, "Any setting of a job, in YAML."))
         for decorator in reversed(decorators):
             command = decorator(command)
@@ -181,10 +186,31 @@ def job_data_of(ctx: click.Context) -> dict[str, Any]:
     from llmbatch.job.job import load_job_data
 
     job_file, over = _given(ctx).job_file, overrides_of(ctx)
-    data = load_job_data(job_file) if job_file else {}
+    data = _document_of(ctx, job_file) if job_file else None
+    if data is None:
+        data = load_job_data(job_file) if job_file else {}
     for section in _SHORTHANDS.keys() & data.keys() & over.keys():
         data[section] = _as_section(section, data[section])
     return merged(data, over)
+
+
+def _document_of(ctx: click.Context, path: Path) -> dict[str, Any] | None:
+    """The settings that another system's job document asks for; ``None`` for a job file of ours."""
+    if not path.is_file():
+        return None
+    from llmbatch.systems.base import Assets, read_job_document
+
+    given = _given(ctx)
+    read = read_job_document(path, Assets(given.assets))
+    if read is None:
+        return None
+    given.notes += read.notes()
+    return {"output": f"llmbatch-{read.name}", **read.job}
+
+
+def document_notes(ctx: click.Context) -> list[str]:
+    """What a person should know of the job document that was read."""
+    return _given(ctx).notes
 
 
 def job_of(ctx: click.Context) -> Job:
@@ -237,7 +263,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _job_file_argument() -> Callable[[Command], Command]:
-    looks: dict[str, Any] = {"metavar": "[JOB.yaml]", "type": click.Path(path_type=Path)}
+    looks: dict[str, Any] = {"metavar": "[JOB]", "type": click.Path(path_type=Path)}
     return click.argument("job_file", required=False, callback=_keep_job_file, expose_value=False, **looks)
 
 
@@ -271,6 +297,14 @@ def _keep_variables(ctx: click.Context, _parameter: click.Parameter, values: tup
 
 def _keep_fields(ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> None:
     _given(ctx).fields.update(_pair(ctx, "--map", "NAME=FIELD", text) for text in values)
+
+
+def _keep_assets(ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> None:
+    for text in values:
+        name, equals, place = text.partition("=")
+        if not equals or not name or not place:
+            raise click.UsageError(f"--asset takes NAME=PLACE, not {text!r}", ctx)
+        _given(ctx).assets[name] = place
 
 
 def _keep_settings(ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> None:

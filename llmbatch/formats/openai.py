@@ -14,7 +14,7 @@ from llmbatch.core.messages import images_in, ready_messages, text_of
 from llmbatch.core.sampling import SAMPLING, sampling_problem, token_biases
 from llmbatch.core.types import EMPTY, Failure, FailureKind, Message, Prompt, Rendered, RowId
 from llmbatch.core.words import is_encodable, near, short, type_name
-from llmbatch.formats.base import Answered
+from llmbatch.formats.base import Answered, Container, NoSettings
 
 URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 
@@ -90,8 +90,14 @@ class OpenAI:
     A request for an embedding is known by its URL.
     """
 
+    Settings = NoSettings
+    container: Container = "lines"
     id_field = "custom_id"
     keys = frozenset({"custom_id", "body"})
+    takes_text = takes_prompt = False
+
+    def __init__(self, settings: NoSettings) -> None:
+        pass
 
     def problem(self, line: Mapping[str, Any]) -> str | None:
         form = 'a request has the form {"custom_id": ..., "body": {...}}, and'
@@ -116,6 +122,9 @@ class OpenAI:
         if not last or (isinstance(last, str) and last.isspace()):
             return Failure(FailureKind.EMPTY_PROMPT, "the request's prompt is blank")
         return rendered
+
+    def variables(self, line: Mapping[str, Any]) -> Mapping[str, Any]:
+        return line
 
     def write(self, row_id: RowId, rendered: Rendered, model: str | None) -> dict[str, Any]:
         """A LoRA adapter is named as the model, as vLLM's server has it. The id becomes text.

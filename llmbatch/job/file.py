@@ -94,6 +94,8 @@ def _changed(value: Any, place: list[str], path: IsPath, change: Callable[[IsPat
     if not place or (place == ["path"] and isinstance(value, str)):  # a section given as one text, which is its path
         if isinstance(value, Mapping) and path.each:
             return {key: _changed(item, [], path, change) for key, item in value.items()}
+        if isinstance(value, list | tuple) and path.each:
+            return [_changed(item, [], path, change) for item in value]
         return change(path, value) if isinstance(value, str) and value else value
     if not isinstance(value, Mapping):
         return value

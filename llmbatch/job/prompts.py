@@ -13,6 +13,7 @@ from llmbatch.check.base import KIND_KEYS, OutputSettings
 from llmbatch.core.errors import JobError
 from llmbatch.core.settings import is_there
 from llmbatch.formats import FORMATS
+from llmbatch.formats.base import wire_format
 from llmbatch.job.file import resolve_paths
 from llmbatch.job.job import Job, ProgramSettings, StepSettings
 from llmbatch.job.problems import explain
@@ -31,10 +32,17 @@ def prompt_of(job: Job) -> RowPrompt:
     A program that asks for numbers takes plain text, and has a prompt of its own where the job has none.
     """
     default = default_prompts(job.program.name).get("main")
-    if job.prompt is not None:
-        return load_prompt(job.prompt, chat=default is None)
-    if (format_ := job.input.format or guess_format(job.input.path, job.input.storage_options)) in FORMATS:
-        return RequestsPrompt(job.engine.lora, format_, vectors=job.program.name == "embed")
+    given = None if job.prompt is None else load_prompt(job.prompt, chat=default is None)
+    name = job.input.format
+    if name is None and given is None:
+        name = guess_format(job.input.path, job.input.storage_options)
+    if name in FORMATS:
+        format_ = wire_format(name, job.input.options)
+        if given is None or format_.takes_prompt:
+            vectors = job.program.name == "embed"
+            return RequestsPrompt(format_, job.engine.lora, vectors=vectors, template=given)
+    if given is not None:
+        return given
     if default is not None:
         return load_prompt(PromptSettings(path=default), chat=False)
     raise JobError(

@@ -1,4 +1,7 @@
-"""Rows that are requests of a wire format already in; what they ask for out, as the format reads it."""
+"""Rows that are requests of a wire format already in; what they ask for out, as the format reads it.
+
+A record that brings no prompt of its own is variables for the job's prompt, where the format has such records.
+"""
 
 from __future__ import annotations
 
@@ -8,41 +11,61 @@ from typing import Any
 
 from llmbatch.core.types import EMPTY, Failure, FailureKind, Rendered, Row
 from llmbatch.core.words import short
-from llmbatch.formats.base import wire_format
+from llmbatch.formats.base import Format
+from llmbatch.prompt.base import RowPrompt
 from llmbatch.prompt.variables import Variable
 
 
 class RequestsPrompt:
     """The prompt of a job whose input is requests. ``adapters`` are the LoRA adapters that a request may name.
 
-    ``vectors``: the job asks for vectors, so that requests may too.
+    ``vectors``: the job asks for vectors, so that requests may too. ``template`` is the job's own prompt.
     """
 
     name = "requests"
-    sampling: Mapping[str, Any] = EMPTY
-    output: Mapping[str, Any] | None = None
-    program: Mapping[str, Any] | None = None
-    text = "requests"
     row_variables: tuple[Variable, ...] = ()
     parts: frozenset[tuple[str, str]] = frozenset()
     ready_made = True
     takes_images = False  # a request may bring some, which is known when it is read
 
-    def __init__(self, adapters: Collection[str] = (), format: str = "requests", *, vectors: bool = False) -> None:
-        self._format = wire_format(format)
+    def __init__(
+        self,
+        format_: Format,
+        adapters: Collection[str] = (),
+        *,
+        vectors: bool = False,
+        template: RowPrompt | None = None,
+    ) -> None:
+        self._format = format_
         self._adapters = frozenset(adapters)
         self._vectors = vectors
+        self._template = template
+        self.sampling: Mapping[str, Any] = EMPTY if template is None else template.sampling
+        self.output: Mapping[str, Any] | None = None if template is None else template.output
+        self.program: Mapping[str, Any] | None = None if template is None else template.program
+        self.text = "requests" if template is None else f"requests\n{template.text}"
 
     def render(self, row: Row) -> Rendered | Failure:
         """What the request asks for, or a ``Failure`` that names the row and the key. Never raises for what is in a row."""
         if row.failure is not None:
             return row.failure
         read = self._format.read(row.data, self._adapters)
-        if isinstance(read, Rendered) and read.vector and not self._vectors:
+        if read is None:
+            if self._template is not None:
+                return self._template.render(self._as_variables(row))
+            read = Failure(
+                FailureKind.PROMPT, "the record brings no prompt of its own, and the job has none: give --prompt"
+            )
+        elif isinstance(read, Rendered) and read.vector and not self._vectors:
             read = Failure(
                 FailureKind.PROMPT, "the request is for an embedding, and the job is not: take --program embed"
             )
         return replace(read, message=f"row {short(row.id)}: {read.message}") if isinstance(read, Failure) else read
 
     def value(self, name: str, row: Row) -> Any:
+        if self._template is not None:
+            return self._template.value(name, self._as_variables(row))
         return row.data.get(name)
+
+    def _as_variables(self, row: Row) -> Row:
+        return replace(row, data=self._format.variables(row.data))

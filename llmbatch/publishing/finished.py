@@ -116,7 +116,8 @@ class FinishedRun:
         format_ = self.job.input.format
         with contextlib.suppress(LlmbatchError):
             format_ = format_ or guess_format(self.job.input.path)
-        return wire_format(format_).id_field if format_ in FORMATS else "id"
+        named = wire_format(format_, self.job.input.options).id_field if format_ in FORMATS else None
+        return named or "id"
 
     def _source(self) -> Source:
         """The input, seen to be what the run read."""

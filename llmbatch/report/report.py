@@ -162,6 +162,11 @@ class Counts(TypedDict):
     tokens: TokenReport
 
 
+class LayoutReport(TypedDict):
+    name: str
+    failure: str | None  # why its system would call the job failed
+
+
 class ChildrenReport(TypedDict):
     """What became of the items that rows were fanned out to."""
 
@@ -190,6 +195,7 @@ class Report(Counts):
     notes: list[NoteReport]
     outputs: list[str]  # names of the files of results in the folder
     children: ChildrenReport | None  # of the rows; None where the program makes none
+    layout: LayoutReport | None  # of the files laid out as another system does; None where none are
     sessions: list[SessionReport]
 
 
@@ -224,6 +230,7 @@ class Facts:
     outputs: Sequence[str] = ()
     cost: float | None = None
     children: Mapping[str, int] | None = None  # counts by status, and of items that became none
+    layout: LayoutReport | None = None
     accept: AcceptCounts | None = None
     settings: Sequence[SettingReport] = ()
 
@@ -264,6 +271,7 @@ def report_of(ledger: Ledger, sessions: Sequence[SessionReport], facts: Facts, *
         "notes": list(facts.notes),
         "outputs": list(facts.outputs),
         "children": None if facts.children is None else children_report(facts.children),
+        "layout": facts.layout,
         "sessions": list(sessions),
     }
 

@@ -27,6 +27,7 @@ from llmbatch.job.sweep import label
 from llmbatch.report.report import (
     AcceptCounts,
     Facts,
+    LayoutReport,
     Report,
     RunOutcome,
     SessionFacts,
@@ -95,12 +96,19 @@ def finish(
 def write_outputs(job: Job, finished: Finished, path: Path, facts: Facts) -> Facts:
     """Write the files of a run whose every row is done; returns the facts with what is known of them."""
     counted: dict[str, Mapping[str, int]] = {}
-    written = write_sinks(job.sinks, replace(finished, counted=counted.__setitem__), path)
+    failures: list[str | None] = []
+    finished = replace(finished, counted=counted.__setitem__, laid_out=failures.append)
+    written = write_sinks(job.sinks, finished, path)
     plan_upload(job.sinks, path, written)
     facts = replace(facts, outputs=_briefly([str(output.relative_to(path)) for output in written]))
-    facts = replace(facts, children=counted.get("children"))
+    facts = replace(facts, children=counted.get("children"), layout=_layout(job, failures))
     results = finished.parts
     return replace(facts, accept=facts.accept or _accepted(job, results), settings=_settings(job, results))
+
+
+def _layout(job: Job, failures: Sequence[str | None]) -> LayoutReport | None:
+    """What a report says of the layout, once it was written."""
+    return {"name": job.sinks.layout.name, "failure": failures[-1]} if job.sinks.layout and failures else None
 
 
 def accept_counts(settings: AcceptSettings, decided: Decided) -> AcceptCounts:
@@ -186,15 +194,17 @@ def take_over(folder: Path, job: Job, finished: Finished, retries: Sequence[Path
     """
     merged, tally = folder / "retries" / "merged.jsonl", Tally()
     counted: dict[str, Mapping[str, int]] = {}
+    failures: list[str | None] = []
     try:
         atomic_write(merged, overlay(sealed_lines(folder), retries, tally))
-        whole = replace(finished, parts=[merged], counted=counted.__setitem__)
+        whole = replace(finished, parts=[merged], counted=counted.__setitem__, laid_out=failures.append)
         plan_upload(job.sinks, folder, write_sinks(job.sinks, whole, folder))
     finally:
         merged.unlink(missing_ok=True)
     ledger, results = ledger_with(folder, retries, tally), [folder / RESULTS]
     report = _report(folder, ledger, retries, _accepted(job, results))
     report["settings"] = _settings(job, results)
+    report["layout"] = _layout(job, failures)
     if "children" in counted:
         report["children"] = children_report(counted["children"])
     write_report(folder, report)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from llmbatch.accept.base import AcceptSettings
 from llmbatch.core.errors import InputChanged
@@ -20,7 +20,8 @@ from llmbatch.core.types import Cursor, Row, Status
 from llmbatch.core.words import short
 from llmbatch.folder.records import parse, part_lines, status_of
 from llmbatch.formats.base import Asked
-from llmbatch.sinks import ALWAYS, OF_PROGRAMS, SINKS
+from llmbatch.sinks import ALWAYS, OF_LAYOUT, OF_PROGRAMS, SINKS
+from llmbatch.sinks.layouts import LAYOUTS
 from llmbatch.sources.base import START, Source
 from llmbatch.sources.places import is_url
 from llmbatch.sources.reader import HasRows, Reader
@@ -28,6 +29,34 @@ from llmbatch.sources.reader import HasRows, Reader
 
 def _is_folder(value: str, _base: Path) -> bool:
     return not is_url(value)
+
+
+LAYOUT_FOLDER = "output"
+"""In a run folder: the tree of files of the job's layout."""
+
+
+class LayoutSettings(BaseModel):
+    """As which system's files the results are laid out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description=f"one of {', '.join(LAYOUTS)}")
+    settings: dict[str, Any] = Field(default_factory=dict, description="the layout's own settings")
+
+    @model_validator(mode="after")
+    def _known(self) -> LayoutSettings:
+        if self.name not in LAYOUTS:
+            raise ValueError(f"unknown layout {self.name!r}: known are {', '.join(LAYOUTS)}")
+        kind = find(LAYOUTS, self.name, "layout")
+        try:
+            kind.Settings.model_validate(self.settings)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            place = ".".join(map(str, ("settings", *problem["loc"])))
+            known = ", ".join(kind.Settings.model_fields) or "none"
+            said = problem["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{place}: {said}; the settings of {self.name} are {known}") from None
+        return self
 
 
 class SinkSettings(BaseModel):
@@ -51,12 +80,15 @@ class SinkSettings(BaseModel):
         default_factory=dict,
         description="for a URL: settings of its file system, as fsspec has them; secrets are refused",
     )
+    layout: Annotated[LayoutSettings | None, Counts.NOTHING] = Field(
+        None, description="the files that another system leaves of such a job, below output/; then only they are copied"
+    )
     keep: tuple[str, ...] | Literal["all"] = Field((), description="input fields joined into each record, or all")
 
     @field_validator("formats")
     @classmethod
     def _known(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        known = [name for name in SINKS if name not in (*ALWAYS, *OF_PROGRAMS)]
+        known = [name for name in SINKS if name not in (*ALWAYS, *OF_PROGRAMS, OF_LAYOUT)]
         if unknown := [name for name in formats if name not in known]:
             raise ValueError(f"unknown output format {unknown[0]!r}: known are {', '.join(known)}")
         return tuple(dict.fromkeys(formats))
@@ -75,6 +107,7 @@ class Finished:
 
     ``source`` opens the input as the run read it, ``asked`` says how a row was asked. ``created`` is in Unix seconds. ``sinks`` are
     those that the run's program wants; what a sink counts by status, other than records, it tells ``counted`` under a name.
+    ``laid_out`` is told once a layout is written, and why its system would call the job failed.
     ``accept``, where the job has it, says which rows are accepted. ``vectors``: a row's output is a vector.
     """
 
@@ -85,6 +118,7 @@ class Finished:
     created: int = 0
     sinks: Sequence[str] = ()
     counted: Callable[[str, Mapping[str, int]], None] = lambda _name, _counts: None
+    laid_out: Callable[[str | None], None] = lambda _failure: None
     accept: AcceptSettings | None = None
     vectors: bool = False
 
@@ -164,6 +198,8 @@ Raises ``WriteError``, and what reading the run raises.
 
 def write_sinks(settings: SinkSettings, finished: Finished, folder: Path) -> list[Path]:
     """Write every file that is asked for, those of ``ALWAYS`` first; returns them. Raises as ``Sink``."""
-    sinks: list[Sink] = [find(SINKS, name, "output format") for name in (*ALWAYS, *finished.sinks, *settings.formats)]
+    laid_out = () if settings.layout is None else (OF_LAYOUT,)
+    names = (*ALWAYS, *finished.sinks, *settings.formats, *laid_out)
+    sinks: list[Sink] = [find(SINKS, name, "output format") for name in names]
     output = Output(folder, settings)
     return [path for sink in sinks for path in sink(finished, output)]

@@ -16,12 +16,12 @@ from pathlib import Path
 from llmbatch.core.errors import FolderError, JobError, WriteError
 from llmbatch.core.files import atomic, writing
 from llmbatch.folder.uploads import PLAN, Uploads
-from llmbatch.sinks.base import SinkSettings
+from llmbatch.sinks.base import LAYOUT_FOLDER, SinkSettings
 from llmbatch.sources import remote
 from llmbatch.sources.places import expand, is_url
 
 LAST = "report.json"
-"""Copied behind all others: where it is, they are."""
+"""Copied behind all others, unless there is a layout: where it is, they are."""
 
 _AGAIN_SECONDS = (1.0, 4.0, 15.0, 40.0)  # an endpoint that fails is given so long between two tries
 _AT_A_TIME = 8  # small files that are copied at the same time; a long one is up to 100 MB of memory, and has it alone
@@ -46,8 +46,12 @@ def check_destination(settings: SinkSettings, folder: Path) -> None:
 def plan_upload(settings: SinkSettings, folder: Path, files: Sequence[Path]) -> None:
     """Note that these files, and the report behind them, are to be copied, where the job says so. Raises ``WriteError``."""
     if settings.to is not None:
-        names = [str(path.relative_to(folder)) for path in files]
-        Uploads(folder).plan(_place(settings.to), [*names, LAST])
+        if settings.layout is not None:
+            laid_out = folder / LAYOUT_FOLDER
+            names = [str(path.relative_to(folder)) for path in files if laid_out in path.parents]
+        else:
+            names = [*(str(path.relative_to(folder)) for path in files), LAST]
+        Uploads(folder).plan(_place(settings.to), names)
 
 
 def upload_more(settings: SinkSettings, folder: Path, files: Sequence[Path], say: Callable[[str], None]) -> None:
@@ -81,10 +85,11 @@ def upload(settings: SinkSettings, folder: Path, say: Callable[[str], None]) -> 
     concurrent = is_url(to) and remote.is_concurrent(_below(to, LAST), settings.storage_options)
 
     def copy(name: str) -> None:
-        _copied(settings, folder / name, _below(to, name), folder)
+        _copied(settings, folder / name, _below(to, _there(settings, name)), folder)
         uploads.arrived(name)
 
-    files = [name for name in owed if name != LAST]
+    last = owed[-1]  # where it is, all are
+    files = owed[:-1]
     small = {name: None for name in files if concurrent and (folder / name).stat().st_size <= _SMALL}
     for name in files:
         if name not in small:
@@ -97,10 +102,9 @@ def upload(settings: SinkSettings, folder: Path, say: Callable[[str], None]) -> 
         finally:
             for each in copies:
                 each.cancel()
-    if LAST in owed:
-        for name in uploads.outdated():
-            _removed(settings, _below(to, name), folder)
-        copy(LAST)
+    for name in uploads.outdated():
+        _removed(settings, _below(to, _there(settings, name)), folder)
+    copy(last)
     say(f"copied to {to}: {len(owed):,} files")
 
 
@@ -136,6 +140,11 @@ def _tried(step: Callable[[], None], to: str, folder: Path) -> None:
                     "copies what is missing"
                 ) from error
         time.sleep(pause)
+
+
+def _there(settings: SinkSettings, name: str) -> str:
+    """What a file of the run folder is called where it is copied to: of a layout only its own tree is."""
+    return name.removeprefix(f"{LAYOUT_FOLDER}/") if settings.layout is not None else name
 
 
 def _place(to: str) -> str:

@@ -46,10 +46,17 @@ class SourceSettings(BaseModel):
         description="a file, a glob, a folder of documents, a URL of these such as s3://bucket/*.jsonl, - for stdin, or a "
         "Hugging Face dataset: a hub name or a folder",
     )
+    more: Annotated[tuple[str, ...], IsPath(_is_path, each=True), Counts.NOTHING] = Field(
+        (),
+        description="further files, globs or URLs, read after path in this order: for JSON lines, and the formats of other systems",
+    )
     format: str | None = Field(
         None,
         description="jsonl, requests, csv, parquet, dataset, documents, drawn or openai (the same as requests); by default told "
         "from the path",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="settings of the wire format's own, such as the filters of sagemaker"
     )
     storage_options: Annotated[dict[str, Any], Counts.NOTHING] = Field(
         default_factory=dict,

@@ -21,8 +21,8 @@ import zstandard
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources.base import START
-from llmbatch.sources.places import File, Found, Place, as_text, find_here, is_url
+from llmbatch.sources.base import START, SourceSettings
+from llmbatch.sources.places import File, Found, Place, Together, as_text, find_here, is_url
 
 _CHUNK = 1 << 20
 _ENDS = 1 << 16  # bytes at each end of a file that go into its fingerprint
@@ -158,6 +158,22 @@ class InputFiles:
             raise SourceError(
                 f"{path}: the file is empty" if len(files) == 1 else f"{path}: all of its files are empty"
             )
+        return files
+
+    @classmethod
+    def of(cls, settings: SourceSettings) -> InputFiles:
+        """Those of ``path``, and behind them those of ``more``. Raises as ``named``."""
+        if not settings.more:
+            return cls.named(settings.path, settings.storage_options)
+        paths = (settings.path, *settings.more)
+        if "-" in paths:
+            raise SourceError("input.more: stdin is read alone; put it into a file")
+        places = [find_input(path, settings.storage_options).place for path in paths]
+        if len({place.mark for place in places}) > 1:
+            raise SourceError("input.more: files here and files elsewhere cannot be one input: copy them to one place")
+        files = cls(Together(places))
+        if not files._before[-1]:
+            raise SourceError(f"{settings.path}, ...: all of the {len(files):,} files are empty")
         return files
 
     def __len__(self) -> int:

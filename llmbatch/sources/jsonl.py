@@ -31,7 +31,7 @@ def open_jsonl(settings: SourceSettings) -> Source:
 
     Raises ``SourceError`` for a .json file that is one document.
     """
-    files = InputFiles.named(settings.path, settings.storage_options)
+    files = InputFiles.of(settings)
     if (
         suffix_of(files.name(0)) == ".json"
         and (first := first_line(files).strip())
@@ -77,12 +77,42 @@ def json_lines(files: InputFiles, id_field: str | None, complaint: Complaint | N
     return FileSource(files, read)
 
 
+def json_value(raw: bytes) -> Any:
+    """The JSON value of a line or a file. Raises ``ValueError`` with what is wrong, in words, and what was seen."""
+    try:
+        value = _loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        byte = raw[error.start]
+        problem: str | None = (
+            f"not UTF-8: 0x{byte:02x} is byte {error.start + 1} of it; convert it, e.g. with iconv -t UTF-8"
+        )
+    except RecursionError:
+        problem = _TOO_DEEP
+    except json.JSONDecodeError as error:
+        problem = f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
+    except ValueError as error:
+        problem = f"not JSON: {error}"
+    else:
+        problem = _too_deep(value, raw) or _half_a_character(value, raw)
+        if problem is None:
+            return value
+    raise ValueError(f"{problem}; saw: {excerpt(raw)}")
+
+
 def _problem(data: Any, raw: bytes) -> str | None:
     """Why a value that is JSON is no row, or ``None``. Looks inside only where the line's bytes give a reason to."""
     if type(data) is not dict:
         return f'{_KINDS[type(data)]}, and a row is a JSON object; write it as {{"name": value, ...}} on one line'
+    return _too_deep(data, raw) or _half_a_character(data, raw)
+
+
+def _too_deep(data: Any, raw: bytes) -> str | None:
     if len(raw) > MAX_DEPTH and raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and depth(data) > MAX_DEPTH:
         return _TOO_DEEP
+    return None
+
+
+def _half_a_character(data: Any, raw: bytes) -> str | None:
     if b"\\u" in raw and (b"\\ud" in raw or b"\\uD" in raw) and not is_encodable(json.dumps(data, ensure_ascii=False)):
         return (
             "half of a surrogate pair (\\ud800 to \\udfff), which is no character: was text cut inside one? take it out"

@@ -32,6 +32,8 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "split": ("dataset",),
     "revision": ("dataset",),
     "streaming": ("dataset",),
+    "more": ("jsonl", *WIRE_FORMATS),
+    "options": tuple(WIRE_FORMATS),
 }
 
 

@@ -127,6 +127,35 @@ class LocalPlace:
         return LocalPlace(self.folder, files)
 
 
+class Together:
+    """Files of several places one after another, each named whole but for the folder that all of them share."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._of = [(place, number) for place in places for number in range(len(place.files))]
+        names = [place.folder + place.files[number].name for place, number in self._of]
+        self.folder = _shared(names)
+        self.mark = places[0].mark
+        self.files: Sequence[File] = [
+            place.files[number]._replace(name=name.removeprefix(self.folder))
+            for (place, number), name in zip(self._of, names, strict=True)
+        ]
+
+    def raw(self, number: int) -> io.RawIOBase:
+        place, its = self._of[number]
+        return place.raw(its)
+
+    def only(self, files: Sequence[File]) -> Place:
+        kept = set(files)
+        chosen = [at for at, file in zip(self._of, self.files, strict=True) if file in kept]
+        return Together([place.only([place.files[number]]) for place, number in chosen])
+
+
+def _shared(names: Sequence[str]) -> str:
+    """The folder, with its slash, that all files lie in; of a URL at least what names the machine or the bucket."""
+    shared = os.path.commonprefix([name.rpartition("/")[0] + "/" for name in names])
+    return shared[: shared.rfind("/") + 1] if all("/" in name for name in names) else ""
+
+
 def _seen(paths: Iterable[str], folder: str) -> LocalPlace:
     """The place of some files in a folder, which all their paths begin with. Raises ``SourceError``."""
     return LocalPlace(folder, [_look_at(path, path.removeprefix(folder)) for path in paths])

@@ -1,22 +1,33 @@
-"""JSON lines that are requests of a wire format in, rows out: the id is the format's own, the data the whole object."""
+"""Records of a wire format in, rows out. How they lie in files is the format's ``container``; what one asks for is the prompt's."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 
+from llmbatch.core.types import Cursor, Row
 from llmbatch.formats import FORMATS
-from llmbatch.formats.base import wire_format
-from llmbatch.sources.base import Source, SourceSettings
-from llmbatch.sources.input_files import InputFiles
+from llmbatch.formats.base import RECORD, Format, wire_format
+from llmbatch.sources.base import START, Source, SourceSettings
+from llmbatch.sources.csv import open_csv
+from llmbatch.sources.input_files import FileSource, InputFiles
 from llmbatch.sources.jsonl import json_lines
 from llmbatch.sources.lines import first_line
+from llmbatch.sources.records import records
+from llmbatch.sources.rows import malformed_row
 
 
 def open_requests(settings: SourceSettings) -> Source:
-    """A source of requests; what one asks for is the prompt stage's matter."""
-    format_ = wire_format(settings.format or "requests")
-    files = InputFiles.named(settings.path, settings.storage_options)
-    return json_lines(files, settings.id_field or format_.id_field, format_.problem)
+    """A source of requests. Raises ``SourceError``."""
+    format_ = wire_format(settings.format or "requests", settings.options)
+    id_field = settings.id_field or format_.id_field
+    if format_.container == "csv":
+        return _Table(open_csv(settings.model_copy(update={"id_field": id_field})), format_)
+    files = InputFiles.of(settings)
+    if format_.container == "lines":
+        return json_lines(files, id_field, format_.problem)
+    return FileSource(files, records(format_, id_field))
 
 
 def format_of_requests(files: InputFiles) -> str | None:
@@ -27,4 +38,29 @@ def format_of_requests(files: InputFiles) -> str | None:
         return None
     if not isinstance(first, dict):
         return None
-    return next((name for name in FORMATS if wire_format(name).keys <= first.keys()), None)
+    return next((name for name in FORMATS if (keys := wire_format(name).keys) and keys <= first.keys()), None)
+
+
+class _Table:
+    """A source of CSV whose rows are records of a wire format."""
+
+    def __init__(self, source: Source, format_: Format) -> None:
+        self._source = source
+        self._format = format_
+        self.files, self.notes, self.locate = source.files, source.notes, source.locate
+        self.fingerprint, self.digest, self.progress = source.fingerprint, source.digest, source.progress
+
+    def rows(self, start: Cursor = START) -> Iterator[Row]:
+        return map(self._record, self._source.rows(start))
+
+    def places(self, start: Cursor = START) -> Iterator[Row]:
+        return self._source.places(start)
+
+    def _record(self, row: Row) -> Row:
+        if row.failure is not None:
+            return row
+        data = {RECORD: row.data}
+        problem = self._format.problem(data)
+        if problem is None:
+            return replace(row, data=data)
+        return malformed_row(row.cursor, f"{self._source.locate(row.cursor)}: {problem}")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from llmbatch.core.types import Cursor, Failure, FailureKind, Rendered, Row
+from llmbatch.formats.base import wire_format
 from llmbatch.prompt.requests import RequestsPrompt
 
 USER = [{"role": "user", "content": "hi"}]
@@ -15,13 +16,13 @@ def row(body: Any, **data: Any) -> Row:
 
 
 def rendered(**body: Any) -> Rendered:
-    result = RequestsPrompt(adapters={"poet": "path"}).render(row({"messages": USER, **body}))
+    result = RequestsPrompt(wire_format("openai"), adapters={"poet": "path"}).render(row({"messages": USER, **body}))
     assert isinstance(result, Rendered), result
     return result
 
 
 def failure(body: Any, **data: Any) -> Failure:
-    result = RequestsPrompt().render(row(body, **data))
+    result = RequestsPrompt(wire_format("openai")).render(row(body, **data))
     assert isinstance(result, Failure), result
     return result
 
@@ -34,7 +35,9 @@ def test_messages_become_the_prompt() -> None:
 
 
 def test_a_text_prompt_is_a_completion() -> None:
-    result = RequestsPrompt().render(row({"prompt": "Once", "max_tokens": 5}, url="/v1/completions", method="POST"))
+    result = RequestsPrompt(wire_format("openai")).render(
+        row({"prompt": "Once", "max_tokens": 5}, url="/v1/completions", method="POST")
+    )
     assert isinstance(result, Rendered)
     assert result.prompt.text == "Once"
     assert dict(result.sampling) == {"max_tokens": 5}
@@ -159,4 +162,4 @@ def test_a_blank_prompt_is_a_failure_of_its_kind() -> None:
 
 def test_a_row_that_could_not_be_read_keeps_its_own_failure() -> None:
     broken = Failure(FailureKind.MALFORMED_ROW, "line 3: not JSON")
-    assert RequestsPrompt().render(Row(3, 3, {}, Cursor(3), broken)) is broken
+    assert RequestsPrompt(wire_format("openai")).render(Row(3, 3, {}, Cursor(3), broken)) is broken

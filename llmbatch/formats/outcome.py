@@ -1,0 +1,89 @@
+"""A record in; what the systems call it, a success with its answer or an error with its codes, out: the same rule for all of them.
+
+The codes are ours: of the originals only a few are documented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from llmbatch.core.types import FailureKind
+
+
+class Code(NamedTuple):
+    """What an error is called: by HTTP, by OpenAI (its type), and by Google (a code of google.rpc)."""
+
+    http: int
+    openai: str
+    rpc: int
+    rpc_name: str
+
+
+_BAD_REQUEST = Code(400, "invalid_request_error", 3, "INVALID_ARGUMENT")
+_ENGINE = Code(500, "server_error", 13, "INTERNAL")
+_CODES = {
+    FailureKind.MALFORMED_ROW: _BAD_REQUEST,
+    FailureKind.PROMPT: _BAD_REQUEST,
+    FailureKind.EMPTY_PROMPT: _BAD_REQUEST,
+    FailureKind.IMAGE: _BAD_REQUEST,
+    FailureKind.TOO_LONG: _BAD_REQUEST,
+    FailureKind.REFUSED: _BAD_REQUEST,
+    FailureKind.ENGINE: _ENGINE,
+    FailureKind.NOT_FINITE: _ENGINE,
+    FailureKind.ENGINE_DIED: Code(503, "server_error", 14, "UNAVAILABLE"),
+}
+EXPIRED = Code(408, "batch_expired", 4, "DEADLINE_EXCEEDED")
+CANCELLED = Code(499, "batch_cancelled", 1, "CANCELLED")
+"""What rows are called that were never run, as the time was over or somebody stopped the job."""
+
+_CHECKED = frozenset(
+    {
+        FailureKind.TRUNCATED,
+        FailureKind.INVALID_JSON,
+        FailureKind.SCHEMA,
+        FailureKind.CHOICE,
+        FailureKind.REGEX,
+        FailureKind.GRAMMAR,
+    }
+)
+"""What a check says that a request itself may ask for."""
+
+
+def code_of(kind: str) -> Code:
+    """What a failure of this kind is called; an answer that did not pass a check is a failed precondition."""
+    return _CODES.get(FailureKind(kind), Code(422, kind, 9, "FAILED_PRECONDITION"))
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """``output`` is as a record has it: text, a JSON value, numbers, or a list where several answers were asked for."""
+
+    output: Any
+    finish_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    kind: str
+    message: str
+
+    @property
+    def code(self) -> Code:
+        return code_of(self.kind)
+
+
+def outcome_of(record: Mapping[str, Any], *, checks_itself: bool = False, strict: bool = False) -> Success | Error:
+    """What became of a row. ``checks_itself``: the request asked for a check of the answer (a schema, say).
+
+    Then an answer that did not pass it is a success with the text as it came, as the systems have it, unless ``strict``. What only
+    the job checks is an error.
+    """
+    if record["status"] == "ok":
+        return Success(record["output"], record["finish_reason"])
+    error = record.get("error") or {"kind": record["status"], "message": ""}
+    raw = record.get("raw")
+    if checks_itself and not strict and raw is not None and error["kind"] in _CHECKED:
+        return Success(raw, record["finish_reason"])
+    return Error(error["kind"], error["message"])

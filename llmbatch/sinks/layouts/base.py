@@ -1,0 +1,55 @@
+"""The contract of a layout: a finished run in, a tree of files as another system leaves it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from llmbatch.core.table import find
+from llmbatch.formats.base import Answered
+from llmbatch.sinks.base import Finished, LayoutSettings
+from llmbatch.sinks.layouts import LAYOUTS
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The files of a layout in the order in which they are to be copied: what says that all is there comes last.
+
+    ``failure``: why the system would call the job failed, in words that name the file and the record.
+    """
+
+    files: Sequence[Path]
+    failure: str | None = None
+
+
+class Layout(Protocol):
+    """One layout; made with its settings."""
+
+    Settings: type[BaseModel]
+
+    def write(self, finished: Finished, folder: Path) -> Written:
+        """Fill an empty folder, streaming, in input order. Raises as ``Sink``.
+
+        The whole folder takes its place when this returns, so that no file of it need be written atomically.
+        """
+
+
+def layout_of(settings: LayoutSettings) -> Layout:
+    """The layout with its settings, which are sound."""
+    kind = find(LAYOUTS, settings.name, "layout")
+    made: Layout = kind(kind.Settings.model_validate(settings.settings))
+    return made
+
+
+def answered(finished: Finished) -> Iterator[tuple[int, Answered]]:
+    """(number of its input file, what became of it) of every row, in input order. Raises as ``Finished.pairs``."""
+    for record, row in finished.pairs():
+        yield row.cursor.file, answered_of(finished, record, row)
+
+
+def answered_of(finished: Finished, record: dict[str, Any], row: Any) -> Answered:
+    return Answered(record, row.data, finished.asked(row), finished.model, finished.created, row.cursor.line)
