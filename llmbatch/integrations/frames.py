@@ -5,7 +5,6 @@ A row that fails keeps its place: it has no output, and its error says why.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,9 @@ from llmbatch.engines.base import EngineFactory, is_hosted, make_engine
 from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.integrations.frames_types import arrow_type, fitted
 from llmbatch.job.identity import identity_of
+from llmbatch.job.job import Job
 from llmbatch.job.swept import recipe_of
+from llmbatch.programs.base import PromptFacts
 
 Section = Mapping[str, Any]
 _OTHERWISE = {
@@ -58,12 +59,12 @@ class JobArguments(TypedDict, total=False):
 
 
 class TableJob:
-    """A job for any number of tables. With ``keeps_engine`` the engine that the first one started serves the others too.
+    """A job for any number of tables. With a ``keeper`` the engine that it keeps serves all of them; whoever made it closes it.
 
     Raises ``UsageError`` for what is wrong with the job, before a model is loaded wherever that can be known by then.
     """
 
-    def __init__(self, arguments: JobArguments, *, keeps_engine: bool = False) -> None:
+    def __init__(self, arguments: JobArguments, keeper: EngineKeeper | None = None) -> None:
         given: dict[str, Any] = dict(arguments)
         self._column, self._error = given.pop("column", "output"), given.pop("error", "error")
         expand, schema, input = given.pop("expand", False), given.pop("schema", None), given.pop("input", {})
@@ -77,16 +78,18 @@ class TableJob:
         self._recipe = recipe_of(self._job)
         self._expand = expand
         self.types = self._types()
-        self._keeper = EngineKeeper()
-        kept = keeps_engine and self._job.engine.engines == 1 and not is_hosted(self._job.engine)
-        self._make: EngineFactory = self._keeper.make if kept else make_engine
-        self.close = weakref.finalize(self, self._keeper.close)
-        """End the engine that is kept; it also ends with this object."""
+        alone = self._job.engine.engines == 1 and not is_hosted(self._job.engine)
+        self._make: EngineFactory = keeper.make if keeper is not None and alone else make_engine
 
     @property
-    def fields(self) -> Collection[str]:
-        """The fields of rows that the prompt names."""
-        return self._recipe.facts.needs
+    def facts(self) -> PromptFacts:
+        """What is known of the prompt: the fields of rows that it names, its sampling with all defaults."""
+        return self._recipe.facts
+
+    @property
+    def job(self) -> Job:
+        """The job; its input and output stand for those that it is given."""
+        return self._job
 
     @cached_property
     def digest(self) -> str:

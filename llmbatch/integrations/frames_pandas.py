@@ -37,7 +37,7 @@ class LlmbatchAccessor:
         frame = self._frame
         names = _names(frame)
         table = TableJob(job)
-        answers = table.answers(_rows(frame, names), len(frame), names, output, watchers)
+        answers = table.answers(rows_of(frame), len(frame), names, output, watchers)
         result = frame.copy(deep=False)
         for name, values in answers.items():
             kind = str(table.types[name])
@@ -56,7 +56,9 @@ def _names(frame: pd.DataFrame) -> list[str]:
     return names
 
 
-def _rows(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def rows_of(frame: pd.DataFrame) -> Iterator[Mapping[str, Any]]:
+    """The rows by column, with Python's values; a missing one is None. Raises ``JobError`` as ``run`` does."""
+    names = _names(frame)
     for start in range(0, len(frame), _BATCH):
         part = frame.iloc[start : start + _BATCH]
         columns = [_objects(part.iloc[:, place]) for place in range(len(names))]
@@ -74,4 +76,4 @@ def _objects(column: pd.Series[Any]) -> list[Any]:
     return [value if here else None for value, here in zip(column.astype(object), there, strict=True)]
 
 
-__all__ = ["LlmbatchAccessor"]
+__all__ = ["LlmbatchAccessor", "rows_of"]

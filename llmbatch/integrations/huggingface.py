@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.events import Watcher
+from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.integrations.frames import JobArguments, TableJob
 from llmbatch.sources.tables import BATCH, fields_of
 
@@ -40,12 +42,10 @@ def run(
         return _each(dataset, lambda _, split: _stream(split, ask, batch_size))
     if not isinstance(dataset, datasets.Dataset | datasets.DatasetDict):
         raise JobError(f"a {type(dataset).__name__} is no dataset: give a datasets.Dataset, or llmbatch.generate any rows")
-    table = TableJob(job, keeps_engine=isinstance(dataset, datasets.DatasetDict))
     folder = None if output is None else Path(output).expanduser()
-    try:
+    with EngineKeeper() as keeper:
+        table = TableJob(job, keeper if isinstance(dataset, datasets.DatasetDict) else None)
         return _each(dataset, lambda name, split: _whole(split, table, folder and folder / name, watchers))
-    finally:
-        table.close()
 
 
 class Map:
@@ -58,7 +58,10 @@ class Map:
 
     def __init__(self, **job: Unpack[JobArguments]) -> None:
         self._arguments = job
-        self._table = TableJob(job, keeps_engine=True)
+        keeper = EngineKeeper()
+        self._table = TableJob(job, keeper)
+        self.close = weakref.finalize(self, keeper.close)
+        """End the engine; it also ends with this object."""
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         columns = {name: batch[name] for name in batch}
@@ -69,10 +72,6 @@ class Map:
     def features(self, features: Mapping[str, Any]) -> datasets.Features:
         """Those of the result, of a dataset with these."""
         return datasets.Features({**features, **_features(self._table)})
-
-    def close(self) -> None:
-        """End the engine; it also ends with this object."""
-        self._table.close()
 
     def __reduce__(self) -> tuple[Callable[..., Map], tuple[JobArguments, str]]:
         return _map_of, (self._arguments, self._table.digest)
@@ -91,7 +90,7 @@ def _each(dataset: Any, work: Callable[[str, Any], Any]) -> Any:
 
 
 def _whole(data: Any, table: TableJob, output: Path | None, watchers: Sequence[Watcher]) -> Any:
-    answers = table.answers(_rows(data, table.fields), len(data), data.column_names, output, watchers)
+    answers = table.answers(_rows(data, table.facts.needs), len(data), data.column_names, output, watchers)
     new = datasets.Dataset.from_dict(answers, features=_features(table))
     columns = data.with_format(None)
     result = datasets.concatenate_datasets([columns, new], axis=1, split=data.split)
@@ -104,7 +103,7 @@ def _stream(data: Any, ask: Map, batch_size: int) -> Any:
     return data.map(ask, batched=True, batch_size=batch_size, features=features)
 
 
-def _rows(data: Any, needed: Sequence[str]) -> Iterator[Any]:
+def _rows(data: Any, needed: Collection[str]) -> Iterator[Any]:
     """Rows as they are stored, so that no image is decoded; sound and pictures that no prompt names stay where they are."""
     media = [name for name, feature in data.features.items() if hasattr(feature, "decode_example")]
     stored = data.remove_columns([name for name in media if name not in needed]).with_format("arrow")

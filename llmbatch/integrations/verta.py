@@ -204,7 +204,7 @@ def _content(reply: requests.Response) -> Any:
 
 def _body(value: Any) -> bytes:
     """As Verta's client writes it; what JSON has not (dates, decimals, NumPy's values) as our rows have it."""
-    return json.dumps(value, default=plain).encode()
+    return json.dumps(value, default=lambda part: None if part is pd.NA else plain(part)).encode()
 
 
 def _batch_url(url: str) -> str:
