@@ -5,4 +5,13 @@ from llmbatch.integrations.mlflow_models import load_pyfunc as _load_pyfunc  # b
 from llmbatch.integrations.mlflow_tables import evaluation_table, genai_data
 from llmbatch.integrations.mlflow_tracking import track_mlflow as track
 
-__all__ = ["LlmbatchModel", "_load_pyfunc", "evaluation_table", "genai_data", "load_model", "log_model", "save_model", "track"]
+__all__ = [
+    "LlmbatchModel",
+    "_load_pyfunc",
+    "evaluation_table",
+    "genai_data",
+    "load_model",
+    "log_model",
+    "save_model",
+    "track",
+]

@@ -28,7 +28,9 @@ RESUMABLE = (EngineError, ReadError, WriteError)
 """What breaks a run half-way for a reason outside of it."""
 
 track_option = click.option(
-    "--track", type=click.Choice(list(TRACKERS)), help="Show the run there too while it goes on, at the server that MLflow's settings name."
+    "--track",
+    type=click.Choice(list(TRACKERS)),
+    help="Show the run there too while it goes on, at the server that MLflow's settings name.",
 )
 
 

@@ -35,7 +35,7 @@ _OTHERWISE = {
 class JobArguments(TypedDict, total=False):
     """What rows are run by, as ``llmbatch.generate`` has it, and what the new columns are called.
 
-    The output goes into ``column``, and why there is none into ``error``. Answers by a schema are values with its types: structs; with
+    The output goes into ``column``, and why there is none into ``error``. Answers by a schema are structs with its types; with
     ``expand`` each property of the schema is a column, and ``column`` is none.
     """
 
@@ -72,9 +72,7 @@ class TableJob:
             if name in given or (name == "input" and set(input) - {"id_field"}):
                 raise JobError(f"{name}: {instead}")
         self._program = given.get("program")  # a function is there as long as somebody has it
-        self._job = job_given(
-            {**given, "output": "run", "input": {**input, "format": "jsonl", "path": "rows"}}, schema
-        )
+        self._job = job_given({**given, "output": "run", "input": {**input, "format": "jsonl", "path": "rows"}}, schema)
         self._recipe = recipe_of(self._job)
         self._expand = expand
         self.types = self._types()
@@ -127,7 +125,9 @@ class TableJob:
             for name, value in self._values(record).items():
                 found[name].append(value)
         if (made := len(found[self._error])) != count:
-            raise RunError(f"{count:,} rows have {made:,} records: a setting of the job leaves rows out, or has them twice")
+            raise RunError(
+                f"{count:,} rows have {made:,} records: a setting of the job leaves rows out, or has them twice"
+            )
         return found
 
     def table(self, answers: Mapping[str, Sequence[Any]]) -> Any:
@@ -145,10 +145,14 @@ class TableJob:
         if not self._expand:
             return {self._column: self._type, self._error: pa.string()}
         if not pa.types.is_struct(self._type):
-            raise JobError("expand: the answers are no objects with known properties: give a schema, or leave expand out")
+            raise JobError(
+                "expand: the answers are no objects with known properties: give a schema, or leave expand out"
+            )
         types = {field.name: field.type for field in self._type}
         if self._error in types:
-            raise JobError(f"the schema has a property {self._error!r}, and errors are called so: give another name with error=")
+            raise JobError(
+                f"the schema has a property {self._error!r}, and errors are called so: give another name with error="
+            )
         return {**types, self._error: pa.string()}
 
     @cached_property

@@ -42,17 +42,23 @@ class LlmbatchAccessor:
         for name, values in answers.items():
             kind = str(table.types[name])
             dtype: Any = object if kind.startswith(("struct", "list")) else _DTYPES.get(kind)
-            result[name] = pd.Series(values, dtype=dtype).array  # without an index: that of the frame may have labels twice
+            result[name] = pd.Series(
+                values, dtype=dtype
+            ).array  # without an index: that of the frame may have labels twice
         return result
 
 
 def _names(frame: pd.DataFrame) -> list[str]:
     """The columns' names as text. Raises ``JobError`` where they do not tell columns apart."""
     if frame.columns.nlevels > 1:
-        raise JobError("the columns have several levels, and a prompt's variables one name each: flatten df.columns first")
+        raise JobError(
+            "the columns have several levels, and a prompt's variables one name each: flatten df.columns first"
+        )
     names = [str(name) for name in frame.columns]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise JobError(f"there are several columns called {', '.join(twice)}: rename them, so that a prompt can tell them apart")
+        raise JobError(
+            f"there are several columns called {', '.join(twice)}: rename them, so that a prompt can tell them apart"
+        )
     return names
 
 

@@ -1,7 +1,7 @@
 """A Hugging Face dataset in; the same rows in the same order, with typed columns of their answers, out.
 
-    llmbatch.huggingface.run(dataset, model=..., prompt=...)            # Dataset, DatasetDict, IterableDataset, IterableDatasetDict
-    dataset.map(ask := llmbatch.huggingface.Map(model=..., prompt=...), batched=True, features=ask.features(dataset.features))
+llmbatch.huggingface.run(dataset, model=..., prompt=...)            # Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+dataset.map(ask := llmbatch.huggingface.Map(model=..., prompt=...), batched=True, features=ask.features(dataset.features))
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def run(
 ) -> Any:
     """Ask for every row of a dataset, or of each of its splits; one engine serves all of them. Gives a dataset of the same kind.
 
-    A row that fails has no output, and an error. Answers by a schema are a struct with its types. With ``output`` a dataset is a run
-    in that folder (a split in a folder below it), which the same call goes on with; else nothing is left on disk. A streamed
+    A row that fails has no output, and an error. Answers by a schema are a struct with its types. With ``output`` a dataset is a
+    run in that folder (a split in a folder below it), which the same call goes on with; else nothing is left on disk. A streamed
     dataset is asked as it is read, ``batch_size`` rows at a time, each batch a run of its own. Raises as ``llmbatch.run`` does.
     """
     if isinstance(dataset, datasets.IterableDataset | datasets.IterableDatasetDict):
@@ -41,7 +41,9 @@ def run(
         ask = Map(**job)
         return _each(dataset, lambda _, split: _stream(split, ask, batch_size))
     if not isinstance(dataset, datasets.Dataset | datasets.DatasetDict):
-        raise JobError(f"a {type(dataset).__name__} is no dataset: give a datasets.Dataset, or llmbatch.generate any rows")
+        raise JobError(
+            f"a {type(dataset).__name__} is no dataset: give a datasets.Dataset, or llmbatch.generate any rows"
+        )
     folder = None if output is None else Path(output).expanduser()
     with EngineKeeper() as keeper:
         table = TableJob(job, keeper if isinstance(dataset, datasets.DatasetDict) else None)
@@ -91,9 +93,12 @@ def _each(dataset: Any, work: Callable[[str, Any], Any]) -> Any:
 
 def _whole(data: Any, table: TableJob, output: Path | None, watchers: Sequence[Watcher]) -> Any:
     answers = table.answers(_rows(data, table.facts.needs), len(data), data.column_names, output, watchers)
-    new = datasets.Dataset.from_dict(answers, features=_features(table))
-    columns = data.with_format(None)
-    result = datasets.concatenate_datasets([columns, new], axis=1, split=data.split)
+    new, whole = datasets.Dataset.from_dict(answers, features=_features(table)), data.with_format(None)
+    if len(data):
+        result = datasets.concatenate_datasets([whole, new], axis=1, split=data.split)
+    else:  # of which the library would drop one
+        features = datasets.Features({**data.features, **new.features})
+        result = datasets.Dataset.from_dict({name: [] for name in features}, features=features, split=data.split)
     kind = data.format["type"]
     return result if kind is None else result.with_format(kind, **data.format["format_kwargs"])
 

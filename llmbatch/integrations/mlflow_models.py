@@ -1,7 +1,8 @@
 """A job in; a model of MLflow (``python_function``) that answers rows as the job does, out, and back.
 
-The model is a folder with the job and its prompt: nothing is pickled, and no code is in it. Its weights are where the job names them, on
-the hub or in a folder. Its signature has the prompt's variables as inputs, the job's sampling as parameters with their defaults.
+The model is a folder with the job and its prompt: nothing is pickled, and no code is in it. Its weights are where the job names
+them, on the hub or in a folder. Its signature has the prompt's variables as inputs, and the job's sampling as parameters with their
+defaults.
 
     llmbatch.mlflow.log_model(name="translator", model="demo", prompt="translate")
     mlflow.pyfunc.load_model("models:/translator/1").predict(["two"], params={"temperature": 0.5})
@@ -62,11 +63,11 @@ class LlmbatchModel:
         """End the engine; it also ends with this object."""
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> Any:
-        """An output for each row: a list of them for a list, and for a DataFrame one with ``output`` and ``error`` under its index.
+        """An output for each row: a list of them for a list, for a DataFrame one with ``output`` and ``error`` under its index.
 
-        A list has the values of the prompt's one variable, or rows as mappings; so has a DataFrame whose one column is called otherwise.
-        A row that fails has None, and what is in ``errors``, or the call raises ``RunError`` where the model is to
-        (``raise_on_error``). ``params`` go over the job's sampling, where they are not None.
+        A list has the values of the prompt's one variable, or rows as mappings; a DataFrame's one column is it under any name. A row
+        that fails has None, and ``errors`` says why; or the call raises ``RunError``, where the model is to (``raise_on_error``).
+        ``params`` go over the job's sampling, where they are not None.
         """
         with self._turn:
             table = self._table({name: value for name, value in (params or {}).items() if value is not None})
@@ -99,7 +100,13 @@ class LlmbatchModel:
         _logger.warning(message)
 
 
-def save_model(path: str | Path, *, raise_on_error: bool = False, mlflow: Mapping[str, Any] | None = None, **job: Unpack[JobArguments]) -> None:
+def save_model(
+    path: str | Path,
+    *,
+    raise_on_error: bool = False,
+    mlflow: Mapping[str, Any] | None = None,
+    **job: Unpack[JobArguments],
+) -> None:
     """Save a job as a model of MLflow. ``mlflow`` are further arguments of ``mlflow.pyfunc.save_model``.
 
     Raises ``UsageError`` for what is wrong with the job.
@@ -108,7 +115,9 @@ def save_model(path: str | Path, *, raise_on_error: bool = False, mlflow: Mappin
         _library().pyfunc.save_model(path=str(path), **{**content, **(mlflow or {})})
 
 
-def log_model(name: str, *, raise_on_error: bool = False, mlflow: Mapping[str, Any] | None = None, **job: Unpack[JobArguments]) -> Any:
+def log_model(
+    name: str, *, raise_on_error: bool = False, mlflow: Mapping[str, Any] | None = None, **job: Unpack[JobArguments]
+) -> Any:
     """Log a job as a model of MLflow; returns what ``mlflow.pyfunc.log_model`` does, whose further arguments ``mlflow`` are.
 
     Raises ``UsageError`` for what is wrong with the job.
@@ -142,7 +151,9 @@ def _content(job: JobArguments, raise_on_error: bool) -> Iterator[dict[str, Any]
         if name in job:
             raise JobError(f"{name}: a model of MLflow gives output and error: leave it out")
     if callable(job.get("program")):
-        raise JobError("program: a model of MLflow is loaded elsewhere: put the function into a module, and give its import path")
+        raise JobError(
+            "program: a model of MLflow is loaded elsewhere: put the function into a module, and give its import path"
+        )
     with tempfile.TemporaryDirectory(prefix="llmbatch-") as name:
         folder = Path(name) / "llmbatch"
         folder.mkdir()
@@ -180,7 +191,8 @@ def _signature(table: TableJob) -> Any:
         inputs = [types.ColSpec("string")]  # without a name, so that a list of texts is one too
     else:
         inputs = [
-            types.ColSpec(kinds[name] or types.schema.AnyType(), name, required=need.required) for name, need in needs.items()
+            types.ColSpec(kinds[name] or types.schema.AnyType(), name, required=need.required)
+            for name, need in needs.items()
         ]
     outputs = [types.ColSpec("string", _OUTPUT), types.ColSpec("string", _ERROR, required=False)]
     sampling = table.facts.sampling
@@ -209,7 +221,9 @@ def _rows(given: Any, needs: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         elif len(needs) == 1:
             yield {needs[0]: value}
         else:
-            raise JobError(f"the prompt has the variables {', '.join(needs)}: give rows as mappings, or a DataFrame with these columns")
+            raise JobError(
+                f"the prompt has the variables {', '.join(needs)}: give rows as mappings, or a DataFrame with these columns"
+            )
 
 
 def _is_list(frame: pd.DataFrame) -> bool:

@@ -67,7 +67,8 @@ class MlflowRun:
     @property
     def place(self) -> str:
         """Which run it is, for a person."""
-        return f"run {self._state['run_id']} of experiment {self._state['experiment_id']} at {_without_key(self._mlflow.get_tracking_uri())}"
+        where = _without_key(self._mlflow.get_tracking_uri())
+        return f"run {self._state['run_id']} of experiment {self._state['experiment_id']} at {where}"
 
     def begin(self) -> None:
         """Go on with the run of MLflow that the folder names, or make one, with its parameters and tags."""
@@ -161,7 +162,9 @@ class MlflowRun:
         with path.open(encoding="utf-8") as lines:
             records = [json.loads(line) for _, line in zip(range(_LARGEST_TABLE + 1), lines, strict=False)]
         self._client.set_tag(self._state["run_id"], "llmbatch.results", str(path.resolve()))
-        if len(records) > _LARGEST_TABLE or any(each.path == TABLE for each in self._client.list_artifacts(self._state["run_id"])):
+        if len(records) > _LARGEST_TABLE or any(
+            each.path == TABLE for each in self._client.list_artifacts(self._state["run_id"])
+        ):
             return
         columns = {
             "id": [record["id"] for record in records],

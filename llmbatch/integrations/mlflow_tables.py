@@ -1,8 +1,8 @@
 """The results of a run and what each should have been in; the table that MLflow's evaluations take as it is, out.
 
-    table = llmbatch.mlflow.evaluation_table("out", "truth.jsonl")
-    mlflow.models.evaluate(data=table, predictions="output", targets="expected", model_type="question-answering")
-    mlflow.genai.evaluate(data=llmbatch.mlflow.genai_data("out", "truth.jsonl"), scorers=[...])
+table = llmbatch.mlflow.evaluation_table("out", "truth.jsonl")
+mlflow.models.evaluate(data=table, predictions="output", targets="expected", model_type="question-answering")
+mlflow.genai.evaluate(data=llmbatch.mlflow.genai_data("out", "truth.jsonl"), scorers=[...])
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ Truth = str | Path | Mapping[RowId, Any] | Iterable[Mapping[str, Any]]
 _SHOWN = 3
 
 
-def evaluation_table(run: Run | str | Path, truth: Truth, *, id_field: str = "id", field: str = "output") -> pd.DataFrame:
-    """A row for each record, in input order: ``id``, ``output`` and ``expected`` as text, ``error``, and the input fields kept.
+def evaluation_table(
+    run: Run | str | Path, truth: Truth, *, id_field: str = "id", field: str = "output"
+) -> pd.DataFrame:
+    """A row for each record, in order: ``id``, ``output`` and ``expected`` as text, ``error``, and the input fields kept.
 
-    ``field`` is what an object of the truth has in it, ``id_field`` what names it. A row that failed has an empty output, so that it
-    counts as wrong. Raises ``JobError`` where a record has no truth.
+    ``field`` is what an object of the truth has in it, ``id_field`` what names it. A row that failed has an empty output, so
+    that it counts as wrong. Raises ``JobError`` where a record has no truth.
     """
     records = list(_records(run))
     expected = _expected(truth, id_field, field)
@@ -55,8 +57,10 @@ def evaluation_table(run: Run | str | Path, truth: Truth, *, id_field: str = "id
     )
 
 
-def genai_data(run: Run | str | Path, truth: Truth, *, id_field: str = "id", field: str = "output") -> list[dict[str, Any]]:
-    """The same for ``mlflow.genai.evaluate``: ``inputs`` (the id and the fields that the job kept), ``outputs``, ``expectations``."""
+def genai_data(
+    run: Run | str | Path, truth: Truth, *, id_field: str = "id", field: str = "output"
+) -> list[dict[str, Any]]:
+    """The same for ``mlflow.genai.evaluate``: ``inputs`` (the id and the fields kept), ``outputs``, ``expectations``."""
     expected = _expected(truth, id_field, field)
     return [
         {
@@ -80,7 +84,9 @@ def _expected(truth: Truth, id_field: str, field: str) -> dict[RowId, Any]:
     found: dict[RowId, Any] = {}
     for number, line in enumerate(_lines(truth), 1):
         if not isinstance(line, Mapping) or id_field not in line or field not in line:
-            raise SourceError(f"{where}:{number}: is no object with {id_field!r} and {field!r}; name them with id_field= and field=")
+            raise SourceError(
+                f"{where}:{number}: is no object with {id_field!r} and {field!r}; name them with id_field= and field="
+            )
         found[line[id_field]] = line[field]
     return found
 

@@ -100,7 +100,9 @@ class MlflowTracker:
             except Exception as error:  # whatever the library and the network below it raise
                 if not told or over:
                     told = True
-                    self._note("warning", f"MLflow: {one_line(str(error) or repr(error), 300)}; {_LATER if over else _AWAY}")
+                    self._note(
+                        "warning", f"MLflow: {one_line(str(error) or repr(error), 300)}; {_LATER if over else _AWAY}"
+                    )
                 if not over:
                     with self._lock:
                         self._lock.wait_for(lambda: self._over, pause)

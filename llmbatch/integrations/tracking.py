@@ -1,7 +1,7 @@
 """A watcher in; the same with a tracker beside it, which is told the same events and never in the run's way, out.
 
-The contract of a tracker in ``TRACKERS``: given a watcher that its words go to, a context manager of a watcher. Leaving it, which comes
-after all that the run and its scores wrote, is the time to bring to an end what is left.
+The contract of a tracker in ``TRACKERS``: given a watcher that its words go to, a context manager of a watcher. Leaving it, after
+all that the run and its scores wrote, is the time to bring to an end what is left.
 """
 
 from __future__ import annotations

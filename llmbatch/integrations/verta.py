@@ -43,7 +43,9 @@ class DeployedModel:
     def __init__(self, prediction_url: str, token: str | None = None, creds: Any = None) -> None:
         parts = urlsplit(prediction_url)
         if not (parts.scheme in ("http", "https") and parts.netloc and parts.path):
-            raise ValueError(f"not a valid prediction_url: {prediction_url!r}: it is like https://host/api/v1/predict/ID")
+            raise ValueError(
+                f"not a valid prediction_url: {prediction_url!r}: it is like https://host/api/v1/predict/ID"
+            )
         self.prediction_url = prediction_url
         self._session = requests.Session()
         if creds is not None:
@@ -56,7 +58,7 @@ class DeployedModel:
 
     def headers(self) -> CaseInsensitiveDict[str | bytes]:
         """A copy of the headers that go with every request."""
-        return self._session.headers.copy()  # type: ignore[return-value]
+        return self._session.headers.copy()
 
     def get_curl(self) -> str:
         """A command that sends a request, with what goes into its body left empty."""
@@ -140,7 +142,9 @@ class DeployedModel:
         known = None if kept is None else kept.get(body)
         content = _content(self._post(url, body, compress, prediction_id)) if known is None else known
         if not isinstance(content, Mapping) or not {"data", "index", "columns"} <= content.keys():
-            raise RuntimeError(f"{url}: answered with {excerpt(repr(content))}, which is no frame with index, columns and data")
+            raise RuntimeError(
+                f"{url}: answered with {excerpt(repr(content))}, which is no frame with index, columns and data"
+            )
         if len(content["data"]) != len(part):
             raise RuntimeError(f"{url}: answered {len(part):,} rows with {len(content['data']):,}")
         if kept is not None and known is None:
@@ -149,7 +153,7 @@ class DeployedModel:
 
     def _retry(self, most: int, status: Set[int], factor: float) -> None:
         """How the session tries again from now on; open connections stay where nothing changes."""
-        current: Any = self._session.get_adapter("https://").max_retries  # type: ignore[attr-defined]
+        current: Any = self._session.get_adapter("https://").max_retries
         wanted = (most, frozenset(status), factor)
         if (current.status, current.status_forcelist, current.backoff_factor) == wanted:
             return
@@ -168,7 +172,7 @@ class DeployedModel:
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body, mtime=0)
         # no timeout of ours: a batch may take as long as it takes
-        reply = self._session.post(url, data=body, headers=headers, allow_redirects=False)  # noqa: S113
+        reply = self._session.post(url, data=body, headers=headers, allow_redirects=False)
         if reply.status_code >= 300:
             _raise(reply)
         return reply
@@ -209,7 +213,9 @@ def _body(value: Any) -> bytes:
 
 def _batch_url(url: str) -> str:
     if "/predict/" not in url:
-        raise JobError(f"{url}: has no /predict/ in it, which batch_predict makes /batch-predict/ of: give the model's prediction URL")
+        raise JobError(
+            f"{url}: has no /predict/ in it, which batch_predict makes /batch-predict/ of: give the model's prediction URL"
+        )
     return url.replace("/predict/", "/batch-predict/")
 
 
@@ -233,13 +239,17 @@ def _joined(answered: Sequence[pd.DataFrame], failed: Sequence[_Failed], frame: 
     places = {each.place: each.message for each in failed}
     columns = next((list(part.columns) for place, part in enumerate(answered) if place not in places), [])
     if _ERROR in columns:
-        raise JobError(f"the model's answer has a column {_ERROR!r}, and errors are kept in one of that name: use on_error='raise'")
+        raise JobError(
+            f"the model's answer has a column {_ERROR!r}, and errors are kept in one of that name: use on_error='raise'"
+        )
     whole = [
         pd.DataFrame(dict.fromkeys(columns), index=part.index, dtype=object) if place in places else part
         for place, part in enumerate(answered)
     ]
     errors = [places.get(place) for place, part in enumerate(answered) for _ in range(len(part.index))]
-    return _concat(whole, frame).assign(**{_ERROR: pd.Series(errors, dtype=object).array})
+    joined = _concat(whole, frame)
+    joined[_ERROR] = pd.Series(errors, index=joined.index, dtype=object)
+    return joined
 
 
 __all__ = ["DeployedModel"]

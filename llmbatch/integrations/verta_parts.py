@@ -26,7 +26,9 @@ class Parts:
             folder.mkdir(parents=True, exist_ok=True)
         strangers = sorted(path.name for path in folder.iterdir() if not path.name.endswith((_SUFFIX, ".tmp")))
         if strangers:
-            raise FolderError(f"{folder}: holds other things ({', '.join(strangers[:3])}): give a new or empty folder as output")
+            raise FolderError(
+                f"{folder}: holds other things ({', '.join(strangers[:3])}): give a new or empty folder as output"
+            )
 
     def get(self, body: bytes) -> Any:
         """The answer, or None."""
