@@ -27,7 +27,7 @@ LEVELS: list[set[str]] = [
     {"measure", "audit", "systems"},
     {"runs"},
     {"publishing"},
-    {"api", "server", "demo"},
+    {"api", "server", "demo", "azureml"},
     {"evals", "integrations"},
     {"cli", "huggingface", "mlflow", "pandas", "polars", "ray", "verta"},
 ]

@@ -9,4 +9,5 @@ LAYOUTS: dict[str, str] = {
     "vertex": "llmbatch.sinks.layouts.vertex:VertexLayout",
     "gemini": "llmbatch.sinks.layouts.gemini:GeminiLayout",
     "gemini_api": "llmbatch.sinks.layouts.gemini:GeminiApiLayout",
+    "azure_ml": "llmbatch.sinks.layouts.azure_ml:AzureML",
 }
