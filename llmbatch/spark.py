@@ -1,4 +1,4 @@
-"""For open-source Spark: ``llmbatch.spark.register(spark, model=...)`` gives SQL ``ai_query`` and its like; ``run`` does a DataFrame."""
+"""For open-source Spark: ``register(spark, model=...)`` gives SQL ``ai_query`` and its like, ``run`` does a DataFrame."""
 
 from llmbatch.integrations.spark.frames import run
 from llmbatch.integrations.spark.session import Registered, enable, register, sql

@@ -2,7 +2,7 @@
 # contradict each other's and ours. A new one is one line: PEER_NAME := what pip is to install.
 PEER_triton := nvidia-pytriton==0.7.0 numpy<2
 PEER_mlserver := mlserver==1.7.1
-PEER_spark := pyspark==4.3.0
+PEER_spark := pyspark==4.3.0 pandas<3
 
 # Peers in whose processes llmbatch itself runs: behind their own packages they see those of our environment.
 WITH_OURS := spark

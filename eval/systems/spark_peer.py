@@ -22,10 +22,10 @@ import psutil
 
 sys.path.append(str(Path(__file__).parent))
 
-from shown import EXAMPLES, Shown, tried, version_of  # noqa: E402
+from shown import EXAMPLES, tried, version_of
 
-import llmbatch  # noqa: E402
-from llmbatch.core.errors import UsageError  # noqa: E402
+import llmbatch
+from llmbatch.core.errors import UsageError
 
 SYSTEM = "Databricks, Spark"
 ROWS = 100_000

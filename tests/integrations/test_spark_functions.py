@@ -16,7 +16,7 @@ pytest.importorskip("sqlglot")
 
 PROFILES: dict[str, dict[str, Any]] = {
     "demo": {"model": "demo", "engine": {"name": "scripted"}},
-    "checked": {"model": "demo", "engine": {"name": "scripted"}, "answer": {"reject": ["no"]}},
+    "checked": {"model": "demo", "engine": {"name": "scripted"}, "answer": {"reject": ["/no/"]}},
     "drawn": {"model": "demo", "engine": {"name": "scripted"}, "sampling": {"temperature": 0.7}},
     "prompted": {"model": "demo", "engine": {"name": "scripted"}, "prompt": {"path": "{{ a }} and {{ b }}"}},
 }

@@ -107,7 +107,7 @@ def test_a_row_without_an_answer_says_why_or_fails_its_task(hosting: Hosting) ->
     (found,) = answered([["good", "bad"]], call(fails=False, **refusing), hosting)
     assert found[0] == Answer("good", None)
     assert found[1].text is None and found[1].error is not None and "not this one" in found[1].error
-    with pytest.raises(EngineError, match="1 of 2 rows of a batch have no answer, the first one: .*not this one"):
+    with pytest.raises(EngineError, match=r"1 of 2 rows of a batch have no answer, the first one: .*not this one"):
         list(answered([["good", "bad"]], call(**refusing), hosting))
 
 
@@ -143,9 +143,19 @@ def test_a_host_that_is_killed_is_followed_by_another_and_what_it_had_answered_i
     assert heard[-1].engine_starts == 2, "all of it is in the cache, so no engine was started"
 
 
-def test_a_host_that_ends_again_and_again_fails_the_task_with_where_its_log_is(hosting: Hosting) -> None:
-    with pytest.raises(EngineError, match=r"ended 6 times without an answer between; see .*host\.log"):
-        list(answered([["a", "poison"]], call(rules=[{"when": {"contains": "poison"}, "crash": True}]), hosting))
+def test_a_row_that_kills_the_host_is_found_and_the_others_are_answered(hosting: Hosting) -> None:
+    poison = {"rules": [{"when": {"contains": "poison"}, "crash": True}]}
+    (found,) = answered([["a", "poison", "b"]], call(fails=False, **poison), hosting)
+    assert [answer.text for answer in found] == ["a", None, "b"]
+    assert found[1].error is not None and found[1].error.startswith("engine_died: ")
+
+
+def test_a_host_that_cannot_start_fails_the_task_with_where_its_log_is(
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(EngineError, match=r"ended at once, with exit code 1; see .*host\.log"):
+        list(answered([["a"]], call(), hosting))
 
 
 def test_a_job_that_is_wrong_on_the_executor_is_said_as_such(hosting: Hosting) -> None:

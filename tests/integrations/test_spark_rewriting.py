@@ -130,7 +130,7 @@ def test_literals_of_sql_are_read(literal: str, value: dict[str, Any]) -> None:
         ("ai_query('demo', a, files => b)", "files"),
         ("ai_query('demo', a, nothing => 1)", "there is no argument 'nothing'"),
         ("ai_query('demo')", "request is missing"),
-        ("ai_query('demo', )", "request is empty"),
+        ("ai_query('demo', , 'INT')", "request is empty"),
         ("ai_query('demo', failOnError => true, a)", "without a name comes after one with a name"),
         ("ai_query('demo', a", "parenthesis is not closed"),
         ("ai_classify(a, labels)", "labels is to be a literal"),

@@ -1,4 +1,4 @@
-"""SQL on open-source Spark in; answers of a model on the executors' own machines out: Databricks' ``ai_query`` and task functions."""
+"""SQL on open-source Spark in, with Databricks' ``ai_query`` and task functions; answers of a model on the executors' machines out."""
 
 FUNCTIONS = {
     "ai_query": "llmbatch.integrations.spark.ai_query:AI_QUERY",

@@ -82,7 +82,7 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class SqlFunction:
-    """One function of the table. ``call`` gets the endpoints and the values of its literal arguments by name, defaults filled in."""
+    """One function of the table. ``call`` gets the endpoints and the values of its literal arguments, by name and with defaults."""
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -165,7 +165,7 @@ def job_for(
 def plain_number(value: Any) -> Any:
     """A value of SQL as JSON has it: Spark's decimals are whole numbers or floats."""
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() and value.as_tuple().exponent >= 0 else float(value)
+        return float(value) if "." in str(value) else int(value)
     if isinstance(value, Mapping):
         return {key: plain_number(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

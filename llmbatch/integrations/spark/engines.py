@@ -45,8 +45,9 @@ class _Kept:
         self.jobs: OrderedDict[str, tuple[LiveJob, int]] = OrderedDict()  # by its text, with how many use it
 
     def take(self, text: str, known: _Known) -> LiveJob:
-        job, users = self.jobs.pop(text, None) or (LiveJob(known.job, known.recipe, self.live), 0)
+        job, users = self.jobs.get(text) or (LiveJob(known.job, known.recipe, self.live), 0)
         self.jobs[text] = (job, users + 1)
+        self.jobs.move_to_end(text)
         self.users += 1
         return job
 

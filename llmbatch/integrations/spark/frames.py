@@ -28,7 +28,7 @@ def run(
     schema: Schema | None = None,
     prefix: str = "",
     watchers: Sequence[Watcher] = (),
-    **sections: Mapping[str, Any],
+    **sections: Any,
 ) -> Any:
     """Collect a DataFrame's rows, run them on the driver's machine, and join what became of each on the column ``id``.
 

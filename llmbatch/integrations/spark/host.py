@@ -85,10 +85,7 @@ class Host:
             self._counts.add("host_starts", 1)
             say(f"up for executor {self._settings.executor[0]}")
             threading.Thread(target=self._accept, args=(listener,), name="llmbatch-accept", daemon=True).start()
-            try:
-                why = self._wait()
-            finally:
-                Path(self._place.socket).unlink(missing_ok=True)  # whoever comes now starts another one
+            why = self._wait()  # whoever comes after that starts another one
         say(f"ends: {why}")
         self._engines.close()
 

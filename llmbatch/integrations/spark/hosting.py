@@ -185,7 +185,8 @@ def _connected(hosting: Hosting, *, apart: bool) -> Connection:
                 return found
             if process.poll():
                 raise EngineError(
-                    f"the process that holds this executor's engine ended at once, with exit code {process.returncode}; see {place.log}"
+                    f"the process that holds this executor's engine ended at once, with exit code {process.returncode}; see "
+                    f"{place.log}"
                 )
             if process.poll() == 0:  # one that is about to end still held its place
                 process = _start(hosting, settings)

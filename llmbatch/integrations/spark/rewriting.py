@@ -70,11 +70,11 @@ class _Statement:
         return "".join((*parts, self._text[start:stop]))
 
     def _is_call(self, number: int, end: int) -> bool:
-        kinds, T = self._kinds, self._type
-        if number + 1 >= end or kinds[number] is not T.VAR or kinds[number + 1] is not T.L_PAREN:
+        kinds, types = self._kinds, self._type
+        if number + 1 >= end or kinds[number] is not types.VAR or kinds[number + 1] is not types.L_PAREN:
             return False
         before = kinds[number - 1] if number else None
-        return self._tokens[number].text.lower() in FUNCTIONS and before not in (T.DOT, T.FUNCTION)
+        return self._tokens[number].text.lower() in FUNCTIONS and before not in (types.DOT, types.FUNCTION)
 
     def _closing(self, opening: int) -> int:
         depth = 0
@@ -111,12 +111,13 @@ class _Statement:
 
     def _arguments(self, first: int, closing: int) -> Iterator[tuple[int, int]]:
         """Where the tokens of each argument are."""
-        T = self._type
+        types = self._type
+        opens, closes = (types.L_PAREN, types.L_BRACKET, types.L_BRACE), (types.R_PAREN, types.R_BRACKET, types.R_BRACE)
         depth, begin = 0, first
         for number in range(first, closing):
             kind = self._kinds[number]
-            depth += (kind in (T.L_PAREN, T.L_BRACKET, T.L_BRACE)) - (kind in (T.R_PAREN, T.R_BRACKET, T.R_BRACE))
-            if kind is T.COMMA and not depth:
+            depth += (kind in opens) - (kind in closes)
+            if kind is types.COMMA and not depth:
                 yield begin, number
                 begin = number + 1
         if begin < closing:
@@ -140,29 +141,33 @@ class _Statement:
 
     def _select_items(self) -> Iterator[int]:
         """The tokens that an item of a SELECT begins with."""
-        T = self._type
-        ends = (T.FROM, T.WHERE, T.GROUP_BY, T.ORDER_BY, T.HAVING, T.LIMIT, T.UNION, T.EXCEPT, T.INTERSECT)
+        types = self._type
+        ends = (
+            types.FROM, types.WHERE, types.GROUP_BY, types.ORDER_BY, types.HAVING, types.LIMIT, types.UNION, types.EXCEPT,
+            types.INTERSECT,
+        )  # fmt: skip
         selecting, begins = [False], False
         for number, kind in enumerate(self._kinds):
-            if begins and kind not in (T.DISTINCT, T.ALL):
+            if begins and kind not in (types.DISTINCT, types.ALL):
                 yield number
                 begins = False
-            if kind is T.L_PAREN:
+            if kind is types.L_PAREN:
                 selecting.append(False)
-            elif kind is T.R_PAREN and len(selecting) > 1:
+            elif kind is types.R_PAREN and len(selecting) > 1:
                 selecting.pop()
-            elif kind is T.SELECT:
+            elif kind is types.SELECT:
                 selecting[-1] = begins = True
             elif kind in ends:
                 selecting[-1] = False
-            elif kind is T.COMMA:
+            elif kind is types.COMMA:
                 begins = selecting[-1]
 
     def _alias(self, number: int, closing: int) -> str:
         """The name of a column that is a call and has none: as it was written."""
-        T = self._type
+        types = self._type
         after = self._kinds[closing + 1] if closing + 1 < len(self._kinds) else None
-        if number not in self._items or after not in (None, T.COMMA, T.FROM, T.SEMICOLON, T.R_PAREN, T.WHERE, T.UNION):
+        ends = (None, types.COMMA, types.FROM, types.SEMICOLON, types.R_PAREN, types.WHERE, types.UNION)
+        if number not in self._items or after not in ends:
             return ""
         said = " ".join(self._text[self._tokens[number].start : self._tokens[closing].end + 1].split())
         return f" AS `{said.replace('`', '``')}`"
@@ -215,19 +220,15 @@ def _literal(parsed: Any, exp: Any, text: str) -> Any:
     if isinstance(parsed, exp.Array):
         return [_literal(each, exp, text) for each in parsed.expressions]
     if isinstance(parsed, exp.Struct):
-        return {each.name: _literal(each.expression, exp, text) for each in parsed.expressions if _named(each, exp)}
+        if not all(isinstance(each, exp.PropertyEQ) for each in parsed.expressions):
+            raise ValueError(text)  # STRUCT(1, 2) names nothing
+        return {each.name: _literal(each.expression, exp, text) for each in parsed.expressions}
     if parsed.name.lower() == "named_struct" and len(parsed.expressions) % 2 == 0:
         values = [_literal(each, exp, text) for each in parsed.expressions]
         return dict(zip(values[::2], values[1::2], strict=True))
     if "schema_of_json" in (parsed.name.lower(), parsed.sql_name().lower() if isinstance(parsed, exp.Func) else ""):
         return SchemaText(text)
     raise ValueError(text)
-
-
-def _named(field: Any, exp: Any) -> bool:
-    if not isinstance(field, exp.PropertyEQ):
-        raise ValueError(field)  # STRUCT(1, 2) names nothing
-    return True
 
 
 __all__ = ["PREFIX", "Rewritten", "rewritten"]

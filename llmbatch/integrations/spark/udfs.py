@@ -1,9 +1,10 @@
-"""A call, or a function of the table, in; the pandas UDF that asks it out. This module is what needs pyspark, and is in every task."""
+"""A call, or a function of the table, in; the pandas UDF that asks it out: what of it runs in Spark's tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import GenericAlias
 from typing import Any
 
 from llmbatch.core.errors import JobError
@@ -34,7 +35,7 @@ def _typed(function: Callable[..., Any], returns: str, arguments: Any, result: A
 def of_call(name: str, call: Call, hosting: Hosting, hear: Hear) -> Any:
     """Of the requests alone, by an iterator: the next batch is asked while the one before is answered."""
     pd = _pandas()
-    Series, Frame = Iterator[pd.Series], Iterator[pd.DataFrame]
+    series, frames = GenericAlias(Iterator, (pd.Series,)), GenericAlias(Iterator, (pd.DataFrame,))
 
     def ask(batches: Any) -> Any:
         for answers in answered(map(requests_of, batches), call, hosting, hear):
@@ -44,8 +45,8 @@ def of_call(name: str, call: Call, hosting: Hosting, hear: Hear) -> Any:
                 yield frame(answers, [answer != Answer(None, None) for answer in answers])
 
     ask.__name__ = ask.__qualname__ = name
-    returns, result = ("STRING", Series) if call.fails else (STRUCT, Frame)
-    return _typed(ask, returns, {"batches": Series}, result)
+    returns, result = ("STRING", series) if call.fails else (STRUCT, frames)
+    return _typed(ask, returns, {"batches": series}, result)
 
 
 def of_function(name: str, endpoints: Endpoints, hosting: Hosting, hear: Hear, *, fails: bool = True) -> Any:
@@ -55,7 +56,7 @@ def of_function(name: str, endpoints: Endpoints, hosting: Hosting, hear: Hear, *
     def ask(*positional: Any, **named: Any) -> Any:
         call, requests = bound(function_of(name), endpoints, positional, named)
         answers = (
-            list(answered([requests], replace(call, fails=call.fails and fails), hosting, hear))[0] if requests else []
+            next(answered([requests], replace(call, fails=call.fails and fails), hosting, hear)) if requests else []
         )
         return texts(answers) if fails else frame(answers)
 
