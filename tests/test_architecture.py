@@ -29,7 +29,7 @@ LEVELS: list[set[str]] = [
     {"publishing"},
     {"api", "server", "demo", "azureml"},
     {"evals", "integrations"},
-    {"cli", "huggingface", "mlflow", "pandas", "polars", "ray", "verta"},
+    {"cli", "huggingface", "mlflow", "pandas", "polars", "ray", "spark", "verta"},
 ]
 """The dependency rule: a room imports from the levels above it in this table, never from its own level or from one below."""
 
