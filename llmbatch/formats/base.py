@@ -101,7 +101,7 @@ class Format(Protocol):
 
 
 def wire_format(name: str, options: Mapping[str, Any] = EMPTY) -> Format:
-    """A format by its name, with its settings. Raises ``SourceError`` for an unknown one, and for settings that it does not have."""
+    """A format by its name, with its settings. Raises ``SourceError`` for an unknown one, and for settings that it has not."""
     kind = find(FORMATS, name, "wire format", error=SourceError)
     try:
         settings = kind.Settings.model_validate(dict(options))
