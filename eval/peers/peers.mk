@@ -2,6 +2,12 @@
 # contradict each other's and ours. A new one is one line: PEER_NAME := what pip is to install.
 PEER_triton := nvidia-pytriton==0.7.0 numpy<2
 PEER_mlserver := mlserver==1.7.1
+PEER_spark := pyspark==4.3.0 pandas<3
+
+# Peers in whose processes llmbatch itself runs: behind their own packages they see those of our environment.
+WITH_OURS := spark
+
+SITE := "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 PEERS := $(patsubst PEER_%,%,$(filter PEER_%,$(.VARIABLES)))
 
@@ -11,4 +17,5 @@ PEERS_PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || comman
 .venv-%/ready: eval/peers/peers.mk | $(VENV)/ready-$(ENGINE)
 	$(PEERS_PYTHON) -m venv .venv-$*
 	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python $(foreach package,$(PEER_$*),'$(package)')
+	$(if $(filter $*,$(WITH_OURS)),echo "import site; site.addsitedir('$$($(BIN)/python -c $(SITE))')" > "$$(.venv-$*/bin/python -c $(SITE))/ours.pth")
 	touch $@
