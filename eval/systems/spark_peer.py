@@ -26,6 +26,7 @@ from shown import EXAMPLES, tried, version_of
 
 import llmbatch
 from llmbatch.core.errors import UsageError
+from llmbatch.integrations.spark.wire import Facts
 
 SYSTEM = "Databricks, Spark"
 ROWS = 100_000
@@ -47,7 +48,7 @@ def session(**settings: str) -> Iterator[Any]:
     from pyspark.sql import SparkSession
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    builder = SparkSession.builder.master("local[2]").appName("llmbatch")
+    builder = SparkSession.builder.master("local[2,4]").appName("llmbatch")
     common = {
         "spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1",
         "spark.sql.shuffle.partitions": "2", "spark.sql.warehouse.dir": tempfile.mkdtemp(),
@@ -180,6 +181,27 @@ def killed(spark: Any, rows: int) -> str:
     return f"{rows:,} rows, all there and right; engine starts: {starts}"
 
 
+def tried_again(spark: Any, rows: int) -> str:
+    """A Python worker killed -9 in the middle of its task, which Spark runs again."""
+    before = _facts(spark)
+    done: list[Any] = []
+    query = f"SELECT ai_query('slow', concat('again ', id)) AS a, id FROM range(0, {rows}, 1, 2)"  # noqa: S608
+    whole = f"SELECT count_if(a = concat('again ', id)), count(*) FROM ({query})"  # noqa: S608
+    thread = threading.Thread(target=lambda: done.extend(spark.sql(whole).collect()))
+    thread.start()
+    time.sleep(4)
+    workers = [each for each in psutil.Process().children(recursive=True) if "pyspark.daemon" in each.cmdline()]
+    victim = next(each for each in workers if each.parent() in workers)
+    os.kill(victim.pid, signal.SIGKILL)
+    thread.join(_PATIENCE_SECONDS)
+    assert [tuple(row) for row in done] == [(rows, rows)], done
+    after = _facts(spark)
+    assert after.engine_starts - before.engine_starts <= 1, after
+    cached = after.cached - before.cached
+    assert cached > 0, after
+    return f"{rows:,} rows, all there and right; {cached:,} of the task that ran again came from the cache"
+
+
 def remembered(spark: Any) -> str:
     """A statement again after its host was killed: the answers are in the cache, and no engine is started for them."""
     query = "SELECT ai_query('demo', concat('again ', id)) AS a FROM range(0, 2000, 1, 2)"
@@ -217,8 +239,13 @@ def on_model(spark: Any) -> str:
     return f"6 statements; NULL stays NULL; engine starts: {facts.engine_starts}; an answer: {found[0][1][1][:60]!r}"
 
 
+def _facts(spark: Any) -> Facts:
+    """Of the only executor."""
+    return next(iter(spark._llmbatch.executors()), Facts("", 0, 0, 0, 0))
+
+
 def _starts(spark: Any) -> int:
-    return sum(facts.engine_starts for facts in spark._llmbatch.executors())
+    return _facts(spark).engine_starts
 
 
 def main() -> None:
@@ -241,6 +268,10 @@ def main() -> None:
         claim("many rows of ai_query, one engine an executor (scripted engine)", lambda: many(spark, given.rows))
         claim(
             "an executor's engine host killed in the middle costs no row (scripted engine)", lambda: killed(spark, 8000)
+        )
+        claim(
+            "a task that Spark runs again takes its answers from the cache (scripted engine)",
+            lambda: tried_again(spark, 8000),
         )
         claim("answers outlive the host that is killed (scripted engine)", lambda: remembered(spark))
         claim("llmbatch.spark.run joins by id, and a second call goes on (scripted engine)", lambda: joined(spark))
