@@ -28,8 +28,8 @@ _MARKS = {True: "yes", False: "**no**", None: "not shown"}
 _HEAD = (
     "# The eight systems, against real clients, servers and libraries",
     "",
-    "Made by `make systems`. Each row says what ran, its version and what came of it; what could not run says why, and counts as not",
-    "shown. A stand-in is called one.",
+    "Made by `make systems`. Each row says what ran, its version and what came of it; what could not run says why, and counts",
+    "as not shown. A stand-in is called one.",
     "",
 )
 
