@@ -105,7 +105,7 @@ def _loaded(work: Path) -> Iterator[Shown]:
             refused = str(error)
         listed.append({"file": str(path), "what": what, "ours": refused})
     (work / "documents.json").write_text(json.dumps(listed))
-    claim = "Azure ML's own loader takes the documents that we take, and refuses those that we refuse"
+    claim = "Azure ML's own loader takes the documents that we take; what it refuses, we refuse"
     yield from from_peer(
         "azureml", HERE / "azureml_peer.py", [str(work / "documents.json")], system="Azure ML", claim=claim
     )
@@ -228,6 +228,21 @@ def in_azurite(work: Path) -> str:
         return store.version()
 
 
+def on_vllm(work: Path) -> str:
+    """A deployment without a script answers its files by a real vLLM, and its output file is read back by pandas."""
+    import pandas
+
+    command = [
+        sys.executable, "-m", "llmbatch.cli", "run", str(EXAMPLE / "legacy.yml"), "--asset", "demo=demo", "--prompt", "{{ text }}",
+        "--max-tokens", "8", "--temperature", "0", "--input", str(EXAMPLE / "input"), "--output", str(work / "vllm"), "--quiet",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    _expect(done.returncode == 0, f"exit {done.returncode}: {done.stderr[-300:]}")
+    table = pandas.read_csv(work / "vllm" / "output" / "predictions.csv", header=None, sep=" ")
+    _expect(table[0].tolist() == ["0.txt", "1.txt", "2.txt", "bad.txt"], f"rows of {table[0].tolist()}")
+    return f"4 rows, read by pandas {pandas.__version__}"
+
+
 CLAIMS: tuple[Callable[[Path], str], ...] = (example, a_list, slow_and_raising, killed)
 
 
@@ -237,7 +252,14 @@ def results() -> Iterator[Shown]:
         yield from _loaded(work / "documents")
         for claim in CLAIMS:
             yield _row(claim, _DRIVER, __version__, work)
+        yield _row(on_vllm, "vllm", _vllm(), work)
         yield _row(in_azurite, "azurite, adlfs", _azurite(), work)
+
+
+def _vllm() -> str:
+    from importlib.metadata import packages_distributions, version
+
+    return " ".join(f"{name} {version(name)}" for name in sorted(set(packages_distributions().get("vllm", ()))))
 
 
 def _azurite() -> str:

@@ -33,19 +33,16 @@ def theirs(path: str) -> str | None:
 
 def main(listed: str) -> None:
     logging.disable(logging.CRITICAL)
-    taken, refused, differ = [], [], []
+    taken, refused, stricter, laxer = [], [], [], []
     for each in json.loads(Path(listed).read_text()):
         said = theirs(each["file"])
-        (refused if said else taken).append(each["what"])
-        if (said is None) != (each["ours"] is None):
-            differ.append(f"{each['what']}: theirs: {(said or 'taken')[:90]}; ours: {(each['ours'] or 'taken')[:90]}")
-    claim = "Azure ML's own loader takes the documents that we take, and refuses those that we refuse"
-    told = (
-        f"{len(taken)} taken, {len(refused)} refused by both"
-        if not differ
-        else f"{len(differ)} differ: " + " | ".join(differ)
-    )
-    print(Shown(_SYSTEM, claim, _WITH, version(_WITH), not differ, told).as_line(), flush=True)
+        ours = each["ours"]
+        kind = (taken if ours is None else stricter) if said is None else (laxer if ours is None else refused)
+        kind.append(each["what"])
+    claim = "Azure ML's own loader takes the documents that we take; what it refuses, we refuse"
+    told = f"{len(taken)} taken and {len(refused)} refused by both; only ours refuses: {', '.join(stricter) or 'none'}"
+    told += f"; only theirs refuses: {', '.join(laxer)}" if laxer else ""
+    print(Shown(_SYSTEM, claim, _WITH, version(_WITH), not laxer, told).as_line(), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from llmbatch.azureml.journal import Counts
 from llmbatch.azureml.run import NOTHING_SUCCEEDED, exceeded
+from llmbatch.cli.main import main
 from llmbatch.core.errors import FolderError, InputChanged, LlmbatchError, Stopped
 from llmbatch.systems.azure_ml.scoring import Thresholds
 
@@ -237,6 +239,29 @@ def test_summary_only_counts_rows_and_writes_none(deployment: Any, listing: List
     assert (scored.exit_code, scored.counts.rows, scored.file) == (0, 4, None)
     assert sorted(path.name for path in deployment.output.iterdir()) == [".azureml", "logs", "own.txt"]
     assert (deployment.output / "own.txt").read_text() == "0.txt\n2.txt\n"
+
+
+def test_llmbatch_run_finds_out_that_there_is_a_script(deployment: Any) -> None:
+    arguments = deployment.command()[1:]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 3
+    assert deployment.predictions() == (deployment.path / "expected.dataframe" / "predictions.csv").read_text()
+    other = CliRunner().invoke(main, [*arguments, "--model", "demo"], catch_exceptions=False)
+    assert other.exit_code == 2
+    assert "has a scoring script, which model means nothing to" in other.stderr
+
+
+@pytest.mark.parametrize(("change", "said"), [("empty", "there is no file in it"), ("inside", "lies in the input")])
+def test_an_input_that_cannot_be_is_refused_before_anything_is_made(deployment: Any, change: str, said: str) -> None:
+    if change == "empty":
+        deployment.files({".hidden": ""})
+    arguments = deployment.command()
+    if change == "inside":
+        arguments[-1] = str(deployment.path / "input" / "out")
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not Path(arguments[-1]).exists()
 
 
 def test_an_output_file_that_is_there_is_refused(deployment: Any) -> None:

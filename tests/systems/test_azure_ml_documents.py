@@ -140,6 +140,7 @@ def test_a_step_of_a_pipeline_binds_what_the_pipeline_has(read: Read, tmp_path: 
         (NEW, {"settings__logging_level": "loud"}, "settings.logging_level"),
         (NEW, {"settings__output_file_name": "../x.csv"}, "without folders"),
         (NEW, {"mini_batch_size": 3}, "mini_batch_size: with type model these belong below settings"),
+        (NEW, {"settings__instance_count": 2, "resources": {"instance_count": 2}}, "cannot both be given"),
         (NEW, {"type": "pipeline"}, "type pipeline deploys a component"),
         (NEW, {"code_configuration__scoring_script": "scores.py"}, r"there is no script scores\.py in .*did you mean 'score\.py'"),
         (NEW, {"code_configuration__code": "sources"}, "there is no folder"),
