@@ -29,7 +29,7 @@ _SAID = {404: "There is no such path here", 405: "This path does not take this m
 
 
 def application(server: Server) -> ASGIApp:
-    """The application. Its lifespan starts the server's queue and closes the server."""
+    """The application. Its lifespan starts the server's queue and stops it."""
     app = FastAPI(
         title="llmbatch", version=__version__, lifespan=lambda _: _life(server), docs_url=None, redoc_url=None,
         redirect_slashes=False, responses=_REFUSALS,
@@ -101,7 +101,7 @@ async def _life(server: Server) -> AsyncIterator[None]:
         tidying.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await tidying
-        await run_in_threadpool(server.close)
+        await run_in_threadpool(server.batches.close)
 
 
 async def _tidy(server: Server) -> None:

@@ -25,7 +25,7 @@ FAULTS = [
 
 def settings(sites, **given: Any):
     return sites.settings(
-        {"latency": 0.05, "concurrency": 4, "rules": [{"when": {"contains": "7"}, "fail": "no"}]}, job=WINDOW, **given
+        {"latency": 0.01, "concurrency": 4, "rules": [{"when": {"contains": "7"}, "fail": "no"}]}, job=WINDOW, **given
     )
 
 

@@ -157,7 +157,7 @@ async function showBatch() {
   const shown = [batch.id, batch.state, Object.values(batch.files).join()].join();
   if (shown !== state.shown) { state.shown = shown; showActions(batch); }
   const grown = batch.done + batch.failed;
-  if (!OVER.includes(batch.state) && grown !== state.grown && $("rows").children.length < 50) { state.grown = grown; await loadRows(true); }
+  if (grown !== state.grown && $("rows").children.length < 50) { state.grown = grown; await loadRows(true); }
 }
 
 function showActions(batch) {
