@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -46,7 +46,7 @@ def application(server: Server) -> ASGIApp:
         server.store.batch("health")
         return JSONResponse({"status": "ok", "batches": {"running": running, "waiting": waiting}})
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Counters for Prometheus."""
         return Response(server.metrics.text(), media_type=CONTENT_TYPE)

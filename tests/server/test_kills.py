@@ -18,7 +18,6 @@ from llmbatch.server.store import Batch, Store, StoredFile, new_id
 ROWS = 30
 WINDOW = {"run": {"window": 8, "grace": 0.1}}
 FAULTS = [
-    "file-stored", "batch-folder-made", "batch-created", "batch-checked", "journal-opened", "journal-torn",
     "part-sealed:2", "results-written", "report-written", "batch-run", "temp-written/file-*", "batch-results-written",
 ]  # fmt: skip
 

@@ -93,7 +93,7 @@ def test_a_batch_goes_from_its_file_to_its_answers(sites, visit, lines) -> None:
     with page.expect_download() as download:
         page.get_by_role("link", name="Download answers").click()
     assert len(Path(download.value.path()).read_bytes().splitlines()) == 19
-    page.get_by_role("button", name="Try 1 failed rows again").click()
+    page.get_by_role("button", name="Try 1 failed row again").click()
     page.locator("#batches li").nth(1).wait_for()
     assert len(site.openai().batches.list().data) == 2
 

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from llmbatch.formats.openai.format import CHAT, COMPLETIONS, EMBEDDINGS
 from llmbatch.server.fronts.openai import OpenAIFront
+from llmbatch.server.fronts.openai_live import STREAMED
 
 
 class AzureFront(OpenAIFront):
@@ -32,7 +33,7 @@ class AzureFront(OpenAIFront):
     def _deployment(self, router: APIRouter, endpoint: str) -> None:
         """A live endpoint whose path names the model."""
 
-        @router.post(f"/openai/deployments/{{deployment:path}}{endpoint.removeprefix('/v1')}")
+        @router.post(f"/openai/deployments/{{deployment:path}}{endpoint.removeprefix('/v1')}", responses=STREAMED)
         async def deployed(request: Request, deployment: str, body: Annotated[dict[str, Any], Body()]) -> Response:
             """Answer with the model that the path names."""
             return await self.live.answer(request, endpoint, {**body, "model": deployment})
