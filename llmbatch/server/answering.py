@@ -17,6 +17,7 @@ from typing import Any
 from llmbatch.core.types import Completion, Cursor, Outcome, Piece, Record, Refusal, Request, RequestKey, Row
 from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.shared import SharedEngine
+from llmbatch.formats.base import Asked
 from llmbatch.job.identity import came_out, identity_of, model_identity
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Prepared, Preparer
@@ -94,6 +95,10 @@ class Answering:
         finally:
             for pump in pumps:
                 pump.cancel()
+
+    def asked(self, row: Row) -> Asked:
+        """How a request was asked, which its record does not say."""
+        return self._recipe.asked(row)
 
     def close(self) -> None:
         """Answer no more: who waits is told. The shared engine goes on."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -29,7 +29,7 @@ _SAID = {404: "There is no such path here", 405: "This path does not take this m
 
 
 def application(server: Server) -> ASGIApp:
-    """The application. Its lifespan starts the server's queue and closes the server."""
+    """The application. Its lifespan starts the server's queue and stops it."""
     app = FastAPI(
         title="llmbatch", version=__version__, lifespan=lambda _: _life(server), docs_url=None, redoc_url=None,
         redirect_slashes=False, responses=_REFUSALS,
@@ -46,7 +46,7 @@ def application(server: Server) -> ASGIApp:
         server.store.batch("health")
         return JSONResponse({"status": "ok", "batches": {"running": running, "waiting": waiting}})
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Counters for Prometheus."""
         return Response(server.metrics.text(), media_type=CONTENT_TYPE)
@@ -101,7 +101,7 @@ async def _life(server: Server) -> AsyncIterator[None]:
         tidying.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await tidying
-        await run_in_threadpool(server.close)
+        await run_in_threadpool(server.batches.close)
 
 
 async def _tidy(server: Server) -> None:

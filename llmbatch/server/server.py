@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmbatch.core.table import find
+from llmbatch.server.answering import Answering
 from llmbatch.server.base import BatchKind, Runner
 from llmbatch.server.batches import Batches
 from llmbatch.server.errors import ApiError
@@ -45,27 +46,24 @@ class Server:
     settings: ServerSettings
     store: Store
     batches: Batches
+    answering: Answering
     metrics: Metrics
     fronts: Mapping[str, Front]
 
     @classmethod
-    def of(cls, settings: ServerSettings, run: Runner) -> Server:
-        """A server that has its data, and runs nothing yet. Raises as ``Store`` does."""
-        store = Store(settings.data)
+    def of(cls, settings: ServerSettings, store: Store, run: Runner, answering: Answering) -> Server:
+        """A server that runs nothing yet."""
         fronts: dict[str, Any] = {}
         worker = Worker(store, settings, run)
         batches = Batches(store, fronts, worker, sessions=settings.sessions, slice_seconds=settings.slice_seconds)
-        server = cls(settings, store, batches, Metrics(store.counts), fronts)
+        server = cls(settings, store, batches, answering, Metrics(store.counts), fronts)
         fronts |= {name: find(FRONTS, name, "front")(server) for name in FRONTS}
         return server
 
     def start(self) -> None:
+        """Go on with the batches that are not over, and take what comes."""
         self.store.remove_expired()
         self.batches.start()
-
-    def close(self) -> None:
-        self.batches.close()
-        self.store.close()
 
     def front_of(self, path: str) -> Front:
         """Whose path it is; of those that are nobody's the first front says so."""

@@ -18,14 +18,13 @@ from llmbatch.server.store import Batch, Store, StoredFile, new_id
 ROWS = 30
 WINDOW = {"run": {"window": 8, "grace": 0.1}}
 FAULTS = [
-    "file-stored", "batch-folder-made", "batch-created", "batch-checked", "journal-opened", "journal-torn",
     "part-sealed:2", "results-written", "report-written", "batch-run", "temp-written/file-*", "batch-results-written",
 ]  # fmt: skip
 
 
 def settings(sites, **given: Any):
     return sites.settings(
-        {"latency": 0.05, "concurrency": 4, "rules": [{"when": {"contains": "7"}, "fail": "no"}]}, job=WINDOW, **given
+        {"latency": 0.01, "concurrency": 4, "rules": [{"when": {"contains": "7"}, "fail": "no"}]}, job=WINDOW, **given
     )
 
 

@@ -6,7 +6,14 @@ always a file of errors.
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request
+from starlette.responses import Response
+
+from llmbatch.formats.openai.format import CHAT, COMPLETIONS, EMBEDDINGS
 from llmbatch.server.fronts.openai import OpenAIFront
+from llmbatch.server.fronts.openai_live import STREAMED
 
 
 class AzureFront(OpenAIFront):
@@ -16,3 +23,17 @@ class AzureFront(OpenAIFront):
     prefixes = ("/openai/", "/openai/v1/")
     expires = False
     always_error_file = True
+
+    def routes(self) -> APIRouter:
+        router = super().routes()
+        for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS):
+            self._deployment(router, endpoint)
+        return router
+
+    def _deployment(self, router: APIRouter, endpoint: str) -> None:
+        """A live endpoint whose path names the model."""
+
+        @router.post(f"/openai/deployments/{{deployment:path}}{endpoint.removeprefix('/v1')}", responses=STREAMED)
+        async def deployed(request: Request, deployment: str, body: Annotated[dict[str, Any], Body()]) -> Response:
+            """Answer with the model that the path names."""
+            return await self.live.answer(request, endpoint, {**body, "model": deployment})

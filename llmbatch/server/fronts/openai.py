@@ -1,4 +1,4 @@
-"""OpenAI's Files, Batches and Models, for clients of its API: paths below ``/v1``."""
+"""OpenAI's Files, Batches, Models and live endpoints, for clients of its API: paths below ``/v1``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from llmbatch.server.base import Checked, Ended, Finished
 from llmbatch.server.errors import ApiError, not_found
 from llmbatch.server.fronts.openai_lines import check_lines, write_results
+from llmbatch.server.fronts.openai_live import LiveRequests
 from llmbatch.server.fronts.openai_objects import batch_object, deleted, error_object, file_object, model_object, page
 from llmbatch.server.keys import Owner
 from llmbatch.server.server import Server
@@ -69,6 +70,7 @@ class OpenAIFront:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self.live = LiveRequests(server)
 
     def uploads(self, path: str) -> bool:
         return path.rstrip("/").endswith("/files")
@@ -97,6 +99,7 @@ class OpenAIFront:
             self.files(router, prefix.rstrip("/"))
             self.batches(router, prefix.rstrip("/"))
             self.models(router, prefix.rstrip("/"))
+            self.live.routes(router, prefix.rstrip("/"))
         return router
 
     def files(self, router: APIRouter, prefix: str) -> None:

@@ -31,6 +31,17 @@ from llmbatch.server.server import Server
 T = TypeVar("T")
 _OF_STREAMS = ("stream", "stream_options")
 _Body = Annotated[dict[str, Any], Body()]
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The answer, or its events", "content": {"application/json": {}, "text/event-stream": {}}},
+    **{
+        code: {"description": said}
+        for code, said in {
+            422: "The answer does not pass the check that the request asks for", 429: "Too many at a time",
+            499: "The client went away", 500: "The engine failed", 503: "The engine is not to be had",
+        }.items()
+    },
+}  # fmt: skip
+"""Of endpoints that can stream, for the description of the API."""
 _SSE = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -44,22 +55,22 @@ class LiveRequests:
     def routes(self, router: APIRouter, prefix: str) -> None:
         """Their paths, below a prefix that stands for ``/v1``."""
 
-        @router.post(f"{prefix}/chat/completions")
+        @router.post(f"{prefix}/chat/completions", responses=STREAMED)
         async def chat_completions(request: Request, body: _Body) -> Response:
             """Answer a conversation."""
             return await self.answer(request, CHAT, body)
 
-        @router.post(f"{prefix}/completions")
+        @router.post(f"{prefix}/completions", responses=STREAMED)
         async def completions(request: Request, body: _Body) -> Response:
             """Go on with a text."""
             return await self.answer(request, COMPLETIONS, body)
 
-        @router.post(f"{prefix}/embeddings")
+        @router.post(f"{prefix}/embeddings", responses=STREAMED)
         async def embeddings(request: Request, body: _Body) -> Response:
             """Give texts as numbers."""
             return await self.answer(request, EMBEDDINGS, body)
 
-        @router.post(f"{prefix}/responses")
+        @router.post(f"{prefix}/responses", responses=STREAMED)
         async def responses(request: Request, body: _Body) -> Response:
             """Answer a conversation, as the newer API has it."""
             return await self.answer(request, RESPONSES, body)
@@ -197,4 +208,4 @@ def _refused(refusal: Refusal | None, answer: Answer) -> ApiError:
     return ApiError(code_of(failure.kind).http, failure.message, code=failure.kind.value, param=answer.param)
 
 
-__all__ = ["LiveRequests"]
+__all__ = ["STREAMED", "LiveRequests"]

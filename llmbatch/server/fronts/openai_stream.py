@@ -88,7 +88,7 @@ async def _chunks(
             return
         else:
             usage = usage + item.usage
-            end = {"delta": {}} if answer.endpoint == CHAT else {"text": ""}
+            end: dict[str, Any] = {"delta": {}} if answer.endpoint == CHAT else {"text": ""}
             yield _chunk(answer, _choice(sample, end, _reason(answer, item)), with_usage)
     if with_usage:
         whole = answer.body("", None, usage)["usage"]

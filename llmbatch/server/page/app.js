@@ -157,7 +157,7 @@ async function showBatch() {
   const shown = [batch.id, batch.state, Object.values(batch.files).join()].join();
   if (shown !== state.shown) { state.shown = shown; showActions(batch); }
   const grown = batch.done + batch.failed;
-  if (!OVER.includes(batch.state) && grown !== state.grown && $("rows").children.length < 50) { state.grown = grown; await loadRows(true); }
+  if (grown !== state.grown && $("rows").children.length < 50) { state.grown = grown; await loadRows(true); }
 }
 
 function showActions(batch) {
@@ -166,7 +166,7 @@ function showActions(batch) {
     onclick: (event) => download(event, id, `${batch.id}_${role}.jsonl`),
   }));
   if (["validating", "in_progress"].includes(batch.state)) actions.push(make("button", { type: "button", text: "Cancel", onclick: () => act(batch, "cancel") }));
-  if (OVER.includes(batch.state) && batch.failed) actions.push(make("button", { type: "button", text: `Try ${count(batch.failed)} failed rows again`, onclick: () => act(batch, "retry") }));
+  if (OVER.includes(batch.state) && batch.failed) actions.push(make("button", { type: "button", text: `Try ${count(batch.failed)} failed ${batch.failed === 1 ? "row" : "rows"} again`, onclick: () => act(batch, "retry") }));
   $("actions").replaceChildren(...actions);
 }
 
