@@ -6,4 +6,9 @@ FORMATS = {
     "v2": "llmbatch.formats.v2:V2",
     "seldon": "llmbatch.formats.seldon:Seldon",
     "trtllm_bench": "llmbatch.formats.trtllm_bench:TrtllmBench",
+    "sagemaker": "llmbatch.formats.sagemaker:SageMaker",
+    "bedrock": "llmbatch.formats.bedrock.format:Bedrock",
+    "vertex": "llmbatch.formats.vertex:Vertex",
+    "gemini": "llmbatch.formats.gemini.format:Gemini",
+    "gemini_api": "llmbatch.formats.gemini.format:GeminiApi",
 }

@@ -5,6 +5,7 @@ The codes are ours: of the originals only a few are documented.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -62,6 +63,11 @@ class Success:
 
     output: Any
     finish_reason: str | None
+
+    @property
+    def text(self) -> str:
+        """The answer as text: JSON where it is another value."""
+        return self.output if isinstance(self.output, str) else json.dumps(self.output, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)

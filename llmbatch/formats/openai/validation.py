@@ -84,14 +84,14 @@ def _line(raw: bytes, number: int, seen: _Ids, first: _First, models: Collection
         of = "the batch is for" if first.of_batch else "the lines before have"
         yield Problem("url_mismatch", f"the url is {short(url)}, and {of} {first.endpoint}", number, "url")
     model = body.get("model")
-    if models is not None and model not in models:
+    if first.model is not None and isinstance(model, str) and model != first.model:
+        said = f"the model is {short(model)}, and the lines before have {short(first.model)}: one file, one model"
+        yield Problem("model_mismatch", said, number, "body.model")
+    elif models is not None and model not in models:
         known = ", ".join(sorted(models))
         yield Problem("model_not_found", f"there is no model {short(model)}; there is {known}", number, "body.model")
     elif isinstance(model, str):
-        first.model = first.model or model
-        if model != first.model:
-            said = f"the model is {short(model)}, and the lines before have {short(first.model)}: one file, one model"
-            yield Problem("model_mismatch", said, number, "body.model")
+        first.model = model
     seen.add(custom_id, number)
 
 
