@@ -14,7 +14,6 @@ from llmbatch.core.table import find
 from llmbatch.prompt.document import read_document
 from llmbatch.systems import SYSTEMS
 
-
 _LINES = re.compile(r"\.(jsonl|ndjson)(\.(gz|zst|bz2|xz))?\Z", re.IGNORECASE)
 
 
