@@ -23,9 +23,13 @@ class BodyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model answered, without a start of it that the request brought. ``cut`` says whether it ended at its limit."""
+    """What the model answered. ``text`` is without a start of it that the request brought; ``output`` is as the record has it.
+
+    ``cut`` says whether it ended at its limit.
+    """
 
     text: str
+    output: Any
     cut: bool
     model: str
     answered: Answered

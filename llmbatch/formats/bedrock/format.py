@@ -92,7 +92,8 @@ class Bedrock:
         if messages and messages[-1]["role"] == "assistant":
             asked = self._family(body).read(body, ())
             text = text.removeprefix(asked.prompt.prefill)
-        return Reply(text, success.finish_reason == "length", self._settings.model or answered.model, answered)
+        cut = success.finish_reason == "length"
+        return Reply(text, success.output, cut, self._settings.model or answered.model, answered)
 
     def _family(self, body: Mapping[str, Any]) -> Family:
         """Raises ``BodyError`` for a body of another family than the model's, and for one of none."""
