@@ -79,6 +79,8 @@ def make_job(scenario: Scenario, folder: Path, output: Path, *, latency: float =
         del data["prompt"]
     for name, section in scenario.sections.items():
         data[name] = {**data.get(name, {}), **section}
+        if not section:  # requests bring their own prompts
+            del data[name]
     data.setdefault("run", {})["grace"] = 0.2
     return job_from(data)
 
@@ -102,6 +104,17 @@ def _lines(scenario: Scenario) -> Iterator[str]:
         if i % 59 == 11:
             yield '{"id": "no text"}'
         yield json.dumps({"id": f"row-{i}", "text": f"number {i % scenario.distinct}"})
+
+
+def _write_gemini(scenario: Scenario, folder: Path) -> None:
+    """Requests for Gemini in two files, with lines that are not JSON, and requests without contents among them."""
+    for name, numbers in (("a", range(ROWS // 3)), ("b", range(ROWS // 3, ROWS))):
+        lines = []
+        for i in numbers:
+            said = [{"role": "user", "parts": [{"text": f"number {i % scenario.distinct}"}]}]
+            request = {"contents": [] if i % 59 == 11 else said, "generationConfig": {"temperature": 0}}
+            lines.append('{"request": cut' if i % 41 == 7 else json.dumps({"request": request, "row": i}))
+        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 _BROKEN_DOCUMENTS = (
@@ -305,6 +318,7 @@ def _program(
 
 
 _NO_NUMBERS = {"when": {"matches": "3[12]$"}, "answer": "[0.5, NaN]"}
+_TIME = "2026-11-24T13:14:15Z"
 _OF_BOTH = {"name": "rerank", "settings": {"encoder": "bi", "top_n": 3}}
 
 SCENARIOS = (
@@ -360,6 +374,29 @@ SCENARIOS = (
         files=("results.jsonl", "errors.jsonl", "results"),
         faults=("folder-away/results:1",),
         write=_write_documents,
+    ),
+    Scenario(
+        "Vertex AI's files",
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
+        {
+            "run": {"window": 32},
+            "input": {"format": "vertex", "options": {"key_field": "id"}},
+            "sinks": {"layout": {"name": "vertex", "settings": {"key_field": "id", "shards": 3, "time": _TIME}}},
+        },
+        files=("results.jsonl", "output"),
+        faults=("folder-away/output:1",),
+    ),
+    Scenario(
+        "Gemini's files",
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS], "die_after": [70]},
+        {
+            "run": {"window": 24},
+            "prompt": {},
+            "input": {"format": "gemini"},
+            "sinks": {"layout": {"name": "gemini", "settings": {"time": _TIME}}},
+        },
+        files=("results.jsonl", "output"),
+        write=_write_gemini,
     ),
     Scenario("a V2 server", sections={"run": {"window": 32}}, engine=_v2),
     Scenario(

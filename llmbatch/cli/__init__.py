@@ -14,6 +14,7 @@ COMMANDS = {
     "publish": ("llmbatch.cli.publish:publish", "Make a dataset of finished runs, with a card."),
     "audit": ("llmbatch.cli.audit:audit", "Prove that a run folder is whole."),
     "serve": ("llmbatch.cli.serve:serve", "Serve OpenAI's batch API, and live requests, on a model."),
+    "azureml": ("llmbatch.cli.azureml:azureml", "Batch deployments of Azure ML, with their scoring scripts."),
     "prompts": ("llmbatch.cli.prompts:prompts", "List, show and check prompt files."),
     "demo": ("llmbatch.cli.demo:demo", "A small real run with the model that comes along."),
 }

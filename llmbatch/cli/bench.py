@@ -67,7 +67,7 @@ def _option(name: str, **looks: Any) -> Callable[[Any], Any]:
 @_option("streaming", is_flag=True, help="Refused: answers are not streamed here.")
 @job_options(job_file=False)
 @click.pass_context
-def bench(ctx: click.Context, model: str, dataset: str, **given: Any) -> None:
+def bench(ctx: click.Context, /, model: str, dataset: str, **given: Any) -> None:
     """Measure how fast a model answers the requests of a data set, as trtllm-bench throughput does."""
     if given["streaming"]:
         raise UsageError(
@@ -84,7 +84,7 @@ def bench(ctx: click.Context, model: str, dataset: str, **given: Any) -> None:
     facts = _facts(job, dataset, found, records)
     report = report_of(facts)
     click.echo(printed(report))
-    written = {
+    written: dict[str, Callable[[], str]] = {
         "report_json": lambda: json.dumps(report, indent=4),
         "output_json": lambda: "".join(map(_line, map(_answer, records))),
         "request_json": lambda: "".join(map(_line, _times(found, records))),
@@ -117,6 +117,7 @@ def _job(model: str, dataset: str, given: Mapping[str, Any], over: Mapping[str, 
         "plan": {"fold": False, "order": "input"},
         "retry": {"max_attempts": 1},
         "answer": {"allow_truncated": True},
+        "sinks": {"keep": ["task_id"]},
     }
     return job_from(merged(data, over))
 
@@ -188,16 +189,18 @@ def _gpu() -> dict[str, Any] | None:
 def _answer(record: Mapping[str, Any]) -> dict[str, Any]:
     from llmbatch.formats.base import Answered, Asked, wire_format
 
-    return wire_format("trtllm_bench").result(Answered(record, {}, Asked(chat=False), "", 0))
+    return wire_format("trtllm_bench").result(Answered(record, record.get("input") or {}, Asked(chat=False), "", 0))
 
 
 def _times(found: Measured, records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Of each request that was answered, in nanoseconds of one clock."""
+    from llmbatch.formats.trtllm_bench import task_of
+
     for record in records:
         if record["status"] == "ok":
             start, end = found.times.start[record["index"]], found.times.end[record["index"]]
             yield {
-                "id": record["id"],
+                "id": task_of(record, record.get("input") or {}),
                 "num_input_tokens": record["usage"]["prompt_tokens"],
                 "start_timestamp": int(start * 1e9),
                 "end_timestamp": int(end * 1e9),

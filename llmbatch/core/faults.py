@@ -16,6 +16,9 @@ only those of one file. Unset, a point costs one look at a module variable.
 | ``journal-removed`` | only the part is |
 | ``results-written`` | results and errors are there, the report is not |
 | ``report-written`` | the report is there, the session's end is not written down |
+| ``azureml-rows`` | the rows of a mini-batch are written, its line in the journal is not |
+| ``azureml-torn`` | half of that line is |
+| ``azureml-journal`` | all of it is |
 | ``dataset-made`` | a publication is whole, and has not taken the place of an earlier one |
 | ``dataset-moved`` | the earlier one is out of its way |
 | ``dataset-placed`` | it has its place, and the earlier one still lies beside it |

@@ -8,4 +8,7 @@ FORMATS = {
     "trtllm_bench": "llmbatch.formats.trtllm_bench:TrtllmBench",
     "sagemaker": "llmbatch.formats.sagemaker:SageMaker",
     "bedrock": "llmbatch.formats.bedrock.format:Bedrock",
+    "vertex": "llmbatch.formats.vertex:Vertex",
+    "gemini": "llmbatch.formats.gemini.format:Gemini",
+    "gemini_api": "llmbatch.formats.gemini.format:GeminiApi",
 }

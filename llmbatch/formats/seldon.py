@@ -20,18 +20,26 @@ from llmbatch.formats.openai.body import text_of_output
 from llmbatch.formats.outcome import Success, outcome_of
 
 DataType = Literal["data", "json", "str", "raw"]
-_PROMPTS = ("text_input", "prompt", "inputs", "args", "text")  # of a JSON object the key with the prompt, the likeliest first
+_PROMPTS = (
+    "text_input",
+    "prompt",
+    "inputs",
+    "args",
+    "text",
+)  # of a JSON object the key with the prompt, the likeliest first
 _CONTENTS = ("data", "strData", "jsonData")
 _NAME = "text_output"
 
 
-class Settings(BaseModel):
+class SeldonSettings(BaseModel):
     """Of this format."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data_type: DataType = Field("data", description="what a line is, as --data-type of seldon-batch-processor says it")
-    chat: bool = Field(False, description="a prompt is a message of the user's, for the model's chat template, and no plain text")
+    chat: bool = Field(
+        False, description="a prompt is a message of the user's, for the model's chat template, and no plain text"
+    )
 
 
 class _Unreadable(ValueError):
@@ -41,16 +49,16 @@ class _Unreadable(ValueError):
 class Seldon:
     """The format; see ``formats/base.py``."""
 
-    Settings = Settings
+    Settings = SeldonSettings
     container: Container = "values"
     id_field = None
     keys: frozenset[str] = frozenset()
     takes_text = takes_prompt = False
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SeldonSettings) -> None:
         self._settings = settings
 
-    def problem(self, line: Mapping[str, Any]) -> str | None:
+    def problem(self, line: Mapping[str, Any]) -> str | None:  # noqa: ARG002 - a record may be anything
         return None
 
     def read(self, line: Mapping[str, Any], adapters: Collection[str]) -> Rendered | Failure:  # noqa: ARG002 - none is named
@@ -112,20 +120,28 @@ def message_of(record: Any, data_type: DataType) -> Mapping[str, Any]:
     """A record as the message that is sent for it. Raises ``_Unreadable``."""
     if data_type == "str":
         if not isinstance(record, str):
-            raise _Unreadable(f"a record of the data type str is a JSON string, and this is of type {type_name(record)}")
+            raise _Unreadable(
+                f"a record of the data type str is a JSON string, and this is of type {type_name(record)}"
+            )
         return {"strData": record}
     if data_type == "json":
         return {"jsonData": record}
     if data_type == "data":
         if not isinstance(record, list):
-            raise _Unreadable(f"a record of the data type data is a list of lists, and this is of type {type_name(record)}")
+            raise _Unreadable(
+                f"a record of the data type data is a list of lists, and this is of type {type_name(record)}"
+            )
         return {"data": {"ndarray": record}}
     if not isinstance(record, Mapping):
-        raise _Unreadable(f"a record of the data type raw is a message, an object, and this is of type {type_name(record)}")
+        raise _Unreadable(
+            f"a record of the data type raw is a message, an object, and this is of type {type_name(record)}"
+        )
     found = [key for key in _CONTENTS if key in record]
     if len(found) != 1:
         raise _Unreadable(f"a message has one of {', '.join(_CONTENTS)}, and this has {', '.join(record) or 'nothing'}")
-    if found[0] == "data" and not (isinstance(record["data"], Mapping) and isinstance(record["data"].get("ndarray"), list)):
+    if found[0] == "data" and not (
+        isinstance(record["data"], Mapping) and isinstance(record["data"].get("ndarray"), list)
+    ):
         raise _Unreadable("the data of a message is an ndarray here, as tensors hold numbers and a prompt is text")
     return record
 

@@ -18,11 +18,21 @@ from llmbatch.formats.openai.body import is_ids
 from llmbatch.formats.outcome import Success, outcome_of
 
 _IDS = ("input_ids", "logits")  # the second is its older name
-_KNOWN = (*_IDS, "task_id", "prompt", "output_tokens", "lora_request", "turns", "media_paths", "category", "question_id")
+_KNOWN = (
+    *_IDS,
+    "task_id",
+    "prompt",
+    "output_tokens",
+    "lora_request",
+    "turns",
+    "media_paths",
+    "category",
+    "question_id",
+)
 _FORM = 'a line has the form {"task_id": 0, "prompt": ..., "output_tokens": 8}, and'
 
 
-class Settings(BaseModel):
+class BenchSettings(BaseModel):
     """Of this format."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,17 +43,17 @@ class Settings(BaseModel):
 class TrtllmBench:
     """The format; see ``formats/base.py``."""
 
-    Settings = Settings
+    Settings = BenchSettings
     container: Container = "lines"
-    id_field = "task_id"
+    id_field = None  # a line without its task_id is taken too
     keys = frozenset({"task_id", "output_tokens"})
     takes_text = takes_prompt = False
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: BenchSettings) -> None:
         self._eos = settings.eos_id
 
     def problem(self, line: Mapping[str, Any]) -> str | None:
-        tokens = line.get("output_tokens")
+        tokens: Any = line.get("output_tokens")
         if not is_of(tokens, "integer") or tokens < 1:
             seen = "this has no output_tokens" if tokens is None else f"output_tokens of this is {short(tokens)}"
             return f"{_FORM} {seen}"
@@ -69,7 +79,8 @@ class TrtllmBench:
 
     def write(self, row_id: RowId, rendered: Rendered, model: str | None) -> dict[str, Any]:  # noqa: ARG002 - a bench has one
         """Of a chat the messages' texts are written, a line each, as this form has no chat."""
-        prompt, line = rendered.prompt, {"task_id": row_id}
+        prompt = rendered.prompt
+        line: dict[str, Any] = {"task_id": row_id}
         if prompt.ids is not None:
             line["input_ids"] = list(prompt.ids)
         elif prompt.messages is not None:
@@ -82,12 +93,17 @@ class TrtllmBench:
         return line
 
     def result(self, answered: Answered) -> dict[str, Any]:
-        """A line of the answers: that tool writes ``id``, ``output`` and ``output_tokens`` of a request; ours has ``error`` besides."""
-        record = answered.record
+        """A line of the answers: ``id``, ``output`` and ``output_tokens``, and of a request without one its ``error``."""
+        record, number = answered.record, task_of(answered.record, answered.row)
         outcome = outcome_of(record)
         if not isinstance(outcome, Success):
-            return {"id": record["id"], "output": None, "output_tokens": 0, "error": outcome.message}
-        return {"id": record["id"], "output": outcome.output, "output_tokens": record["usage"]["completion_tokens"]}
+            return {"id": number, "output": None, "output_tokens": 0, "error": outcome.message}
+        return {"id": number, "output": outcome.output, "output_tokens": record["usage"]["completion_tokens"]}
+
+
+def task_of(record: Mapping[str, Any], row: Mapping[str, Any]) -> Any:
+    """What names a request: its task_id, else its index."""
+    return row.get("task_id", record["index"])
 
 
 def _prompt(line: Mapping[str, Any]) -> Prompt | str:
@@ -121,4 +137,4 @@ def _adapter(asked: Any, adapters: Collection[str]) -> str | Failure | None:
     return Failure(FailureKind.PROMPT, said)
 
 
-__all__ = ["TrtllmBench"]
+__all__ = ["TrtllmBench", "task_of"]

@@ -48,24 +48,26 @@ _GUIDED = {"json": "schema", "choice": "choice", "regex": "regex", "grammar": "g
 _SETTINGS, _GUIDE, _ADAPTER = "sampling_parameters", "guided_decoding", "lora_name"
 
 
-class Settings(BaseModel):
+class V2Settings(BaseModel):
     """Of this format."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    chat: bool = Field(False, description="a prompt is a message of the user's, for the model's chat template, and no plain text")
+    chat: bool = Field(
+        False, description="a prompt is a message of the user's, for the model's chat template, and no plain text"
+    )
 
 
 class V2:
     """The format; see ``formats/base.py``."""
 
-    Settings = Settings
+    Settings = V2Settings
     container: Container = "lines"
-    id_field = "id"
+    id_field = None  # a request may do without its id
     keys: frozenset[str] = frozenset()  # a list of inputs alone tells nothing
     takes_text = takes_prompt = False
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: V2Settings) -> None:
         self._chat = settings.chat
 
     def problem(self, line: Mapping[str, Any]) -> str | None:
@@ -227,7 +229,9 @@ def _outputs(asked: Any) -> None:
     for each in asked or ():
         name = each.get("name") if isinstance(each, Mapping) else each
         if name not in (TEXT_OUTPUT, *_TOLD.values()):
-            raise WireError(f"there is no output {short(name)}; there is {TEXT_OUTPUT}, and what is asked for by {', '.join(_TOLD)}")
+            raise WireError(
+                f"there is no output {short(name)}; there is {TEXT_OUTPUT}, and what is asked for by {', '.join(_TOLD)}"
+            )
 
 
 __all__ = ["V2", "line_of"]

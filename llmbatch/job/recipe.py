@@ -30,7 +30,7 @@ from llmbatch.job.lengths import Lengths
 from llmbatch.job.overflow import check_overflow, in_chunks, keeps_origin
 from llmbatch.job.prompts import further_step, output_of, program_of, prompt_of
 from llmbatch.job.step import Step, size_of
-from llmbatch.programs.base import Ask, Complete, Incomplete, Program, default_prompts, make_program
+from llmbatch.programs.base import Ask, Complete, Incomplete, Program, PromptFacts, default_prompts, make_program
 from llmbatch.programs.line import Rules
 from llmbatch.programs.noted import noted
 from llmbatch.programs.retry import next_request
@@ -120,6 +120,11 @@ class Recipe:
         for key, value in sorted(self._main.settings.items()):
             found[f"sampling.{key}"] = json.dumps(value, ensure_ascii=False, default=str)
         return found
+
+    @property
+    def facts(self) -> PromptFacts:
+        """What is known of the first prompt before there is a row."""
+        return self._main.facts()
 
     def render(self, row: Row) -> Rendered | Failure:
         """The prompt that a row is first asked with, or why there is none."""

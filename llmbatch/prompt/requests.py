@@ -43,7 +43,8 @@ class RequestsPrompt:
         self._vectors = vectors
         self._several = several
         self._template = template
-        self.sampling: Mapping[str, Any] = EMPTY if template is None else template.sampling
+        of_all = getattr(format_, "sampling", EMPTY)  # of formats whose job says what holds for all of its requests
+        self.sampling: Mapping[str, Any] = of_all if template is None else {**template.sampling, **of_all}
         self.output: Mapping[str, Any] | None = None if template is None else template.output
         self.program: Mapping[str, Any] | None = None if template is None else template.program
         self.text = "requests" if template is None else f"requests\n{template.text}"

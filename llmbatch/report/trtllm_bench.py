@@ -124,7 +124,7 @@ def _statistics(values: Sequence[float]) -> dict[str, float]:
     """A percentile of n sorted values is the one at index int(n p), as that tool has it."""
     ordered = sorted(values)
     if not ordered:
-        return {name: 0.0 for name in (*(f"p{percent}" for percent in _PERCENTS), "minimum", "maximum", "average")}
+        return dict.fromkeys((*(f"p{percent}" for percent in _PERCENTS), "minimum", "maximum", "average"), 0.0)
     found = {f"p{percent}": float(ordered[len(ordered) * percent // 100]) for percent in _PERCENTS}
     return {**found, "minimum": float(ordered[0]), "maximum": float(ordered[-1]), "average": _mean(ordered)}
 
@@ -139,7 +139,9 @@ def _per(amount: float, by: float) -> float:
 
 def printed(report: Mapping[str, Any]) -> str:
     """The report for a person, and for scripts that look for its lines."""
-    return "\n".join(line for block in (_engine, _machine, _world, _requests, _performance, _lengths) for line in block(report))
+    return "\n".join(
+        line for block in (_engine, _machine, _world, _requests, _performance, _lengths) for line in block(report)
+    )
 
 
 def _headed(title: str) -> list[str]:
@@ -239,7 +241,12 @@ def _lengths(report: Mapping[str, Any]) -> Iterator[str]:
     columns = (("Input", "isl_stats"), ("Output", "osl_stats"), ("Seq. Length", "seq_len_stats"))
     yield " " * 10 + "".join(f"{name:>14}" for name, _ in columns)
     yield _UNDER
-    for key, name in (("minimum", "MIN:"), ("maximum", "MAX:"), ("average", "AVG:"), *((f"p{p}", f"P{p}:") for p in _PERCENTS)):
+    for key, name in (
+        ("minimum", "MIN:"),
+        ("maximum", "MAX:"),
+        ("average", "AVG:"),
+        *((f"p{p}", f"P{p}:") for p in _PERCENTS),
+    ):
         yield f"{name:<10}" + "".join(f"{dataset[block][key]:>14.4f}" for _, block in columns)
     yield _RULE
 

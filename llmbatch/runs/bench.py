@@ -40,7 +40,7 @@ class Measured:
 
 
 def measured(job: Job, folder: Path, warmup: int, watchers: Sequence[Watcher] = ()) -> Measured:
-    """Run a job in the folder, after its first ``warmup`` rows were run once unmeasured on the same engine. Raises as ``run_job``."""
+    """Run a job in the folder, after its first ``warmup`` rows were run unmeasured on the same engine. Raises as ``run_job``."""
     with EngineKeeper() as keeper:
         if warmup:
             rows = job.input.model_copy(update={"limit": min(warmup, job.input.limit or warmup)})

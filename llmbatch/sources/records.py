@@ -25,7 +25,7 @@ def records(format_: Format, id_field: str | None, most: int | None = None) -> R
     One of more than ``most`` bytes is malformed.
     """
     make = _Maker(format_, id_field, most)
-    return make.of_files if format_.container == "files" else make.of_lines
+    return make.of_files if format_.container in ("files", "texts") else make.of_lines
 
 
 class _Maker:
@@ -33,7 +33,8 @@ class _Maker:
         self._format = format_
         self._id_field = id_field
         self._most = most
-        self._parse = _fields if format_.container == "csv_lines" else self._value
+        own = {"csv_lines": _fields, "texts": _text}
+        self._parse: Callable[[bytes], Any] = own.get(format_.container, self._value)
 
     def of_lines(self, files: InputFiles, start: Cursor) -> Iterator[Row]:
         index, offset, before = start.index, start.offset, start.line

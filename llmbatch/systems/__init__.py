@@ -3,4 +3,6 @@
 SYSTEMS: dict[str, str] = {
     "sagemaker": "llmbatch.systems.sagemaker:SageMakerTransform",
     "bedrock": "llmbatch.systems.bedrock:BedrockInvocation",
+    "vertex": "llmbatch.systems.vertex:Vertex",
+    "azure_ml": "llmbatch.systems.azure_ml.system:AzureML",
 }

@@ -1,1 +1,1 @@
-"""OpenAI's batch format, both ways, and Azure's spelling of it: one file an endpoint, the lines around them, what makes a file bad."""
+"""OpenAI's batch format, both ways, in Azure's spelling too: one file an endpoint, the lines around them, their validation."""

@@ -102,7 +102,7 @@ def sampling_of(
     neutral: Mapping[str, tuple[Any, ...]] = NEUTRAL,
     ignored: Collection[str] = IGNORED,
 ) -> Mapping[str, Any]:
-    """The sampling that a body asks for, by vLLM's names. ``own`` are the keys that its endpoint reads itself. Raises ``RequestError``."""
+    """The sampling that a body asks for, by vLLM's names. ``own`` are the keys that its endpoint reads. Raises ``RequestError``."""
     sampling: dict[str, Any] = {}
     for key, value in body.items():
         if value is None or key in ignored or key in own or key in _RENAMED or key in _GUIDED:

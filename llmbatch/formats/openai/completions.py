@@ -13,7 +13,6 @@ from llmbatch.core.types import Prompt, Rendered
 from llmbatch.core.words import is_encodable, type_name
 from llmbatch.formats.base import Answered
 from llmbatch.formats.openai.body import (
-    NEUTRAL,
     Choice,
     RequestError,
     adapter_of,
@@ -57,7 +56,8 @@ def prompts_of(value: Any, key: str) -> list[Prompt]:
             return [Prompt(ids=tuple(each)) for each in value]
     seen = f"{len(value):,} of them" if isinstance(value, list) and len(value) > MOST_PROMPTS else type_name(value)
     raise RequestError(
-        f"body.{key} must be one text, or token ids, or a list of up to {MOST_PROMPTS:,} of these, and is of type {seen}", key
+        f"body.{key} must be one text, or token ids, or a list of up to {MOST_PROMPTS:,} of these, and is of type {seen}",
+        key,
     )
 
 

@@ -32,9 +32,7 @@ def read(body: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
     if dimensions is not None and not (is_of(dimensions, "integer") and dimensions > 0):
         raise RequestError(f"body.dimensions is {short(dimensions)}, and must be a whole number above 0", "dimensions")
     if encoding not in (None, "float", "base64"):
-        raise RequestError(
-            f"body.encoding_format is {short(encoding)}, and must be float or base64", "encoding_format"
-        )
+        raise RequestError(f"body.encoding_format is {short(encoding)}, and must be float or base64", "encoding_format")
     first, *more = _prompts(body)
     for prompt in (first, *more):
         if prompt.text is not None and (not prompt.text or prompt.text.isspace()):

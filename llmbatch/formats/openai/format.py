@@ -1,4 +1,4 @@
-"""OpenAI's batch format, both ways: requests, ``{"custom_id": ..., "url": ..., "body": {...}}``, in and out, and records out as lines.
+"""OpenAI's batch format: requests, ``{"custom_id": ..., "url": ..., "body": {...}}``, in and out, and records out as lines.
 
 What a body asks for, and how it is answered, is its endpoint's matter. Azure writes the URLs without ``/v1``.
 """
@@ -22,8 +22,8 @@ ENDPOINTS: Mapping[str, ModuleType] = {
     "/v1/embeddings": embeddings,
     "/v1/responses": responses,
 }
-"""URL -> the file with its ``read(body, adapters) -> Rendered`` and ``answer(answered, success) -> body``, and a ``write(rendered) ->
-body`` of those that are written."""
+"""URL -> the file with its ``read(body, adapters) -> Rendered`` and ``answer(answered, success) -> body``, and of those that are
+written ``write(rendered) -> body``."""
 CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES = ENDPOINTS
 
 

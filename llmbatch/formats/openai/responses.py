@@ -64,7 +64,9 @@ def _messages(body: Mapping[str, Any]) -> Any:
     if not isinstance(given, list) or not given:
         raise RequestError(f"body.input must be a text, or a list of messages, and is {short(given)}", "input")
     if instructions is not None and not isinstance(instructions, str):
-        raise RequestError(f"body.instructions must be a text, and is of type {type_name(instructions)}", "instructions")
+        raise RequestError(
+            f"body.instructions must be a text, and is of type {type_name(instructions)}", "instructions"
+        )
     if instructions is not None and not is_encodable(instructions):
         raise RequestError("body.instructions holds half a surrogate pair, which is no character", "instructions")
     before = [{"role": "system", "content": instructions}] if instructions else []

@@ -64,9 +64,7 @@ class _First:
         self.model: str | None = None
 
 
-def _line(
-    raw: bytes, number: int, seen: _Ids, first: _First, models: Collection[str] | None
-) -> Iterator[Problem]:
+def _line(raw: bytes, number: int, seen: _Ids, first: _First, models: Collection[str] | None) -> Iterator[Problem]:
     try:
         line = json.loads(raw)
     except (ValueError, RecursionError):

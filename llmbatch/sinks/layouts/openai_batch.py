@@ -18,7 +18,7 @@ from llmbatch.sinks.layouts.base import Written, answered
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-class Settings(BaseModel):
+class BatchSettings(BaseModel):
     """Of this layout."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,9 +32,9 @@ class Settings(BaseModel):
 class OpenAIBatch:
     """Implements ``Layout``."""
 
-    Settings = Settings
+    Settings = BatchSettings
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: BatchSettings) -> None:
         self._settings = settings
 
     def write(self, finished: Finished, folder: Path) -> Written:

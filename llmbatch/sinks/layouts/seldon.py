@@ -20,7 +20,7 @@ from llmbatch.sinks.layouts.by_input import write_by_input
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
-class Settings(BaseModel):
+class MessagesSettings(BaseModel):
     """Of this layout."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,15 +29,17 @@ class Settings(BaseModel):
     data_type: DataType | None = Field(
         None, description="what a line of the input is, where it is json that looks like another type"
     )
-    errors: Literal["lenient", "strict"] = Field("lenient", description="strict: an answer that was cut off is a failure")
+    errors: Literal["lenient", "strict"] = Field(
+        "lenient", description="strict: an answer that was cut off is a failure"
+    )
 
 
 class SeldonLines:
     """Implements ``Layout``."""
 
-    Settings = Settings
+    Settings = MessagesSettings
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: MessagesSettings) -> None:
         self._settings = settings
 
     def write(self, finished: Finished, folder: Path) -> Written:

@@ -20,7 +20,7 @@ from llmbatch.sinks.layouts.by_input import write_by_input
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-class Settings(BaseModel):
+class LinesSettings(BaseModel):
     """Of this layout."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,9 +34,9 @@ class Settings(BaseModel):
 class V2Lines:
     """Implements ``Layout``."""
 
-    Settings = Settings
+    Settings = LinesSettings
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: LinesSettings) -> None:
         self._settings = settings
 
     def write(self, finished: Finished, folder: Path) -> Written:
