@@ -67,7 +67,7 @@ class Bedrock:
     def has_samples(self, line: Mapping[str, Any]) -> bool:
         """Whether a row's data may ask for several answers: only a chat body can."""
         body = line.get("modelInput")
-        return isinstance(body, Mapping) and "n" in body
+        return isinstance(body, dict) and "n" in body
 
     def result(self, answered: Answered) -> dict[str, Any]:
         return self.line(answered)
@@ -146,6 +146,6 @@ def _body(line: Mapping[str, Any]) -> Mapping[str, Any]:
             f'a record has the form {{"recordId": ..., "modelInput": {{...}}}}, and the keys of this are {keys}'
         )
     body = line["modelInput"]
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         raise BodyError(f"modelInput must be an object, and is of type {type_name(body)}")
     return body

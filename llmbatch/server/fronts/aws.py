@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi import Request
 
-from llmbatch.core.errors import JobError, ReadError, SourceError, UsageError
+from llmbatch.core.errors import JobError, UsageError
 from llmbatch.core.files import atomic_write
 from llmbatch.folder.folder import find_report, read_manifest
 from llmbatch.job.swept import recipe_of
@@ -27,7 +27,9 @@ from llmbatch.server.store import Batch, Store
 from llmbatch.sinks.base import Output
 from llmbatch.sinks.layout import write_layout
 from llmbatch.sinks.upload import plan_upload, upload
+from llmbatch.sources.base import START
 from llmbatch.sources.opening import open_source
+from llmbatch.sources.reader import Reader
 from llmbatch.systems.base import Assets, System
 
 _SCOPE = re.compile(r"Credential=[^/,\s]+/\d{8}/([a-z0-9-]{1,40})/")
@@ -78,26 +80,22 @@ def sections_of(system: System, operation: str, document: Any) -> dict[str, Any]
     return {name: job[name] for name in _OWN if name in job}
 
 
-def check_input(
-    batch: Batch, settings: ServerSettings, store: Store, stopped: Callable[[], bool], *, strict: bool = False
-) -> Checked | None:
-    """Look at all of the input; ``None`` where ``stopped`` says so. With ``strict`` a malformed row is an error of the batch."""
+def check_input(batch: Batch, settings: ServerSettings, store: Store, stopped: Callable[[], bool]) -> Checked | None:
+    """Count the rows of the input; ``None`` where ``stopped`` says so. Raises ``ReadError``, after which it is tried again."""
     try:
-        job = settings.job_for(batch.given["sections"], store.run_folder(batch.id))
-        rows = 0
-        for row in open_source(job.input).rows():
-            rows += 1
-            if strict and row.failure is not None:
-                return Checked(errors=[_error(row.failure.message)])
-            if rows % _LOOK_EVERY == 0 and stopped():
-                return None
-    except (UsageError, SourceError, ReadError) as error:
-        return Checked(errors=[_error(str(error))])
+        reader = Reader(open_source(settings.job_for(batch.given["sections"], store.run_folder(batch.id)).input))
+    except UsageError as error:
+        return Checked(errors=[{"code": "invalid_input", "line": None, "message": str(error), "param": None}])
+    reader.seek(START)
+    rows = 0
+    while reader.next is not None:
+        reader.take()
+        rows += 1
+        if rows % _LOOK_EVERY == 0 and stopped():
+            return None
+    if reader.failure is not None:
+        raise reader.failure
     return Checked(rows, settings.model)
-
-
-def _error(message: str) -> dict[str, Any]:
-    return {"code": "invalid_input", "line": None, "message": message, "param": None}
 
 
 def counted(ended: Ended) -> Finished:
