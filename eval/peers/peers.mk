@@ -8,6 +8,7 @@ PEER_mlflow := mlflow==3.17.2 --editable .
 PEER_gcs := gcp-storage-emulator==2026.7.19 setuptools<81
 PEER_azureml := azure-ai-ml==1.35.2
 PEER_spark := pyspark==4.3.0 pandas<3
+PEER_sagemaker := sagemaker==2.257.7
 
 # Peers in whose processes llmbatch itself runs: behind their own packages they see those of our environment.
 WITH_OURS := spark

@@ -23,9 +23,13 @@ class BodyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model answered, without a start of it that the request brought. ``cut`` says whether it ended at its limit."""
+    """What the model answered. ``text`` is without a start of it that the request brought; ``output`` is as the record has it.
+
+    ``cut`` says whether it ended at its limit.
+    """
 
     text: str
+    output: Any
     cut: bool
     model: str
     answered: Answered
@@ -116,10 +120,8 @@ def chat_prompt(system: str | None, messages: Any, text_of_block: Callable[[Any]
         raise BodyError(f"modelInput.messages {seen}: it must be a list of messages")
     plain: list[Any] = []
     for number, message in enumerate(messages):
-        if not isinstance(message, Mapping) or message.get("role") not in ("user", "assistant"):
-            seen = (
-                short(message.get("role")) if isinstance(message, Mapping) else f"a value of type {type_name(message)}"
-            )
+        if not isinstance(message, dict) or message.get("role") not in ("user", "assistant"):
+            seen = short(message.get("role")) if isinstance(message, dict) else f"a value of type {type_name(message)}"
             raise BodyError(f"modelInput.messages[{number}] must have the role user or assistant, and has {seen}")
         place = f"modelInput.messages[{number}].content"
         plain.append({"role": message["role"], "content": blocks_text(message.get("content"), place, text_of_block)})

@@ -41,13 +41,14 @@ class BedrockLayout:
         self._settings = settings
 
     def write(self, finished: Finished, folder: Path) -> Written:
-        names = output_objects(finished.source(), self._settings.folder)
+        source = finished.source()
+        names = output_objects(source, self._settings.folder)
         format_ = Bedrock(BedrockSettings.model_validate(finished.options))
         strict = self._settings.errors == "strict"
         place = folder / self._settings.job
         files: list[Path] = []
         counts: Counter[str] = Counter()
-        for number, rows in by_object(finished, format_.has_samples):
+        for number, rows in by_object(finished, source, format_.has_samples):
             path = place / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8", newline="") as stream:

@@ -29,9 +29,9 @@ def output_objects(source: Source, folder: str | None) -> list[str]:
 
 
 def by_object(
-    finished: Finished, has_samples: Callable[[Mapping[str, Any]], bool]
+    finished: Finished, source: Source, has_samples: Callable[[Mapping[str, Any]], bool]
 ) -> Iterator[tuple[int, Iterator[Answered]]]:
-    """(number, what became of its rows) of each object that has rows, and of those without any between them.
+    """(number, what became of its rows) of each object that has rows, and of those that have none because they are empty.
 
     ``has_samples`` says of a row's data whether it may ask for several answers: of others it is known how they were asked, and
     nothing is rendered once more for that.
@@ -55,3 +55,10 @@ def by_object(
                 for record, row in pairs
             ),
         )
+    yield from ((number, iter(())) for number in _empty(source) if number >= following)
+
+
+def _empty(source: Source) -> list[int]:
+    """Objects without a byte. Of more than a thousand an input does not say which those are."""
+    entries, names = source.fingerprint(), source.files()
+    return [number for number, entry in enumerate(entries) if len(entries) == len(names) and entry.get("size") == 0]
