@@ -2,6 +2,8 @@
 # contradict each other's and ours. A new one is one line: PEER_NAME := what pip is to install.
 PEER_triton := nvidia-pytriton==0.7.0 numpy<2
 PEER_mlserver := mlserver==1.7.1
+PEER_google := google-cloud-aiplatform==2.7.0
+PEER_genai := google-genai==3.6.1
 
 PEERS := $(patsubst PEER_%,%,$(filter PEER_%,$(.VARIABLES)))
 
