@@ -9,10 +9,19 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from llmbatch.core.record import json_encoder
 from llmbatch.core.table import find
-from llmbatch.formats.base import Answered
+from llmbatch.formats.base import Answered, Asked
 from llmbatch.sinks.base import Finished, LayoutSettings
 from llmbatch.sinks.layouts import LAYOUTS
+
+_ASKED = Asked()
+_json = json_encoder()
+
+
+def json_line(value: Any) -> str:
+    """A value as a line of JSON."""
+    return f"{_json(value)}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,13 @@ def answered(finished: Finished) -> Iterator[tuple[int, Answered]]:
     """(number of its input file, what became of it) of every row, in input order. Raises as ``Finished.pairs``."""
     for record, row in finished.pairs():
         yield row.cursor.file, answered_of(finished, record, row)
+
+
+def answers(finished: Finished) -> Iterator[Answered]:
+    """The same, for layouts that do not tell a chat from a text: rows are not rendered anew, but for those with several answers."""
+    for record, row in finished.pairs():
+        asked = finished.asked(row) if isinstance(record["output"], list) else _ASKED
+        yield Answered(record, row.data, asked, finished.model, finished.created, row.cursor.line)
 
 
 def answered_of(finished: Finished, record: dict[str, Any], row: Any) -> Answered:
