@@ -18,7 +18,7 @@ else
 INSTALL_OPTIONS := --torch-backend auto
 endif
 
-.PHONY: demo test tests check cluster format bench chaos engines fuzz harness peers scale clean
+.PHONY: demo test tests check cluster format bench chaos engines fuzz harness peers scale systems clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt
@@ -87,6 +87,10 @@ peers: $(PEERS:%=.venv-%/ready)  ## environments with real servers and programs 
 # `make engines ENGINES=kserve_servers` measures only that again; see eval/engines/run.py --help.
 engines: $(VENV)/ready-$(ENGINE) peers  ## every engine against the real servers and libraries that it speaks to: eval/engines/RESULTS.md
 	$(BIN)/python eval/engines/run.py $(ENGINES)
+
+# `make systems SYSTEMS=spark` tries only that part again; see eval/systems/run.py --help. What has no environment is not shown, and says so.
+systems: $(VENV)/ready-$(ENGINE) peers  ## what is claimed of the eight systems, against the real things: eval/systems/RESULTS.md
+	$(BIN)/python eval/systems/run.py $(SYSTEMS)
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(PEERS:%=.venv-%) demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

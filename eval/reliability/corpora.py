@@ -44,6 +44,7 @@ class Scenario:
     )  # files and folders of the run that are the same in every run of it
     faults: Sequence[str] = ()  # fault points that only such a run passes
     write: Callable[[Scenario, Path], None] | None = None  # its own input; None: lines
+    ready_made: bool = False  # its rows bring their prompts
     engine: Callable[[float, int], Mapping[str, Any]] | None = (
         None  # (latency, concurrency) -> its own; None: the scripted
     )
@@ -74,6 +75,8 @@ def make_job(scenario: Scenario, folder: Path, output: Path, *, latency: float =
         data["input"] = {"path": str(folder / "input")}
     if (folder / _PROMPT).is_file():
         data["prompt"] = {"path": str(folder / _PROMPT)}
+    if scenario.ready_made:
+        del data["prompt"]
     for name, section in scenario.sections.items():
         data[name] = {**data.get(name, {}), **section}
         if not section:  # requests bring their own prompts
@@ -159,6 +162,34 @@ def _write_queries(_scenario: Scenario, folder: Path) -> None:
     ]
     lines = [json.dumps(row) for row in rows]
     (folder / "input" / "rows.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _write_transform_records(scenario: Scenario, folder: Path) -> None:
+    """Records of a batch transform, under a prefix of their own: of one of two objects all are sound."""
+    lines = [json.dumps({"id": i, "features": {"inputs": f"number {i % scenario.distinct}"}}) for i in range(ROWS)]
+    half = ROWS // 2
+    lines[half + 3 : half + 5] = ["{cut", '{"id": "no features"}']
+    for name, part in (("a", lines[:half]), ("b", lines[half:])):
+        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in part), encoding="utf-8")
+
+
+def _write_invocations(scenario: Scenario, folder: Path) -> None:
+    """Bodies of three families, some without an id; of forty one is broken, or one that nothing can be done with."""
+    bodies: list[Callable[[str], dict[str, Any]]] = [
+        lambda text: {"prompt": text, "max_gen_len": 60},
+        lambda text: {"inputText": text, "textGenerationConfig": {"maxTokenCount": 60}},
+        lambda text: {"anthropic_version": "x", "max_tokens": 60, "messages": [{"role": "user", "content": text}]},
+    ]
+    lines = []
+    for i in range(ROWS):
+        record: dict[str, Any] = {"modelInput": bodies[i % 3](f"number {i % scenario.distinct}")}
+        if i % 5:
+            record["recordId"] = f"R{i}"
+        if i % 40 == 9:
+            record["modelInput"] = {"text": "of no family"}
+        lines.append(json.dumps(record) if i % 40 != 19 else '{"modelInput": cut')
+    for name, part in (("a", lines[:70]), ("b", lines[70:])):
+        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in part), encoding="utf-8")
 
 
 # servers
@@ -368,6 +399,28 @@ SCENARIOS = (
         write=_write_gemini,
     ),
     Scenario("a V2 server", sections={"run": {"window": 32}}, engine=_v2),
+    Scenario(
+        "a batch transform",
+        {"rules": [FAILS_ONCE]},
+        {
+            "run": {"window": 32},
+            "input": {"format": "sagemaker", "options": {"input_filter": "$.features", "join": True}},
+            "sinks": {"layout": {"name": "sagemaker"}},
+        },
+        files=("results.jsonl", "errors.jsonl", "output"),
+        faults=("folder-away/output:1",),
+        write=_write_transform_records,
+        ready_made=True,
+    ),
+    Scenario(
+        "an invocation job",
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
+        {"run": {"window": 32}, "input": {"format": "bedrock"}, "sinks": {"layout": {"name": "bedrock"}}},
+        distinct=150,
+        files=("results.jsonl", "errors.jsonl", "output"),
+        write=_write_invocations,
+        ready_made=True,
+    ),
     Scenario(
         "images",
         {"rules": [FAILS_ONCE, FAILS_ALWAYS]},

@@ -24,6 +24,7 @@ from llmbatch.job.image_places import ImagePlaces
 from llmbatch.job.job import Job
 from llmbatch.job.overflow import Origin, keeps_origin
 from llmbatch.programs.base import Ask, Need, PromptFacts
+from llmbatch.programs.numbers import pooling_of
 from llmbatch.prompt.base import RowPrompt
 from llmbatch.prompt.requests import RequestsPrompt
 
@@ -152,8 +153,19 @@ class Step:
         check: Check = ours.of(self._named(row)) if ours.names else ours
         lora = self._lora or rendered.lora
         origin = Origin(self, row, check) if self._keeps_origin else None
+        prompt, vector = rendered.prompt, rendered.dimensions
         return Ask(
-            rendered.prompt, sampling, ours.constraint, seed, lora=lora, samples=samples, check=check, origin=origin
+            prompt,
+            sampling,
+            ours.constraint,
+            seed,
+            lora=lora,
+            token_ids=prompt.ids,
+            samples=samples,
+            check=check,
+            origin=origin,
+            pooling=None if vector is None else pooling_of("embed", vector),
+            more=rendered.more,
         )
 
     def size(self, row: Row) -> int:
@@ -171,7 +183,7 @@ class Step:
             return rendered
         asked = rendered.sampling
         sampling = _sampling({**self._defaults, **asked}, self._overrides) if asked else self.settings
-        return Rendered(rendered.prompt, sampling, rendered.output or self._held_to, rendered.lora)
+        return replace(rendered, sampling=sampling, output=rendered.output or self._held_to)
 
     def _with_fields(self, rendered: Rendered, row: Row) -> Rendered | Failure:
         """The prompt with the sampling that the row's fields say."""
@@ -182,7 +194,7 @@ class Step:
                 said = problem if field in row.data else "is a field that the row does not have"
                 return Failure(FailureKind.PROMPT, f"row {short(row.id)}: sampling.{name}, its field {field!r}, {said}")
             values[name] = value
-        return Rendered(rendered.prompt, {**rendered.sampling, **values}, rendered.output, rendered.lora)
+        return replace(rendered, sampling={**rendered.sampling, **values})
 
     def _too_many(self, sampling: Mapping[str, Any]) -> str | None:
         """What is wrong with the number of samples: each is a request, and all of a row's are in memory at a time."""

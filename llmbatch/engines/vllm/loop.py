@@ -9,16 +9,29 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from llmbatch.core.errors import EngineDied
-from llmbatch.core.types import Completion, Failure, FailureKind, FinishReason, Outcome, Refusal, Request, Usage
+from llmbatch.core.types import (
+    Completion,
+    Failure,
+    FailureKind,
+    FinishReason,
+    Outcome,
+    Piece,
+    Refusal,
+    Request,
+    RequestKey,
+    Usage,
+)
 from llmbatch.engines.feed import Requests
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.reasoning import Reasoning
 from llmbatch.engines.vllm.sampling import Samplings, Setting
-from llmbatch.engines.vllm.score import Limits, Piece, Scoring
+from llmbatch.engines.vllm.score import Limits, Scoring
+from llmbatch.engines.vllm.score import Piece as ScoredPiece
 from llmbatch.engines.vllm.sight import Sight, no_sight
 from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
 
+_URGENT = -1  # vLLM's priority of what goes first, where its scheduler looks at that
 _WAIT_SECONDS = 0.5  # how long the loop waits for the engine, or for the feed, before it looks around
 _FINISH: Mapping[str, FinishReason] = {
     "stop": "stop", "length": "length", "abort": "abort", "error": "error", "repetition": "repetition",
@@ -63,7 +76,7 @@ class _Scored(NamedTuple):
     """A request for a likelihood, of which vLLM has one piece."""
 
     scoring: Scoring
-    piece: Piece
+    piece: ScoredPiece
     lora: Any
     tokens: int
 
@@ -92,6 +105,7 @@ class Loop:
         self._pending: dict[str, _Pending | _Scored | _Pooled] = {}
         self._tokens = 0
         self._seen = 0  # how many of those have images
+        self._told: dict[str, tuple[int, int]] = {}  # of those that stream: characters and tokens that were told
         self._progress_at = time.monotonic()
         self._marked_at = time.monotonic()
         self.busy = 0.0
@@ -103,8 +117,10 @@ class Loop:
         while True:
             self._mark()
             outcomes = self._fill(feed)
+            if cancelled := feed.take_cancelled():
+                outcomes += self._cancel(cancelled)
             if self._pending:
-                outcomes += self._step()
+                outcomes += self._step(feed)
             elif not outcomes:
                 if feed.finished:
                     return
@@ -118,7 +134,24 @@ class Loop:
         if self._tools.sight is not None:
             self._tools.sight.clear()
         self._pending.clear()
+        self._told.clear()
         self._tokens = self._seen = 0
+
+    def _cancel(self, keys: Sequence[RequestKey]) -> list[Outcome]:
+        """End requests that nobody wants any more. One that vLLM does not have yet, as its images are being loaded, goes on."""
+        wanted = set(keys)
+        names = [name for name, had in self._pending.items() if isinstance(had, _Pending) and had.request.key in wanted]
+        if names:
+            self._engine.abort_request(names)
+        ended: list[Outcome] = []
+        for name in names:
+            had = self._pending.pop(name)
+            self._told.pop(name, None)
+            self._tokens -= had.tokens
+            if isinstance(had, _Pending):
+                self._seen -= bool(had.request.prompt.images)
+                ended.append(Completion(had.request.key, "", "abort", Usage()))
+        return ended
 
     def _fill(self, feed: Requests) -> list[Outcome]:
         """Hand over what there is room for; what vLLM refuses is an outcome at once."""
@@ -132,7 +165,7 @@ class Loop:
                 if failure is not None:
                     refused.append(Refusal(seen.request.key, failure))
         tokens = self._intake.tokens - self._tokens
-        if slots <= 0 or (tokens <= 0 and self._pending):
+        if (slots <= 0 or (tokens <= 0 and self._pending)) and not feed.urgent:
             return refused
         for request in feed.take(slots, tokens):
             failure = self._look(request) if request.prompt.images else self._submit(request)
@@ -176,7 +209,7 @@ class Loop:
         except Exception as error:
             return _refused(error)
         prompt = {"type": "token", "prompt_token_ids": ids} if seen is None else seen
-        failure = self._hand_over(prompt, params, lora, _Pending(request, setting, len(ids)))
+        failure = self._hand_over(prompt, params, lora, _Pending(request, setting, len(ids)), urgent=request.urgent)
         self._seen += failure is None and seen is not None
         return failure
 
@@ -197,7 +230,8 @@ class Loop:
         except Exception as error:
             return _refused(error)
         prompt = {"type": "token", "prompt_token_ids": ids} if seen is None else seen
-        failure = self._hand_over(prompt, params, lora, _Pooled(request, poolings, len(ids)))
+        pooled = _Pooled(request, poolings, len(ids))
+        failure = self._hand_over(prompt, params, lora, pooled, urgent=request.urgent)
         self._seen += failure is None and seen is not None
         return failure
 
@@ -224,7 +258,7 @@ class Loop:
             return _refused(error)
         waiting = _Scored(scoring, piece, lora, len(scoring.ids))
         prompt = {"type": "token", "prompt_token_ids": scoring.ids[: piece.end]}
-        return self._hand_over(prompt, params, lora, waiting)
+        return self._hand_over(prompt, params, lora, waiting, urgent=scoring.urgent)
 
     def _adapter(self, request: Request) -> Any:
         """vLLM's request for the adapter that is asked for, None without one."""
@@ -236,11 +270,17 @@ class Loop:
         return lora
 
     def _hand_over(
-        self, prompt: Mapping[str, Any], params: Any, lora: Any, pending: _Pending | _Scored | _Pooled
+        self,
+        prompt: Mapping[str, Any],
+        params: Any,
+        lora: Any,
+        pending: _Pending | _Scored | _Pooled,
+        *,
+        urgent: bool,
     ) -> Failure | None:
         name = str(next(self._numbers))
         try:
-            self._engine.add_request(name, prompt, params, lora_request=lora)
+            self._engine.add_request(name, prompt, params, lora_request=lora, priority=_URGENT if urgent else 0)
         except self._deaths as error:
             raise self._death(error, "vLLM's engine failed while a request was handed to it") from error
         except Exception as error:  # whatever else is raised is about this request
@@ -252,19 +292,45 @@ class Loop:
         self._tokens += pending.tokens
         return None
 
-    def _step(self) -> list[Outcome]:
+    def _step(self, feed: Requests) -> list[Outcome]:
         """One step of the engine, or a wait for it: the outcomes of the requests that finished."""
         if self._outputs is not None and not self._has_output():
             return []
         began = time.monotonic()
         try:
-            finished = [output for output in self._engine.step() if output.finished]
+            outputs = self._engine.step()
+            finished = [output for output in outputs if output.finished]
         except Exception as error:
             raise self._death(error, "vLLM's engine failed") from error
         self._progress_at = time.monotonic()
         if self._outputs is None:
             self.busy += self._progress_at - began
+        if len(finished) < len(outputs):  # the others stream
+            feed.tell(
+                [piece for output in outputs if not output.finished and (piece := self._piece(output)) is not None]
+            )
         return self._outcomes(finished) if finished else []
+
+    def _piece(self, output: Any) -> Piece | None:
+        """What came of an answer since it was told last; None where that is no text yet, or not known to be of the answer.
+
+        Before the thinking is at its end nothing is told, and nothing where there is a prefill: what the text of such an answer is,
+        is known when it is finished.
+        """
+        had, answer = self._pending.get(output.request_id), output.outputs[0]
+        if not isinstance(had, _Pending) or had.request.prompt.prefill or had.request.partial:
+            return None
+        text = str(answer.text)
+        if (reasoning := self._tools.reasoning) is not None:
+            if reasoning.end is None or reasoning.end not in text:
+                return None
+            text = reasoning.split(text).content
+        start, tokens = self._told.get(output.request_id, (0, 0))
+        if len(text) <= start:
+            return None
+        self._told[output.request_id] = len(text), len(answer.token_ids)
+        logprobs = None if answer.logprobs is None else logprobs_json(answer.logprobs[tokens:])
+        return Piece(had.request.key, start, text[start:], logprobs)
 
     def _has_output(self) -> bool:
         """Whether an engine in its own process has sent something. vLLM's ``step`` would wait for a dead one for ever."""
@@ -291,8 +357,12 @@ class Loop:
         answered: list[Any] = []
         done: list[Outcome] = []
         for output in finished:
-            had = self._pending.pop(output.request_id)
+            had = self._pending.pop(output.request_id, None)
+            if had is None:
+                continue  # it was cancelled when it was on its way
             self._tokens -= had.tokens
+            if self._told:
+                self._told.pop(output.request_id, None)
             if isinstance(had, _Scored):
                 done += self._score(had, output)
                 continue
