@@ -7,6 +7,9 @@ PEER_mlflow := mlflow==3.17.2 --editable .
 # an emulator of Google's object store
 PEER_gcs := gcp-storage-emulator==2026.7.19 setuptools<81
 PEER_azureml := azure-ai-ml==1.35.2
+# the first takes the second only in an older version
+PEER_google := google-cloud-aiplatform==2.7.0
+PEER_genai := google-genai==3.6.1
 PEER_spark := pyspark==4.3.0 pandas<3
 PEER_sagemaker := sagemaker==2.257.7
 

@@ -20,8 +20,8 @@ from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKe
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
 
 
-def _encoder() -> Callable[[Any], str]:
-    """As ``_JSON.encode``, which makes the encoder in C anew for every value: a third of what a record takes."""
+def json_encoder() -> Callable[[Any], str]:
+    """Compact JSON of a value, as by ``_JSON.encode``, which makes the encoder in C anew for every value: a third of what a record takes."""
     make = getattr(encoder, "c_make_encoder", None)
     if make is None:
         return _JSON.encode
@@ -31,7 +31,7 @@ def _encoder() -> Callable[[Any], str]:
     return lambda value: "".join(chunks(value, 0))
 
 
-encode = _encoder()
+encode = json_encoder()
 """A value as compact JSON. Raises ``ValueError`` for one that JSON cannot hold."""
 _text_of_text: Callable[[str], str] = encoder.encode_basestring
 

@@ -42,6 +42,7 @@ _BESIDE = frozenset(
      "structured_outputs"}
 )  # fmt: skip
 
+_MORE = (_ASKING | _BESIDE | {"parameters"}) - {"prompt"}  # an instance without these is a prompt alone
 _BODY = re.compile(r"\bbody\b(?=[. ])")  # what OpenAI's format calls an instance in its messages
 
 
@@ -124,6 +125,8 @@ class Vertex:
                 return Rendered(Prompt(text=instance))
             if not isinstance(instance, Mapping) or not instance.keys() & _ASKING:
                 return None
+            if instance.keys().isdisjoint(_MORE) and isinstance(text := instance["prompt"], str) and text.strip():
+                return Rendered(Prompt(text=text))
             rendered = self._chat.read({"custom_id": "", "body": _body(instance)}, adapters)
         except _InstanceProblem as error:
             return Failure(FailureKind.PROMPT, str(error))

@@ -9,11 +9,19 @@ from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
 
+from llmbatch.core.record import json_encoder
 from llmbatch.core.table import find
 from llmbatch.core.types import Row
 from llmbatch.formats.base import Answered, Asked
 from llmbatch.sinks.base import Finished, LayoutSettings
 from llmbatch.sinks.layouts import LAYOUTS
+
+_json = json_encoder()
+
+
+def json_line(value: Any) -> str:
+    """A value as a line of JSON."""
+    return f"{_json(value)}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,11 @@ def answered(finished: Finished) -> Iterator[tuple[int, Answered]]:
     """(number of its input file, what became of it) of every row, in input order. Raises as ``Finished.pairs``."""
     for record, row in finished.pairs():
         yield row.cursor.file, answered_of(finished, record, row)
+
+
+def answers(finished: Finished) -> Iterator[Answered]:
+    """The same without the files."""
+    return (each for _, each in answered(finished))
 
 
 def answered_of(finished: Finished, record: dict[str, Any], row: Row) -> Answered:

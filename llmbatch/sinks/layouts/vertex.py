@@ -7,7 +7,6 @@ empty, where nothing failed.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -20,9 +19,8 @@ from pydantic import AwareDatetime, Field, model_validator
 from llmbatch.formats.base import RECORD, Answered
 from llmbatch.formats.vertex import Vertex, VertexSettings
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written, answered
+from llmbatch.sinks.layouts.base import Written, answers, json_line
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _ERROR_COLUMNS = ("error_code", "error_message")
 
 
@@ -74,7 +72,7 @@ class VertexLayout:
 
     def _lines(self, finished: Finished) -> Iterator[_Line]:
         strict, rich = self._settings.errors == "strict", self._settings.rich
-        for _, each in answered(finished):
+        for each in answers(finished):
             yield _Line(self._format.line(each, strict=strict, rich=rich), each)
 
     def _write(self, lines: Iterable[_Line], results: Path, errors: Path, columns: Sequence[str]) -> None:
@@ -86,7 +84,7 @@ class VertexLayout:
                 self._write_csv(lines, good, bad, columns)
                 return
             for line, _ in lines:
-                (bad if "error" in line else good).write(f"{_encode(line)}\n")
+                (bad if "error" in line else good).write(json_line(line))
 
     def _write_csv(self, lines: Iterable[_Line], good: TextIO, bad: TextIO, columns: Sequence[str]) -> None:
         results, errors = csv.writer(good, lineterminator="\n"), csv.writer(bad, lineterminator="\n")
@@ -99,7 +97,7 @@ class VertexLayout:
                 errors.writerow([*start, line["error"]["code"], line["error"]["message"]])
             else:
                 said = line["prediction"]
-                results.writerow([*start, said if isinstance(said, str) else _encode(said)])
+                results.writerow([*start, said if isinstance(said, str) else json_line(said).rstrip("\n")])
 
     def _columns(self, finished: Finished) -> list[str]:
         """The columns of all files of the input; of a job with a key that alone."""
