@@ -151,7 +151,7 @@ def test_no_other_room_names_an_engine_or_an_argument_of_one() -> None:
     # words that others use too
     unnamed -= {
         "concurrency", "context_length", "dimensions", "hf_token", "kv_cache_dtype", "latency", "openai", "quantization", "rules",
-        "start_seconds", "tokenizer",
+        "scheduling_policy", "start_seconds", "tokenizer",
     }  # fmt: skip
     wrong = []
     for _, path in modules():

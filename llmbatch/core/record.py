@@ -21,7 +21,7 @@ _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=Fa
 
 
 def json_encoder() -> Callable[[Any], str]:
-    """Compact JSON of a value, as by ``_JSON.encode``, which makes the encoder in C anew for every value: a third of what a record takes."""
+    """Compact JSON of a value. ``_JSON.encode`` makes its encoder in C anew for every one: a third of what a record takes."""
     make = getattr(encoder, "c_make_encoder", None)
     if make is None:
         return _JSON.encode
