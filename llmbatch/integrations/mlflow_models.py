@@ -63,10 +63,10 @@ class LlmbatchModel:
         """End the engine; it also ends with this object."""
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> Any:
-        """An output for each row: a list of them for a list, for a DataFrame one with ``output`` and ``error`` under its index.
+        """An output for each row: a list for a list, for a DataFrame one with ``output`` and ``error`` under its index.
 
-        A list has the values of the prompt's one variable, or rows as mappings; a DataFrame's one column is it under any name. A row
-        that fails has None, and ``errors`` says why; or the call raises ``RunError``, where the model is to (``raise_on_error``).
+        A list has values of the prompt's one variable, or rows as mappings; a DataFrame's one column is it under any name. A row
+        that fails has None, and ``errors`` says why; or the call raises ``RunError`` (``raise_on_error``).
         ``params`` go over the job's sampling, where they are not None.
         """
         with self._turn:
