@@ -302,6 +302,22 @@ def evaluated(trial: Trial) -> str:
     return f"exact_match/v1 {share:.4f}: one of {_ROWS} rows failed"
 
 
+def judged(trial: Trial) -> str:
+    import llmbatch.mlflow
+    import mlflow
+    from mlflow.genai.scorers import scorer
+
+    @scorer
+    def exact(outputs: Any, expectations: dict[str, Any]) -> bool:
+        return bool(outputs == expectations["expected_response"])
+
+    truth = {f"r{i}": f"text {i}" for i in range(_ROWS)}
+    found = mlflow.genai.evaluate(data=llmbatch.mlflow.genai_data(trial.folder / "whole", truth), scorers=[exact])
+    share = float(found.metrics["exact/mean"])
+    assert abs(share - (_ROWS - 1) / _ROWS) < 1e-9, found.metrics
+    return f"exact/mean {share:.4f}"
+
+
 def main() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -319,6 +335,7 @@ def main() -> None:
                 "a prompt of several variables is a signature with their columns": several_columns,
                 "mlflow models serve answers with the model": served,
                 "results and truth are a table for mlflow.models.evaluate": evaluated,
+                "and data for mlflow.genai.evaluate": judged,
             }
             for claim, show in claims.items():
                 row = tried("MLflow", claim, "mlflow server on SQLite", number, lambda show=show: show(trial))

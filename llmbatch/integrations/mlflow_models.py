@@ -36,6 +36,7 @@ LOADER = "llmbatch.mlflow"
 _JOB, _PROMPT, _SETTINGS = "job.yaml", "prompt.yaml", "llmbatch.json"
 _OUTPUT, _ERROR = "output", "error"
 _FAILED_SHOWN = 3
+_SAMPLINGS_KEPT = 64
 _WHOLE, _REAL = "long", "double"
 # what a call may say by itself, by vLLM's names, and of which type it is for MLflow
 PARAMETERS = {
@@ -84,6 +85,8 @@ class LlmbatchModel:
         """The job with this sampling; all of them share the engine."""
         key = json.dumps(sampling, sort_keys=True, default=_number)
         if key not in self._tables:
+            if len(self._tables) >= _SAMPLINGS_KEPT:
+                self._tables.clear()
             given = json.loads(key)
             changed = {**self._job, "sampling": {**self._job.get("sampling", {}), **given}}
             self._tables[key] = TableJob(cast(JobArguments, changed), self._keeper)
