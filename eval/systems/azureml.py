@@ -67,6 +67,30 @@ _CHANGES_OLD: tuple[tuple[str, Any], ...] = (
 )
 
 
+_STEP: dict[str, Any] = {
+    "type": "parallel", "compute": "azureml:c", "input_data": "${{inputs.files}}", "mini_batch_size": "2", "logging_level": "INFO",
+    "inputs": {"files": {"type": "uri_folder", "path": "./input"}, "words": 7}, "outputs": {"rows": {"type": "uri_file"}},
+    "retry_settings": {"max_retries": 1, "timeout": 5}, "resources": {"instance_count": 1}, "mini_batch_error_threshold": 1,
+    "task": {
+        "type": "run_function", "code": "./src", "entry_script": "score.py", "environment": "azureml:e@latest",
+        "program_arguments": "--words ${{inputs.words}} --error_threshold 3", "append_row_to": "${{outputs.rows}}",
+    },
+}  # fmt: skip
+_CHANGES_OF_STEP: tuple[tuple[str, Any], ...] = (
+    ("environment_variables", {"A": "b"}),
+    ("task.type", "function"),
+    ("error_threshold", 3),
+    ("max_concurrency_per_instance", 2),
+    ("logging_level", "info"),
+    ("logging_level", "loud"),
+    ("mini_batch_size", 2),
+    ("mini_batch_sise", "2"),
+    ("task.type", "script"),
+    ("task.entry_scrip", "x.py"),
+    ("retry_settings", {"retries": 1}),
+)
+
+
 def documents() -> Iterator[tuple[str, dict[str, Any]]]:
     """(what is special about it, a document) that is like one of the examples but for one key; ``None`` takes it away."""
     new, old = (yaml.safe_load((EXAMPLE / name).read_text()) for name in ("deployment.yml", "legacy.yml"))
@@ -76,6 +100,10 @@ def documents() -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{place} {json.dumps(value)}", _with(new, place, value)
     for place, value in _CHANGES_OLD:
         yield f"the older form, {place} {json.dumps(value)}", _with(old, place, value)
+    yield "a parallel job in a pipeline", {"type": "pipeline", "jobs": {"one": _STEP}}
+    for place, value in _CHANGES_OF_STEP:
+        what = f"a parallel job, {place} {json.dumps(value)}"
+        yield what, {"type": "pipeline", "jobs": {"one": _with(_STEP, place, value)}}
 
 
 def _with(document: Mapping[str, Any], place: str, value: Any) -> dict[str, Any]:

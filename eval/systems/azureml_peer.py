@@ -18,12 +18,11 @@ _SYSTEM, _WITH = "Azure ML", "azure-ai-ml"
 def theirs(path: str) -> str | None:
     """Why their loader refuses a document, or ``None``. The public one knows no ``settings``; for type model there is another."""
     import yaml
-    from azure.ai.ml import load_batch_deployment
+    from azure.ai.ml import load_batch_deployment, load_job
     from azure.ai.ml.entities._load_functions import load_model_batch_deployment
 
-    load = (
-        load_batch_deployment if "type" not in yaml.safe_load(Path(path).read_text()) else load_model_batch_deployment
-    )
+    kind = yaml.safe_load(Path(path).read_text()).get("type")
+    load = {None: load_batch_deployment, "pipeline": load_job}.get(kind, load_model_batch_deployment)
     try:
         load(source=path)
     except Exception as error:  # it has many kinds

@@ -150,6 +150,8 @@ def test_a_step_of_a_pipeline_binds_what_the_pipeline_has(read: Read, tmp_path: 
         (NEW, {"model": "azureml:a:b:c"}, "is no reference to an asset"),
         (STEP, {"partition_keys": ["a"]}, "partition_keys is not done here"),
         (STEP, {"component": "./c.yml"}, "component is not done here"),
+        (STEP, {"mini_batch_size": 2}, "mini_batch_size: .*string"),
+        (STEP, {"logging_level": "info"}, "logging_level: .*'INFO'"),
         (STEP, {"mini_batch_size": "100kb"}, "'100kb' is no number of files"),
         (STEP, {"inputs__files": {"type": "mltable", "path": "./input"}}, "type mltable, tables in rows, is not done here"),
         (STEP, {"input_data": "${{inputs.flies}}"}, r"there is no inputs\.flies \(did you mean 'inputs\.files'\?\)"),
