@@ -110,7 +110,7 @@ def _models(settings: EngineSettings, model: str) -> list[NamedModel]:
 
 
 def _shared(settings: EngineSettings) -> EngineSettings:
-    """What is urgent goes ahead of what waits in vLLM, where the loop leaves some sequences free for it."""
+    """What is urgent goes ahead of what waits in vLLM, and the loop leaves some places free for it."""
     return settings.model_copy(update={"args": {"scheduling_policy": "priority", **settings.args}})
 
 
