@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from llmbatch.core.record import encode
 from llmbatch.core.sampling import sampling_problem
 from llmbatch.core.types import Failure, FailureKind, Prompt, Rendered, RowId
-from llmbatch.core.words import near, short, type_name
+from llmbatch.core.words import is_encodable, near, short, type_name
 from llmbatch.formats.base import RECORD, Answered, Container, wire_format
 from llmbatch.formats.json_path import JsonPath, Misfit
 from llmbatch.formats.outcome import Error, Success, outcome_of
@@ -221,6 +221,8 @@ class SageMaker:
 def _completion(text: str, sampling: Mapping[str, Any] | None = None) -> Rendered | Failure:
     if not text or text.isspace():
         return Failure(FailureKind.EMPTY_PROMPT, "the record's text is blank")
+    if not is_encodable(text):
+        return Failure(FailureKind.PROMPT, "the record's text holds half a surrogate pair, which is no character")
     return Rendered(Prompt(text=text), sampling) if sampling else Rendered(Prompt(text=text))
 
 
