@@ -73,6 +73,21 @@ FORMATS: Mapping[str, Form] = {
     "openai responses": Form(_openai("/v1/responses", lambda text: {"input": text}), _of("openai", "openai_batch")),
     "v2": Form(_v2, _of("v2", "v2")),
     "seldon": Form(_seldon, _of("seldon", "seldon", data_type="raw")),
+    "sagemaker": Form(
+        lambda i, text: {"id": f"r{i}", "features": {"inputs": text, "parameters": {"max_new_tokens": 64}}},
+        _of("sagemaker", "sagemaker", input_filter="$.features", join=True, output_filter="$['id','SageMakerOutput']"),
+    ),
+    "bedrock": Form(
+        lambda i, text: {
+            "recordId": f"r{i}",
+            "modelInput": {
+                "anthropic_version": "bedrock-2023-05-31",
+                "max_tokens": 64,
+                "messages": [{"role": "user", "content": [{"type": "text", "text": text}]}],
+            },
+        },
+        _of("bedrock", "bedrock"),
+    ),
     "trtllm_bench": Form(lambda i, text: {"task_id": i, "prompt": text, "output_tokens": 64}, _of("trtllm_bench")),
 }
 

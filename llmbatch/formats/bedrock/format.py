@@ -64,11 +64,6 @@ class Bedrock:
         """A chat body in OpenAI's form; of a text prompt one with a ``prompt``."""
         return {"recordId": str(row_id), "modelInput": wire_format("openai").write(row_id, rendered, model)["body"]}
 
-    def has_samples(self, line: Mapping[str, Any]) -> bool:
-        """Whether a row's data may ask for several answers: only a chat body can."""
-        body = line.get("modelInput")
-        return isinstance(body, dict) and "n" in body
-
     def result(self, answered: Answered) -> dict[str, Any]:
         return self.line(answered)
 

@@ -62,7 +62,7 @@ class SageMakerLayout:
         format_ = SageMaker(SageMakerSettings.model_validate(finished.options))
         files: list[Path] = []
         failed: list[tuple[str, str]] = []
-        for number, rows in by_object(finished, source, format_.has_samples):
+        for number, rows in by_object(finished, source):
             path = folder / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
