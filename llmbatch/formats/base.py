@@ -18,8 +18,8 @@ from llmbatch.formats import FORMATS
 
 Container = Literal["lines", "values", "files", "texts", "csv", "csv_lines"]
 """How records lie in files: JSON objects, a line each; any JSON value a line, else the line's text; a file is a record, JSON or
-else text; a file is a text, whatever is in it; CSV under a header; CSV without one, a line a record. A record of ``lines`` is its row's
-data; any other is ``data["record"]``: of ``csv`` a mapping, of ``csv_lines`` a list of texts."""
+else text; a file is a text, whatever is in it; CSV under a header; CSV without one, a line a record. A record of ``lines`` is its
+row's data; any other is ``data["record"]``: of ``csv`` a mapping, of ``csv_lines`` a list of texts."""
 
 RECORD = "record"
 
