@@ -59,10 +59,10 @@ def __getattr__(name: str) -> Any:
         from llmbatch.programs import base
 
         return getattr(base, name)
-    if name == "ray":
+    if name in {"huggingface", "mlflow", "pandas", "polars", "ray", "spark", "verta"}:
         from importlib import import_module
 
-        return import_module("llmbatch.ray")
+        return import_module(f"llmbatch.{name}")
     raise AttributeError(f"module 'llmbatch' has no attribute {name!r}")
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from llmbatch.core.errors import EngineError, LlmbatchError
 from llmbatch.core.events import Watcher
-from llmbatch.core.types import Failure, Outcome, Refusal, Request, RequestKey
+from llmbatch.core.types import Failure, Outcome, Prompt, Refusal, Request, RequestKey
 from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.making import Maker
 from llmbatch.engines.replicas import drive
+from llmbatch.engines.supervised import Cancelled
 from llmbatch.model.tokenizer import ChatSettings
 
 _END_SECONDS = 30.0
@@ -29,9 +30,15 @@ _END_SECONDS = 30.0
 class LiveEngine:
     """The engines of one model. They start with the first request, and end with ``close``."""
 
-    def __init__(self, model: str, settings: EngineSettings, chat: ChatSettings, tell: Watcher) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="llmbatch-")
-        make = Maker(model, settings, chat, Path(self._folder.name))
+    def __init__(
+        self, model: str, settings: EngineSettings, chat: ChatSettings, tell: Watcher, folder: Path | None = None
+    ) -> None:
+        """``folder`` gets the engines' logs, and has to be there; without one they are kept until ``close``."""
+        self._temporary = None
+        if folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="llmbatch-")
+            folder = Path(self._temporary.name)
+        make = Maker(model, settings, chat, folder)
         self._driver = drive(make, make.settings, tell, more=make.more)
         self._feed = Feed()
         self._indexes = itertools.count()
@@ -51,21 +58,41 @@ class LiveEngine:
         """Have the engine look at its arguments and its model, before it is started. Raises ``JobError`` for what is wrong."""
         self._driver.tokenize(())
 
-    def ask(self, requests: Sequence[Request]) -> list[Future[Outcome]]:
-        """Futures of the outcomes, in the requests' order; their keys are given here. A prompt is tokenized before it returns.
+    def tokenize(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | Failure] | None:
+        """As the engine's own; may be called from any thread, also before the engine is up."""
+        with self._tokenizing:
+            return self._driver.tokenize(prompts)
 
+    def ready(self) -> EngineInfo:
+        """Start the engine where it is not up, and wait for it. Raises ``EngineError`` where it cannot start, or was closed."""
+        with self._state:
+            if self._broken is None:
+                self._start()
+        try:
+            info = self._driver.wait_ready()
+        except Cancelled:
+            info = None
+        if self._broken is not None or info is None:
+            raise self._broken or EngineError("the engine was closed")
+        return info
+
+    def ask(self, requests: Sequence[Request]) -> list[Future[Outcome]]:
+        """Futures of the outcomes, in the requests' order; their indexes are given here.
+
+        A prompt that has no token ids yet is tokenized before it returns.
         A future has an ``EngineError`` where the engine cannot start, or died more often than its settings allow.
         """
-        with self._tokenizing:
-            ids = self._driver.tokenize([request.prompt for request in requests])
-        known = [None] * len(requests) if ids is None else ids
+        unknown = [request.prompt for request in requests if request.token_ids is None]
+        found = self.tokenize(unknown) if unknown else ()
+        ids = itertools.repeat(None) if found is None else iter(found)
+        known = [next(ids) if request.token_ids is None else request.token_ids for request in requests]
         futures: list[Future[Outcome]] = []
         sent: list[Request] = []
         with self._state:
             for request, tokens in zip(requests, known, strict=True):
                 future: Future[Outcome] = Future()
                 futures.append(future)
-                key = RequestKey(next(self._indexes))
+                key = request.key._replace(index=next(self._indexes))
                 if self._broken is not None:
                     future.set_exception(self._broken)
                 elif isinstance(tokens, Failure):
@@ -73,10 +100,8 @@ class LiveEngine:
                 else:
                     self._futures[key] = future
                     sent.append(replace(request, key=key, token_ids=tokens))
-            if sent and self._thread is None:
-                self._driver.need()
-                self._thread = threading.Thread(target=self._drive, name="llmbatch-live", daemon=True)
-                self._thread.start()
+            if sent:
+                self._start()
         self._feed.push(sent)
         return futures
 
@@ -88,7 +113,14 @@ class LiveEngine:
             self._thread.join(_END_SECONDS)
         self._driver.stop()
         self._fail(EngineError("the engine was closed"))
-        self._folder.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._driver.need()
+            self._thread = threading.Thread(target=self._drive, name="llmbatch-live", daemon=True)
+            self._thread.start()
 
     def _drive(self) -> None:
         try:
@@ -100,8 +132,10 @@ class LiveEngine:
                     return
         except LlmbatchError as error:
             self._fail(error)
+            self._driver.stop()  # whoever waits for it to be up is told
         except BaseException as error:
             self._fail(EngineError(f"the engine's thread failed: {error!r}"))
+            self._driver.stop()
             raise
 
     def _settle(self, outcome: Outcome) -> None:

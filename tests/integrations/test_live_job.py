@@ -1,0 +1,142 @@
+"""Rows of a job that come one by one, on an engine that answers other rows already."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbatch.core.errors import EngineError, JobError
+from llmbatch.core.events import EngineReady, Event
+from llmbatch.core.types import Record, Status
+from llmbatch.integrations.live import LiveEngine
+from llmbatch.integrations.live_job import LiveJob
+from llmbatch.job.job import Job, job_from
+from llmbatch.job.swept import recipe_of
+
+
+def job(**sections: Any) -> Job:
+    base = {
+        "model": "any", "prompt": "{{ text }}", "engine": {"name": "scripted"}, "sampling": {"temperature": 0},
+        "input": {"path": "rows", "format": "jsonl"}, "output": "run",
+    }  # fmt: skip
+    return job_from({**base, **sections})
+
+
+def make(given: Job, told: list[Event] | None = None) -> tuple[LiveJob, LiveEngine]:
+    live = LiveEngine(given.model_path, given.engine, given.chat, (told if told is not None else []).append)
+    return LiveJob(given, recipe_of(given), live), live
+
+
+def rows(*texts: str) -> list[dict[str, Any]]:
+    return [{"text": text} for text in texts]
+
+
+def outputs(found: tuple[list[Record], int]) -> list[Any]:
+    return [record.output for record in found[0]]
+
+
+def test_records_come_in_the_order_of_their_rows() -> None:
+    live_job, live = make(job())
+    assert outputs(live_job.records(rows("a", "b", "a"))) == ["a", "b", "a"]
+    assert live_job.records([]) == ([], 0)
+    live.close()
+
+
+def test_a_row_that_cannot_be_asked_about_has_its_record_beside_the_others() -> None:
+    live_job, live = make(job())
+    found, _ = live_job.records([{"text": "a"}, {"other": "b"}, {"text": "c"}])
+    assert [record.status for record in found] == [Status.OK, Status.FAILED, Status.OK]
+    live.close()
+
+
+def test_an_answer_that_does_not_pass_is_tried_again_as_in_a_run() -> None:
+    rules = [{"when": {"attempt": 1}, "answer": "neither"}, {"answer": "yes"}]
+    live_job, live = make(job(engine={"name": "scripted", "args": {"rules": rules}}, answer={"choice": ["yes", "no"]}))
+    ((found,), _) = live_job.records(rows("is it?"))
+    assert (found.output, found.attempts) == ("yes", 2)
+    live.close()
+
+
+def test_callers_in_several_threads_each_get_their_own_answers() -> None:
+    live_job, live = make(job(engine={"name": "scripted", "args": {"latency": 0.001}}))
+    found: dict[int, list[Any]] = {}
+
+    def ask(number: int) -> None:
+        found[number] = outputs(live_job.records(rows(*(f"{number} {each % 50}" for each in range(200)))))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: [f"{number} {each % 50}" for each in range(200)] for number in range(4)}
+    live.close()
+
+
+def test_equal_requests_are_asked_once() -> None:
+    live_job, live = make(job())
+    live_job.records(rows(*["same"] * 20))
+    live_job.records(rows("same"))
+    assert live._driver.counts().completion_tokens == len(b"same")
+    live.close()
+
+
+def test_answers_that_the_cache_has_need_no_engine(tmp_path: Path) -> None:
+    told: list[Event] = []
+    cached = job(reuse={"cache": str(tmp_path / "answers.cache")})
+    first, live = make(cached, told)
+    assert outputs(first.records(rows("a", "b"))) == ["a", "b"]
+    first.close()
+    live.close()
+    again, live = make(cached, told)
+    found = again.records(rows("b", "a"))
+    assert (outputs(found), found[1]) == (["b", "a"], 2)
+    assert sum(isinstance(event, EngineReady) for event in told) == 1
+    assert outputs(again.records(rows("a", "c"))) == ["a", "c"]
+    assert sum(isinstance(event, EngineReady) for event in told) == 2
+    again.close()
+    live.close()
+
+
+def test_an_engine_that_cannot_start_is_an_error_for_everybody_who_waits(tmp_path: Path) -> None:
+    script = tmp_path / "script.yaml"  # a script of its own, as deaths are counted by script
+    script.write_text('{"rules": [{"die": true}]}')
+    live_job, live = make(job(engine={"name": "scripted", "script": str(script), "restarts": 0}))
+    errors: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            live_job.records(rows("a"))
+        except EngineError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(errors) == 3
+    live.close()
+
+
+def test_an_engine_that_does_not_come_up_ends_the_wait_for_it(tmp_path: Path) -> None:
+    script = tmp_path / "script.yaml"
+    script.write_text('{"out_of_memory_above": 0}')
+    given = job(engine={"name": "scripted", "script": str(script)})
+    live = LiveEngine(given.model_path, given.engine, given.chat, lambda _: None)
+    with pytest.raises(EngineError):
+        live.ready()
+    with pytest.raises(EngineError):
+        live.ready()
+    live.close()
+
+
+@pytest.mark.parametrize(
+    "section", [{"accept": {"rows": 3}}, {"sweep": {"sampling": {"temperature": [0, 1]}}}], ids=["accept", "sweep"]
+)
+def test_a_job_whose_rows_have_not_one_record_each_is_refused(section: dict[str, Any]) -> None:
+    with pytest.raises(JobError, match="one record each"):
+        make(job(**section))
