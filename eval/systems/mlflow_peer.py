@@ -303,9 +303,10 @@ def evaluated(trial: Trial) -> str:
 
 
 def judged(trial: Trial) -> str:
-    import llmbatch.mlflow
     import mlflow
     from mlflow.genai.scorers import scorer
+
+    import llmbatch.mlflow
 
     @scorer
     def exact(outputs: Any, expectations: dict[str, Any]) -> bool:
