@@ -59,7 +59,7 @@ def __getattr__(name: str) -> Any:
         from llmbatch.programs import base
 
         return getattr(base, name)
-    if name in {"ray", "spark"}:
+    if name in {"huggingface", "mlflow", "pandas", "polars", "ray", "spark", "verta"}:
         from importlib import import_module
 
         return import_module(f"llmbatch.{name}")

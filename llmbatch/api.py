@@ -133,14 +133,11 @@ def run(
     """
     in_memory = {"path": str(Path(output).expanduser() / KEPT), "format": "jsonl"}
     section = input if isinstance(input, str | Path | Mapping) else in_memory
-    given = {"model": model, "prompt": prompt, "program": _program(program)}
+    given = {"model": model, "prompt": prompt, "program": program}
     job = job_given({**given, "input": section, "output": output, **sections}, schema)
     if not isinstance(input, str | Path | Mapping):
-        _keep_rows(input, job.output, extend)
-    if job.sweep is not None:
-        _see_size(job, job.sweep, watchers)
-    result = run_job(job, watchers, extend=extend)
-    return Run(result.folder, result.report, result.exit_code)
+        return run_rows(input, job, watchers, extend=extend)
+    return _run(job, watchers, extend, make_engine)
 
 
 def generate(
@@ -164,7 +161,7 @@ def generate(
     ``Stopped`` where a signal or a budget stopped it.
     """
     input = {"format": "jsonl", **sections.pop("input", {}), "path": KEPT}
-    given = {"model": model, "prompt": prompt, "program": _program(program)}
+    given = {"model": model, "prompt": prompt, "program": program}
     job = job_given({**given, **sections, "input": input, "output": "run"}, schema)
     return generate_job(rows, job, watchers, program)
 
@@ -240,9 +237,32 @@ def generate_job(
             raise Stopped(result.report["error"] or "the run was stopped")
 
 
+def run_rows(
+    rows: Rows,
+    job: Job,
+    watchers: Sequence[Watcher] = (),
+    *,
+    extend: bool = False,
+    make: EngineFactory = make_engine,
+) -> Run:
+    """A run on rows in memory, as ``run`` has it, by a job that has all but its input."""
+    input = job.input.model_copy(update={"path": str(job.output / KEPT)})
+    _keep_rows(rows, job.output, extend)
+    return _run(job.model_copy(update={"input": input}), watchers, extend, make)
+
+
+def _run(job: Job, watchers: Sequence[Watcher], extend: bool, make: EngineFactory) -> Run:
+    if job.sweep is not None:
+        _see_size(job, job.sweep, watchers)
+    result = run_job(job, watchers, extend=extend, make=make)
+    return Run(result.folder, result.report, result.exit_code)
+
+
 def job_given(data: Mapping[str, Any], schema: Schema | None) -> Job:
-    """The job, with all that can be wrong about it found. Raises ``UsageError``."""
+    """The job, with all that can be wrong about it found. A program that is a function has a name in it. Raises ``UsageError``."""
     data = {key: value for key, value in data.items() if value is not None}
+    if "program" in data:
+        data["program"] = _program(data["program"])
     if schema is not None:
         answer = data.get("answer", {})
         if not isinstance(answer, Mapping):
@@ -253,10 +273,10 @@ def job_given(data: Mapping[str, Any], schema: Schema | None) -> Job:
     return job
 
 
-def _program(program: AProgram | None) -> Any:
+def _program(program: AProgram) -> Any:
     """The section of a program, in which a function has a name."""
-    if program is None or isinstance(program, str):
-        return program and {"name": program}
+    if isinstance(program, str):
+        return {"name": program}
     if not isinstance(program, Mapping):
         return {"name": name_of_given(program)}
     name = program.get("name")
@@ -323,6 +343,8 @@ def _read(rows: Rows) -> Iterator[Any]:
 
 def _line(row: Any) -> bytes:
     try:
+        if isinstance(row, ValueError):  # of a table's row that could not be read
+            raise row
         return json.dumps(plain(row), ensure_ascii=False).encode() + b"\n"
     except ValueError as error:
         return json.dumps(str(error)).encode() + b"\n"

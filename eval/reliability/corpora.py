@@ -44,6 +44,7 @@ class Scenario:
     )  # files and folders of the run that are the same in every run of it
     faults: Sequence[str] = ()  # fault points that only such a run passes
     write: Callable[[Scenario, Path], None] | None = None  # its own input; None: lines
+    ready_made: bool = False  # its rows bring their prompts
     engine: Callable[[float, int], Mapping[str, Any]] | None = (
         None  # (latency, concurrency) -> its own; None: the scripted
     )
@@ -74,8 +75,12 @@ def make_job(scenario: Scenario, folder: Path, output: Path, *, latency: float =
         data["input"] = {"path": str(folder / "input")}
     if (folder / _PROMPT).is_file():
         data["prompt"] = {"path": str(folder / _PROMPT)}
+    if scenario.ready_made:
+        del data["prompt"]
     for name, section in scenario.sections.items():
         data[name] = {**data.get(name, {}), **section}
+        if not section:  # requests bring their own prompts
+            del data[name]
     data.setdefault("run", {})["grace"] = 0.2
     return job_from(data)
 
@@ -99,6 +104,17 @@ def _lines(scenario: Scenario) -> Iterator[str]:
         if i % 59 == 11:
             yield '{"id": "no text"}'
         yield json.dumps({"id": f"row-{i}", "text": f"number {i % scenario.distinct}"})
+
+
+def _write_gemini(scenario: Scenario, folder: Path) -> None:
+    """Requests for Gemini in two files, with lines that are not JSON, and requests without contents among them."""
+    for name, numbers in (("a", range(ROWS // 3)), ("b", range(ROWS // 3, ROWS))):
+        lines = []
+        for i in numbers:
+            said = [{"role": "user", "parts": [{"text": f"number {i % scenario.distinct}"}]}]
+            request = {"contents": [] if i % 59 == 11 else said, "generationConfig": {"temperature": 0}}
+            lines.append('{"request": cut' if i % 41 == 7 else json.dumps({"request": request, "row": i}))
+        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 _BROKEN_DOCUMENTS = (
@@ -146,6 +162,34 @@ def _write_queries(_scenario: Scenario, folder: Path) -> None:
     ]
     lines = [json.dumps(row) for row in rows]
     (folder / "input" / "rows.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _write_transform_records(scenario: Scenario, folder: Path) -> None:
+    """Records of a batch transform, under a prefix of their own: of one of two objects all are sound."""
+    lines = [json.dumps({"id": i, "features": {"inputs": f"number {i % scenario.distinct}"}}) for i in range(ROWS)]
+    half = ROWS // 2
+    lines[half + 3 : half + 5] = ["{cut", '{"id": "no features"}']
+    for name, part in (("a", lines[:half]), ("b", lines[half:])):
+        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in part), encoding="utf-8")
+
+
+def _write_invocations(scenario: Scenario, folder: Path) -> None:
+    """Bodies of three families, some without an id; of forty one is broken, or one that nothing can be done with."""
+    bodies: list[Callable[[str], dict[str, Any]]] = [
+        lambda text: {"prompt": text, "max_gen_len": 60},
+        lambda text: {"inputText": text, "textGenerationConfig": {"maxTokenCount": 60}},
+        lambda text: {"anthropic_version": "x", "max_tokens": 60, "messages": [{"role": "user", "content": text}]},
+    ]
+    lines = []
+    for i in range(ROWS):
+        record: dict[str, Any] = {"modelInput": bodies[i % 3](f"number {i % scenario.distinct}")}
+        if i % 5:
+            record["recordId"] = f"R{i}"
+        if i % 40 == 9:
+            record["modelInput"] = {"text": "of no family"}
+        lines.append(json.dumps(record) if i % 40 != 19 else '{"modelInput": cut')
+    for name, part in (("a", lines[:70]), ("b", lines[70:])):
+        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in part), encoding="utf-8")
 
 
 # servers
@@ -274,6 +318,7 @@ def _program(
 
 
 _NO_NUMBERS = {"when": {"matches": "3[12]$"}, "answer": "[0.5, NaN]"}
+_TIME = "2026-11-24T13:14:15Z"
 _OF_BOTH = {"name": "rerank", "settings": {"encoder": "bi", "top_n": 3}}
 
 SCENARIOS = (
@@ -330,7 +375,52 @@ SCENARIOS = (
         faults=("folder-away/results:1",),
         write=_write_documents,
     ),
+    Scenario(
+        "Vertex AI's files",
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
+        {
+            "run": {"window": 32},
+            "input": {"format": "vertex", "options": {"key_field": "id"}},
+            "sinks": {"layout": {"name": "vertex", "settings": {"key_field": "id", "shards": 3, "time": _TIME}}},
+        },
+        files=("results.jsonl", "output"),
+        faults=("folder-away/output:1",),
+    ),
+    Scenario(
+        "Gemini's files",
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS], "die_after": [70]},
+        {
+            "run": {"window": 24},
+            "prompt": {},
+            "input": {"format": "gemini"},
+            "sinks": {"layout": {"name": "gemini", "settings": {"time": _TIME}}},
+        },
+        files=("results.jsonl", "output"),
+        write=_write_gemini,
+    ),
     Scenario("a V2 server", sections={"run": {"window": 32}}, engine=_v2),
+    Scenario(
+        "a batch transform",
+        {"rules": [FAILS_ONCE]},
+        {
+            "run": {"window": 32},
+            "input": {"format": "sagemaker", "options": {"input_filter": "$.features", "join": True}},
+            "sinks": {"layout": {"name": "sagemaker"}},
+        },
+        files=("results.jsonl", "errors.jsonl", "output"),
+        faults=("folder-away/output:1",),
+        write=_write_transform_records,
+        ready_made=True,
+    ),
+    Scenario(
+        "an invocation job",
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
+        {"run": {"window": 32}, "input": {"format": "bedrock"}, "sinks": {"layout": {"name": "bedrock"}}},
+        distinct=150,
+        files=("results.jsonl", "errors.jsonl", "output"),
+        write=_write_invocations,
+        ready_made=True,
+    ),
     Scenario(
         "images",
         {"rules": [FAILS_ONCE, FAILS_ALWAYS]},

@@ -22,7 +22,7 @@ sys.path = [path for path in sys.path if path != str(HERE)] + [str(HERE)]
 from shown import Shown  # noqa: E402
 
 RESULTS, ROWS = HERE / "RESULTS.md", HERE / "results.json"
-_NO_PARTS = frozenset({"run", "shown"})
+_NO_PARTS = frozenset({"formats", "run", "shown", "stores"})
 _PEER = "_peer"  # ends the name of a program that a part starts in a peer's environment
 _MARKS = {True: "yes", False: "**no**", None: "not shown"}
 _HEAD = (

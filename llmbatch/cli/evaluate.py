@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmbatch.cli.main import command_line
-from llmbatch.cli.run import RESUMABLE
+from llmbatch.cli.run import RESUMABLE, track_option
 from llmbatch.cli.settings import JobCommand, job_options, overrides_of
 from llmbatch.core.errors import UsageError
 from llmbatch.core.screen import shown
@@ -44,6 +44,7 @@ Exit codes: 0 every row was asked and answered; 3 scored, some rows failed; 1 th
 @job_options("Run", "Sampling", job_file=False)
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Tell events and scores on stdout, as lines of JSON.")
+@track_option
 @click.pass_context
 def evaluate(
     ctx: click.Context,
@@ -58,6 +59,7 @@ def evaluate(
     listed: bool,
     quiet: bool,
     as_json: bool,
+    track: str | None,
 ) -> None:
     """Score a model on a task.
 
@@ -95,16 +97,22 @@ def evaluate(
         )
         for task in flat
     ]
-    return _run(ctx, asked, group, base, mode)
+    return _run(ctx, asked, group, base, mode, track)
 
 
 def _run(
-    ctx: click.Context, asked: Sequence[tuple[Task, Asked]], group: TaskGroup | None, base: Path, mode: str
+    ctx: click.Context,
+    asked: Sequence[tuple[Task, Asked]],
+    group: TaskGroup | None,
+    base: Path,
+    mode: str,
+    track: str | None,
 ) -> None:
     from llmbatch.engines.base import make_engine
     from llmbatch.engines.keeper import EngineKeeper
     from llmbatch.evals.evaluate import evaluate as run_task
     from llmbatch.evals.group import group_scores, write_group
+    from llmbatch.integrations.tracking import tracking
     from llmbatch.watch.watching import watching
 
     found: list[tuple[Path, Scores]] = []
@@ -114,7 +122,7 @@ def _run(
     try:
         with EngineKeeper() as keeper:
             for task, how in asked:
-                with watching(mode) as watcher:
+                with watching(mode) as screen, tracking(track, screen) as watcher:
                     done = run_task(task, how, [watcher], make=keeper.make if kept else make_engine)
                 if done.scores is None:
                     ctx.exit(done.result.exit_code)

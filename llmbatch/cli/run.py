@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llmbatch.cli.azureml import asked_of_run, score
 from llmbatch.cli.main import command_line
 from llmbatch.cli.settings import JobCommand, document_notes, job_of, job_options
 from llmbatch.core.errors import EngineError, ReadError, UsageError, WriteError
 from llmbatch.core.screen import shown
+from llmbatch.integrations import TRACKERS
 
 if TYPE_CHECKING:
     from llmbatch.core.events import Watcher
@@ -26,6 +28,12 @@ Exit codes: 0 every row is ok; 3 finished, some rows are not; 1 the job broke;
 RESUMABLE = (EngineError, ReadError, WriteError)
 """What breaks a run half-way for a reason outside of it."""
 
+track_option = click.option(
+    "--track",
+    type=click.Choice(list(TRACKERS)),
+    help="Show the run there too while it goes on, at the server that MLflow's settings name.",
+)
+
 
 @click.command(cls=JobCommand, epilog=EPILOG)
 @job_options("Corpus", "Run", "Sampling", "Answers")
@@ -33,14 +41,17 @@ RESUMABLE = (EngineError, ReadError, WriteError)
 @click.option("--yes", is_flag=True, help="Run a sweep of however many settings and rows without asking.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Tell every event on stdout, as a line of JSON.")
+@track_option
 @click.pass_context
-def run(ctx: click.Context, extend: bool, yes: bool, quiet: bool, as_json: bool) -> None:
+def run(ctx: click.Context, extend: bool, yes: bool, quiet: bool, as_json: bool, track: str | None) -> None:
     """Run a model over every row of an input.
 
     The run folder gets one checked record for every row, in input order, in results.jsonl. The same command again goes
     on where an interrupted run stopped. A job file holds the same settings as the flags, which override it. A job
     document of another system (SageMaker, Bedrock, Vertex AI, Azure ML, ...) is one too.
     """
+    if (scripted := asked_of_run(ctx)) is not None:
+        score(ctx, scripted, quiet=quiet, as_json=as_json)
     job = job_of(ctx)
     from llmbatch.core.events import Note
     from llmbatch.runs.session import run_job
@@ -52,7 +63,7 @@ def run(ctx: click.Context, extend: bool, yes: bool, quiet: bool, as_json: bool)
             watcher(Note("info", note))
         return run_job(job, [watcher], extend=extend)
 
-    watched(ctx, "json" if as_json else "quiet" if quiet else "auto", run)
+    watched(ctx, "json" if as_json else "quiet" if quiet else "auto", run, track)
 
 
 def _agreed(job: Job, sweep: SweepSettings, yes: bool) -> str:
@@ -71,12 +82,13 @@ def _agreed(job: Job, sweep: SweepSettings, yes: bool) -> str:
     )
 
 
-def watched(ctx: click.Context, mode: str, run: Callable[[Watcher], RunResult]) -> None:
-    """Run something under a watcher, sum it up as the mode says, and exit with its code."""
+def watched(ctx: click.Context, mode: str, run: Callable[[Watcher], RunResult], track: str | None = None) -> None:
+    """Run something under a watcher, and a tracker of this name, sum it up as the mode says, and exit with its code."""
+    from llmbatch.integrations.tracking import tracking
     from llmbatch.watch.watching import watching
 
     try:
-        with watching(mode) as watcher:
+        with watching(mode) as screen, tracking(track, screen) as watcher:
             result = run(watcher)
     except RESUMABLE as error:
         error.add_note(f"What was finished is kept; to go on: {command_line(ctx)}")

@@ -156,14 +156,27 @@ def job_options(*sections: str, job_file: bool = True) -> Callable[[Command], Co
         decorators.append(_pairs_option("--var", "NAME=VALUE", _keep_variables, "A variable of the prompt."))
         decorators.append(_pairs_option("--map", "NAME=FIELD", _keep_fields, "The field that a variable comes from."))
         if job_file:
-            text = "What a name or the beginning of an address in another system's job document stands for."
-            decorators.append(_pairs_option("--asset", "NAME=PLACE", _keep_assets, text))
+            decorators.append(asset_option())
         decorators.append(_pairs_option("--set", "SECTION.KEY=VALUE", _keep_settings, "Any setting of a job, in YAML."))
         for decorator in reversed(decorators):
             command = decorator(command)
         return command
 
     return decorate
+
+
+def asset_option() -> Callable[[Command], Command]:
+    """``--asset``, of which ``assets_of`` says what was given."""
+    text = "What a name or the beginning of an address in another system's job document stands for."
+    return _pairs_option("--asset", "NAME=PLACE", _keep_assets, text)
+
+
+def assets_of(ctx: click.Context) -> dict[str, str]:
+    return _given(ctx).assets
+
+
+def job_file_of(ctx: click.Context) -> Path | None:
+    return _given(ctx).job_file
 
 
 def overrides_of(ctx: click.Context) -> dict[str, Any]:
@@ -200,11 +213,10 @@ def _document_of(ctx: click.Context, path: Path) -> dict[str, Any] | None:
         return None
     from llmbatch.systems.base import Assets, read_job_document
 
-    given = _given(ctx)
-    read = read_job_document(path, Assets(given.assets))
+    read = read_job_document(path, Assets(assets_of(ctx)))
     if read is None:
         return None
-    given.notes += read.notes()
+    _given(ctx).notes += read.notes()
     return {"output": f"llmbatch-{read.name}", **read.job}
 
 

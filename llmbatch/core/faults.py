@@ -16,9 +16,18 @@ only those of one file. Unset, a point costs one look at a module variable.
 | ``journal-removed`` | only the part is |
 | ``results-written`` | results and errors are there, the report is not |
 | ``report-written`` | the report is there, the session's end is not written down |
+| ``azureml-rows`` | the rows of a mini-batch are written, its line in the journal is not |
+| ``azureml-torn`` | half of that line is |
+| ``azureml-journal`` | all of it is |
 | ``dataset-made`` | a publication is whole, and has not taken the place of an earlier one |
 | ``dataset-moved`` | the earlier one is out of its way |
 | ``dataset-placed`` | it has its place, and the earlier one still lies beside it |
+| ``file-stored`` | an uploaded file is there, the server's store does not know of it |
+| ``batch-folder-made`` | a batch has its folder and its input, and the store does not know of it |
+| ``batch-created`` | the store does, and nobody was told |
+| ``batch-checked`` | a batch's input is known to be sound, the store does not say so |
+| ``batch-run`` | a batch's run is over, the store does not say so |
+| ``batch-results-written`` | its results are there, and the store does not know of them |
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Credentials and endpoints come from where the libraries look for them (``AWS_END
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -24,13 +25,17 @@ def file_system(url: str, options: Mapping[str, Any], error: type[UsageError]) -
     """(fsspec's file system, the URL's path in it). Raises ``error`` where there is none for it."""
     import fsspec
 
+    if "STORAGE_EMULATOR_HOST" in os.environ:  # gcsfs would ask by gRPC what kind a bucket is, and wait a minute
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         files, path = fsspec.url_to_fs(url, **options)
     except ImportError as missing:
         raise error(f"{url}: {missing}; pip install 'llmbatch[remote]', or what else has this protocol") from missing
     except Exception as wrong:  # whatever a library says of its own settings
         said = " ".join(str(wrong).split()) or type(wrong).__name__
-        raise error(f"{url}: cannot be used: {said}; look at the URL and at its storage_options") from wrong
+        raise error(
+            f"{url}: cannot be used: {said}; look at the URL, its storage_options and the credentials in the environment"
+        ) from wrong
     return files, path
 
 
@@ -46,6 +51,8 @@ def translated() -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
+        if getattr(error, "status_code", None) in (401, 403):  # Azure's; of others it is an OSError that says so
+            raise PermissionError(" ".join(str(error).split())) from error
         raise RemoteError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
 

@@ -134,7 +134,8 @@ class Image(NamedTuple):
 
 @fast_dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model is to answer: ``messages`` for a chat model, else ``text`` for plain completion; exactly one is set.
+    """What the model is to answer: ``messages`` for a chat model, ``text`` for plain completion, or the token ``ids`` of a
+    text, which the model is given as they are; exactly one is set.
 
     ``prefill`` is a start of the answer that the model goes on from; it is part of the answer that is checked. A ``long`` one may
     be longer than any context: its tokens are asked for, and it is not sent as a whole. ``pair`` is the second of two texts
@@ -148,6 +149,7 @@ class Prompt:
     long: bool = False
     pair: str | None = None
     images: tuple[Image, ...] = ()
+    ids: tuple[int, ...] | None = None
 
 
 class PairIds(list[int]):
@@ -166,7 +168,9 @@ class Rendered:
     """One row's prompt, and what the row itself asks for; what holds for all rows is on the prompt, not here.
 
     ``sampling`` is by the names of vLLM's ``SamplingParams``. ``output`` is one of ``{"schema": ...}``,
-    ``{"choice": [...]}``, ``{"regex": ...}`` and ``{"grammar": ...}``. ``vector``: that of the prompt is asked for, and no answer.
+    ``{"choice": [...]}``, ``{"regex": ...}`` and ``{"grammar": ...}``. ``vector``: that of the prompt is asked for, and no answer,
+    with so many ``dimensions`` where the row says so. ``more`` are further prompts of the same row, which are asked alike: its
+    output is a list, the answers to the first prompt before those to the second.
     """
 
     prompt: Prompt
@@ -174,6 +178,8 @@ class Rendered:
     output: Mapping[str, Any] | None = None
     lora: str | None = None
     vector: bool = False
+    dimensions: int | None = None
+    more: tuple[Prompt, ...] = ()
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -202,12 +208,17 @@ class Pooling:
 
 
 class RequestKey(NamedTuple):
-    """Which request: unique in a run. ``step`` counts a row program's requests from 0, ``attempt`` from 1."""
+    """Which request: unique in a run. ``step`` counts a row program's requests from 0, ``attempt`` from 1.
+
+    ``sample`` counts the answers to one ask, from 0: of one with several prompts those to the first prompt come first.
+    ``share`` is 0 but in an engine that several runs share, where it says whose request it is.
+    """
 
     index: int  # type: ignore[assignment]
     step: int = 0
     sample: int = 0
     attempt: int = 1
+    share: int = 0
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -221,6 +232,8 @@ class Request:
     ``target`` is a continuation whose likelihood is asked for in place of an answer. ``target_ids`` are the ids of prompt and
     target together without the prompt's, as lm-eval has them. With ``pooling`` numbers are asked for in place of an answer; then
     ``target_ids`` are the ids of a pair's second text, which follow those of the first.
+    Somebody waits for an ``urgent`` one: it goes ahead of all others. Of one that is to ``stream``, an engine that can tells
+    ``Piece``s before its outcome.
     """
 
     key: RequestKey
@@ -235,6 +248,8 @@ class Request:
     target: str | None = None
     target_ids: Sequence[int] = ()
     pooling: Pooling | None = None
+    urgent: bool = False
+    stream: bool = False
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -334,6 +349,19 @@ class Refusal:
 
 
 Outcome = Completion | Refusal
+
+
+class Piece(NamedTuple):
+    """A part of an answer that is not finished: the text that came since the piece before, and where in the answer it begins.
+
+    ``logprobs`` are those of its tokens as a ``Completion`` has them, where they are asked for. After a death of the engine the
+    answer is made again, and its pieces begin anew with ``start`` 0.
+    """
+
+    key: RequestKey
+    start: int  # in characters
+    text: str
+    logprobs: list[dict[str, Any]] | None = None
 
 
 @fast_dataclass(frozen=True, slots=True)

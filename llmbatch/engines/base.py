@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checka
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from llmbatch.core.errors import JobError
-from llmbatch.core.events import Replica
+from llmbatch.core.events import Replica, Watcher
 from llmbatch.core.settings import Counts, IsPath, is_there
 from llmbatch.core.table import find
 from llmbatch.core.types import Constraint, Failure, Outcome, Pooling, Prompt, Usage
@@ -112,7 +112,8 @@ class EngineInfo:
 
     ``context_length`` is ``None`` where only a server knows it. ``can`` holds what the engine is able to do: ``score`` a given
     text, hold an answer to a ``constraint``, ``continue`` a partial answer, apply a ``lora`` adapter, take token ``ids``, show a
-    model ``images``. Of one that gives numbers it holds the ``PoolingTask``s of its model instead, and ``ids`` and ``lora``.
+    model ``images``, ``stream`` an answer as it comes, ``cancel`` a request in flight. Of one that gives numbers it holds the
+    ``PoolingTask``s of its model instead, and ``ids``, ``lora`` and ``cancel``.
     """
 
     name: str
@@ -244,6 +245,13 @@ class Driver(Protocol):
         """Share of the time that engines were up in which they had nothing to do, between 0 and 1."""
 
 
+class SharedDriver(Driver, Protocol):
+    """What several runs may have of one engine at a time: ``stop`` and ``abort`` are this run's alone."""
+
+    def hear(self, tell: Watcher) -> None:
+        """Who is told, in the thread that drives it, when the engine is up: before anything is answered."""
+
+
 def idle_share(driver: Driver) -> float:
     """Share of the time that its engines were up in which they had nothing to do, between 0 and 1."""
     ready = driver.ready_seconds
@@ -335,9 +343,15 @@ class EngineKind:
     places: Callable[[EngineSettings, Machine], list[Place]] = lambda settings, _: (
         [Place()] * settings.engines
     )  # where each of several runs; raises ``JobError`` where there is no room for them
+    shared: Callable[[EngineSettings], EngineSettings] = lambda settings: (
+        settings
+    )  # those for an engine that live requests are to find room in, beside runs
     # The settings for a model that is to give such numbers, or with None text. Raises ``JobError`` where the config of the model
     # tells that it cannot. An engine without it gives text alone.
     pooled: Callable[[EngineSettings, str, Pooling | None], EngineSettings] | None = None
+    # What it calls that which other systems have under names of their own: gpus_of_tensors, gpus_of_layers, requests_a_step,
+    # tokens_a_step, longest (prompt with answer), memory (the share of a GPU's), numbers (their type), numbers_of_cache, quantized
+    arguments: Mapping[str, str] = field(default_factory=dict)
     quick: Mapping[str, Any] = field(
         default_factory=dict
     )  # ``args`` for a model so small that to start is most of the work
@@ -403,6 +417,7 @@ __all__ = [
     "EngineSettings",
     "ModelFacts",
     "NamedModel",
+    "SharedDriver",
     "Smaller",
     "TokenizerSource",
     "checked",

@@ -19,20 +19,24 @@ from llmbatch.engines.feed import Feed
 from llmbatch.engines.messages import (
     Answered,
     Begin,
+    Cancel,
     Died,
     End,
     Failed,
     GivenUp,
     GiveUp,
+    Told,
     Up,
     ask,
     death_of,
     error_of,
     outcomes_of,
+    pieces_of,
 )
 
 _WAIT_SECONDS = 0.5  # for a message, or for something to send, before the caller can look around
 _LOOK_SECONDS = 0.01  # as long as there is room: for a message, before it is looked what came into the feed
+_HURRY_SECONDS = 0.002  # the same where urgent requests may come, which need no room
 _GIVE_UP_SECONDS = 20.0
 _LATE_SECONDS = 30.0  # beyond the engine's own timeout
 _AHEAD = 4  # a quarter more than the engine holds is handed over, so that it need not wait for what comes next
@@ -115,14 +119,15 @@ class EngineElsewhere:
         while True:
             self._hand_over(feed)
             if self._room.held:
-                yield self._hear(_LOOK_SECONDS if self._room.is_free else _WAIT_SECONDS)
+                look = _HURRY_SECONDS if feed.hurries else _LOOK_SECONDS if self._room.is_free else _WAIT_SECONDS
+                yield self._hear(look, feed)
                 self._see_that_it_lives()
             else:
                 if feed.finished:
                     return
                 feed.wait(_WAIT_SECONDS)
                 self._heard_at = time.monotonic()  # an engine that has nothing to do gives no sign of life
-                yield self._hear(0.0)
+                yield self._hear(0.0, feed)
 
     def abort(self) -> None:
         if not self._is_open or not self._room.held:
@@ -162,18 +167,25 @@ class EngineElsewhere:
 
     def _hand_over(self, feed: Feed) -> None:
         room = self._room
-        if not room.is_free or self._death is not None:
+        if self._death is not None:
+            return
+        if cancelled := feed.take_cancelled():
+            self._send(Cancel([tuple(key) for key in cancelled]))
+        if not room.is_free and not feed.urgent:
             return
         requests = feed.take(room.requests - len(room.held), room.tokens - room.held_tokens)
         if not requests:
             return
         room.add(requests)
+        self._send(ask(requests))
+
+    def _send(self, message: object) -> None:
         try:
-            self._link.send(ask(requests))
+            self._link.send(message)
         except (EOFError, OSError):
             return  # what it answered before it went is still to be heard, and then that
 
-    def _hear(self, timeout: float) -> list[Outcome]:
+    def _hear(self, timeout: float, feed: Feed) -> list[Outcome]:
         """The outcomes of the messages that are there, or come within the timeout. Raises ``EngineDied``, once all are taken."""
         outcomes: list[Outcome] = []
         while self._death is None and self._is_open:
@@ -191,6 +203,9 @@ class EngineElsewhere:
                 break
             if isinstance(message, GivenUp):
                 continue  # the answer to an ``abort`` that had not the time to wait for it
+            if isinstance(message, Told):
+                feed.tell(pieces_of(message))
+                continue
             self._account(message)
             outcomes += self._room.take(outcomes_of(message))
         if self._death is not None and not outcomes:

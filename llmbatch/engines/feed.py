@@ -8,35 +8,56 @@ flight is known for each of them apart.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
-from llmbatch.core.types import Request, RequestKey
-from llmbatch.engines.waiting import NO_GROUPS, Groups, Lanes, Line
+from llmbatch.core.types import Piece, Request, RequestKey
+from llmbatch.engines.waiting import NO_GROUPS, Groups, Lanes, Line, Waiting
 
 
 class Requests(Protocol):
     """What an engine needs of a feed."""
 
-    def take(self, slots: int, tokens: int) -> list[Request]: ...
+    def take(self, slots: int, tokens: int) -> list[Request]:
+        """As ``Feed.take``."""
 
     def wait(self, timeout: float) -> None: ...
 
     @property
     def finished(self) -> bool: ...
 
+    @property
+    def urgent(self) -> bool:
+        """Whether something waits that is to be taken even where there is no slot."""
+
+    @property
+    def hurries(self) -> bool:
+        """Whether such may come: then an engine looks often, or sleeps in ``rest``."""
+
+    def rest(self, timeout: float) -> None:
+        """Sleep, but no longer than until there is something urgent, or something is given up."""
+
+    def take_cancelled(self) -> Sequence[RequestKey]:
+        """What is in flight and nobody wants any more. Who can ends it, and it gets an outcome at once; who cannot goes on."""
+
+    def tell(self, pieces: Sequence[Piece]) -> None:
+        """Parts of answers to requests that are to ``stream``."""
+
 
 class _Shared:
     """What a feed and its forks have in common; looked at and changed only with ``changed`` held."""
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: Waiting, *, hurries: bool) -> None:
         self.changed = threading.Condition()
-        self.waiting: Line | Lanes = Line()
+        self.waiting = waiting
+        self.hurries = hurries
         self.forks = 0  # made so far
         self.closed = False
         self.halted = False
         self.feeds: list[Feed] = []  # the one that they were made of first
         self.unsettled = 0  # answered by an engine of a fork, and not yet settled: more may follow from them
+        self.pushed: Callable[[], None] | None = None  # called after each push
+        self.told: Callable[[Sequence[Piece]], None] | None = None
 
 
 class Feed:
@@ -46,15 +67,17 @@ class Feed:
     groups. It is finished when nothing is left to do in any fork: what is in flight elsewhere may still come back.
     """
 
-    def __init__(self, shared: _Shared | None = None) -> None:
+    def __init__(self, shared: _Shared | None = None, *, waiting: Waiting | None = None, hurries: bool = False) -> None:
+        """``waiting`` is in which order requests come, by default as they are pushed; it ``hurries`` where urgent ones may come."""
         self._is_fork = shared is not None
-        self._shared = shared or _Shared()
+        self._shared = shared or _Shared(Line() if waiting is None else waiting, hurries=hurries)
         self._number = self._shared.forks
         self._changed = self._shared.changed
         self._alone: list[list[Request]] = []  # a stack of groups, each to run with nothing else in flight
         self._apart = False  # what is in flight is such a group
         self._woken = False
         self._own: dict[RequestKey, Request] = {}
+        self._cancelled: list[RequestKey] = []
         self._shared.feeds.append(self)
 
     def fork(self) -> Feed:
@@ -62,9 +85,7 @@ class Feed:
         with self._changed:
             shared = self._shared
             shared.forks += 1
-            if isinstance(shared.waiting, Line):
-                shared.waiting = Lanes(shared.waiting)
-            shared.waiting.join(shared.forks)
+            self._join(shared.forks)
             return Feed(shared)
 
     def leave(self) -> None:
@@ -75,9 +96,32 @@ class Feed:
             self._alone.clear()
             self._shared.feeds.remove(self)
             self._shared.waiting.push_back(left)
-            if isinstance(self._shared.waiting, Lanes):
-                self._shared.waiting.part(self._number)
+            self._shared.waiting.part(self._number)
             self._changed.notify_all()
+
+    def serve(self, engine: int) -> None:
+        """One of several engines takes from here by its number, by way of another feed: a prefix has its home with one of them."""
+        with self._changed:
+            self._join(engine)
+
+    def forget(self, engine: int, *, for_good: bool) -> None:
+        """The cache of an engine that takes by its number is gone; ``for_good``: and the engine."""
+        with self._changed:
+            if for_good:
+                self._shared.waiting.part(engine)
+            else:
+                self._shared.waiting.leave(engine)
+
+    def answered(self, engine: int, key: RequestKey) -> None:
+        """An engine that takes by its number answered a request: what follows in its row finds its prefix there."""
+        with self._changed:
+            self._shared.waiting.answered(engine, key)
+
+    def _join(self, engine: int) -> None:
+        shared = self._shared
+        if isinstance(shared.waiting, Line):
+            shared.waiting = Lanes(shared.waiting)
+        shared.waiting.join(engine)
 
     def push(self, requests: Iterable[Request], groups: Groups = NO_GROUPS, *, first: bool = False) -> None:
         """Add requests at the end, or before all that wait (``first``).
@@ -90,11 +134,25 @@ class Feed:
             else:
                 self._shared.waiting.push(requests, groups)
             self._changed.notify_all()
+        if (pushed := self._shared.pushed) is not None:
+            pushed()
 
-    def take(self, slots: int, tokens: int) -> list[Request]:
+    def push_urgent(self, requests: Iterable[Request]) -> None:
+        """Add requests that are to be taken at once, even where there is no slot."""
+        with self._changed:
+            self._shared.waiting.push_urgent(requests)
+            self._changed.notify_all()
+
+    def withdraw(self, keys: Collection[RequestKey]) -> set[RequestKey]:
+        """Take requests back that wait; returns which those were, of the ones named."""
+        with self._changed:
+            return self._shared.waiting.withdraw(keys)
+
+    def take(self, slots: int, tokens: int, engine: int | None = None) -> list[Request]:
         """Up to ``slots`` requests with at most ``tokens`` prompt tokens together; the first comes whatever its length.
 
-        Never blocks; empty when nothing waits. What is taken is in flight until ``done``.
+        Never blocks; empty when nothing waits. What is taken is in flight until ``done``. With no slots, or fewer than none, it is
+        what is urgent. ``engine`` is the number of one that takes by way of another feed, see ``serve``.
         """
         taken: list[Request] = []
         shared = self._shared
@@ -110,7 +168,7 @@ class Feed:
                     self._own.update((request.key, request) for request in taken)
                     self._apart = True
                 return taken
-            taken = shared.waiting.take(self._number, slots, tokens)
+            taken = shared.waiting.take(self._number if engine is None else engine, slots, tokens)
             for request in taken:
                 self._own[request.key] = request
         return taken
@@ -154,10 +212,27 @@ class Feed:
         with self._changed:
             requests = list(self._own.values())
             self._own.clear()
+            self._cancelled.clear()
             if self._is_fork:
                 self._shared.waiting.leave(self._number)
             self._changed.notify_all()
             return requests
+
+    def cancel(self, which: Callable[[RequestKey], bool]) -> None:
+        """Nobody wants the outcomes of these any more: an engine that has one may end it."""
+        with self._changed:
+            for feed in self._shared.feeds:
+                before = set(feed._cancelled)
+                feed._cancelled = [key for key in feed._own if key in before or which(key)]
+            self._changed.notify_all()
+
+    def take_cancelled(self) -> Sequence[RequestKey]:
+        """As ``Requests``: each is said once."""
+        if not self._cancelled:
+            return ()
+        with self._changed:
+            cancelled, self._cancelled = self._cancelled, []
+            return cancelled
 
     def halt(self) -> None:
         """Give nothing more out: the run is stopping. What is in flight may still finish."""
@@ -177,6 +252,11 @@ class Feed:
             self._woken = True
             self._changed.notify_all()
 
+    def notify(self) -> None:
+        """Something may have come where this feed's requests come from: who waits for such looks again."""
+        with self._changed:
+            self._changed.notify_all()
+
     def wait(self, timeout: float) -> None:
         """Block until there is something to take, the feed is finished, halted or woken, or ``timeout`` seconds have passed."""
         with self._changed:
@@ -190,6 +270,26 @@ class Feed:
         with self._changed:
             self._changed.wait_for(lambda: self._woken, timeout)
             self._woken = False
+
+    def rest(self, timeout: float) -> None:
+        """As ``Requests``; ends too when woken."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._woken or self.urgent or self._cancelled, timeout)
+            self._woken = False
+
+    def listen(
+        self,
+        *,
+        pushed: Callable[[], None] | None = None,
+        told: Callable[[Sequence[Piece]], None] | None = None,
+    ) -> None:
+        """Who is called, from whichever thread, after something was ``pushed``, and with what ``tell`` is given."""
+        self._shared.pushed, self._shared.told = pushed, told
+
+    def tell(self, pieces: Sequence[Piece]) -> None:
+        """As ``Requests``: to who listens."""
+        if self._shared.told is not None:
+            self._shared.told(pieces)
 
     @property
     def in_flight(self) -> dict[RequestKey, Request]:
@@ -208,6 +308,16 @@ class Feed:
     def halted(self) -> bool:
         """Whether ``halt`` was called."""
         return self._shared.halted
+
+    @property
+    def urgent(self) -> bool:
+        """As ``Requests``. While a group runs apart nothing is."""
+        return self._shared.waiting.has_urgent and not (self._alone or self._apart)
+
+    @property
+    def hurries(self) -> bool:
+        """As ``Requests``."""
+        return self._shared.hurries
 
     @property
     def waiting(self) -> int:
@@ -241,3 +351,6 @@ class Feed:
     def _feeds(self) -> list[Feed]:
         """A fork alone; a feed with its forks."""
         return [self] if self._is_fork else self._shared.feeds
+
+
+__all__ = ["Feed", "Requests"]

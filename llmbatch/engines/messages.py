@@ -3,15 +3,15 @@
 It is one contract for every border: a pipe to another process of this machine, or an actor on another. A message holds many rows,
 as plain tuples: to take a value of ours apart for each row and put it together again would cost more than all the rest.
 
-    driver -> engine    Begin once, then Ask again and again, GiveUp, End
-    engine -> driver    Up or Failed, then Answered again and again, GivenUp; Died is the last
+    driver -> engine    Begin once, then Ask again and again, Cancel, GiveUp, End
+    engine -> driver    Up or Failed, then Answered and Told again and again, GivenUp; Died is the last
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from llmbatch.core.types import (
     Failure,
     FailureKind,
     Outcome,
+    Piece,
     Prompt,
     Refusal,
     Request,
@@ -34,6 +35,7 @@ from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 _KEPT = 4096  # settings that were seen before
+_NOT_LIVE = (False, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,22 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Requests. Their settings are in two tables, so that equal ones are one object on the other side too."""
+    """Requests. Their settings are in two tables, so that equal ones are one object on the other side too.
+
+    ``live`` has the places of those rows that are urgent or streamed, and whether they are the one and the other.
+    """
 
     rows: list[tuple[Any, ...]]
     samplings: list[Sampling]
     constraints: list[Constraint]
+    live: dict[int, tuple[bool, bool]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Nobody wants the answers to these any more."""
+
+    keys: list[tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +106,13 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """Parts of answers, as ``Piece``s."""
+
+    pieces: list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class GivenUp:
     """Nothing that was asked before ``GiveUp`` will be answered."""
 
@@ -112,7 +132,10 @@ def ask(requests: Iterable[Request]) -> Ask:
     samplings: list[Sampling] = []
     constraints: list[Constraint] = []
     numbers: dict[int, int] = {}  # by identity: equal settings of a job are one object
+    live: dict[int, tuple[bool, bool]] = {}
     for r in requests:
+        if r.urgent or r.stream:
+            live[len(rows)] = r.urgent, r.stream
         sampling = numbers.get(id(r.sampling))
         if sampling is None:
             sampling = numbers[id(r.sampling)] = len(samplings)
@@ -128,10 +151,10 @@ def ask(requests: Iterable[Request]) -> Ask:
             (
                 tuple(r.key), prompt.text, prompt.messages, prompt.prefill, sampling, constraint, r.seed, r.max_tokens, r.lora,
                 _packed(r.partial), None if r.token_ids is None else _packed(r.token_ids), r.target, _packed(r.target_ids),
-                r.pooling, prompt.pair, prompt.images,
+                r.pooling, prompt.pair, prompt.images, prompt.ids,
             )
         )  # fmt: skip
-    return Ask(rows, samplings, constraints)
+    return Ask(rows, samplings, constraints, live)
 
 
 class Asked:
@@ -144,16 +167,17 @@ class Asked:
         """The requests of a message."""
         samplings = [self._one(each) for each in message.samplings]
         constraints = [self._one(each) for each in message.constraints]
+        live = message.live
         return [
             Request(
-                RequestKey(*key), Prompt(messages, text, prefill, pair=pair, images=images), samplings[sampling],
+                RequestKey(*key), Prompt(messages, text, prefill, pair=pair, images=images, ids=prompt_ids), samplings[sampling],
                 None if constraint < 0 else constraints[constraint], seed, max_tokens, lora, tuple(partial), ids, target, targets,
-                None if pooling is None else self._one(pooling),
+                None if pooling is None else self._one(pooling), *live.get(number, _NOT_LIVE),
             )
-            for (
+            for number, (
                 key, text, messages, prefill, sampling, constraint, seed, max_tokens, lora, partial, ids, target, targets,
-                pooling, pair, images,
-            ) in message.rows
+                pooling, pair, images, prompt_ids,
+            ) in enumerate(message.rows)
         ]  # fmt: skip
 
     def _one(self, value: Any) -> Any:
@@ -196,6 +220,16 @@ def outcomes_of(message: Answered) -> list[Outcome]:
             )
         )
     return outcomes
+
+
+def told(pieces: Iterable[Piece]) -> Told:
+    """The parts of answers as one message."""
+    return Told([(tuple(piece.key), *piece[1:]) for piece in pieces])
+
+
+def pieces_of(message: Told) -> list[Piece]:
+    """The parts of answers of a message."""
+    return [Piece(RequestKey(*key), *rest) for key, *rest in message.pieces]
 
 
 def failed(error: LlmbatchError) -> Failed:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from llmbatch.core.types import Completion, Outcome, Refusal, Request, RequestKey, Sampling
+from llmbatch.core.types import Completion, Outcome, Piece, Refusal, Request, RequestKey, Sampling
 from llmbatch.engines.feed import Feed, Requests
 
 BUDGET = "thinking_token_budget"
@@ -62,7 +62,7 @@ class _InTwo:
         while self._waiting and len(taken) < slots:
             taken.append(self._waiting.popleft())
             tokens -= len(taken[-1].token_ids or ()) + len(taken[-1].partial)
-        if len(taken) < slots and (tokens > 0 or not taken):
+        if self._feed.urgent or (len(taken) < slots and (tokens > 0 or not taken)):
             taken += map(self._first, self._feed.take(slots - len(taken), tokens))
         return taken
 
@@ -73,6 +73,27 @@ class _InTwo:
     @property
     def finished(self) -> bool:
         return self._feed.finished  # what waits here is in flight there
+
+    @property
+    def urgent(self) -> bool:
+        return self._feed.urgent
+
+    @property
+    def hurries(self) -> bool:
+        return self._feed.hurries
+
+    def rest(self, timeout: float) -> None:
+        if not self._waiting:
+            self._feed.rest(timeout)
+
+    def take_cancelled(self) -> Sequence[RequestKey]:
+        cancelled = self._feed.take_cancelled()
+        for key in cancelled:  # there is no second part
+            self._thinking.pop(key, None)
+        return cancelled
+
+    def tell(self, pieces: Sequence[Piece]) -> None:
+        self._feed.tell(pieces)
 
     def settle(self, outcome: Outcome) -> Outcome | None:
         """The outcome of a request of the feed; None where its second part is yet to come."""
@@ -94,7 +115,9 @@ class _InTwo:
         budget = request.sampling.get(BUDGET)
         if budget is None or request.target is not None:
             return request
-        plain = replace(request, sampling=self._less(request.sampling, BUDGET))
+        plain = replace(
+            request, sampling=self._less(request.sampling, BUDGET), stream=False
+        )  # it may be told in two parts
         marks, partial = self._marks, request.partial
         left, limit = max(budget - len(partial), 0), _limit(request)
         answering = marks.after(partial) > 0 and not marks.is_open(partial)
@@ -126,7 +149,7 @@ class _InTwo:
         if left is not None and left < 1:
             return None
         sampling = self._less(request.sampling, *_OF_THE_WHOLE)
-        return replace(request, sampling=sampling, partial=partial, max_tokens=left)
+        return replace(request, sampling=sampling, partial=partial, max_tokens=left, stream=False)
 
     def _less(self, sampling: Sampling, *names: str) -> Sampling:
         """The sampling without these settings; equal ones are one object."""

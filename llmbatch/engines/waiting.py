@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
+from typing import Protocol
 
 from llmbatch.core.types import Request, RequestKey
 
@@ -24,6 +25,49 @@ Groups = Mapping[RequestKey, int]
 NO_GROUPS: Groups = MappingProxyType({})
 
 
+class Waiting(Protocol):
+    """Requests that wait, and which of them comes next.
+
+    An engine is named by a number of its own; that of a feed without forks is 0.
+    """
+
+    def push(self, requests: Iterable[Request], groups: Groups) -> None:
+        """Requests that come after all that wait."""
+
+    def push_first(self, requests: Iterable[Request], *, follow: bool) -> None:
+        """Requests that come before all that wait; ``follow``: best where their rows were answered before."""
+
+    def push_back(self, requests: list[Request]) -> None:
+        """Requests that come before even those: they were taken before."""
+
+    def push_urgent(self, requests: Iterable[Request]) -> None:
+        """Requests that come first of all, even where there is no slot."""
+
+    def take(self, engine: int, slots: int, tokens: int) -> list[Request]:
+        """What this engine takes: so many requests at most, with so many tokens together; the first comes whatever its length."""
+
+    def withdraw(self, keys: Collection[RequestKey]) -> set[RequestKey]:
+        """Let go of those of these that wait; returns which they were."""
+
+    def answered(self, engine: int, key: RequestKey) -> None:
+        """This engine answered a request: what follows in its row finds its prefix there."""
+
+    def join(self, engine: int) -> None:
+        """One more engine."""
+
+    def leave(self, engine: int) -> None:
+        """This engine's cache is gone: what waited for it is anybody's."""
+
+    def part(self, engine: int) -> None:
+        """This engine is gone for good."""
+
+    @property
+    def has_urgent(self) -> bool:
+        """Whether something waits that is to be taken even where there is no slot."""
+
+    def __len__(self) -> int: ...
+
+
 def length_of(request: Request) -> int:
     """Tokens that an engine is given with a request, as far as they are known."""
     ids = request.token_ids
@@ -31,30 +75,31 @@ def length_of(request: Request) -> int:
 
 
 class Line:
-    """One line, in the order pushed.
-
-    Of these methods ``Lanes`` has the same. An engine is named by a number of its own; that of a feed without forks is 0.
-    """
+    """One line, in the order pushed: for one engine, or whoever comes."""
 
     def __init__(self) -> None:
+        self.urgent: deque[Request] = deque()
         self.first: deque[Request] = deque()  # retries and later steps: their prefixes are still in the cache
         self.queue: deque[Request] = deque()
 
     def push(self, requests: Iterable[Request], groups: Groups) -> None:  # noqa: ARG002
-        """Requests that come after all that wait."""
         self.queue.extend(requests)
 
     def push_first(self, requests: Iterable[Request], *, follow: bool) -> None:  # noqa: ARG002
-        """Requests that come before all that wait; ``follow``: best where their rows were answered before."""
         self.first.extend(requests)
 
     def push_back(self, requests: list[Request]) -> None:
-        """Requests that come before even those: they were taken before."""
         self.first.extendleft(reversed(requests))
 
+    def push_urgent(self, requests: Iterable[Request]) -> None:
+        self.urgent.extend(requests)
+
     def take(self, engine: int, slots: int, tokens: int) -> list[Request]:  # noqa: ARG002
-        """What this engine takes: so many requests at most, with so many tokens together; the first comes whatever its length."""
         taken: list[Request] = []
+        if self.urgent:
+            taken += self.urgent
+            self.urgent.clear()
+            tokens -= sum(map(length_of, taken))
         while len(taken) < slots and (queue := self.first or self.queue):
             tokens -= length_of(queue[0])
             if tokens < 0 and taken:
@@ -62,14 +107,31 @@ class Line:
             taken.append(queue.popleft())
         return taken
 
+    def withdraw(self, keys: Collection[RequestKey]) -> set[RequestKey]:
+        lines = (self.urgent, self.first, self.queue)
+        found = {request.key for line in lines for request in line if request.key in keys}
+        if found:
+            self.urgent, self.first, self.queue = (deque(r for r in line if r.key not in found) for line in lines)
+        return found
+
     def answered(self, engine: int, key: RequestKey) -> None:
-        """This engine answered a request: what follows in its row finds its prefix there."""
+        """There is one line."""
+
+    def join(self, engine: int) -> None:
+        """There is one line for all."""
 
     def leave(self, engine: int) -> None:
-        """This engine's cache is gone: what waited for it is anybody's."""
+        """Nothing here is for one engine alone."""
+
+    def part(self, engine: int) -> None:
+        """As ``leave``."""
+
+    @property
+    def has_urgent(self) -> bool:
+        return bool(self.urgent)
 
     def __len__(self) -> int:
-        return len(self.first) + len(self.queue)
+        return len(self.urgent) + len(self.first) + len(self.queue)
 
 
 class _Lane:
@@ -143,7 +205,7 @@ class Lanes:
     """A lane for each of several engines, one for groups that have no home yet, and a line for what is in no group."""
 
     def __init__(self, line: Line) -> None:
-        self._first: deque[Request] = line.first  # for whoever comes
+        self._first: deque[Request] = deque((*line.urgent, *line.first))  # for whoever comes
         self._follow: dict[int, deque[Request]] = {}
         self._lanes: dict[int, _Lane] = {}
         self._homeless = _Lane()
@@ -151,12 +213,13 @@ class Lanes:
         self._home: OrderedDict[int, int] = OrderedDict()  # group -> engine
         self._answered: OrderedDict[int, int] = OrderedDict()  # index of a row -> engine that answered a request of it
         self._places = 0
-        self._count = len(line.first)
+        self._count = len(self._first)
         self._found: Callable[[], Request] = self._first.popleft  # takes what ``_next`` gave last
         self.push(line.queue, NO_GROUPS)
 
+    has_urgent = False  # of what several engines take, nothing is but in the line before these lanes: see ``fair``
+
     def join(self, engine: int) -> None:
-        """One more engine."""
         self._lanes[engine] = _Lane()
         self._follow[engine] = deque()
 
@@ -181,6 +244,13 @@ class Lanes:
     def push_back(self, requests: list[Request]) -> None:
         self._first.extendleft(reversed(requests))
         self._count += len(requests)
+
+    def push_urgent(self, requests: Iterable[Request]) -> None:
+        self.push_back(list(requests))
+
+    def withdraw(self, keys: Collection[RequestKey]) -> set[RequestKey]:  # noqa: ARG002
+        """None: what waits in lanes is a run's, which ends as a whole."""
+        return set()
 
     def take(self, engine: int, slots: int, tokens: int) -> list[Request]:
         taken: list[Request] = []
@@ -228,7 +298,6 @@ class Lanes:
                 del homes[name]
 
     def part(self, engine: int) -> None:
-        """This engine is gone for good."""
         self.leave(engine)
         del self._lanes[engine], self._follow[engine]
 
@@ -265,4 +334,4 @@ def _keep(homes: OrderedDict[int, int], name: int, engine: int) -> None:
         homes.popitem(last=False)
 
 
-__all__ = ["NO_GROUPS", "Groups", "Lanes", "Line"]
+__all__ = ["NO_GROUPS", "Groups", "Lanes", "Line", "Waiting", "length_of"]

@@ -12,15 +12,29 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from llmbatch import __version__
 from llmbatch.core.errors import EngineDied, JobError, LlmbatchError
-from llmbatch.core.types import Outcome
+from llmbatch.core.types import Completion, Outcome, Piece, RequestKey, Usage
 from llmbatch.engines.base import Engine, kind_of
 from llmbatch.engines.feed import Feed
-from llmbatch.engines.messages import Ask, Asked, Begin, End, GivenUp, GiveUp, Up, answered, died, failed
+from llmbatch.engines.messages import (
+    Ask,
+    Asked,
+    Begin,
+    Cancel,
+    End,
+    GivenUp,
+    GiveUp,
+    Up,
+    answered,
+    died,
+    failed,
+    told,
+)
 
 _PAUSE_SECONDS = 0.004  # between two messages: what finishes meanwhile goes in one
 _SIGN_SECONDS = 1.0
@@ -41,6 +55,7 @@ class _Speaker:
         self._wire = wire
         self._engine = engine
         self._waiting: deque[Outcome] = deque()
+        self._pieces: deque[Piece] = deque()
         self._news = threading.Event()
         self._sending = threading.Lock()
         self._said_at = time.monotonic()
@@ -51,6 +66,11 @@ class _Speaker:
         self._waiting.extend(outcomes)
         if outcomes or (busy and time.monotonic() - self._said_at > _SIGN_SECONDS):
             self._news.set()
+
+    def tell(self, pieces: Sequence[Piece]) -> None:
+        """These parts of answers came."""
+        self._pieces.extend(pieces)
+        self._news.set()
 
     def say(self, message: object) -> None:
         """Something else, after all that finished before."""
@@ -70,6 +90,8 @@ class _Speaker:
     def _send(self) -> None:
         with self._sending:
             outcomes = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            if self._pieces:  # those of the outcomes are there by now
+                self._wire.send(told([self._pieces.popleft() for _ in range(len(self._pieces))]))
             self._said_at = time.monotonic()
             self._wire.send(answered(outcomes, self._engine.counts(), self._engine.busy()))
 
@@ -80,6 +102,7 @@ class _Listener:
     def __init__(self, wire: Wire, feed: Feed) -> None:
         self._wire = wire
         self._feed = feed
+        self.withdrawn: deque[RequestKey] = deque()  # requests that nobody wants any more, and the engine never had
         self.give_up = False
         self.ending = False
         threading.Thread(target=self._listen, name="llmbatch-listener", daemon=True).start()
@@ -90,7 +113,16 @@ class _Listener:
             while not self.ending:
                 match self._wire.recv():
                     case Ask() as message:
-                        self._feed.push(asked.requests(message))
+                        requests = asked.requests(message)
+                        if message.live:
+                            self._feed.push_urgent([request for request in requests if request.urgent])
+                            requests = [request for request in requests if not request.urgent]
+                        self._feed.push(requests)
+                    case Cancel() as message:
+                        unwanted = {RequestKey(*key) for key in message.keys}
+                        self.withdrawn.extend(self._feed.withdraw(unwanted))
+                        self._feed.cancel(unwanted.__contains__)
+                        self._feed.wake()
                     case GiveUp():
                         self.give_up = True
                         self._feed.wake()
@@ -105,6 +137,8 @@ def _serve(engine: Engine, feed: Feed, heard: _Listener, speaker: _Speaker) -> N
     for outcomes in engine.stream(feed):
         for outcome in outcomes:
             feed.done(outcome.key)
+        withdrawn = [heard.withdrawn.popleft() for _ in range(len(heard.withdrawn))]
+        outcomes += [Completion(key, "", "abort", Usage()) for key in withdrawn]
         speaker.add(outcomes, busy=bool(feed.in_flight))
         if heard.give_up:
             engine.abort()
@@ -121,7 +155,7 @@ def serve(wire: Wire) -> None:
     begin: Begin = wire.recv()
     if begin.cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, begin.cpus)
-    feed = Feed()
+    feed = Feed(hurries=True)
     heard = _Listener(wire, feed)
     try:
         if begin.version != __version__:
@@ -134,6 +168,7 @@ def serve(wire: Wire) -> None:
         return
     wire.send(Up(info))
     speaker = _Speaker(wire, engine)
+    feed.listen(told=speaker.tell)
     try:
         _serve(engine, feed, heard, speaker)
     except EngineDied as death:

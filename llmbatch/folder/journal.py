@@ -86,7 +86,7 @@ def outcome_entry(outcome: Outcome) -> bytes:
             body["score"] = list(outcome.score)
         if outcome.numbers is not None:  # as bytes, as there may be NaN among them
             body["numbers"] = b64encode(outcome.numbers.tobytes()).decode()
-    return json.dumps({"outcome": {"key": list(outcome.key), **body}}, separators=(",", ":")).encode() + b"\n"
+    return json.dumps({"outcome": {"key": outcome.key[:4], **body}}, separators=(",", ":")).encode() + b"\n"
 
 
 def read_journal(path: Path) -> tuple[Replay | None, int]:

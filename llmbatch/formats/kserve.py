@@ -7,6 +7,7 @@ such as which tensor says how long an answer may be, is the matter of ``kserve_d
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -306,19 +307,22 @@ def read_request(body: Any) -> Asked:
     name = next((usual for usual in _PROMPT_NAMES if usual in texts), texts[0] if len(texts) == 1 else None)
     if name is None:
         raise WireError(f"no input holds the prompt: {' or '.join(_PROMPT_NAMES)}, of datatype {_TEXT}")
-    values: dict[str, Any] = dict(body.get("parameters") or {})
+    given = body.get("parameters") or {}
+    if not isinstance(given, Mapping):
+        raise WireError(f"parameters are an object, and these are of type {type_name(given)}")
+    values: dict[str, Any] = dict(given)
     prompts: tuple[Any, ...] = ()
     shape: tuple[int, ...] = ()
     for each in inputs:
         data = list(_flattened(each["data"]))
         if each["name"] == name:
-            prompts, shape = tuple(data), tuple(each["shape"])
+            prompts, shape = tuple(data), _sizes(each["shape"], len(data), name)
         else:
             values[each["name"]] = data[0] if len(data) == 1 else data
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise WireError(f"the input {name} must hold texts")
-    given = body.get("id")
-    return Asked(given if isinstance(given, str) else None, prompts, values, shape)
+    named = body.get("id")
+    return Asked(named if isinstance(named, str) else None, prompts, values, shape)
 
 
 def written_answers(model: str, asked: Asked, answers: Sequence[Answer]) -> dict[str, Any]:
@@ -330,10 +334,24 @@ def written_answers(model: str, asked: Asked, answers: Sequence[Answer]) -> dict
         (TOKENS_OUT, "UINT32", [answer.completion_tokens for answer in answers]),
     )
     outputs: list[dict[str, Any]] = [
-        {"name": name, "datatype": datatype, "shape": list(asked.shape), "data": data}
+        {
+            "name": name,
+            "shape": list(asked.shape),
+            "datatype": datatype,
+            **({"parameters": {"content_type": "str"}} if name == TEXT_OUTPUT else {}),
+            "data": data,
+        }
         for name, datatype, data in columns
         if None not in data
     ]
-    outputs[0]["parameters"] = {"content_type": "str"}
     named = {} if asked.id is None else {"id": asked.id}
     return {"model_name": model, **named, "outputs": outputs}
+
+
+def _sizes(shape: Any, count: int, name: str) -> tuple[int, ...]:
+    """A shape that holds so many values. Raises ``WireError``."""
+    sizes = shape if isinstance(shape, list) else []
+    fits = bool(sizes) and all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
+    if not fits or math.prod(sizes) != count:
+        raise WireError(f"the input {name} has the shape {short(shape)}, and data of {count:,} values")
+    return tuple(sizes)

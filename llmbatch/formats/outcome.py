@@ -5,6 +5,7 @@ The codes are ours: of the originals only a few are documented.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -63,6 +64,11 @@ class Success:
     output: Any
     finish_reason: str | None
 
+    @property
+    def text(self) -> str:
+        """The answer as text: JSON where it is another value."""
+        return self.output if isinstance(self.output, str) else json.dumps(self.output, ensure_ascii=False)
+
 
 @dataclass(frozen=True, slots=True)
 class Error:
@@ -77,13 +83,14 @@ class Error:
 def outcome_of(record: Mapping[str, Any], *, checks_itself: bool = False, strict: bool = False) -> Success | Error:
     """What became of a row. ``checks_itself``: the request asked for a check of the answer (a schema, say).
 
-    Then an answer that did not pass it is a success with the text as it came, as the systems have it, unless ``strict``. What only
-    the job checks is an error.
+    Then an answer that did not pass it is a success with the text as it came, as the systems have it, unless ``strict``; and so is
+    one that was cut off, whose finish reason says so. What only the job checks is an error.
     """
     if record["status"] == "ok":
         return Success(record["output"], record["finish_reason"])
     error = record.get("error") or {"kind": record["status"], "message": ""}
     raw = record.get("raw")
-    if checks_itself and not strict and raw is not None and error["kind"] in _CHECKED:
+    told = error["kind"] == FailureKind.TRUNCATED or (checks_itself and error["kind"] in _CHECKED)
+    if told and not strict and raw is not None:
         return Success(raw, record["finish_reason"])
     return Error(error["kind"], error["message"])

@@ -55,6 +55,8 @@ class Lengths:
         return limit - int(answer) - self._count([ask.prompt])[0]
 
     def _count(self, prompts: list[Prompt]) -> list[int]:
+        if len(prompts) == 1 and prompts[0].ids is not None:
+            return [len(prompts[0].ids)]
         found = self._tokenize(prompts)
         if found is None:
             return [-(-_characters(prompt) // _CHARACTERS_A_TOKEN) for prompt in prompts]

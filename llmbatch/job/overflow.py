@@ -247,6 +247,8 @@ def _of_messages(origin: Origin, prompt: Prompt) -> Text | None:
 
     free = origin.asker.gives_text
     messages = prompt.messages
+    if prompt.ids is not None:
+        return None
     if messages is None:
         return Text("prompt", prompt.text or "", free, asking(lambda text: replace(prompt, text=text)))
     lengths = {

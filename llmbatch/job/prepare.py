@@ -216,7 +216,7 @@ def capacity_of(info: EngineInfo) -> Capacity:
 def characters(prompt: Prompt) -> int:
     """How long a prompt is as text."""
     if prompt.messages is None:
-        return len(prompt.text or "") + len(prompt.pair or "")
+        return len(prompt.text or "") + len(prompt.pair or "") + len(prompt.ids or ())
     length = 0
     for message in prompt.messages:  # ``sum`` over a generator takes twice as long, and this is done for every row
         content = message["content"]

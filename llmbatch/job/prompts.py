@@ -18,7 +18,7 @@ from llmbatch.job.file import resolve_paths
 from llmbatch.job.job import Job, ProgramSettings, StepSettings
 from llmbatch.job.problems import explain
 from llmbatch.job.step import Step
-from llmbatch.programs.base import default_prompts
+from llmbatch.programs.base import default_prompts, takes_several
 from llmbatch.prompt.base import PromptSettings, RowPrompt
 from llmbatch.prompt.library import load_file
 from llmbatch.prompt.requests import RequestsPrompt
@@ -40,7 +40,8 @@ def prompt_of(job: Job) -> RowPrompt:
         format_ = wire_format(name, job.input.options)
         if given is None or format_.takes_prompt:
             vectors = job.program.name == "embed"
-            return RequestsPrompt(format_, job.engine.lora, vectors=vectors, template=given)
+            several = takes_several(job.program.name) and job.plan.overflow != "chunk"
+            return RequestsPrompt(format_, job.engine.lora, vectors=vectors, several=several, template=given)
     if given is not None:
         return given
     if default is not None:

@@ -30,7 +30,7 @@ from llmbatch.job.lengths import Lengths
 from llmbatch.job.overflow import check_overflow, in_chunks, keeps_origin
 from llmbatch.job.prompts import further_step, output_of, program_of, prompt_of
 from llmbatch.job.step import Step, size_of
-from llmbatch.programs.base import Ask, Complete, Incomplete, Program, default_prompts, make_program
+from llmbatch.programs.base import Ask, Complete, Incomplete, Program, PromptFacts, default_prompts, make_program
 from llmbatch.programs.line import Rules
 from llmbatch.programs.noted import noted
 from llmbatch.programs.retry import next_request
@@ -121,6 +121,11 @@ class Recipe:
             found[f"sampling.{key}"] = json.dumps(value, ensure_ascii=False, default=str)
         return found
 
+    @property
+    def facts(self) -> PromptFacts:
+        """What is known of the first prompt before there is a row."""
+        return self._main.facts()
+
     def render(self, row: Row) -> Rendered | Failure:
         """The prompt that a row is first asked with, or why there is none."""
         rendered = self._main.render(row)
@@ -135,7 +140,7 @@ class Recipe:
         asked = self._main.ask(row) if row.failure is None else row.failure
         if isinstance(asked, Failure):
             return Asked()
-        samples = asked.samples if self.program.name == "single" else 1
+        samples = asked.answers if self.program.name == "single" else 1
         return Asked(asked.prompt.messages is not None, samples, self.gives_vectors)
 
     def settled(self, row: Row) -> Rendered | Failure:
@@ -143,7 +148,7 @@ class Recipe:
         settled = self._main.settled(row)
         if not self.gives_vectors or isinstance(settled, Failure):
             return settled
-        return Rendered(settled.prompt, lora=settled.lora, vector=True)
+        return replace(settled, sampling=_NO_DATA, output=None, vector=True)
 
     def rules(self, context_length: Callable[[], int | None] | None) -> Rules:
         """How answers are judged and tried again. ``context_length`` is asked once one came; None where none ever will."""

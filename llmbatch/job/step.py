@@ -24,6 +24,7 @@ from llmbatch.job.image_places import ImagePlaces
 from llmbatch.job.job import Job
 from llmbatch.job.overflow import Origin, keeps_origin
 from llmbatch.programs.base import Ask, Need, PromptFacts
+from llmbatch.programs.numbers import pooling_of
 from llmbatch.prompt.base import RowPrompt
 from llmbatch.prompt.requests import RequestsPrompt
 
@@ -76,7 +77,7 @@ class Step:
         if most is not None and least > most:
             raise JobError(f"sampling.min_tokens is {least:,}, above sampling.max_tokens, which is {most:,}")
         self._held_to = _as_output(self.check.constraint)
-        self._variants: dict[str, tuple[Sampling, int]] = {}
+        self._variants: dict[Any, tuple[Sampling, int]] = {}
         self._base = self._variant({})
 
     @property
@@ -152,8 +153,19 @@ class Step:
         check: Check = ours.of(self._named(row)) if ours.names else ours
         lora = self._lora or rendered.lora
         origin = Origin(self, row, check) if self._keeps_origin else None
+        prompt, vector = rendered.prompt, rendered.dimensions
         return Ask(
-            rendered.prompt, sampling, ours.constraint, seed, lora=lora, samples=samples, check=check, origin=origin
+            prompt,
+            sampling,
+            ours.constraint,
+            seed,
+            lora=lora,
+            token_ids=prompt.ids,
+            samples=samples,
+            check=check,
+            origin=origin,
+            pooling=None if vector is None else pooling_of("embed", vector),
+            more=rendered.more,
         )
 
     def size(self, row: Row) -> int:
@@ -171,7 +183,7 @@ class Step:
             return rendered
         asked = rendered.sampling
         sampling = _sampling({**self._defaults, **asked}, self._overrides) if asked else self.settings
-        return Rendered(rendered.prompt, sampling, rendered.output or self._held_to, rendered.lora)
+        return replace(rendered, sampling=sampling, output=rendered.output or self._held_to)
 
     def _with_fields(self, rendered: Rendered, row: Row) -> Rendered | Failure:
         """The prompt with the sampling that the row's fields say."""
@@ -182,7 +194,7 @@ class Step:
                 said = problem if field in row.data else "is a field that the row does not have"
                 return Failure(FailureKind.PROMPT, f"row {short(row.id)}: sampling.{name}, its field {field!r}, {said}")
             values[name] = value
-        return Rendered(rendered.prompt, {**rendered.sampling, **values}, rendered.output, rendered.lora)
+        return replace(rendered, sampling={**rendered.sampling, **values})
 
     def _too_many(self, sampling: Mapping[str, Any]) -> str | None:
         """What is wrong with the number of samples: each is a request, and all of a row's are in memory at a time."""
@@ -195,8 +207,12 @@ class Step:
 
     def _variant(self, asked: Mapping[str, Any]) -> tuple[Sampling, int]:
         """(sampling, number of samples) for what one row asks for; equal settings are one object."""
-        key = json.dumps(asked, sort_keys=True, default=str) if asked else ""
-        known = self._variants.get(key)
+        key: Any = tuple(asked.items())
+        try:
+            known = self._variants.get(key)
+        except TypeError:  # a list, or a mapping, is among the values
+            key = json.dumps(asked, sort_keys=True, default=str)
+            known = self._variants.get(key)
         if known is None:
             if len(self._variants) >= _DISTINCT_REQUESTS:
                 self._variants.clear()

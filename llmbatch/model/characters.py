@@ -33,6 +33,8 @@ def _text(ids: Sequence[int]) -> str:
 
 
 def _ids(prompt: Prompt) -> list[int]:
+    if prompt.ids is not None:
+        return list(prompt.ids)
     if prompt.messages is None:
         return _pieces(f"{prompt.text}{prompt.prefill}")
     ids: list[int] = []

@@ -84,10 +84,15 @@ class Tokenizer:
             others = iter(self.encode([prompt for prompt in prompts if prompt.pair is None]))
             return [next(others if prompt.pair is None else pairs) for prompt in prompts]
         texts = [self.render(prompt) for prompt in prompts]
-        result: list[list[int] | Failure] = [text if isinstance(text, Failure) else [] for text in texts]
+        result: list[list[int] | Failure] = [
+            text if isinstance(text, Failure) else list(prompt.ids or ())
+            for text, prompt in zip(texts, prompts, strict=True)
+        ]
         for special in (False, True):
             rows = [
-                i for i, text in enumerate(texts) if isinstance(text, str) and (prompts[i].messages is None) == special
+                i
+                for i, text in enumerate(texts)
+                if isinstance(text, str) and (prompts[i].messages is None) == special and prompts[i].ids is None
             ]
             for batch in _batches(rows, texts):
                 for i, ids in zip(batch, self._ids([texts[i] for i in batch], special), strict=True):

@@ -6,7 +6,7 @@ as ``Complete`` or as ``Incomplete``):
 | it yields | it is sent |
 |---|---|
 | an ``Ask`` | an ``Accepted``, or None where every attempt failed (with ``tells`` the last one's ``Failure``) |
-| an ``Ask`` with ``samples`` n > 1 | a list of n of these |
+| an ``Ask`` with ``samples`` n > 1, or ``more`` prompts | a list of as many of these, those to the first prompt first |
 | a ``Failure``, as ``RowAsk.ask`` gives one | None: it counts as a request that failed unsent |
 | a list of these | a list with one of the above for each |
 | ``Branches`` of programs | a list of what each of them returned, in their order |
@@ -48,7 +48,7 @@ class Ask:
     again with less of its row; of a pair it is that of the second text, which is the one that is cut.
     ``check`` judges its answers, None for the job's own check. Of ``samples`` > 1, ``sampling`` must not have vLLM's
     ``n``: each sample is a request of its own, and where there is a seed, sample i has seed + i, as vLLM has it. ``tells``: for an
-    answer that there is not, the program is sent why.
+    answer that there is not, the program is sent why. ``more`` are further prompts that are asked alike, ``samples`` times each.
     """
 
     prompt: Prompt
@@ -65,6 +65,12 @@ class Ask:
     tells: bool = False
     origin: Any = None
     pooling: Pooling | None = None
+    more: Sequence[Prompt] = ()
+
+    @property
+    def answers(self) -> int:
+        """How many requests it is."""
+        return self.samples * (1 + len(self.more))
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -211,6 +217,7 @@ class ProgramKind(NamedTuple):
     ``first`` says what a row is first asked, where that is not the job's prompt as it is: for whoever looks at prompts.
     ``pooling`` says which numbers the model is to give by its settings, of a program that asks for numbers and not for answers;
     ``gives_vectors``: the value of its rows is a vector. ``default_prompts`` are those that it asks with where the job names none.
+    ``several``: its value is a list where a row brings several prompts; of other programs such a row has none.
     """
 
     shape: Shape
@@ -227,6 +234,7 @@ class ProgramKind(NamedTuple):
     pooling: Callable[[Any], Pooling | None] = _answers
     gives_vectors: bool = False
     default_prompts: Mapping[str, str] = MappingProxyType({})
+    several: bool = False
 
 
 def default_prompts(name: str) -> Mapping[str, str]:
@@ -237,6 +245,11 @@ def default_prompts(name: str) -> Mapping[str, str]:
     if is_given(name) or is_import_path(name):
         return {}
     return _in_table(name).default_prompts
+
+
+def takes_several(name: str) -> bool:
+    """Whether rows that bring several prompts can be done by a program. Raises ``JobError`` for an unknown one."""
+    return not (is_given(name) or is_import_path(name)) and _in_table(name).several
 
 
 def _in_table(name: str) -> ProgramKind:
@@ -332,4 +345,5 @@ __all__ = [
     "Shape",
     "default_prompts",
     "make_program",
+    "takes_several",
 ]

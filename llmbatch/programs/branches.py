@@ -85,7 +85,7 @@ class Branch:
     def answer(self) -> Any:
         """What the program is sent for its last yield."""
         wanted = self.wanted
-        if isinstance(wanted, Ask) and wanted.samples == 1:  # nearly every row's
+        if isinstance(wanted, Ask) and wanted.samples == 1 and not wanted.more:  # nearly every row's
             return self.lines[0].sent(wanted)
         if isinstance(wanted, Branches):
             self.steps += self.longest * len(self.returned)  # its next step comes after all of theirs
@@ -93,8 +93,8 @@ class Branch:
         asks = (wanted,) if isinstance(wanted, ONE) else wanted
         lines = iter(self.lines)
         answers = [
-            [next(lines).sent(ask) for _ in range(ask.samples)]
-            if isinstance(ask, Ask) and ask.samples > 1
+            [next(lines).sent(ask) for _ in range(ask.answers)]
+            if isinstance(ask, Ask) and (ask.samples > 1 or ask.more)
             else next(lines).sent(ask)
             for ask in asks
         ]

@@ -5,7 +5,7 @@
     prompt: "query: {{ question }}"                              # what the model wants to be told before or after a text
 
 The row's value is the vector, as a list; ``results.parquet`` has it as a list of fixed size. A prompt file with messages goes
-through the model's chat template.
+through the model's chat template. Of a row that brings several prompts the value is the list of their vectors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch.core.types import Pooling
+from llmbatch.core.numbers import plain
+from llmbatch.core.types import Failure, Pooling
 from llmbatch.programs.base import Incomplete, Program, ProgramKind, RowAsk
 from llmbatch.programs.numbers import asking, pooling_of
 
@@ -34,7 +35,10 @@ def embed(row: RowAsk) -> Program:
     ask = asking(row.ask(), _pooling(row.settings))
     del row
     answer = yield ask
-    return Incomplete() if answer is None else answer.value
+    if isinstance(ask, Failure) or not ask.more:
+        return Incomplete() if answer is None else answer.value
+    vectors = [None if each is None else plain(each.value) for each in answer]
+    return Incomplete(vectors) if None in vectors else vectors
 
 
 def _pooling(settings: EmbedSettings) -> Pooling:
@@ -48,6 +52,7 @@ KIND = ProgramKind(
     pooling=_pooling,
     gives_vectors=True,
     default_prompts=TEXT,
+    several=True,
 )
 
 __all__ = ["KIND", "TEXT", "EmbedSettings"]

@@ -23,9 +23,11 @@ def pooling_of(task: PoolingTask, dimensions: int | None = None, activation: boo
 
 
 def asking(ask: Ask | Failure, pooling: Pooling) -> Ask | Failure:
-    """What is asked, for numbers."""
+    """What is asked, for numbers. A vector has as many as its row says, where it says that."""
     if isinstance(ask, Failure):
         return ask
+    if ask.pooling is not None and ask.pooling.dimensions is not None:
+        pooling = pooling_of(pooling.task, ask.pooling.dimensions, pooling.activation)
     return replace(ask, pooling=pooling, sampling=_NO_SAMPLING, constraint=None, seed=None, samples=1)
 
 

@@ -103,7 +103,9 @@ def derive_seed(base: int, key: RequestKey, prompt: Prompt) -> int:
 
     The row's index has no part in it: rows with the same prompt are drawn alike, be they folded into one or not.
     """
-    asked = [list(map(dict, prompt.messages or ())), prompt.text, prompt.prefill]
+    asked: list[Any] = [list(map(dict, prompt.messages or ())), prompt.text, prompt.prefill]
+    if prompt.ids is not None:
+        asked.append(prompt.ids)
     text = json.dumps([base, key.step, key.sample, key.attempt, asked], sort_keys=True, default=str)
     return int.from_bytes(blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
 

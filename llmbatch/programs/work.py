@@ -153,18 +153,22 @@ class Work:
             if isinstance(ask, Failure):
                 lines.append(Line.unsent(RequestKey(index, step), ask, branch))
                 continue
-            sample, samples = 0, ask.samples
-            while sample < samples:
+            prompt, ids, sample, samples = ask.prompt, ask.token_ids, 0, ask.samples
+            answers = samples * (1 + len(ask.more)) if ask.more else samples
+            while sample < answers:
+                if sample >= samples:
+                    prompt = ask.more[sample // samples - 1]
+                    ids = prompt.ids
                 request = Request(
                     RequestKey(index, step, sample),
-                    ask.prompt,
+                    prompt,
                     ask.sampling,
                     ask.constraint,
-                    ask.seed if samples == 1 else _seed(ask, sample),
+                    ask.seed if samples == 1 else _seed(ask, sample % samples),
                     ask.max_tokens,
                     ask.lora,
                     (),
-                    ask.token_ids,
+                    ids,
                     ask.target,
                     ask.target_ids,
                     ask.pooling,

@@ -19,7 +19,8 @@ from llmbatch.prompt.variables import Variable
 class RequestsPrompt:
     """The prompt of a job whose input is requests. ``adapters`` are the LoRA adapters that a request may name.
 
-    ``vectors``: the job asks for vectors, so that requests may too. ``template`` is the job's own prompt.
+    ``vectors``: the job asks for vectors, so that requests may too. ``several``: a request may bring several prompts. ``template``
+    is the job's own prompt.
     """
 
     name = "requests"
@@ -34,13 +35,16 @@ class RequestsPrompt:
         adapters: Collection[str] = (),
         *,
         vectors: bool = False,
+        several: bool = True,
         template: RowPrompt | None = None,
     ) -> None:
         self._format = format_
         self._adapters = frozenset(adapters)
         self._vectors = vectors
+        self._several = several
         self._template = template
-        self.sampling: Mapping[str, Any] = EMPTY if template is None else template.sampling
+        of_all = getattr(format_, "sampling", EMPTY)  # of formats whose job says what holds for all of its requests
+        self.sampling: Mapping[str, Any] = of_all if template is None else {**template.sampling, **of_all}
         self.output: Mapping[str, Any] | None = None if template is None else template.output
         self.program: Mapping[str, Any] | None = None if template is None else template.program
         self.text = "requests" if template is None else f"requests\n{template.text}"
@@ -59,6 +63,12 @@ class RequestsPrompt:
         elif isinstance(read, Rendered) and read.vector and not self._vectors:
             read = Failure(
                 FailureKind.PROMPT, "the request is for an embedding, and the job is not: take --program embed"
+            )
+        elif isinstance(read, Rendered) and read.more and not self._several:
+            read = Failure(
+                FailureKind.PROMPT,
+                f"the request brings {1 + len(read.more):,} prompts, which is for --program single or embed, without "
+                "plan.overflow=chunk: give each a line of its own",
             )
         return replace(read, message=f"row {short(row.id)}: {read.message}") if isinstance(read, Failure) else read
 

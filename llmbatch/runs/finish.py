@@ -178,9 +178,8 @@ def _earlier_sessions(folder: Path) -> list[SessionReport]:
 def finished_run(job: Job, recipe: Recipe, folder: Path, created: float) -> Finished:
     """What sinks are given of a run, but for its parts."""
     source = partial(_kept_source, job.input, folder)
-    return Finished(
-        (), source, recipe.asked, job.model, int(created), recipe.sinks, accept=job.accept, vectors=recipe.gives_vectors
-    )
+    facts: Any = {"accept": job.accept, "vectors": recipe.gives_vectors, "options": job.input.options}
+    return Finished((), source, recipe.asked, job.model, int(created), recipe.sinks, **facts)
 
 
 def _kept_source(settings: SourceSettings, folder: Path) -> Source:

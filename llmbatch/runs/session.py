@@ -12,11 +12,12 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmbatch.accept.similar import BYTES
-from llmbatch.core.errors import LlmbatchError, RunError, Stopped
+from llmbatch.core.errors import JobError, LlmbatchError, RunError, Stopped
 from llmbatch.core.events import EngineReady, Event, Finished, Note, Snapshot, Started, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.versions import versions
@@ -25,6 +26,7 @@ from llmbatch.engines.base import (
     EngineFactory,
     EngineInfo,
     EngineSettings,
+    SharedDriver,
     is_hosted,
     make_engine,
 )
@@ -75,10 +77,12 @@ def run_job(
     pace: Pace | None = None,
     again: bool = False,
     alike: Mapping[str, str] | None = None,
+    driver: SharedDriver | None = None,
 ) -> RunResult:
     """Run a job to its end, or go on with it. ``extend`` accepts an input that has grown since.
 
-    ``make`` makes the engine; with an ``EngineKeeper``'s several runs share one. Whoever keeps ``stop`` can end the run from
+    ``make`` makes the engine; with an ``EngineKeeper``'s several runs have one after the other, and with a ``driver``, which is a
+    share of an engine that somebody else keeps (``SharedEngine.share``), at a time. Whoever keeps ``stop`` can end the run from
     another thread: ``stop.ask("why")``; what is in flight gets its grace, and the same call goes on. ``pace`` may end the run
     before its input; with ``again`` one that was ended so is gone on with. ``alike`` is what of that which the job leaves open is
     to come out as it did in another run, see ``RunFolder``.
@@ -87,7 +91,7 @@ def run_job(
     then, and ``RunError`` where the run broke; finished rows are safe, and the same call goes on.
     """
     with open_session(
-        job, watchers, extend=extend, make=make, stop=stop, pace=pace, again=again, alike=alike
+        job, watchers, extend=extend, make=make, stop=stop, pace=pace, again=again, alike=alike, driver=driver
     ) as session:
         for _ in session.windows():
             pass
@@ -105,6 +109,7 @@ def open_session(
     pace: Pace | None = None,
     again: bool = False,
     alike: Mapping[str, str] | None = None,
+    driver: SharedDriver | None = None,
 ) -> Iterator[Session]:
     """A session on the job's run folder, which is locked as long as the session is open. Arguments as those of ``run_job``."""
     recipe = recipe_of(job)  # all that can be wrong about prompt, answer and sampling is said here
@@ -118,7 +123,7 @@ def open_session(
         source = open_input(job.input, folder, stdin_stream(), extend=extend)
         for note in source.notes():
             told(Note("info", note))
-        how = _How(extend, make, stop or Stop(), pace, again or pace is not None)
+        how = _How(extend, make, stop or Stop(), pace, again or pace is not None, driver)
         yield Session(job, folder, source, recipe, told, how)
     finally:
         folder.close()
@@ -149,6 +154,7 @@ class _How(NamedTuple):
     stop: Stop
     pace: Pace | None
     again: bool
+    driver: SharedDriver | None
 
 
 class Session:
@@ -294,15 +300,8 @@ class _Assembly:
         self._tell = tell
         self._stop = how.stop
         self._said_unknown = False
-        engine = engine_of(job, recipe)
-        self._make = Maker(job.model_path, engine, job.chat, folder.path, make=how.make, expect=recipe.constraints)
-        settings = self._make.settings
-        here = gpus_of(settings) > 0  # one behind a server kills no session
-        apart = here and left.crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
-        if apart:
-            settings = settings.model_copy(update={"in_process": False})
         # made first: what is wrong with its settings is said before anything is begun
-        self.driver = drive(self._make, settings, self._hear, self._tune if job.run.autotune else None, self._make.more)
+        settings, apart = self._engines(engine_of(job, recipe), how, left.crashes)
         self._governor = _pacing(job, recipe, self.driver, how.pace, settings.engines)
         self.budget = Budget(job.run, gpus_of(settings), spent_by(folder.sessions, folder.path))
         self._held_to = HeldTo(job, folder, left.identity, tell)
@@ -344,6 +343,30 @@ class _Assembly:
         brakes = Brakes(job.run, self.budget, how.stop, tell, self._governor)
         self._loop = Loop(self._windows, preparer, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell)
 
+    def _engines(self, engine: EngineSettings, how: _How, crashes: int) -> tuple[EngineSettings, bool]:
+        """Set the driver; returns the settings of its engines, and whether they are put apart from this process after crashes."""
+        job = self._job
+        self.driver: Driver
+        if how.driver is not None:
+            if job.run.autotune:
+                raise JobError(
+                    "run.autotune: the engine is shared with others and runs already, so it cannot be tuned: leave it out"
+                )
+            how.driver.hear(self._hear)
+            self.driver = how.driver
+            return engine, False
+        make = Maker(
+            job.model_path, engine, job.chat, self._folder.path, make=how.make, expect=self._recipe.constraints
+        )
+        settings = make.settings
+        here = gpus_of(settings) > 0  # one behind a server kills no session
+        apart = here and crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
+        if apart:
+            settings = settings.model_copy(update={"in_process": False})
+        prepare = partial(self._tune, make) if job.run.autotune else None
+        self.driver = drive(make, settings, self._hear, prepare, make.more)
+        return settings, apart
+
     @contextlib.contextmanager
     def going(self) -> Iterator[Iterator[list[OpenWindow]]]:
         """The run, as long as it goes on. Ended in reverse: the engine first, the writer last, when nobody gives it work."""
@@ -364,12 +387,12 @@ class _Assembly:
             return None
         return accept_counts(self._job.accept, self._governor.decided)
 
-    def _tune(self, settings: EngineSettings) -> EngineSettings:
+    def _tune(self, make: Maker, settings: EngineSettings) -> EngineSettings:
         def say(message: str) -> None:
             self._tell(Note("info", message))
 
         path = self._folder.path / "autotune.json"
-        self.autotune = tuned(self._job, settings, self._source, path, self._make, say)
+        self.autotune = tuned(self._job, settings, self._source, path, make, say)
         return settings.model_copy(update=self.autotune["changes"])
 
     def _context_length(self) -> int | None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -16,7 +16,7 @@ from llmbatch.accept.base import AcceptSettings
 from llmbatch.core.errors import InputChanged
 from llmbatch.core.settings import Counts, IsPath
 from llmbatch.core.table import find
-from llmbatch.core.types import Cursor, Row, Status
+from llmbatch.core.types import EMPTY, Cursor, Row, Status
 from llmbatch.core.words import short
 from llmbatch.folder.records import parse, part_lines, status_of
 from llmbatch.formats.base import Asked
@@ -31,6 +31,8 @@ def _is_folder(value: str, _base: Path) -> bool:
     return not is_url(value)
 
 
+_SEVERAL = b'"output":[['
+"""In the line of a row that brought several texts, and has a vector of each."""
 LAYOUT_FOLDER = "output"
 """In a run folder: the tree of files of the job's layout."""
 
@@ -108,7 +110,8 @@ class Finished:
     ``source`` opens the input as the run read it, ``asked`` says how a row was asked. ``created`` is in Unix seconds. ``sinks`` are
     those that the run's program wants; what a sink counts by status, other than records, it tells ``counted`` under a name.
     ``laid_out`` is told once a layout is written, and why its system would call the job failed.
-    ``accept``, where the job has it, says which rows are accepted. ``vectors``: a row's output is a vector.
+    ``accept``, where the job has it, says which rows are accepted. ``vectors``: a row's output is a vector. ``options`` are the
+    settings of the input's wire format.
     """
 
     parts: Sequence[Path]
@@ -121,6 +124,7 @@ class Finished:
     laid_out: Callable[[str | None], None] = lambda _failure: None
     accept: AcceptSettings | None = None
     vectors: bool = False
+    options: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
     def lines(self) -> Iterator[bytes]:
         """Every record's line of ``results.jsonl``. Raises ``FolderError`` for a part that cannot be read."""
@@ -131,8 +135,13 @@ class Finished:
         return map(parse, self.lines())
 
     def dimensions(self) -> int | None:
-        """How many numbers the vectors have; None where outputs are no vectors, or none is there. Raises ``FolderError``."""
-        return dimensions_of(self.lines()) if self.vectors else None
+        """How many numbers the vectors have; None where outputs are no vectors, or none is there, or a row has several.
+
+        Raises ``FolderError``.
+        """
+        if not self.vectors or any(_SEVERAL in line for line in self.lines()):
+            return None
+        return dimensions_of(self.lines())
 
     def pairs(self) -> Iterator[Pair]:
         """Every record with its row, for which the input is read once more; rows that were not run are passed over.

@@ -46,12 +46,12 @@ def write_by_file(finished: Finished, output: Output) -> list[Path]:
 
 def output_names(files: Sequence[str], suffix: str) -> list[str]:
     """What the records of each of these files are written to: each another file, and none outside of the folder."""
-    plain = [_inside(_FORMAT.sub("", file, count=1)) for file in files]
+    plain = [inside(_FORMAT.sub("", file, count=1)) for file in files]
     names = [f"{name}{suffix}" for name in plain]
     taken = Counter(names)
     taken.update({str(folder) for name in plain for folder in PurePosixPath(name).parents})
     # a.jsonl and a.jsonl.gz, say, keep their suffixes
-    names = [f"{_inside(file)}{suffix}" if taken[name] > 1 else name for file, name in zip(files, names, strict=True)]
+    names = [f"{inside(file)}{suffix}" if taken[name] > 1 else name for file, name in zip(files, names, strict=True)]
     twice = {name for name, count in Counter(names).items() if count > 1}
     return [
         str(PurePosixPath(name).with_name(f"{number}-{PurePosixPath(name).name}")) if name in twice else name
@@ -59,7 +59,7 @@ def output_names(files: Sequence[str], suffix: str) -> list[str]:
     ]
 
 
-def _inside(name: str) -> str:
+def inside(name: str) -> str:
     """A name that stays below its folder, whatever an object store calls its objects, and that a file system takes."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     return "/".join("_" if part == ".." else _clipped(part) for part in parts) or "_"

@@ -58,6 +58,14 @@ class SourceSettings(BaseModel):
     options: dict[str, Any] = Field(
         default_factory=dict, description="settings of the wire format's own, such as the filters of sagemaker"
     )
+    max_record_bytes: int | None = Field(
+        None, ge=1, description="of formats whose records may be any text: a longer one is a malformed row"
+    )
+    strict: Annotated[bool, Counts.NOTHING] = Field(
+        False,
+        description="refuse an input with a malformed row before anything is begun, for which all of it is read once more; else "
+        "such a row gets its record",
+    )
     storage_options: Annotated[dict[str, Any], Counts.NOTHING] = Field(
         default_factory=dict,
         description="for a URL: settings of its file system, as fsspec has them; secrets are refused",

@@ -23,7 +23,7 @@ from llmbatch.sources.rows import choose_columns, make_row, malformed_row
 
 def open_csv(settings: SourceSettings) -> Source:
     """A source of CSV files, each with its own header. Raises ``SourceError`` for a header that cannot be one."""
-    files = InputFiles.named(settings.path, settings.storage_options)
+    files = InputFiles.of(settings)
     format_ = _Format(settings)
     if settings.path != "-":
         for number in range(len(files)):

@@ -44,8 +44,13 @@ def open_jsonl(settings: SourceSettings) -> Source:
     return json_lines(files, settings.id_field)
 
 
-def json_lines(files: InputFiles, id_field: str | None, complaint: Complaint | None = None) -> FileSource:
-    """A source of the files' lines. An object for which ``complaint`` has words is a malformed row."""
+def json_lines(
+    files: InputFiles, id_field: str | None, complaint: Complaint | None = None, *, optional_id: bool = False
+) -> FileSource:
+    """A source of the files' lines. An object for which ``complaint`` has words is a malformed row.
+
+    ``optional_id``: one without the ``id_field`` is called by its index.
+    """
 
     def locate(cursor: Cursor) -> str:
         return f"{files.name(cursor.file)}:{cursor.line + 1}"
@@ -68,7 +73,7 @@ def json_lines(files: InputFiles, id_field: str | None, complaint: Complaint | N
                         problem = _problem(data, lines.raw) or (complaint(data) if complaint else None)
                     cursor = Cursor(index, number, lines.start, lines.number - 1)
                     if problem is None:
-                        yield make_row(data, cursor, id_field, locate)
+                        yield make_row(data, cursor, id_field, locate, optional=optional_id)
                     else:
                         yield malformed_row(cursor, f"{locate(cursor)}: {problem}; saw: {excerpt(lines.raw)}")
                     index += 1

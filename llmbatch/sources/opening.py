@@ -34,6 +34,7 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "streaming": ("dataset",),
     "more": ("jsonl", *WIRE_FORMATS),
     "options": tuple(WIRE_FORMATS),
+    "max_record_bytes": tuple(WIRE_FORMATS),
 }
 
 
@@ -63,7 +64,17 @@ def _open(settings: SourceSettings) -> Source:
         raise SourceError(f"{settings.path}: there is no row in it (blank lines are not rows)")
     if settings.limit is not None:
         source = Limited(source, settings.limit)
+    if settings.strict and settings.path != "-":
+        _refuse_malformed(source)
     return source if settings.repeat is None else Repeated(source, settings.repeat)
+
+
+def _refuse_malformed(source: Source) -> None:
+    """Raises ``SourceError`` where a row cannot be read, before the job that would give it a record of its own."""
+    if wrong := next((row.failure for row in source.rows() if row.failure is not None), None):
+        raise SourceError(
+            f"{wrong.message}. With input.strict such a row ends the job before it begins: put it right, or leave that out"
+        )
 
 
 def guess_format(path: str, options: Mapping[str, Any] = _NO_OPTIONS) -> str:

@@ -1,4 +1,4 @@
-"""Files in, rows of which each holds one record of a wire format, whatever JSON value or text it is, out (``formats/base.Container``)."""
+"""Files in; rows of which each holds one record of a wire format, any JSON value or text (``formats/base.Container``), out."""
 
 from __future__ import annotations
 
@@ -19,17 +19,22 @@ Read = Callable[[InputFiles, Cursor], Iterator[Row]]
 _TOO_LONG = f"longer than {MAX_LINE >> 20} MiB"
 
 
-def records(format_: Format, id_field: str | None) -> Read:
-    """What reads the records of a format from a place on; ``id_field`` is that of a record which is an object."""
-    make = _Maker(format_, id_field)
-    return make.of_files if format_.container == "files" else make.of_lines
+def records(format_: Format, id_field: str | None, most: int | None = None) -> Read:
+    """What reads the records of a format from a place on; ``id_field`` is that of a record which is an object.
+
+    One of more than ``most`` bytes is malformed.
+    """
+    make = _Maker(format_, id_field, most)
+    return make.of_files if format_.container in ("files", "texts") else make.of_lines
 
 
 class _Maker:
-    def __init__(self, format_: Format, id_field: str | None) -> None:
+    def __init__(self, format_: Format, id_field: str | None, most: int | None) -> None:
         self._format = format_
         self._id_field = id_field
-        self._parse = _fields if format_.container == "csv_lines" else self._value
+        self._most = most
+        own = {"csv_lines": _fields, "texts": _text}
+        self._parse: Callable[[bytes], Any] = own.get(format_.container, self._value)
 
     def of_lines(self, files: InputFiles, start: Cursor) -> Iterator[Row]:
         index, offset, before = start.index, start.offset, start.line
@@ -54,6 +59,8 @@ class _Maker:
         try:
             if raw is None:
                 raise ValueError(_TOO_LONG)
+            if self._most is not None and (size := len(raw.rstrip(b"\r\n"))) > self._most:
+                raise ValueError(f"a record of {size:,} bytes, and one may have {self._most:,}; saw: {excerpt(raw)}")
             record = self._parse(raw)
         except ValueError as error:
             return malformed_row(cursor, f"{place}: {error}")

@@ -47,12 +47,14 @@ def find_there(url: str, options: Mapping[str, Any], *, folders: bool = False) -
             files.invalidate_cache()
             base, found, is_folder = _look(files, path, folders=folders)
     except FileNotFoundError as error:
+        _see_bucket(files, path, url, SourceError)
         raise SourceError(f"{url}: no such file, or it cannot be reached: {error}{_or_download(url)}") from error
     except OSError as error:
         raise SourceError(f"{url}: cannot be looked at: {error}{_or_download(url)}") from error
     if is_folder and not folders:
         raise SourceError(f"{url}: a folder; name its files, for example {url.rstrip('/')}/*.jsonl")
     if not found:
+        _see_bucket(files, path, url, SourceError)
         what = "there is no file in it" if is_folder else "the pattern matches no file"
         raise SourceError(f"{url}: {what}")
     hidden = [name for name in found if is_folder and any(part.startswith(".") for part in name.split("/"))]
@@ -107,6 +109,11 @@ def check_target(url: str, options: Mapping[str, Any], error: type[UsageError]) 
     Whether it may be written to shows only by writing.
     """
     files, path = _file_system(url, options, error)
+    _see_bucket(files, path, url, error)
+
+
+def _see_bucket(files: Any, path: str, url: str, error: type[UsageError]) -> None:
+    """Raises ``error`` where it is not there or cannot be reached."""
     if _protocols(files)[0] not in _BUCKETS:
         return
     bucket = path.partition("/")[0]

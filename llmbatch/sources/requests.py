@@ -26,8 +26,8 @@ def open_requests(settings: SourceSettings) -> Source:
         return _Table(open_csv(settings.model_copy(update={"id_field": id_field})), format_)
     files = InputFiles.of(settings)
     if format_.container == "lines":
-        return json_lines(files, id_field, format_.problem)
-    return FileSource(files, records(format_, id_field))
+        return json_lines(files, id_field, format_.problem, optional_id=settings.id_field is None)
+    return FileSource(files, records(format_, id_field, settings.max_record_bytes))
 
 
 def format_of_requests(files: InputFiles) -> str | None:

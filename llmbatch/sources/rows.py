@@ -19,17 +19,25 @@ MAX_DEPTH = 200  # of nesting; well below Python's recursion limit, so that what
 _EMPTY: Mapping[str, Any] = {}
 
 
-def make_row(data: Mapping[str, Any], cursor: Cursor, id_field: str | None, locate: Callable[[Cursor], str]) -> Row:
+def make_row(
+    data: Mapping[str, Any],
+    cursor: Cursor,
+    id_field: str | None,
+    locate: Callable[[Cursor], str],
+    *,
+    optional: bool = False,
+) -> Row:
     """A row whose id is a text or whole number in ``id_field``.
 
     Without an ``id_field`` it is the field ``id`` where that can be one, else the index. A row that lacks a field that
-    was asked for by name is malformed: results under an id that nobody expects are lost ones.
+    was asked for by name is malformed: results under an id that nobody expects are lost ones. With ``optional`` it is called by
+    its index, as the field is one that rows of its kind need not have.
     """
     value = data.get(id_field or "id")
     kind = type(value)
     if kind is str or kind is int:
         row_id: RowId = value  # type: ignore[assignment]
-    elif id_field is None:
+    elif id_field is None or (optional and id_field not in data):
         row_id = cursor.index
     else:
         seen = f"it is {excerpt(repr(value))}" if id_field in data else f"the row has {_names(data)}"

@@ -125,12 +125,14 @@ def test_a_request_for_an_embedding_reads_back_as_the_same() -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"input": ["a", "b"]}, "give each text a line of its own"),
-        ({"input": [1, 2]}, "must be one text"),
+        ({"input": ["a", 1]}, "must be one text, or token ids, or a list"),
+        ({"input": []}, "must be one text, or token ids, or a list"),
+        ({"input": ["a"] * 2049}, "2,049 of them"),
+        ({"input": ["a", ""]}, "a text that is blank"),
         ({"input": " "}, "blank"),
         ({}, "neither"),
-        ({"input": "a", "dimensions": 3}, "program.settings.dimensions"),
-        ({"input": "a", "encoding_format": "base64"}, "written as float"),
+        ({"input": "a", "dimensions": 0}, "body.dimensions is 0"),
+        ({"input": "a", "encoding_format": "int8"}, "must be float or base64"),
         ({"input": "a", "temperature": 1}, "body.temperature is not supported"),
     ],
     ids=str,

@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from llmbatch.core.types import Completion, Failure, Outcome, Prompt, Request, RequestKey
+from llmbatch.core.types import Completion, Failure, Outcome, Piece, Prompt, Request, RequestKey
 from llmbatch.engines.feed import Requests
 from llmbatch.engines.kserve.wire import Row, V2Wire
 
@@ -51,6 +51,24 @@ class _Batches:
     @property
     def finished(self) -> bool:
         return not self._alone and self._feed.finished
+
+    @property
+    def urgent(self) -> bool:
+        return self._feed.urgent
+
+    @property
+    def hurries(self) -> bool:
+        return self._feed.hurries
+
+    def rest(self, timeout: float) -> None:
+        self._feed.rest(timeout)
+
+    def take_cancelled(self) -> Sequence[RequestKey]:
+        """None: a row of a call cannot be ended."""
+        return ()
+
+    def tell(self, pieces: Sequence[Piece]) -> None:
+        self._feed.tell(pieces)
 
     def own(self, outcome: Outcome) -> Sequence[Outcome]:
         """The outcomes of the rows that an outcome is of: none yet where they are to be asked one by one."""

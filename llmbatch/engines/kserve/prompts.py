@@ -23,6 +23,8 @@ class Prompts:
 
     def text(self, prompt: Prompt) -> str | Failure:
         """The text. Without a tokenizer a single message of the user's is its own text, as no model's format is known."""
+        if prompt.ids is not None:
+            return Failure(FailureKind.PROMPT, "the server takes text, and this prompt is token ids: give it as text")
         if self._tokenizer is not None:
             return self._tokenizer.render(replace(prompt, long=True))  # what fits is for the server to say
         if prompt.messages is None:

@@ -107,6 +107,8 @@ class OpenAIWire:
 
     def _prompt(self, request: Request, messages: Sequence[Message] | None) -> dict[str, Any]:
         prompt = request.prompt
+        if prompt.ids is not None:
+            return {"prompt": list(prompt.ids)}
         if messages is None:
             return {"prompt": f"{prompt.text}{prompt.prefill}"}
         if not prompt.prefill:

@@ -20,6 +20,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, get_args
@@ -33,11 +34,13 @@ from llmbatch.core.types import (
     FinishReason,
     Outcome,
     PairIds,
+    Piece,
     Pooling,
     PoolingTask,
     Prompt,
     Refusal,
     Request,
+    RequestKey,
     Score,
     Usage,
 )
@@ -55,6 +58,28 @@ from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 _AS_ARRAYS = f"utf-32-{sys.byteorder[0]}e"
 _WITH_IDS = ("continue", "ids", "score", *get_args(PoolingTask))
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
+_FIRST_PIECE = (
+    0.1  # share of an answer's time after which its first words are there; the others come evenly over the rest
+)
+
+
+@dataclass(slots=True)
+class _Streamed:
+    """An answer that is told word by word: what is still to be told, and when the next of it is due."""
+
+    outcome: Completion
+    words: list[str]  # the last one first
+    told: int  # characters
+    pause: float  # seconds
+
+    def piece(self) -> Piece:
+        """The next word."""
+        word, start, logprobs = self.words.pop(), self.told, None
+        self.told += len(word)
+        if self.outcome.logprobs is not None:  # of each byte
+            first = len(self.outcome.text[:start].encode())
+            logprobs = self.outcome.logprobs[first : first + len(word.encode())]
+        return Piece(self.outcome.key, start, word, logprobs)
 
 
 class ScriptedEngine:
@@ -68,7 +93,9 @@ class ScriptedEngine:
         self._waits = bool(script.latency or script.rules)  # a rule may let a request hang
         self._echoes = not (script.rules or script.die_after or script.no_ids)  # whatever it is asked
         self._state = _state_of(engine.script or "")
-        self._heap: list[tuple[float, int, Request]] = []
+        self._heap: list[tuple[float, int, Request | _Streamed]] = []
+        self._sequence = 0  # of what was put there
+        self._told: list[Completion] = []  # answers that were told to their end
         self._prompt_tokens = self._completion_tokens = 0
         self._busy = 0.0
 
@@ -90,8 +117,10 @@ class ScriptedEngine:
             in_flight=concurrency,
             can=frozenset(
                 {
+                    "cancel",
                     "constraint",
                     "lora",
+                    "stream",
                     *(() if script.no_ids else _WITH_IDS),
                     *(() if script.no_images else ("images",)),
                 }
@@ -119,7 +148,6 @@ class ScriptedEngine:
 
     def _stream(self, feed: Requests) -> Iterator[list[Outcome]]:
         slots = self._settings.in_flight or self._script.concurrency
-        sequence = 0
         moved = time.monotonic()  # when it last answered something, or had nothing to do until it took something
         while True:
             now = time.monotonic()
@@ -127,46 +155,88 @@ class ScriptedEngine:
             if taken and not self._heap:
                 moved = now
             due: Iterable[Request] = taken
-            if self._waits:
+            if self._waits or self._heap:
                 for request in taken:
-                    heapq.heappush(self._heap, (now + self._delay(request), sequence, request))
-                    sequence += 1
-                due = self._due(now)
+                    delay = self._delay(request)
+                    self._later(now + (delay * _FIRST_PIECE if request.stream else delay), request)
+                due = self._due(now, feed)
             if not taken and not self._heap:
                 if feed.finished:
                     return
                 feed.wait(_STEP_SECONDS)
                 yield []
                 continue
-            outcomes: list[Outcome] = []
+            outcomes: list[Outcome] = self._ended(feed.take_cancelled())
             death: EngineDied | None = None
             try:
                 for request in due:
-                    outcomes.append(self._answer(request))
+                    outcome = self._answer(request)
+                    if request.stream and isinstance(outcome, Completion) and outcome.text:
+                        self._begin(outcome, now, feed)
+                    else:
+                        outcomes.append(outcome)
             except EngineDied as error:
                 death = error
+            outcomes += self._told
+            self._told.clear()
             if outcomes:
                 moved = now
             elif death is None:
                 if now - moved > self._settings.timeout:
                     raise EngineDied(f"the scripted engine answered nothing for {self._settings.timeout:g} s")
-                pause = min(max(self._heap[0][0] - now, 0.0), _STEP_SECONDS, self._settings.timeout)
-                time.sleep(pause)
+                next_due = self._heap[0][0] if self._heap else now
+                pause = min(max(next_due - now, 0.0), _STEP_SECONDS, self._settings.timeout)
+                if feed.hurries:
+                    feed.rest(pause)
+                else:
+                    time.sleep(pause)
             self._busy += time.monotonic() - now
             yield outcomes
             if death is not None:
                 raise death
 
-    def _due(self, now: float) -> Iterator[Request]:
-        """Those whose time has come."""
+    def _later(self, when: float, what: Request | _Streamed) -> None:
+        heapq.heappush(self._heap, (when, self._sequence, what))
+        self._sequence += 1
+
+    def _due(self, now: float, feed: Requests) -> Iterator[Request]:
+        """Those whose time has come; the words whose time has come are told."""
         while self._heap and self._heap[0][0] <= now:
-            yield heapq.heappop(self._heap)[2]
+            when, _, due = heapq.heappop(self._heap)
+            if isinstance(due, Request):
+                yield due
+            else:
+                self._go_on(due, when, feed)
+
+    def _begin(self, outcome: Completion, now: float, feed: Requests) -> None:
+        """Tell the first word of an answer; the others follow."""
+        words = re.findall(r"\s*\S+\s*", outcome.text) or [outcome.text]
+        rest = self._script.latency * (1 - _FIRST_PIECE)
+        self._go_on(_Streamed(outcome, words[::-1], 0, rest / len(words)), now, feed)
+
+    def _go_on(self, streamed: _Streamed, now: float, feed: Requests) -> None:
+        feed.tell([streamed.piece()])
+        if streamed.words:
+            self._later(now + streamed.pause, streamed)
+        else:
+            self._told.append(streamed.outcome)
+
+    def _ended(self, cancelled: Iterable[RequestKey]) -> list[Outcome]:
+        """The outcomes of requests that nobody wants any more, of those that are here."""
+        keys = set(cancelled)
+        if not keys:
+            return []
+        here = [entry for entry in self._heap if _key_of(entry[2]) in keys]
+        self._heap = [entry for entry in self._heap if _key_of(entry[2]) not in keys]
+        heapq.heapify(self._heap)
+        return [Completion(_key_of(entry[2]), "", "abort", Usage()) for entry in here]
 
     def abort(self) -> None:
         self._heap.clear()
+        self._told.clear()
 
     def stop(self) -> None:
-        self._heap.clear()
+        self.abort()
 
     def counts(self) -> Usage:
         return Usage(self._prompt_tokens, self._completion_tokens)
@@ -194,7 +264,7 @@ class ScriptedEngine:
     def _answer(self, request: Request) -> Outcome:
         """The outcome of one request; raises ``EngineDied`` where the script says so."""
         if self._echoes and request.pooling is None and not request.prompt.images:
-            answer = _constrained(request.constraint) if request.constraint else _last_text(request.prompt)
+            answer = _constrained(request.constraint) if request.constraint else _said(request)
             return self._complete(request, answer, "stop") if request.target is None else self._score(request, answer)
         state, script = self._state, self._script
         if script.die_after and (answered := state.answer()) in script.die_after:
@@ -229,14 +299,14 @@ class ScriptedEngine:
     def _text(self, request: Request, rule: Rule | None) -> tuple[str, FinishReason]:
         if rule is None or rule.answer is None:
             reason: FinishReason = "stop" if rule is None else rule.finish_reason
-            return (_constrained(request.constraint) if request.constraint else _last_text(request.prompt)), reason
+            return (_constrained(request.constraint) if request.constraint else _said(request)), reason
         text = rule.answer
         if "{" in text:
             for name, value in (
                 ("index", request.key.index),
                 ("sample", request.key.sample),
                 ("attempt", request.key.attempt),
-                ("text", _last_text(request.prompt)),
+                ("text", _said(request)),
             ):
                 text = text.replace("{" + name + "}", str(value))
         return text, rule.finish_reason
@@ -300,7 +370,7 @@ class ScriptedEngine:
             if when.sample is not None and not _is(request.key.sample, when.sample):
                 continue
             if when.contains is not None or when.matches is not None:
-                text = _last_text(request.prompt) if text is None else text
+                text = _said(request) if text is None else text
                 if when.contains is not None and when.contains not in text:
                     continue
                 if when.matches is not None and not re.search(when.matches, text):
@@ -346,6 +416,10 @@ def _state_of(script: str) -> _State:
     return _states.setdefault(script, _State())
 
 
+def _key_of(what: Request | _Streamed) -> RequestKey:
+    return what.key if isinstance(what, Request) else what.outcome.key
+
+
 def _is(value: int, wanted: int | list[int]) -> bool:
     return value in wanted if isinstance(wanted, list) else value == wanted
 
@@ -374,6 +448,14 @@ def _ids(prompt: Prompt) -> array[int]:
 def _encode_pair(prompt: Prompt) -> PairIds:
     first, second = _encode(Prompt(text=prompt.text)), _encode(Prompt(text=prompt.pair))
     return PairIds(first + second, len(first))
+
+
+def _said(request: Request) -> str:
+    """What is echoed: the last message, the text, or the one that the token ids are of."""
+    prompt = request.prompt
+    if prompt.messages is None and prompt.text is None and request.token_ids:
+        return bytes(token for token in request.token_ids if token < 256).decode("utf-8", "replace")
+    return _last_text(prompt)
 
 
 def _last_text(prompt: Prompt) -> str:

@@ -31,6 +31,13 @@ from llmbatch.model.tokenizer import ChatSettings, load_template, load_tokenizer
 
 _TOKENS_PER_REQUEST = 1024  # what vLLM holds for a request that waits is some hundred bytes a token
 _SHUTDOWN_SECONDS = 10.0
+_KEPT_FREE = 16  # of so many sequences one is kept free for what is urgent
+_MOST_KEPT_FREE = 8
+
+
+def _with_room(sequences: int) -> int:
+    """Requests of which vLLM runs all, with places left for urgent ones: for one that waits it ends no other."""
+    return max(1, sequences - min(_MOST_KEPT_FREE, -(-sequences // _KEPT_FREE)))
 
 
 class VllmEngine:
@@ -161,7 +168,8 @@ class VllmEngine:
         requests = self._settings.in_flight or 2 * int(scheduler.max_num_seqs)
         # enough that what runs at a time is there twice, even where long prefixes are not shared
         tokens = self._settings.in_flight_tokens or max(2 * kv_tokens, requests * _TOKENS_PER_REQUEST)
-        intake = Intake(requests, tokens, int(model.max_model_len), self._settings.timeout)
+        with_room = _with_room(int(scheduler.max_num_seqs)) if str(scheduler.policy) == "priority" else None
+        intake = Intake(requests, tokens, int(model.max_model_len), self._settings.timeout, with_room)
         limits = Limits(
             int(model.get_vocab_size()),
             intake.context_length,
@@ -173,7 +181,7 @@ class VllmEngine:
             self._sight = Sight(self._llm, self._chat_of_llm(), images, most)
         tools = self._make_tools(model, limits)
         self._marks = None if tools.reasoning is None or ends_thinking(self._llm) else tools.reasoning.marks
-        does = {"constraint", "continue", "score"} if tools.poolings is None else tools.poolings.can
+        does = {"constraint", "continue", "score", "stream"} if tools.poolings is None else tools.poolings.can
         self._loop = Loop(self._llm, intake, tools, self._kill, self._death)
         return EngineInfo(
             name="vllm",
@@ -187,7 +195,7 @@ class VllmEngine:
             in_flight=requests,
             in_flight_tokens=tokens,
             prefix_caching=cache.enable_prefix_caching is not False,
-            can=frozenset({"ids", *does, *self._also_can()}),
+            can=frozenset({"cancel", "ids", *does, *self._also_can()}),
             device=str(vllm.platforms.current_platform.get_device_name()),
             pids=self._processes.pids,
             details={

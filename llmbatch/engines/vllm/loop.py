@@ -9,16 +9,31 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from llmbatch.core.errors import EngineDied
-from llmbatch.core.types import Completion, Failure, FailureKind, FinishReason, Outcome, Refusal, Request, Usage
+from llmbatch.core.types import (
+    Completion,
+    Failure,
+    FailureKind,
+    FinishReason,
+    Outcome,
+    Piece,
+    Refusal,
+    Request,
+    RequestKey,
+    Usage,
+)
 from llmbatch.engines.feed import Requests
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.reasoning import Reasoning
 from llmbatch.engines.vllm.sampling import Samplings, Setting
-from llmbatch.engines.vllm.score import Limits, Piece, Scoring
+from llmbatch.engines.vllm.score import Limits, Scoring
+from llmbatch.engines.vllm.score import Piece as ScoredPiece
 from llmbatch.engines.vllm.sight import Sight, no_sight
 from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
 
+_SHORT = 16  # tokens of an answer
+_NEWS = 0.05  # share of the last step in how long answers are
+_URGENT = -1  # vLLM's priority of what goes first, where its scheduler looks at that
 _WAIT_SECONDS = 0.5  # how long the loop waits for the engine, or for the feed, before it looks around
 _FINISH: Mapping[str, FinishReason] = {
     "stop": "stop", "length": "length", "abort": "abort", "error": "error", "repetition": "repetition",
@@ -30,12 +45,17 @@ Death = Callable[[BaseException | None, str], EngineDied]
 
 @dataclass(frozen=True)
 class Intake:
-    """How much vLLM is handed at a time, and for how many seconds it may show no sign of life."""
+    """How much vLLM is handed at a time, and for how many seconds it may show no sign of life.
+
+    ``with_room`` is how many requests it is handed as long as answers are long, where urgent ones are to find a place at once.
+    Where answers are short places become free all the time, and to have the next requests there already is worth more.
+    """
 
     requests: int
     tokens: int
     context_length: int
     timeout: float
+    with_room: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,7 @@ class _Scored(NamedTuple):
     """A request for a likelihood, of which vLLM has one piece."""
 
     scoring: Scoring
-    piece: Piece
+    piece: ScoredPiece
     lora: Any
     tokens: int
 
@@ -91,7 +111,9 @@ class Loop:
         self._numbers = itertools.count()
         self._pending: dict[str, _Pending | _Scored | _Pooled] = {}
         self._tokens = 0
+        self._length = 2.0 * _SHORT  # of answers, about
         self._seen = 0  # how many of those have images
+        self._told: dict[str, tuple[int, int]] = {}  # of those that stream: characters and tokens that were told
         self._progress_at = time.monotonic()
         self._marked_at = time.monotonic()
         self.busy = 0.0
@@ -103,8 +125,10 @@ class Loop:
         while True:
             self._mark()
             outcomes = self._fill(feed)
+            if cancelled := feed.take_cancelled():
+                outcomes += self._cancel(cancelled)
             if self._pending:
-                outcomes += self._step()
+                outcomes += self._step(feed)
             elif not outcomes:
                 if feed.finished:
                     return
@@ -118,12 +142,29 @@ class Loop:
         if self._tools.sight is not None:
             self._tools.sight.clear()
         self._pending.clear()
+        self._told.clear()
         self._tokens = self._seen = 0
+
+    def _cancel(self, keys: Sequence[RequestKey]) -> list[Outcome]:
+        """End requests that nobody wants any more. One that vLLM does not have yet, as its images are being loaded, goes on."""
+        wanted = set(keys)
+        names = [name for name, had in self._pending.items() if isinstance(had, _Pending) and had.request.key in wanted]
+        if names:
+            self._engine.abort_request(names)
+        ended: list[Outcome] = []
+        for name in names:
+            had = self._pending.pop(name)
+            self._told.pop(name, None)
+            self._tokens -= had.tokens
+            if isinstance(had, _Pending):
+                self._seen -= bool(had.request.prompt.images)
+                ended.append(Completion(had.request.key, "", "abort", Usage()))
+        return ended
 
     def _fill(self, feed: Requests) -> list[Outcome]:
         """Hand over what there is room for; what vLLM refuses is an outcome at once."""
         sight = self._tools.sight
-        slots = self._intake.requests - len(self._pending)
+        slots = self._most - len(self._pending)
         refused: list[Outcome] = []
         if sight is not None and sight:
             slots -= len(sight)
@@ -132,13 +173,19 @@ class Loop:
                 if failure is not None:
                     refused.append(Refusal(seen.request.key, failure))
         tokens = self._intake.tokens - self._tokens
-        if slots <= 0 or (tokens <= 0 and self._pending):
+        if (slots <= 0 or (tokens <= 0 and self._pending)) and not feed.urgent:
             return refused
         for request in feed.take(slots, tokens):
             failure = self._look(request) if request.prompt.images else self._submit(request)
             if failure is not None:
                 refused.append(Refusal(request.key, failure))
         return refused
+
+    @property
+    def _most(self) -> int:
+        """Requests that vLLM is handed."""
+        intake = self._intake
+        return intake.requests if intake.with_room is None or self._length < _SHORT else intake.with_room
 
     def _look(self, request: Request) -> Failure | None:
         """Have the images of a request loaded; it is handed over when they are there."""
@@ -176,7 +223,7 @@ class Loop:
         except Exception as error:
             return _refused(error)
         prompt = {"type": "token", "prompt_token_ids": ids} if seen is None else seen
-        failure = self._hand_over(prompt, params, lora, _Pending(request, setting, len(ids)))
+        failure = self._hand_over(prompt, params, lora, _Pending(request, setting, len(ids)), urgent=request.urgent)
         self._seen += failure is None and seen is not None
         return failure
 
@@ -197,7 +244,8 @@ class Loop:
         except Exception as error:
             return _refused(error)
         prompt = {"type": "token", "prompt_token_ids": ids} if seen is None else seen
-        failure = self._hand_over(prompt, params, lora, _Pooled(request, poolings, len(ids)))
+        pooled = _Pooled(request, poolings, len(ids))
+        failure = self._hand_over(prompt, params, lora, pooled, urgent=request.urgent)
         self._seen += failure is None and seen is not None
         return failure
 
@@ -224,7 +272,7 @@ class Loop:
             return _refused(error)
         waiting = _Scored(scoring, piece, lora, len(scoring.ids))
         prompt = {"type": "token", "prompt_token_ids": scoring.ids[: piece.end]}
-        return self._hand_over(prompt, params, lora, waiting)
+        return self._hand_over(prompt, params, lora, waiting, urgent=scoring.urgent)
 
     def _adapter(self, request: Request) -> Any:
         """vLLM's request for the adapter that is asked for, None without one."""
@@ -236,11 +284,17 @@ class Loop:
         return lora
 
     def _hand_over(
-        self, prompt: Mapping[str, Any], params: Any, lora: Any, pending: _Pending | _Scored | _Pooled
+        self,
+        prompt: Mapping[str, Any],
+        params: Any,
+        lora: Any,
+        pending: _Pending | _Scored | _Pooled,
+        *,
+        urgent: bool,
     ) -> Failure | None:
         name = str(next(self._numbers))
         try:
-            self._engine.add_request(name, prompt, params, lora_request=lora)
+            self._engine.add_request(name, prompt, params, lora_request=lora, priority=_URGENT if urgent else 0)
         except self._deaths as error:
             raise self._death(error, "vLLM's engine failed while a request was handed to it") from error
         except Exception as error:  # whatever else is raised is about this request
@@ -252,19 +306,45 @@ class Loop:
         self._tokens += pending.tokens
         return None
 
-    def _step(self) -> list[Outcome]:
+    def _step(self, feed: Requests) -> list[Outcome]:
         """One step of the engine, or a wait for it: the outcomes of the requests that finished."""
         if self._outputs is not None and not self._has_output():
             return []
         began = time.monotonic()
         try:
-            finished = [output for output in self._engine.step() if output.finished]
+            outputs = self._engine.step()
+            finished = [output for output in outputs if output.finished]
         except Exception as error:
             raise self._death(error, "vLLM's engine failed") from error
         self._progress_at = time.monotonic()
         if self._outputs is None:
             self.busy += self._progress_at - began
+        if len(finished) < len(outputs):  # the others stream
+            feed.tell(
+                [piece for output in outputs if not output.finished and (piece := self._piece(output)) is not None]
+            )
         return self._outcomes(finished) if finished else []
+
+    def _piece(self, output: Any) -> Piece | None:
+        """What came of an answer since it was told last; None where that is no text yet, or not known to be of the answer.
+
+        Before the thinking is at its end nothing is told, and nothing where there is a prefill: what the text of such an answer is,
+        is known when it is finished.
+        """
+        had, answer = self._pending.get(output.request_id), output.outputs[0]
+        if not isinstance(had, _Pending) or had.request.prompt.prefill or had.request.partial:
+            return None
+        text = str(answer.text)
+        if (reasoning := self._tools.reasoning) is not None:
+            if reasoning.end is None or reasoning.end not in text:
+                return None
+            text = reasoning.split(text).content
+        start, tokens = self._told.get(output.request_id, (0, 0))
+        if len(text) <= start:
+            return None
+        self._told[output.request_id] = len(text), len(answer.token_ids)
+        logprobs = None if answer.logprobs is None else logprobs_json(answer.logprobs[tokens:])
+        return Piece(had.request.key, start, text[start:], logprobs)
 
     def _has_output(self) -> bool:
         """Whether an engine in its own process has sent something. vLLM's ``step`` would wait for a dead one for ever."""
@@ -291,8 +371,12 @@ class Loop:
         answered: list[Any] = []
         done: list[Outcome] = []
         for output in finished:
-            had = self._pending.pop(output.request_id)
+            had = self._pending.pop(output.request_id, None)
+            if had is None:
+                continue  # it was cancelled when it was on its way
             self._tokens -= had.tokens
+            if self._told:
+                self._told.pop(output.request_id, None)
             if isinstance(had, _Scored):
                 done += self._score(had, output)
                 continue
@@ -327,6 +411,9 @@ class Loop:
         ]
         texts = self._tools.detokenizer.texts([_answer(pending[i], finished[i]) for i in ours])
         text_of = dict(zip(ours, texts, strict=True))
+        if self._intake.with_room is not None:
+            mean = sum(len(output.outputs[0].token_ids) for output in finished) / len(finished)
+            self._length += _NEWS * (mean - self._length)
         outcomes: list[Outcome] = []
         for i, output in enumerate(finished):
             completion = self._completion(pending[i], output, text_of.get(i))

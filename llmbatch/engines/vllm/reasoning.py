@@ -20,6 +20,7 @@ class Reasoning(NamedTuple):
     split: Callable[[str], Split]
     needs_special_tokens: bool
     marks: Marks | None = None
+    end: str | None = None  # of the thinking, as text
 
 
 def load_reasoning(name: str, tokenizer: Any, template_kwargs: Mapping[str, Any], model_config: Any) -> Reasoning:
@@ -52,7 +53,7 @@ def load_reasoning(name: str, tokenizer: Any, template_kwargs: Mapping[str, Any]
         reasoning, content = parser.extract_reasoning(text, request)
         return Split(reasoning, content or "")
 
-    return Reasoning(split, not adjusted.skip_special_tokens, _marks(parser, tokenizer))
+    return Reasoning(split, not adjusted.skip_special_tokens, _marks(parser, tokenizer), _mark(parser, "end"))
 
 
 def ends_thinking(llm: Any) -> bool:
@@ -66,7 +67,12 @@ def ends_thinking(llm: Any) -> bool:
 def _marks(parser: Any, tokenizer: Any) -> Marks | None:
     ids = []
     for mark in ("start", "end"):
-        text = getattr(parser, f"reasoning_{mark}_str", None) or getattr(parser, f"{mark}_token", None)
-        ids.append(tuple(tokenizer.encode(text, add_special_tokens=False)) if isinstance(text, str) else ())
+        text = _mark(parser, mark)
+        ids.append(() if text is None else tuple(tokenizer.encode(text, add_special_tokens=False)))
     start, end = ids
     return Marks(start, end) if start and end else None
+
+
+def _mark(parser: Any, mark: str) -> str | None:
+    text = getattr(parser, f"reasoning_{mark}_str", None) or getattr(parser, f"{mark}_token", None)
+    return text if isinstance(text, str) else None

@@ -63,10 +63,15 @@ class Samplings:
             # the sampling is kept with it, so that its identity is not another's later
             made = self._made[key] = (request.sampling, self._make(request.sampling, request.constraint))
         setting = made[1]
-        if request.seed is None and request.max_tokens is None:
+        if request.seed is None and request.max_tokens is None and not request.stream:
             return setting, setting.params
         params = copy.copy(setting.params)
         params.__dict__.clear()  # vLLM caches there what it derived, such as the kind of sampling, which a seed changes
+        if request.stream:  # vLLM makes the text as it comes, and gives all of it so far at every step
+            from vllm.sampling_params import RequestOutputKind
+
+            params.output_kind, params.detokenize = RequestOutputKind.CUMULATIVE, True
+            setting = setting._replace(detokenize=False)
         if request.seed is not None:
             params.seed = request.seed
         if request.max_tokens is not None:

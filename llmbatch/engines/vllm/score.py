@@ -51,6 +51,7 @@ class Scoring:
 
     def __init__(self, request: Request, limits: Limits) -> None:
         self.key = request.key
+        self.urgent = request.urgent
         self._limits = limits
         self.ids = [*(request.token_ids or ()), *request.target_ids]
         self._first = len(self.ids) - len(request.target_ids)

@@ -31,7 +31,8 @@ SPEED_ARGS = frozenset(
         "mm_processor_cache_type", "mm_shm_cache_max_object_size_mb", "nnodes", "node_rank",
         "num_gpu_blocks_override", "numa_bind", "numa_bind_cpus", "numa_bind_nodes", "offload_backend", "otlp_traces_endpoint",
         "pipeline_parallel_size", "prefill_context_parallel_size", "prefix_caching_hash_algo", "ray_workers_use_nsight",
-        "renderer_num_workers", "safetensors_load_strategy", "show_hidden_metrics_for_version", "skip_mm_profiling", "swap_space",
+        "renderer_num_workers", "safetensors_load_strategy", "scheduling_policy",
+        "show_hidden_metrics_for_version", "skip_mm_profiling", "swap_space",
         "tensor_parallel_size", "ubatch_size", "use_tqdm_on_load",
     }
 )  # fmt: skip

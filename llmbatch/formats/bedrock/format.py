@@ -1,0 +1,146 @@
+"""Bedrock's batch format, both ways: ``{"recordId": ..., "modelInput": {...}}`` in, the same with a reply or an error out.
+
+A body is of one of several families, which its keys tell, and the model where they leave it open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmbatch.core.table import find
+from llmbatch.core.types import Failure, Rendered, RowId
+from llmbatch.core.words import short, type_name
+from llmbatch.formats.base import Answered, Container, wire_format
+from llmbatch.formats.bedrock import FAMILIES, PROVIDERS
+from llmbatch.formats.bedrock.base import BodyError, Family, Reply
+from llmbatch.formats.outcome import Error, Success, outcome_of
+
+_REGIONS = frozenset({"us", "us-gov", "eu", "apac", "ap", "au", "ca", "jp", "global"})
+"""What may stand before a ``modelId``: an inference profile's."""
+
+
+class BedrockSettings(BaseModel):
+    """What a job says of its bodies."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str | None = Field(None, description="the modelId; its first part says which bodies it takes")
+    invocation: Literal["InvokeModel", "Converse"] = Field(
+        "InvokeModel", description="Converse: all bodies are Converse's"
+    )
+
+
+class Bedrock:
+    """The format; see ``formats/base.py``."""
+
+    Settings = BedrockSettings
+    container: Container = "lines"
+    id_field = "recordId"
+    keys = frozenset({"modelInput"})
+    takes_text = takes_prompt = False
+
+    def __init__(self, settings: BedrockSettings) -> None:
+        self._settings = settings
+        self._provider = provider_of(settings.model)
+
+    def problem(self, line: Mapping[str, Any]) -> str | None:  # noqa: ARG002
+        return None
+
+    def read(self, line: Mapping[str, Any], adapters: Collection[str]) -> Rendered | Failure:
+        try:
+            body = _body(line)
+            return self._family(body).read(body, adapters)
+        except BodyError as error:
+            return Failure(error.kind, str(error))
+
+    def variables(self, line: Mapping[str, Any]) -> Mapping[str, Any]:
+        return line
+
+    def write(self, row_id: RowId, rendered: Rendered, model: str | None) -> dict[str, Any]:
+        """A chat body in OpenAI's form; of a text prompt one with a ``prompt``."""
+        return {"recordId": str(row_id), "modelInput": wire_format("openai").write(row_id, rendered, model)["body"]}
+
+    def result(self, answered: Answered) -> dict[str, Any]:
+        return self.line(answered)
+
+    def line(self, answered: Answered, *, strict: bool = False) -> dict[str, Any]:
+        """The line with ``modelOutput``, or with an ``error``, never both."""
+        record, row = answered.record, answered.row
+        line = {"recordId": row.get("recordId", made_id(record["index"])), "modelInput": row.get("modelInput")}
+        failed = record["status"] != "ok"
+        asked = self.read(row, ()) if failed and row else None
+        checks = isinstance(asked, Rendered) and asked.output is not None
+        outcome = outcome_of(record, checks_itself=checks, strict=strict)
+        if isinstance(outcome, Error):
+            return {**line, "error": {"errorCode": outcome.code.http, "errorMessage": outcome.message}}
+        body = _body(row)
+        family = self._family(body)
+        return {**line, "modelOutput": family.write(self._reply(answered, outcome, body))}
+
+    def _reply(self, answered: Answered, success: Success, body: Mapping[str, Any]) -> Reply:
+        """What came behind the start of the answer that the body brings."""
+        text, messages = success.text, body.get("messages")
+        if messages and messages[-1]["role"] == "assistant":
+            asked = self._family(body).read(body, ())
+            text = text.removeprefix(asked.prompt.prefill)
+        cut = success.finish_reason == "length"
+        return Reply(text, success.output, cut, self._settings.model or answered.model, answered)
+
+    def _family(self, body: Mapping[str, Any]) -> Family:
+        """Raises ``BodyError`` for a body of another family than the model's, and for one of none."""
+        if self._settings.invocation == "Converse":
+            return family("converse")
+        own = PROVIDERS.get(self._provider or "", ())
+        if found := next((name for name in own if family(name).fits(body)), None):
+            return family(found)
+        other = next((name for name in FAMILIES if family(name).fits(body)), None)
+        if own and other is None:
+            return family(own[0])  # which says what is wrong with it
+        if own:
+            raise BodyError(
+                f"modelInput is a body of the family {other}, and the model {short(self._settings.model)} takes one of "
+                f"{' or '.join(own)}"
+            )
+        if other is not None:
+            return family(other)
+        if "prompt" in body:
+            return family("mistral")
+        keys = ", ".join(map(short, list(body)[:8])) or "none"
+        raise BodyError(
+            f"modelInput is a body of no known family: its keys are {keys}; known are {', '.join(FAMILIES)}"
+        )
+
+
+@cache
+def family(name: str) -> Family:
+    found: Family = find(FAMILIES, name, "family of models")
+    return found
+
+
+def provider_of(model: str | None) -> str | None:
+    """``anthropic`` for ``us.anthropic.claude-...`` and for the ARN of one; ``None`` where the name has no such part."""
+    parts = (model or "").rpartition("/")[2].split(".")
+    if len(parts) > 1 and parts[0] in _REGIONS:
+        parts = parts[1:]
+    return parts[0] if len(parts) > 1 and parts[0] in PROVIDERS else None
+
+
+def made_id(index: int) -> str:
+    """The id of a record that brings none."""
+    return f"REC{index:08d}"
+
+
+def _body(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "modelInput" not in line:
+        keys = ", ".join(map(short, list(line)[:8])) or "none"
+        raise BodyError(
+            f'a record has the form {{"recordId": ..., "modelInput": {{...}}}}, and the keys of this are {keys}'
+        )
+    body = line["modelInput"]
+    if not isinstance(body, dict):
+        raise BodyError(f"modelInput must be an object, and is of type {type_name(body)}")
+    return body

@@ -1,0 +1,155 @@
+"""``/v1/responses``: a body in, what it asks for out; a row's answer in, a ``response`` out.
+
+Of a conversation only messages are taken: nothing is kept between responses, and no tool is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from llmbatch.core.messages import images_in, ready_messages
+from llmbatch.core.types import Prompt, Rendered
+from llmbatch.core.words import is_encodable, short, type_name
+from llmbatch.formats.base import Answered
+from llmbatch.formats.openai.body import (
+    IGNORED,
+    RequestError,
+    adapter_of,
+    choices_of,
+    sampling_of,
+    schema_of,
+)
+from llmbatch.formats.outcome import Success
+
+_OWN = frozenset({"input", "instructions", "max_output_tokens", "text"})
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "stream": (False,),
+    "background": (False,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "truncation": ("disabled",),
+    "include": ([],),
+    "reasoning": ({},),
+    "top_logprobs": (0,),
+}
+_OF_ITEMS = ("id", "type", "status", "phase")  # keys of an item that say nothing to the model
+
+
+def read(body: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
+    """What a body asks for. Raises ``RequestError``."""
+    if body.get("n") not in (None, 1):
+        raise RequestError("body.n is not supported: a response has one answer", "n")
+    messages = _messages(body)
+    asked = {key: value for key, value in body.items() if key not in ("n", "top_logprobs") or not value}
+    if body.get("top_logprobs"):
+        raise RequestError("body.top_logprobs is not supported: a response has no log-probabilities", "top_logprobs")
+    if (limit := body.get("max_output_tokens")) is not None:
+        asked["max_tokens"] = limit
+    try:
+        sampling = sampling_of(asked, _OWN, neutral=_NEUTRAL, ignored=IGNORED)
+    except RequestError as error:
+        if error.param != "max_tokens" or limit is None:
+            raise
+        said = str(error).replace("body.max_tokens", "body.max_output_tokens")
+        raise RequestError(said, "max_output_tokens") from None
+    prompt = Prompt(messages=messages, images=images_in(messages))
+    return Rendered(prompt, sampling, _output(body.get("text")), adapter_of(body, adapters))
+
+
+def _messages(body: Mapping[str, Any]) -> Any:
+    given, instructions = body.get("input"), body.get("instructions")
+    if isinstance(given, str):
+        given = [{"role": "user", "content": given}]
+    if not isinstance(given, list) or not given:
+        raise RequestError(f"body.input must be a text, or a list of messages, and is {short(given)}", "input")
+    if instructions is not None and not isinstance(instructions, str):
+        raise RequestError(
+            f"body.instructions must be a text, and is of type {type_name(instructions)}", "instructions"
+        )
+    if instructions is not None and not is_encodable(instructions):
+        raise RequestError("body.instructions holds half a surrogate pair, which is no character", "instructions")
+    before = [{"role": "system", "content": instructions}] if instructions else []
+    ready = ready_messages([*before, *map(_item, given)])
+    if isinstance(ready, str):
+        raise RequestError(f"body.input: {ready}", "input")
+    return ready
+
+
+def _item(item: Any) -> Any:
+    """An item of the conversation as a message, where it is one."""
+    if not isinstance(item, Mapping):
+        return item
+    if item.get("type") not in (None, "message"):
+        raise RequestError(f"body.input has an item of the type {short(item['type'])}; known is message", "input")
+    message = {key: value for key, value in item.items() if key not in _OF_ITEMS}
+    content = message.get("content")
+    if isinstance(content, list):
+        message["content"] = [
+            {"type": "text", "text": part.get("text")}
+            if isinstance(part, Mapping) and part.get("type") == "output_text"
+            else part
+            for part in content
+        ]
+    return message
+
+
+def _output(text: Any) -> Mapping[str, Any] | None:
+    if text is None:
+        return None
+    if not isinstance(text, Mapping) or (unknown := text.keys() - {"format", "verbosity"}):
+        seen = short(text) if not isinstance(text, Mapping) else f"has {', '.join(sorted(unknown))}"
+        raise RequestError(f"body.text is an object with a format, and {seen}", "text")
+    if text.get("verbosity") not in (None, "medium"):
+        raise RequestError("body.text.verbosity is not supported: say it in the instructions", "text")
+    asked = text.get("format")
+    kind = asked.get("type") if isinstance(asked, Mapping) else asked
+    if kind in (None, "text"):
+        return None
+    if kind == "json_object":
+        return {"schema": {"type": "object"}}
+    if kind == "json_schema":
+        return schema_of("text.format", asked)
+    raise RequestError(
+        f"body.text.format must have the type text, json_object or json_schema, and is {short(asked)}", "text"
+    )
+
+
+def answer(answered: Answered, success: Success) -> dict[str, Any]:
+    """The body that answers a row."""
+    record, body = answered.record, answered.row.get("body")
+    asked: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
+    choice, number, usage = choices_of(answered, success)[0], record["index"], record["usage"]
+    cut = choice.finish_reason == "length"
+    status = "incomplete" if cut else "completed"
+    content = {"type": "output_text", "text": choice.text, "annotations": []}
+    output: list[dict[str, Any]] = [
+        {"id": f"msg_{number}", "type": "message", "role": "assistant", "status": status, "content": [content]}
+    ]
+    if choice.reasoning is not None:
+        thought = [{"type": "reasoning_text", "text": choice.reasoning}]
+        output.insert(0, {"id": f"rs_{number}", "type": "reasoning", "summary": [], "content": thought})
+    return {
+        "id": f"resp_{number}",
+        "object": "response",
+        "created_at": answered.created,
+        "model": answered.model,
+        "status": status,
+        "error": None,
+        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "instructions": asked.get("instructions"),
+        "max_output_tokens": asked.get("max_output_tokens"),
+        "output": output,
+        "parallel_tool_calls": asked.get("parallel_tool_calls") is not False,
+        "temperature": asked.get("temperature"),
+        "tool_choice": asked.get("tool_choice") or "auto",
+        "tools": [],
+        "top_p": asked.get("top_p"),
+        "usage": {
+            "input_tokens": usage["prompt_tokens"],
+            "input_tokens_details": {"cached_tokens": usage["cached_tokens"], "cache_write_tokens": 0},
+            "output_tokens": usage["completion_tokens"],
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": usage["prompt_tokens"] + usage["completion_tokens"],
+        },
+    }

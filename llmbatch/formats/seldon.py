@@ -1,0 +1,204 @@
+"""Lines of ``seldon-batch-processor`` (Seldon's V1 protocol), both ways: what one asks for, and the message that answers it.
+
+What a line is, is its data type: ``data`` a list of lists of texts, ``str`` a text, ``json`` any JSON, ``raw`` a whole message.
+Several texts are several prompts of one row, and the answer has the same form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Literal
+from uuid import NAMESPACE_OID, uuid5
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmbatch.core.sampling import SAMPLING, sampling_problem
+from llmbatch.core.types import Failure, FailureKind, Prompt, Rendered, RowId
+from llmbatch.core.words import is_encodable, near, short, type_name
+from llmbatch.formats.base import RECORD, Answered, Container
+from llmbatch.formats.openai.body import text_of_output
+from llmbatch.formats.outcome import Success, outcome_of
+
+DataType = Literal["data", "json", "str", "raw"]
+_PROMPTS = (
+    "text_input",
+    "prompt",
+    "inputs",
+    "args",
+    "text",
+)  # of a JSON object the key with the prompt, the likeliest first
+_CONTENTS = ("data", "strData", "jsonData")
+_NAME = "text_output"
+
+
+class SeldonSettings(BaseModel):
+    """Of this format."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data_type: DataType = Field("data", description="what a line is, as --data-type of seldon-batch-processor says it")
+    chat: bool = Field(
+        False, description="a prompt is a message of the user's, for the model's chat template, and no plain text"
+    )
+
+
+class _Unreadable(ValueError):
+    """A record is not what its data type says, in words."""
+
+
+class Seldon:
+    """The format; see ``formats/base.py``."""
+
+    Settings = SeldonSettings
+    container: Container = "values"
+    id_field = None
+    keys: frozenset[str] = frozenset()
+    takes_text = takes_prompt = False
+
+    def __init__(self, settings: SeldonSettings) -> None:
+        self._settings = settings
+
+    def problem(self, line: Mapping[str, Any]) -> str | None:  # noqa: ARG002 - a record may be anything
+        return None
+
+    def read(self, line: Mapping[str, Any], adapters: Collection[str]) -> Rendered | Failure:  # noqa: ARG002 - none is named
+        try:
+            message = message_of(line[RECORD], self._settings.data_type)
+            texts, sampling = list(_texts(message)), _sampling(message)
+        except _Unreadable as error:
+            return Failure(FailureKind.PROMPT, str(error))
+        if not texts or any(not text or text.isspace() for text in texts):
+            return Failure(FailureKind.EMPTY_PROMPT, "the record's prompt is blank")
+        if not all(map(is_encodable, texts)):
+            return Failure(FailureKind.PROMPT, "the prompt holds half a surrogate pair, which is no character")
+        first, *more = [
+            Prompt(messages=({"role": "user", "content": text},)) if self._settings.chat else Prompt(text=text)
+            for text in texts
+        ]
+        return Rendered(first, sampling, more=tuple(more))
+
+    def variables(self, line: Mapping[str, Any]) -> Mapping[str, Any]:
+        return line
+
+    def write(self, row_id: RowId, rendered: Rendered, model: str | None) -> dict[str, Any]:  # noqa: ARG002 - it has no place
+        """A whole message; its sampling has no place in it but as JSON."""
+        prompts = (rendered.prompt, *rendered.more)
+        texts = [str(p.messages[-1]["content"]) if p.messages else f"{p.text}{p.prefill}" for p in prompts]
+        if rendered.sampling and len(texts) == 1:
+            return {RECORD: {"jsonData": {"prompt": texts[0], **rendered.sampling}}}
+        return {RECORD: {"data": {"names": ["prompt"], "ndarray": [[text] for text in texts]}}}
+
+    def result(self, answered: Answered) -> dict[str, Any]:
+        return line_of(answered, self._settings.data_type, "", strict=False)
+
+
+def line_of(answered: Answered, data_type: DataType | None, batch: str, *, strict: bool) -> dict[str, Any]:
+    """The message that answers a row of a batch of this name. Without a data type it is told from the record."""
+    index = answered.record["index"]
+    instance = str(uuid5(NAMESPACE_OID, f"{answered.created}/{index}"))
+    tags = {"batch_id": batch, "batch_instance_id": instance, "batch_index": answered.line}
+    outcome = outcome_of(answered.record, strict=strict)
+    if not isinstance(outcome, Success):
+        return {"status": {"info": "FAILURE", "reason": outcome.message, "status": 1}, "meta": tags}
+    record = answered.row[RECORD]
+    message = message_of(record, data_type or _told(record))
+    meta = message.get("meta")
+    given = meta.get("tags") if isinstance(meta, Mapping) else None
+    own = given if isinstance(given, Mapping) else {}
+    output = outcome.output
+    texts = iter(map(text_of_output, output if isinstance(output, list) and answered.asked.samples > 1 else [output]))
+    if "strData" in message:
+        answer: dict[str, Any] = {"strData": next(texts)}
+    elif "jsonData" in message:
+        answer = {"jsonData": output}
+    else:
+        answer = {"data": {"names": [_NAME], "ndarray": _filled(message["data"]["ndarray"], texts)}}
+    return {"meta": {"tags": {**own, **tags}}, **answer}
+
+
+def message_of(record: Any, data_type: DataType) -> Mapping[str, Any]:
+    """A record as the message that is sent for it. Raises ``_Unreadable``."""
+    if data_type == "str":
+        if not isinstance(record, str):
+            raise _Unreadable(
+                f"a record of the data type str is a JSON string, and this is of type {type_name(record)}"
+            )
+        return {"strData": record}
+    if data_type == "json":
+        return {"jsonData": record}
+    if data_type == "data":
+        if not isinstance(record, list):
+            raise _Unreadable(
+                f"a record of the data type data is a list of lists, and this is of type {type_name(record)}"
+            )
+        return {"data": {"ndarray": record}}
+    if not isinstance(record, Mapping):
+        raise _Unreadable(
+            f"a record of the data type raw is a message, an object, and this is of type {type_name(record)}"
+        )
+    found = [key for key in _CONTENTS if key in record]
+    if len(found) != 1:
+        raise _Unreadable(f"a message has one of {', '.join(_CONTENTS)}, and this has {', '.join(record) or 'nothing'}")
+    if found[0] == "data" and not (
+        isinstance(record["data"], Mapping) and isinstance(record["data"].get("ndarray"), list)
+    ):
+        raise _Unreadable("the data of a message is an ndarray here, as tensors hold numbers and a prompt is text")
+    return record
+
+
+def _told(record: Any) -> DataType:
+    if isinstance(record, list):
+        return "data"
+    if isinstance(record, str):
+        return "str"
+    return "raw" if isinstance(record, Mapping) and any(key in record for key in _CONTENTS) else "json"
+
+
+def _texts(message: Mapping[str, Any]) -> Iterator[str]:
+    """Every text that a message asks about, in order. Raises ``_Unreadable``."""
+    if "data" in message:
+        yield from _leaves(message["data"]["ndarray"])
+        return
+    content = message["strData"] if "strData" in message else message["jsonData"]
+    if isinstance(content, Mapping):
+        key = next((key for key in _PROMPTS if isinstance(content.get(key), str)), None)
+        if key is None:
+            raise _Unreadable(f"no key of the JSON object holds the prompt: {' or '.join(_PROMPTS)}, a text")
+        content = content[key]
+    if not isinstance(content, str):
+        raise _Unreadable(f"the prompt is to be a text, and is of type {type_name(content)}")
+    yield content
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for each in value:
+            yield from _leaves(each)
+    elif isinstance(value, str):
+        yield value
+    else:
+        raise _Unreadable(f"a prompt is text, and the data holds {short(value)} of type {type_name(value)}")
+
+
+def _sampling(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What a JSON object says besides its prompt."""
+    content = message.get("jsonData")
+    sampling: dict[str, Any] = {}
+    for name, value in content.items() if isinstance(content, Mapping) else ():
+        if name in _PROMPTS or value is None:
+            continue
+        problem = f"is not supported{near(name, SAMPLING)}" if name not in SAMPLING else sampling_problem(name, value)
+        if name == "n" and value != 1:
+            problem = "is not supported: a record has one answer for each prompt"
+        if problem:
+            raise _Unreadable(f"jsonData.{name} {problem}")
+        sampling[name] = value
+    return sampling
+
+
+def _filled(form: Any, texts: Iterator[str]) -> Any:
+    """The same lists in lists, with answers in place of the prompts."""
+    return [_filled(each, texts) for each in form] if isinstance(form, list) else next(texts)
+
+
+__all__ = ["DataType", "Seldon", "line_of"]

@@ -1,0 +1,8 @@
+"""Fronts: somebody's HTTP API on our store of files and batches. A new one is a file here and a line in this table."""
+
+FRONTS = {
+    "openai": "llmbatch.server.fronts.openai:OpenAIFront",
+    "azure": "llmbatch.server.fronts.azure:AzureFront",
+    "sagemaker": "llmbatch.server.fronts.sagemaker:SageMakerFront",
+    "bedrock": "llmbatch.server.fronts.bedrock:BedrockFront",
+}

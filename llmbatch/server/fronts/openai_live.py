@@ -1,0 +1,211 @@
+"""OpenAI's live endpoints: a request's body in, its answer out, whole or as it comes, from the engine that batches run on.
+
+A body means here what it means in a line of a batch, and is answered in the same words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Body, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.responses import Response
+
+from llmbatch.core.errors import EngineError, LlmbatchError
+from llmbatch.core.record import record_to_dict
+from llmbatch.core.types import Cursor, Outcome, Piece, Record, Refusal, Row
+from llmbatch.core.words import clip
+from llmbatch.formats.base import Answered
+from llmbatch.formats.openai.format import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from llmbatch.formats.openai.lines import line_of
+from llmbatch.formats.outcome import code_of
+from llmbatch.server.errors import ApiError
+from llmbatch.server.fronts.openai_stream import Answer, events_of
+from llmbatch.server.server import Server
+
+T = TypeVar("T")
+_OF_STREAMS = ("stream", "stream_options")
+_Body = Annotated[dict[str, Any], Body()]
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The answer, or its events", "content": {"application/json": {}, "text/event-stream": {}}},
+    **{
+        code: {"description": said}
+        for code, said in {
+            422: "The answer does not pass the check that the request asks for", 429: "Too many at a time",
+            499: "The client went away", 500: "The engine failed", 503: "The engine is not to be had",
+        }.items()
+    },
+}  # fmt: skip
+"""Of endpoints that can stream, for the description of the API."""
+_SSE = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+class LiveRequests:
+    """Answers live requests. ``models``: of these alone."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._running = 0
+
+    def routes(self, router: APIRouter, prefix: str) -> None:
+        """Their paths, below a prefix that stands for ``/v1``."""
+
+        @router.post(f"{prefix}/chat/completions", responses=STREAMED)
+        async def chat_completions(request: Request, body: _Body) -> Response:
+            """Answer a conversation."""
+            return await self.answer(request, CHAT, body)
+
+        @router.post(f"{prefix}/completions", responses=STREAMED)
+        async def completions(request: Request, body: _Body) -> Response:
+            """Go on with a text."""
+            return await self.answer(request, COMPLETIONS, body)
+
+        @router.post(f"{prefix}/embeddings", responses=STREAMED)
+        async def embeddings(request: Request, body: _Body) -> Response:
+            """Give texts as numbers."""
+            return await self.answer(request, EMBEDDINGS, body)
+
+        @router.post(f"{prefix}/responses", responses=STREAMED)
+        async def responses(request: Request, body: _Body) -> Response:
+            """Answer a conversation, as the newer API has it."""
+            return await self.answer(request, RESPONSES, body)
+
+    async def answer(self, request: Request, endpoint: str, body: Mapping[str, Any]) -> Response:
+        """Raises ``ApiError``."""
+        model, stream = self._model(body), body.get("stream")
+        if stream not in (None, True, False):
+            raise ApiError(400, "stream must be true or false", code="invalid_value", param="stream")
+        if (endpoint == EMBEDDINGS) != self._server.settings.gives_vectors:
+            gives = "numbers (embeddings)" if self._server.settings.gives_vectors else "text"
+            raise ApiError(400, f"the model of this server gives {gives}", code="invalid_endpoint", param="model")
+        if self._running >= self._server.settings.live_requests:
+            raise ApiError(
+                429, "too many live requests at a time; try again in a moment", code="rate_limited", retry=True
+            )
+        asked = {key: value for key, value in body.items() if key not in _OF_STREAMS}
+        line = {"custom_id": "live", "method": "POST", "url": endpoint, "body": asked}
+        answer = Answer(endpoint, line, model, int(time.time()), uuid.uuid4().hex)
+        if stream:
+            return await self._streamed(answer, body)
+        return await self._whole(request, answer)
+
+    async def _whole(self, request: Request, answer: Answer) -> Response:
+        self._running += 1
+        try:
+            record = await _unless_gone(request, self._server.answering.answer(answer.line))
+        except EngineError as error:
+            raise _unavailable(error) from error
+        except LlmbatchError as error:
+            raise ApiError(500, str(error), code="server_error") from error
+        finally:
+            self._running -= 1
+        status, said = self._said(answer, record)
+        self._count(record)
+        return JSONResponse(said, status, {} if status == 200 else {"x-should-retry": "false"})
+
+    def _said(self, answer: Answer, record: Record) -> tuple[int, Any]:
+        row = Row(record.index, "live", answer.line, Cursor(record.index))
+        asked = self._server.answering.asked(row)
+        line = line_of(Answered(record_to_dict(record), answer.line, asked, answer.model, answer.created)).data
+        response = line["response"]
+        body = response["body"]
+        return response["status_code"], answer.named(body) if response["status_code"] == 200 else body
+
+    async def _streamed(self, answer: Answer, body: Mapping[str, Any]) -> Response:
+        """The first piece is waited for: until then a request can be refused as any other."""
+        if answer.endpoint == EMBEDDINGS:
+            raise ApiError(400, "embeddings are not streamed", code="invalid_value", param="stream")
+        if answer.line["body"].get("echo"):
+            raise ApiError(400, "echo is not supported in a stream", code="invalid_value", param="echo")
+        items = self._server.answering.stream(answer.line)
+        self._running += 1
+        try:
+            first = await anext(items, None)
+        except EngineError as error:
+            self._running -= 1
+            raise _unavailable(error) from error
+        except BaseException:
+            self._running -= 1
+            raise
+        if first is None or isinstance(first, Refusal):
+            self._running -= 1
+            raise _refused(first, answer)
+        options = body.get("stream_options")
+        with_usage = bool(isinstance(options, Mapping) and options.get("include_usage"))
+        return StreamingResponse(
+            self._events(answer, first, items, with_usage), media_type="text/event-stream", headers=_SSE
+        )
+
+    async def _events(
+        self, answer: Answer, first: Piece | Outcome, items: AsyncIterator[Piece | Outcome], with_usage: bool
+    ) -> AsyncIterator[bytes]:
+        try:
+            async for event in events_of(answer, _again(first, items), with_usage):
+                yield event
+            self._server.metrics.live.labels("streamed").inc()
+        except EngineError:
+            said = {"error": {"message": "the engine failed in the middle of the answer", "type": "server_error"}}
+            yield b"data: " + json.dumps(said).encode() + b"\n\n"
+        finally:
+            self._running -= 1
+
+    def _count(self, record: Record) -> None:
+        metrics = self._server.metrics
+        metrics.live.labels(record.status.value).inc()
+        metrics.live_tokens.labels("prompt").inc(record.usage.prompt_tokens)
+        metrics.live_tokens.labels("completion").inc(record.usage.completion_tokens)
+
+    def _model(self, body: Mapping[str, Any]) -> str:
+        model = body.get("model")
+        if not isinstance(model, str) or not model:
+            raise ApiError(400, "you must provide a model parameter", code="invalid_value", param="model")
+        if model not in self._server.settings.models:
+            raise ApiError(
+                404, f"The model '{clip(model, 100)}' does not exist here; there is {', '.join(self._server.settings.models)}",
+                code="model_not_found", param="model",
+            )  # fmt: skip
+        return model
+
+
+async def _again(first: Piece | Outcome, items: AsyncIterator[Piece | Outcome]) -> AsyncIterator[Piece | Outcome]:
+    yield first
+    async for item in items:
+        yield item
+
+
+async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """What the work gives; it is given up once the client is gone."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ApiError(499, "the client went away", code="client_closed")
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _unavailable(error: EngineError) -> ApiError:
+    return ApiError(503, f"the engine is not to be had: {error}", code="engine_unavailable", retry=True)
+
+
+def _refused(refusal: Refusal | None, answer: Answer) -> ApiError:
+    if refusal is None:
+        return ApiError(500, "the engine gave no answer", code="server_error")
+    failure = refusal.failure
+    return ApiError(code_of(failure.kind).http, failure.message, code=failure.kind.value, param=answer.param)
+
+
+__all__ = ["STREAMED", "LiveRequests"]

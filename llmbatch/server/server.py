@@ -1,0 +1,81 @@
+"""The settings of a server in; all that takes part in one, put together, out: store, queue, live answers, counters, fronts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from llmbatch.core.table import find
+from llmbatch.server.answering import Answering
+from llmbatch.server.base import BatchKind, Runner
+from llmbatch.server.batches import Batches
+from llmbatch.server.errors import ApiError
+from llmbatch.server.fronts import FRONTS
+from llmbatch.server.metrics import Metrics
+from llmbatch.server.settings import ServerSettings
+from llmbatch.server.store import Store
+from llmbatch.server.working import Worker
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+    from starlette.responses import Response
+
+
+class Front(BatchKind, Protocol):
+    """Somebody's HTTP API on this server's files, batches and live answers."""
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """With what the paths begin that are this front's; the longest of all fronts' that fits decides. ``/`` is itself alone."""
+
+    def uploads(self, path: str) -> bool:
+        """Whether what is sent to this path may be as large as a file."""
+
+    def routes(self) -> APIRouter:
+        """Its paths."""
+
+    def refusal(self, error: ApiError) -> Response:
+        """An error in the form in which this API's clients read it."""
+
+
+@dataclass(slots=True)
+class Server:
+    """What the fronts work on."""
+
+    settings: ServerSettings
+    store: Store
+    batches: Batches
+    answering: Answering
+    metrics: Metrics
+    fronts: Mapping[str, Front]
+
+    @classmethod
+    def of(cls, settings: ServerSettings, store: Store, run: Runner, answering: Answering) -> Server:
+        """A server that runs nothing yet."""
+        fronts: dict[str, Any] = {}
+        worker = Worker(store, settings, run)
+        batches = Batches(store, fronts, worker, sessions=settings.sessions, slice_seconds=settings.slice_seconds)
+        server = cls(settings, store, batches, answering, Metrics(store.counts), fronts)
+        fronts |= {name: find(FRONTS, name, "front")(server) for name in FRONTS}
+        return server
+
+    def start(self) -> None:
+        """Go on with the batches that are not over, and take what comes."""
+        self.store.remove_expired()
+        self.batches.start()
+
+    def front_of(self, path: str) -> Front:
+        """Whose path it is; of those that are nobody's the first front says so."""
+        fitting = [
+            (len(prefix), front)
+            for front in self.fronts.values()
+            for prefix in front.prefixes
+            if path.startswith(prefix) and (prefix != "/" or path == "/")
+        ]
+        if not fitting:
+            return next(iter(self.fronts.values()))
+        return max(fitting, key=lambda each: each[0])[1]
+
+
+__all__ = ["Front", "Server"]

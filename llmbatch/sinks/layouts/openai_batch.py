@@ -1,0 +1,49 @@
+"""A finished run in; ``output.jsonl`` and ``error.jsonl`` out, as OpenAI's Batch API, and Azure's, leaves them.
+
+What was answered is in the first, all else in the second. A file without lines is not there; Azure has the error file always.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmbatch.core.record import encode
+from llmbatch.formats.openai.lines import line_of
+from llmbatch.sinks.base import Finished
+from llmbatch.sinks.layouts.base import Written, answered
+
+
+class BatchSettings(BaseModel):
+    """Of this layout."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    azure: bool = Field(False, description="write error.jsonl also where it is empty")
+    errors: Literal["lenient", "strict"] = Field(
+        "lenient", description="strict: an answer that does not pass the request's own response_format is an error"
+    )
+
+
+class OpenAIBatch:
+    """Implements ``Layout``."""
+
+    Settings = BatchSettings
+
+    def __init__(self, settings: BatchSettings) -> None:
+        self._settings = settings
+
+    def write(self, finished: Finished, folder: Path) -> Written:
+        output, errors = folder / "output.jsonl", folder / "error.jsonl"
+        strict = self._settings.errors == "strict"
+        with output.open("xb") as good, errors.open("xb") as bad:
+            for _, row in answered(finished):
+                line = line_of(row, strict=strict)
+                (good if line.ok else bad).write(encode(line.data).encode() + b"\n")
+        if not output.stat().st_size:
+            output.unlink()
+        if not errors.stat().st_size and not self._settings.azure:
+            errors.unlink()
+        return Written([path for path in (errors, output) if path.exists()])

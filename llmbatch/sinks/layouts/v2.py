@@ -1,0 +1,45 @@
+"""A finished run in; ``output.jsonl`` out, a V2 response or an error for every line, as ``mlserver infer`` writes them, in order.
+
+Of several input files each has an output file, called as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmbatch.core.record import encode
+from llmbatch.formats.base import Answered
+from llmbatch.formats.v2 import line_of
+from llmbatch.sinks.base import Finished
+from llmbatch.sinks.layouts.base import Written
+from llmbatch.sinks.layouts.by_input import write_by_input
+
+
+class LinesSettings(BaseModel):
+    """Of this layout."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    errors: Literal["lenient", "strict"] = Field(
+        "lenient", description="strict: an answer that does not pass the request's own guided_decoding is an error"
+    )
+    error_ids: bool = Field(False, description="an error has its request's id too, which the original's has not")
+
+
+class V2Lines:
+    """Implements ``Layout``."""
+
+    Settings = LinesSettings
+
+    def __init__(self, settings: LinesSettings) -> None:
+        self._settings = settings
+
+    def write(self, finished: Finished, folder: Path) -> Written:
+        return Written(write_by_input(finished, folder, self._line))
+
+    def _line(self, row: Answered) -> bytes:
+        strict = self._settings.errors == "strict"
+        return encode(line_of(row, strict=strict, ids=self._settings.error_ids)).encode() + b"\n"

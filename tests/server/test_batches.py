@@ -1,0 +1,131 @@
+"""The queue: who is run when, and what becomes of a batch whose disk, engine or settings are in its way."""
+
+from __future__ import annotations
+
+import errno
+import time
+
+import pytest
+
+from llmbatch.core.errors import EngineError, WriteError
+from llmbatch.server import working
+
+SLOW = {"latency": 0.02, "concurrency": 2}
+WINDOW = {"run": {"window": 8, "grace": 0.1}}
+
+
+def test_a_small_batch_is_done_while_a_large_one_runs(sites, lines, begin, ended) -> None:
+    client = sites.start(SLOW, job=WINDOW).openai()
+    large = begin(client, lines.many(2000))
+    assert ended(client, begin(client, lines.many(3))).status == "completed"
+    assert client.batches.retrieve(large).status == "in_progress"
+    client.batches.cancel(large)
+
+
+def test_where_few_may_run_a_large_one_makes_room_and_goes_on(sites, lines, begin, ended) -> None:
+    client = sites.start(SLOW, job=WINDOW, sessions=1, slice_seconds=0.3).openai()
+    large = begin(client, lines.many(150))
+    small = begin(client, lines.many(3))
+    assert ended(client, small).completed_at <= ended(client, large).completed_at
+    answers = lines.of(client, client.batches.retrieve(large).output_file_id)
+    assert lines.ids(answers) == [f"row-{i}" for i in range(150)]
+
+
+def test_a_higher_priority_runs_first(sites, lines, begin, ended, until, monkeypatch) -> None:
+    site = sites.start(SLOW, job=WINDOW, sessions=1)
+    served, serve = [], site.server.batches._worker.serve
+
+    def note(session, kind):
+        served.append(session.batch.id)
+        serve(session, kind)
+
+    monkeypatch.setattr(site.server.batches._worker, "serve", note)
+    client = site.openai()
+    first = begin(client, lines.many(600))
+    until(lambda: client.batches.retrieve(first).request_counts.completed, bool)
+    low, high = begin(client, lines.many(2)), begin(client, lines.many(2), extra_body={"priority": 5})
+    client.batches.cancel(first)
+    for batch in (high, low):
+        ended(client, batch)
+    assert served.index(high) < served.index(low)
+    assert served[0] == first
+
+
+def test_no_owner_waits_for_the_many_batches_of_another(sites, lines, begin, ended) -> None:
+    keys = "alice alice-has-a-long-key\nbob bob-has-another-long-key\n"
+    site = sites.start(SLOW, keys, job=WINDOW, sessions=2)
+    alice, bob = site.openai("alice-has-a-long-key"), site.openai("bob-has-another-long-key")
+    many = [begin(alice, lines.many(40)) for _ in range(6)]
+    assert ended(bob, begin(bob, lines.many(3))).status == "completed"
+    assert alice.batches.retrieve(many[-1]).status == "validating"
+    for batch in many:
+        if alice.batches.retrieve(batch).status in ("validating", "in_progress"):
+            alice.batches.cancel(batch)
+
+
+def test_a_batch_whose_disk_is_full_goes_on_once_there_is_room(sites, lines, begin, ended, monkeypatch) -> None:
+    monkeypatch.setattr(working, "_PAUSES", (0.1,))
+    site = sites.start(job=WINDOW)
+    run, calls = site.server.batches._worker._run, []
+
+    def full(*given):
+        calls.append(time.monotonic())
+        if len(calls) < 3:
+            raise WriteError("no space") from OSError(errno.ENOSPC, "no space")
+        return run(*given)
+
+    monkeypatch.setattr(site.server.batches._worker, "_run", full)
+    client = site.openai()
+    assert ended(client, begin(client, lines.many(5))).request_counts.completed == 5
+    assert len(calls) == 3
+
+
+def test_a_batch_that_the_engine_cannot_do_fails_and_keeps_what_is_finished(
+    sites, lines, begin, ended, monkeypatch
+) -> None:
+    monkeypatch.setattr(working, "_PAUSES", (0.1,))
+    site = sites.start(job=WINDOW)
+    run = site.server.batches._worker._run
+
+    def broken(*given):
+        run(*given)
+        raise EngineError("it keeps dying")
+
+    monkeypatch.setattr(site.server.batches._worker, "_run", broken)
+    client = site.openai()
+    batch = ended(client, begin(client, lines.many(5)))
+    assert batch.status == "failed"
+    assert "it keeps dying" in batch.errors.data[0].message
+    assert lines.ids(lines.of(client, batch.output_file_id)) == [f"row-{i}" for i in range(5)]
+
+
+def test_a_batch_that_was_begun_with_another_model_fails_with_words(sites, lines, begin, ended, until) -> None:
+    site = sites.start(SLOW, job=WINDOW)
+    client = site.openai()
+    batch_id = begin(client, lines.many(100))
+    until(lambda: client.batches.retrieve(batch_id).request_counts.completed, bool)
+    site.stop()
+    other = sites.start(SLOW, job={**WINDOW, "sampling": {"temperature": 1.5}}).openai()
+    batch = ended(other, batch_id)
+    assert batch.status == "failed"
+    assert "sampling.temperature" in batch.errors.data[0].message
+    done, rest = lines.of(other, batch.output_file_id), lines.of(other, batch.error_file_id)
+    assert done
+    assert sorted(lines.ids(done) + lines.ids(rest)) == sorted(f"row-{i}" for i in range(100))
+
+
+def test_a_batch_that_is_cancelled_before_it_runs_has_every_line_in_its_errors(sites, lines, begin, ended) -> None:
+    client = sites.start(SLOW, job=WINDOW, sessions=1).openai()
+    first, second = begin(client, lines.many(300)), begin(client, lines.many(7))
+    client.batches.cancel(second)
+    batch = ended(client, second)
+    assert (batch.status, batch.request_counts.total) == ("cancelled", 7)
+    assert {line["error"]["code"] for line in lines.of(client, batch.error_file_id)} == {"batch_cancelled"}
+    client.batches.cancel(first)
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_an_engine_that_dies_costs_no_row(sites, lines, begin, ended, times: int) -> None:
+    client = sites.start({"die_after": [3 * (i + 1) for i in range(times)], "latency": 0.01}, job=WINDOW).openai()
+    batch = ended(client, begin(client, lines.many(30)))
+    assert batch.request_counts.completed == 30

@@ -1,0 +1,147 @@
+"""A server that is killed at every point of a batch's life: started again, it loses nothing and doubles nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbatch.core.errors import Locked
+from llmbatch.server.running import open_server
+from llmbatch.server.server import Server
+from llmbatch.server.store import Batch, Store, StoredFile, new_id
+
+ROWS = 30
+WINDOW = {"run": {"window": 8, "grace": 0.1}}
+FAULTS = [
+    "part-sealed:2", "results-written", "report-written", "batch-run", "temp-written/file-*", "batch-results-written",
+]  # fmt: skip
+
+
+def settings(sites, **given: Any):
+    return sites.settings(
+        {"latency": 0.01, "concurrency": 4, "rules": [{"when": {"contains": "7"}, "fail": "no"}]}, job=WINDOW, **given
+    )
+
+
+def upload(server: Server, content: bytes) -> StoredFile:
+    file = StoredFile("file-input", "", "batch", "input.jsonl", len(content), int(time.time()))
+    server.store.upload(file.id).write_bytes(content)
+    server.store.keep(file)
+    return file
+
+
+def create(server: Server) -> Batch:
+    given = {
+        "endpoint": "/v1/chat/completions", "input_file_id": "file-input", "completion_window": "24h", "metadata": None,
+        "expires_at": 0, "output_seconds": None,
+    }  # fmt: skip
+    batch = Batch("batch_one", "", "openai", int(time.time()), None, given)
+    server.batches.add(batch, server.store.content("file-input"))
+    return batch
+
+
+def go_on(server: Server, content: bytes) -> Batch:
+    """What a client does, whatever is there already; returns the batch once it is over."""
+    if server.store.file("file-input", "") is None:
+        upload(server, content)
+    if server.store.batch("batch_one") is None:
+        create(server)
+    end = time.monotonic() + 60
+    while not (batch := server.store.batch("batch_one")).ended:  # type: ignore[union-attr]
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    assert batch is not None
+    return batch
+
+
+def results(server: Server, batch: Batch) -> dict[str, list[dict[str, Any]]]:
+    found = {role: server.store.content(file_id).read_bytes() for role, file_id in batch.facts.results.items()}
+    return {role: [without_times(json.loads(line)) for line in content.splitlines()] for role, content in found.items()}
+
+
+def without_times(line: dict[str, Any]) -> dict[str, Any]:
+    line["response"]["body"].pop("created", None)
+    return line
+
+
+def served(given, content: bytes) -> Batch:
+    with open_server(given) as server:
+        server.start()
+        return go_on(server, content)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_killed_server_brings_the_batch_to_the_same_end(sites, lines, kill_at, fault: str) -> None:
+    given, content = settings(sites), lines.many(ROWS)
+    name = "output"
+    point = fault.replace("file-*", _result_id(name))
+    kill_at(point, lambda: served(given, content))
+    with open_server(given) as server:
+        server.start()
+        batch = go_on(server, content)
+        found = results(server, batch)
+    assert batch.state == "completed"
+    assert lines.ids(found["output"]) == [f"row-{i}" for i in range(ROWS) if "7" not in str(i)]
+    assert lines.ids(found["error"]) == [f"row-{i}" for i in range(ROWS) if "7" in str(i)]
+    kept = {file.name for file in (given.data / "files").iterdir()}
+    assert kept == {"file-input", *batch.facts.results.values()}
+    assert list((given.data / "uploads").iterdir()) == []
+    shutil.rmtree(given.data)
+    with open_server(given) as server:
+        server.start()
+        assert results(server, go_on(server, content)) == found
+
+
+def _result_id(role: str) -> str:
+    from hashlib import sha256
+
+    return f"file-{sha256(f'batch_one {role}'.encode()).hexdigest()[:24]}"
+
+
+def test_a_server_that_is_stopped_goes_on_with_batches_in_every_state(sites, begin, ended, until, lines) -> None:
+    slow = {"latency": 0.02, "concurrency": 2}
+    site = sites.start(slow, job=WINDOW, sessions=1)
+    client = site.openai()
+    done = begin(client, lines.many(1))
+    ended(client, done)
+    running = begin(client, lines.many(200))
+    until(lambda: client.batches.retrieve(running).request_counts.completed, bool)
+    waiting, cancelled = begin(client, lines.many(3)), begin(client, lines.many(5))
+    client.batches.cancel(cancelled)
+    failed = begin(client, b"{broken\n")
+    site.stop()
+    client = sites.start(slow, job=WINDOW).openai()
+    states = [ended(client, batch).status for batch in (done, running, waiting, cancelled, failed)]
+    assert states == ["completed", "completed", "completed", "cancelled", "failed"]
+    answers = lines.of(client, client.batches.retrieve(running).output_file_id)
+    assert lines.ids(answers) == [f"row-{i}" for i in range(200)]
+
+
+def test_a_row_that_is_done_is_not_run_again_after_a_kill(sites, lines, kill_at) -> None:
+    given, content = settings(sites), lines.many(ROWS)
+    kill_at("part-sealed:2", lambda: served(given, content))
+    with open_server(given) as server:
+        parts = server.store.run_folder("batch_one") / "parts"
+        before = {path.name: path.stat().st_ino for path in parts.glob("*.jsonl")}
+        server.start()
+        go_on(server, content)
+        after = {path.name: path.stat().st_ino for path in parts.glob("*.jsonl")}
+    assert before
+    assert before.items() <= after.items()
+
+
+def test_one_server_has_a_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(Locked):
+        Store(tmp_path)
+    store.close()
+    Store(tmp_path).close()
+
+
+def test_new_ids_differ() -> None:
+    assert len({new_id("file-") for _ in range(100)}) == 100

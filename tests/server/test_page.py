@@ -1,0 +1,177 @@
+"""The page in a real browser: a batch from the drop of its file to its answers, by mouse, by keyboard, and on a phone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+SCREENSHOTS = os.environ.get("LLMBATCH_SCREENSHOTS")  # a folder, for whoever wants to look at them
+PATIENCE_MS = 30_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Any]:
+    """Opens a site's page; at the end it has said nothing to the console, and asked nobody else for anything."""
+    contexts, problems = [], []
+
+    def open_page(site: Any, **options: Any) -> Any:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "request",
+            lambda sent: None if sent.url.startswith((site.url, "data:", "blob:")) else problems.append(sent.url),
+        )
+        page.goto(site.url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [said for said in problems if "401" not in said] == []
+
+
+def shot(page: Any, name: str) -> None:
+    if SCREENSHOTS:
+        page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
+
+
+def give(page: Any, content: bytes, name: str = "requests.jsonl") -> None:
+    page.set_input_files("#file", {"name": name, "mimeType": "application/jsonl", "buffer": content})
+
+
+RULES = {
+    "rules": [
+        {"when": {"contains": "text 7"}, "fail": "the engine says no"},
+        {"when": {"contains": "text 8"}, "answer": "eight <b>bold</b>"},
+    ]
+}
+
+
+def test_a_batch_goes_from_its_file_to_its_answers(sites, visit, lines) -> None:
+    site = sites.start(RULES)
+    page = visit(site)
+    give(page, lines.many(20))
+    page.get_by_text("20 requests for /v1/chat/completions, all of them sound").wait_for()
+    shot(page, "checked")
+    page.get_by_role("button", name="Start the batch").click()
+    page.get_by_role("heading", name="requests.jsonl — completed").wait_for()
+    page.get_by_text("1 (engine 1)").wait_for()
+    page.locator("#rows tr").nth(19).wait_for()
+    shot(page, "completed")
+    page.get_by_label("Search rows").fill("bold")
+    page.get_by_text("eight <b>bold</b>").wait_for()
+    page.wait_for_function("document.querySelectorAll('#rows tr').length === 1")
+    assert page.locator("b").count() == 0
+    page.get_by_label("Search rows").fill("")
+    page.locator("#status").select_option("failed")
+    page.get_by_text("engine: the engine says no").wait_for()
+    page.get_by_role("button", name="Row row-7: prompt and attempts").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("text 7").wait_for()
+    shot(page, "row")
+    page.keyboard.press("Escape")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download answers").click()
+    assert len(Path(download.value.path()).read_bytes().splitlines()) == 19
+    page.get_by_role("button", name="Try 1 failed row again").click()
+    page.locator("#batches li").nth(1).wait_for()
+    assert len(site.openai().batches.list().data) == 2
+
+
+def test_a_file_that_is_no_batch_is_said_before_it_is_sent(site, visit, lines) -> None:
+    page = visit(site)
+    content = lines.jsonl([lines.chat("a", "x"), lines.chat("a", "y"), lines.chat("b", "z", model="other")])
+    give(page, content + b"{broken\n")
+    page.get_by_text("line 2: has the custom_id a of an earlier line").wait_for()
+    page.get_by_text("line 3: names the model other, and the first one demo").wait_for()
+    page.get_by_text("line 4: is not JSON").wait_for()
+    assert page.get_by_role("button", name="Start the batch").is_disabled()
+    assert site.openai().files.list().data == []
+    shot(page, "refused")
+
+
+def test_a_running_batch_shows_how_far_it_is_and_is_cancelled(sites, visit, lines, begin) -> None:
+    site = sites.start({"latency": 0.3, "concurrency": 4}, job={"run": {"window": 16, "grace": 0.1}})
+    begin(site.openai(), lines.many(200))
+    page = visit(site, color_scheme="dark")
+    page.locator("#batches button").first.click()
+    page.get_by_text("rows/s").wait_for()
+    page.locator("#rows tr").first.wait_for()
+    shot(page, "running-dark")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("heading", name="cancelled").wait_for()
+
+
+def test_it_is_used_with_the_keyboard_alone(sites, visit, lines, begin, ended) -> None:
+    site = sites.start()
+    client = site.openai()
+    ended(client, begin(client, lines.many(3)))
+    page = visit(site)
+    page.locator("#batches button").first.wait_for()
+    seen = []
+    for _ in range(3):
+        page.keyboard.press("Tab")
+        seen.append(
+            page.evaluate(
+                "document.activeElement.id || document.activeElement.dataset.id || document.activeElement.className"
+            )
+        )
+    assert seen[:2] == ["skip", "file"]
+    page.keyboard.press("Enter") if seen[2].startswith("batch_") else page.locator("#batches button").first.press(
+        "Enter"
+    )
+    page.get_by_role("heading", name="completed").wait_for()
+    page.locator("#rows button").first.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog").wait_for(state="hidden")
+
+
+def test_it_fits_a_phone(sites, visit, lines, begin, ended) -> None:
+    site = sites.start(RULES)
+    client = site.openai()
+    ended(client, begin(client, lines.many(9), metadata={"name": "a-name-without-an-end-" * 10}))
+    page = visit(site, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    page.locator("#batches button").first.click()
+    page.locator("#rows tr").first.wait_for()
+    shot(page, "phone")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_with_keys_it_asks_for_one(sites, visit, lines, begin, ended) -> None:
+    site = sites.start(keys="alice alice-has-a-long-key\n")
+    client = site.openai("alice-has-a-long-key")
+    batch = ended(client, begin(client, lines.many(2)))
+    page = visit(site)
+    page.get_by_label("API key").fill("not-a-key-of-anybody")
+    page.get_by_role("button", name="Use this key").click()
+    page.get_by_text("This key is not known here.").wait_for()
+    page.get_by_label("API key").fill("alice-has-a-long-key")
+    page.get_by_role("button", name="Use this key").click()
+    page.get_by_text(batch.id).wait_for()
+    page.locator("#batches button").first.click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download answers").click()
+    assert len(Path(download.value.path()).read_bytes().splitlines()) == 2
