@@ -407,6 +407,13 @@ SCENARIOS = (
         write=_write_documents,
     ),
     Scenario(
+        "append_row of Azure ML",
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
+        {"run": {"window": 40}, "sinks": {"layout": {"name": "azure_ml"}}},
+        files=("results.jsonl", "errors.jsonl", "output"),
+        faults=("folder-away/output:1",),
+    ),
+    Scenario(
         "Vertex AI's files",
         {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
         {
