@@ -21,7 +21,10 @@ _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=Fa
 
 
 def json_encoder() -> Callable[[Any], str]:
-    """Compact JSON of a value, as by ``_JSON.encode``, which makes the encoder in C anew for every value: a third of what a record takes."""
+    """What writes compact JSON, as ``_JSON.encode`` does, which makes the encoder in C anew for every value.
+
+    That is a third of what a record takes.
+    """
     make = getattr(encoder, "c_make_encoder", None)
     if make is None:
         return _JSON.encode

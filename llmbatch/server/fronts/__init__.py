@@ -3,4 +3,5 @@
 FRONTS = {
     "openai": "llmbatch.server.fronts.openai:OpenAIFront",
     "azure": "llmbatch.server.fronts.azure:AzureFront",
+    "google": "llmbatch.server.fronts.google:GoogleFront",
 }
