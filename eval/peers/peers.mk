@@ -11,6 +11,7 @@ PEER_azureml := azure-ai-ml==1.35.2
 PEER_google := google-cloud-aiplatform==2.7.0
 PEER_genai := google-genai==3.6.1
 PEER_spark := pyspark==4.3.0 pandas<3
+PEER_sagemaker := sagemaker==2.257.7
 
 # Peers in whose processes llmbatch itself runs: behind their own packages they see those of our environment.
 WITH_OURS := spark

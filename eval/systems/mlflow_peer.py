@@ -43,8 +43,7 @@ def server(folder: Path, port: int) -> Iterator[str]:
             _wait(f"{url}/health", process)
             yield url
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
+            _end(process)
 
 
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -58,6 +57,12 @@ def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.2)
     raise TimeoutError("the server did not start")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
 
 
 def _free_port() -> int:
@@ -227,7 +232,7 @@ def logged_model(trial: Trial) -> str:
     frame = model.predict(pd.DataFrame({"text": texts}, index=[7, 7, 8]))
     assert frame.index.tolist() == [7, 7, 8]
     assert frame["output"].tolist() == expected
-    assert model.predict(["many words that are cut"], params={"max_tokens": 4}) == [None]
+    assert model.predict(["many words that are cut " * 5], params={"max_tokens": 4}) == [None]
     params = {spec.name: spec.default for spec in model.metadata.get_params_schema()}
     assert (params["max_tokens"], params["temperature"]) == (50, 0.0), params
     assert llmbatch.mlflow.load_model(info.model_uri).predict(["one"]) == ["Say one"]
@@ -262,7 +267,11 @@ def served(trial: Trial) -> str:
         sys.executable, "-m", "mlflow", "models", "serve", "-m", str(path), "--env-manager", "local", "--port", str(port),
     ]  # fmt: skip
     with (trial.folder / "serve.log").open("ab") as log:
-        process = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }  # uvicorn's
+        process = subprocess.Popen(arguments, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
             _wait(f"http://127.0.0.1:{port}/health", process)
             body = json.dumps({"inputs": ["one", "two"], "params": {"temperature": 0.0}}).encode()
@@ -272,8 +281,7 @@ def served(trial: Trial) -> str:
             with urllib.request.urlopen(request, timeout=120) as reply:  # noqa: S310
                 found = json.load(reply)
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
+            _end(process)
     assert found == {"predictions": ["one", "two"]}, found
     return json.dumps(found)
 
@@ -287,12 +295,28 @@ def evaluated(trial: Trial) -> str:
     table = llmbatch.mlflow.evaluation_table(trial.folder / "whole", truth)
     with mlflow.start_run():
         found = mlflow.models.evaluate(
-            data=table, predictions="output", targets="expected", model_type="question-answering",
-            extra_metrics=[], evaluator_config={"log_explainer": False},
-        )  # fmt: skip
+            data=table, predictions="output", targets="expected", extra_metrics=[mlflow.metrics.exact_match()]
+        )
     share = found.metrics["exact_match/v1"]
     assert abs(share - (_ROWS - 1) / _ROWS) < 1e-9, found.metrics
     return f"exact_match/v1 {share:.4f}: one of {_ROWS} rows failed"
+
+
+def judged(trial: Trial) -> str:
+    import mlflow
+    from mlflow.genai.scorers import scorer
+
+    import llmbatch.mlflow
+
+    @scorer
+    def exact(outputs: Any, expectations: dict[str, Any]) -> bool:
+        return bool(outputs == expectations["expected_response"])
+
+    truth = {f"r{i}": f"text {i}" for i in range(_ROWS)}
+    found = mlflow.genai.evaluate(data=llmbatch.mlflow.genai_data(trial.folder / "whole", truth), scorers=[exact])
+    share = float(found.metrics["exact/mean"])
+    assert abs(share - (_ROWS - 1) / _ROWS) < 1e-9, found.metrics
+    return f"exact/mean {share:.4f}"
 
 
 def main() -> None:
@@ -312,6 +336,7 @@ def main() -> None:
                 "a prompt of several variables is a signature with their columns": several_columns,
                 "mlflow models serve answers with the model": served,
                 "results and truth are a table for mlflow.models.evaluate": evaluated,
+                "and data for mlflow.genai.evaluate": judged,
             }
             for claim, show in claims.items():
                 row = tried("MLflow", claim, "mlflow server on SQLite", number, lambda show=show: show(trial))

@@ -59,6 +59,10 @@ def run_scoring(
     """
     if scoring.script is None:
         raise JobError(f"{scoring.name}: has no scoring script")
+    if not is_url(source) and output.absolute().is_relative_to(Path(source).absolute()):
+        raise JobError(
+            f"{output}: lies in the input, {source}, so that it would be input itself: give another --output"
+        )
     files = Files(source, scoring.mini_batch_size)
     if files.hidden:
         say(f"{words.count(files.hidden)} hidden files of the input are left out")

@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 from llmbatch.core.errors import EngineError, LlmbatchError
 from llmbatch.core.events import EngineReady, Event, Replica, Watcher
 from llmbatch.core.types import Completion, Failure, Outcome, Piece, Prompt, RequestKey, Usage
-from llmbatch.engines.base import CanBeKilled, Driver, EngineInfo, EngineSettings, SharedDriver, idle_share
+from llmbatch.engines.base import CanBeKilled, Driver, EngineInfo, EngineSettings, SharedDriver, idle_share, kind_of
 from llmbatch.engines.fair import Fair, Party, as_own, own_key
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.replicas import MakeOne, More, drive
@@ -61,7 +61,7 @@ class SharedEngine:
         more: More | None = None,
     ) -> None:
         self._make = make
-        self._settings = settings
+        self._settings = settings = kind_of(settings.name).shared(settings)
         self._tell = tell
         self._idle_seconds = idle_seconds
         self._more = more

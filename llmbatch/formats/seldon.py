@@ -106,7 +106,7 @@ def line_of(answered: Answered, data_type: DataType | None, batch: str, *, stric
     given = meta.get("tags") if isinstance(meta, Mapping) else None
     own = given if isinstance(given, Mapping) else {}
     output = outcome.output
-    texts = iter(map(text_of_output, output if answered.asked.samples > 1 and isinstance(output, list) else [output]))
+    texts = iter(map(text_of_output, output if isinstance(output, list) and answered.asked.samples > 1 else [output]))
     if "strData" in message:
         answer: dict[str, Any] = {"strData": next(texts)}
     elif "jsonData" in message:

@@ -27,6 +27,7 @@ from llmbatch.server.settings import LOOPBACK
 _log = logging.getLogger("llmbatch.server")
 _OPEN = re.compile(r"/|/health|/page/[^/]*")  # what holds nobody's data
 _GOOGLE = "x-goog-api-client"  # every client of Google's sends it; at the root some of their paths are OpenAI's too
+_CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _FORM_BYTES = 1 << 20  # that a form has besides its file
 _SEND_SECONDS = 300.0  # that a client may take nothing of what it is sent
@@ -61,7 +62,7 @@ class Gate:
         front = self._server.front_of(path)
         began, owner = time.monotonic(), ""
         try:
-            asked_by = self._see(headers, path)
+            asked_by = self._see(headers, path, scope["method"])
             owner = asked_by.name
             upload = front.uploads(path)
             exchange.limit = self._server.settings.max_bytes + _FORM_BYTES if upload else self._server.settings.max_body
@@ -79,7 +80,7 @@ class Gate:
         finally:
             self._tell(scope, exchange, time.monotonic() - began, owner)
 
-    def _see(self, headers: Headers, path: str) -> Owner:
+    def _see(self, headers: Headers, path: str, method: str) -> Owner:
         """Whose request it is. Raises ``ApiError``."""
         keys = self._server.settings.keys
         if not keys:
@@ -95,7 +96,7 @@ class Gate:
         owner = keys.owner(_key(headers))
         if owner is not None:
             return owner
-        if _OPEN.fullmatch(path):
+        if _OPEN.fullmatch(path) and method in ("GET", "HEAD"):
             return Owner()
         raise ApiError(
             401,
@@ -199,6 +200,10 @@ def _key(headers: Headers) -> str | None:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
         return token.strip()
+    if scheme == "AWS4-HMAC-SHA256" and (credential := _CREDENTIAL.search(token)):
+        return credential[
+            1
+        ]  # the access key's id: a signature cannot be looked at without its secret, which is not here
     return headers.get("api-key") or headers.get("x-goog-api-key")
 
 

@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -152,8 +153,9 @@ class Together:
 
 def _shared(names: Sequence[str]) -> str:
     """The folder, with its slash, that all files lie in; of a URL at least what names the machine or the bucket."""
-    shared = os.path.commonprefix([name.rpartition("/")[0] + "/" for name in names])
-    return shared[: shared.rfind("/") + 1] if all("/" in name for name in names) else ""
+    folders = [name.split("/")[:-1] for name in (min(names), max(names))]
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(*folders, strict=False))
+    return "".join(f"{part}/" for part, _ in shared)
 
 
 def _seen(paths: Iterable[str], folder: str) -> LocalPlace:

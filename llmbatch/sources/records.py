@@ -1,4 +1,4 @@
-"""Files in, rows of which each holds one record of a wire format, whatever JSON value or text it is, out (``formats/base.Container``)."""
+"""Files in; rows of which each holds one record of a wire format, any JSON value or text (``formats/base.Container``), out."""
 
 from __future__ import annotations
 

@@ -47,6 +47,7 @@ def find_there(url: str, options: Mapping[str, Any], *, folders: bool = False) -
             files.invalidate_cache()
             base, found, is_folder = _look(files, path, folders=folders)
     except FileNotFoundError as error:
+        _see_bucket(files, path, url, SourceError)
         raise SourceError(f"{url}: no such file, or it cannot be reached: {error}{_or_download(url)}") from error
     except OSError as error:
         raise SourceError(f"{url}: cannot be looked at: {error}{_or_download(url)}") from error

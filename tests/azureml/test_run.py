@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from llmbatch.azureml.journal import Counts
 from llmbatch.azureml.run import NOTHING_SUCCEEDED, exceeded
+from llmbatch.cli.main import main
 from llmbatch.core.errors import FolderError, InputChanged, LlmbatchError, Stopped
 from llmbatch.systems.azure_ml.scoring import Thresholds
 
@@ -228,6 +230,44 @@ def test_files_in_folders_are_items_too_and_hidden_ones_are_not(deployment: Any,
     assert deployment.predictions() == "a/2.txt\na/deep/0.txt\nb/1.txt\n"
 
 
+def test_a_parallel_job_appends_to_its_output_and_has_folders_for_the_others(deployment: Any) -> None:
+    (deployment.path / "src" / "score.py").write_text(
+        "import argparse\nfrom pathlib import Path\n"
+        "def init():\n"
+        "    global given\n"
+        "    parser = argparse.ArgumentParser(); parser.add_argument('--words'); parser.add_argument('--extra')\n"
+        "    given = parser.parse_known_args()[0]\n"
+        "def run(mini_batch):\n"
+        "    assert len(mini_batch) == 1\n"
+        "    name = Path(mini_batch[0]).name\n"
+        "    (Path(given.extra) / name).write_text('own')\n"
+        "    return [] if name == 'bad.txt' else [f'{name} {given.words}']\n"
+    )
+    step = {
+        "type": "parallel",
+        "inputs": {"files": {"type": "uri_folder", "path": "./input"}, "words": 7},
+        "outputs": {"rows": {"type": "uri_file"}, "extra": {"type": "uri_folder"}},
+        "input_data": "${{inputs.files}}",
+        "mini_batch_error_threshold": 0,
+        "max_concurrency_per_instance": 1,
+        "task": {
+            "type": "run_function",
+            "code": "./src",
+            "entry_script": "score.py",
+            "environment": "azureml:e@latest",
+            "program_arguments": "--words ${{inputs.words}} --extra ${{outputs.extra}}",
+            "append_row_to": "${{outputs.rows}}",
+        },
+    }
+    (deployment.path / "step.yml").write_text(json.dumps(step))
+    command = ["azureml", "run", str(deployment.path / "step.yml"), "--output", str(deployment.output)]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "1 mini-batches failed, and mini_batch_error_threshold tolerates 0" in result.stderr
+    assert (deployment.output / "rows").read_text() == "0.txt 7\n1.txt 7\n2.txt 7\n"
+    assert len(list((deployment.output / "extra").iterdir())) == 4
+
+
 def test_summary_only_counts_rows_and_writes_none(deployment: Any, listing: Listing) -> None:
     listing(
         "with open(os.path.join(os.environ['AZUREML_BI_OUTPUT_PATH'], 'own.txt'), 'a') as file:\n    file.write(names[0] + '\\n')",
@@ -237,6 +277,29 @@ def test_summary_only_counts_rows_and_writes_none(deployment: Any, listing: List
     assert (scored.exit_code, scored.counts.rows, scored.file) == (0, 4, None)
     assert sorted(path.name for path in deployment.output.iterdir()) == [".azureml", "logs", "own.txt"]
     assert (deployment.output / "own.txt").read_text() == "0.txt\n2.txt\n"
+
+
+def test_llmbatch_run_finds_out_that_there_is_a_script(deployment: Any) -> None:
+    arguments = deployment.command()[1:]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 3
+    assert deployment.predictions() == (deployment.path / "expected.dataframe" / "predictions.csv").read_text()
+    other = CliRunner().invoke(main, [*arguments, "--model", "demo"], catch_exceptions=False)
+    assert other.exit_code == 2
+    assert "has a scoring script, which model means nothing to" in other.stderr
+
+
+@pytest.mark.parametrize(("change", "said"), [("empty", "there is no file in it"), ("inside", "lies in the input")])
+def test_an_input_that_cannot_be_is_refused_before_anything_is_made(deployment: Any, change: str, said: str) -> None:
+    if change == "empty":
+        deployment.files({".hidden": ""})
+    arguments = deployment.command()
+    if change == "inside":
+        arguments[-1] = str(deployment.path / "input" / "out")
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not Path(arguments[-1]).exists()
 
 
 def test_an_output_file_that_is_there_is_refused(deployment: Any) -> None:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ import pyarrow.parquet
 import pytest
 
 from llmbatch.core.errors import ReadError, SourceError
+from llmbatch.core.remote_files import RemoteError, translated
 from llmbatch.core.types import Row
 from llmbatch.sources import reader, remote
 from llmbatch.sources.base import START, Source
@@ -189,7 +191,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_no_longer_read(
         ("s3://{}/nothing.jsonl", "no such file, or it cannot be reached"),
         ("s3://{}/*.csv", "the pattern matches no file"),
         ("s3://{}/in", "a folder; name its files, for example s3://{}/in/*.jsonl"),
-        ("s3://{}-not/a.jsonl", "no such file, or it cannot be reached"),
+        ("s3://{}-not/a.jsonl", "there is no bucket {}-not"),
         ("s3://{}/[a-z]*", "files of more than one format"),
         ("foo://{}/a.jsonl", "Protocol not known: foo"),
     ],
@@ -210,6 +212,22 @@ def test_access_that_is_denied_is_said_before_anything_is_begun(bucket: Any, sou
     bucket.server.fails = lambda request: 403 if "a.jsonl" in request else None
     with pytest.raises(SourceError, match=r"a\.jsonl: cannot be looked at"):
         source(f"{bucket.url}/a.jsonl")
+
+
+@pytest.mark.parametrize("path", ["in/*.jsonl", "in/a.jsonl"])
+def test_a_bucket_that_is_not_there_is_named(bucket: Any, source: Open, path: str) -> None:
+    with pytest.raises(SourceError, match=rf"{bucket.url}-b/{re.escape(path)}: there is no bucket {bucket.name}-b: "):
+        source(f"{bucket.url}-b/{path}")
+
+
+@pytest.mark.parametrize(("code", "kind"), [(403, PermissionError), (401, PermissionError), (409, RemoteError)])
+def test_what_azures_library_raises_is_an_error_of_access_where_it_says_so(code: int, kind: type[OSError]) -> None:
+    class HttpResponseError(Exception):
+        status_code = code
+
+    with pytest.raises(kind, match="not allowed, perhaps") as error, translated():
+        raise HttpResponseError("not allowed,\n perhaps")
+    assert type(error.value) is kind
 
 
 def test_a_library_that_is_missing_is_named(source: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,10 +125,9 @@ def read_body(endpoint: str | None, body: Mapping[str, Any], adapters: Collectio
 def answer(answered: Answered, success: Success) -> dict[str, Any]:
     """The body that answers a row: as its URL has it, and of a row that is no request of this format, as it was asked."""
     endpoint = endpoint_of(answered.row.get("url")) if "body" in answered.row else None
-    if answered.asked.vector:
-        endpoint = EMBEDDINGS
-    elif endpoint != RESPONSES:
-        endpoint = CHAT if answered.asked.chat else COMPLETIONS
+    if endpoint is None:
+        asked = answered.asked
+        endpoint = EMBEDDINGS if asked.vector else CHAT if asked.chat else COMPLETIONS
     body: dict[str, Any] = ENDPOINTS[endpoint].answer(answered, success)
     return body
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
 
 from llmbatch.core.record import json_encoder
 from llmbatch.core.table import find
+from llmbatch.core.types import Row
 from llmbatch.formats.base import Answered, Asked
 from llmbatch.sinks.base import Finished, LayoutSettings
 from llmbatch.sinks.layouts import LAYOUTS
 
-_ASKED = Asked()
 _json = json_encoder()
 
 
@@ -63,11 +63,25 @@ def answered(finished: Finished) -> Iterator[tuple[int, Answered]]:
 
 
 def answers(finished: Finished) -> Iterator[Answered]:
-    """The same, for layouts that do not tell a chat from a text: rows are not rendered anew, but for those with several answers."""
-    for record, row in finished.pairs():
-        asked = finished.asked(row) if isinstance(record["output"], list) else _ASKED
-        yield Answered(record, row.data, asked, finished.model, finished.created, row.cursor.line)
+    """The same without the files."""
+    return (each for _, each in answered(finished))
 
 
-def answered_of(finished: Finished, record: dict[str, Any], row: Any) -> Answered:
-    return Answered(record, row.data, finished.asked(row), finished.model, finished.created, row.cursor.line)
+def answered_of(finished: Finished, record: dict[str, Any], row: Row) -> Answered:
+    asked = cast(Asked, _Asked(finished, row))
+    return Answered(record, row.data, asked, finished.model, finished.created, row.cursor.line)
+
+
+class _Asked:
+    """How a row was asked: an ``Asked``, found out once somebody wants to know, as for that the row's prompt is made anew."""
+
+    __slots__ = ("_finished", "_found", "_row")
+
+    def __init__(self, finished: Finished, row: Row) -> None:
+        self._finished, self._row = finished, row
+        self._found: Asked | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._found is None:
+            self._found = self._finished.asked(self._row)
+        return getattr(self._found, name)

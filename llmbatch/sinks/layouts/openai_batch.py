@@ -5,17 +5,15 @@ What was answered is in the first, all else in the second. A file without lines 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch.core.record import encode
 from llmbatch.formats.openai.lines import line_of
 from llmbatch.sinks.base import Finished
 from llmbatch.sinks.layouts.base import Written, answered
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class BatchSettings(BaseModel):
@@ -43,7 +41,7 @@ class OpenAIBatch:
         with output.open("xb") as good, errors.open("xb") as bad:
             for _, row in answered(finished):
                 line = line_of(row, strict=strict)
-                (good if line.ok else bad).write(_encode(line.data).encode() + b"\n")
+                (good if line.ok else bad).write(encode(line.data).encode() + b"\n")
         if not output.stat().st_size:
             output.unlink()
         if not errors.stat().st_size and not self._settings.azure:

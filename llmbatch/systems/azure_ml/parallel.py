@@ -110,7 +110,7 @@ class _Step:
             thresholds=Thresholds(items, job.mini_batch_error_threshold, own.allowed_failed_percent),
             output_file=self._output_file(),
             output_folders=tuple(name for name in job.outputs if name != self._appended_to()),
-            logging_level=job.logging_level,
+            logging_level=job.logging_level.lower(),
             input=self._input(),
             read=(f"parallel job {'.'.join(self._at) or self._document.name}",),
             without_effect=(
@@ -128,9 +128,8 @@ class _Step:
 
     def _mini_batch_size(self) -> int:
         size = self._job.mini_batch_size
-        text = str(size).strip()
-        if text.isdecimal() and int(text) > 0:
-            return int(text)
+        if size.strip().isdecimal() and int(size) > 0:
+            return int(size)
         raise JobError(
             f"{self._where('mini_batch_size')}: {short(size)} is no number of files: sizes such as 100kb are of tables (mltable), "
             "which are not done here"
