@@ -56,6 +56,11 @@ def _seldon(i: int, text: str) -> dict[str, Any]:
     return {"data": {"names": ["prompt"], "ndarray": [[text]]}, "meta": {"tags": {"mine": i}}}
 
 
+def _gemini(text: str) -> dict[str, Any]:
+    said = [{"role": "user", "parts": [{"text": text}]}]
+    return {"contents": said, "generationConfig": {"temperature": 0, "maxOutputTokens": 64}}
+
+
 def _of(format_: str, layout: str | None = None, **options: Any) -> dict[str, Any]:
     sinks = {} if layout is None else {"sinks": {"layout": {"name": layout}}}
     return {"input": {"format": format_, "options": options}, **sinks}
@@ -88,6 +93,9 @@ FORMATS: Mapping[str, Form] = {
         },
         _of("bedrock", "bedrock"),
     ),
+    "vertex": Form(lambda i, text: {"id": f"r{i}", "prompt": text}, _of("vertex", "vertex")),
+    "gemini": Form(lambda i, text: {"request": _gemini(text)}, _of("gemini", "gemini")),
+    "gemini_api": Form(lambda i, text: {"key": f"r{i}", "request": _gemini(text)}, _of("gemini_api", "gemini_api")),
     "trtllm_bench": Form(lambda i, text: {"task_id": i, "prompt": text, "output_tokens": 64}, _of("trtllm_bench")),
 }
 

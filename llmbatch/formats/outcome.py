@@ -39,6 +39,9 @@ EXPIRED = Code(408, "batch_expired", 4, "DEADLINE_EXCEEDED")
 CANCELLED = Code(499, "batch_cancelled", 1, "CANCELLED")
 """What rows are called that were never run, as the time was over or somebody stopped the job."""
 
+NOT_RUN = {"expired": EXPIRED, "cancelled": CANCELLED}
+"""By the kind of error that such rows are given where a job ends without them."""
+
 _CHECKED = frozenset(
     {
         FailureKind.TRUNCATED,
@@ -58,6 +61,8 @@ _AS_IT_CAME = frozenset({FailureKind.TRUNCATED, FailureKind.EMPTY})
 
 def code_of(kind: str) -> Code:
     """What a failure of this kind is called; an answer that did not pass a check is a failed precondition."""
+    if kind in NOT_RUN:
+        return NOT_RUN[kind]
     return _CODES.get(FailureKind(kind), Code(422, kind, 9, "FAILED_PRECONDITION"))
 
 

@@ -26,6 +26,7 @@ from llmbatch.server.settings import LOOPBACK
 
 _log = logging.getLogger("llmbatch.server")
 _OPEN = re.compile(r"/|/health|/page/[^/]*")  # what holds nobody's data
+_GOOGLE = "x-goog-api-client"  # every client of Google's sends it; at the root some of their paths are OpenAI's too
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _FORM_BYTES = 1 << 20  # that a form has besides its file
@@ -52,6 +53,9 @@ class Gate:
                 await send({"type": "websocket.close", "code": 1008})
             return
         headers, path = Headers(scope=scope), scope["path"]
+        if _GOOGLE in headers and not path.startswith("/google/"):
+            path = f"/google{path}"
+            scope = {**scope, "path": path, "raw_path": path.encode()}
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         exchange = _Exchange(receive, send, request_id, self._server.settings.body_seconds)
