@@ -71,7 +71,7 @@ class Server:
             (len(prefix), front)
             for front in self.fronts.values()
             for prefix in front.prefixes
-            if path.startswith(prefix)
+            if path == prefix or (prefix != "/" and path.startswith(prefix))
         ]
         if not fitting:
             return next(iter(self.fronts.values()))

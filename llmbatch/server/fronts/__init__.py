@@ -3,4 +3,6 @@
 FRONTS = {
     "openai": "llmbatch.server.fronts.openai:OpenAIFront",
     "azure": "llmbatch.server.fronts.azure:AzureFront",
+    "sagemaker": "llmbatch.server.fronts.sagemaker:SageMakerFront",
+    "bedrock": "llmbatch.server.fronts.bedrock:BedrockFront",
 }
