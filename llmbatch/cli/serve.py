@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmbatch.cli.settings import JobCommand, job_data_of, job_options, put
+from llmbatch.cli.settings import JobCommand, assets_of, job_data_of, job_options, put
 
 if TYPE_CHECKING:
     from llmbatch.server.settings import ServerSettings
@@ -92,6 +92,7 @@ def _settings(ctx: click.Context, given: dict[str, Any]) -> ServerSettings:
         port=given["port"],
         keys=Keys() if key_file is None else Keys.read(key_file),
         names=given["model_name"],
+        assets=assets_of(ctx),
         idle=given["idle"],
         max_bytes=given["max_bytes"],
         max_lines=given["max_lines"],
