@@ -26,6 +26,7 @@ from llmbatch.server.settings import LOOPBACK
 
 _log = logging.getLogger("llmbatch.server")
 _OPEN = re.compile(r"/|/health|/page/[^/]*")  # what holds nobody's data
+_GOOGLE = "x-goog-api-client"  # every client of Google's sends it; at the root some of their paths are OpenAI's too
 _SIGNED = re.compile(
     r"AWS4-HMAC-SHA256 Credential=([^/,\s]+)/"
 )  # the access key's id is the key, as there is no secret to hold it to
@@ -54,6 +55,9 @@ class Gate:
                 await send({"type": "websocket.close", "code": 1008})
             return
         headers, path = Headers(scope=scope), scope["path"]
+        if _GOOGLE in headers and not path.startswith("/google/"):
+            path = f"/google{path}"
+            scope = {**scope, "path": path, "raw_path": path.encode()}
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         exchange = _Exchange(receive, send, request_id, self._server.settings.body_seconds)

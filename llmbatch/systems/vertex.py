@@ -20,13 +20,14 @@ from llmbatch.sources.lines import Lines
 from llmbatch.sources.places import is_url
 from llmbatch.systems.base import Assets, FromDocument
 
-_OUTPUT_ONLY = (
+OUTPUT_ONLY = (
     "name", "outputInfo", "state", "error", "partialFailures", "resourcesConsumed", "completionStats", "createTime",
     "startTime", "endTime", "updateTime", "satisfiesPzs", "satisfiesPzi",
 )  # fmt: skip
+"""What a job says of itself, and a document need not."""
 _WITHOUT_EFFECT = (
     "labels", "dedicatedResources", "serviceAccount", "encryptionSpec", "manualBatchTuningParameters",
-    "disableContainerLogging", "modelVersionId", *_OUTPUT_ONLY,
+    "disableContainerLogging", "modelVersionId", *OUTPUT_ONLY,
 )  # fmt: skip
 _DONE = ("displayName", "model", "inputConfig", "outputConfig", "instanceConfig", "modelParameters")
 _REFUSED = {
@@ -79,6 +80,10 @@ class Vertex:
     def job(self, document: Any, path: Path, assets: Assets) -> FromDocument:
         return _Document(document, path, assets).job()
 
+    def output(self, document: Any, path: Path) -> str:
+        """The address that a document wants its output below. Raises ``JobError``."""
+        return _Document(document, path, Assets()).to
+
 
 class _Document:
     def __init__(self, document: Mapping[str, Any], path: Path, assets: Assets) -> None:
@@ -95,7 +100,7 @@ class _Document:
         model = self._text(self._top, "model", "")
         short_name = model.rpartition("/")[2].partition("@")[0]
         instances = self._one_of("inputConfig.instancesFormat", self._input, ("jsonl", "csv", "file-list"), _FORMATS)
-        to = self._text(self._target, "outputUriPrefix", "outputConfig.gcsDestination.")
+        to = self.to
         uris = self._uris()
         gemini = _GEMINI in model
         read, layout = self._gemini(instances) if gemini else self._custom(instances, short_name)
@@ -120,6 +125,10 @@ class _Document:
             [f"{said}; predictions to {to}"],
             [key for key in self._top if key in _WITHOUT_EFFECT],
         )
+
+    @property
+    def to(self) -> str:
+        return self._text(self._target, "outputUriPrefix", "outputConfig.gcsDestination.")
 
     def _custom(self, instances: str, model: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """(what reads the input, the layout) of a job for a custom model."""

@@ -143,7 +143,7 @@ def test_without_a_name_for_the_model_one_is_asked_for(tmp_path: Path, llmbatch:
 def test_what_a_job_says_of_instances_is_said_to_the_format_and_the_layout(tmp_path: Path) -> None:
     made = document(
         instanceConfig={"instanceType": "array", "keyField": "id", "includedFields": ["b", "a"]},
-        modelParameters={"maxOutputTokens": 5, "temperature": 0, "rich": True},
+        modelParameters={"maxOutputTokens": 5.0, "temperature": 0, "rich": True},
     )
     job = read(tmp_path, made).job
     options = {"instances": "jsonl", "instance_type": "array", "key_field": "id", "included_fields": ["b", "a"]}

@@ -3,6 +3,7 @@
 FRONTS = {
     "openai": "llmbatch.server.fronts.openai:OpenAIFront",
     "azure": "llmbatch.server.fronts.azure:AzureFront",
+    "google": "llmbatch.server.fronts.google:GoogleFront",
     "sagemaker": "llmbatch.server.fronts.sagemaker:SageMakerFront",
     "bedrock": "llmbatch.server.fronts.bedrock:BedrockFront",
 }
