@@ -86,7 +86,9 @@ def test_a_request_of_a_format_whose_ids_may_be_missing_is_called_by_its_index(w
 def test_a_strict_input_is_refused_for_its_first_malformed_row(write: Write, source: Open) -> None:
     path = write("a.jsonl", bedrock("one") + "oops\n")
     assert len(list(source(path).rows())) == 2
-    with pytest.raises(SourceError, match=r"a\.jsonl:2: not JSON.*With input\.strict such a row ends the job before it begins"):
+    with pytest.raises(
+        SourceError, match=r"a\.jsonl:2: not JSON.*With input\.strict such a row ends the job before it begins"
+    ):
         source(path, strict=True)
 
 
