@@ -17,6 +17,7 @@ PEER_sagemaker := sagemaker==2.257.7
 WITH_OURS := spark
 
 SITE := "import sysconfig; print(sysconfig.get_path('purelib'))"
+PEER_mlflow := mlflow==3.17.2 --editable .[transformers]
 
 PEERS := $(patsubst PEER_%,%,$(filter PEER_%,$(.VARIABLES)))
 
@@ -33,4 +34,5 @@ PEERS_PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || comman
 PEERS += azurite
 .venv-azurite/ready: eval/peers/peers.mk
 	npm install --no-audit --no-fund --loglevel=error --prefix .venv-azurite azurite@3.37.0
+	$(if $(FIND_LINKS),UV_FIND_LINKS="$(FIND_LINKS)") $(BIN)/uv pip install --quiet --python .venv-$*/bin/python $(foreach package,$(PEER_$*),'$(package)')
 	touch $@

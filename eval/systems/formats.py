@@ -150,8 +150,15 @@ def child(name: str, folder: Path) -> None:
     run = time.perf_counter() - began
     if result.exit_code:
         raise SystemExit(f"{name}: {result.report['rows']['by_status']}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    print(json.dumps(Measured(read, run, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)))
+    print(json.dumps(Measured(read, run, most_memory())))
+
+
+def most_memory() -> int:
+    """The most that this process had, in bytes. What Linux tells of resources may be of the process that it was made of."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def measure(name: str, rows: int, work: Path) -> Measured:

@@ -58,7 +58,10 @@ def run_scoring(
     A job that fails by Azure's rules is no exception, but a result with ``aborted``; its rows so far are written.
     """
     if scoring.script is None:
-        raise JobError(f"{scoring.name}: has no scoring script")
+        raise JobError(
+            f"{scoring.name}: has no scoring script; llmbatch itself answers the rows of its files: "
+            "llmbatch run DEPLOYMENT.yml --prompt PROMPT --input FOLDER --output RUN"
+        )
     if not is_url(source) and output.absolute().is_relative_to(Path(source).absolute()):
         raise JobError(
             f"{output}: lies in the input, {source}, so that it would be input itself: give another --output"

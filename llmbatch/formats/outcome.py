@@ -55,6 +55,10 @@ _CHECKED = frozenset(
 """What a check says that a request itself may ask for."""
 
 
+_AS_IT_CAME = frozenset({FailureKind.TRUNCATED, FailureKind.EMPTY})
+"""What is a success wherever nobody asked for a check."""
+
+
 def code_of(kind: str) -> Code:
     """What a failure of this kind is called; an answer that did not pass a check is a failed precondition."""
     if kind in NOT_RUN:
@@ -88,14 +92,14 @@ class Error:
 def outcome_of(record: Mapping[str, Any], *, checks_itself: bool = False, strict: bool = False) -> Success | Error:
     """What became of a row. ``checks_itself``: the request asked for a check of the answer (a schema, say).
 
-    Then an answer that did not pass it is a success with the text as it came, as the systems have it, unless ``strict``; and so is
-    one that was cut off, whose finish reason says so. What only the job checks is an error.
+    Then an answer that did not pass it is a success with the text as it came, as the systems have it, unless ``strict``; and so are
+    one that was cut off, whose finish reason says so, and one that is empty. What only the job checks is an error.
     """
     if record["status"] == "ok":
         return Success(record["output"], record["finish_reason"])
     error = record.get("error") or {"kind": record["status"], "message": ""}
     raw = record.get("raw")
-    told = error["kind"] == FailureKind.TRUNCATED or (checks_itself and error["kind"] in _CHECKED)
+    told = error["kind"] in _AS_IT_CAME or (checks_itself and error["kind"] in _CHECKED)
     if told and not strict and raw is not None:
         return Success(raw, record["finish_reason"])
     return Error(error["kind"], error["message"])

@@ -95,7 +95,7 @@ class Seldon:
 def line_of(answered: Answered, data_type: DataType | None, batch: str, *, strict: bool) -> dict[str, Any]:
     """The message that answers a row of a batch of this name. Without a data type it is told from the record."""
     index = answered.record["index"]
-    instance = str(uuid5(NAMESPACE_OID, f"{answered.created}/{index}"))
+    instance = str(uuid5(NAMESPACE_OID, f"{batch}/{index}"))
     tags = {"batch_id": batch, "batch_instance_id": instance, "batch_index": answered.line}
     outcome = outcome_of(answered.record, strict=strict)
     if not isinstance(outcome, Success):

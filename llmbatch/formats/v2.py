@@ -63,7 +63,7 @@ class V2:
 
     Settings = V2Settings
     container: Container = "lines"
-    id_field = None  # a request may do without its id
+    id_field = "id"
     keys: frozenset[str] = frozenset()  # a list of inputs alone tells nothing
     takes_text = takes_prompt = False
 

@@ -54,9 +54,9 @@ class LiveJob:
         self._inboxes: dict[RequestKey, Inbox] = {}
 
     def records(self, rows: Iterable[Mapping[str, Any]]) -> tuple[list[Record], int]:
-        """A record for each row, in their order, and how many of them took an answer from the cache; returns when all are there.
+        """A record for each row, in their order, and how many of them took an answer that was there or on its way already.
 
-        ``index`` and ``id`` of a record say nothing.
+        Returns when all are there. ``index`` and ``id`` of a record say nothing.
 
         Raises ``EngineError`` where the engine cannot start or keeps dying; then this job can be asked nothing more.
         """
@@ -79,8 +79,8 @@ class LiveJob:
                 self._ask([request for request in following if request.key.index in left], inbox)
         finally:
             self._forget(works)
-        cached = sum(work.reused is not None and work.reused.cached for work in works.values())
-        return [work.record for work in works.values() if work.record is not None], cached
+        reused = sum(work.reused is not None for work in works.values())
+        return [work.record for work in works.values() if work.record is not None], reused
 
     def close(self) -> None:
         """Write what the cache has not written yet. The engine stays."""

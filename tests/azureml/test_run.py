@@ -289,11 +289,24 @@ def test_llmbatch_run_finds_out_that_there_is_a_script(deployment: Any) -> None:
     assert "has a scoring script, which model means nothing to" in other.stderr
 
 
-@pytest.mark.parametrize(("change", "said"), [("empty", "there is no file in it"), ("inside", "lies in the input")])
+def test_a_deployment_without_a_script_says_what_runs_it(deployment: Any) -> None:
+    command = deployment.command("--asset", "demo=demo")
+    command[2] = str(deployment.path / "legacy.yml")
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 2
+    assert "has no scoring script; llmbatch itself answers" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("empty", "there is no file in it"), ("inside", "lies in the input"), ("gone", "no such folder or file")],
+)
 def test_an_input_that_cannot_be_is_refused_before_anything_is_made(deployment: Any, change: str, said: str) -> None:
     if change == "empty":
         deployment.files({".hidden": ""})
     arguments = deployment.command()
+    if change == "gone":
+        shutil.rmtree(deployment.path / "input")
     if change == "inside":
         arguments[-1] = str(deployment.path / "input" / "out")
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)

@@ -146,7 +146,7 @@ def test_a_host_that_is_killed_is_followed_by_another_and_what_it_had_answered_i
     again = list(answered(batches, asked, hosting, heard.append))  # as a task that Spark runs again
     assert texts(again) == batches
     assert heard[-1].engine_starts == 2, "all of it is in the cache, so no engine was started"
-    assert heard[-1].cached >= 1200
+    assert heard[-1].reused >= 1200
 
 
 def test_a_row_that_kills_the_host_is_found_and_the_others_are_answered(hosting: Hosting) -> None:
@@ -189,6 +189,21 @@ def test_another_model_takes_the_place_of_one_that_has_nothing_to_do(hosting: Ho
     assert heard[-1].engine_starts == 2, "the third one was answered by the cache"
     list(answered([["something else"]], call(concurrency=1), hosting, heard.append))
     assert heard[-1].engine_starts == 3
+
+
+def test_tasks_that_take_turns_with_two_models_all_end(hosting: Hosting) -> None:
+    found: dict[int, list[list[str | None]]] = {}
+
+    def task(number: int) -> None:
+        batches = [[f"{number} {each}"] for each in range(6)]
+        found[number] = texts(list(answered(batches, call(concurrency=1 + number % 2), hosting)))
+
+    threads = [threading.Thread(target=task, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    assert found == {number: [[f"{number} {each}"] for each in range(6)] for number in range(4)}
 
 
 def test_a_host_that_nobody_needs_ends(hosting: Hosting) -> None:

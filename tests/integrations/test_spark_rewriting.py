@@ -74,6 +74,13 @@ def test_a_column_without_a_name_is_called_as_it_was_written() -> None:
     )
 
 
+def test_what_is_not_ascii_moves_nothing() -> None:
+    assert (
+        text("SELECT 'ö 日本 😀', ai_gen(a) AS x, 'ü' FROM t")
+        == "SELECT 'ö 日本 😀', llmbatch_ai_gen(a) AS x, 'ü' FROM t"
+    )
+
+
 def test_calls_in_a_request_are_rewritten_too() -> None:
     assert text("SELECT ai_query('demo', concat(ai_summarize(a, 5), '?')) AS x FROM t") == (
         "SELECT llmbatch_ai_query(concat(llmbatch_ai_summarize(a), '?')) AS x FROM t"

@@ -102,6 +102,20 @@ def test_a_struct_is_the_variables_of_a_profiles_prompt(spark: Any) -> None:
     assert rows(spark, query) == [("one loaf of rye and 0.5",)]
 
 
+def test_a_request_that_is_no_text_is_refused_with_what_to_write(spark: Any) -> None:
+    with pytest.raises(Exception, match=r"a request is a STRING or a STRUCT, .* CAST"):
+        rows(spark, "SELECT ai_query('demo', id) FROM reviews")
+
+
+def test_a_profile_may_be_a_job_file(spark: Any, tmp_path: Path) -> None:
+    (tmp_path / "prompt.yaml").write_text("name: shout\nvariables: {text: {type: string}}\ntext: '{{ text }}!'\n")
+    job = tmp_path / "job.yaml"
+    job.write_text("{model: demo, engine: {name: scripted}, prompt: prompt.yaml, input: rows.jsonl, output: run}")
+    session = spark.newSession()
+    llmbatch.spark.register(session, model="demo", engine=ENGINE, profiles={"shouted": job})
+    assert [tuple(row) for row in llmbatch.spark.sql(session, "SELECT ai_query('shouted', 'a')").collect()] == [("a!",)]
+
+
 def test_what_is_registered_works_without_rewriting_too(spark: Any) -> None:
     reviews = spark.table("reviews")
     asked = reviews.selectExpr(

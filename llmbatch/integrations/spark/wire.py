@@ -41,7 +41,7 @@ class Facts(NamedTuple):
     engine_starts: int
     host_starts: int
     rows: int
-    cached: int  # of them, those that took an answer from the cache
+    reused: int  # of them, those that took an answer that was there or on its way already: in the cache, or asked just before
 
 
 class Asked(NamedTuple):
