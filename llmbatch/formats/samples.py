@@ -29,7 +29,9 @@ def samples_of(answered: Answered, output: Any) -> list[Sample]:
     """
     record = answered.record
     reasoning, tokens = record.get("reasoning"), record.get("logprobs")
-    if isinstance(output, list) and (count := answered.asked.samples) > 1:  # how a row was asked is not known for nothing
+    if (
+        isinstance(output, list) and (count := answered.asked.samples) > 1
+    ):  # how a row was asked is not known for nothing
         told = [[None] * count if value is None else value for value in (output, reasoning, tokens)]
         if all(isinstance(value, list) and len(value) == count for value in told):
             return [Sample(*each) for each in zip(*told, strict=True)]
