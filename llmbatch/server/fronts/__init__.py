@@ -5,4 +5,6 @@ FRONTS = {
     "azure": "llmbatch.server.fronts.azure:AzureFront",
     "sagemaker": "llmbatch.server.fronts.sagemaker:SageMakerFront",
     "bedrock": "llmbatch.server.fronts.bedrock:BedrockFront",
+    "v2": "llmbatch.server.fronts.v2:V2Front",
+    "seldon": "llmbatch.server.fronts.seldon:SeldonFront",
 }
