@@ -25,6 +25,7 @@ _JSON_LENGTH = "inference-header-content-length"
 _INPUTS = (
     (TEXT_INPUT, "BYTES"),
     ("sampling_parameters", "BYTES"),
+    ("exclude_input_in_output", "BOOL"),  # which it always is, and some clients look whether that can be said
     *((f"return_{name}", "BOOL") for name in (FINISH_REASON, TOKENS_IN, TOKENS_OUT)),
 )
 _OUTPUTS = ((TEXT_OUTPUT, "BYTES"), (FINISH_REASON, "BYTES"), (TOKENS_IN, "UINT32"), (TOKENS_OUT, "UINT32"))
