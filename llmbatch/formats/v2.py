@@ -41,7 +41,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
 }
 """What may be there with a value that changes nothing."""
-_IGNORED = frozenset({"content_type", "headers", "batch_index", "inference_id"})
+_IGNORED = frozenset({"content_type", "headers", "batch_index", "inference_id", "binary_data_output"})
 _AS_JSON = frozenset({"stop_token_ids", "logit_bias", "allowed_token_ids", "bad_words"})
 """Settings that are lists or objects, which parameters hold as JSON text."""
 _GUIDED = {"json": "schema", "choice": "choice", "regex": "regex", "grammar": "grammar"}

@@ -127,3 +127,11 @@ def test_what_cannot_be_done_is_a_failure_in_seldon_s_form(site, message: Any, s
     assert got == status
     assert answer["status"]["status"] == "FAILURE"
     assert said in answer["status"]["info"]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/demo/infer", "/api/v1.0/predictions"])
+def test_without_a_key_where_one_is_needed_nothing_is_answered(sites, path: str) -> None:
+    site = sites.start(keys="me a-secret-key-of-some-length\n")
+    status, _, said = site.ask("POST", path, b"{}", {"content-type": "application/json"})
+    assert status == 401
+    assert {"error", "status"} & set(json.loads(said))
