@@ -44,7 +44,7 @@ def results() -> Iterator[Shown]:
             (SELDON, "raw messages are answered as expected", "no peer", _nothing, _messages),
             (SELDON, f"V2 lines: {_GOES_ON}", "no peer", _nothing, lambda work: _killed(work, "v2")),
             (SELDON, "V2 lines on a real mlserver, one by one and two at a time, as expected", "mlserver", _nothing, _mlserver),
-            (NVIDIA, "a data set on a real Triton has a record a line, only BOOM fails, asked once more", "Triton", _nothing, _triton),
+            (NVIDIA, "a data set on a real Triton: a record a line, only BOOM fails, asked twice", "Triton", _nothing, _triton),
             (NVIDIA, "bench on the demo model has every key, and its figures add up", "vLLM", _vllm, _bench),
         ]  # fmt: skip
         for number, (system, claim, what, version, show) in enumerate(claims):

@@ -113,8 +113,14 @@ class _Document:
             "sinks": {"layout": layout, "to": self._place(to)},
         }
         names = (model, model.rpartition("/")[2], short_name)
-        if known := next((name for name in names if name in self._assets.places), None):
-            job["model"] = self._assets.model(known)
+        known = next((name for name in names if name in self._assets.places), None)
+        job["model"] = short_name if known is None else self._assets.model(known)
+        called = f"model {model}: "
+        called += (
+            f"is what --model says, or --asset {short_name}=MODEL; else it is looked for as {short_name}"
+            if known is None
+            else str(job["model"])
+        )
         title = self._top.get("displayName") or short_name
         kind = "requests for Gemini" if gemini else f"instances ({instances})"
         said = f"{self._path}: Vertex AI's batch prediction job {short(title)}: {kind} of {', '.join(uris[:3])}"
@@ -122,7 +128,7 @@ class _Document:
         return FromDocument(
             job,
             re.sub(r"[^\w.-]+", "-", str(title)).strip("-.") or "vertex",
-            [f"{said}; predictions to {to}"],
+            [f"{said}; predictions to {to}", called],
             [key for key in self._top if key in _WITHOUT_EFFECT],
         )
 

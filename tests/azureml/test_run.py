@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from llmbatch.azureml.journal import Counts
-from llmbatch.azureml.run import NOTHING_SUCCEEDED, exceeded
+from llmbatch.azureml.run import NOTHING_SUCCEEDED
+from llmbatch.azureml.thresholds import exceeded
 from llmbatch.cli.main import main
 from llmbatch.core.errors import FolderError, InputChanged, LlmbatchError, Stopped
 from llmbatch.systems.azure_ml.scoring import Thresholds
@@ -201,8 +202,8 @@ def test_an_init_that_hangs_is_ended(deployment: Any, listing: Listing, monkeypa
     def soon(*given: Any) -> Any:
         return launch(*given)._replace(start_timeout=0.5)
 
-    launch = running._launch
-    monkeypatch.setattr(running, "_launch", soon)
+    launch = running.launch_of
+    monkeypatch.setattr(running, "launch_of", soon)
     deployment.script("import time\ndef init():\n    time.sleep(60)\ndef run(mini_batch):\n    return mini_batch\n")
     assert "init() took longer than 0.5 s" in str(deployment.run().aborted)
 
@@ -287,6 +288,24 @@ def test_llmbatch_run_finds_out_that_there_is_a_script(deployment: Any) -> None:
     other = CliRunner().invoke(main, [*arguments, "--model", "demo"], catch_exceptions=False)
     assert other.exit_code == 2
     assert "has a scoring script, which model means nothing to" in other.stderr
+
+
+@pytest.mark.parametrize("command", [["azureml", "run"], ["run"]], ids=" ".join)
+def test_what_a_job_left_is_copied_with_its_output_file_last(deployment: Any, bucket: Any, command: list[str]) -> None:
+    arguments = [*command, *deployment.command("--to", f"{bucket.url}/out/")[2:]]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 3, result.stderr
+    assert bucket.get("out/predictions.csv").decode() == deployment.predictions()
+    assert bucket.requests("PUT")[-1] == "out/predictions.csv"
+    assert "out/logs/job_progress_overview.txt" in bucket.names()
+    assert not [name for name in bucket.names() if ".azureml" in name]
+
+
+def test_a_place_that_is_not_there_is_refused_before_the_script_is_run(deployment: Any, bucket: Any) -> None:
+    result = CliRunner().invoke(main, deployment.command("--to", f"{bucket.url}-not/out"), catch_exceptions=False)
+    assert result.exit_code == 2
+    assert "there is no bucket" in result.stderr
+    assert not deployment.output.exists()
 
 
 def test_a_deployment_without_a_script_says_what_runs_it(deployment: Any) -> None:

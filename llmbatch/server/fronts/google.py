@@ -20,10 +20,11 @@ from pydantic import StringConstraints
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from llmbatch.core.errors import ReadError, SourceError, UsageError
+from llmbatch.core.errors import SourceError, UsageError
 from llmbatch.formats.gemini.schema import camel_case
 from llmbatch.server.base import Checked, Ended, Finished
 from llmbatch.server.errors import ApiError, not_found
+from llmbatch.server.fronts.documents import DocumentBatches
 from llmbatch.server.fronts.google_objects import error_object, file_object, job_object, operation
 from llmbatch.server.fronts.google_results import inlined, write_file, write_folder
 from llmbatch.server.fronts.google_uploads import GoogleUploads
@@ -35,7 +36,6 @@ from llmbatch.sinks.layouts.vertex import prediction_name
 from llmbatch.sinks.upload import check_destination
 from llmbatch.sources.base import SourceSettings
 from llmbatch.sources.opening import open_source
-from llmbatch.systems.base import Assets
 from llmbatch.systems.vertex import OUTPUT_ONLY, Vertex
 
 _ID = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
@@ -60,16 +60,6 @@ _GEMINI_SECONDS = 48 * 3600  # that the Gemini API gives a batch, and keeps a fi
 _VERTEX = "/projects/{project}/locations/{location}/batchPredictionJobs"
 
 
-class _Buckets(Assets):
-    """Addresses in a document that comes from elsewhere: buckets alone, and what the server was told of them."""
-
-    def place(self, address: str) -> str:
-        if not address.startswith("gs://") or "::" in address or ".." in address.split("/"):
-            said = "is no address of a bucket, gs://BUCKET/...; this server reads and writes no others"
-            raise UsageError(f"{address[:200]}: {said}")
-        return super().place(address)
-
-
 class GoogleFront:
     """The front."""
 
@@ -78,6 +68,7 @@ class GoogleFront:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self._documents = DocumentBatches(server, Vertex())
         self._uploads = GoogleUploads(server.store, server.settings.max_bytes)
 
     def uploads(self, path: str) -> bool:
@@ -295,15 +286,12 @@ class GoogleFront:
 
     def _job(self, document: dict[str, Any], parent: str, owner: Owner) -> Batch:
         """Raises ``ApiError`` for what can be said before the input is looked at."""
-        system, place = Vertex(), Path("batchPredictionJob")
+        system, place = Vertex(), Path("document")
         if not system.recognizes(document, place):
             raise ApiError(400, "a job has an inputConfig with a gcsSource and an outputConfig with a gcsDestination")
         name, now, number = self._model(document.get("model")), int(time.time()), str(secrets.randbits(62))
-        try:
-            read = system.job(document, place, _Buckets(self.server.settings.assets))
-        except (UsageError, ReadError) as error:
-            raise ApiError(400, str(error)) from error
-        layout, to = read.job["sinks"]["layout"], read.job["sinks"]["to"]
+        sections = self._documents.read(document)
+        layout, to = sections["sinks"]["layout"], sections["sinks"]["to"]
         moment = datetime.fromtimestamp(now, UTC)
         settings = {**layout.get("settings", {}), "time": moment.isoformat()}
         folder = prediction_name("model" if layout["name"] == "gemini" else name, moment)
@@ -311,7 +299,7 @@ class GoogleFront:
         given = {
             "document": kept, "parent": parent, "number": number, "name": name, "to": to,
             "layout": {**layout, "settings": settings}, "folder": f"{system.output(document, place).rstrip('/')}/{folder}",
-            "sections": {key: read.job[key] for key in ("input", "answer")},
+            "sections": {key: sections[key] for key in ("input", "answer")},
         }  # fmt: skip
         return Batch(f"vertex-{number}", owner.name, self.name, now, None, given, weight=owner.weight)
 
