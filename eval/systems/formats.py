@@ -98,7 +98,7 @@ FORMATS: Mapping[str, Form] = {
         {"prompt": {"path": "{{ text }}"}, "sinks": {"layout": {"name": "azure_ml"}}},
     ),
     "vertex": Form(lambda i, text: {"id": f"r{i}", "prompt": text}, _of("vertex", "vertex")),
-    "gemini": Form(lambda i, text: {"request": _gemini(text)}, _of("gemini", "gemini")),
+    "gemini": Form(lambda _, text: {"request": _gemini(text)}, _of("gemini", "gemini")),
     "gemini_api": Form(lambda i, text: {"key": f"r{i}", "request": _gemini(text)}, _of("gemini_api", "gemini_api")),
     "trtllm_bench": Form(lambda i, text: {"task_id": i, "prompt": text, "output_tokens": 64}, _of("trtllm_bench")),
 }

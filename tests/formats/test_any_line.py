@@ -32,7 +32,7 @@ SETTINGS = st.sampled_from(
 
 def objects(*keys: str) -> st.SearchStrategy[dict[str, Any]]:
     """Objects with some of the keys, a setting or two, and any values."""
-    known = st.fixed_dictionaries({}, optional={key: VALUES for key in keys})
+    known = st.fixed_dictionaries({}, optional=dict.fromkeys(keys, VALUES))
     return st.builds(lambda one, more: {**one, **more}, known, st.dictionaries(SETTINGS, VALUES, max_size=2))
 
 
