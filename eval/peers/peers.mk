@@ -4,7 +4,6 @@ PEER_triton := nvidia-pytriton==0.7.0 numpy<2
 PEER_mlserver := mlserver==1.7.1
 PEER_seldon := seldon-core==1.18.2
 # MLflow wants an older pyarrow than ours; llmbatch is beside it, as it loads the models that it logged
-PEER_mlflow := mlflow==3.17.2 --editable .
 # an emulator of Google's object store
 PEER_gcs := gcp-storage-emulator==2026.7.19 setuptools<81
 PEER_azureml := azure-ai-ml==1.35.2
