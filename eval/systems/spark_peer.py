@@ -208,7 +208,7 @@ def tried_again(spark: Any, rows: int) -> str:
     assert after.engine_starts - before.engine_starts <= 1, after
     reused = after.reused - before.reused
     assert reused > 0, after
-    return f"{rows:,} rows, all there and right; {reused:,} of those that were asked again took an answer that was there or on its way"
+    return f"{rows:,} rows, all there and right; {reused:,} of those asked again took an answer that was there or on its way"
 
 
 def remembered(spark: Any) -> str:
