@@ -4,6 +4,7 @@ FRONTS = {
     "openai": "llmbatch.server.fronts.openai:OpenAIFront",
     "azure": "llmbatch.server.fronts.azure:AzureFront",
     "sagemaker": "llmbatch.server.fronts.sagemaker:SageMakerFront",
+    "vertex": "llmbatch.server.fronts.vertex:VertexFront",
     "v2": "llmbatch.server.fronts.v2:V2Front",
     "seldon": "llmbatch.server.fronts.seldon:SeldonFront",
     "verta": "llmbatch.server.fronts.verta:VertaFront",

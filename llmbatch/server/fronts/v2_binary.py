@@ -16,7 +16,7 @@ _TYPES = {
     "BOOL": "?", "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "UINT8": "<u1", "UINT16": "<u2",
     "UINT32": "<u4", "UINT64": "<u8", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
-_SIZE = "binary_data_size"
+_SIZE, _AS_BINARY = "binary_data_size", "binary_data_output"
 
 
 def read_body(raw: bytes, json_bytes: str | None) -> dict[str, Any]:
@@ -30,6 +30,8 @@ def read_body(raw: bytes, json_bytes: str | None) -> dict[str, Any]:
         raise ApiError(400, "failed to parse the request JSON buffer") from error
     if not isinstance(body, dict):
         raise ApiError(400, "the request is not a JSON object")
+    if isinstance(parameters := body.get("parameters"), dict):
+        parameters.pop(_AS_BINARY, None)  # who would take the answer in binary form takes it as JSON too
     inputs, rest = body.get("inputs"), raw[end:]
     if isinstance(inputs, list):
         read = []
