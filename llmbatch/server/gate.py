@@ -29,6 +29,8 @@ _OPEN = re.compile(r"/|/health|/page/[^/]*")  # what holds nobody's data
 _SIGNED = re.compile(
     r"AWS4-HMAC-SHA256 Credential=([^/,\s]+)/"
 )  # the access key's id is the key, as there is no secret to hold it to
+# some of OpenAI's paths are Gemini's too: whose they are is told by the headers of Google's clients
+_GEMINI = re.compile(r"/(upload/)?v1(beta[0-9]?)?/(files|batches|models)(?=[/?:]|$)")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _FORM_BYTES = 1 << 20  # that a form has besides its file
 _SEND_SECONDS = 300.0  # that a client may take nothing of what it is sent
@@ -53,7 +55,10 @@ class Gate:
             elif scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
-        headers, path = Headers(scope=scope), scope["path"]
+        headers = Headers(scope=scope)
+        if _GEMINI.match(scope["path"]) and ("x-goog-api-client" in headers or "x-goog-api-key" in headers):
+            scope = {**scope, "path": f"/gemini{scope['path']}", "raw_path": b"/gemini" + scope.get("raw_path", b"")}
+        path = scope["path"]
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         exchange = _Exchange(receive, send, request_id, self._server.settings.body_seconds)

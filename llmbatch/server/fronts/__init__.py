@@ -5,6 +5,7 @@ FRONTS = {
     "azure": "llmbatch.server.fronts.azure:AzureFront",
     "sagemaker": "llmbatch.server.fronts.sagemaker:SageMakerFront",
     "vertex": "llmbatch.server.fronts.vertex:VertexFront",
+    "gemini": "llmbatch.server.fronts.gemini:GeminiFront",
     "v2": "llmbatch.server.fronts.v2:V2Front",
     "seldon": "llmbatch.server.fronts.seldon:SeldonFront",
     "verta": "llmbatch.server.fronts.verta:VertaFront",
