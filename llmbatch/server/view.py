@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from llmbatch import __version__
-from llmbatch.core.errors import FolderError, UsageError
+from llmbatch.core.errors import FolderError, ReadError, SourceError, UsageError
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Status
 from llmbatch.core.words import clip
@@ -198,16 +198,18 @@ class View:
 
     def _job(self, batch: Batch) -> Job:
         store = self._server.store
+        kind: Any = self._server.fronts[batch.front]  # that a batch came by, so it is a ``BatchKind``
         try:
-            sections = self._server.fronts[batch.front].sections(batch, store.input(batch.id))
+            sections = kind.sections(batch, store.input(batch.id))
             return self._server.settings.job_for(sections, store.run_folder(batch.id))
         except UsageError as error:
             raise ApiError(409, "the rows of this batch cannot be read with the settings of this server") from error
 
     def _row(self, batch: Batch, index: int) -> dict[str, Any] | None:
-        if not self._server.store.input(batch.id).exists():
+        try:
+            pair = next((pair for pair in pairs(self._job(batch)) if pair.row.index == index), None)
+        except (SourceError, ReadError):  # the input is gone
             return None
-        pair = next((pair for pair in pairs(self._job(batch)) if pair.row.index == index), None)
         return None if pair is None else {"request": dict(pair.row.data), "record": pair.record}
 
     def _retry(self, batch: Batch, owner: Owner) -> Batch:

@@ -195,8 +195,8 @@ class GeminiFront:
 
     async def _take(self, request: Request, number: str) -> Response:
         """A piece of a file; with the last one it is there."""
-        pending, owner = self._pending.get(number), _owner(request).name
-        if pending is None or pending.owner != owner:
+        pending = self._pending.get(number)
+        if pending is None:
             raise ApiError(404, "there is no such upload")
         command = request.headers.get("x-goog-upload-command", "upload, finalize")
         if request.headers.get("x-goog-upload-offset", "0") != str(pending.bytes):
@@ -213,7 +213,7 @@ class GeminiFront:
         if "finalize" not in command:
             return JSONResponse({}, headers={"x-goog-upload-status": "active"})
         del self._pending[number]
-        file = StoredFile(number, owner, _PURPOSE, pending.name, pending.bytes, int(time.time()))
+        file = StoredFile(number, pending.owner, _PURPOSE, pending.name, pending.bytes, int(time.time()))
         await run_in_threadpool(self._server.store.keep, file)
         return JSONResponse({"file": _file_object(file)}, headers={"x-goog-upload-status": "final"})
 

@@ -59,12 +59,12 @@ class V2Front:
                 {"name": "llmbatch", "version": __version__, "extensions": ["generate", "binary_tensor_data"]}
             )
 
-        @router.get("/v2/health/live")
+        @router.get("/v2/health/live", response_class=Response)
         async def live() -> Response:
             """Whether it answers."""
             return Response()
 
-        @router.get("/v2/health/ready")
+        @router.get("/v2/health/ready", response_class=Response)
         async def ready() -> Response:
             """Whether it takes requests: the engine starts with the first."""
             return Response()
@@ -80,7 +80,7 @@ class V2Front:
             }
             return JSONResponse({"name": model, "versions": ["1"], "platform": "llmbatch", **tensors})
 
-        @router.get(f"{path}/ready")
+        @router.get(f"{path}/ready", response_class=Response)
         async def model_ready(model: str) -> Response:
             """Whether the model is served."""
             self._see(model)

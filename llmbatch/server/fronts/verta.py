@@ -117,7 +117,7 @@ def _prompt_of(value: Any) -> str:
 
 def _frame(value: Any) -> Mapping[str, Sequence[Any]]:
     """A frame in the split form, with an index for each row. Raises ``ApiError``."""
-    parts = [value.get(key) for key in ("index", "columns", "data")] if isinstance(value, Mapping) else []
+    parts: list[Any] = [value.get(key) for key in ("index", "columns", "data")] if isinstance(value, Mapping) else []
     if not parts or not all(isinstance(part, list) for part in parts):
         raise ApiError(400, "a frame has lists of index, columns and data")
     index, columns, data = parts

@@ -95,6 +95,7 @@ class VertexFront(DocumentBatches):
         return router
 
     async def _create(self, owner: Owner, parent: str, document: Mapping[str, Any]) -> Batch:
+        document = _whole(document)
         named = str(document.get("model"))
         short = named.rpartition("/")[2].partition("@")[0]
         model = self.model_of(named if named in self.server.settings.models else short)
@@ -159,8 +160,17 @@ def _output(document: Mapping[str, Any]) -> str | None:
     ):  # fmt: skip
         found = document.get(config, {})
         if isinstance(found, Mapping) and isinstance(found.get(place), Mapping):
-            return found[place].get(key)
+            return str(found[place].get(key))
     return None
+
+
+def _whole(value: Any) -> Any:
+    """Google's clients have no whole numbers in parameters: 64 comes as 64.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: _whole(each) for key, each in value.items()}
+    return [_whole(each) for each in value] if isinstance(value, list) else value
 
 
 def _time(seconds: int | None) -> str | None:
