@@ -150,7 +150,8 @@ def test_no_other_room_names_an_engine_or_an_argument_of_one() -> None:
     unnamed = {*ENGINES, *SPEED_ARGS, *Script.model_fields, "max_model_len", "quantization", "kv_cache_dtype"}
     # words that others use too
     unnamed -= {
-        "concurrency", "context_length", "dimensions", "hf_token", "latency", "openai", "rules", "start_seconds", "tokenizer",
+        "concurrency", "context_length", "dimensions", "hf_token", "kv_cache_dtype", "latency", "openai", "quantization", "rules",
+        "scheduling_policy", "start_seconds", "tokenizer",
     }  # fmt: skip
     wrong = []
     for _, path in modules():

@@ -1,6 +1,7 @@
 """``make chaos``: runs that are killed, stopped, starved of disk; ``RESULTS.md`` with what they survived.
 
-    chaos.py [--kills N] [--stops N] [--publications N] [--vllm-kills N] [--core-kills N] [--vllm-rows N] [--seed N] [--write]
+    chaos.py [--kills N] [--stops N] [--shared-kills N] [--publications N] [--vllm-kills N] [--core-kills N] [--vllm-rows N]
+             [--seed N] [--write]
 
 Without ``--write`` the figures are only printed. The exit code is 1 where a row was lost, doubled or different.
 """
@@ -21,6 +22,7 @@ import disk
 import kills
 import publications
 import real_engine
+import side_by_side
 
 from llmbatch.core.versions import versions
 
@@ -32,6 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=240, help="random kills on the scripted engine")
     parser.add_argument("--stops", type=int, default=30, help="sessions stopped by SIGINT or SIGTERM")
+    parser.add_argument("--shared-kills", type=int, default=20, help="random kills of two runs on one engine")
     parser.add_argument("--publications", type=int, default=20, help="publications killed at a random moment")
     parser.add_argument("--vllm-kills", type=int, default=6, help="kills of a run on the real engine; 0 leaves it out")
     parser.add_argument("--core-kills", type=int, default=3, help="kills of the EngineCore")
@@ -58,13 +61,14 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
     faulted, missed = part("fault-points", kills.fault_points)
     stopped = part("stops", lambda place: kills.stops(place, given.stops, given.seed))
     redone = part("tokens", kills.tokens_redone)
+    shared = part("shared", lambda place: side_by_side.killed(place, given.shared_kills, given.seed))
     published, unpublished = part("publish", lambda place: publications.killed(place, given.publications, given.seed))
     disks = part("disk", disk.write_errors)
     real = None
     if given.vllm_kills:
         numbers = (given.vllm_kills, given.core_kills, given.seed, given.vllm_rows)
         real = part("vllm", lambda place: real_engine.all_kinds(place, *numbers))
-    scripted = (killed, faulted, stopped, published)
+    scripted = (killed, faulted, stopped, shared, published)
     problems = [p for figures in scripted for p in figures.problems] + disks.problems + (real.problems if real else [])
     problems += [f"fault point {point} was not reached" for point in (*missed, *unpublished)]
     lost = sum(f.lost for f in scripted) + (real.lost if real else 0)
@@ -84,6 +88,7 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
         _row("kill -9 at a random moment, scripted engine", killed),
         _row("kill -9 at each fault point", faulted),
         _row("SIGINT, SIGTERM, some twice, at a random moment", stopped),
+        _row("two runs and live requests on one engine that dies five times: kill -9 of all of it", shared),
         _row("publish: kill -9 at each fault point and at a random moment", published),
     ]
     if real:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.types import Piece, Prompt, Request, RequestKey, Sampling
-from llmbatch.engines.base import kind_of
 from llmbatch.engines.making import Maker
 from llmbatch.engines.shared import SharedEngine
 from llmbatch.job.job import Job, job_from
@@ -127,7 +126,7 @@ def _rate(job: Job, **more: Any) -> float:
 
 
 def _shared(job: Job, folder: Path) -> SharedEngine:
-    settings = kind_of(job.engine.name).shared(job.engine).model_copy(update={"hosted": True})
+    settings = job.engine.model_copy(update={"hosted": True})
     make = Maker(job.model_path, settings, job.chat, folder)
     return SharedEngine(make, make.settings)
 

@@ -126,7 +126,7 @@ def _document(name: str, bucket: Bucket, work: Path, **changes: Any) -> Path:
     return path
 
 
-def _filled(store: Store, work: Path, example: str) -> Bucket:
+def filled(store: Store, work: Path, example: str) -> Bucket:
     bucket = store.bucket(f"corpus-{work.name.lower()}")
     bucket.put_tree(AWS / example)
     for name in bucket.names():
@@ -160,7 +160,7 @@ def _is_like(value: Any, wanted: Any) -> bool:
     return bool(value == wanted)
 
 
-def _has(found: Mapping[str, bytes], folder: Path) -> int:
+def has(found: Mapping[str, bytes], folder: Path) -> int:
     """See that these are exactly the files of a folder; returns how many."""
     expected = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     assert found.keys() == expected.keys(), f"there are {sorted(found)}, expected {sorted(expected)}"
@@ -174,15 +174,15 @@ def _has(found: Mapping[str, bytes], folder: Path) -> int:
 
 def _transform(example: str, document: str, expected: str, code: int = 0) -> Callable[[Store, Path], str]:
     def show(store: Store, work: Path) -> str:
-        bucket = _filled(store, work, f"sagemaker/{example}")
+        bucket = filled(store, work, f"sagemaker/{example}")
         _run(_document(f"sagemaker/create-transform-job{document}.json", bucket, work), work, code=code)
-        return f"{_has(bucket.tree('output/'), AWS / 'sagemaker' / expected / 'output')} objects"
+        return f"{has(bucket.tree('output/'), AWS / 'sagemaker' / expected / 'output')} objects"
 
     return show
 
 
 def _missing_object(store: Store, work: Path) -> str:
-    bucket = _filled(store, work, "sagemaker/s3")
+    bucket = filled(store, work, "sagemaker/s3")
     bucket.remove("input/deep/b.jsonl")
     said = _run(_document("sagemaker/create-transform-job.manifest.json", bucket, work), work, code=2)
     assert "names objects that are not there" in said and "deep/b.jsonl" in said, said
@@ -212,7 +212,7 @@ def _changing_object(store: Store, work: Path) -> str:
 
 
 def _refusing_bucket(store: Store, work: Path) -> str:
-    bucket = _filled(store, work, "sagemaker/s3")
+    bucket = filled(store, work, "sagemaker/s3")
     document = _document("sagemaker/create-transform-job.json", bucket, work)
     store.between.fails = lambda request: 403 if request.startswith("PUT") and "b.jsonl.out" in request else None
     try:
@@ -221,11 +221,11 @@ def _refusing_bucket(store: Store, work: Path) -> str:
         store.between.fails = lambda _: None
     assert "could not be copied there" in said, said
     _run(document, work)
-    return f"{_has(bucket.tree('output/'), AWS / 'sagemaker' / 'expected' / 'output')} objects after the second command"
+    return f"{has(bucket.tree('output/'), AWS / 'sagemaker' / 'expected' / 'output')} objects after the second command"
 
 
 def _no_credentials(store: Store, work: Path) -> str:
-    bucket = _filled(store, work, "sagemaker/s3")
+    bucket = filled(store, work, "sagemaker/s3")
     none = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
     none |= dict.fromkeys(("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"), "/dev/null")
     said = _run(_document("sagemaker/create-transform-job.json", bucket, work), work, code=2, **none)
@@ -248,14 +248,14 @@ def _job_folder(bucket: Bucket) -> str:
 
 
 def _invocation(store: Store, work: Path) -> str:
-    bucket = _filled(store, work, "bedrock/s3")
+    bucket = filled(store, work, "bedrock/s3")
     _run(_document("bedrock/create-model-invocation-job.json", bucket, work), work, code=3)
     folder = _job_folder(bucket)
-    count = _has(bucket.tree(folder), AWS / "bedrock" / "expected" / "JOBID")
-    return f"{count} objects below {folder}; {_adds_up(bucket, folder)}"
+    count = has(bucket.tree(folder), AWS / "bedrock" / "expected" / "JOBID")
+    return f"{count} objects below {folder}; {adds_up(bucket, folder)}"
 
 
-def _adds_up(bucket: Bucket, folder: str) -> str:
+def adds_up(bucket: Bucket, folder: str) -> str:
     counts = json.loads(bucket.get(f"{folder}manifest.json.out"))
     lines = sum(
         len(content.splitlines()) for name, content in bucket.tree(folder).items() if not name.startswith("manifest.")
@@ -373,7 +373,7 @@ _REAL = ("--set", "engine.args.max_model_len=512", "--set", "engine.args.enforce
 
 
 def _real_transform(store: Store, work: Path) -> str:
-    bucket = _filled(store, work, "sagemaker/s3")
+    bucket = filled(store, work, "sagemaker/s3")
     _run(_document("sagemaker/create-transform-job.json", bucket, work), work, *_REAL, engine="vllm")
     found = bucket.tree("output/")
     assert found.keys() == {"a.jsonl.out", "deep/b.jsonl.out"}
@@ -383,11 +383,11 @@ def _real_transform(store: Store, work: Path) -> str:
 
 
 def _real_invocation(store: Store, work: Path) -> str:
-    bucket = _filled(store, work, "bedrock/s3")
+    bucket = filled(store, work, "bedrock/s3")
     _run(_document("bedrock/create-model-invocation-job.json", bucket, work), work, *_REAL, engine="vllm", code=3)
     folder = _job_folder(bucket)
     found = {name: content for name, content in bucket.tree(folder).items() if not name.startswith("manifest.")}
     lines = [line for content in found.values() for line in _values(content)]
     replies = [line["modelOutput"] for line in lines if "modelOutput" in line]
     assert len(replies) == 3 and all(reply["stop_reason"] in ("max_tokens", "end_turn") for reply in replies), replies
-    return f"{len(replies)} replies; {_adds_up(bucket, folder)}"
+    return f"{len(replies)} replies; {adds_up(bucket, folder)}"

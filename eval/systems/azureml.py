@@ -67,6 +67,30 @@ _CHANGES_OLD: tuple[tuple[str, Any], ...] = (
 )
 
 
+_STEP: dict[str, Any] = {
+    "type": "parallel", "compute": "azureml:c", "input_data": "${{inputs.files}}", "mini_batch_size": "2", "logging_level": "INFO",
+    "inputs": {"files": {"type": "uri_folder", "path": "./input"}, "words": 7}, "outputs": {"rows": {"type": "uri_file"}},
+    "retry_settings": {"max_retries": 1, "timeout": 5}, "resources": {"instance_count": 1}, "mini_batch_error_threshold": 1,
+    "task": {
+        "type": "run_function", "code": "./src", "entry_script": "score.py", "environment": "azureml:e@latest",
+        "program_arguments": "--words ${{inputs.words}} --error_threshold 3", "append_row_to": "${{outputs.rows}}",
+    },
+}  # fmt: skip
+_CHANGES_OF_STEP: tuple[tuple[str, Any], ...] = (
+    ("environment_variables", {"A": "b"}),
+    ("task.type", "function"),
+    ("error_threshold", 3),
+    ("max_concurrency_per_instance", 2),
+    ("logging_level", "info"),
+    ("logging_level", "loud"),
+    ("mini_batch_size", 2),
+    ("mini_batch_sise", "2"),
+    ("task.type", "script"),
+    ("task.entry_scrip", "x.py"),
+    ("retry_settings", {"retries": 1}),
+)
+
+
 def documents() -> Iterator[tuple[str, dict[str, Any]]]:
     """(what is special about it, a document) that is like one of the examples but for one key; ``None`` takes it away."""
     new, old = (yaml.safe_load((EXAMPLE / name).read_text()) for name in ("deployment.yml", "legacy.yml"))
@@ -76,6 +100,10 @@ def documents() -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{place} {json.dumps(value)}", _with(new, place, value)
     for place, value in _CHANGES_OLD:
         yield f"the older form, {place} {json.dumps(value)}", _with(old, place, value)
+    yield "a parallel job in a pipeline", {"type": "pipeline", "jobs": {"one": _STEP}}
+    for place, value in _CHANGES_OF_STEP:
+        what = f"a parallel job, {place} {json.dumps(value)}"
+        yield what, {"type": "pipeline", "jobs": {"one": _with(_STEP, place, value)}}
 
 
 def _with(document: Mapping[str, Any], place: str, value: Any) -> dict[str, Any]:
@@ -105,7 +133,7 @@ def _loaded(work: Path) -> Iterator[Shown]:
             refused = str(error)
         listed.append({"file": str(path), "what": what, "ours": refused})
     (work / "documents.json").write_text(json.dumps(listed))
-    claim = "Azure ML's own loader takes the documents that we take, and refuses those that we refuse"
+    claim = "Azure ML's own loader takes the documents that we take; what it refuses, we refuse"
     yield from from_peer(
         "azureml", HERE / "azureml_peer.py", [str(work / "documents.json")], system="Azure ML", claim=claim
     )
@@ -215,17 +243,43 @@ def killed(work: Path) -> str:
 
 
 def in_azurite(work: Path) -> str:
-    """The input is a prefix of a container."""
+    """The input is a prefix of a container, which refuses an object in the middle: that is said, and the same command goes on."""
     with Store("az", work) as store:
         bucket = store.bucket("llmbatch-in")
         bucket.put_tree(EXAMPLE / "input", "in/")
-        deployment = Deployment(work / "azurite")
+        deployment = Deployment(work / "azurite", mini_batch_size=1)
+        store.between.fails = lambda request: 403 if "/in/2.txt" in request and request.startswith("GET") else None
+        refused = subprocess.run(
+            deployment.command(f"{bucket.url}/in/"), capture_output=True, text=True, timeout=600, check=False
+        )
+        _expect(refused.returncode == 1 and "in/2.txt: could not be read" in refused.stderr, refused.stderr[-300:])
+        store.between.fails = lambda _: None
+        store.between.requests.clear()
         code, _ = deployment.run(f"{bucket.url}/in/")
+        _expect(
+            not [each for each in store.between.requests if "/in/0.txt" in each],
+            "a finished mini-batch was fetched again",
+        )
         _expect(
             code == 3 and deployment.rows() == (EXAMPLE / "expected.dataframe" / "predictions.csv").read_text(),
             f"exit {code}",
         )
-        return store.version()
+        return " ".join(refused.stderr.split("Error: ")[-1].split())[:120]
+
+
+def on_vllm(work: Path) -> str:
+    """A deployment without a script answers its files by a real vLLM, and its output file is read back by pandas."""
+    import pandas
+
+    command = [
+        sys.executable, "-m", "llmbatch.cli", "run", str(EXAMPLE / "legacy.yml"), "--asset", "demo=demo", "--prompt", "{{ text }}",
+        "--max-tokens", "8", "--temperature", "0", "--input", str(EXAMPLE / "input"), "--output", str(work / "vllm"), "--quiet",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    _expect(done.returncode == 0, f"exit {done.returncode}: {done.stderr[-300:]}")
+    table = pandas.read_csv(work / "vllm" / "output" / "predictions.csv", header=None, sep=" ")
+    _expect(table[0].tolist() == ["0.txt", "1.txt", "2.txt", "bad.txt"], f"rows of {table[0].tolist()}")
+    return f"4 rows, read by pandas {pandas.__version__}"
 
 
 CLAIMS: tuple[Callable[[Path], str], ...] = (example, a_list, slow_and_raising, killed)
@@ -237,7 +291,14 @@ def results() -> Iterator[Shown]:
         yield from _loaded(work / "documents")
         for claim in CLAIMS:
             yield _row(claim, _DRIVER, __version__, work)
+        yield _row(on_vllm, "vllm", _vllm(), work)
         yield _row(in_azurite, "azurite, adlfs", _azurite(), work)
+
+
+def _vllm() -> str:
+    from importlib.metadata import packages_distributions, version
+
+    return " ".join(f"{name} {version(name)}" for name in sorted(set(packages_distributions().get("vllm", ()))))
 
 
 def _azurite() -> str:

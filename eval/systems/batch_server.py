@@ -1,13 +1,9 @@
-"""``llmbatch serve`` with the real clients of the APIs that it speaks: rows of ``RESULTS.md``. The engine is the scripted one.
-
-Clients that have environments of their own (Triton's, mlserver's) are asked for there: ``make peers``.
-"""
+"""``llmbatch serve`` with OpenAI's real clients, OpenAI's and Azure's: rows of ``RESULTS.md``. The engine is the scripted one."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from openai import AzureOpenAI, OpenAI
-from shown import EXAMPLES, ROOT, Missing, Shown, python_of, tried, version_of
+from shown import EXAMPLES, ROOT, Shown, tried, version_of
 
-OPENAI, AZURE, NVIDIA, SELDON = "OpenAI", "Azure OpenAI", "NVIDIA Triton", "Seldon"
-GEMINI, VERTEX = "Google Gemini API", "Google Vertex AI"
+OPENAI, AZURE = "OpenAI", "Azure OpenAI"
 LINES = EXAMPLES / "azure" / "openai"
 ENDED = ("completed", "failed", "expired", "cancelled")
 _SECONDS = 120.0
@@ -50,42 +45,13 @@ def results() -> Iterator[Shown]:
             ),
             (OPENAI, "live: chat, completions and responses, whole and streamed, beside a batch", "openai", _live),
             (AZURE, "AzureOpenAI: its URLs, its key's header, always an error file", "openai", _azure),
-            (NVIDIA, "tritonclient (HTTP): infer with texts in binary form, metadata, health", "", _triton),
-            (SELDON, "mlserver infer: six lines against this server, in order once sorted by index", "", _mlserver),
-            (GEMINI, "google-genai: upload, batch, poll, download; and requests that come with the batch", "", _gemini),
-            (
-                VERTEX,
-                "JobServiceClient over REST creates, polls and lists a job on a folder in a bucket's place",
-                "",
-                _vertex,
-            ),
         ]
         for number, (system, claim, package, show) in enumerate(claims):
             folder = Path(name) / str(number)
             folder.mkdir()
-            client = _PEERS[system][1] if system in _PEERS else package
-            what = f"{client} -> llmbatch serve"
-            yield tried(system, claim, what, _version(system, package), lambda s=show, f=folder: s(f))  # type: ignore[misc]
-
-
-_PEERS = {
-    NVIDIA: ("triton", "tritonclient"), SELDON: ("mlserver", "mlserver"), GEMINI: ("genai", "google-genai"),
-    VERTEX: ("google", "google-cloud-aiplatform"),
-}  # fmt: skip
-"""Of a client that is not in our environment: the environment that it is in, and its package."""
-
-
-def _version(system: str, package: str) -> str:
-    if system not in _PEERS:
-        return version_of(package)
-    environment, name = _PEERS[system]
-    try:
-        return _peer(
-            name,
-            [str(python_of(environment)), "-c", f"from importlib.metadata import version; print(version({name!r}))"],
-        )
-    except Missing:
-        return ""
+            yield tried(
+                system, claim, f"{package} -> llmbatch serve", version_of(package), lambda s=show, f=folder: s(f)
+            )  # type: ignore[misc]
 
 
 class Served:
@@ -250,116 +216,3 @@ def _azure(folder: Path) -> str:
         assert client.files.retrieve(batch.error_file_id).bytes == 0
         answer = client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "hi"}])
     return f"three answers, an empty error file, and {answer.choices[0].message.content!r} by its deployment's path"
-
-
-_TRITON = """
-import sys
-import numpy as np
-import tritonclient.http as http
-client = http.InferenceServerClient(sys.argv[1])
-assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("demo")
-assert client.get_model_metadata("demo")["inputs"][0]["name"] == "text_input"
-texts = np.array([["one loaf of rye"], ["two jars"]], dtype=object)
-given = http.InferInput("text_input", [2, 1], "BYTES")
-given.set_data_from_numpy(texts)
-for binary in (True, False):
-    wanted = http.InferRequestedOutput("text_output", binary_data=binary)
-    said = client.infer("demo", [given], outputs=[wanted]).as_numpy("text_output")
-    said = [each.decode() if isinstance(each, bytes) else each for each in said.ravel()]
-    assert said == ["one loaf of rye", "two jars"], said
-try:
-    client.infer("nope", [given])
-except http.InferenceServerException as error:
-    assert "unknown model" in str(error), error
-print("ok")
-"""
-
-
-def _triton(folder: Path) -> str:
-    with Served(folder) as server:
-        return _peer("triton", [str(python_of("triton")), "-c", _TRITON, server.place])
-
-
-def _mlserver(folder: Path) -> str:
-    lines = EXAMPLES / "seldon" / "v2.jsonl"
-    if not lines.exists():
-        lines = folder / "v2.jsonl"
-        tensor = {"name": "text_input", "shape": [1, 1], "datatype": "BYTES"}
-        lines.write_text(
-            "".join(
-                json.dumps({"id": f"row-{i}", "inputs": [{**tensor, "data": [f"text {i}"]}]}) + "\n" for i in range(6)
-            )
-        )
-    output = folder / "out.jsonl"
-    command = python_of("mlserver").with_name("mlserver")
-    with Served(folder) as server:
-        _peer(
-            "mlserver", [str(command), "infer", "-u", server.place, "-m", "demo", "-i", str(lines), "-o", str(output)]
-        )
-    found = sorted(
-        (json.loads(line) for line in output.read_text().splitlines()),
-        key=lambda line: line["parameters"]["batch_index"],
-    )
-    good = [line for line in found if "outputs" in line]
-    assert good, found
-    return f"{len(good)} answers and {len(found) - len(good)} errors for {len(lines.read_text().splitlines())} lines"
-
-
-_GENAI = """
-import json, sys, time
-from google import genai
-from google.genai import types
-client = genai.Client(api_key="none", http_options=types.HttpOptions(base_url=f"http://{sys.argv[1]}"))
-file = client.files.upload(file=sys.argv[2], config=types.UploadFileConfig(display_name="d", mime_type="jsonl"))
-batch = client.batches.create(model="demo", src=file.name)
-while not (batch := client.batches.get(name=batch.name)).done:
-    time.sleep(0.1)
-lines = [json.loads(line) for line in client.files.download(file=batch.dest.file_name).splitlines()]
-assert [line["key"] for line in lines] == ["request-1", "request-2", "request-3"], lines
-assert "error" in lines[2] and lines[0]["response"]["candidates"][0]["content"]["parts"][0]["text"] == "one loaf of rye"
-batch = client.batches.create(model="demo", src=[{"contents": [{"parts": [{"text": "one"}], "role": "user"}]}])
-while not (batch := client.batches.get(name=batch.name)).done:
-    time.sleep(0.1)
-assert batch.dest.inlined_responses[0].response.text == "one", batch
-assert len(list(client.batches.list())) == 2
-print("three lines in order, the third an error; an inlined response")
-"""
-
-_JOBS = """
-import sys, time
-from google.auth.credentials import AnonymousCredentials
-from google.cloud import aiplatform_v1
-from google.cloud.aiplatform_v1.services.job_service.transports.rest import JobServiceRestTransport
-transport = JobServiceRestTransport(host=sys.argv[1], credentials=AnonymousCredentials(), url_scheme="http")
-client, parent = aiplatform_v1.JobServiceClient(transport=transport), "projects/p/locations/us-central1"
-job = aiplatform_v1.BatchPredictionJob.from_json(open(sys.argv[2]).read())
-job = client.create_batch_prediction_job(parent=parent, batch_prediction_job=job)
-while job.state.name not in ("JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED"):
-    time.sleep(0.1)
-    job = client.get_batch_prediction_job(name=job.name)
-counts = job.completion_stats
-assert (job.state.name, counts.successful_count, counts.failed_count) == ("JOB_STATE_SUCCEEDED", 3, 1), job
-assert [each.name for each in client.list_batch_prediction_jobs(parent=parent)] == [job.name]
-print("3 successful, 1 failed")
-"""
-
-
-def _gemini(folder: Path) -> str:
-    requests = EXAMPLES / "vertex" / "gemini-api" / "requests.jsonl"
-    with Served(folder) as server:
-        return _peer("google-genai", [str(python_of("genai")), "-c", _GENAI, server.place, str(requests)])
-
-
-def _vertex(folder: Path) -> str:
-    custom = EXAMPLES / "vertex" / "custom"
-    shutil.copytree(custom / "gcs", folder / "gcs")
-    with Served(folder, "--asset", f"gs://corpus={folder / 'gcs'}") as server:
-        return _peer(
-            "JobServiceClient", [str(python_of("google")), "-c", _JOBS, server.place, str(custom / "job.key.json")]
-        )
-
-
-def _peer(name: str, command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, f"{name}: {done.stderr[-250:]}"
-    return done.stdout.strip()[-100:]

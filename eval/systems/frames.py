@@ -36,7 +36,7 @@ def results() -> Iterator[Shown]:
 
 
 def _rows() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in _CORPUS.read_text(encoding="utf-8").splitlines()[:_ROWS]]
+    return [json.loads(line) for line in _CORPUS.read_bytes().splitlines()[:_ROWS]]
 
 
 def _job() -> dict[str, Any]:

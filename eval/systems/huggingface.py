@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.append(str(Path(__file__).parent))
 from shown import EXAMPLES, Shown, tried, version_of
 
 import llmbatch
+from llmbatch.folder.folder import read_results
 from llmbatch.job.job import DEMO_MODEL
 
 _CORPUS = DEMO_MODEL.parent / "corpus" / "numbers.jsonl"
@@ -23,6 +26,7 @@ _VLLM: dict[str, Any] = {
     "args": {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 16, "kv_cache_memory_bytes": 1 << 27}
 }
 _ROWS = 40
+_TOLD = 300  # characters of what a command said
 _GREEDY = {"temperature": 0, "max_tokens": 16}
 
 
@@ -70,30 +74,42 @@ def _vllm() -> str:
 
 def _some(folder: Path) -> Path:
     path = folder / "numbers.jsonl"
-    path.write_text("".join(_CORPUS.read_text(encoding="utf-8").splitlines(keepends=True)[:_ROWS]), encoding="utf-8")
+    path.write_bytes(b"".join(_CORPUS.read_bytes().splitlines(keepends=True)[:_ROWS]))
     return path
 
 
-def _ours(data: Path | list[dict[str, Any]], output: Path, engine: dict[str, Any]) -> list[llmbatch.Record]:
-    return list(
-        llmbatch.run(
-            model="demo", prompt="{{ text }}", input=data, output=output, engine=engine, sampling=_GREEDY,
-            retry={"max_attempts": 1}, answer={"allow_truncated": True, "allow_empty": True},
-        )
-    )  # fmt: skip
+def _ours(data: Path, output: Path, engine: dict[str, Any]) -> list[llmbatch.Record]:
+    """The records of the command, in a process of its own."""
+    job = output.with_suffix(".json")
+    job.write_text(json.dumps({**_job(), "engine": engine, "input": str(data), "output": str(output)}))
+    done = subprocess.run(
+        [sys.executable, "-m", "llmbatch.cli", "run", str(job)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 3), done.stderr[-_TOLD:]
+    return list(read_results(output))
 
 
 def _as_users_code(data: Path, folder: Path) -> str:
+    from transformers import GenerationMixin
+
     place = importlib.util.spec_from_file_location("users_code", EXAMPLES / "huggingface" / "users_code.py")
     assert place is not None and place.loader is not None
     code = importlib.util.module_from_spec(place)
     place.loader.exec_module(code)
-    theirs = code.main(str(DEMO_MODEL), str(data))
+    generate, made = GenerationMixin.generate_batch, []
+
+    def generate_and_keep(*given: Any, **named: Any) -> Any:
+        made.append(generate(*given, **named))
+        return made[-1]
+
+    with mock.patch.object(GenerationMixin, "generate_batch", generate_and_keep):
+        theirs = code.main(str(DEMO_MODEL), str(data))
+    tokens = [len(output.generated_tokens) for output in made[0].values()]
     ours = _ours(data, folder / f"ours-{data.stem}", _TRANSFORMERS)
-    assert [record.output for record in ours] == theirs, [
-        (record.id, record.output, text) for record, text in zip(ours, theirs, strict=True) if record.output != text
-    ][:3]
-    return f"{len(ours)} of {len(ours)} rows with the same text, {sum(r.usage.completion_tokens for r in ours)} tokens"
+    found = [(record.output, record.usage.completion_tokens) for record in ours]
+    expected = list(zip(theirs, tokens, strict=True))
+    assert found == expected, [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]][:3]
+    return f"{len(ours)} of {len(ours)} rows with the same text and number of tokens, {sum(tokens)} tokens"
 
 
 def _as_vllm(folder: Path) -> str:
@@ -109,7 +125,9 @@ def _as_vllm(folder: Path) -> str:
 
 def _too_long(folder: Path) -> str:
     rows = [{"text": "forty-two"}, {"text": "seven " * 3000}, {"text": "nine"}]
-    records = _ours(rows, folder / "long", _TRANSFORMERS)
+    data = folder / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records = _ours(data, folder / "long", _TRANSFORMERS)
     assert [record.status for record in records] == ["ok", "failed", "ok"], [record.failure for record in records]
     failure = records[1].failure
     assert failure is not None
@@ -126,7 +144,7 @@ def _job() -> dict[str, Any]:
 def _corpus() -> Any:
     from datasets import Dataset
 
-    rows = [json.loads(line) for line in _CORPUS.read_text(encoding="utf-8").splitlines()[:8]]
+    rows = [json.loads(line) for line in _CORPUS.read_bytes().splitlines()[:8]]
     rows[3]["text"] = "seven " * 3000
     return Dataset.from_list(rows)
 

@@ -22,14 +22,14 @@ sys.path = [path for path in sys.path if path != str(HERE)] + [str(HERE)]
 from shown import Shown  # noqa: E402
 
 RESULTS, ROWS = HERE / "RESULTS.md", HERE / "results.json"
-_NO_PARTS = frozenset({"run", "shown", "stores"})
+_NO_PARTS = frozenset({"formats", "run", "shown", "stores"})
 _PEER = "_peer"  # ends the name of a program that a part starts in a peer's environment
 _MARKS = {True: "yes", False: "**no**", None: "not shown"}
 _HEAD = (
     "# The eight systems, against real clients, servers and libraries",
     "",
-    "Made by `make systems`. Each row says what ran, its version and what came of it; what could not run says why, and counts as not",
-    "shown. A stand-in is called one.",
+    "Made by `make systems`. Each row says what ran, its version and what came of it; what could not run says why, and counts",
+    "as not shown. A stand-in is called one.",
     "",
 )
 

@@ -187,8 +187,8 @@ def _azurite(work: Path, port: int) -> list[str]:
     if not program.exists():
         raise Missing(".venv-azurite is not there: make peers, which needs npm for it")
     return [
-        str(program), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(work), "--silent",
-        "--skipApiVersionCheck", "--disableTelemetry",
+        "env", f"AZURITE_ACCOUNTS={_ACCOUNT}:{_ACCOUNT_KEY}", str(program), "--blobHost", "127.0.0.1", "--blobPort",
+        str(port), "--location", str(work), "--silent", "--skipApiVersionCheck", "--disableTelemetry",
     ]  # fmt: skip
 
 

@@ -6,9 +6,10 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from glob import has_magic
 from pathlib import Path
 
-from llmbatch.core.errors import InputChanged, ReadError
+from llmbatch.core.errors import InputChanged, ReadError, SourceError
 from llmbatch.core.words import count
 from llmbatch.sources.places import File, Place, as_text, find_here, is_url
 from llmbatch.sources.reader import again
@@ -24,7 +25,11 @@ class Files:
 
             found = find_there(path, {}, folders=True)
         else:
+            if not has_magic(path) and not Path(path).expanduser().exists():
+                raise SourceError(f"{path}: no such folder or file; looked in {Path.cwd()}")
             found = find_here(path, folders=True)
+        if not found.place.files:
+            raise SourceError(f"{path}: there is no file in it that is not hidden")
         self._place: Place = found.place
         self._is_here = not is_url(path)
         self._size = size

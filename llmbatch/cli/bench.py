@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Exit codes: 0 every request was answered; 3 some were not; 1 the run broke; 2 wrong usage."""
 _MOST = 1 << 20  # requests that an engine is given at a time where nothing limits them
-_ARGS = {
-    "tp": "tensor_parallel_size",
-    "pp": "pipeline_parallel_size",
-    "max_batch_size": "max_num_seqs",
-    "max_num_tokens": "max_num_batched_tokens",
-    "max_seq_len": "max_model_len",
-    "kv_cache_free_gpu_mem_fraction": "gpu_memory_utilization",
+_ARGUMENTS = {
+    "tp": "gpus_of_tensors",
+    "pp": "gpus_of_layers",
+    "max_batch_size": "requests_a_step",
+    "max_num_tokens": "tokens_a_step",
+    "max_seq_len": "longest",
+    "kv_cache_free_gpu_mem_fraction": "memory",
 }
-"""Its options, and the engine's arguments that they are."""
+"""Its options, and what these are called in ``EngineKind.arguments``."""
 
 
 def _option(name: str, **looks: Any) -> Callable[[Any], Any]:
@@ -97,12 +97,21 @@ def bench(ctx: click.Context, /, model: str, dataset: str, **given: Any) -> None
 
 def _job(model: str, dataset: str, given: Mapping[str, Any], over: Mapping[str, Any]) -> Job:
     from llmbatch.engines import DEFAULT_ENGINE, ENGINES
+    from llmbatch.engines.base import kind_of
     from llmbatch.job.job import job_from
 
     engine = given["backend"] or DEFAULT_ENGINE
     if engine not in ENGINES:
         raise UsageError(f"--backend: there is no engine {engine!r} here; there is {', '.join(ENGINES)}")
-    args = {theirs: given[ours] for ours, theirs in _ARGS.items() if given[ours] is not None}
+    known = kind_of(engine).arguments
+    args: dict[str, Any] = {}
+    for option, meaning in _ARGUMENTS.items():
+        if given[option] is not None:
+            if meaning not in known:
+                raise UsageError(
+                    f"--{option}: the {engine} engine has nothing of that kind; leave it out, or see --set"
+                )
+            args[known[meaning]] = given[option]
     concurrency = given["concurrency"]
     data: dict[str, Any] = {
         "model": model,
@@ -117,7 +126,6 @@ def _job(model: str, dataset: str, given: Mapping[str, Any], over: Mapping[str, 
         "plan": {"fold": False, "order": "input"},
         "retry": {"max_attempts": 1},
         "answer": {"allow_truncated": True},
-        "sinks": {"keep": ["task_id"]},
     }
     return job_from(merged(data, over))
 
@@ -128,9 +136,18 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _facts(job: Job, dataset: str, found: Measured, records: list[dict[str, Any]]) -> Bench:
+    from llmbatch.engines.base import kind_of
     from llmbatch.report.trtllm_bench import Bench, Request
 
-    args, engine, times = job.engine.args, found.engine, found.times
+    engine, times, known = found.engine, found.times, kind_of(job.engine.name).arguments
+
+    def argument(meaning: str) -> Any:
+        """As it came out, else as it was given."""
+        name, given = known.get(meaning, ""), job.engine.args
+        came_out = {**engine.details, **engine.settled} if engine else {}
+        return came_out.get(name, given.get(name))
+
+    numbers, cache, quantized = map(argument, ("numbers", "numbers_of_cache", "quantized"))
     good = [record for record in records if record["status"] == "ok"]
     requests = [
         Request(
@@ -150,23 +167,15 @@ def _facts(job: Job, dataset: str, found: Measured, records: list[dict[str, Any]
         version=engine.version if engine else None,
         backend=job.engine.name,
         machine=_gpu(),
-        dtype=_told(engine, args, "dtype"),
-        kv_cache_dtype=_told(engine, args, "kv_cache_dtype"),
-        quantization=_told(engine, args, "quantization"),
-        tp_size=args.get("tensor_parallel_size", 1),
-        pp_size=args.get("pipeline_parallel_size", 1),
+        dtype=None if numbers is None else str(numbers),
+        kv_cache_dtype=None if cache is None else str(cache),
+        quantization=None if quantized is None else str(quantized),
+        tp_size=argument("gpus_of_tensors") or 1,
+        pp_size=argument("gpus_of_layers") or 1,
         max_batch_size=engine.max_num_seqs if engine else None,
         max_num_tokens=engine.max_num_batched_tokens if engine else None,
-        kv_cache_percentage=args.get("gpu_memory_utilization"),
+        kv_cache_percentage=argument("memory"),
     )
-
-
-def _told(engine: Any, args: Mapping[str, Any], name: str) -> str | None:
-    """An argument as it came out, else as it was given."""
-    value = args.get(name)
-    if engine is not None:
-        value = engine.settled.get(name, engine.details.get(name, value))
-    return None if value is None else str(value)
 
 
 def _gpu() -> dict[str, Any] | None:
@@ -189,18 +198,16 @@ def _gpu() -> dict[str, Any] | None:
 def _answer(record: Mapping[str, Any]) -> dict[str, Any]:
     from llmbatch.formats.base import Answered, Asked, wire_format
 
-    return wire_format("trtllm_bench").result(Answered(record, record.get("input") or {}, Asked(chat=False), "", 0))
+    return wire_format("trtllm_bench").result(Answered(record, {}, Asked(chat=False), "", 0))
 
 
 def _times(found: Measured, records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Of each request that was answered, in nanoseconds of one clock."""
-    from llmbatch.formats.trtllm_bench import task_of
-
     for record in records:
         if record["status"] == "ok":
             start, end = found.times.start[record["index"]], found.times.end[record["index"]]
             yield {
-                "id": task_of(record, record.get("input") or {}),
+                "id": record["id"],
                 "num_input_tokens": record["usage"]["prompt_tokens"],
                 "start_timestamp": int(start * 1e9),
                 "end_timestamp": int(end * 1e9),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llmbatch.cli.azureml import asked_of_run, score
 from llmbatch.cli.main import command_line
 from llmbatch.cli.settings import JobCommand, document_notes, job_of, job_options
 from llmbatch.core.errors import EngineError, ReadError, UsageError, WriteError
@@ -49,6 +50,8 @@ def run(ctx: click.Context, extend: bool, yes: bool, quiet: bool, as_json: bool,
     on where an interrupted run stopped. A job file holds the same settings as the flags, which override it. A job
     document of another system (SageMaker, Bedrock, Vertex AI, Azure ML, ...) is one too.
     """
+    if (scripted := asked_of_run(ctx)) is not None:
+        score(ctx, scripted, quiet=quiet, as_json=as_json)
     job = job_of(ctx)
     from llmbatch.core.events import Note
     from llmbatch.runs.session import run_job

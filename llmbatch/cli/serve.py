@@ -50,7 +50,7 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
 @click.option("--verbose", is_flag=True, help="Log every request, those that only look too; never what is in one.")
 @click.pass_context
 def serve(ctx: click.Context, /, verbose: bool, **given: Any) -> None:
-    """Serve the batch APIs of OpenAI and Azure on one model, and live requests beside them.
+    """Serve the batch APIs of OpenAI, Azure and Google on one model, and live requests beside them.
 
     Files and batches are kept in a folder; a server that was stopped or killed goes on with every batch. A job file, or
     --set, gives what holds for all batches: engine, chat, sampling, retry, plan.

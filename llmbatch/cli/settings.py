@@ -175,6 +175,10 @@ def assets_of(ctx: click.Context) -> dict[str, str]:
     return _given(ctx).assets
 
 
+def job_file_of(ctx: click.Context) -> Path | None:
+    return _given(ctx).job_file
+
+
 def overrides_of(ctx: click.Context) -> dict[str, Any]:
     """The settings that the command line itself gives, nested as in a job file."""
     given = _given(ctx)

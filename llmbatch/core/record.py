@@ -20,8 +20,8 @@ from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKe
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
 
 
-def _encoder() -> Callable[[Any], str]:
-    """As ``_JSON.encode``, which makes the encoder in C anew for every value: a third of what a record takes."""
+def json_encoder() -> Callable[[Any], str]:
+    """Compact JSON of a value. ``_JSON.encode`` makes its encoder in C anew for every one: a third of what a record takes."""
     make = getattr(encoder, "c_make_encoder", None)
     if make is None:
         return _JSON.encode
@@ -31,7 +31,8 @@ def _encoder() -> Callable[[Any], str]:
     return lambda value: "".join(chunks(value, 0))
 
 
-_encode = _encoder()
+encode = json_encoder()
+"""A value as compact JSON. Raises ``ValueError`` for one that JSON cannot hold."""
 _text_of_text: Callable[[str], str] = encoder.encode_basestring
 
 
@@ -64,7 +65,7 @@ def record_to_line(record: Record) -> bytes:
         f'"usage":{{{_counts(record.usage)},"wasted":{{{_counts(record.wasted)}}}}}'
     )
     more = _besides(record)
-    return f"{line},{_encode(more)[1:]}\n".encode() if more else f"{line}}}\n".encode()
+    return f"{line},{encode(more)[1:]}\n".encode() if more else f"{line}}}\n".encode()
 
 
 def _besides(record: Record) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def _text(value: Any) -> str:
     if value.__class__ is str:
         return _text_of_text(value)
     # as Python's numbers, an array's would take a hundred times as long
-    return json_text(value) if isinstance(value, array) else _encode(value)
+    return json_text(value) if isinstance(value, array) else encode(value)
 
 
 def _counts(usage: Usage) -> str:

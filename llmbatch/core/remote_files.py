@@ -33,7 +33,9 @@ def file_system(url: str, options: Mapping[str, Any], error: type[UsageError]) -
         raise error(f"{url}: {missing}; pip install 'llmbatch[remote]', or what else has this protocol") from missing
     except Exception as wrong:  # whatever a library says of its own settings
         said = " ".join(str(wrong).split()) or type(wrong).__name__
-        raise error(f"{url}: cannot be used: {said}; look at the URL and at its storage_options") from wrong
+        raise error(
+            f"{url}: cannot be used: {said}; look at the URL, its storage_options and the credentials in the environment"
+        ) from wrong
     return files, path
 
 
@@ -49,6 +51,8 @@ def translated() -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
+        if getattr(error, "status_code", None) in (401, 403):  # Azure's; of others it is an OSError that says so
+            raise PermissionError(" ".join(str(error).split())) from error
         raise RemoteError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
 

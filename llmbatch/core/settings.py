@@ -30,7 +30,8 @@ def _always(_value: str, _base: Path) -> bool:
 class IsPath:
     """The text is a path, which is relative to the folder of the job file that it stands in.
 
-    ``when`` says of a text, and that folder, whether it is one; ``each``: the setting is a list or a mapping, and this is of its values.
+    ``when`` says of a text, and that folder, whether it is one; ``each``: the setting is a list or a mapping, and this is
+    of what is in it.
     """
 
     when: Callable[[str, Path], bool] = _always

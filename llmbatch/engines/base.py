@@ -349,6 +349,9 @@ class EngineKind:
     # The settings for a model that is to give such numbers, or with None text. Raises ``JobError`` where the config of the model
     # tells that it cannot. An engine without it gives text alone.
     pooled: Callable[[EngineSettings, str, Pooling | None], EngineSettings] | None = None
+    # What it calls that which other systems have under names of their own: gpus_of_tensors, gpus_of_layers, requests_a_step,
+    # tokens_a_step, longest (prompt with answer), memory (the share of a GPU's), numbers (their type), numbers_of_cache, quantized
+    arguments: Mapping[str, str] = field(default_factory=dict)
     quick: Mapping[str, Any] = field(
         default_factory=dict
     )  # ``args`` for a model so small that to start is most of the work

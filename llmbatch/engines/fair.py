@@ -109,7 +109,8 @@ class Fair:
         with self._lock:
             taken, self._urgent = list(self._urgent), deque()
             for party in self._at_work(urgent=True):
-                taken += party.take(_MOST_URGENT - party.in_engine, _ALL, engine)
+                most = min(-(-party.waiting // max(1, len(self._engines))), _MOST_URGENT - party.in_engine)
+                taken += party.take(most, _ALL, engine)
             slots, tokens = slots - len(taken), tokens - sum(map(length_of, taken))
             while self._first and slots > 0 and (tokens > 0 or not taken):
                 taken.append(self._first.popleft())

@@ -17,9 +17,9 @@ from llmbatch.core.types import EMPTY, Failure, Rendered, RowId
 from llmbatch.formats import FORMATS
 
 Container = Literal["lines", "values", "files", "texts", "csv", "csv_lines"]
-"""How records lie in files: JSON objects, a line each; any JSON value a line, else the line's text; a file is a record, JSON or else
-text; a file is a text, whatever is in it; CSV under a header; CSV without one, a line a record. A record of ``lines`` is its row's
-data; any other is ``data["record"]``: of ``csv`` a mapping, of ``csv_lines`` a list of texts."""
+"""How records lie in files: JSON objects, a line each; any JSON value a line, else the line's text; a file is a record, JSON or
+else text; a file is a text, whatever is in it; CSV under a header; CSV without one, a line a record. A record of ``lines`` is its
+row's data; any other is ``data["record"]``: of ``csv`` a mapping, of ``csv_lines`` a list of texts."""
 
 RECORD = "record"
 
@@ -101,7 +101,7 @@ class Format(Protocol):
 
 
 def wire_format(name: str, options: Mapping[str, Any] = EMPTY) -> Format:
-    """A format by its name, with its settings. Raises ``SourceError`` for an unknown one, and for settings that it does not have."""
+    """A format by its name, with its settings. Raises ``SourceError`` for an unknown one, and for settings that it has not."""
     kind = find(FORMATS, name, "wire format", error=SourceError)
     try:
         settings = kind.Settings.model_validate(dict(options))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from llmbatch.core.record import encode
 from llmbatch.core.sampling import sampling_problem
 from llmbatch.core.types import Failure, FailureKind, Prompt, Rendered, RowId
-from llmbatch.core.words import near, short, type_name
+from llmbatch.core.words import is_encodable, near, short, type_name
 from llmbatch.formats.base import RECORD, Answered, Container, wire_format
 from llmbatch.formats.json_path import JsonPath, Misfit
 from llmbatch.formats.outcome import Error, Success, outcome_of
@@ -38,7 +38,6 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "decoder_input_details": (False,),
     "typical_p": (1,),
 }
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class SageMakerSettings(BaseModel):
@@ -166,16 +165,6 @@ class SageMaker:
         checks = isinstance(asked, Rendered) and asked.output is not None
         return outcome_of(answered.record, checks_itself=checks, strict=strict)
 
-    def has_samples(self, line: Mapping[str, Any]) -> bool:
-        """Whether a row's data may ask for several answers: only a chat request can."""
-        if not line or self._is_csv:
-            return False
-        try:
-            record = self._input.pick(line[RECORD])
-        except Misfit:
-            return False
-        return isinstance(record, dict) and "messages" in record and "n" in record
-
     def written(self, answered: Answered, success: Success) -> str:
         """The transformed record of a row with an answer. Raises ``Misfit`` where the output filter picks nothing."""
         return self._text(self._joined(answered, self._answer(answered, success)))
@@ -223,7 +212,7 @@ class SageMaker:
 
     def _text(self, value: Any) -> str:
         if self._settings.written != "csv":
-            return _encode(value)
+            return encode(value)
         line = io.StringIO()
         csv.writer(line, lineterminator="").writerow(value if isinstance(value, list) else [value])
         return line.getvalue()
@@ -232,6 +221,8 @@ class SageMaker:
 def _completion(text: str, sampling: Mapping[str, Any] | None = None) -> Rendered | Failure:
     if not text or text.isspace():
         return Failure(FailureKind.EMPTY_PROMPT, "the record's text is blank")
+    if not is_encodable(text):
+        return Failure(FailureKind.PROMPT, "the record's text holds half a surrogate pair, which is no character")
     return Rendered(Prompt(text=text), sampling) if sampling else Rendered(Prompt(text=text))
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from llmbatch.core.sampling import sampling_problem
+from llmbatch.core.sampling import SAMPLING, sampling_problem
 from llmbatch.core.types import EMPTY, Failure, FailureKind, Prompt, Rendered, RowId
 from llmbatch.core.words import short, type_name
 from llmbatch.formats.base import RECORD, Answered, Container, wire_format
@@ -42,6 +42,7 @@ _BESIDE = frozenset(
      "structured_outputs"}
 )  # fmt: skip
 
+_MORE = (_ASKING | _BESIDE | {"parameters"}) - {"prompt"}  # an instance without these is a prompt alone
 _BODY = re.compile(r"\bbody\b(?=[. ])")  # what OpenAI's format calls an instance in its messages
 
 
@@ -80,8 +81,9 @@ class VertexSettings(BaseModel):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The parameters by our names."""
-        return {_ALSO.get(name, name): value for name, value in self.parameters.items()}
+        """The parameters by our names. In what Google's clients send every number has a point."""
+        named = {_ALSO.get(name, name): value for name, value in self.parameters.items()}
+        return {name: _whole(value) if SAMPLING.get(name) == ("integer",) else value for name, value in named.items()}
 
     @property
     def gives_arrays(self) -> bool:
@@ -124,6 +126,8 @@ class Vertex:
                 return Rendered(Prompt(text=instance))
             if not isinstance(instance, Mapping) or not instance.keys() & _ASKING:
                 return None
+            if instance.keys().isdisjoint(_MORE) and isinstance(text := instance["prompt"], str) and text.strip():
+                return Rendered(Prompt(text=text))
             rendered = self._chat.read({"custom_id": "", "body": _body(instance)}, adapters)
         except _InstanceProblem as error:
             return Failure(FailureKind.PROMPT, str(error))
@@ -230,6 +234,10 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     if named.get("return_full_text") is False:
         del named["return_full_text"]
     return named
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _rich(answered: Answered, output: Any, finish_reason: str | None) -> dict[str, Any]:

@@ -53,13 +53,10 @@ class LiveJob:
         self._reuse = Reuse(job.reuse, None if cache is None else cache.put)
         self._inboxes: dict[RequestKey, Inbox] = {}
 
-    @property
-    def trouble(self) -> str | None:
-        """Why the cache is off; None where nothing is wrong with it."""
-        return None if self._remembered.cache is None else self._remembered.cache.trouble
+    def records(self, rows: Iterable[Mapping[str, Any]]) -> tuple[list[Record], int]:
+        """A record for each row, in their order, and how many of them took an answer that was there or on its way already.
 
-    def records(self, rows: Iterable[Mapping[str, Any]]) -> list[Record]:
-        """A record for each row, in their order; returns when all are there. ``index`` and ``id`` of a record say nothing.
+        Returns when all are there. ``index`` and ``id`` of a record say nothing.
 
         Raises ``EngineError`` where the engine cannot start or keeps dying; then this job can be asked nothing more.
         """
@@ -82,7 +79,8 @@ class LiveJob:
                 self._ask([request for request in following if request.key.index in left], inbox)
         finally:
             self._forget(works)
-        return [work.record for work in works.values() if work.record is not None]
+        reused = sum(work.reused is not None for work in works.values())
+        return [work.record for work in works.values() if work.record is not None], reused
 
     def close(self) -> None:
         """Write what the cache has not written yet. The engine stays."""

@@ -36,6 +36,7 @@ LOADER = "llmbatch.mlflow"
 _JOB, _PROMPT, _SETTINGS = "job.yaml", "prompt.yaml", "llmbatch.json"
 _OUTPUT, _ERROR = "output", "error"
 _FAILED_SHOWN = 3
+_SAMPLINGS_KEPT = 64
 _WHOLE, _REAL = "long", "double"
 # what a call may say by itself, by vLLM's names, and of which type it is for MLflow
 PARAMETERS = {
@@ -63,10 +64,10 @@ class LlmbatchModel:
         """End the engine; it also ends with this object."""
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> Any:
-        """An output for each row: a list of them for a list, for a DataFrame one with ``output`` and ``error`` under its index.
+        """An output for each row: a list for a list, for a DataFrame one with ``output`` and ``error`` under its index.
 
-        A list has the values of the prompt's one variable, or rows as mappings; a DataFrame's one column is it under any name. A row
-        that fails has None, and ``errors`` says why; or the call raises ``RunError``, where the model is to (``raise_on_error``).
+        A list has values of the prompt's one variable, or rows as mappings; a DataFrame's one column is it under any name. A row
+        that fails has None, and ``errors`` says why; or the call raises ``RunError`` (``raise_on_error``).
         ``params`` go over the job's sampling, where they are not None.
         """
         with self._turn:
@@ -84,6 +85,8 @@ class LlmbatchModel:
         """The job with this sampling; all of them share the engine."""
         key = json.dumps(sampling, sort_keys=True, default=_number)
         if key not in self._tables:
+            if len(self._tables) >= _SAMPLINGS_KEPT:
+                self._tables.clear()
             given = json.loads(key)
             changed = {**self._job, "sampling": {**self._job.get("sampling", {}), **given}}
             self._tables[key] = TableJob(cast(JobArguments, changed), self._keeper)

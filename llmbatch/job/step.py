@@ -77,7 +77,7 @@ class Step:
         if most is not None and least > most:
             raise JobError(f"sampling.min_tokens is {least:,}, above sampling.max_tokens, which is {most:,}")
         self._held_to = _as_output(self.check.constraint)
-        self._variants: dict[str, tuple[Sampling, int]] = {}
+        self._variants: dict[Any, tuple[Sampling, int]] = {}
         self._base = self._variant({})
 
     @property
@@ -207,8 +207,12 @@ class Step:
 
     def _variant(self, asked: Mapping[str, Any]) -> tuple[Sampling, int]:
         """(sampling, number of samples) for what one row asks for; equal settings are one object."""
-        key = json.dumps(asked, sort_keys=True, default=str) if asked else ""
-        known = self._variants.get(key)
+        key: Any = tuple(asked.items())
+        try:
+            known = self._variants.get(key)
+        except TypeError:  # a list, or a mapping, is among the values
+            key = json.dumps(asked, sort_keys=True, default=str)
+            known = self._variants.get(key)
         if known is None:
             if len(self._variants) >= _DISTINCT_REQUESTS:
                 self._variants.clear()

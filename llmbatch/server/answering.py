@@ -20,12 +20,13 @@ from llmbatch.engines.shared import SharedEngine
 from llmbatch.formats.base import Asked
 from llmbatch.job.identity import came_out, identity_of, model_identity
 from llmbatch.job.job import Job
-from llmbatch.job.prepare import Prepared, Preparer
+from llmbatch.job.prepare import Prepared, Preparer, characters
 from llmbatch.job.recipe import Recipe
+from llmbatch.job.step import size_of
 from llmbatch.programs.work import Work
 from llmbatch.reuse.cache import AnswerCache
 from llmbatch.reuse.memory import Reuse
-from llmbatch.server.live import Live
+from llmbatch.server.live import Live, aside
 
 
 class Answering:
@@ -118,7 +119,7 @@ class Answering:
             work = self._prepare.begin(Row(index, row_id, data, Cursor(index)))
             return work, work.start()
 
-        return await asyncio.to_thread(begin)
+        return await aside(begin, size_of(data))
 
     def _know(self, info: EngineInfo) -> None:
         self._context_length = info.context_length
@@ -127,7 +128,8 @@ class Answering:
             self._cache.identify({**model_identity(identity), **came_out(self._job, info)})
 
     async def _prepared(self, requests: list[Request]) -> Prepared:
-        return await asyncio.to_thread(self._prepare.following, requests, self._context_length)
+        size = sum(characters(request.prompt) for request in requests)
+        return await aside(partial(self._prepare.following, requests, self._context_length), size)
 
     async def _pump(self, request: Request, came: asyncio.Queue[Piece | Outcome | BaseException]) -> None:
         try:

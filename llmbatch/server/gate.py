@@ -26,12 +26,10 @@ from llmbatch.server.settings import LOOPBACK
 
 _log = logging.getLogger("llmbatch.server")
 _OPEN = re.compile(r"/|/health|/page/[^/]*")  # what holds nobody's data
+_GOOGLE = "x-goog-api-client"  # every client of Google's sends it; at the root some of their paths are OpenAI's too
 _SIGNED = re.compile(
     r"AWS4-HMAC-SHA256 Credential=([^/,\s]+)/"
 )  # the access key's id is the key, as there is no secret to hold it to
-# some of OpenAI's paths are Gemini's too: whose they are is told by the headers of Google's clients
-_GEMINI = re.compile(r"/v1(beta[0-9]?)?/(files|batches|models)(?=[/?:]|$)")
-_GEMINI_UPLOAD = re.compile(r"/upload/v1(beta[0-9]?)?/files$")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _FORM_BYTES = 1 << 20  # that a form has besides its file
 _SEND_SECONDS = 300.0  # that a client may take nothing of what it is sent
@@ -56,18 +54,15 @@ class Gate:
             elif scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
-        headers = Headers(scope=scope)
-        googles = "x-goog-api-client" in headers or "x-goog-api-key" in headers
-        if _GEMINI_UPLOAD.match(scope["path"]) or (googles and _GEMINI.match(scope["path"])):
-            scope = {**scope, "path": f"/gemini{scope['path']}", "raw_path": b"/gemini" + scope.get("raw_path", b"")}
-        path = scope["path"]
+        headers, path = Headers(scope=scope), scope["path"]
+        if _GOOGLE in headers and not path.startswith("/google/"):
+            path = f"/google{path}"
+            scope = {**scope, "path": path, "raw_path": path.encode()}
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         exchange = _Exchange(receive, send, request_id, self._server.settings.body_seconds)
         front = self._server.front_of(path)
         is_open = scope["method"] in ("GET", "HEAD") and _OPEN.fullmatch(path) is not None
-        # the bytes of a file come without a key, to a place that only who has begun the upload knows
-        is_open = is_open or (path.startswith("/gemini/upload/") and b"upload_id=f" in scope["query_string"])
         began, owner = time.monotonic(), ""
         try:
             asked_by = self._see(headers, is_open, getattr(front, "takes_gzip", False))

@@ -12,6 +12,8 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from llmbatch.core.errors import EngineError, LlmbatchError
 from llmbatch.core.events import EngineReady
@@ -19,6 +21,16 @@ from llmbatch.core.types import Completion, Failure, Outcome, Piece, Refusal, Re
 from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.shared import SharedEngine
+from llmbatch.job.prepare import characters
+
+_MUCH = 20_000  # characters, which take some milliseconds: as long as it takes to hand work to a thread and back beside others
+
+Result = TypeVar("Result")
+
+
+async def aside(work: Callable[[], Result], size: int) -> Result:
+    """Do work on so many characters: on many in a thread, so that others need not wait."""
+    return work() if size < _MUCH else await asyncio.to_thread(work)
 
 
 class Live:
@@ -84,7 +96,7 @@ class Live:
         asked = _Asked(request, RequestKey(next(self._indexes), *request.key[1:4]))
         ids = request.token_ids
         if ids is None:
-            found = await asyncio.to_thread(self._shared.tokenize, [request.prompt])
+            found = await aside(partial(self._shared.tokenize, [request.prompt]), characters(request.prompt))
             tokens = None if found is None else found[0]
             if isinstance(tokens, Failure):
                 asked.put(Refusal(asked.key, tokens))
@@ -204,4 +216,4 @@ class _Asked:
             )
 
 
-__all__ = ["Live"]
+__all__ = ["Live", "aside"]

@@ -6,12 +6,10 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from llmbatch.core.events import EngineReady, Event, Note, Watcher
-from llmbatch.core.types import EMPTY
 from llmbatch.engines.base import kind_of
 from llmbatch.engines.making import Maker
 from llmbatch.engines.shared import SharedEngine
@@ -44,17 +42,7 @@ def open_server(settings: ServerSettings) -> Iterator[Server]:
         def run(job: Job, watchers: list[Watcher], stop: Stop, share: Share) -> RunResult:
             return run_job(job, watchers, stop=stop, driver=shared.share(share.name, share.weight, share.priority))
 
-        others: dict[str, Answering] = {}
-
-        def answering_for(format_: str, options: Mapping[str, Any] = EMPTY, /) -> Answering:
-            key = f"{format_} {json.dumps(dict(options), sort_keys=True)}"
-            if key not in others:
-                asked = job.input.model_copy(update={"format": format_, "options": dict(options)})
-                others[key] = Answering(shared, job.model_copy(update={"input": asked}), fold=True)
-                stack.callback(others[key].close)
-            return others[key]
-
-        server = Server.of(settings, store, run, answering, answering_for)
+        server = Server.of(settings, store, run, answering)
         stack.callback(server.batches.close)
         yield server
 

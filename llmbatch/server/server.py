@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmbatch.core.table import find
-from llmbatch.core.types import EMPTY
 from llmbatch.server.answering import Answering
-from llmbatch.server.base import Runner
+from llmbatch.server.base import BatchKind, Runner
 from llmbatch.server.batches import Batches
 from llmbatch.server.errors import ApiError
 from llmbatch.server.fronts import FRONTS
@@ -23,17 +22,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 
-class AnsweringFor(Protocol):
-    """What answers live requests of another wire format than OpenAI's, with its settings."""
-
-    def __call__(self, format_: str, options: Mapping[str, Any] = EMPTY, /) -> Answering: ...
-
-
-class Front(Protocol):
-    """Somebody's HTTP API on this server's files, batches and live answers. One that has batches is a ``BatchKind`` too.
-
-    One that ``takes_gzip`` unpacks bodies itself, with a bound.
-    """
+class Front(BatchKind, Protocol):
+    """Somebody's HTTP API on this server's files, batches and live answers."""
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -57,19 +47,16 @@ class Server:
     store: Store
     batches: Batches
     answering: Answering
-    answering_for: AnsweringFor
     metrics: Metrics
     fronts: Mapping[str, Front]
 
     @classmethod
-    def of(
-        cls, settings: ServerSettings, store: Store, run: Runner, answering: Answering, others: AnsweringFor
-    ) -> Server:
+    def of(cls, settings: ServerSettings, store: Store, run: Runner, answering: Answering) -> Server:
         """A server that runs nothing yet."""
         fronts: dict[str, Any] = {}
         worker = Worker(store, settings, run)
         batches = Batches(store, fronts, worker, sessions=settings.sessions, slice_seconds=settings.slice_seconds)
-        server = cls(settings, store, batches, answering, others, Metrics(store.counts), fronts)
+        server = cls(settings, store, batches, answering, Metrics(store.counts), fronts)
         fronts |= {name: find(FRONTS, name, "front")(server) for name in FRONTS}
         return server
 
@@ -91,4 +78,4 @@ class Server:
         return max(fitting, key=lambda each: each[0])[1]
 
 
-__all__ = ["AnsweringFor", "Front", "Server"]
+__all__ = ["Front", "Server"]

@@ -198,9 +198,8 @@ class View:
 
     def _job(self, batch: Batch) -> Job:
         store = self._server.store
-        kind: Any = self._server.fronts[batch.front]  # that a batch came by, so it is a ``BatchKind``
         try:
-            sections = kind.sections(batch, store.input(batch.id))
+            sections = self._server.fronts[batch.front].sections(batch, store.input(batch.id))
             return self._server.settings.job_for(sections, store.run_folder(batch.id))
         except UsageError as error:
             raise ApiError(409, "the rows of this batch cannot be read with the settings of this server") from error

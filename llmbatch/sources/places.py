@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -133,7 +134,7 @@ class Together:
     def __init__(self, places: Sequence[Place]) -> None:
         self._of = [(place, number) for place in places for number in range(len(place.files))]
         names = [place.folder + place.files[number].name for place, number in self._of]
-        self.folder = _shared(names)
+        self.folder = shared_folder(names)
         self.mark = places[0].mark
         self.files: Sequence[File] = [
             place.files[number]._replace(name=name.removeprefix(self.folder))
@@ -150,10 +151,11 @@ class Together:
         return Together([place.only([place.files[number]]) for place, number in chosen])
 
 
-def _shared(names: Sequence[str]) -> str:
+def shared_folder(names: Sequence[str]) -> str:
     """The folder, with its slash, that all files lie in; of a URL at least what names the machine or the bucket."""
-    shared = os.path.commonprefix([name.rpartition("/")[0] + "/" for name in names])
-    return shared[: shared.rfind("/") + 1] if all("/" in name for name in names) else ""
+    folders = [name.split("/")[:-1] for name in (min(names), max(names))]
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(*folders, strict=False))
+    return "".join(f"{part}/" for part, _ in shared)
 
 
 def _seen(paths: Iterable[str], folder: str) -> LocalPlace:

@@ -83,7 +83,7 @@ def model_of(name: str, key: str, assets: Assets) -> tuple[str, list[str]]:
     """What a model of a document is called here, and what is to be said of that."""
     if name in assets.places:
         return assets.model(name), [f"{key} {name}: {assets.model(name)}"]
-    return name, [f"{key} {name}: looked for by this name, unless --model or --asset {name}=MODEL says what it is here"]
+    return name, [f"{key} {name}: is what --model says, or --asset {name}=MODEL; else it is looked for by this name"]
 
 
 def starting_with(address: str, assets: Assets) -> Objects:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from llmbatch.core.errors import JobError, PromptError
 from llmbatch.core.table import find
 from llmbatch.prompt.document import read_document
 from llmbatch.systems import SYSTEMS
+
+_LINES = re.compile(r"\.(jsonl|ndjson)(\.(gz|zst|bz2|xz))?\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,12 @@ class System(Protocol):
 
 
 def read_job_document(path: Path, assets: Assets) -> FromDocument | None:
-    """What a file asks for that is some system's job document; ``None`` for any other file. Raises ``JobError``."""
+    """What a file asks for that is some system's job document, or an input of JSON lines; ``None`` for any other file.
+
+    Raises ``JobError``.
+    """
+    if _LINES.search(path.name):
+        return FromDocument({"input": {"path": str(path.absolute())}}, _LINES.sub("", path.name))
     document = _read(path)
     if document is None:
         return None

@@ -85,7 +85,7 @@ class BedrockInvocation:
             job["run"] = {"max_time": asked.timeout_duration_in_hours * 3600}
         read = (
             f"model invocation job {asked.job_name}: the *.jsonl objects at {source.s3_uri}, a record a line; answers as "
-            f"NAME.jsonl.out for each of them below {target.s3_uri.rstrip('/')}/{layout['job']}; {asked.model_invocation_type} bodies"
+            f"NAME.jsonl.out for each below {target.s3_uri.rstrip('/')}/{layout['job']}; {asked.model_invocation_type} bodies"
         )
         return FromDocument(job, asked.job_name, [read, *said], given(document, _WITHOUT_EFFECT))
 

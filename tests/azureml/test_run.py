@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from llmbatch.azureml.journal import Counts
-from llmbatch.azureml.run import NOTHING_SUCCEEDED, exceeded
+from llmbatch.azureml.run import NOTHING_SUCCEEDED
+from llmbatch.azureml.thresholds import exceeded
+from llmbatch.cli.main import main
 from llmbatch.core.errors import FolderError, InputChanged, LlmbatchError, Stopped
 from llmbatch.systems.azure_ml.scoring import Thresholds
 
@@ -91,7 +94,7 @@ def test_what_has_no_rows_is_a_failed_attempt_that_says_so(deployment: Any, list
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("os._exit(7)", "ended by itself, with exit code 7"),
         ("os.kill(os.getpid(), 11)", "was killed by SIGSEGV"),
-        ("import time; time.sleep(60)", "took longer than 1.0 s"),
+        ("import time; time.sleep(600)", "took longer than 3.0 s"),
         ("return ['\\ud800']", "UnicodeEncodeError"),
     ],
     ids=["raises", "exits", "ends", "crashes", "hangs", "half a character"],
@@ -101,7 +104,7 @@ def test_a_mini_batch_that_fails_is_tried_again_and_costs_the_others_nothing(
 ) -> None:
     listing(
         f"if 'bad.txt' in names: {harm}",
-        {"mini_batch_size": 1, "error_threshold": 1, "retry_settings": {"max_retries": 2, "timeout": 1}},
+        {"mini_batch_size": 1, "error_threshold": 1, "retry_settings": {"max_retries": 2, "timeout": 3}},
     )
     scored = deployment.run()
     assert scored.exit_code == 3
@@ -199,8 +202,8 @@ def test_an_init_that_hangs_is_ended(deployment: Any, listing: Listing, monkeypa
     def soon(*given: Any) -> Any:
         return launch(*given)._replace(start_timeout=0.5)
 
-    launch = running._launch
-    monkeypatch.setattr(running, "_launch", soon)
+    launch = running.launch_of
+    monkeypatch.setattr(running, "launch_of", soon)
     deployment.script("import time\ndef init():\n    time.sleep(60)\ndef run(mini_batch):\n    return mini_batch\n")
     assert "init() took longer than 0.5 s" in str(deployment.run().aborted)
 
@@ -213,12 +216,12 @@ def test_a_script_without_run_is_named(deployment: Any) -> None:
 def test_rows_are_in_the_order_of_the_files_whatever_finishes_first(deployment: Any, listing: Listing) -> None:
     deployment.files({f"{i:02d}.txt": "x" for i in range(20)})
     listing(
-        "import time\ntime.sleep(0.2 if '00.txt' in names else 0)",
+        "import time\ncalls = Path(__file__).parents[1] / 'calls.jsonl'\n"
+        "while '00.txt' in names and calls.read_text().count('\\n') < 20: time.sleep(0.01)",
         {"mini_batch_size": 1, "max_concurrency_per_instance": 3},
     )
     assert deployment.run().exit_code == 0
     assert deployment.predictions() == "".join(f"{i:02d}.txt\n" for i in range(20))
-    assert deployment.calls()[0] != ["19.txt"]
 
 
 def test_files_in_folders_are_items_too_and_hidden_ones_are_not(deployment: Any, listing: Listing) -> None:
@@ -226,6 +229,44 @@ def test_files_in_folders_are_items_too_and_hidden_ones_are_not(deployment: Any,
     listing("names = [each.split('/input/')[1] for each in mini_batch]")
     assert deployment.run().exit_code == 0
     assert deployment.predictions() == "a/2.txt\na/deep/0.txt\nb/1.txt\n"
+
+
+def test_a_parallel_job_appends_to_its_output_and_has_folders_for_the_others(deployment: Any) -> None:
+    (deployment.path / "src" / "score.py").write_text(
+        "import argparse\nfrom pathlib import Path\n"
+        "def init():\n"
+        "    global given\n"
+        "    parser = argparse.ArgumentParser(); parser.add_argument('--words'); parser.add_argument('--extra')\n"
+        "    given = parser.parse_known_args()[0]\n"
+        "def run(mini_batch):\n"
+        "    assert len(mini_batch) == 1\n"
+        "    name = Path(mini_batch[0]).name\n"
+        "    (Path(given.extra) / name).write_text('own')\n"
+        "    return [] if name == 'bad.txt' else [f'{name} {given.words}']\n"
+    )
+    step = {
+        "type": "parallel",
+        "inputs": {"files": {"type": "uri_folder", "path": "./input"}, "words": 7},
+        "outputs": {"rows": {"type": "uri_file"}, "extra": {"type": "uri_folder"}},
+        "input_data": "${{inputs.files}}",
+        "mini_batch_error_threshold": 0,
+        "max_concurrency_per_instance": 1,
+        "task": {
+            "type": "run_function",
+            "code": "./src",
+            "entry_script": "score.py",
+            "environment": "azureml:e@latest",
+            "program_arguments": "--words ${{inputs.words}} --extra ${{outputs.extra}}",
+            "append_row_to": "${{outputs.rows}}",
+        },
+    }
+    (deployment.path / "step.yml").write_text(json.dumps(step))
+    command = ["azureml", "run", str(deployment.path / "step.yml"), "--output", str(deployment.output)]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "1 mini-batches failed, and mini_batch_error_threshold tolerates 0" in result.stderr
+    assert (deployment.output / "rows").read_text() == "0.txt 7\n1.txt 7\n2.txt 7\n"
+    assert len(list((deployment.output / "extra").iterdir())) == 4
 
 
 def test_summary_only_counts_rows_and_writes_none(deployment: Any, listing: Listing) -> None:
@@ -237,6 +278,60 @@ def test_summary_only_counts_rows_and_writes_none(deployment: Any, listing: List
     assert (scored.exit_code, scored.counts.rows, scored.file) == (0, 4, None)
     assert sorted(path.name for path in deployment.output.iterdir()) == [".azureml", "logs", "own.txt"]
     assert (deployment.output / "own.txt").read_text() == "0.txt\n2.txt\n"
+
+
+def test_llmbatch_run_finds_out_that_there_is_a_script(deployment: Any) -> None:
+    arguments = deployment.command()[1:]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 3
+    assert deployment.predictions() == (deployment.path / "expected.dataframe" / "predictions.csv").read_text()
+    other = CliRunner().invoke(main, [*arguments, "--model", "demo"], catch_exceptions=False)
+    assert other.exit_code == 2
+    assert "has a scoring script, which model means nothing to" in other.stderr
+
+
+@pytest.mark.parametrize("command", [["azureml", "run"], ["run"]], ids=" ".join)
+def test_what_a_job_left_is_copied_with_its_output_file_last(deployment: Any, bucket: Any, command: list[str]) -> None:
+    arguments = [*command, *deployment.command("--to", f"{bucket.url}/out/")[2:]]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 3, result.stderr
+    assert bucket.get("out/predictions.csv").decode() == deployment.predictions()
+    assert bucket.requests("PUT")[-1] == "out/predictions.csv"
+    assert "out/logs/job_progress_overview.txt" in bucket.names()
+    assert not [name for name in bucket.names() if ".azureml" in name]
+
+
+def test_a_place_that_is_not_there_is_refused_before_the_script_is_run(deployment: Any, bucket: Any) -> None:
+    result = CliRunner().invoke(main, deployment.command("--to", f"{bucket.url}-not/out"), catch_exceptions=False)
+    assert result.exit_code == 2
+    assert "there is no bucket" in result.stderr
+    assert not deployment.output.exists()
+
+
+def test_a_deployment_without_a_script_says_what_runs_it(deployment: Any) -> None:
+    command = deployment.command("--asset", "demo=demo")
+    command[2] = str(deployment.path / "legacy.yml")
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 2
+    assert "has no scoring script; llmbatch itself answers" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("empty", "there is no file in it"), ("inside", "lies in the input"), ("gone", "no such folder or file")],
+)
+def test_an_input_that_cannot_be_is_refused_before_anything_is_made(deployment: Any, change: str, said: str) -> None:
+    if change == "empty":
+        deployment.files({".hidden": ""})
+    arguments = deployment.command()
+    if change == "gone":
+        shutil.rmtree(deployment.path / "input")
+    if change == "inside":
+        arguments[-1] = str(deployment.path / "input" / "out")
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not Path(arguments[-1]).exists()
 
 
 def test_an_output_file_that_is_there_is_refused(deployment: Any) -> None:

@@ -34,20 +34,20 @@ def rows(*texts: str) -> list[dict[str, Any]]:
     return [{"text": text} for text in texts]
 
 
-def outputs(records: list[Record]) -> list[Any]:
-    return [record.output for record in records]
+def outputs(found: tuple[list[Record], int]) -> list[Any]:
+    return [record.output for record in found[0]]
 
 
 def test_records_come_in_the_order_of_their_rows() -> None:
     live_job, live = make(job())
     assert outputs(live_job.records(rows("a", "b", "a"))) == ["a", "b", "a"]
-    assert live_job.records([]) == []
+    assert live_job.records([]) == ([], 0)
     live.close()
 
 
 def test_a_row_that_cannot_be_asked_about_has_its_record_beside_the_others() -> None:
     live_job, live = make(job())
-    found = live_job.records([{"text": "a"}, {"other": "b"}, {"text": "c"}])
+    found, _ = live_job.records([{"text": "a"}, {"other": "b"}, {"text": "c"}])
     assert [record.status for record in found] == [Status.OK, Status.FAILED, Status.OK]
     live.close()
 
@@ -55,7 +55,7 @@ def test_a_row_that_cannot_be_asked_about_has_its_record_beside_the_others() -> 
 def test_an_answer_that_does_not_pass_is_tried_again_as_in_a_run() -> None:
     rules = [{"when": {"attempt": 1}, "answer": "neither"}, {"answer": "yes"}]
     live_job, live = make(job(engine={"name": "scripted", "args": {"rules": rules}}, answer={"choice": ["yes", "no"]}))
-    (found,) = live_job.records(rows("is it?"))
+    ((found,), _) = live_job.records(rows("is it?"))
     assert (found.output, found.attempts) == ("yes", 2)
     live.close()
 
@@ -92,7 +92,8 @@ def test_answers_that_the_cache_has_need_no_engine(tmp_path: Path) -> None:
     first.close()
     live.close()
     again, live = make(cached, told)
-    assert outputs(again.records(rows("b", "a"))) == ["b", "a"]
+    found = again.records(rows("b", "a"))
+    assert (outputs(found), found[1]) == (["b", "a"], 2)
     assert sum(isinstance(event, EngineReady) for event in told) == 1
     assert outputs(again.records(rows("a", "c"))) == ["a", "c"]
     assert sum(isinstance(event, EngineReady) for event in told) == 2

@@ -48,6 +48,13 @@ def test_model_parameters_are_sampling_by_openais_names_decimals_as_numbers() ->
     }
 
 
+def test_text_ends_after_the_tokens_that_were_asked_for_and_json_that_is_cut_off_is_tried_again() -> None:
+    few = {"max_tokens": 5}
+    assert call(modelParameters=few).job["retry"] == {"max_attempts": 1}
+    assert "retry" not in call(modelParameters=few, responseFormat='{"type": "json_object"}').job
+    assert "retry" not in call().job
+
+
 def test_what_is_drawn_has_a_seed_so_that_a_partition_computed_again_has_the_same_answers() -> None:
     assert call(endpoint="drawn").job["sampling"] == {"seed": 0, "temperature": 0.7}
     assert call(endpoint="drawn", modelParameters={"seed": 7}).job["sampling"]["seed"] == 7

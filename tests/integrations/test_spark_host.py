@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from llmbatch.core.errors import EngineError, JobError
+from llmbatch.core.errors import EngineError, JobError, RunError
 from llmbatch.integrations.spark.base import Call, job_for
 from llmbatch.integrations.spark.hosting import Hosting, answered
 from llmbatch.integrations.spark.wire import Answer, Facts, Place
@@ -107,7 +112,7 @@ def test_a_row_without_an_answer_says_why_or_fails_its_task(hosting: Hosting) ->
     (found,) = answered([["good", "bad"]], call(fails=False, **refusing), hosting)
     assert found[0] == Answer("good", None)
     assert found[1].text is None and found[1].error is not None and "not this one" in found[1].error
-    with pytest.raises(EngineError, match=r"1 of 2 rows of a batch have no answer, the first one: .*not this one"):
+    with pytest.raises(RunError, match=r"1 of 2 rows of a batch have no answer, the first one: .*not this one"):
         list(answered([["good", "bad"]], call(**refusing), hosting))
 
 
@@ -141,6 +146,7 @@ def test_a_host_that_is_killed_is_followed_by_another_and_what_it_had_answered_i
     again = list(answered(batches, asked, hosting, heard.append))  # as a task that Spark runs again
     assert texts(again) == batches
     assert heard[-1].engine_starts == 2, "all of it is in the cache, so no engine was started"
+    assert heard[-1].reused >= 1200
 
 
 def test_a_row_that_kills_the_host_is_found_and_the_others_are_answered(hosting: Hosting) -> None:
@@ -185,6 +191,21 @@ def test_another_model_takes_the_place_of_one_that_has_nothing_to_do(hosting: Ho
     assert heard[-1].engine_starts == 3
 
 
+def test_tasks_that_take_turns_with_two_models_all_end(hosting: Hosting) -> None:
+    found: dict[int, list[list[str | None]]] = {}
+
+    def task(number: int) -> None:
+        batches = [[f"{number} {each}"] for each in range(6)]
+        found[number] = texts(list(answered(batches, call(concurrency=1 + number % 2), hosting)))
+
+    threads = [threading.Thread(target=task, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    assert found == {number: [[f"{number} {each}"] for each in range(6)] for number in range(4)}
+
+
 def test_a_host_that_nobody_needs_ends(hosting: Hosting) -> None:
     short = Hosting("app", idle=0.2, folder=hosting.folder)
     assert texts(list(answered([["a"]], call(), short))) == [["a"]]
@@ -194,9 +215,6 @@ def test_a_host_that_nobody_needs_ends(hosting: Hosting) -> None:
 
 
 def test_a_host_ends_with_its_executor(hosting: Hosting, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     code = (
         "import sys\n"
         "from llmbatch.integrations.spark.base import Call, job_for\n"
@@ -212,13 +230,14 @@ def test_a_host_ends_with_its_executor(hosting: Hosting, tmp_path: Path) -> None
     assert "its executor is gone" in (Path(str(hosting.folder)) / "host.log").read_text()
 
 
-def test_the_folder_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert Place.of("app", 1, 2).folder.name == "1-2"
-    (base,) = tmp_path.iterdir()
-    base.chmod(0o755)
-    with pytest.raises(EngineError, match="is not a folder of this user's alone"):
-        Place.of("app", 1, 2)
+def test_the_folder_of_somebody_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setattr("tempfile.tempdir", short)
+        assert Place.of("app", 1, 2).folder.name == "1-2"
+        (base,) = Path(short).iterdir()
+        base.chmod(0o755)
+        with pytest.raises(EngineError, match="is not a folder of this user's alone"):
+            Place.of("app", 1, 2)
 
 
 def test_sparks_number_of_threads_for_a_task_is_not_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,9 +246,26 @@ def test_sparks_number_of_threads_for_a_task_is_not_the_engines(monkeypatch: pyt
     assert Hosting("app", threads="4").environment()["OMP_NUM_THREADS"] == "4"
 
 
+def test_a_hosts_engine_gets_the_gpus_that_spark_gave_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``pyspark`` is a stand-in here."""
+    task = SimpleNamespace(resources=lambda: {"gpu": SimpleNamespace(addresses=["2", "3"])})
+    monkeypatch.setitem(sys.modules, "pyspark", SimpleNamespace(TaskContext=SimpleNamespace(get=lambda: task)))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert Hosting("app").environment()["CUDA_VISIBLE_DEVICES"] == "2,3"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert Hosting("app").environment()["CUDA_VISIBLE_DEVICES"] == "7"
+
+
+def test_the_path_of_a_socket_is_short_enough_where_that_of_temporary_files_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 20)))
+    place = Place.of("application_1700000000000_0001", 2**22, 2**40)
+    assert len(place.socket) < 104
+    place.folder.rmdir()
+
+
 def test_what_is_told_to_a_host_is_plain(hosting: Hosting) -> None:
     """The rows are not code to whoever opens the socket, and settings cross as JSON."""
-    import dataclasses
-
     settings = hosting.settings(apart=True)
     assert json.loads(json.dumps(dataclasses.asdict(settings)))["apart"] is True

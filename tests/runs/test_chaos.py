@@ -23,7 +23,7 @@ def chaos(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         pytest.skip("eval/ is not part of this distribution")
     monkeypatch.syspath_prepend(str(CHAOS))
     yield importlib.import_module
-    for name in ("corpora", "sessions", "kills", "publications", "real_engine"):
+    for name in ("corpora", "sessions", "kills", "publications", "real_engine", "side_by_side"):
         sys.modules.pop(name, None)
 
 
@@ -37,6 +37,14 @@ def test_no_number_of_kills_at_random_moments_loses_doubles_or_changes_a_row(cha
 def test_a_kill_at_every_fault_point_is_survived(chaos: Any, tmp_path: Path) -> None:
     figures, missed = chaos("kills").fault_points(tmp_path)
     assert missed == []
+    assert figures.ok, figures
+
+
+def test_runs_that_share_an_engine_which_dies_and_are_killed_come_to_the_bytes_that_they_have_alone(
+    chaos: Any, tmp_path: Path
+) -> None:
+    figures = chaos("side_by_side").killed(tmp_path, kills=4, seed=3, at_once=2)
+    assert (figures.kills, figures.runs) == (4, 4)
     assert figures.ok, figures
 
 

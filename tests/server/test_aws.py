@@ -1,8 +1,10 @@
-"""AWS's own clients against the fronts of SageMaker and Bedrock, with S3's protocol behind them."""
+"""boto3's own clients of SageMaker and Bedrock against the fronts, with an S3 of this process."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,162 +13,318 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
 AWS = Path(__file__).parents[1] / "examples" / "aws"
-NAMES = ("demo-model", "demo", "anthropic.claude-demo")
+_PATIENCE = 60.0
+BODY = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 64}
+
+
+NAMES = ("demo-model", "demo", "anthropic.claude-3-haiku-20240307-v1:0")
 
 
 @pytest.fixture
-def client(sites, bucket) -> Callable[..., Any]:
-    """A client of one of AWS's services, of a server whose stores are the test's bucket."""
-    site = sites.start(names=NAMES, assets={"s3://corpus-b": bucket.url})
-
-    def of(service: str) -> Any:
-        retries = Config(retries={"total_max_attempts": 1})
-        return boto3.client(service, endpoint_url=site.url, config=retries)
-
-    of.site = site  # type: ignore[attr-defined]
-    return of
+def site(sites: Any) -> Any:
+    """A server whose model has the names that the examples call it by."""
+    return sites.start(names=NAMES)
 
 
-def fill(bucket: Any, folder: Path) -> None:
-    for path in sorted(folder.rglob("*")):
+def client(site: Any, service: str, key: str = "test") -> Any:
+    return boto3.client(
+        service, endpoint_url=site.url, region_name="eu-west-1", aws_access_key_id=key, aws_secret_access_key="x",
+        config=Config(retries={"total_max_attempts": 1}),
+    )  # fmt: skip
+
+
+def document(name: str, bucket: Any, **changes: Any) -> Any:
+    return {**json.loads((AWS / name).read_text().replace("corpus-b", bucket.name)), **changes}
+
+
+def put_tree(bucket: Any, example: str) -> None:
+    for path in sorted((AWS / example).rglob("*")):
         if path.is_file():
-            bucket.put(path.relative_to(folder).as_posix(), path.read_bytes())
+            content = path.read_bytes().replace(b"corpus-b", bucket.name.encode())
+            bucket.put(str(path.relative_to(AWS / example)), content)
 
 
-def lines(content: bytes) -> list[Any]:
-    return [json.loads(line) for line in content.splitlines()]
+def tree(bucket: Any, prefix: str) -> dict[str, list[Any]]:
+    names = [name for name in bucket.names() if name.startswith(prefix)]
+    return {name.removeprefix(prefix): [json.loads(line) for line in bucket.get(name).splitlines()] for name in names}
 
 
-def document(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((AWS / name).read_text())
-    return found
+def expected(folder: Path) -> dict[str, list[Any]]:
+    return {
+        str(path.relative_to(folder)): [json.loads(line) for line in path.read_text().splitlines()]
+        for path in folder.rglob("*.out")
+    }
 
 
-def waited(describe: Callable[[], str], over: tuple[str, ...]) -> str:
-    end = time.monotonic() + 60
-    while (state := describe()) not in over:
-        assert time.monotonic() < end, state
+def transformed(sagemaker: Any, name: str) -> Any:
+    """The job, once boto3's own waiter says that it is over."""
+    waiter = sagemaker.get_waiter("transform_job_completed_or_stopped")
+    waiter.config.delay, waiter.config.max_attempts = 0.05, int(_PATIENCE / 0.05)
+    with contextlib.suppress(WaiterError):  # that of a job which failed; whatever else it is, the state tells
+        waiter.wait(TransformJobName=name)
+    return sagemaker.describe_transform_job(TransformJobName=name)
+
+
+def invoked(bedrock: Any, arn: str, *states: str) -> Any:
+    end = time.monotonic() + _PATIENCE
+    wanted = states or ("Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired")
+    while (job := bedrock.get_model_invocation_job(jobIdentifier=arn))["status"] not in wanted:
+        assert time.monotonic() < end, job
         time.sleep(0.02)
-    return state
+    return job
 
 
-def transformed(sagemaker: Any, asked: dict[str, Any]) -> dict[str, Any]:
-    arn = sagemaker.create_transform_job(**asked)["TransformJobArn"]
-    assert arn.endswith(f"transform-job/{asked['TransformJobName']}")
-    sagemaker.get_waiter("transform_job_completed_or_stopped").wait(
-        TransformJobName=asked["TransformJobName"], WaiterConfig={"Delay": 1, "MaxAttempts": 60}
-    )
-    said: dict[str, Any] = sagemaker.describe_transform_job(TransformJobName=asked["TransformJobName"])
-    return said
+# SageMaker
 
 
-def test_a_transform_job_leaves_exactly_the_expected_objects(client, bucket) -> None:
-    fill(bucket, AWS / "sagemaker" / "s3")
-    said = transformed(client("sagemaker"), document("sagemaker/create-transform-job.json"))
-    assert (said["TransformJobStatus"], said["ModelName"]) == ("Completed", "demo-model")
-    expected = AWS / "sagemaker" / "expected"
-    wanted = {path.relative_to(expected).as_posix() for path in expected.rglob("*") if path.is_file()}
-    assert {name for name in bucket.names() if name.startswith("output/")} == wanted
-    for name in wanted:
-        assert lines(bucket.get(name)) == lines((expected / name).read_bytes())
+@pytest.mark.parametrize("name", ["create-transform-job.json", "create-transform-job.manifest.json"])
+def test_a_transform_job_fills_the_bucket_as_expected(site: Any, bucket: Any, name: str) -> None:
+    put_tree(bucket, "sagemaker/s3")
+    sagemaker = client(site, "sagemaker")
+    given = document(f"sagemaker/{name}", bucket)
+    arn = sagemaker.create_transform_job(**given)["TransformJobArn"]
+    assert arn == f"arn:aws:sagemaker:eu-west-1:000000000000:transform-job/{given['TransformJobName']}"
+    job = transformed(sagemaker, given["TransformJobName"])
+    assert job["TransformJobStatus"] == "Completed"
+    assert job["TransformInput"] == given["TransformInput"]
+    assert job["TransformStartTime"] <= job["TransformEndTime"]
+    assert tree(bucket, "output/") == expected(AWS / "sagemaker" / "expected" / "output")
 
 
-def test_a_job_with_a_bad_record_failed_and_says_where(client, bucket) -> None:
-    fill(bucket, AWS / "sagemaker" / "s3-bad")
-    sagemaker = client("sagemaker")
-    asked = document("sagemaker/create-transform-job.json")
-    sagemaker.create_transform_job(**asked)
-    name = asked["TransformJobName"]
-    state = waited(
-        lambda: sagemaker.describe_transform_job(TransformJobName=name)["TransformJobStatus"], ("Failed", "Completed")
-    )
-    assert state == "Failed"
-    assert "bad.jsonl" in sagemaker.describe_transform_job(TransformJobName=name)["FailureReason"]
-    assert [name for name in bucket.names() if name.startswith("output/")] == ["output/good.jsonl.out"]
+def test_a_bad_record_fails_the_job_and_its_object_alone(site: Any, bucket: Any) -> None:
+    put_tree(bucket, "sagemaker/s3-bad")
+    sagemaker = client(site, "sagemaker")
+    sagemaker.create_transform_job(**document("sagemaker/create-transform-job.json", bucket))
+    job = transformed(sagemaker, "demo-transform")
+    assert job["TransformJobStatus"] == "Failed"
+    assert job["FailureReason"].startswith("bad.jsonl: record 1 (line 2): malformed_row: ")
+    assert tree(bucket, "output/") == expected(AWS / "sagemaker" / "expected-bad" / "output")
 
 
-def test_names_of_jobs_are_used_once_and_are_listed(client, bucket) -> None:
-    fill(bucket, AWS / "sagemaker" / "s3")
-    sagemaker = client("sagemaker")
-    asked = document("sagemaker/create-transform-job.json")
-    transformed(sagemaker, asked)
-    with pytest.raises(ClientError, match="ResourceInUse"):
-        sagemaker.create_transform_job(**asked)
-    with pytest.raises(ClientError, match="ResourceNotFound"):
-        sagemaker.describe_transform_job(TransformJobName="another")
-    with pytest.raises(ClientError, match="ResourceNotFound"):
-        sagemaker.create_transform_job(**{**asked, "TransformJobName": "b", "ModelName": "other"})
-    listed = sagemaker.list_transform_jobs()["TransformJobSummaries"]
-    assert [job["TransformJobName"] for job in listed] == [asked["TransformJobName"]]
-    assert sagemaker.describe_model(ModelName="demo-model")["ModelName"] == "demo-model"
+def test_a_name_is_taken_once_and_jobs_are_listed(site: Any, bucket: Any) -> None:
+    put_tree(bucket, "sagemaker/s3")
+    sagemaker = client(site, "sagemaker")
+    names = ["one", "two", "three"]
+    for name in names:
+        given = document("sagemaker/create-transform-job.json", bucket, TransformJobName=name)
+        sagemaker.create_transform_job(**given)
+    with pytest.raises(ClientError, match="must be unique") as error:
+        sagemaker.create_transform_job(**given)
+    assert error.value.response["Error"]["Code"] == "ResourceInUse"
+    pages = sagemaker.get_paginator("list_transform_jobs").paginate(PaginationConfig={"PageSize": 2})
+    listed = [job["TransformJobName"] for page in pages for job in page["TransformJobSummaries"]]
+    assert listed == ["three", "two", "one"]
+    found = sagemaker.list_transform_jobs(NameContains="tw")["TransformJobSummaries"]
+    assert [job["TransformJobName"] for job in found] == ["two"]
+
+
+def test_a_job_that_is_stopped_stores_nothing(sites: Any, bucket: Any) -> None:
+    put_tree(bucket, "sagemaker/s3")
+    site = sites.start({"latency": 600}, names=NAMES)
+    sagemaker = client(site, "sagemaker")
+    sagemaker.create_transform_job(**document("sagemaker/create-transform-job.json", bucket))
+    sagemaker.stop_transform_job(TransformJobName="demo-transform")
+    assert transformed(sagemaker, "demo-transform")["TransformJobStatus"] == "Stopped"
+    assert tree(bucket, "output/") == {}
+    with pytest.raises(ClientError, match="is Stopped, and cannot be stopped"):
+        sagemaker.stop_transform_job(TransformJobName="demo-transform")
 
 
 @pytest.mark.parametrize(
-    ("place", "value"),
+    ("change", "said"),
     [
-        (("TransformInput", "DataSource", "S3DataSource", "S3Uri"), "/etc/passwd"),
-        (("TransformInput", "DataSource", "S3DataSource", "S3Uri"), "file:///etc/"),
-        (("TransformInput", "DataSource", "S3DataSource", "S3Uri"), "https://example.org/x"),
-        (("TransformOutput", "S3OutputPath"), "/tmp/out"),  # noqa: S108 - that it is refused
-        (("TransformInput", "SplitType"), "RecordIO"),
+        ({"DataCaptureConfig": {"DestinationS3Uri": "s3://x/"}}, "DataCaptureConfig: is not done here"),
+        ({"TransformOutput": {"S3OutputPath": "/etc/out", "AssembleWith": "Line"}}, "is no address of an object store"),
+        (
+            {"TransformOutput": {"S3OutputPath": "s3://x::file:///etc", "AssembleWith": "Line"}},
+            "is no address of an object store",
+        ),
+        ({"MaxPayloadInMB": 101}, "MaxPayloadInMB"),
     ],
-    ids=["input-path", "input-file-url", "input-http", "output-path", "split"],
 )
-def test_a_document_cannot_reach_files_of_the_server(client, place: tuple[str, ...], value: str) -> None:
-    asked = document("sagemaker/create-transform-job.json")
-    inner: Any = asked
-    for key in place[:-1]:
-        inner = inner[key]
-    inner[place[-1]] = value
-    with pytest.raises(ClientError, match="ValidationException"):
-        client("sagemaker").create_transform_job(**asked)
+def test_a_job_that_is_not_done_here_is_refused_in_the_client_s_form(
+    site: Any, bucket: Any, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ClientError, match=said) as error:
+        client(site, "sagemaker").create_transform_job(
+            **document("sagemaker/create-transform-job.json", bucket, **change)
+        )
+    assert error.value.response["Error"]["Code"] == "ValidationException"
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
 
 
-def test_an_asset_is_not_left_by_dots(sites, tmp_path: Path) -> None:
+def test_a_manifest_cannot_lead_to_the_server_s_own_files(site: Any, bucket: Any, tmp_path: Path) -> None:
+    (tmp_path / "secret.jsonl").write_text('{"features": "x"}\n')
+    bucket.put("lists/input.manifest", json.dumps([{"prefix": f"file://{tmp_path}/"}, "secret.jsonl"]).encode())
+    with pytest.raises(ClientError, match="is no address of an object store"):
+        client(site, "sagemaker").create_transform_job(
+            **document("sagemaker/create-transform-job.manifest.json", bucket)
+        )
+
+
+def test_an_asset_is_not_left_by_dots(sites: Any, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "secret.jsonl").write_text("{}\n")
     site = sites.start(names=NAMES, assets={"s3://corpus-b": str(tmp_path / "store")})
-    asked = document("sagemaker/create-transform-job.json")
+    asked = json.loads((AWS / "sagemaker" / "create-transform-job.json").read_text())
     asked["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] = "s3://corpus-b/../secret.jsonl"
-    keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "us-east-1"}
-    with pytest.raises(ClientError, match="ValidationException"):
-        boto3.client("sagemaker", endpoint_url=site.url, **keys).create_transform_job(**asked)
+    with pytest.raises(ClientError, match="is no address of an object store"):
+        client(site, "sagemaker").create_transform_job(**asked)
 
 
-def test_an_invocation_job_leaves_the_expected_lines_and_a_manifest(client, bucket) -> None:
-    fill(bucket, AWS / "bedrock" / "s3")
-    bedrock = client("bedrock")
-    asked = document("bedrock/create-model-invocation-job.json")
-    names = {**asked, "modelId": "demo"} if asked["modelId"] not in NAMES else asked
-    names = json.loads(json.dumps(names).replace("s3://corpus-b", "s3://corpus-b"))
-    arn = bedrock.create_model_invocation_job(**names)["jobArn"]
-    state = waited(lambda: bedrock.get_model_invocation_job(jobIdentifier=arn)["status"], ("Completed", "Failed"))
-    assert state == "Completed", bedrock.get_model_invocation_job(jobIdentifier=arn)
-    job = arn.rpartition("/")[2]
-    written = [name for name in bucket.names() if f"/{job}/" in name]
-    assert len([name for name in written if name.endswith(".jsonl.out")]) == 2
-    (manifest,) = [json.loads(bucket.get(name)) for name in written if name.endswith("manifest.json.out")]
-    assert manifest["totalRecordCount"] == manifest["successRecordCount"] + manifest["errorRecordCount"]
-    summaries = bedrock.list_model_invocation_jobs()["invocationJobSummaries"]
-    assert [summary["jobArn"] for summary in summaries] == [arn]
-    again = bedrock.create_model_invocation_job(
-        **{**names, "clientRequestToken": names.get("clientRequestToken", "t" * 10)}
+def test_a_folder_may_stand_in_a_bucket_s_place(sites: Any, tmp_path: Path) -> None:
+    shutil.copytree(AWS / "sagemaker" / "s3", tmp_path / "store")
+    site = sites.start(names=NAMES, assets={"s3://corpus-b": str(tmp_path / "store")})
+    sagemaker = client(site, "sagemaker")
+    sagemaker.create_transform_job(**json.loads((AWS / "sagemaker" / "create-transform-job.json").read_text()))
+    assert transformed(sagemaker, "demo-transform")["TransformJobStatus"] == "Completed"
+    assert sorted(path.name for path in (tmp_path / "store" / "output").rglob("*.out")) == [
+        "a.jsonl.out",
+        "b.jsonl.out",
+    ]
+
+
+def test_what_is_not_there_is_said_in_the_client_s_form(site: Any) -> None:
+    sagemaker = client(site, "sagemaker")
+    with pytest.raises(ClientError, match="Could not find requested job") as error:
+        sagemaker.describe_transform_job(TransformJobName="nobody")
+    assert error.value.response["Error"]["Code"] == "ResourceNotFound"
+    with pytest.raises(ClientError, match=r"the operations here are CreateTransformJob"):
+        sagemaker.list_endpoints()
+    assert sagemaker.describe_model(ModelName="demo")["ModelName"] == "demo"
+    with pytest.raises(ClientError, match="there is no model 'other' here"):
+        sagemaker.describe_model(ModelName="other")
+    status, _, body = site.ask("POST", "/", b"[", {"x-amz-target": "SageMaker.DescribeModel"})
+    assert (status, json.loads(body)["message"]) == (400, "the body is not JSON")
+
+
+def test_an_input_that_is_not_there_fails_the_job(site: Any, bucket: Any) -> None:
+    sagemaker = client(site, "sagemaker")
+    sagemaker.create_transform_job(**document("sagemaker/create-transform-job.json", bucket))
+    job = transformed(sagemaker, "demo-transform")
+    assert job["TransformJobStatus"] == "Failed"
+    assert "input/**: the pattern matches no file" in job["FailureReason"]
+
+
+# Bedrock
+
+
+def test_an_invocation_job_fills_the_bucket_as_expected(site: Any, bucket: Any) -> None:
+    put_tree(bucket, "bedrock/s3")
+    bedrock = client(site, "bedrock")
+    given = document("bedrock/create-model-invocation-job.json", bucket)
+    arn = bedrock.create_model_invocation_job(**given)["jobArn"]
+    job = invoked(bedrock, arn)
+    assert (job["status"], job["jobName"], job["inputDataConfig"]) == (
+        "Completed",
+        "demo-batch",
+        given["inputDataConfig"],
     )
-    assert again["jobArn"]
-    with pytest.raises(ClientError, match="ResourceNotFoundException"):
-        bedrock.get_model_invocation_job(jobIdentifier=arn[:-3] + "zzz")
-    with pytest.raises(ClientError, match="ConflictException"):
+    assert arn.startswith("arn:aws:bedrock:eu-west-1:123456789012:model-invocation-job/")
+    found = tree(bucket, f"bedrock-out/{arn.rpartition('/')[2]}/")
+    assert found.keys() == {"part-0.jsonl.out", "part-1.jsonl.out", "manifest.json.out"}
+    assert [[line["recordId"] for line in found[f"part-{n}.jsonl.out"]] for n in (0, 1)] == [
+        ["CALL0000001", "CALL0000002", "REC00000002"], ["CALL0000004"],
+    ]  # fmt: skip
+    [counts] = found["manifest.json.out"]
+    assert (counts["totalRecordCount"], counts["successRecordCount"], counts["errorRecordCount"]) == (4, 3, 1)
+
+
+def test_the_same_token_is_the_same_job_and_jobs_are_listed(site: Any, bucket: Any) -> None:
+    put_tree(bucket, "bedrock/s3")
+    bedrock = client(site, "bedrock")
+    given = document("bedrock/create-model-invocation-job.json", bucket)
+    first = bedrock.create_model_invocation_job(**given, clientRequestToken="t1")["jobArn"]
+    assert bedrock.create_model_invocation_job(**given, clientRequestToken="t1")["jobArn"] == first
+    with pytest.raises(ClientError, match="that of another job") as error:
+        bedrock.create_model_invocation_job(**{**given, "jobName": "other"}, clientRequestToken="t1")
+    assert error.value.response["Error"]["Code"] == "ConflictException"
+    second = bedrock.create_model_invocation_job(**{**given, "jobName": "other"})["jobArn"]
+    invoked(bedrock, first)
+    invoked(bedrock, second)
+    pages = bedrock.get_paginator("list_model_invocation_jobs").paginate(PaginationConfig={"PageSize": 1})
+    assert [job["jobArn"] for page in pages for job in page["invocationJobSummaries"]] == [second, first]
+    found = bedrock.list_model_invocation_jobs(nameContains="oth", statusEquals="Completed")["invocationJobSummaries"]
+    assert [job["jobArn"] for job in found] == [second]
+
+
+def test_what_is_done_of_a_job_that_is_stopped_is_written(sites: Any, bucket: Any) -> None:
+    lines = [
+        {"recordId": f"R{i}", "modelInput": {**BODY, "messages": [{"role": "user", "content": f"text {i}"}]}}
+        for i in range(9)
+    ]
+    bucket.put("bedrock-in/a.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    rules = [{"when": {"contains": "text 5"}, "hang": True}]
+    site = sites.start(
+        names=NAMES, job={"run": {"grace": 0.0}, "engine": {"name": "scripted", "args": {"rules": rules}}}
+    )
+    bedrock = client(site, "bedrock")
+    arn = bedrock.create_model_invocation_job(**document("bedrock/create-model-invocation-job.json", bucket))["jobArn"]
+    _until(lambda: _rows_done(site) == 8)
+    bedrock.stop_model_invocation_job(jobIdentifier=arn)
+    assert invoked(bedrock, arn)["status"] == "Stopped"
+    found = tree(bucket, f"bedrock-out/{arn.rpartition('/')[2]}/")
+    assert [line["recordId"] for line in found["a.jsonl.out"]] == [f"R{i}" for i in range(9) if i != 5]
+    [counts] = found["manifest.json.out"]
+    assert (counts["totalRecordCount"], counts["processedRecordCount"], counts["successRecordCount"]) == (9, 8, 8)
+    with pytest.raises(ClientError, match="the job is Stopped"):
         bedrock.stop_model_invocation_job(jobIdentifier=arn)
 
 
-def test_a_key_is_the_id_of_the_access_key(sites, bucket) -> None:
-    site = sites.start(keys="alice alice-has-a-long-key\n", names=NAMES)
-    secret = {"aws_secret_access_key": "any", "endpoint_url": site.url}
-    assert boto3.client("sagemaker", aws_access_key_id="alice-has-a-long-key", **secret).list_transform_jobs()
-    with pytest.raises(ClientError, match="AccessDenied"):
-        boto3.client("sagemaker", aws_access_key_id="somebody-else-here", **secret).list_transform_jobs()
-    with pytest.raises(ClientError, match="AccessDenied"):
-        boto3.client("bedrock", aws_access_key_id="somebody-else-here", **secret).list_model_invocation_jobs()
+def _rows_done(site: Any) -> int:
+    """Of all batches that are not over."""
+    from llmbatch.server.outputs import record_lines
+
+    store = site.server.store
+    return sum(1 for batch in store.unfinished() for _ in record_lines(store.run_folder(batch.id)))
+
+
+def _until(good: Callable[[], bool]) -> None:
+    end = time.monotonic() + _PATIENCE
+    while not good():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_job_that_is_nobody_s_is_not_found(site: Any, bucket: Any) -> None:
+    bedrock = client(site, "bedrock")
+    arn = "arn:aws:bedrock:eu-west-1:123456789012:model-invocation-job/abcdefghijkl"
+    with pytest.raises(ClientError, match="Could not find the job") as error:
+        bedrock.get_model_invocation_job(jobIdentifier=arn)
+    assert error.value.response["Error"]["Code"] == "ResourceNotFoundException"
+    given = document("bedrock/create-model-invocation-job.json", bucket)
+    given["outputDataConfig"] = {"s3OutputDataConfig": {"s3Uri": "s3://x::memory://out"}}
+    with pytest.raises(ClientError, match="is no address of an object store") as error:
+        bedrock.create_model_invocation_job(**given)
+    assert error.value.response["Error"]["Code"] == "ValidationException"
+
+
+# Both
+
+
+def test_an_access_key_s_id_is_the_api_key_and_owners_see_only_their_own(sites: Any, bucket: Any) -> None:
+    put_tree(bucket, "sagemaker/s3")
+    site = sites.start(keys="alice alice-has-a-long-key\nbob bob-has-a-long-key-too\n", names=NAMES)
+    alice, bob = (client(site, "sagemaker", key) for key in ("alice-has-a-long-key", "bob-has-a-long-key-too"))
+    alice.create_transform_job(**document("sagemaker/create-transform-job.json", bucket))
+    assert transformed(alice, "demo-transform")["TransformJobStatus"] == "Completed"
+    with pytest.raises(ClientError, match="Could not find"):
+        bob.describe_transform_job(TransformJobName="demo-transform")
+    assert bob.list_transform_jobs()["TransformJobSummaries"] == []
+    for service, call in (("sagemaker", "list_transform_jobs"), ("bedrock", "list_model_invocation_jobs")):
+        with pytest.raises(ClientError, match="API key") as error:
+            getattr(client(site, service, "an-unknown-key-of-some-length"), call)()
+        assert error.value.response["Error"]["Code"] == "AccessDeniedException"
+
+
+def test_a_job_goes_on_where_a_server_was_stopped(sites: Any, bucket: Any) -> None:
+    put_tree(bucket, "sagemaker/s3")
+    slow = sites.start({"latency": 600}, names=NAMES)
+    client(slow, "sagemaker").create_transform_job(**document("sagemaker/create-transform-job.json", bucket))
+    slow.stop()
+    site = sites.start(names=NAMES)
+    assert transformed(client(site, "sagemaker"), "demo-transform")["TransformJobStatus"] == "Completed"
+    assert tree(bucket, "output/") == expected(AWS / "sagemaker" / "expected" / "output")

@@ -77,10 +77,10 @@ def test_an_answer_comes_under_the_requests_own_key(tmp_path: Path) -> None:
     with_engine(tmp_path, {}, work)
 
 
-@pytest.mark.parametrize("hosted", [False, True])
+@pytest.mark.parametrize("engine", [{}, {"hosted": True}, {"replicas": 2}], ids=["here", "hosted", "two"])
 @pytest.mark.parametrize("latency", [0.0, 0.05])
 def test_the_pieces_of_a_stream_are_its_answer_and_come_one_by_one(
-    tmp_path: Path, hosted: bool, latency: float
+    tmp_path: Path, engine: dict[str, Any], latency: float
 ) -> None:
     async def work(shared: SharedEngine) -> None:
         pieces, outcome = await streamed(Live(shared), asked("one  two\nthree é"))
@@ -90,7 +90,7 @@ def test_the_pieces_of_a_stream_are_its_answer_and_come_one_by_one(
         assert isinstance(outcome, Completion)
         assert outcome.text == "one  two\nthree é"
 
-    with_engine(tmp_path, {"latency": latency}, work, hosted=hosted)
+    with_engine(tmp_path, {"latency": latency}, work, **engine)
 
 
 def test_log_probabilities_come_with_the_pieces(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch.core.types import Completion, Constraint, Outcome, Piece, Prompt, Request, RequestKey, Sampling
-from llmbatch.engines.base import EngineSettings, kind_of
+from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.making import Maker
 from llmbatch.engines.shared import SharedEngine
 from llmbatch.job.job import DEMO_MODEL, job_from
@@ -34,8 +34,7 @@ def asked(text: str, sampling: Sampling = GREEDY, constraint: Constraint | None 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedEngine]:
     folder = tmp_path_factory.mktemp("engine")
-    settings = kind_of("vllm").shared(EngineSettings(args=ARGS, in_process=True))
-    make = Maker(str(DEMO_MODEL), settings, ChatSettings(), folder)
+    make = Maker(str(DEMO_MODEL), EngineSettings(args=ARGS, in_process=True), ChatSettings(), folder)
     engine = SharedEngine(make, make.settings)
     yield engine
     engine.close()

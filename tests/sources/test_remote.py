@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ import pyarrow.parquet
 import pytest
 
 from llmbatch.core.errors import ReadError, SourceError
+from llmbatch.core.remote_files import RemoteError, translated
 from llmbatch.core.types import Row
 from llmbatch.sources import reader, remote
 from llmbatch.sources.base import START, Source
@@ -99,6 +101,23 @@ def test_small_documents_are_fetched_many_at_a_time_and_once(bucket: Any, source
     assert [row.data["text"] for row in rows] == [f"text {number}" for number in range(40)]
     found.digest(rows[0].cursor, rows[30].cursor)
     assert len(bucket.requests("GET")) == len(set(bucket.requests("GET"))) <= 40
+
+
+def test_objects_that_are_named_one_by_one_are_one_input_and_fetched_as_such(
+    bucket: Any, source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"in/{number % 3}/{number:02d}.jsonl" for number in range(40)]
+    for number, name in enumerate(names):
+        bucket.put(name, lines(number, number + 1))
+    monkeypatch.setattr(remote, "_KEPT", 4_000)
+    found = source(f"{bucket.url}/{names[0]}", more=[f"{bucket.url}/{name}" for name in names[1:]])
+    rows = list(found.rows())
+    assert ids(rows) == list(range(40))
+    assert found.files() == [name.removeprefix("in/") for name in names]
+    assert found.locate(rows[7].cursor) == f"{bucket.url}/{names[7]}:1"
+    assert ids(list(found.rows(rows[30].cursor))) == list(range(30, 40))
+    place = found._files.place  # type: ignore[attr-defined]
+    assert sum(len(block) + remote._OVERHEAD for block in place._blocks.values()) <= 4_000
 
 
 def test_a_long_file_is_fetched_in_growing_parts_and_its_windows_digest_fetches_nothing(
@@ -189,7 +208,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_no_longer_read(
         ("s3://{}/nothing.jsonl", "no such file, or it cannot be reached"),
         ("s3://{}/*.csv", "the pattern matches no file"),
         ("s3://{}/in", "a folder; name its files, for example s3://{}/in/*.jsonl"),
-        ("s3://{}-not/a.jsonl", "no such file, or it cannot be reached"),
+        ("s3://{}-not/a.jsonl", "there is no bucket {}-not"),
         ("s3://{}/[a-z]*", "files of more than one format"),
         ("foo://{}/a.jsonl", "Protocol not known: foo"),
     ],
@@ -210,6 +229,22 @@ def test_access_that_is_denied_is_said_before_anything_is_begun(bucket: Any, sou
     bucket.server.fails = lambda request: 403 if "a.jsonl" in request else None
     with pytest.raises(SourceError, match=r"a\.jsonl: cannot be looked at"):
         source(f"{bucket.url}/a.jsonl")
+
+
+@pytest.mark.parametrize("path", ["in/*.jsonl", "in/a.jsonl"])
+def test_a_bucket_that_is_not_there_is_named(bucket: Any, source: Open, path: str) -> None:
+    with pytest.raises(SourceError, match=rf"{bucket.url}-b/{re.escape(path)}: there is no bucket {bucket.name}-b: "):
+        source(f"{bucket.url}-b/{path}")
+
+
+@pytest.mark.parametrize(("code", "kind"), [(403, PermissionError), (401, PermissionError), (409, RemoteError)])
+def test_what_azures_library_raises_is_an_error_of_access_where_it_says_so(code: int, kind: type[OSError]) -> None:
+    class HttpResponseError(Exception):
+        status_code = code
+
+    with pytest.raises(kind, match="not allowed, perhaps") as error, translated():
+        raise HttpResponseError("not allowed,\n perhaps")
+    assert type(error.value) is kind
 
 
 def test_a_library_that_is_missing_is_named(source: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,17 @@ def test_a_placeholder_saves_the_other_records_of_an_object(run: Run, bucket_of:
     assert (json.loads(first)["id"], second, json.loads(third)["id"]) == ("a0", "ERROR", "a2")
 
 
+def test_an_empty_object_has_an_empty_output(run: Run, bucket_of: Bucket) -> None:
+    bucket = bucket_of("sagemaker/s3")
+    for name in ("a-first.jsonl", "b-between.jsonl", "z-last.jsonl"):
+        (bucket / "input" / name).touch()
+    assert run("sagemaker/create-transform-job.json", bucket).exit_code == 0
+    sizes = {path.name: path.stat().st_size for path in (bucket / "output").rglob("*.out")}
+    assert {name for name, size in sizes.items() if not size} == {
+        "a-first.jsonl.out", "b-between.jsonl.out", "z-last.jsonl.out",
+    }  # fmt: skip
+
+
 def test_the_same_command_again_finds_nothing_to_do(run: Run, bucket_of: Bucket) -> None:
     bucket = bucket_of("sagemaker/s3")
     run("sagemaker/create-transform-job.json", bucket)

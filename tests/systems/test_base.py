@@ -46,6 +46,12 @@ def test_any_other_file_is_none(tmp_path: Path, name: str, text: str) -> None:
     assert read_job_document(tmp_path / name, Assets()) is None
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson.gz"])
+def test_a_file_of_json_lines_is_the_input(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    assert read_job_document(tmp_path / name, Assets()) == FromDocument({"input": {"path": str(tmp_path / name)}}, "a")
+
+
 def test_broken_json_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"Recipe": "m"})[:-2])
     with pytest.raises(JobError, match=r"a\.json: not JSON: "):

@@ -10,6 +10,7 @@ from typing import Literal, assert_type
 from pydantic import BaseModel
 
 import llmbatch
+import llmbatch.huggingface
 from llmbatch import (
     Ask,
     Branches,
@@ -138,3 +139,8 @@ llmbatch.generate(["text"], model="demo", prompt="x")  # type: ignore[list-item]
 llmbatch.generate([{"text": "one"}], model="demo", prompt="x", program=lambda: None)  # type: ignore[arg-type]
 run.parsed(dict)  # type: ignore[type-var]
 record.status = Status.OK  # type: ignore[misc]
+
+# in other people's programs the arguments of a job are typed too
+llmbatch.huggingface.Map(model="demo", prompt="x", schema=City, expand=True, sampling={"temperature": 0})
+llmbatch.huggingface.Map(prompt="x")  # type: ignore[call-arg]
+llmbatch.huggingface.Map(model="demo", prompts="x")  # type: ignore[call-arg]

@@ -35,13 +35,8 @@ _KEPT_FREE = 16  # of so many sequences one is kept free for what is urgent
 _MOST_KEPT_FREE = 8
 
 
-def _in_flight(sequences: int, policy: str) -> int:
-    """Requests that vLLM is handed: twice what it runs at a time, so that the next ones are there when some finish.
-
-    Where it is to take urgent ones ahead of others, fewer than it can run: vLLM ends no other for one that waits.
-    """
-    if policy != "priority":
-        return 2 * sequences
+def _with_room(sequences: int) -> int:
+    """Requests of which vLLM runs all, with places left for urgent ones: for one that waits it ends no other."""
     return max(1, sequences - min(_MOST_KEPT_FREE, -(-sequences // _KEPT_FREE)))
 
 
@@ -170,10 +165,11 @@ class VllmEngine:
         kv_tokens = getattr(cache, "kv_cache_size_tokens", None) or (cache.num_gpu_blocks or 0) * (
             cache.block_size or 0
         )
-        requests = self._settings.in_flight or _in_flight(int(scheduler.max_num_seqs), str(scheduler.policy))
+        requests = self._settings.in_flight or 2 * int(scheduler.max_num_seqs)
         # enough that what runs at a time is there twice, even where long prefixes are not shared
         tokens = self._settings.in_flight_tokens or max(2 * kv_tokens, requests * _TOKENS_PER_REQUEST)
-        intake = Intake(requests, tokens, int(model.max_model_len), self._settings.timeout)
+        with_room = _with_room(int(scheduler.max_num_seqs)) if str(scheduler.policy) == "priority" else None
+        intake = Intake(requests, tokens, int(model.max_model_len), self._settings.timeout, with_room)
         limits = Limits(
             int(model.get_vocab_size()),
             intake.context_length,

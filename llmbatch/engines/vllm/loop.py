@@ -31,6 +31,8 @@ from llmbatch.engines.vllm.score import Piece as ScoredPiece
 from llmbatch.engines.vllm.sight import Sight, no_sight
 from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
 
+_SHORT = 16  # tokens of an answer
+_NEWS = 0.05  # share of the last step in how long answers are
 _URGENT = -1  # vLLM's priority of what goes first, where its scheduler looks at that
 _WAIT_SECONDS = 0.5  # how long the loop waits for the engine, or for the feed, before it looks around
 _FINISH: Mapping[str, FinishReason] = {
@@ -43,12 +45,17 @@ Death = Callable[[BaseException | None, str], EngineDied]
 
 @dataclass(frozen=True)
 class Intake:
-    """How much vLLM is handed at a time, and for how many seconds it may show no sign of life."""
+    """How much vLLM is handed at a time, and for how many seconds it may show no sign of life.
+
+    ``with_room`` is how many requests it is handed as long as answers are long, where urgent ones are to find a place at once.
+    Where answers are short places become free all the time, and to have the next requests there already is worth more.
+    """
 
     requests: int
     tokens: int
     context_length: int
     timeout: float
+    with_room: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,7 @@ class Loop:
         self._numbers = itertools.count()
         self._pending: dict[str, _Pending | _Scored | _Pooled] = {}
         self._tokens = 0
+        self._length = 2.0 * _SHORT  # of answers, about
         self._seen = 0  # how many of those have images
         self._told: dict[str, tuple[int, int]] = {}  # of those that stream: characters and tokens that were told
         self._progress_at = time.monotonic()
@@ -156,7 +164,7 @@ class Loop:
     def _fill(self, feed: Requests) -> list[Outcome]:
         """Hand over what there is room for; what vLLM refuses is an outcome at once."""
         sight = self._tools.sight
-        slots = self._intake.requests - len(self._pending)
+        slots = self._most - len(self._pending)
         refused: list[Outcome] = []
         if sight is not None and sight:
             slots -= len(sight)
@@ -172,6 +180,12 @@ class Loop:
             if failure is not None:
                 refused.append(Refusal(request.key, failure))
         return refused
+
+    @property
+    def _most(self) -> int:
+        """Requests that vLLM is handed."""
+        intake = self._intake
+        return intake.requests if intake.with_room is None or self._length < _SHORT else intake.with_room
 
     def _look(self, request: Request) -> Failure | None:
         """Have the images of a request loaded; it is handed over when they are there."""
@@ -397,6 +411,9 @@ class Loop:
         ]
         texts = self._tools.detokenizer.texts([_answer(pending[i], finished[i]) for i in ours])
         text_of = dict(zip(ours, texts, strict=True))
+        if self._intake.with_room is not None:
+            mean = sum(len(output.outputs[0].token_ids) for output in finished) / len(finished)
+            self._length += _NEWS * (mean - self._length)
         outcomes: list[Outcome] = []
         for i, output in enumerate(finished):
             completion = self._completion(pending[i], output, text_of.get(i))

@@ -1,8 +1,8 @@
-"""vLLM's runner for a CPU in; the same out, in which a request with a seed of its own may have its prompt computed in several steps.
+"""vLLM's runner for a CPU in; the same out, in which the prompt of a request with a seed may be computed in several steps.
 
-A step that computes part of a prompt draws a token all the same, and throws it away. vLLM then takes the request's random generator
-back by what a GPU counts, which those of a CPU have not: the engine dies of "CPU Generator does not use offset" (seen in 0.32). Here
-the generator's state from before the draw is put back, so that the answer does not depend on how the prompt was cut.
+A step that computes part of a prompt draws a token all the same, and throws it away. vLLM then takes the request's random
+generator back by what a GPU counts, which those of a CPU have not: the engine dies of "CPU Generator does not use offset" (seen in
+0.32). Here the generator's state from before the draw is put back, so that the answer does not depend on how the prompt was cut.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 
 
 def _block(block: Any) -> str | None:
-    kind = block.get("type") if isinstance(block, Mapping) else None
+    kind = block.get("type") if isinstance(block, dict) else None
     if kind == "text" and isinstance(block.get("text"), str):
         return str(block["text"])
     raise ValueError(f"a block of the type {short(kind)}")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmbatch.core.messages import ready_messages, text_of
+from llmbatch.core.fast_dataclass import fast_dataclass
 from llmbatch.core.sampling import sampling_problem
-from llmbatch.core.types import FailureKind, Prompt, Rendered
-from llmbatch.core.words import near, short, type_name
+from llmbatch.core.types import FailureKind, Message, Prompt, Rendered
+from llmbatch.core.words import is_encodable, near, short, type_name
 from llmbatch.formats.base import Answered
 
 
@@ -21,11 +21,15 @@ class BodyError(Exception):
         self.kind = kind
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model answered, without a start of it that the request brought. ``cut`` says whether it ended at its limit."""
+    """What the model answered. ``text`` is without a start of it that the request brought; ``output`` is as the record has it.
+
+    ``cut`` says whether it ended at its limit.
+    """
 
     text: str
+    output: Any
     cut: bool
     model: str
     answered: Answered
@@ -75,6 +79,8 @@ def prompt_of(body: Mapping[str, Any], key: str) -> Prompt:
         raise BodyError(f"modelInput.{key} must be a text, and {seen}")
     if not text or text.isspace():
         raise BodyError(f"modelInput.{key} is blank", FailureKind.EMPTY_PROMPT)
+    if not is_encodable(text):
+        raise BodyError(f"modelInput.{key} holds half a surrogate pair, which is no character")
     return Prompt(text=text)
 
 
@@ -114,26 +120,24 @@ def chat_prompt(system: str | None, messages: Any, text_of_block: Callable[[Any]
             "is missing" if messages is None else "is empty" if messages == [] else f"is of type {type_name(messages)}"
         )
         raise BodyError(f"modelInput.messages {seen}: it must be a list of messages")
-    plain: list[Any] = []
+    ready: list[Message] = [{"role": "system", "content": system}] if system else []
     for number, message in enumerate(messages):
-        if not isinstance(message, Mapping) or message.get("role") not in ("user", "assistant"):
-            seen = (
-                short(message.get("role")) if isinstance(message, Mapping) else f"a value of type {type_name(message)}"
-            )
+        role = message.get("role") if isinstance(message, dict) else None
+        if role not in ("user", "assistant"):
+            seen = short(role) if isinstance(message, dict) else f"a value of type {type_name(message)}"
             raise BodyError(f"modelInput.messages[{number}] must have the role user or assistant, and has {seen}")
-        place = f"modelInput.messages[{number}].content"
-        plain.append({"role": message["role"], "content": blocks_text(message.get("content"), place, text_of_block)})
-    ready = ready_messages([*([{"role": "system", "content": system}] if system else []), *plain])
-    if isinstance(ready, str):
-        raise BodyError(f"modelInput.messages: {ready}")
-    if ready[-1]["role"] != "assistant":
-        last = text_of(ready[-1]["content"])
-        if not last or last.isspace():
-            raise BodyError("modelInput.messages: the last message is blank", FailureKind.EMPTY_PROMPT)
-        return Prompt(messages=ready)
-    if len(plain) == 1:
-        raise BodyError("modelInput.messages has a start of an answer alone, and nothing that is asked")
-    return Prompt(messages=ready[:-1], prefill=text_of(ready[-1]["content"]))
+        content = blocks_text(message.get("content"), f"modelInput.messages[{number}].content", text_of_block)
+        ready.append({"role": role, "content": content})
+    if not all(is_encodable(message["content"]) for message in ready):
+        raise BodyError("modelInput.messages: holds half a surrogate pair, which is no character")
+    last = ready[-1]["content"]
+    if ready[-1]["role"] == "assistant":
+        if len(messages) == 1:
+            raise BodyError("modelInput.messages has a start of an answer alone, and nothing that is asked")
+        return Prompt(messages=tuple(ready[:-1]), prefill=last)
+    if not last or last.isspace():
+        raise BodyError("modelInput.messages: the last message is blank", FailureKind.EMPTY_PROMPT)
+    return Prompt(messages=tuple(ready))
 
 
 def blocks_text(content: Any, place: str, text_of_block: Callable[[Any], str | None]) -> str:

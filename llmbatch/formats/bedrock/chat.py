@@ -21,7 +21,7 @@ def _read(body: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
 
 
 def _write(reply: Reply) -> dict[str, Any]:
-    told = {**reply.answered.record, "status": "ok", "output": reply.text}
+    told = {**reply.answered.record, "status": "ok", "output": reply.output}
     body: dict[str, Any] = wire_format("openai").result(replace(reply.answered, record=told))["response"]["body"]
     return {**body, "model": reply.model}
 

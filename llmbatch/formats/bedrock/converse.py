@@ -35,12 +35,12 @@ _OWN = {"schemaVersion", "inferenceConfig", "outputConfig", "toolConfig", "addit
 
 
 def _block(block: Any) -> str | None:
-    if isinstance(block, Mapping) and len(block) == 1:
+    if isinstance(block, dict) and len(block) == 1:
         if isinstance(block.get("text"), str):
             return str(block["text"])
         if "cachePoint" in block:  # what a cache keeps changes no answer
             return None
-    seen = ", ".join(map(short, block)) if isinstance(block, Mapping) else f"a value of type {type_name(block)}"
+    seen = ", ".join(map(short, block)) if isinstance(block, dict) else f"a value of type {type_name(block)}"
     raise ValueError(f"a block with {seen or 'nothing in it'}")
 
 

@@ -64,11 +64,6 @@ class Bedrock:
         """A chat body in OpenAI's form; of a text prompt one with a ``prompt``."""
         return {"recordId": str(row_id), "modelInput": wire_format("openai").write(row_id, rendered, model)["body"]}
 
-    def has_samples(self, line: Mapping[str, Any]) -> bool:
-        """Whether a row's data may ask for several answers: only a chat body can."""
-        body = line.get("modelInput")
-        return isinstance(body, Mapping) and "n" in body
-
     def result(self, answered: Answered) -> dict[str, Any]:
         return self.line(answered)
 
@@ -92,7 +87,8 @@ class Bedrock:
         if messages and messages[-1]["role"] == "assistant":
             asked = self._family(body).read(body, ())
             text = text.removeprefix(asked.prompt.prefill)
-        return Reply(text, success.finish_reason == "length", self._settings.model or answered.model, answered)
+        cut = success.finish_reason == "length"
+        return Reply(text, success.output, cut, self._settings.model or answered.model, answered)
 
     def _family(self, body: Mapping[str, Any]) -> Family:
         """Raises ``BodyError`` for a body of another family than the model's, and for one of none."""
@@ -145,6 +141,6 @@ def _body(line: Mapping[str, Any]) -> Mapping[str, Any]:
             f'a record has the form {{"recordId": ..., "modelInput": {{...}}}}, and the keys of this are {keys}'
         )
     body = line["modelInput"]
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         raise BodyError(f"modelInput must be an object, and is of type {type_name(body)}")
     return body

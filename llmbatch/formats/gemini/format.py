@@ -12,7 +12,7 @@ from typing import Any
 from llmbatch.core.types import Failure, FailureKind, Rendered, RowId
 from llmbatch.formats.base import Answered, Container, NoSettings
 from llmbatch.formats.gemini.lines import api_line, vertex_line
-from llmbatch.formats.gemini.requests import RequestProblem, read_request
+from llmbatch.formats.gemini.requests import Config, RequestProblem, read_config, read_request
 from llmbatch.formats.gemini.schema import SchemaProblem
 from llmbatch.formats.gemini.written import write_request
 
@@ -27,18 +27,24 @@ class Gemini:
     takes_text = takes_prompt = False
     role: str | None = None  # of a content that says none
 
-    def __init__(self, settings: NoSettings) -> None:
-        pass
+    def __init__(self, _settings: NoSettings) -> None:
+        self._last = "", Config()  # most requests of a batch have the same one
 
     def problem(self, line: Mapping[str, Any]) -> str | None:  # noqa: ARG002 - its line of the output shows whatever is in it
         return None
 
     def read(self, line: Mapping[str, Any], adapters: Collection[str]) -> Rendered | Failure:
         try:
-            rendered = read_request(line.get("request"), self.role, adapters)
+            rendered = read_request(line.get("request"), self.role, adapters, self._config)
         except (RequestProblem, SchemaProblem) as error:
             return Failure(FailureKind.PROMPT, str(error))
         return rendered or Failure(FailureKind.EMPTY_PROMPT, "the request's prompt is blank")
+
+    def _config(self, given: Any) -> Config:
+        said = repr(given)  # in which 1 and true are not the same
+        if said != self._last[0]:
+            self._last = said, read_config(given)
+        return self._last[1]
 
     def variables(self, line: Mapping[str, Any]) -> Mapping[str, Any]:
         return line

@@ -51,11 +51,10 @@ def response(answered: Answered, success: Success) -> dict[str, Any]:
     record = answered.record
     usage, samples = record["usage"], samples_of(answered, success.output)
     reason = _FINISH.get(success.finish_reason or "stop", "OTHER")
-    thoughts = _shows_thoughts(answered.row.get("request", {}))
     candidates = []
     for index, sample in enumerate(samples):
         parts = [{"text": sample.text}]
-        if thoughts and sample.reasoning:
+        if sample.reasoning and _shows_thoughts(answered.row.get("request", {})):
             parts.insert(0, {"text": sample.reasoning, "thought": True})  # type: ignore[dict-item]
         candidate: dict[str, Any] = {"content": {"role": "model", "parts": parts}, "finishReason": reason}
         if len(samples) > 1:

@@ -6,8 +6,8 @@ Names are taken in camelCase and in snake_case. Sampling settings of vLLM's that
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
 from llmbatch.core.sampling import SAMPLING, sampling_problem
 from llmbatch.core.types import EMPTY, Message, Prompt, Rendered
@@ -45,7 +45,22 @@ class RequestProblem(Exception):
     """What is wrong with a request, in words that follow the row's id."""
 
 
-def read_request(request: Any, role: str | None, adapters: Collection[str]) -> Rendered | None:
+class Config(NamedTuple):
+    """What a ``generationConfig`` asks for."""
+
+    sampling: Mapping[str, Any] = EMPTY
+    output: Mapping[str, Any] | None = None
+
+
+def read_config(given: Any) -> Config:
+    """Raises ``RequestProblem`` and ``SchemaProblem``."""
+    config = named(given, "generationConfig")
+    return Config(_sampling(config), output_of(config))
+
+
+def read_request(
+    request: Any, role: str | None, adapters: Collection[str], config_of: Callable[[Any], Config] = read_config
+) -> Rendered | None:
     """What a request asks for; None where its prompt is blank. ``role`` is that of a content which says none, if it may.
 
     Raises ``RequestProblem`` and ``SchemaProblem``.
@@ -53,9 +68,9 @@ def read_request(request: Any, role: str | None, adapters: Collection[str]) -> R
     asked = named(request, "request")
     _refuse_unknown(asked)
     prompt = _prompt(asked, role)
-    config = named(asked.get("generationConfig", EMPTY), "generationConfig")
-    model = str(asked.get("model", "")).rpartition("/")[2]
-    rendered = Rendered(prompt, _sampling(config), output_of(config), model if model in adapters else None)
+    config = config_of(asked["generationConfig"]) if "generationConfig" in asked else Config()
+    model = str(asked["model"]).rpartition("/")[2] if "model" in asked else ""
+    rendered = Rendered(prompt, config.sampling, config.output, model if model in adapters else None)
     return rendered if prompt.prefill or not _is_blank(prompt) else None
 
 
@@ -63,6 +78,8 @@ def named(value: Any, place: str) -> dict[str, Any]:
     """An object with its names in camelCase, without what is null."""
     if not isinstance(value, Mapping):
         raise RequestProblem(f"{place} must be an object, and is of type {type_name(value)}")
+    if value.__class__ is dict and None not in value.values() and not any("_" in key for key in value):
+        return value
     renamed: dict[str, Any] = {}
     for key, item in value.items():
         name = camel_case(key) if "_" in key else key

@@ -264,9 +264,9 @@ def choices_of(answered: Answered, success: Success) -> list[Choice]:
     A record tells of a single answer without a list, and of nothing that none of several has. A row that was tried again with
     another number of answers is one choice, without what cannot be told of it.
     """
-    record, count = answered.record, answered.asked.samples
-    output, reasoning, tokens = success.output, record.get("reasoning"), record.get("logprobs")
-    if count > 1:
+    record, output = answered.record, success.output
+    reasoning, tokens = record.get("reasoning"), record.get("logprobs")
+    if isinstance(output, list) and (count := answered.asked.samples) > 1:
         reasons = (record.get("details") or EMPTY).get("finish_reasons") or [success.finish_reason] * count
         told = [reasons, *([None] * count if value is None else value for value in (output, reasoning, tokens))]
         if all(isinstance(value, list) and len(value) == count for value in told):

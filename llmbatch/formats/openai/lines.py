@@ -34,7 +34,7 @@ def line_of(answered: Answered, *, strict: bool = False) -> Line:
     record, body = answered.record, answered.row.get("body")
     checked = record["status"] != "ok" and isinstance(body, Mapping) and checks_itself(body)
     outcome = outcome_of(record, checks_itself=checked, strict=strict)
-    if isinstance(outcome, Success) and answered.asked.samples > 1 and record["status"] != "ok":
+    if record["status"] != "ok" and isinstance(outcome, Success) and answered.asked.samples > 1:
         outcome = _several(record, outcome)
     status = 200 if isinstance(outcome, Success) else outcome.code.http
     said = answer(answered, outcome) if isinstance(outcome, Success) else {"error": _error(answered, outcome)}

@@ -1,4 +1,4 @@
-"""SQL on open-source Spark in, with Databricks' ``ai_query`` and task functions; answers of a model on the executors' machines out."""
+"""SQL on open-source Spark in, with Databricks' ``ai_query`` and task functions; a model's answers out, from the executors."""
 
 FUNCTIONS = {
     "ai_query": "llmbatch.integrations.spark.ai_query:AI_QUERY",

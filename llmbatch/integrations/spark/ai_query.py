@@ -37,9 +37,9 @@ def _call(endpoints: Endpoints, given: Mapping[str, Any]) -> Call:
         schema = _ANY_OBJECT
     elif schema is None and isinstance(returns, Type) and returns.nested:
         schema = returns.schema
-    job = job_for(
-        profile, sampling=_sampling(given["modelParameters"]), answer=None if schema is None else {"schema": schema}
-    )
+    sampling, answer = _sampling(given["modelParameters"]), None if schema is None else {"schema": schema}
+    # so many tokens of text were asked for; JSON that is cut off is of no use
+    job = job_for(profile, sampling=sampling, answer=answer, once=answer is None and "max_tokens" in sampling)
     # what the profile alone asks of an answer is a check of the job's
     as_it_came = not endpoints.strict and (schema is not None or not profile.get("answer"))
     return Call(job, returns if isinstance(returns, SchemaText) else returns.sql, fails, as_it_came)

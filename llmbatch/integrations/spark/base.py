@@ -135,11 +135,12 @@ def job_for(
     prompt: Mapping[str, Any] | None = None,
     sampling: Mapping[str, Any] | None = None,
     answer: Mapping[str, Any] | None = None,
+    once: bool = False,
 ) -> dict[str, Any]:
     """A job for the rows of a call, by a profile and what the call says besides. Raises ``UsageError`` for what is wrong with it.
 
     Spark may compute a partition again at any time, so answers are to come out the same: greedy unless somebody says how to
-    draw, and drawn with a seed.
+    draw, and drawn with a seed. ``once``: an answer that is cut off is not gone on with, unless the profile says how.
     """
     given = {**profile.get("sampling", {}), **(sampling or {})}
     asked = prompt or profile.get("prompt")
@@ -158,6 +159,8 @@ def job_for(
     }
     if answer is not None:
         job["answer"] = {**profile.get("answer", {}), **answer}
+    if once:
+        job["retry"] = {"max_attempts": 1, **profile.get("retry", {})}
     job_given(job, None)
     return job
 

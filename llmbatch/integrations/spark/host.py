@@ -131,8 +131,9 @@ class Host:
         try:
             asked = asked_from(message)
             with self._engines.job(asked.job) as job:
-                records = job.records(asked.rows)
-            self._counts.rows(len(records))
+                records, reused = job.records(asked.rows)
+            self._counts.add("rows", len(records))
+            self._counts.add("reused", reused)
             return answered_bytes([_answer(record, asked) for record in records], self._counts.facts())
         except LlmbatchError as error:
             say(f"a batch failed: {error}")
@@ -165,7 +166,7 @@ class _Counts:
         self._state = threading.Lock()
         pid, started = settings.executor
         self._executor = f"{socket.gethostname()} {pid} {started}"
-        self._numbers: dict[str, int] = {"engine_starts": 0, "host_starts": 0, "rows": 0}
+        self._numbers: dict[str, int] = {"engine_starts": 0, "host_starts": 0, "rows": 0, "reused": 0}
         with contextlib.suppress(FileNotFoundError):
             for line in self._path.read_text(encoding="ascii").splitlines():
                 with contextlib.suppress(ValueError, KeyError):  # the last one may be torn
@@ -177,9 +178,6 @@ class _Counts:
             self._numbers[name] += number
             with self._path.open("a", encoding="ascii") as file:
                 file.write(json.dumps([name, number]) + "\n")
-
-    def rows(self, number: int) -> None:
-        self.add("rows", number)
 
     def facts(self) -> Facts:
         with self._state:

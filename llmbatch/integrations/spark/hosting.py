@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from llmbatch.core.errors import EngineError
+from llmbatch.core.errors import EngineError, RunError
 from llmbatch.engines.guardian import start_time
 from llmbatch.integrations.spark.base import REQUEST, Call
 from llmbatch.integrations.spark.host import HostSettings
@@ -70,7 +70,7 @@ def answered(
     """The answers of each batch of requests, texts or mappings, in order; the next batch is asked before one is given.
 
     A request that is None has no answer and no error. Raises ``JobError`` for what is wrong with the job, ``EngineError`` where
-    the engine cannot start or keeps dying, and what ``call.fails`` asks for.
+    the engine cannot start or keeps dying, and ``RunError`` for a row without an answer where ``call.fails``.
     """
     with _Talk(call, hosting, hear or (lambda _: None)) as talk:
         waiting: deque[list[bool]] = deque()
@@ -90,7 +90,7 @@ def _row(request: Any) -> Mapping[str, Any]:
 
 def _in_place(asked: Sequence[bool], answers: Sequence[Answer], call: Call) -> list[Answer]:
     if call.fails and (failed := [answer.error for answer in answers if answer.error]):
-        raise EngineError(
+        raise RunError(
             f"{len(failed):,} of {len(answers):,} rows of a batch have no answer, the first one: {failed[0]} (with "
             "failOnError => false ai_query gives the others their answers)"
         )

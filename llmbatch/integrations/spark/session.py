@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from llmbatch.integrations.spark.base import Endpoints, job_for
 from llmbatch.integrations.spark.hosting import Hosting
 from llmbatch.integrations.spark.rewriting import rewritten
 from llmbatch.integrations.spark.wire import Facts
+from llmbatch.job.job import load_job_data
 
 _ERRORS = ("last", "strict")
 _OWN = "_llmbatch"  # the attribute of a session
@@ -28,7 +30,7 @@ def register(
     *,
     model: str | Path,
     endpoint: str | None = None,
-    profiles: Mapping[str, Mapping[str, Any]] | None = None,
+    profiles: Mapping[str, Mapping[str, Any] | str | Path] | None = None,
     errors: str = "last",
     idle: float = 300.0,
     engines: int = 1,
@@ -41,9 +43,9 @@ def register(
     ``ai_translate``, answered on the executors.
 
     ``model`` and the sections are those of ``llmbatch.generate``; SQL names them by ``endpoint``, by default the model's name.
-    ``profiles`` are more of them by name, each a mapping with ``model`` and sections. ``errors="strict"`` makes an answer that is
-    not as its call asks an error; by default it is given as it came. An executor's engine is ended after ``idle`` seconds without
-    work; of several models it holds ``engines`` at a time.
+    ``profiles`` are more of them by name, each a mapping with ``model`` and sections, or the path of a job file.
+    ``errors="strict"`` makes an answer that is not as its call asks an error; by default it is given as it came. An executor's
+    engine is ended after ``idle`` seconds without work; of several models it holds ``engines`` at a time.
 
         llmbatch.spark.register(spark, model="Qwen/Qwen3-8B", endpoint="qwen")
         llmbatch.spark.sql(spark, "SELECT ai_query('qwen', text, failOnError => false) AS r FROM reviews")
@@ -62,7 +64,7 @@ def register(
     for each, profile in (profiles or {}).items():
         if each in given:
             raise JobError(f"profiles: {each!r} is the name of the model already; give that another endpoint")
-        given[each] = profile
+        given[each] = _of_file(Path(profile)) if isinstance(profile, str | Path) else profile
     jobs = {each: _profile(each, profile) for each, profile in given.items()}
     registered = Registered(spark, Endpoints(jobs, name, errors == "strict"), _hosting(spark, idle, engines))
     registered.begin()
@@ -70,10 +72,12 @@ def register(
 
 
 def enable(spark: Any) -> None:
-    """Let ``spark.sql`` itself take the functions with all of their arguments, as ``sql`` does. Raises ``UsageError`` before
-    ``register``.
+    """Let ``spark.sql`` itself take the functions with all of their arguments, as ``sql`` does. May be called twice.
+
+    Raises ``UsageError`` before ``register``.
     """
-    _registered(spark).enable()
+    _registered(spark)
+    spark.sql = partial(sql, spark)
 
 
 def sql(spark: Any, text: str, *args: Any, **kwargs: Any) -> Any:
@@ -104,10 +108,6 @@ class Registered:
         struct = udfs.of_function("ai_query", self._endpoints, self._hosting, self._heard.hear, fails=False)
         self._spark.udf.register("ai_query_struct", struct)
         setattr(self._spark, _OWN, self)
-
-    def enable(self) -> None:
-        """See ``enable`` of the module. May be called twice."""
-        self._spark.sql = self.sql
 
     def sql(self, text: str, *args: Any, **kwargs: Any) -> Any:
         """See ``sql`` of the module."""
@@ -155,6 +155,11 @@ class _Hear:
 
 def _ignored(_: Facts) -> None:
     return
+
+
+def _of_file(path: Path) -> dict[str, Any]:
+    """A job file as a profile: what it says of its input and its run is of no account here. Raises ``JobError``."""
+    return {key: value for key, value in load_job_data(path).items() if key not in _NOT_OF_A_PROFILE}
 
 
 def _profile(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

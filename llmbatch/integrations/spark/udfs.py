@@ -83,11 +83,18 @@ def bound(
 
 
 def requests_of(column: Any) -> list[Any]:
-    """A column of texts or structs, as texts or mappings; None where it is NULL."""
+    """A column of texts or structs, as texts or mappings; None where it is NULL. Raises ``JobError`` for one of another type."""
     if hasattr(column, "columns"):
         rows = column.to_dict("records")
         return [plain_row(row) for row in rows]
-    return [None if value is None or value != value else value for value in column.tolist()]
+    values = [None if no else value for value, no in zip(column.tolist(), column.isna().tolist(), strict=True)]
+    other = next((value for value in values if value is not None and not isinstance(value, str)), None)
+    if other is not None:
+        raise JobError(
+            f"a request is a STRING or a STRUCT, and here one is of Python's type {type(other).__name__} ({short(other)}): "
+            "CAST(... AS STRING)"
+        )
+    return values
 
 
 def plain_row(row: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 from llmbatch.core.errors import EngineError, JobError, LlmbatchError, UsageError
 
+_LONGEST = 35  # bytes
+_SHORT = "/tmp"  # noqa: S108 - the folder in it is looked at before it is used
 AHEAD = 2
 """Batches that a task has asked and not yet been answered: while one runs out the next is in the engine."""
 
@@ -39,6 +41,7 @@ class Facts(NamedTuple):
     engine_starts: int
     host_starts: int
     rows: int
+    reused: int  # of them, those that took an answer that was there or on its way already: in the cache, or asked just before
 
 
 class Asked(NamedTuple):
@@ -89,13 +92,14 @@ class Place:
     @classmethod
     def of(cls, application: str, pid: int, started: int | None) -> Place:
         """Of the executor with this process. Raises ``EngineError`` for a folder that is somebody else's."""
-        base = Path(tempfile.gettempdir()) / f"llmbatch-spark-{os.getuid()}"
+        # the path of a socket has 107 bytes, and a container's own folder for temporary files may have a long name
+        temporary = tempfile.gettempdir() if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST else _SHORT
+        base = Path(temporary) / f"llmbatch-spark-{os.getuid()}"
         base.mkdir(mode=0o700, exist_ok=True)
         if base.is_symlink() or base.stat().st_uid != os.getuid() or base.stat().st_mode & 0o077:
             raise EngineError(
                 f"{base}: is not a folder of this user's alone: remove it, or set TMPDIR to another place"
             )
-        # short, as the path of a socket has 107 bytes
         name = hashlib.sha256(application.encode()).hexdigest()[:16]
         folder = base / name / f"{pid}-{started or 0}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

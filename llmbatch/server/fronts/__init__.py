@@ -3,11 +3,10 @@
 FRONTS = {
     "openai": "llmbatch.server.fronts.openai:OpenAIFront",
     "azure": "llmbatch.server.fronts.azure:AzureFront",
+    "google": "llmbatch.server.fronts.google:GoogleFront",
     "sagemaker": "llmbatch.server.fronts.sagemaker:SageMakerFront",
-    "vertex": "llmbatch.server.fronts.vertex:VertexFront",
-    "gemini": "llmbatch.server.fronts.gemini:GeminiFront",
+    "bedrock": "llmbatch.server.fronts.bedrock:BedrockFront",
     "v2": "llmbatch.server.fronts.v2:V2Front",
     "seldon": "llmbatch.server.fronts.seldon:SeldonFront",
     "verta": "llmbatch.server.fronts.verta:VertaFront",
-    "bedrock": "llmbatch.server.fronts.bedrock:BedrockFront",
 }

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import FolderError, JobError, ReadError, SourceError
+from llmbatch.core.files import atomic_write
 from llmbatch.core.types import Status
 from llmbatch.core.words import clip
-from llmbatch.folder.folder import RunFolder, find_report
+from llmbatch.folder.folder import RunFolder, find_report, read_manifest
+from llmbatch.job.swept import recipe_of
+from llmbatch.runs.finish import finished_run
 from llmbatch.server.base import Checked, Ended, Finished
 from llmbatch.server.errors import ApiError
+from llmbatch.server.outputs import record_lines
 from llmbatch.server.server import Server
 from llmbatch.server.store import Batch
+from llmbatch.sinks.base import Output
+from llmbatch.sinks.layout import write_layout
+from llmbatch.sinks.upload import plan_upload, upload
 from llmbatch.sources.base import SourceSettings
 from llmbatch.sources.opening import open_source
 from llmbatch.sources.places import expand, is_url
@@ -55,28 +63,15 @@ class DocumentBatches:
     def sections_of(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """Raises ``JobError``, also for an address that is not for clients to read or write."""
         settings = self.server.settings
-        assets = Assets({**dict.fromkeys(settings.models, settings.model), **settings.assets})
+        roots = tuple(Path(expand(each)).resolve() for each in settings.assets.values() if not is_url(each))
+        assets = _ForClients({**dict.fromkeys(settings.models, settings.model), **settings.assets}, roots)
         for address in _addresses(document):
-            self._see_place(address, assets.place(address))
+            assets.place(address)
         job = dict(self._system.job(document, Path("document"), assets).job)
         for place in (job["input"]["path"], *job["input"].get("more", ()), job["sinks"]["to"]):
-            self._see_place(place, place)
+            _see_place(place, place, roots)
         run = {key: value for key, value in job.get("run", {}).items() if key != "max_time"}  # the batch's own end
         return {**{key: value for key, value in job.items() if key not in _NOT_OURS}, "run": run}
-
-    def _see_place(self, address: str, place: str) -> None:
-        """Clients say which objects are read and written; of this machine only what ``--asset`` puts in a store's place."""
-        scheme = place.partition("://")[0] if is_url(place) else None
-        if scheme in _STORES:
-            return
-        if scheme is None:
-            roots = [Path(expand(each)).resolve() for each in self.server.settings.assets.values() if not is_url(each)]
-            if any(Path(expand(place)).resolve().is_relative_to(root) for root in roots):
-                return
-        raise JobError(
-            f"{clip(address, 200)}: is no address of an object store ({', '.join(f'{each}://' for each in _STORES)}), and nothing "
-            "that this server was started with (--asset) says where it is here"
-        )
 
     # BatchKind
 
@@ -120,6 +115,53 @@ class DocumentBatches:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _ForClients(Assets):
+    """What addresses stand for, also those that stand in a list of objects: a place that is not for clients is not even looked at.
+
+    ``roots`` are the folders of this machine that stand in a store's place.
+    """
+
+    roots: tuple[Path, ...] = ()
+
+    def place(self, address: str) -> str:
+        place = Assets.place(self, address)
+        _see_place(address, place, self.roots)
+        return place
+
+
+def _see_place(address: str, place: str, roots: tuple[Path, ...]) -> None:
+    """Clients say which objects are read and written; of this machine only what ``--asset`` puts in a store's place.
+
+    Raises ``JobError``. A URL within a URL (``::``) is none of these, whatever it begins with.
+    """
+    scheme = place.partition("://")[0] if is_url(place) else None
+    if scheme in _STORES and "::" not in place:
+        return
+    if scheme is None and any(Path(expand(place)).resolve().is_relative_to(root) for root in roots):
+        return
+    raise JobError(
+        f"{clip(address, 200)}: is no address of an object store ({', '.join(f'{each}://' for each in _STORES)}), and nothing "
+        "that this server was started with (--asset) says where it is here"
+    )
+
+
+def write_what_is_done(ended: Ended, change: Callable[[Path], None]) -> None:
+    """Lay out the records that there are of a batch that ended early, and copy them to where the document says.
+
+    ``change`` is given the folder of the files before they are copied. Again it does the same. Raises ``WriteError``.
+    """
+    job, folder = ended.job, ended.job.output
+    manifest, part = read_manifest(folder), folder / "done.jsonl"
+    if manifest is None or not atomic_write(part, record_lines(folder)):
+        return
+    finished = replace(finished_run(job, recipe_of(job), folder, manifest.created), parts=[part])
+    files = write_layout(finished, Output(folder, job.sinks))
+    change(folder)
+    plan_upload(job.sinks, folder, files)
+    upload(job.sinks, folder, lambda _: None)
+
+
 def _addresses(document: Any) -> Iterator[str]:
     """Every address in a document."""
     if isinstance(document, Mapping):
@@ -130,4 +172,4 @@ def _addresses(document: Any) -> Iterator[str]:
                 yield from _addresses(value)
 
 
-__all__ = ["DocumentBatches"]
+__all__ = ["DocumentBatches", "write_what_is_done"]

@@ -5,24 +5,26 @@ A body means here what it means in a line of a batch, and is answered in the sam
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.responses import Response
 
-from llmbatch.core.errors import EngineError
-from llmbatch.core.types import Outcome, Piece, Refusal
+from llmbatch.core.errors import EngineError, LlmbatchError
+from llmbatch.core.record import record_to_dict
+from llmbatch.core.types import Cursor, Outcome, Piece, Record, Refusal, Row
 from llmbatch.core.words import clip
+from llmbatch.formats.base import Answered
 from llmbatch.formats.openai.format import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from llmbatch.formats.openai.lines import line_of
 from llmbatch.formats.outcome import code_of
 from llmbatch.server.errors import ApiError
-from llmbatch.server.fronts.asking import Asking, unavailable
 from llmbatch.server.fronts.openai_stream import Answer, events_of
 from llmbatch.server.server import Server
 
@@ -48,7 +50,7 @@ class LiveRequests:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._asking = Asking(server)
+        self._running = 0
 
     def routes(self, router: APIRouter, prefix: str) -> None:
         """Their paths, below a prefix that stands for ``/v1``."""
@@ -81,6 +83,7 @@ class LiveRequests:
         if (endpoint == EMBEDDINGS) != self._server.settings.gives_vectors:
             gives = "numbers (embeddings)" if self._server.settings.gives_vectors else "text"
             raise ApiError(400, f"the model of this server gives {gives}", code="invalid_endpoint", param="model")
+        self._see_room()
         asked = {key: value for key, value in body.items() if key not in _OF_STREAMS}
         line = {"custom_id": "live", "method": "POST", "url": endpoint, "body": asked}
         answer = Answer(endpoint, line, model, int(time.time()), uuid.uuid4().hex)
@@ -88,13 +91,39 @@ class LiveRequests:
             return await self._streamed(answer, body)
         return await self._whole(request, answer)
 
+    async def record(self, request: Request, line: Mapping[str, Any]) -> Record:
+        """The record of what would be a line of a batch. Raises ``ApiError``."""
+        self._see_room()
+        self._running += 1
+        try:
+            record = await _unless_gone(request, self._server.answering.answer(line))
+        except EngineError as error:
+            raise _unavailable(error) from error
+        except LlmbatchError as error:
+            raise ApiError(500, str(error), code="server_error") from error
+        finally:
+            self._running -= 1
+        self._count(record)
+        return record
+
+    def _see_room(self) -> None:
+        if self._running >= self._server.settings.live_requests:
+            raise ApiError(
+                429, "too many live requests at a time; try again in a moment", code="rate_limited", retry=True
+            )
+
     async def _whole(self, request: Request, answer: Answer) -> Response:
-        answered = await self._asking.ask(request, self._server.answering, answer.line, answer.model)
-        response = line_of(answered).data["response"]
-        status, body = response["status_code"], response["body"]
-        if status == 200:
-            return JSONResponse(answer.named(body))
-        return JSONResponse(body, status, {"x-should-retry": "false"})
+        record = await self.record(request, answer.line)
+        status, said = self._said(answer, record)
+        return JSONResponse(said, status, {} if status == 200 else {"x-should-retry": "false"})
+
+    def _said(self, answer: Answer, record: Record) -> tuple[int, Any]:
+        row = Row(record.index, "live", answer.line, Cursor(record.index))
+        asked = self._server.answering.asked(row)
+        line = line_of(Answered(record_to_dict(record), answer.line, asked, answer.model, answer.created)).data
+        response = line["response"]
+        body = response["body"]
+        return response["status_code"], answer.named(body) if response["status_code"] == 200 else body
 
     async def _streamed(self, answer: Answer, body: Mapping[str, Any]) -> Response:
         """The first piece is waited for: until then a request can be refused as any other."""
@@ -103,17 +132,17 @@ class LiveRequests:
         if answer.line["body"].get("echo"):
             raise ApiError(400, "echo is not supported in a stream", code="invalid_value", param="echo")
         items = self._server.answering.stream(answer.line)
-        self._asking.begin()
+        self._running += 1
         try:
             first = await anext(items, None)
         except EngineError as error:
-            self._asking.end()
-            raise unavailable(error) from error
+            self._running -= 1
+            raise _unavailable(error) from error
         except BaseException:
-            self._asking.end()
+            self._running -= 1
             raise
         if first is None or isinstance(first, Refusal):
-            self._asking.end()
+            self._running -= 1
             raise _refused(first, answer)
         options = body.get("stream_options")
         with_usage = bool(isinstance(options, Mapping) and options.get("include_usage"))
@@ -132,7 +161,13 @@ class LiveRequests:
             said = {"error": {"message": "the engine failed in the middle of the answer", "type": "server_error"}}
             yield b"data: " + json.dumps(said).encode() + b"\n\n"
         finally:
-            self._asking.end()
+            self._running -= 1
+
+    def _count(self, record: Record) -> None:
+        metrics = self._server.metrics
+        metrics.live.labels(record.status.value).inc()
+        metrics.live_tokens.labels("prompt").inc(record.usage.prompt_tokens)
+        metrics.live_tokens.labels("completion").inc(record.usage.completion_tokens)
 
     def _model(self, body: Mapping[str, Any]) -> str:
         model = body.get("model")
@@ -150,6 +185,29 @@ async def _again(first: Piece | Outcome, items: AsyncIterator[Piece | Outcome]) 
     yield first
     async for item in items:
         yield item
+
+
+async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """What the work gives; it is given up once the client is gone."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ApiError(499, "the client went away", code="client_closed")
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _unavailable(error: EngineError) -> ApiError:
+    return ApiError(503, f"the engine is not to be had: {error}", code="engine_unavailable", retry=True)
 
 
 def _refused(refusal: Refusal | None, answer: Answer) -> ApiError:

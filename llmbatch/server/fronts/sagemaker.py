@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,22 +14,24 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from llmbatch.core.words import clip
 from llmbatch.server.errors import ApiError
+from llmbatch.server.fronts.aws import NO_ACCOUNT, region_of
 from llmbatch.server.fronts.documents import DocumentBatches
 from llmbatch.server.keys import Owner
 from llmbatch.server.server import Server
 from llmbatch.server.store import Batch
 from llmbatch.systems.sagemaker import SageMakerTransform
 
-_ARN = "arn:aws:sagemaker:us-east-1:000000000000"
-_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+_TARGET = "SageMaker."
 _CONTENT_TYPE = "application/x-amz-json-1.1"
 _STATES = {
     "validating": "InProgress", "in_progress": "InProgress", "finalizing": "InProgress", "completed": "Completed",
     "failed": "Failed", "expired": "Failed", "cancelling": "Stopping", "cancelled": "Stopped",
 }  # fmt: skip
 _CODES = {401: "AccessDeniedException", 403: "AccessDeniedException", 404: "ResourceNotFound", 409: "ResourceInUse"}
-_LONGEST_REASON = 1024
+_LONGEST_REASON = 1024  # characters
+_PAGE, _MOST = 10, 100
 _ECHOED = (
     "ModelName", "TransformInput", "TransformOutput", "TransformResources", "DataProcessing", "BatchStrategy",
     "MaxConcurrentTransforms", "MaxPayloadInMB", "ModelClientConfig", "Environment", "ExperimentConfig",
@@ -37,14 +39,15 @@ _ECHOED = (
 
 
 class SageMakerFront(DocumentBatches):
-    """The front."""
+    """The front. A job is its owner's, by its name; one that is stopped stores nothing."""
 
     name = "sagemaker"
     prefixes = ("/",)
 
     def __init__(self, server: Server) -> None:
         super().__init__(server, SageMakerTransform())
-        self._operations: dict[str, Callable[[Owner, Mapping[str, Any]], Awaitable[Any]]] = {
+        self._creating = threading.Lock()
+        self._operations: dict[str, Callable[[Mapping[str, Any], Request], dict[str, Any] | None]] = {
             "CreateTransformJob": self._create,
             "DescribeTransformJob": self._describe,
             "StopTransformJob": self._stop,
@@ -55,7 +58,8 @@ class SageMakerFront(DocumentBatches):
     def refusal(self, error: ApiError) -> Response:
         code = _CODES.get(error.status, "ValidationException" if error.status < 500 else "InternalFailure")
         status = 400 if error.status < 500 else error.status
-        return JSONResponse({"__type": code, "message": error.message}, status, media_type=_CONTENT_TYPE)
+        headers = {"x-amzn-errortype": code}
+        return JSONResponse({"__type": code, "message": error.message}, status, headers, media_type=_CONTENT_TYPE)
 
     def routes(self) -> APIRouter:
         router = APIRouter(tags=[self.name])
@@ -63,112 +67,126 @@ class SageMakerFront(DocumentBatches):
         @router.post("/", include_in_schema=False)
         async def operate(request: Request) -> Response:
             """One operation of SageMaker's."""
-            name = request.headers.get("x-amz-target", "").removeprefix("SageMaker.")
-            operation = self._operations.get(name)
+            target = request.headers.get("x-amz-target", "")
+            operation = self._operations.get(target.removeprefix(_TARGET)) if target.startswith(_TARGET) else None
             if operation is None:
                 known = ", ".join(self._operations)
-                raise ApiError(400, f"the operation {name[:60]!r} is not served here; there are {known}")
+                raise ApiError(
+                    400, f"the operation {target[:60]!r} is not served here; the operations here are {known}"
+                )
             try:
                 body = json.loads(await request.body() or b"{}")
-            except ValueError as error:
-                raise ApiError(400, "the body is not JSON") from error
+            except (ValueError, RecursionError):
+                raise ApiError(400, "the body is not JSON") from None
             if not isinstance(body, dict):
                 raise ApiError(400, "the body is not a JSON object")
-            said = await operation(request.state.owner, body)
+            said = await run_in_threadpool(operation, body, request)
             return Response(b"" if said is None else json.dumps(said).encode(), media_type=_CONTENT_TYPE)
 
         return router
 
-    async def _create(self, owner: Owner, document: Mapping[str, Any]) -> dict[str, str]:
-        name = document.get("TransformJobName")
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ApiError(400, "TransformJobName is a text of letters, digits and hyphens, at most 63 of them")
-        model = self.model_of(str(document.get("ModelName")))
-        await run_in_threadpool(self.read, document)
-        given = {"document": dict(document), "model": model, "name": name, "metadata": None}
+    # Operations.
+
+    def _create(self, document: Mapping[str, Any], request: Request) -> dict[str, Any]:
+        self.read(document)
+        owner, name = _owner(request), document["TransformJobName"]
+        given = {
+            "document": dict(document), "model": self.model_of(document["ModelName"]), "name": name,
+            "region": region_of(request), "metadata": None,
+        }  # fmt: skip
         batch = Batch(
-            _id(owner, name),
-            owner.name,
-            self.name,
-            int(time.time()),
-            None,
-            given,
-            priority=min(0, owner.priority),
+            _id(owner, name), owner.name, self.name, int(time.time()), None, given, priority=min(0, owner.priority),
             weight=owner.weight,
-        )
-        if self.server.store.batch(batch.id) is not None:
-            raise ApiError(409, f"Job name must be unique, and {name} is in use")
-        await run_in_threadpool(self.server.batches.add, batch)
-        return {"TransformJobArn": _arn(name)}
+        )  # fmt: skip
+        with self._creating:  # of two at once with one name, one is refused
+            if self.server.store.batch(batch.id) is not None:
+                raise ApiError(409, f"Job name must be unique, and a job with the name {name} already exists")
+            self.server.batches.add(batch)
+        return {"TransformJobArn": _arn(batch)}
 
-    async def _describe(self, owner: Owner, asked: Mapping[str, Any]) -> dict[str, Any]:
-        batch = self._own(owner, asked)
-        document, times = batch.given["document"], batch.facts.times
-        state, reason = _state(batch)
-        said = {
-            "TransformJobName": batch.given["name"],
-            "TransformJobArn": _arn(batch.given["name"]),
-            "TransformJobStatus": state,
-            "CreationTime": batch.created,
-            "TransformStartTime": times.get("in_progress"),
-            "TransformEndTime": times.get(batch.state) if batch.ended else None,
-            "FailureReason": reason,
-            **{key: document.get(key) for key in _ECHOED},
-        }
-        return {key: value for key, value in said.items() if value is not None}
+    def _describe(self, asked: Mapping[str, Any], request: Request) -> dict[str, Any]:
+        batch = self._own(asked, request)
+        document = batch.given["document"]
+        return {**_summary(batch), **{key: document[key] for key in _ECHOED if document.get(key) is not None}}
 
-    async def _stop(self, owner: Owner, asked: Mapping[str, Any]) -> None:
-        batch = self._own(owner, asked)
+    def _stop(self, asked: Mapping[str, Any], request: Request) -> None:
+        batch = self._own(asked, request)
         if batch.ended:
             raise ApiError(400, f"the job {batch.given['name']} is {_state(batch)[0]}, and cannot be stopped")
-        await run_in_threadpool(self.server.batches.cancel, batch)
+        self.server.batches.cancel(batch)
 
-    async def _list(self, owner: Owner, asked: Mapping[str, Any]) -> dict[str, Any]:
-        limit = asked.get("MaxResults", 10)
-        after = asked.get("NextToken")
-        if not isinstance(limit, int) or not 1 <= limit <= 100 or not isinstance(after, str | None):
-            raise ApiError(400, "MaxResults is from 1 to 100, and NextToken a text")
-        found = self.server.store.batches(owner.name, front=self.name, after=after, limit=limit + 1)
-        shown = [
-            {
-                "TransformJobName": batch.given["name"],
-                "TransformJobArn": _arn(batch.given["name"]),
-                "CreationTime": batch.created,
-                "TransformJobStatus": _state(batch)[0],
-            }
-            for batch in found[:limit]
-        ]
-        more = {"NextToken": found[limit - 1].id} if len(found) > limit else {}
-        return {"TransformJobSummaries": shown, **more}
+    def _list(self, asked: Mapping[str, Any], request: Request) -> dict[str, Any]:
+        most, after, name = asked.get("MaxResults", _PAGE), asked.get("NextToken"), asked.get("NameContains", "")
+        if not isinstance(most, int) or not 1 <= most <= _MOST:
+            raise ApiError(400, f"MaxResults is from 1 to {_MOST}")
+        if not isinstance(after, str | None) or not isinstance(name, str):
+            raise ApiError(400, "NextToken and NameContains are texts")
+        found: list[Batch] = []
+        while len(found) <= most:
+            page = self.server.store.batches(_owner(request).name, front=self.name, after=after, limit=_MOST)
+            found += [
+                batch
+                for batch in page
+                if name in batch.given["name"] and asked.get("StatusEquals") in (None, _state(batch)[0])
+            ]
+            if len(page) < _MOST:
+                break
+            after = page[-1].id
+        more = {"NextToken": found[most - 1].id} if len(found) > most else {}
+        return {"TransformJobSummaries": list(map(_summary, found[:most])), **more}
 
-    async def _model(self, _owner: Owner, asked: Mapping[str, Any]) -> dict[str, Any]:
+    def _model(self, asked: Mapping[str, Any], request: Request) -> dict[str, Any]:
         """The SDK's ``Transformer`` asks for it first."""
         name = self.model_of(str(asked.get("ModelName")))
         return {
-            "ModelName": name, "ModelArn": f"{_ARN}:model/{name}", "CreationTime": 0, "PrimaryContainer": {},
-            "ExecutionRoleArn": "arn:aws:iam::000000000000:role/llmbatch",
+            "ModelName": name, "ModelArn": f"{_place(region_of(request))}:model/{name.lower()}", "CreationTime": 0,
+            "PrimaryContainer": {"Image": "llmbatch"}, "ExecutionRoleArn": f"arn:aws:iam::{NO_ACCOUNT}:role/llmbatch",
         }  # fmt: skip
 
-    def _own(self, owner: Owner, asked: Mapping[str, Any]) -> Batch:
-        name = str(asked.get("TransformJobName"))
+    def _own(self, asked: Mapping[str, Any], request: Request) -> Batch:
+        owner, name = _owner(request), str(asked.get("TransformJobName"))
         batch = self.server.store.batch(_id(owner, name), owner.name)
         if batch is None:
-            raise ApiError(404, f"Could not find job {name[:100]!r}")
+            raise ApiError(404, f"Could not find requested job with name: {clip(name, 100)}")
         return batch
+
+
+def _owner(request: Request) -> Owner:
+    owner: Owner = request.state.owner
+    return owner
 
 
 def _id(owner: Owner, name: str) -> str:
     return f"transform_{hashlib.sha256(f'{owner.name} {name}'.encode()).hexdigest()[:24]}"
 
 
-def _arn(name: str) -> str:
-    return f"{_ARN}:transform-job/{name.lower()}"
+def _place(region: str) -> str:
+    return f"arn:aws:sagemaker:{region}:{NO_ACCOUNT}"
+
+
+def _arn(batch: Batch) -> str:
+    return f"{_place(batch.given['region'])}:transform-job/{batch.given['name'].lower()}"
 
 
 def _state(batch: Batch) -> tuple[str, str | None]:
     """The status, and why it failed. A job of which a record failed is one that failed, though all others are there."""
     errors = batch.facts.errors
-    reason = errors[0]["message"][:_LONGEST_REASON] if errors else None
+    reason = clip(str(errors[0]["message"]), _LONGEST_REASON) if errors else None
     if batch.state == "completed" and reason is not None:
         return "Failed", reason
     return _STATES[batch.state], reason if batch.state in ("failed", "expired") else None
+
+
+def _summary(batch: Batch) -> dict[str, Any]:
+    state, reason = _state(batch)
+    times = batch.facts.times
+    ended = times.get(batch.state, batch.created) if batch.ended else None
+    said = {
+        "TransformJobName": batch.given["name"], "TransformJobArn": _arn(batch), "TransformJobStatus": state,
+        "CreationTime": batch.created, "TransformStartTime": times.get("in_progress"), "TransformEndTime": ended,
+        "LastModifiedTime": ended, "FailureReason": reason,
+    }  # fmt: skip
+    return {key: value for key, value in said.items() if value is not None}
+
+
+__all__ = ["SageMakerFront"]

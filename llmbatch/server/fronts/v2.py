@@ -1,187 +1,111 @@
-"""The V2 (open inference) protocol with Triton's generate extension, for tritonclient, ``mlserver infer`` and others: ``/v2``."""
+"""The V2 (open inference) protocol, as Triton and mlserver speak it: health, the model's metadata, and inference requests.
+
+Their clients' binary data is read; answers are JSON, which these clients take as well. An error is ``{"error": text}``.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Body, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from llmbatch import __version__
-from llmbatch.core.errors import EngineError
-from llmbatch.core.types import Outcome, Piece, Refusal
-from llmbatch.core.words import clip
-from llmbatch.formats.outcome import code_of
-from llmbatch.formats.v2 import line_of
+from llmbatch.formats.base import wire_format
+from llmbatch.formats.kserve import FINISH_REASON, TEXT_INPUT, TEXT_OUTPUT, TOKENS_IN, TOKENS_OUT, WireError
+from llmbatch.formats.kserve_binary import read_body
+from llmbatch.formats.outcome import Error
+from llmbatch.formats.v2 import reply_of
 from llmbatch.server.errors import ApiError
-from llmbatch.server.fronts.asking import Asking, unavailable
-from llmbatch.server.fronts.v2_binary import read_body
+from llmbatch.server.fronts.synchronous import Synchronous
 from llmbatch.server.server import Server
 
-_INPUTS = (("text_input", "BYTES", [-1]), ("sampling_parameters", "BYTES", [1]))
-_OUTPUTS = (
-    ("text_output", "BYTES", [-1]), ("finish_reason", "BYTES", [-1]), ("num_input_tokens", "UINT32", [1]),
-    ("num_output_tokens", "UINT32", [-1]),
-)  # fmt: skip
+_JSON_LENGTH = "inference-header-content-length"
+_INPUTS = (
+    (TEXT_INPUT, "BYTES"),
+    ("sampling_parameters", "BYTES"),
+    ("exclude_input_in_output", "BOOL"),  # which it always is, and some clients look whether that can be said
+    *((f"return_{name}", "BOOL") for name in (FINISH_REASON, TOKENS_IN, TOKENS_OUT)),
+)
+_OUTPUTS = ((TEXT_OUTPUT, "BYTES"), (FINISH_REASON, "BYTES"), (TOKENS_IN, "UINT32"), (TOKENS_OUT, "UINT32"))
+_PATHS = ("/v2/models/{model:path}/versions/{version}", "/v2/models/{model:path}")
 
 
-class V2Front:
-    """The front. Its calls are answered at once; it has no batches."""
+class V2Front(Synchronous):
+    """The front. Of each model there is one version, which is called 1; any is taken."""
 
     name = "v2"
     prefixes = ("/v2",)
 
     def __init__(self, server: Server) -> None:
-        self._server = server
-        self._asking = Asking(server)
-
-    def uploads(self, path: str) -> bool:  # noqa: ARG002 - none is
-        return False
-
-    def refusal(self, error: ApiError) -> Response:
-        return JSONResponse({"error": error.message}, error.status)
+        super().__init__(server)
+        self._format = wire_format("v2")
 
     def routes(self) -> APIRouter:
-        router = APIRouter(tags=[self.name])
-        self._about(router)
-        for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+        router = APIRouter()
+
+        @router.get("/v2")
+        async def server() -> dict[str, Any]:
+            """What this is."""
+            return {"name": "llmbatch", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+        @router.get("/v2/health/live", response_class=Response)
+        @router.get("/v2/health/ready", response_class=Response)
+        async def health() -> Response:
+            """Whether requests are taken: the engine is started with the first one."""
+            return Response()
+
+        for path in _PATHS:
             self._of_model(router, path)
         return router
 
-    def _about(self, router: APIRouter) -> None:
-        @router.get("/v2")
-        async def server() -> Response:
-            """What this server is."""
-            return JSONResponse(
-                {"name": "llmbatch", "version": __version__, "extensions": ["generate", "binary_tensor_data"]}
-            )
-
-        @router.get("/v2/health/live", response_class=Response)
-        async def live() -> Response:
-            """Whether it answers."""
-            return Response()
-
-        @router.get("/v2/health/ready", response_class=Response)
-        async def ready() -> Response:
-            """Whether it takes requests: the engine starts with the first."""
-            return Response()
-
     def _of_model(self, router: APIRouter, path: str) -> None:
-        @router.get(path)
-        async def metadata(model: str) -> Response:
-            """What goes into the model, and comes out."""
-            self._see(model)
-            tensors = {
-                key: [{"name": name, "datatype": kind, "shape": shape} for name, kind, shape in each]
-                for key, each in (("inputs", _INPUTS), ("outputs", _OUTPUTS))
-            }
-            return JSONResponse({"name": model, "versions": ["1"], "platform": "llmbatch", **tensors})
+        versioned = "version" in path
 
-        @router.get(f"{path}/ready", response_class=Response)
-        async def model_ready(model: str) -> Response:
-            """Whether the model is served."""
-            self._see(model)
+        @router.get(f"{path}/ready", response_class=Response, operation_id=f"v2_ready_{versioned}")
+        async def ready(model: str) -> Response:
+            """Whether there is such a model."""
+            self.model(model)
             return Response()
 
-        @router.post(f"{path}/infer", responses=_FAILS, openapi_extra=_INFER)
+        @router.post(f"{path}/infer", operation_id=f"v2_infer_{versioned}")
         async def infer(request: Request, model: str) -> Response:
-            """Answer the prompts of a request."""
-            self._see(model)
-            body = read_body(await request.body(), request.headers.get("inference-header-content-length"))
-            return JSONResponse(await self._answer(request, model, body))
+            """Answer prompts."""
+            return await self._infer(request, self.model(model))
 
-        @router.post(f"{path}/generate", responses=_FAILS)
-        async def generate(request: Request, model: str, body: Annotated[dict[str, Any], Body()]) -> Response:
-            """Answer one prompt."""
-            self._see(model)
-            (output, *_) = (await self._answer(request, model, _as_infer(body)))["outputs"]
-            return JSONResponse({"model_name": model, "model_version": "1", "text_output": output["data"][0]})
-
-        @router.post(
-            f"{path}/generate_stream",
-            responses={**_FAILS, 200: {"content": {"text/event-stream": {}}, "description": "Events"}},
-        )
-        async def generate_stream(model: str, body: Annotated[dict[str, Any], Body()]) -> Response:
-            """Answer one prompt, piece by piece."""
-            self._see(model)
-            return await self._streamed(model, _as_infer(body))
-
-    async def _answer(self, request: Request, model: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        if not isinstance(body.get("inputs"), list):
-            raise ApiError(400, "[request id: <id_unknown>] a request has a list of inputs")
-        answered = await self._asking.ask(request, self._server.answering_for("v2"), body, model)
-        line = line_of(answered, strict=False)
-        if "error" in line:
-            raise ApiError(
-                code_of((answered.record.get("error") or {"kind": "engine"})["kind"]).http, line["error"]["msg"]
+        @router.get(path, operation_id=f"v2_metadata_{versioned}")
+        async def metadata(model: str) -> dict[str, Any]:
+            """What a model takes and gives."""
+            tensors = (
+                [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in each]
+                for each in (_INPUTS, _OUTPUTS)
             )
-        return {"model_name": model, "model_version": "1", "id": line["id"], "outputs": line["outputs"]}
+            inputs, outputs = tensors
+            return {
+                "name": self.model(model),
+                "versions": ["1"],
+                "platform": "llmbatch",
+                "inputs": inputs,
+                "outputs": outputs,
+            }
 
-    async def _streamed(self, model: str, body: Mapping[str, Any]) -> Response:
-        items = self._server.answering_for("v2").stream(body)
-        self._asking.begin()
+    async def _infer(self, request: Request, model: str) -> Response:
+        length = request.headers.get(_JSON_LENGTH)
+        if length is not None and not (length.isascii() and length.isdecimal()):
+            raise ApiError(400, "the header Inference-Header-Content-Length is to be a number of bytes")
         try:
-            first = await anext(items, None)
-        except EngineError as error:
-            self._asking.end()
-            raise unavailable(error) from error
-        except BaseException:
-            self._asking.end()
-            raise
-        if first is None or isinstance(first, Refusal):
-            self._asking.end()
-            raise ApiError(400, "there is no answer" if first is None else first.failure.message)
-        return StreamingResponse(self._events(model, first, items), media_type="text/event-stream")
+            row = read_body(await request.body(), None if length is None else int(length))
+        except WireError as error:
+            raise ApiError(400, str(error)) from error
+        problem = self._format.problem(row)
+        if problem is not None:
+            raise ApiError(400, problem)
+        answered = await self.answered(request, self._format.read(row, self.settings.models), row, model)
+        body = reply_of(answered, strict=False)
+        if isinstance(body, Error):
+            raise ApiError(body.code.http, body.message, code=body.kind)
+        return JSONResponse({"model_version": "1", **body})
 
-    async def _events(
-        self, model: str, first: Piece | Outcome, items: AsyncIterator[Piece | Outcome]
-    ) -> AsyncIterator[bytes]:
-        def event(text: str) -> bytes:
-            said = {"model_name": model, "model_version": "1", "text_output": text}
-            return b"data: " + json.dumps(said).encode() + b"\n\n"
-
-        try:
-            if isinstance(first, Piece):
-                yield event(first.text)
-            async for item in items:
-                if isinstance(item, Piece):
-                    yield event(item.text)
-                elif isinstance(item, Refusal):
-                    yield b"data: " + json.dumps({"error": item.failure.message}).encode() + b"\n\n"
-        except EngineError:
-            yield b'data: {"error": "the engine failed in the middle of the answer"}\n\n'
-        finally:
-            self._asking.end()
-
-    def _see(self, model: str) -> None:
-        if model not in self._server.settings.models:
-            raise ApiError(404, f"Request for unknown model: '{clip(model, 100)}' is not found")
-
-
-def _as_infer(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A body of the generate extension as an inference request: what is beside the prompt are parameters. Raises ``ApiError``."""
-    parameters = body.get("parameters") or {}
-    if not isinstance(body.get("text_input"), str) or not isinstance(parameters, Mapping):
-        raise ApiError(400, "[request id: <id_unknown>] text_input must be a text, and parameters an object")
-    own = {key: value for key, value in body.items() if key not in ("id", "text_input", "parameters")}
-    values = {key: value for key, value in {**parameters, **own}.items() if key != "stream"}
-    text = {"name": "text_input", "shape": [1], "datatype": "BYTES", "data": [body["text_input"]]}
-    return {"inputs": [text], "parameters": values}
-
-
-_FAILS: dict[int | str, dict[str, Any]] = {
-    code: {"description": said}
-    for code, said in {
-        422: "The answer does not pass a check", 429: "Too many at a time", 499: "The client went away",
-        500: "The engine failed", 503: "The engine is not to be had",
-    }.items()
-}  # fmt: skip
-_INFER = {
-    "requestBody": {
-        "required": True, "content": {"application/json": {"schema": {"type": "object", "required": ["inputs"]}}},
-    }
-}  # fmt: skip
-"""The body may be JSON with tensors in binary form behind it, so it is not FastAPI that reads it."""
+    def refusal(self, error: ApiError) -> Response:
+        return JSONResponse({"error": error.message}, error.status)

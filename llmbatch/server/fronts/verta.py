@@ -16,27 +16,19 @@ from starlette.responses import Response
 from llmbatch.formats.openai.format import CHAT
 from llmbatch.formats.openai.lines import line_of
 from llmbatch.server.errors import ApiError
-from llmbatch.server.fronts.asking import Asking
-from llmbatch.server.server import Server
+from llmbatch.server.fronts.synchronous import Synchronous
 
 _PROMPTS = ("prompt", "text", "text_input", "input")  # of a row the column with the prompt, the likeliest first
 _MOST_ROWS = 10_000
 _ID = "verta-request-id"
 
 
-class VertaFront:
+class VertaFront(Synchronous):
     """The front. Its calls are answered at once; it has no batches."""
 
     name = "verta"
     prefixes = ("/api/v1/predict/", "/api/v1/batch-predict/", "/predict/", "/batch-predict/")
     takes_gzip = True  # it is unpacked here, to no more than a request may have
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._asking = Asking(server)
-
-    def uploads(self, path: str) -> bool:  # noqa: ARG002 - none is
-        return False
 
     def refusal(self, error: ApiError) -> Response:
         return JSONResponse({"message": error.message}, error.status)
@@ -49,31 +41,26 @@ class VertaFront:
             async def predict(request: Request, endpoint: str) -> Response:  # noqa: ARG001 - any name is that of the one model
                 """Answer one value."""
                 value = await self._body(request)
-                return self._said(request, await self._one(request, value))
+                return self._said(request, await self._one(request, value, settings=True))
 
             @router.post(f"{prefix}/batch-predict/{{endpoint}}", include_in_schema=False)
             async def batch_predict(request: Request, endpoint: str) -> Response:  # noqa: ARG001
                 """Answer every row of a frame, under its index."""
                 frame = _frame(await self._body(request))
                 rows = [dict(zip(frame["columns"], row, strict=True)) for row in frame["data"]]
-                answers = await asyncio.gather(*(self._one(request, row, watched=False) for row in rows))
+                answers = await asyncio.gather(*(self._one(request, row, settings=False) for row in rows))
                 split = {"index": frame["index"], "columns": ["output"], "data": [[answer] for answer in answers]}
                 return self._said(request, split)
 
         return router
 
-    async def _one(self, request: Request, value: Any, *, watched: bool = True) -> Any:
+    async def _one(self, request: Request, value: Any, *, settings: bool) -> Any:
         """What the model says to a text, or to the prompt of a row. Raises ``ApiError``."""
         text = value if isinstance(value, str) else _prompt_of(value)
-        settings = (
-            {key: each for key, each in value.items() if key not in _PROMPTS}
-            if isinstance(value, Mapping) and watched
-            else {}
-        )
-        body = {**settings, "messages": [{"role": "user", "content": text}]}
+        others = {key: each for key, each in value.items() if key not in _PROMPTS} if isinstance(value, Mapping) else {}
+        body = {**(others if settings else {}), "messages": [{"role": "user", "content": text}]}
         line = {"custom_id": "live", "method": "POST", "url": CHAT, "body": body}
-        model = self._server.settings.models[0]
-        answered = await self._asking.ask(request if watched else None, self._server.answering, line, model)
+        answered = await self.answered(request, self._openai.read(line, ()), line, self.model(None))
         response = line_of(answered).data["response"]
         if response["status_code"] != 200:
             raise ApiError(response["status_code"], response["body"]["error"]["message"])
@@ -82,7 +69,7 @@ class VertaFront:
     async def _body(self, request: Request) -> Any:
         raw = await request.body()
         if request.headers.get("content-encoding", "").lower() == "gzip":
-            raw = _unpacked(raw, self._server.settings.max_body)
+            raw = _unpacked(raw, self.settings.max_body)
         try:
             return json.loads(raw)
         except (ValueError, RecursionError) as error:

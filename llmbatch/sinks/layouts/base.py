@@ -5,25 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
 
+from llmbatch.core.record import json_encoder
 from llmbatch.core.table import find
-from llmbatch.formats.base import Answered
+from llmbatch.core.types import Row
+from llmbatch.formats.base import Answered, Asked
 from llmbatch.sinks.base import Finished, LayoutSettings
 from llmbatch.sinks.layouts import LAYOUTS
+
+_json = json_encoder()
+
+
+def json_line(value: Any) -> str:
+    """A value as a line of JSON."""
+    return f"{_json(value)}\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """The files of a layout in the order in which they are to be copied: what says that all is there comes last.
 
-    ``failure``: why the system would call the job failed, in words that name the file and the record.
+    ``failure``: why the system would call the job failed, in words that name the file and the record. ``lines``: how many there are
+    of answers and of errors, where a layout counts them.
     """
 
     files: Sequence[Path]
     failure: str | None = None
+    lines: tuple[int, int] = (0, 0)
 
 
 class Layout(Protocol):
@@ -51,5 +62,26 @@ def answered(finished: Finished) -> Iterator[tuple[int, Answered]]:
         yield row.cursor.file, answered_of(finished, record, row)
 
 
-def answered_of(finished: Finished, record: dict[str, Any], row: Any) -> Answered:
-    return Answered(record, row.data, finished.asked(row), finished.model, finished.created, row.cursor.line)
+def answers(finished: Finished) -> Iterator[Answered]:
+    """The same without the files."""
+    return (each for _, each in answered(finished))
+
+
+def answered_of(finished: Finished, record: dict[str, Any], row: Row) -> Answered:
+    asked = cast(Asked, _Asked(finished, row))
+    return Answered(record, row.data, asked, finished.model, finished.created, row.cursor.line)
+
+
+class _Asked:
+    """How a row was asked: an ``Asked``, found out once somebody wants to know, as for that the row's prompt is made anew."""
+
+    __slots__ = ("_finished", "_found", "_row")
+
+    def __init__(self, finished: Finished, row: Row) -> None:
+        self._finished, self._row = finished, row
+        self._found: Asked | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._found is None:
+            self._found = self._finished.asked(self._row)
+        return getattr(self._found, name)

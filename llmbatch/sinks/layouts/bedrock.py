@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch.core.record import encode
 from llmbatch.formats.bedrock.format import Bedrock, BedrockSettings
 from llmbatch.sinks.base import Finished
 from llmbatch.sinks.layouts.base import Written
 from llmbatch.sinks.layouts.objects import by_object, output_objects
 
 MANIFEST = "manifest.json.out"
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class BedrockLayoutSettings(BaseModel):
@@ -41,26 +40,27 @@ class BedrockLayout:
         self._settings = settings
 
     def write(self, finished: Finished, folder: Path) -> Written:
-        names = output_objects(finished.source(), self._settings.folder)
+        source = finished.source()
+        names = output_objects(source, self._settings.folder)
         format_ = Bedrock(BedrockSettings.model_validate(finished.options))
         strict = self._settings.errors == "strict"
         place = folder / self._settings.job
         files: list[Path] = []
         counts: Counter[str] = Counter()
-        for number, rows in by_object(finished, format_.has_samples):
+        for number, rows in by_object(finished, source):
             path = place / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8", newline="") as stream:
                 for row in rows:
                     line = format_.line(row, strict=strict)
-                    stream.write(_encode(line) + "\n")
+                    stream.write(encode(line) + "\n")
                     counts["errors"] += "error" in line
                     counts["total"] += 1
                     counts["in"] += row.record["usage"]["prompt_tokens"]
                     counts["out"] += row.record["usage"]["completion_tokens"]
             files.append(path)
         manifest = place / MANIFEST
-        manifest.write_text(_encode(_manifest(counts)) + "\n", encoding="utf-8")
+        manifest.write_text(encode(_manifest(counts)) + "\n", encoding="utf-8")
         return Written([*files, manifest])
 
 

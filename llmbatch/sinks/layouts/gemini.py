@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +10,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from llmbatch.formats.gemini.lines import api_line, vertex_line
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written, answered
+from llmbatch.sinks.layouts.base import Written, answers, json_line
 from llmbatch.sinks.layouts.vertex import prediction_folder, time_of
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class GeminiLayoutSettings(BaseModel):
@@ -48,7 +45,7 @@ class GeminiLayout:
         time = time_of(self._settings.time, finished)
         path = prediction_folder(folder, "model", time) / "predictions.jsonl"
         strict, said = self._settings.errors == "strict", time.isoformat(timespec="milliseconds")
-        return _written(path, (vertex_line(each, strict=strict, time=said) for _, each in answered(finished)))
+        return _written(path, (vertex_line(each, strict=strict, time=said) for each in answers(finished)))
 
 
 class GeminiApiLayout:
@@ -58,11 +55,17 @@ class GeminiApiLayout:
         self._strict = settings.errors == "strict"
 
     def write(self, finished: Finished, folder: Path) -> Written:
-        lines = (api_line(each, strict=self._strict) for _, each in answered(finished))
+        lines = (api_line(each, strict=self._strict) for each in answers(finished))
         return _written(folder / "responses.jsonl", lines)
 
 
 def _written(path: Path, lines: Iterable[dict[str, Any]]) -> Written:
+    done = failed = 0
     with path.open("wb") as stream:
-        stream.writelines(f"{_encode(line)}\n".encode() for line in lines)
-    return Written([path])
+        for line in lines:
+            stream.write(json_line(line).encode())
+            if line.get("response"):
+                done += 1
+            else:
+                failed += 1
+    return Written([path], lines=(done, failed))

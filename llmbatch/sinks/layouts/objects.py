@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
 
 from llmbatch.core.types import Cursor
-from llmbatch.formats.base import Answered, Asked
+from llmbatch.formats.base import Answered
 from llmbatch.sinks.base import Finished
 from llmbatch.sinks.by_file import inside
+from llmbatch.sinks.layouts.base import answered
 from llmbatch.sources.base import Source
 
 _SUFFIX = ".out"
@@ -28,30 +28,17 @@ def output_objects(source: Source, folder: str | None) -> list[str]:
     return [f"{inside(name)}{_SUFFIX}" for name in names]
 
 
-def by_object(
-    finished: Finished, has_samples: Callable[[Mapping[str, Any]], bool]
-) -> Iterator[tuple[int, Iterator[Answered]]]:
-    """(number, what became of its rows) of each object that has rows, and of those without any between them.
-
-    ``has_samples`` says of a row's data whether it may ask for several answers: of others it is known how they were asked, and
-    nothing is rendered once more for that.
-    """
-    asked, model, created = Asked(), finished.model, finished.created
+def by_object(finished: Finished, source: Source) -> Iterator[tuple[int, Iterator[Answered]]]:
+    """(number, what became of its rows) of each object that has rows, and of those that have none because they are empty."""
     following = 0
-    for number, pairs in groupby(finished.pairs(), key=lambda pair: pair.row.cursor.file):
+    for number, rows in groupby(answered(finished), key=lambda each: each[0]):
         yield from ((empty, iter(())) for empty in range(following, number))
         following = number + 1
-        yield (
-            number,
-            (
-                Answered(
-                    record,
-                    row.data,
-                    finished.asked(row) if has_samples(row.data) else asked,
-                    model,
-                    created,
-                    row.cursor.line,
-                )
-                for record, row in pairs
-            ),
-        )
+        yield number, (row for _, row in rows)
+    yield from ((number, iter(())) for number in _empty(source) if number >= following)
+
+
+def _empty(source: Source) -> list[int]:
+    """Objects without a byte. Of more than a thousand an input does not say which those are."""
+    entries, names = source.fingerprint(), source.files()
+    return [number for number, entry in enumerate(entries) if len(entries) == len(names) and entry.get("size") == 0]

@@ -5,17 +5,16 @@ What was answered is in the first, all else in the second. A file without lines 
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch.core.record import encode
 from llmbatch.formats.openai.lines import line_of
 from llmbatch.sinks.base import Finished
 from llmbatch.sinks.layouts.base import Written, answered
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class BatchSettings(BaseModel):
@@ -24,6 +23,9 @@ class BatchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     azure: bool = Field(False, description="write error.jsonl also where it is empty")
+    created: int | None = Field(
+        None, ge=0, description="in Unix seconds, when the answers are said to be of; by default when the run began"
+    )
     errors: Literal["lenient", "strict"] = Field(
         "lenient", description="strict: an answer that does not pass the request's own response_format is an error"
     )
@@ -39,11 +41,11 @@ class OpenAIBatch:
 
     def write(self, finished: Finished, folder: Path) -> Written:
         output, errors = folder / "output.jsonl", folder / "error.jsonl"
-        strict = self._settings.errors == "strict"
+        strict, created = self._settings.errors == "strict", self._settings.created
         with output.open("xb") as good, errors.open("xb") as bad:
-            for _, row in answered(finished):
+            for _, row in answered(finished if created is None else replace(finished, created=created)):
                 line = line_of(row, strict=strict)
-                (good if line.ok else bad).write(_encode(line.data).encode() + b"\n")
+                (good if line.ok else bad).write(encode(line.data).encode() + b"\n")
         if not output.stat().st_size:
             output.unlink()
         if not errors.stat().st_size and not self._settings.azure:

@@ -57,11 +57,12 @@ class SageMakerLayout:
         self._end = "\n" if settings.assemble == "line" else ""
 
     def write(self, finished: Finished, folder: Path) -> Written:
-        names = output_objects(finished.source(), self._settings.folder)
+        source = finished.source()
+        names = output_objects(source, self._settings.folder)
         format_ = SageMaker(SageMakerSettings.model_validate(finished.options))
         files: list[Path] = []
         failed: list[tuple[str, str]] = []
-        for number, rows in by_object(finished, format_.has_samples):
+        for number, rows in by_object(finished, source):
             path = folder / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
             try:

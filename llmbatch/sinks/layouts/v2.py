@@ -5,19 +5,17 @@ Of several input files each has an output file, called as it is.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch.core.record import encode
 from llmbatch.formats.base import Answered
 from llmbatch.formats.v2 import line_of
 from llmbatch.sinks.base import Finished
 from llmbatch.sinks.layouts.base import Written
 from llmbatch.sinks.layouts.by_input import write_by_input
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class LinesSettings(BaseModel):
@@ -44,4 +42,4 @@ class V2Lines:
 
     def _line(self, row: Answered) -> bytes:
         strict = self._settings.errors == "strict"
-        return _encode(line_of(row, strict=strict, ids=self._settings.error_ids)).encode() + b"\n"
+        return encode(line_of(row, strict=strict, ids=self._settings.error_ids)).encode() + b"\n"

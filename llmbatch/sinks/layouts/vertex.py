@@ -7,8 +7,8 @@ empty, where nothing failed.
 from __future__ import annotations
 
 import csv
-import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -20,9 +20,8 @@ from pydantic import AwareDatetime, Field, model_validator
 from llmbatch.formats.base import RECORD, Answered
 from llmbatch.formats.vertex import Vertex, VertexSettings
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written, answered
+from llmbatch.sinks.layouts.base import Written, answers, json_line
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _ERROR_COLUMNS = ("error_code", "error_message")
 
 
@@ -66,15 +65,16 @@ class VertexLayout:
         columns = self._columns(finished) if settings.predictions == "csv" else ()
         lines = self._lines(finished)
         files: list[Path] = []
+        count = Counter[bool]()
         for number in range(settings.shards):
             of = f"{number:05d}-of-{settings.shards:05d}"
             files += [place / f"prediction.{kind}-{of}" for kind in ("errors_stats", "results")]
-            self._write(islice(lines, size), files[-1], files[-2], columns)
-        return Written(files)
+            self._write(_counted(islice(lines, size), count), files[-1], files[-2], columns)
+        return Written(files, lines=(count[True], count[False]))
 
     def _lines(self, finished: Finished) -> Iterator[_Line]:
         strict, rich = self._settings.errors == "strict", self._settings.rich
-        for _, each in answered(finished):
+        for each in answers(finished):
             yield _Line(self._format.line(each, strict=strict, rich=rich), each)
 
     def _write(self, lines: Iterable[_Line], results: Path, errors: Path, columns: Sequence[str]) -> None:
@@ -86,7 +86,7 @@ class VertexLayout:
                 self._write_csv(lines, good, bad, columns)
                 return
             for line, _ in lines:
-                (bad if "error" in line else good).write(f"{_encode(line)}\n")
+                (bad if "error" in line else good).write(json_line(line))
 
     def _write_csv(self, lines: Iterable[_Line], good: TextIO, bad: TextIO, columns: Sequence[str]) -> None:
         results, errors = csv.writer(good, lineterminator="\n"), csv.writer(bad, lineterminator="\n")
@@ -99,7 +99,7 @@ class VertexLayout:
                 errors.writerow([*start, line["error"]["code"], line["error"]["message"]])
             else:
                 said = line["prediction"]
-                results.writerow([*start, said if isinstance(said, str) else _encode(said)])
+                results.writerow([*start, said if isinstance(said, str) else json_line(said).rstrip("\n")])
 
     def _columns(self, finished: Finished) -> list[str]:
         """The columns of all files of the input; of a job with a key that alone."""
@@ -114,6 +114,13 @@ class VertexLayout:
         return list(columns)
 
 
+def _counted(lines: Iterable[_Line], count: Counter[bool]) -> Iterator[_Line]:
+    """The lines, counted by whether they are predictions."""
+    for each in lines:
+        count["error" not in each.line] += 1
+        yield each
+
+
 def time_of(given: datetime | None, finished: Finished) -> datetime:
     """The time that an output bears, in UTC: the same however often the run was resumed."""
     return given.astimezone(UTC) if given is not None else datetime.fromtimestamp(finished.created, UTC)
@@ -121,7 +128,12 @@ def time_of(given: datetime | None, finished: Finished) -> datetime:
 
 def prediction_folder(folder: Path, model: str, time: datetime) -> Path:
     """Make the folder for the predictions of a model."""
-    name = re.sub(r"[^\w.-]+", "-", model.rstrip("/").rpartition("/")[2]) or "model"
-    place = folder / f"prediction-{name}-{time.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+    place = folder / prediction_name(model, time)
     place.mkdir(parents=True)
     return place
+
+
+def prediction_name(model: str, time: datetime) -> str:
+    """What it is called; ``time`` is in UTC."""
+    name = re.sub(r"[^\w.-]+", "-", model.rstrip("/").rpartition("/")[2]) or "model"
+    return f"prediction-{name}-{time.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"

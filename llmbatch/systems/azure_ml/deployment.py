@@ -40,6 +40,11 @@ def scoring_of_deployment(document: Document, base: Path, assets: Mapping[str, s
             )
         deployment = checked(ModelDeployment, document)
         settings = deployment.settings
+        if deployment.resources is not None and "instance_count" in document.value.get("settings", {}):
+            raise JobError(
+                f"{document.where(['settings', 'instance_count'])}: settings.instance_count and resources cannot both be given: "
+                "leave one of them out"
+            )
     code = deployment.code_configuration
     script = None
     if code is not None:

@@ -27,6 +27,11 @@ def read_scoring(path: Path, assets: Mapping[str, str], step: str | None = None)
     return scoring_of_deployment(document, path.parent, assets)
 
 
+def has_script(value: Any) -> bool:
+    """Whether a document of Azure ML brings the script that does its work."""
+    return recognizes(value) and ("code_configuration" in value or value.get("type") in ("parallel", "pipeline"))
+
+
 def recognizes(value: Any) -> bool:
     """Whether a document looks like one of these, by what no other system's has."""
     if not isinstance(value, Mapping):

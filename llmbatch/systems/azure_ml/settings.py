@@ -148,11 +148,11 @@ class Parallel(_Strict):
     inputs: dict[str, Any] = Field(default_factory=dict)
     outputs: dict[str, Any] = Field(default_factory=dict)
     input_data: str
-    mini_batch_size: str | int = 1
+    mini_batch_size: str = "1"  # Azure's own loader takes a text alone here, and the levels in capitals
     max_concurrency_per_instance: int | None = Field(None, ge=1)
     error_threshold: Threshold = -1
     mini_batch_error_threshold: Threshold = -1
-    logging_level: Level = "info"
+    logging_level: Literal["WARNING", "INFO", "DEBUG"] = "INFO"
     retry_settings: Retry = Retry()
     environment_variables: Variables = Field(default_factory=dict)
     task: Task
