@@ -192,6 +192,37 @@ def _write_invocations(scenario: Scenario, folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in part), encoding="utf-8")
 
 
+def _write_batch(scenario: Scenario, folder: Path) -> None:
+    """Requests of OpenAI's four endpoints but embeddings, some with several prompts; of forty one is broken, or cannot be done."""
+    bodies: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
+        ("/v1/chat/completions", lambda text: {"messages": [{"role": "user", "content": text}]}),
+        ("/v1/completions", lambda text: {"prompt": [text, f"again {text}"]}),
+        ("/v1/completions", lambda text: {"prompt": list(text.encode()), "n": 2, "seed": 1}),
+        ("/v1/responses", lambda text: {"input": text}),
+    ]
+    lines = []
+    for i in range(ROWS):
+        url, body = bodies[i % 4]
+        request = {"custom_id": f"R{i}", "method": "POST", "url": url, "body": body(f"number {i % scenario.distinct}")}
+        if i % 40 == 9:
+            request["body"]["temperature"] = "hot"
+        lines.append(json.dumps(request) if i % 40 != 19 else '{"custom_id": cut')
+    (folder / "a.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _write_v2(scenario: Scenario, folder: Path) -> None:
+    """V2 requests with one prompt or two, blank lines among them; of forty one is broken, or has no prompt."""
+    lines = []
+    for i in range(ROWS):
+        texts = [f"number {i % scenario.distinct}"] * (1 + i % 2)
+        tensor = {"name": "text_input", "shape": [len(texts), 1], "datatype": "BYTES", "data": texts}
+        if i % 40 == 9:
+            tensor["datatype"] = "FP32"
+        lines.append(json.dumps({"id": f"R{i}", "inputs": [tensor]}) if i % 40 != 19 else "\n{cut")
+    for name, part in (("a", lines[:70]), ("b", lines[70:])):
+        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in part), encoding="utf-8")
+
+
 # servers
 
 _STAND_IN_V2 = Path(__file__).parents[1] / "peers" / "stand_in_v2.py"
@@ -376,6 +407,13 @@ SCENARIOS = (
         write=_write_documents,
     ),
     Scenario(
+        "append_row of Azure ML",
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
+        {"run": {"window": 40}, "sinks": {"layout": {"name": "azure_ml"}}},
+        files=("results.jsonl", "errors.jsonl", "output"),
+        faults=("folder-away/output:1",),
+    ),
+    Scenario(
         "Vertex AI's files",
         {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
         {
@@ -397,6 +435,28 @@ SCENARIOS = (
         },
         files=("results.jsonl", "output"),
         write=_write_gemini,
+    ),
+    Scenario(
+        "a batch of OpenAI's",
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS], "concurrency": _MANY, "die_after": [70]},
+        {
+            "run": {"window": 32},
+            "input": {"format": "openai"},
+            "sinks": {"layout": {"name": "openai_batch", "settings": {"created": 1}}},
+        },
+        distinct=150,
+        files=("results.jsonl", "errors.jsonl", "output"),
+        write=_write_batch,
+        ready_made=True,
+    ),
+    Scenario(
+        "V2 lines",
+        {"rules": [FAILS_ONCE]},
+        {"run": {"window": 32}, "input": {"format": "v2"}, "sinks": {"layout": {"name": "v2"}}},
+        distinct=150,
+        files=("results.jsonl", "errors.jsonl", "output"),
+        write=_write_v2,
+        ready_made=True,
     ),
     Scenario("a V2 server", sections={"run": {"window": 32}}, engine=_v2),
     Scenario(

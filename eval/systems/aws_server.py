@@ -24,6 +24,7 @@ from shown import ROOT, Shown, from_peer, tried, version_of
 from stores import Bucket, Store
 
 _PATIENCE = 240.0
+_NAMES = ("demo-model", "anthropic.claude-3-haiku-20240307-v1:0")  # what the documents call the model
 _ROWS = 3_000  # of a job during which the server is killed
 _ENDED = ("Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired")
 _SLOW = ("--set", "engine.args.latency=0.05", "--set", "engine.args.concurrency=64", "--set", "run.window=200")
@@ -79,6 +80,7 @@ def _server(work: Path, *more: str) -> Iterator[str]:
 def _start(work: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
     """(the process, its URL)."""
     command = [sys.executable, "-m", "llmbatch.cli", "serve", "--model", "demo", "--engine", "scripted", "--port", "0"]
+    command += [part for name in _NAMES for part in ("--model-name", name)]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     with (work / "server.log").open("ab") as log:
         process = subprocess.Popen(

@@ -56,6 +56,11 @@ def _seldon(i: int, text: str) -> dict[str, Any]:
     return {"data": {"names": ["prompt"], "ndarray": [[text]]}, "meta": {"tags": {"mine": i}}}
 
 
+def _gemini(text: str) -> dict[str, Any]:
+    said = [{"role": "user", "parts": [{"text": text}]}]
+    return {"contents": said, "generationConfig": {"temperature": 0, "maxOutputTokens": 64}}
+
+
 def _of(format_: str, layout: str | None = None, **options: Any) -> dict[str, Any]:
     sinks = {} if layout is None else {"sinks": {"layout": {"name": layout}}}
     return {"input": {"format": format_, "options": options}, **sinks}
@@ -88,6 +93,13 @@ FORMATS: Mapping[str, Form] = {
         },
         _of("bedrock", "bedrock"),
     ),
+    "azure_ml": Form(
+        lambda i, text: {"id": f"r{i}", "text": text},
+        {"prompt": {"path": "{{ text }}"}, "sinks": {"layout": {"name": "azure_ml"}}},
+    ),
+    "vertex": Form(lambda i, text: {"id": f"r{i}", "prompt": text}, _of("vertex", "vertex")),
+    "gemini": Form(lambda _, text: {"request": _gemini(text)}, _of("gemini", "gemini")),
+    "gemini_api": Form(lambda i, text: {"key": f"r{i}", "request": _gemini(text)}, _of("gemini_api", "gemini_api")),
     "trtllm_bench": Form(lambda i, text: {"task_id": i, "prompt": text, "output_tokens": 64}, _of("trtllm_bench")),
 }
 
@@ -142,8 +154,15 @@ def child(name: str, folder: Path) -> None:
     run = time.perf_counter() - began
     if result.exit_code:
         raise SystemExit(f"{name}: {result.report['rows']['by_status']}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    print(json.dumps(Measured(read, run, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)))
+    print(json.dumps(Measured(read, run, most_memory())))
+
+
+def most_memory() -> int:
+    """The most that this process had, in bytes. What Linux tells of resources may be of the process that it was made of."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def measure(name: str, rows: int, work: Path) -> Measured:

@@ -3,11 +3,15 @@ client's types, and once the real engine."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ HERE = Path(__file__).parent
 sys.path += [str(HERE)]
 
 from shown import EXAMPLES, ROOT, Missing, Shown, python_of, tried, version_of  # noqa: E402
-from stores import Bucket, Store  # noqa: E402
+from stores import Bucket, Store, free_port  # noqa: E402
 
 sys.path += [str(EXAMPLES)]
 
@@ -43,6 +47,10 @@ def results() -> Iterator[Shown]:
         work = Path(folder)
         yield from _by_google(work)
         yield from _in_a_bucket(work)
+        try:
+            yield from _served(work)
+        except Missing as missing:
+            yield Shown(SYSTEM, "Google's clients against llmbatch serve", "their packages", "", None, str(missing))
         claim = "a document on the real engine, with the demo model"
         try:
             yield tried(SYSTEM, claim, "vllm", _vllm(), lambda: _real(work))
@@ -209,6 +217,177 @@ def _compare(tree: Mapping[str, bytes], expected: Path) -> None:
         ]
         if found := difference(*lines, path.name):
             raise AssertionError(found)
+
+
+# The server.
+
+
+def _served(work: Path) -> Iterator[Shown]:
+    claims: tuple[tuple[str, str, Callable[[_Site], str]], ...] = (
+        ("a job of its own client, from a bucket to a bucket, leaves what the example has", _PLATFORM, _job),
+        ("its client is told what is not done, and what is not there", _PLATFORM, _not_done),
+        (
+            "a job goes on after its server was killed -9, and none of its lines is lost, doubled or moved",
+            _PLATFORM,
+            _killed,
+        ),
+        ("a job that is cancelled keeps what is finished", _PLATFORM, _cancelled),
+        ("a file goes up, a batch of it is answered line by line, and its results come down", _GENAI, _gemini),
+        ("a batch of Vertex AI's goes from a bucket to a bucket", _GENAI, _gemini_vertex),
+    )
+    with Store("gs", work) as store, _Site(work, store.bucket("corpus")) as site:
+        for claim, package, show in claims:
+            try:
+                number = f"{_peer(package, 'version_of', package)}, against llmbatch serve"
+            except Missing as missing:
+                yield Shown(SYSTEM, claim, package, "", None, str(missing))
+            else:
+                yield tried(SYSTEM, claim, package, number, lambda show=show: show(site))  # type: ignore[misc]
+
+
+class _Site:
+    """A server on the scripted engine, in a process of its own."""
+
+    def __init__(self, work: Path, bucket: Bucket) -> None:
+        self.work = work / "site"
+        self.bucket = bucket
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> _Site:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.kill()
+
+    def start(self, latency: float = 0.0) -> None:
+        command = [
+            sys.executable, "-m", "llmbatch.cli", "serve", "--model", "demo", "--engine", "scripted", "--port", str(self._port),
+            "--data", str(self.work), "--model-name", "demo", "--model-name", "gemini-2.5-flash",
+            "--set", f"engine.args.latency={latency}", "--set", "engine.args.concurrency=8", "--set", "run.window=16",
+        ]  # fmt: skip
+        given = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._log = (self.work.parent / "site.log").open("ab")
+        self._process = subprocess.Popen(command, env=given, stdout=self._log, stderr=self._log, start_new_session=True)
+        end = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+                return
+            except OSError:
+                assert time.monotonic() < end and self._process.poll() is None, "the server did not come up"
+                time.sleep(0.1)
+
+    def kill(self) -> None:
+        """Kill -9 the server, and its engine."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._log.close()
+
+    def refill(self, corpus: Path) -> None:
+        _clear(self.bucket)
+        self.bucket.put_tree(corpus)
+
+    def many(self, count: int) -> str:
+        """The name of a job over so many rows."""
+        _clear(self.bucket)
+        rows = [json.dumps({"id": f"r{i}", "prompt": f"number {i}"}) + "\n" for i in range(count)]
+        self.bucket.put("in/rows.jsonl", "".join(rows).encode())
+        return self.create(CASES["job.key.json"][0].read_text())
+
+    def create(self, document: str) -> str:
+        name: str = _peer(_PLATFORM, "create_job", {"url": self.url, "document": document})
+        return name
+
+    def job(self, name: str, **how: Any) -> Any:
+        return _peer(_PLATFORM, "job", {"url": self.url, "name": name, **how})
+
+    def lines(self, folder: str, kind: str) -> list[Any]:
+        """Those of a folder that a job left, by the kind of its files."""
+        name = f"{folder.removeprefix('gs://corpus/')}/prediction.{kind}-00000-of-00001"
+        return [json.loads(line) for line in self.bucket.get(name).splitlines()]
+
+
+def _job(site: _Site) -> str:
+    document, corpus, expected = CASES["job.key.json"]
+    site.refill(corpus)
+    job = site.job(site.create(document.read_text()))
+    assert job["state"] == "JOB_STATE_SUCCEEDED" and job["counts"] == [3, 1, 0] and job["listed"], job
+    _compare(site.bucket.tree("out/"), expected)
+    assert site.bucket.names(job["folder"].removeprefix("gs://corpus/")), "outputInfo names another folder"
+    return f"counts {job['counts']}, {job['folder']}"
+
+
+def _not_done(site: _Site) -> str:
+    document = json.loads(CASES["job.json"][0].read_text())
+    wrong = {**document, "inputConfig": {"instancesFormat": "bigquery", "bigquerySource": {"inputUri": "bq://a.b.c"}}}
+    said = _peer(_PLATFORM, "refused", {"url": site.url, "document": json.dumps(wrong)})
+    assert said.startswith("BadRequest") and "bigquery" in said, said
+    _clear(site.bucket)
+    job = site.job(site.create(json.dumps(document)))
+    assert job["state"] == "JOB_STATE_FAILED" and "no file" in job["error"], job
+    return said.rpartition("batchPredictionJob: ")[2]
+
+
+def _killed(site: _Site) -> str:
+    site.kill()
+    site.start(latency=0.05)
+    name = site.many(600)
+    before = site.job(name, least=32)
+    assert before["state"] == "JOB_STATE_RUNNING", before
+    site.kill()
+    site.start()
+    job = site.job(name)
+    assert job["state"] == "JOB_STATE_SUCCEEDED" and job["counts"] == [600, 0, 0], job
+    lines = site.lines(job["folder"], "results")
+    assert lines == [{"key": f"r{i}", "prediction": f"number {i}"} for i in range(600)], lines[:3]
+    return f"{before['counts'][0]} of 600 rows were done when it was killed"
+
+
+def _cancelled(site: _Site) -> str:
+    site.kill()
+    site.start(latency=0.05)
+    name = site.many(4000)
+    site.job(name, least=32)
+    job = site.job(name, cancel=True)
+    assert job["state"] == "JOB_STATE_CANCELLED", job
+    good, bad = (site.lines(job["folder"], kind) for kind in ("results", "errors_stats"))
+    keys = sorted(int(line["key"][1:]) for line in (*good, *bad))
+    assert keys == list(range(4000)) and len(good) >= 32, (len(good), len(bad))
+    assert {line["error"]["code"] for line in bad} == {1}, bad[:2]
+    site.kill()
+    site.start()
+    return f"{len(good)} predictions, {len(bad)} lines that say that it was cancelled"
+
+
+def _gemini(site: _Site) -> str:
+    api = VERTEX / "gemini-api"
+    said = _peer(_GENAI, "gemini", {"url": site.url, "path": str(api / "requests.jsonl")})
+    assert said["state"] == "JOB_STATE_SUCCEEDED" and said["listed"], said
+    lines = [
+        [json.loads(line) for line in text.splitlines()]
+        for text in (said["lines"], (api / "expected.jsonl").read_text())
+    ]
+    if found := difference(*lines):
+        raise AssertionError(found)
+    assert said["inline"] == ["one loaf of rye"] * 2, said["inline"]
+    assert said["late"] in ("JOB_STATE_CANCELLED", "JOB_STATE_SUCCEEDED"), said["late"]
+    assert said["error"].startswith("404 NOT_FOUND"), said["error"]
+    return "3 lines in order, 2 responses inline; an unknown model: " + said["error"][:60]
+
+
+def _gemini_vertex(site: _Site) -> str:
+    site.refill(GEMINI / "gcs")
+    said = _peer(_GENAI, "gemini_vertex", {"url": site.url})
+    assert said == {"state": "JOB_STATE_SUCCEEDED", "listed": True}, said
+    tree = site.bucket.tree("out/")
+    _compare(tree, CASES["gemini/job.json"][2])
+    [content] = tree.values()
+    statuses = [json.loads(line)["status"] for line in content.splitlines()]
+    assert [bool(status) for status in statuses] == [False, True, False], statuses
+    return "status empty twice, and once in words"
 
 
 # The real engine.

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from glob import has_magic
 from pathlib import Path
 
 from llmbatch.core.errors import InputChanged, ReadError, SourceError
@@ -24,6 +25,8 @@ class Files:
 
             found = find_there(path, {}, folders=True)
         else:
+            if not has_magic(path) and not Path(path).expanduser().exists():
+                raise SourceError(f"{path}: no such folder or file; looked in {Path.cwd()}")
             found = find_here(path, folders=True)
         if not found.place.files:
             raise SourceError(f"{path}: there is no file in it that is not hidden")

@@ -126,7 +126,6 @@ def _job(model: str, dataset: str, given: Mapping[str, Any], over: Mapping[str, 
         "plan": {"fold": False, "order": "input"},
         "retry": {"max_attempts": 1},
         "answer": {"allow_truncated": True},
-        "sinks": {"keep": ["task_id"]},
     }
     return job_from(merged(data, over))
 
@@ -199,18 +198,16 @@ def _gpu() -> dict[str, Any] | None:
 def _answer(record: Mapping[str, Any]) -> dict[str, Any]:
     from llmbatch.formats.base import Answered, Asked, wire_format
 
-    return wire_format("trtllm_bench").result(Answered(record, record.get("input") or {}, Asked(chat=False), "", 0))
+    return wire_format("trtllm_bench").result(Answered(record, {}, Asked(chat=False), "", 0))
 
 
 def _times(found: Measured, records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Of each request that was answered, in nanoseconds of one clock."""
-    from llmbatch.formats.trtllm_bench import task_of
-
     for record in records:
         if record["status"] == "ok":
             start, end = found.times.start[record["index"]], found.times.end[record["index"]]
             yield {
-                "id": task_of(record, record.get("input") or {}),
+                "id": record["id"],
                 "num_input_tokens": record["usage"]["prompt_tokens"],
                 "start_timestamp": int(start * 1e9),
                 "end_timestamp": int(end * 1e9),

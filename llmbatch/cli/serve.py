@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmbatch.cli.settings import JobCommand, job_data_of, job_options, put
+from llmbatch.cli.settings import JobCommand, assets_of, job_data_of, job_options, put
 
 if TYPE_CHECKING:
     from llmbatch.server.settings import ServerSettings
@@ -50,7 +50,7 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
 @click.option("--verbose", is_flag=True, help="Log every request, those that only look too; never what is in one.")
 @click.pass_context
 def serve(ctx: click.Context, /, verbose: bool, **given: Any) -> None:
-    """Serve the batch APIs of OpenAI and Azure on one model, and live requests beside them.
+    """Serve the batch APIs of OpenAI, Azure and Google on one model, and live requests beside them.
 
     Files and batches are kept in a folder; a server that was stopped or killed goes on with every batch. A job file, or
     --set, gives what holds for all batches: engine, chat, sampling, retry, plan.
@@ -92,6 +92,7 @@ def _settings(ctx: click.Context, given: dict[str, Any]) -> ServerSettings:
         port=given["port"],
         keys=Keys() if key_file is None else Keys.read(key_file),
         names=given["model_name"],
+        assets=assets_of(ctx),
         idle=given["idle"],
         max_bytes=given["max_bytes"],
         max_lines=given["max_lines"],

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from llmbatch.core.fast_dataclass import fast_dataclass
 from llmbatch.core.types import FailureKind
 
 
@@ -39,6 +39,9 @@ EXPIRED = Code(408, "batch_expired", 4, "DEADLINE_EXCEEDED")
 CANCELLED = Code(499, "batch_cancelled", 1, "CANCELLED")
 """What rows are called that were never run, as the time was over or somebody stopped the job."""
 
+NOT_RUN = {"expired": EXPIRED, "cancelled": CANCELLED}
+"""By the kind of error that such rows are given where a job ends without them."""
+
 _CHECKED = frozenset(
     {
         FailureKind.TRUNCATED,
@@ -52,12 +55,18 @@ _CHECKED = frozenset(
 """What a check says that a request itself may ask for."""
 
 
+_AS_IT_CAME = frozenset({FailureKind.TRUNCATED, FailureKind.EMPTY})
+"""What is a success wherever nobody asked for a check."""
+
+
 def code_of(kind: str) -> Code:
     """What a failure of this kind is called; an answer that did not pass a check is a failed precondition."""
+    if kind in NOT_RUN:
+        return NOT_RUN[kind]
     return _CODES.get(FailureKind(kind), Code(422, kind, 9, "FAILED_PRECONDITION"))
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Success:
     """``output`` is as a record has it: text, a JSON value, numbers, or a list where several answers were asked for."""
 
@@ -70,7 +79,7 @@ class Success:
         return self.output if isinstance(self.output, str) else json.dumps(self.output, ensure_ascii=False)
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Error:
     kind: str
     message: str
@@ -83,14 +92,14 @@ class Error:
 def outcome_of(record: Mapping[str, Any], *, checks_itself: bool = False, strict: bool = False) -> Success | Error:
     """What became of a row. ``checks_itself``: the request asked for a check of the answer (a schema, say).
 
-    Then an answer that did not pass it is a success with the text as it came, as the systems have it, unless ``strict``; and so is
-    one that was cut off, whose finish reason says so. What only the job checks is an error.
+    Then an answer that did not pass it is a success with the text as it came, as the systems have it, unless ``strict``; and so are
+    one that was cut off, whose finish reason says so, and one that is empty. What only the job checks is an error.
     """
     if record["status"] == "ok":
         return Success(record["output"], record["finish_reason"])
     error = record.get("error") or {"kind": record["status"], "message": ""}
     raw = record.get("raw")
-    told = error["kind"] == FailureKind.TRUNCATED or (checks_itself and error["kind"] in _CHECKED)
+    told = error["kind"] in _AS_IT_CAME or (checks_itself and error["kind"] in _CHECKED)
     if told and not strict and raw is not None:
         return Success(raw, record["finish_reason"])
     return Error(error["kind"], error["message"])

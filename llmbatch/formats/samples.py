@@ -27,9 +27,11 @@ def samples_of(answered: Answered, output: Any) -> list[Sample]:
 
     A row that was tried again with another number of answers is one sample, without what cannot be told of it.
     """
-    record, count = answered.record, answered.asked.samples
+    record = answered.record
     reasoning, tokens = record.get("reasoning"), record.get("logprobs")
-    if count > 1:
+    if (
+        isinstance(output, list) and (count := answered.asked.samples) > 1
+    ):  # how a row was asked is not known for nothing
         told = [[None] * count if value is None else value for value in (output, reasoning, tokens)]
         if all(isinstance(value, list) and len(value) == count for value in told):
             return [Sample(*each) for each in zip(*told, strict=True)]

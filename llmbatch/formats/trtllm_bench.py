@@ -45,7 +45,7 @@ class TrtllmBench:
 
     Settings = BenchSettings
     container: Container = "lines"
-    id_field = None  # a line without its task_id is taken too
+    id_field = "task_id"
     keys = frozenset({"task_id", "output_tokens"})
     takes_text = takes_prompt = False
 
@@ -94,16 +94,11 @@ class TrtllmBench:
 
     def result(self, answered: Answered) -> dict[str, Any]:
         """A line of the answers: ``id``, ``output`` and ``output_tokens``, and of a request without one its ``error``."""
-        record, number = answered.record, task_of(answered.record, answered.row)
+        record = answered.record
         outcome = outcome_of(record)
         if not isinstance(outcome, Success):
-            return {"id": number, "output": None, "output_tokens": 0, "error": outcome.message}
-        return {"id": number, "output": outcome.output, "output_tokens": record["usage"]["completion_tokens"]}
-
-
-def task_of(record: Mapping[str, Any], row: Mapping[str, Any]) -> Any:
-    """What names a request: its task_id, else its index."""
-    return row.get("task_id", record["index"])
+            return {"id": record["id"], "output": None, "output_tokens": 0, "error": outcome.message}
+        return {"id": record["id"], "output": outcome.output, "output_tokens": record["usage"]["completion_tokens"]}
 
 
 def _prompt(line: Mapping[str, Any]) -> Prompt | str:
@@ -137,4 +132,4 @@ def _adapter(asked: Any, adapters: Collection[str]) -> str | Failure | None:
     return Failure(FailureKind.PROMPT, said)
 
 
-__all__ = ["TrtllmBench", "task_of"]
+__all__ = ["TrtllmBench"]

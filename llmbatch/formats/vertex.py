@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from llmbatch.core.sampling import sampling_problem
+from llmbatch.core.sampling import SAMPLING, sampling_problem
 from llmbatch.core.types import EMPTY, Failure, FailureKind, Prompt, Rendered, RowId
 from llmbatch.core.words import short, type_name
 from llmbatch.formats.base import RECORD, Answered, Container, wire_format
@@ -81,8 +81,9 @@ class VertexSettings(BaseModel):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The parameters by our names."""
-        return {_ALSO.get(name, name): value for name, value in self.parameters.items()}
+        """The parameters by our names. In what Google's clients send every number has a point."""
+        named = {_ALSO.get(name, name): value for name, value in self.parameters.items()}
+        return {name: _whole(value) if SAMPLING.get(name) == ("integer",) else value for name, value in named.items()}
 
     @property
     def gives_arrays(self) -> bool:
@@ -233,6 +234,10 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     if named.get("return_full_text") is False:
         del named["return_full_text"]
     return named
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _rich(answered: Answered, output: Any, finish_reason: str | None) -> dict[str, Any]:

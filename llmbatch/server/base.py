@@ -46,6 +46,7 @@ class Finished:
     done: int
     failed: int
     usage: Mapping[str, int]
+    failure: str | None = None  # why its system would say that it failed, though its run came to the end
 
 
 class BatchKind(Protocol):

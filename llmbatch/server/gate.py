@@ -26,7 +26,10 @@ from llmbatch.server.settings import LOOPBACK
 
 _log = logging.getLogger("llmbatch.server")
 _OPEN = re.compile(r"/|/health|/page/[^/]*")  # what holds nobody's data
-_CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/")
+_GOOGLE = "x-goog-api-client"  # every client of Google's sends it; at the root some of their paths are OpenAI's too
+_SIGNED = re.compile(
+    r"AWS4-HMAC-SHA256 Credential=([^/,\s]+)/"
+)  # the access key's id is the key, as there is no secret to hold it to
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _FORM_BYTES = 1 << 20  # that a form has besides its file
 _SEND_SECONDS = 300.0  # that a client may take nothing of what it is sent
@@ -52,13 +55,16 @@ class Gate:
                 await send({"type": "websocket.close", "code": 1008})
             return
         headers, path = Headers(scope=scope), scope["path"]
+        if _GOOGLE in headers and not path.startswith("/google/"):
+            path = f"/google{path}"
+            scope = {**scope, "path": path, "raw_path": path.encode()}
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         exchange = _Exchange(receive, send, request_id, self._server.settings.body_seconds)
         front = self._server.front_of(path)
         began, owner = time.monotonic(), ""
         try:
-            asked_by = self._see(headers, path, scope["method"])
+            asked_by = self._see(headers, scope["method"] in ("GET", "HEAD") and _OPEN.fullmatch(path) is not None)
             owner = asked_by.name
             upload = front.uploads(path)
             exchange.limit = self._server.settings.max_bytes + _FORM_BYTES if upload else self._server.settings.max_body
@@ -76,8 +82,8 @@ class Gate:
         finally:
             self._tell(scope, exchange, time.monotonic() - began, owner)
 
-    def _see(self, headers: Headers, path: str, method: str) -> Owner:
-        """Whose request it is. Raises ``ApiError``."""
+    def _see(self, headers: Headers, is_open: bool) -> Owner:
+        """Whose request it is; one of a path that is ``is_open`` may be nobody's. Raises ``ApiError``."""
         keys = self._server.settings.keys
         if not keys:
             self._see_place(headers)
@@ -92,7 +98,7 @@ class Gate:
         owner = keys.owner(_key(headers))
         if owner is not None:
             return owner
-        if _OPEN.fullmatch(path) and method in ("GET", "HEAD"):
+        if is_open:
             return Owner()
         raise ApiError(
             401,
@@ -196,10 +202,8 @@ def _key(headers: Headers) -> str | None:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
         return token.strip()
-    if scheme == "AWS4-HMAC-SHA256" and (credential := _CREDENTIAL.search(token)):
-        return credential[
-            1
-        ]  # the access key's id: a signature cannot be looked at without its secret, which is not here
+    if signed := _SIGNED.match(headers.get("authorization", "")):
+        return signed[1]
     return headers.get("api-key") or headers.get("x-goog-api-key")
 
 

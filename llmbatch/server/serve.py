@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -81,6 +82,16 @@ def listen(settings: ServerSettings) -> socket.socket:
     return listener
 
 
+class _Server(uvicorn.Server):
+    """As uvicorn has it, but whoever runs it goes on behind its end: by itself it ends the process by the signal that came."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+
 def http_server(server: Server) -> uvicorn.Server:
     """What serves it, once it is given a socket to ``run`` on."""
     config = uvicorn.Config(
@@ -96,7 +107,7 @@ def http_server(server: Server) -> uvicorn.Server:
         limit_concurrency=_CONNECTIONS,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    return uvicorn.Server(config)
+    return _Server(config)
 
 
 def serve(server: Server, listener: socket.socket, say: Callable[[str], None]) -> None:

@@ -27,7 +27,7 @@ class Front(BatchKind, Protocol):
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """With what the paths begin that are this front's; the longest of all fronts' that fits decides. ``/`` is itself alone."""
+        """With what the paths begin that are this front's; the longest of all fronts' that fits decides."""
 
     def uploads(self, path: str) -> bool:
         """Whether what is sent to this path may be as large as a file."""
@@ -71,7 +71,7 @@ class Server:
             (len(prefix), front)
             for front in self.fronts.values()
             for prefix in front.prefixes
-            if path.startswith(prefix) and (prefix != "/" or path == "/")
+            if path == prefix or (prefix != "/" and path.startswith(prefix))
         ]
         if not fitting:
             return next(iter(self.fronts.values()))

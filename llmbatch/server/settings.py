@@ -33,6 +33,7 @@ class ServerSettings:
     port: int = 8000
     keys: Keys = field(default_factory=Keys)
     names: tuple[str, ...] = ()
+    assets: Mapping[str, str] = field(default_factory=dict)  # what addresses in job documents stand for here
     idle: float = 300.0  # seconds without work after which the engine is ended; 0: never
     max_bytes: int = 20 * _GIB  # of a file that is uploaded
     max_lines: int = 50_000  # of a batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from typing import Protocol
+from typing import Any, Protocol
 
 from llmbatch.core.errors import EngineError, LlmbatchError, Locked, ReadError, UsageError, WriteError
 from llmbatch.core.events import Event
@@ -131,7 +131,7 @@ class Worker:
 
     def _finish(self, batch: Batch, ending: str, message: str | None, job: Job | UsageError, kind: BatchKind) -> None:
         point("batch-run")
-        errors = [{"code": "server_error", "line": None, "message": message, "param": None}] if message else []
+        errors = _said("server_error", message)
         state = "cancelling" if ending == "cancelled" else "finalizing"
         batch = self._store.change(batch.id, state, ending=ending, errors=errors)
         if not isinstance(job, Job):
@@ -147,6 +147,7 @@ class Worker:
             done=done.done,
             failed=done.failed,
             usage=done.usage,
+            errors=errors or _said("job_failed", done.failure),
         )
         _log.info("batch %s %s: %d rows done, %d failed", batch.id, ending, done.done, done.failed)
 
@@ -156,6 +157,10 @@ class Worker:
         # the error may quote a row, so only its kind is said
         _log.warning("batch %s cannot go on (%s), and is tried again in %g s", batch.id, type(error).__name__, pause)
         return Later(pause)
+
+
+def _said(code: str, message: str | None) -> list[dict[str, Any]]:
+    return [{"code": code, "line": None, "message": message, "param": None}] if message else []
 
 
 __all__ = ["Closing", "Later", "Worker"]

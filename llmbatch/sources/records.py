@@ -55,7 +55,6 @@ class _Maker:
             yield self._row(None if len(content) > MAX_LINE else content, Cursor(number, number), files.name(number))
 
     def _row(self, raw: bytes | None, cursor: Cursor, name: str) -> Row:
-        place = f"{name}:{cursor.line + 1}"
         try:
             if raw is None:
                 raise ValueError(_TOO_LONG)
@@ -63,13 +62,13 @@ class _Maker:
                 raise ValueError(f"a record of {size:,} bytes, and one may have {self._most:,}; saw: {excerpt(raw)}")
             record = self._parse(raw)
         except ValueError as error:
-            return malformed_row(cursor, f"{place}: {error}")
+            return malformed_row(cursor, f"{name}:{cursor.line + 1}: {error}")
         data = {RECORD: record}
         if problem := self._format.problem(data):
-            return malformed_row(cursor, f"{place}: {problem}; saw: {excerpt(raw)}")
+            return malformed_row(cursor, f"{name}:{cursor.line + 1}: {problem}; saw: {excerpt(raw)}")
         if not isinstance(record, dict):
             return Row(cursor.index, cursor.index, data, cursor)
-        row = make_row(record, cursor, self._id_field, lambda _: place)
+        row = make_row(record, cursor, self._id_field, lambda at: f"{name}:{at.line + 1}")
         return row if row.failure is not None else Row(row.index, row.id, data, cursor)
 
     def _value(self, raw: bytes) -> Any:

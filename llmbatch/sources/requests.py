@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
+from llmbatch.core.errors import SourceError
 from llmbatch.core.types import Cursor, Row
 from llmbatch.formats import FORMATS
 from llmbatch.formats.base import RECORD, Format, wire_format
+from llmbatch.formats.openai.format import OpenAI
+from llmbatch.formats.openai.validation import problems
 from llmbatch.sources.base import START, Source, SourceSettings
 from llmbatch.sources.csv import open_csv
 from llmbatch.sources.input_files import FileSource, InputFiles
@@ -16,6 +20,8 @@ from llmbatch.sources.jsonl import json_lines
 from llmbatch.sources.lines import first_line
 from llmbatch.sources.records import records
 from llmbatch.sources.rows import malformed_row
+
+_PROBLEMS = 5  # that are told
 
 
 def open_requests(settings: SourceSettings) -> Source:
@@ -25,9 +31,23 @@ def open_requests(settings: SourceSettings) -> Source:
     if format_.container == "csv":
         return _Table(open_csv(settings.model_copy(update={"id_field": id_field})), format_)
     files = InputFiles.of(settings)
+    if isinstance(format_, OpenAI) and format_.validated:
+        _validate(files)
     if format_.container == "lines":
         return json_lines(files, id_field, format_.problem, optional_id=settings.id_field is None)
     return FileSource(files, records(format_, id_field, settings.max_record_bytes))
+
+
+def _validate(files: InputFiles) -> None:
+    """Look at each file as the Batch API does before it begins. Raises ``SourceError`` with what is wrong, and ``ReadError``."""
+    for number in range(len(files)):
+        with files.open(number) as stream:
+            found = list(islice(problems(stream), _PROBLEMS))
+        if found:
+            said = "; ".join(
+                f"{files.name(number)}{'' if p.line is None else f':{p.line}'}: {p.code}: {p.message}" for p in found
+            )
+            raise SourceError(f"{said} (input.options.validation=rows runs the rows that can be run)")
 
 
 def format_of_requests(files: InputFiles) -> str | None:

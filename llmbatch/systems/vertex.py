@@ -20,13 +20,14 @@ from llmbatch.sources.lines import Lines
 from llmbatch.sources.places import is_url
 from llmbatch.systems.base import Assets, FromDocument
 
-_OUTPUT_ONLY = (
+OUTPUT_ONLY = (
     "name", "outputInfo", "state", "error", "partialFailures", "resourcesConsumed", "completionStats", "createTime",
     "startTime", "endTime", "updateTime", "satisfiesPzs", "satisfiesPzi",
 )  # fmt: skip
+"""What a job says of itself, and a document need not."""
 _WITHOUT_EFFECT = (
     "labels", "dedicatedResources", "serviceAccount", "encryptionSpec", "manualBatchTuningParameters",
-    "disableContainerLogging", "modelVersionId", *_OUTPUT_ONLY,
+    "disableContainerLogging", "modelVersionId", *OUTPUT_ONLY,
 )  # fmt: skip
 _DONE = ("displayName", "model", "inputConfig", "outputConfig", "instanceConfig", "modelParameters")
 _REFUSED = {
@@ -79,6 +80,10 @@ class Vertex:
     def job(self, document: Any, path: Path, assets: Assets) -> FromDocument:
         return _Document(document, path, assets).job()
 
+    def output(self, document: Any, path: Path) -> str:
+        """The address that a document wants its output below. Raises ``JobError``."""
+        return _Document(document, path, Assets()).to
+
 
 class _Document:
     def __init__(self, document: Mapping[str, Any], path: Path, assets: Assets) -> None:
@@ -95,7 +100,7 @@ class _Document:
         model = self._text(self._top, "model", "")
         short_name = model.rpartition("/")[2].partition("@")[0]
         instances = self._one_of("inputConfig.instancesFormat", self._input, ("jsonl", "csv", "file-list"), _FORMATS)
-        to = self._text(self._target, "outputUriPrefix", "outputConfig.gcsDestination.")
+        to = self.to
         uris = self._uris()
         gemini = _GEMINI in model
         read, layout = self._gemini(instances) if gemini else self._custom(instances, short_name)
@@ -108,8 +113,14 @@ class _Document:
             "sinks": {"layout": layout, "to": self._place(to)},
         }
         names = (model, model.rpartition("/")[2], short_name)
-        if known := next((name for name in names if name in self._assets.places), None):
-            job["model"] = self._assets.model(known)
+        known = next((name for name in names if name in self._assets.places), None)
+        job["model"] = short_name if known is None else self._assets.model(known)
+        called = f"model {model}: "
+        called += (
+            f"is what --model says, or --asset {short_name}=MODEL; else it is looked for as {short_name}"
+            if known is None
+            else str(job["model"])
+        )
         title = self._top.get("displayName") or short_name
         kind = "requests for Gemini" if gemini else f"instances ({instances})"
         said = f"{self._path}: Vertex AI's batch prediction job {short(title)}: {kind} of {', '.join(uris[:3])}"
@@ -117,9 +128,13 @@ class _Document:
         return FromDocument(
             job,
             re.sub(r"[^\w.-]+", "-", str(title)).strip("-.") or "vertex",
-            [f"{said}; predictions to {to}"],
+            [f"{said}; predictions to {to}", called],
             [key for key in self._top if key in _WITHOUT_EFFECT],
         )
+
+    @property
+    def to(self) -> str:
+        return self._text(self._target, "outputUriPrefix", "outputConfig.gcsDestination.")
 
     def _custom(self, instances: str, model: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """(what reads the input, the layout) of a job for a custom model."""

@@ -41,7 +41,13 @@ def test_parameters_and_the_settings_as_json_text_are_sampling() -> None:
         tensor("sampling_parameters", said),
         tensor("stream", value=False, datatype="BOOL"),
         tensor("exclude_input_in_output", value=True, datatype="BOOL"),
-        parameters={"max_tokens": 7, "content_type": "str", "stop_token_ids": "[1, 2]", "logit_bias": '{"5": -1}'},
+        parameters={
+            "max_tokens": 7,
+            "content_type": "str",
+            "binary_data_output": True,
+            "stop_token_ids": "[1, 2]",
+            "logit_bias": '{"5": -1}',
+        },
         outputs=[{"name": "text_output"}],
     )
     sampling = {"temperature": 0, "max_tokens": 7, "stop_token_ids": [1, 2], "logit_bias": {5: -1.0}}

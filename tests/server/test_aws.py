@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,15 @@ from botocore.exceptions import ClientError, WaiterError
 AWS = Path(__file__).parents[1] / "examples" / "aws"
 _PATIENCE = 60.0
 BODY = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 64}
+
+
+NAMES = ("demo-model", "demo", "anthropic.claude-3-haiku-20240307-v1:0")
+
+
+@pytest.fixture
+def site(sites: Any) -> Any:
+    """A server whose model has the names that the examples call it by."""
+    return sites.start(names=NAMES)
 
 
 def client(site: Any, service: str, key: str = "test") -> Any:
@@ -113,13 +123,13 @@ def test_a_name_is_taken_once_and_jobs_are_listed(site: Any, bucket: Any) -> Non
 
 def test_a_job_that_is_stopped_stores_nothing(sites: Any, bucket: Any) -> None:
     put_tree(bucket, "sagemaker/s3")
-    site = sites.start({"latency": 600})
+    site = sites.start({"latency": 600}, names=NAMES)
     sagemaker = client(site, "sagemaker")
     sagemaker.create_transform_job(**document("sagemaker/create-transform-job.json", bucket))
     sagemaker.stop_transform_job(TransformJobName="demo-transform")
     assert transformed(sagemaker, "demo-transform")["TransformJobStatus"] == "Stopped"
     assert tree(bucket, "output/") == {}
-    with pytest.raises(ClientError, match="is in status Stopped"):
+    with pytest.raises(ClientError, match="is Stopped, and cannot be stopped"):
         sagemaker.stop_transform_job(TransformJobName="demo-transform")
 
 
@@ -127,8 +137,11 @@ def test_a_job_that_is_stopped_stores_nothing(sites: Any, bucket: Any) -> None:
     ("change", "said"),
     [
         ({"DataCaptureConfig": {"DestinationS3Uri": "s3://x/"}}, "DataCaptureConfig: is not done here"),
-        ({"TransformOutput": {"S3OutputPath": "/etc/out", "AssembleWith": "Line"}}, "is no address in S3"),
-        ({"TransformOutput": {"S3OutputPath": "s3://x::file:///etc", "AssembleWith": "Line"}}, "is no address in S3"),
+        ({"TransformOutput": {"S3OutputPath": "/etc/out", "AssembleWith": "Line"}}, "is no address of an object store"),
+        (
+            {"TransformOutput": {"S3OutputPath": "s3://x::file:///etc", "AssembleWith": "Line"}},
+            "is no address of an object store",
+        ),
         ({"MaxPayloadInMB": 101}, "MaxPayloadInMB"),
     ],
 )
@@ -146,10 +159,32 @@ def test_a_job_that_is_not_done_here_is_refused_in_the_client_s_form(
 def test_a_manifest_cannot_lead_to_the_server_s_own_files(site: Any, bucket: Any, tmp_path: Path) -> None:
     (tmp_path / "secret.jsonl").write_text('{"features": "x"}\n')
     bucket.put("lists/input.manifest", json.dumps([{"prefix": f"file://{tmp_path}/"}, "secret.jsonl"]).encode())
-    with pytest.raises(ClientError, match="is no address in S3"):
+    with pytest.raises(ClientError, match="is no address of an object store"):
         client(site, "sagemaker").create_transform_job(
             **document("sagemaker/create-transform-job.manifest.json", bucket)
         )
+
+
+def test_an_asset_is_not_left_by_dots(sites: Any, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "secret.jsonl").write_text("{}\n")
+    site = sites.start(names=NAMES, assets={"s3://corpus-b": str(tmp_path / "store")})
+    asked = json.loads((AWS / "sagemaker" / "create-transform-job.json").read_text())
+    asked["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] = "s3://corpus-b/../secret.jsonl"
+    with pytest.raises(ClientError, match="is no address of an object store"):
+        client(site, "sagemaker").create_transform_job(**asked)
+
+
+def test_a_folder_may_stand_in_a_bucket_s_place(sites: Any, tmp_path: Path) -> None:
+    shutil.copytree(AWS / "sagemaker" / "s3", tmp_path / "store")
+    site = sites.start(names=NAMES, assets={"s3://corpus-b": str(tmp_path / "store")})
+    sagemaker = client(site, "sagemaker")
+    sagemaker.create_transform_job(**json.loads((AWS / "sagemaker" / "create-transform-job.json").read_text()))
+    assert transformed(sagemaker, "demo-transform")["TransformJobStatus"] == "Completed"
+    assert sorted(path.name for path in (tmp_path / "store" / "output").rglob("*.out")) == [
+        "a.jsonl.out",
+        "b.jsonl.out",
+    ]
 
 
 def test_what_is_not_there_is_said_in_the_client_s_form(site: Any) -> None:
@@ -159,9 +194,11 @@ def test_what_is_not_there_is_said_in_the_client_s_form(site: Any) -> None:
     assert error.value.response["Error"]["Code"] == "ResourceNotFound"
     with pytest.raises(ClientError, match=r"the operations here are CreateTransformJob"):
         sagemaker.list_endpoints()
-    assert sagemaker.describe_model(ModelName="any")["ModelName"] == "any"
+    assert sagemaker.describe_model(ModelName="demo")["ModelName"] == "demo"
+    with pytest.raises(ClientError, match="there is no model 'other' here"):
+        sagemaker.describe_model(ModelName="other")
     status, _, body = site.ask("POST", "/", b"[", {"x-amz-target": "SageMaker.DescribeModel"})
-    assert (status, json.loads(body)["message"]) == (400, "the request is not JSON")
+    assert (status, json.loads(body)["message"]) == (400, "the body is not JSON")
 
 
 def test_an_input_that_is_not_there_fails_the_job(site: Any, bucket: Any) -> None:
@@ -222,12 +259,11 @@ def test_what_is_done_of_a_job_that_is_stopped_is_written(sites: Any, bucket: An
     bucket.put("bedrock-in/a.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     rules = [{"when": {"contains": "text 5"}, "hang": True}]
     site = sites.start(
-        {"rules": rules}, job={"run": {"grace": 0.0}, "engine": {"name": "scripted", "args": {"rules": rules}}}
+        names=NAMES, job={"run": {"grace": 0.0}, "engine": {"name": "scripted", "args": {"rules": rules}}}
     )
     bedrock = client(site, "bedrock")
     arn = bedrock.create_model_invocation_job(**document("bedrock/create-model-invocation-job.json", bucket))["jobArn"]
-    batch = f"invocation_{arn.rpartition('/')[2]}"
-    _until(lambda: _rows_done(site, batch) == 8)
+    _until(lambda: _rows_done(site) == 8)
     bedrock.stop_model_invocation_job(jobIdentifier=arn)
     assert invoked(bedrock, arn)["status"] == "Stopped"
     found = tree(bucket, f"bedrock-out/{arn.rpartition('/')[2]}/")
@@ -238,10 +274,12 @@ def test_what_is_done_of_a_job_that_is_stopped_is_written(sites: Any, bucket: An
         bedrock.stop_model_invocation_job(jobIdentifier=arn)
 
 
-def _rows_done(site: Any, batch: str) -> int:
+def _rows_done(site: Any) -> int:
+    """Of all batches that are not over."""
     from llmbatch.server.outputs import record_lines
 
-    return sum(1 for _ in record_lines(site.server.store.run_folder(batch)))
+    store = site.server.store
+    return sum(1 for batch in store.unfinished() for _ in record_lines(store.run_folder(batch.id)))
 
 
 def _until(good: Callable[[], bool]) -> None:
@@ -259,7 +297,7 @@ def test_a_job_that_is_nobody_s_is_not_found(site: Any, bucket: Any) -> None:
     assert error.value.response["Error"]["Code"] == "ResourceNotFoundException"
     given = document("bedrock/create-model-invocation-job.json", bucket)
     given["outputDataConfig"] = {"s3OutputDataConfig": {"s3Uri": "s3://x::memory://out"}}
-    with pytest.raises(ClientError, match="is no address in S3") as error:
+    with pytest.raises(ClientError, match="is no address of an object store") as error:
         bedrock.create_model_invocation_job(**given)
     assert error.value.response["Error"]["Code"] == "ValidationException"
 
@@ -269,7 +307,7 @@ def test_a_job_that_is_nobody_s_is_not_found(site: Any, bucket: Any) -> None:
 
 def test_an_access_key_s_id_is_the_api_key_and_owners_see_only_their_own(sites: Any, bucket: Any) -> None:
     put_tree(bucket, "sagemaker/s3")
-    site = sites.start(keys="alice alice-has-a-long-key\nbob bob-has-a-long-key-too\n")
+    site = sites.start(keys="alice alice-has-a-long-key\nbob bob-has-a-long-key-too\n", names=NAMES)
     alice, bob = (client(site, "sagemaker", key) for key in ("alice-has-a-long-key", "bob-has-a-long-key-too"))
     alice.create_transform_job(**document("sagemaker/create-transform-job.json", bucket))
     assert transformed(alice, "demo-transform")["TransformJobStatus"] == "Completed"
@@ -284,9 +322,9 @@ def test_an_access_key_s_id_is_the_api_key_and_owners_see_only_their_own(sites: 
 
 def test_a_job_goes_on_where_a_server_was_stopped(sites: Any, bucket: Any) -> None:
     put_tree(bucket, "sagemaker/s3")
-    slow = sites.start({"latency": 600})
+    slow = sites.start({"latency": 600}, names=NAMES)
     client(slow, "sagemaker").create_transform_job(**document("sagemaker/create-transform-job.json", bucket))
     slow.stop()
-    site = sites.start()
+    site = sites.start(names=NAMES)
     assert transformed(client(site, "sagemaker"), "demo-transform")["TransformJobStatus"] == "Completed"
     assert tree(bucket, "output/") == expected(AWS / "sagemaker" / "expected" / "output")

@@ -80,7 +80,7 @@ def test_a_batch_goes_from_its_file_to_its_answers(sites, visit, lines) -> None:
     shot(page, "completed")
     page.get_by_label("Search rows").fill("bold")
     page.get_by_text("eight <b>bold</b>").wait_for()
-    page.wait_for_function("document.querySelectorAll('#rows tr').length === 1")
+    sync_api.expect(page.locator("#rows tr")).to_have_count(1)
     assert page.locator("b").count() == 0
     page.get_by_label("Search rows").fill("")
     page.locator("#status").select_option("failed")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from llmbatch.core.errors import SourceError
 from llmbatch.job.job import job_from
 from tests.examples.alike import difference, difference_of_lines
 
@@ -135,3 +136,24 @@ def test_a_killed_run_is_finished_by_the_same_command_with_the_same_bytes(jobs: 
     killed = jobs.path / "killed"
     assert difference(*(without_times(folder / "output" / "output.jsonl") for folder in (killed, whole))) is None
     assert [line["custom_id"] for line in lines(killed / "output" / "output.jsonl")] == [f"r{i}" for i in range(40)]
+
+
+STRICT = {"format": "openai", "options": {"validation": "strict"}}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("invalid/*.jsonl")), ids=lambda path: path.stem)
+def test_a_file_with_which_the_api_would_not_begin_is_refused_where_that_is_asked_for(jobs: Any, path: Path) -> None:
+    with pytest.raises(SourceError, match=path.stem):
+        run(jobs, path, input=STRICT)
+    assert not list((jobs.path / "out" / "parts").iterdir())
+
+
+def test_a_file_with_which_it_would_begin_is_run(jobs: Any) -> None:
+    assert len(lines(run(jobs, EXAMPLES / "chat.jsonl", input=STRICT) / "error.jsonl")) == 1
+
+
+def test_an_empty_answer_is_an_answer(jobs: Any) -> None:
+    rows = jobs.rows([completion("a", prompt="x")])
+    script = {"rules": [{"answer": ""}]}
+    [line] = lines(run(jobs, rows, script=script) / "output.jsonl")
+    assert line["response"]["body"]["choices"][0]["text"] == ""

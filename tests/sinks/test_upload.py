@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from llmbatch.core.errors import FolderError, JobError, WriteError
@@ -43,6 +45,20 @@ def test_files_are_copied_below_the_url_and_the_report_last(bucket: Any, out: Pa
     bucket.server.requests.clear()
     upload(settings, out, said.append)
     assert bucket.server.requests == []
+
+
+def test_a_file_system_that_needs_no_server_is_a_place_too(out: Path) -> None:
+    files = fsspec.filesystem("memory")
+    folder = uuid.uuid4().hex
+    try:
+        settings = planned(f"memory://{folder}/runs/", out)
+        upload(settings, out, lambda _: None)
+        there = {
+            name.removeprefix(f"/{folder}/runs/"): files.cat_file(name).decode() for name in files.find(f"/{folder}")
+        }
+    finally:
+        files.rm(f"/{folder}", recursive=True)
+    assert there == {name: name for name in ("report.json", "results.jsonl", "results/de/a.jsonl")}
 
 
 def test_a_failure_that_passes_is_not_noticed(bucket: Any, out: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,59 @@ def test_what_is_wrong_or_not_done_is_refused_by_name(
 ) -> None:
     with pytest.raises(JobError, match=said):
         read(document, **change)
+
+
+ODD: tuple[Any, ...] = (
+    None,
+    [],
+    {},
+    [{}],
+    0,
+    -1,
+    1.5,
+    True,
+    "",
+    "'",
+    "${{inputs.files}}",
+    "${{",
+    "azureml:",
+    "x\u0000",
+)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [NEW, STEP, {"type": "pipeline", "inputs": {"a": 1}, "jobs": {"one": STEP}}],
+    ids=["new", "step", "pipeline"],
+)
+def test_whatever_stands_at_a_key_is_read_or_refused_in_words(read: Read, document: Mapping[str, Any]) -> None:
+    refused = []
+    for place in _places(document):
+        for value in ODD:
+            try:
+                read(document, **{place: value})
+            except JobError as error:
+                refused.append(str(error))
+    assert len(refused) > 50
+    assert [said for said in refused if "d.yml" not in said] == []
+
+
+def _places(document: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in document.items():
+        yield key
+        if isinstance(value, Mapping):
+            yield from (f"{key}__{place}" for place in _places(value))
+
+
+def test_an_input_that_another_step_makes_is_left_open(read: Read) -> None:
+    step = {**STEP, "inputs": {**STEP["inputs"], "files": "${{parent.jobs.prep.outputs.out}}"}}  # type: ignore[dict-item]
+    assert read(step).input is None
+
+
+@pytest.mark.parametrize("bound", ["${{inputs.words}}", "${{parent.jobs.prep.outputs.out}}"])
+def test_what_is_not_known_here_is_said(read: Read, bound: str) -> None:
+    with pytest.raises(JobError, match=r"inputs\.words is .*, which is not known here"):
+        read(STEP, inputs__words=bound)
 
 
 def test_settings_without_a_type_are_refused(read: Read) -> None:

@@ -107,7 +107,7 @@ def test_a_document_says_what_was_read_and_what_has_no_effect(tmp_path: Path) ->
     made = document(
         dedicatedResources={"machineSpec": {"machineType": "n1"}}, labels={"a": "b"}, state="JOB_STATE_QUEUED"
     )
-    first, second = read(tmp_path, made).notes()
+    first, _, second = read(tmp_path, made).notes()
     assert (
         "batch prediction job 'demo': instances (jsonl) of gs://corpus/in.jsonl; predictions to gs://corpus/out"
         in first
@@ -133,17 +133,17 @@ def test_a_model_has_the_name_that_the_person_gives_it(tmp_path: Path, name: str
     assert read(tmp_path, document(), **{name: "/models/m"}).job["model"] == "/models/m"
 
 
-def test_without_a_name_for_the_model_one_is_asked_for(tmp_path: Path, llmbatch: Run) -> None:
-    assert "model" not in read(tmp_path, document()).job
-    result = llmbatch("run", tmp_path / "job.json")
-    assert result.exit_code == 2
-    assert "model is missing" in result.output
+def test_a_model_that_nobody_names_is_looked_for_by_its_own_name(tmp_path: Path) -> None:
+    found = read(tmp_path, document())
+    assert found.job["model"] == "demo"
+    assert "is what --model says, or --asset demo=MODEL" in found.read[1]
+    assert read(tmp_path, GEMINI).job["model"] == "gemini-2.5-flash"
 
 
 def test_what_a_job_says_of_instances_is_said_to_the_format_and_the_layout(tmp_path: Path) -> None:
     made = document(
         instanceConfig={"instanceType": "array", "keyField": "id", "includedFields": ["b", "a"]},
-        modelParameters={"maxOutputTokens": 5, "temperature": 0, "rich": True},
+        modelParameters={"maxOutputTokens": 5.0, "temperature": 0, "rich": True},
     )
     job = read(tmp_path, made).job
     options = {"instances": "jsonl", "instance_type": "array", "key_field": "id", "included_fields": ["b", "a"]}

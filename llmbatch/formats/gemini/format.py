@@ -27,7 +27,7 @@ class Gemini:
     takes_text = takes_prompt = False
     role: str | None = None  # of a content that says none
 
-    def __init__(self, settings: NoSettings) -> None:
+    def __init__(self, _settings: NoSettings) -> None:
         self._last = "", Config()  # most requests of a batch have the same one
 
     def problem(self, line: Mapping[str, Any]) -> str | None:  # noqa: ARG002 - its line of the output shows whatever is in it

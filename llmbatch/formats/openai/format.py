@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.types import Failure, FailureKind, Prompt, Rendered, RowId
 from llmbatch.core.words import short, type_name
-from llmbatch.formats.base import Answered, Container, NoSettings
+from llmbatch.formats.base import Answered, Container
 from llmbatch.formats.openai import chat, completions, embeddings, responses
 from llmbatch.formats.openai.body import RequestError
 from llmbatch.formats.outcome import Success
@@ -27,17 +29,29 @@ written ``write(rendered) -> body``."""
 CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES = ENDPOINTS
 
 
+class OpenAISettings(BaseModel):
+    """Of this format."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    validation: Literal["rows", "strict"] = Field(
+        "rows",
+        description="strict: a file with which the Batch API would not begin (broken lines, ids that are there twice, another "
+        "model or url) is refused before anything runs, and not only the row that it is about",
+    )
+
+
 class OpenAI:
     """The format; see ``formats/base.py``. A request without a URL is a chat one with messages, a completion one with a prompt."""
 
-    Settings = NoSettings
+    Settings = OpenAISettings
     container: Container = "lines"
     id_field = "custom_id"
     keys = frozenset({"custom_id", "body"})
     takes_text = takes_prompt = False
 
-    def __init__(self, settings: NoSettings) -> None:
-        pass
+    def __init__(self, settings: OpenAISettings) -> None:
+        self.validated = settings.validation == "strict"
 
     def problem(self, line: Mapping[str, Any]) -> str | None:
         form = 'a request has the form {"custom_id": ..., "body": {...}}, and'

@@ -1,4 +1,4 @@
-"""SageMaker's transform jobs, for its clients (boto3, the SageMaker SDK): ``POST /`` with the operation in ``X-Amz-Target``."""
+"""SageMaker's transform jobs, for AWS's clients (``endpoint_url``): one path, ``POST /``, with the operation in a header."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,38 +15,39 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from llmbatch.core.words import clip
-from llmbatch.server.base import Checked, Ended, Finished
 from llmbatch.server.errors import ApiError
-from llmbatch.server.fronts.aws import account_of, check_input, counted, failure_of, owner_of, region_of, sections_of
+from llmbatch.server.fronts.aws import NO_ACCOUNT, region_of
+from llmbatch.server.fronts.documents import DocumentBatches
 from llmbatch.server.keys import Owner
 from llmbatch.server.server import Server
 from llmbatch.server.store import Batch
 from llmbatch.systems.sagemaker import SageMakerTransform
 
 _TARGET = "SageMaker."
-_TYPE = "application/x-amz-json-1.1"
-_REASON = 1024  # characters of a FailureReason
+_CONTENT_TYPE = "application/x-amz-json-1.1"
+_STATES = {
+    "validating": "InProgress", "in_progress": "InProgress", "finalizing": "InProgress", "completed": "Completed",
+    "failed": "Failed", "expired": "Failed", "cancelling": "Stopping", "cancelled": "Stopped",
+}  # fmt: skip
+_CODES = {401: "AccessDeniedException", 403: "AccessDeniedException", 404: "ResourceNotFound", 409: "ResourceInUse"}
+_LONGEST_REASON = 1024  # characters
 _PAGE, _MOST = 10, 100
 _ECHOED = (
-    "ModelName", "MaxConcurrentTransforms", "ModelClientConfig", "MaxPayloadInMB", "BatchStrategy", "Environment",
-    "TransformInput", "TransformOutput", "TransformResources", "DataProcessing", "ExperimentConfig",
+    "ModelName", "TransformInput", "TransformOutput", "TransformResources", "DataProcessing", "BatchStrategy",
+    "MaxConcurrentTransforms", "MaxPayloadInMB", "ModelClientConfig", "Environment", "ExperimentConfig",
 )  # fmt: skip
-_ERRORS = {
-    "not_found": "ResourceNotFound", "ResourceInUse": "ResourceInUse", "invalid_api_key": "AccessDeniedException",
-    "UnknownOperationException": "UnknownOperationException",
-}  # fmt: skip
 
 
-class SageMakerFront:
-    """The front. A model of any name is the server's; a job is its owner's, by its name."""
+class SageMakerFront(DocumentBatches):
+    """The front. A job is its owner's, by its name; one that is stopped stores nothing."""
 
     name = "sagemaker"
     prefixes = ("/",)
 
     def __init__(self, server: Server) -> None:
-        self.server = server
+        super().__init__(server, SageMakerTransform())
         self._creating = threading.Lock()
-        self._operations: dict[str, Callable[[dict[str, Any], Request], dict[str, Any] | None]] = {
+        self._operations: dict[str, Callable[[Mapping[str, Any], Request], dict[str, Any] | None]] = {
             "CreateTransformJob": self._create,
             "DescribeTransformJob": self._describe,
             "StopTransformJob": self._stop,
@@ -55,168 +55,138 @@ class SageMakerFront:
             "DescribeModel": self._model,
         }
 
-    def uploads(self, path: str) -> bool:  # noqa: ARG002
-        return False
-
     def refusal(self, error: ApiError) -> Response:
-        kind = _ERRORS.get(error.code or "", "InternalFailure" if error.status >= 500 else "ValidationException")
-        status = error.status if error.status >= 500 or error.status in (401, 403, 429) else 400
-        headers = {"x-amzn-errortype": kind}
-        return JSONResponse({"__type": kind, "message": error.message}, status, headers, media_type=_TYPE)
-
-    # What is known of a batch here.
-
-    def check(self, batch: Batch, path: Path, stopped: Callable[[], bool]) -> Checked | None:  # noqa: ARG002
-        return check_input(batch, self.server.settings, self.server.store, stopped)
-
-    def sections(self, batch: Batch, path: Path) -> Mapping[str, Any]:  # noqa: ARG002
-        sections: Mapping[str, Any] = batch.given["sections"]
-        return sections
-
-    def finish(self, ended: Ended) -> Finished:
-        """A run that came to its end has written its objects; of one that was stopped nothing is stored, as there."""
-        return counted(ended)
-
-    # Paths.
+        code = _CODES.get(error.status, "ValidationException" if error.status < 500 else "InternalFailure")
+        status = 400 if error.status < 500 else error.status
+        headers = {"x-amzn-errortype": code}
+        return JSONResponse({"__type": code, "message": error.message}, status, headers, media_type=_CONTENT_TYPE)
 
     def routes(self) -> APIRouter:
         router = APIRouter(tags=[self.name])
 
-        @router.post("/")
+        @router.post("/", include_in_schema=False)
         async def operate(request: Request) -> Response:
-            """An operation of SageMaker, by its name in ``X-Amz-Target``."""
+            """One operation of SageMaker's."""
             target = request.headers.get("x-amz-target", "")
             operation = self._operations.get(target.removeprefix(_TARGET)) if target.startswith(_TARGET) else None
             if operation is None:
                 known = ", ".join(self._operations)
                 raise ApiError(
-                    400, f"X-Amz-Target is {target[:100]!r}, and the operations here are {known}",
-                    code="UnknownOperationException",
-                )  # fmt: skip
-            given = _body(await request.body())
-            answer = await run_in_threadpool(operation, given, request)
-            return Response(status_code=200) if answer is None else JSONResponse(answer, media_type=_TYPE)
+                    400, f"the operation {target[:60]!r} is not served here; the operations here are {known}"
+                )
+            try:
+                body = json.loads(await request.body() or b"{}")
+            except (ValueError, RecursionError):
+                raise ApiError(400, "the body is not JSON") from None
+            if not isinstance(body, dict):
+                raise ApiError(400, "the body is not a JSON object")
+            said = await run_in_threadpool(operation, body, request)
+            return Response(b"" if said is None else json.dumps(said).encode(), media_type=_CONTENT_TYPE)
 
         return router
 
     # Operations.
 
-    def _create(self, given: dict[str, Any], request: Request) -> dict[str, Any]:
-        sections = sections_of(SageMakerTransform(), "CreateTransformJob", given)
-        owner, now = owner_of(request), int(time.time())
+    def _create(self, document: Mapping[str, Any], request: Request) -> dict[str, Any]:
+        self.read(document)
+        owner, name = _owner(request), document["TransformJobName"]
+        given = {
+            "document": dict(document), "model": self.model_of(document["ModelName"]), "name": name,
+            "region": region_of(request), "metadata": None,
+        }  # fmt: skip
         batch = Batch(
-            _batch_id(owner, given["TransformJobName"]), owner.name, self.name, now, None,
-            {"document": given, "sections": sections, "region": region_of(request)}, weight=owner.weight,
+            _id(owner, name), owner.name, self.name, int(time.time()), None, given, priority=min(0, owner.priority),
+            weight=owner.weight,
         )  # fmt: skip
-        with self._creating:
+        with self._creating:  # of two at once with one name, one is refused
             if self.server.store.batch(batch.id) is not None:
-                raise ApiError(
-                    400, "Job name must be unique within an AWS account and region, and a job with this name already exists",
-                    code="ResourceInUse",
-                )  # fmt: skip
+                raise ApiError(409, f"Job name must be unique, and a job with the name {name} already exists")
             self.server.batches.add(batch)
         return {"TransformJobArn": _arn(batch)}
 
-    def _describe(self, given: dict[str, Any], request: Request) -> dict[str, Any]:
-        batch = self._own(given, request)
+    def _describe(self, asked: Mapping[str, Any], request: Request) -> dict[str, Any]:
+        batch = self._own(asked, request)
         document = batch.given["document"]
-        return {**self._summary(batch), **{key: document[key] for key in _ECHOED if key in document}}
+        return {**_summary(batch), **{key: document[key] for key in _ECHOED if document.get(key) is not None}}
 
-    def _stop(self, given: dict[str, Any], request: Request) -> None:
-        batch = self._own(given, request)
-        if batch.ended or batch.state == "finalizing":
-            status = self._status(batch)
-            raise ApiError(400, f"The request was rejected because the transform job is in status {status}.")
+    def _stop(self, asked: Mapping[str, Any], request: Request) -> None:
+        batch = self._own(asked, request)
+        if batch.ended:
+            raise ApiError(400, f"the job {batch.given['name']} is {_state(batch)[0]}, and cannot be stopped")
         self.server.batches.cancel(batch)
 
-    def _list(self, given: dict[str, Any], request: Request) -> dict[str, Any]:
-        most = given.get("MaxResults", _PAGE)
+    def _list(self, asked: Mapping[str, Any], request: Request) -> dict[str, Any]:
+        most, after, name = asked.get("MaxResults", _PAGE), asked.get("NextToken"), asked.get("NameContains", "")
         if not isinstance(most, int) or not 1 <= most <= _MOST:
             raise ApiError(400, f"MaxResults is from 1 to {_MOST}")
-        summaries: list[dict[str, Any]] = []
-        after = given.get("NextToken")
-        while True:
-            page = self.server.store.batches(owner_of(request).name, front=self.name, after=after, limit=_MOST)
-            for batch in page:
-                summary = self._summary(batch)
-                if _is_wanted(summary, given):
-                    summaries.append(summary)
-                if len(summaries) == most and batch is not page[-1]:
-                    return {"TransformJobSummaries": summaries, "NextToken": batch.id}
-                after = batch.id
+        if not isinstance(after, str | None) or not isinstance(name, str):
+            raise ApiError(400, "NextToken and NameContains are texts")
+        found: list[Batch] = []
+        while len(found) <= most:
+            page = self.server.store.batches(_owner(request).name, front=self.name, after=after, limit=_MOST)
+            found += [
+                batch
+                for batch in page
+                if name in batch.given["name"] and asked.get("StatusEquals") in (None, _state(batch)[0])
+            ]
             if len(page) < _MOST:
-                return {"TransformJobSummaries": summaries}
+                break
+            after = page[-1].id
+        more = {"NextToken": found[most - 1].id} if len(found) > most else {}
+        return {"TransformJobSummaries": list(map(_summary, found[:most])), **more}
 
-    def _model(self, given: dict[str, Any], request: Request) -> dict[str, Any]:
-        """The server's model, by whatever name: the SDK asks for it before it creates a job."""
-        name = given.get("ModelName")
-        if not isinstance(name, str) or not name:
-            raise ApiError(400, "ModelName is missing")
-        arn = f"arn:aws:sagemaker:{region_of(request)}:{account_of(None)}:model/{name.lower()}"
-        container = {"Image": "llmbatch", "Environment": {"model": self.server.settings.model}}
-        return {"ModelName": name, "ModelArn": arn, "CreationTime": 0, "PrimaryContainer": container}
+    def _model(self, asked: Mapping[str, Any], request: Request) -> dict[str, Any]:
+        """The SDK's ``Transformer`` asks for it first."""
+        name = self.model_of(str(asked.get("ModelName")))
+        return {
+            "ModelName": name, "ModelArn": f"{_place(region_of(request))}:model/{name.lower()}", "CreationTime": 0,
+            "PrimaryContainer": {"Image": "llmbatch"}, "ExecutionRoleArn": f"arn:aws:iam::{NO_ACCOUNT}:role/llmbatch",
+        }  # fmt: skip
 
-    # Details.
-
-    def _own(self, given: dict[str, Any], request: Request) -> Batch:
-        name = given.get("TransformJobName")
-        if not isinstance(name, str):
-            raise ApiError(400, "TransformJobName is missing")
-        owner = owner_of(request)
-        batch = self.server.store.batch(_batch_id(owner, name), owner.name)
+    def _own(self, asked: Mapping[str, Any], request: Request) -> Batch:
+        owner, name = _owner(request), str(asked.get("TransformJobName"))
+        batch = self.server.store.batch(_id(owner, name), owner.name)
         if batch is None:
-            raise ApiError(400, f"Could not find requested job with name: {clip(name, 100)}", code="not_found")
+            raise ApiError(404, f"Could not find requested job with name: {clip(name, 100)}")
         return batch
 
-    def _summary(self, batch: Batch) -> dict[str, Any]:
-        times, status = batch.facts.times, self._status(batch)
-        told: dict[str, Any] = {
-            "TransformJobName": batch.given["document"]["TransformJobName"],
-            "TransformJobArn": _arn(batch),
-            "TransformJobStatus": status,
-            "CreationTime": batch.created,
-        }
-        if status == "Failed":
-            told["FailureReason"] = clip(failure_of(batch, self.server.store) or "the job failed", _REASON)
-        if (began := times.get("in_progress")) is not None:
-            told["TransformStartTime"] = began
-        if batch.ended:
-            told["TransformEndTime"] = told["LastModifiedTime"] = times.get(batch.state, batch.created)
-        return told
 
-    def _status(self, batch: Batch) -> str:
-        if batch.state == "completed":
-            return "Failed" if failure_of(batch, self.server.store) else "Completed"
-        return {"cancelling": "Stopping", "cancelled": "Stopped", "failed": "Failed", "expired": "Failed"}.get(
-            batch.state, "InProgress"
-        )
+def _owner(request: Request) -> Owner:
+    owner: Owner = request.state.owner
+    return owner
 
 
-def _body(raw: bytes) -> dict[str, Any]:
-    try:
-        given = json.loads(raw or b"{}")
-    except (ValueError, RecursionError):
-        raise ApiError(400, "the request is not JSON", code="SerializationException") from None
-    if not isinstance(given, dict):
-        raise ApiError(400, "the request is no JSON object", code="SerializationException")
-    return given
+def _id(owner: Owner, name: str) -> str:
+    return f"transform_{hashlib.sha256(f'{owner.name} {name}'.encode()).hexdigest()[:24]}"
 
 
-def _batch_id(owner: Owner, name: str) -> str:
-    """A job is known by its name, which nobody else's is."""
-    return f"transform_{hashlib.sha256(f'{owner.name}/{name}'.encode()).hexdigest()[:24]}"
+def _place(region: str) -> str:
+    return f"arn:aws:sagemaker:{region}:{NO_ACCOUNT}"
 
 
 def _arn(batch: Batch) -> str:
-    name = batch.given["document"]["TransformJobName"].lower()
-    return f"arn:aws:sagemaker:{batch.given['region']}:{account_of(None)}:transform-job/{name}"
+    return f"{_place(batch.given['region'])}:transform-job/{batch.given['name'].lower()}"
 
 
-def _is_wanted(summary: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    wanted = given.get("StatusEquals")
-    return str(given.get("NameContains", "")) in summary["TransformJobName"] and wanted in (
-        None, summary["TransformJobStatus"],
-    )  # fmt: skip
+def _state(batch: Batch) -> tuple[str, str | None]:
+    """The status, and why it failed. A job of which a record failed is one that failed, though all others are there."""
+    errors = batch.facts.errors
+    reason = clip(str(errors[0]["message"]), _LONGEST_REASON) if errors else None
+    if batch.state == "completed" and reason is not None:
+        return "Failed", reason
+    return _STATES[batch.state], reason if batch.state in ("failed", "expired") else None
+
+
+def _summary(batch: Batch) -> dict[str, Any]:
+    state, reason = _state(batch)
+    times = batch.facts.times
+    ended = times.get(batch.state, batch.created) if batch.ended else None
+    said = {
+        "TransformJobName": batch.given["name"], "TransformJobArn": _arn(batch), "TransformJobStatus": state,
+        "CreationTime": batch.created, "TransformStartTime": times.get("in_progress"), "TransformEndTime": ended,
+        "LastModifiedTime": ended, "FailureReason": reason,
+    }  # fmt: skip
+    return {key: value for key, value in said.items() if value is not None}
 
 
 __all__ = ["SageMakerFront"]

@@ -199,12 +199,14 @@ async function loadRows(anew) {
   const found = await json(`/llmbatch/batches/${id}/rows?${query}`);
   if (asked !== state.asked || id !== state.open) return;
   const rows = found.rows.map((row) => make("tr", {},
-    make("td", {}, make("button", { type: "button", text: row.id, onclick: () => showRow(row.index), "aria-label": `Row ${row.id}: prompt and attempts` })),
+    make("td", {}, make("button", { type: "button", "data-row": row.index, text: row.id, onclick: () => showRow(row.index), "aria-label": `Row ${row.id}: prompt and attempts` })),
     make("td", { class: row.status, text: row.status }),
     make("td", { text: row.error ? `${row.error.kind}: ${row.error.message}` : row.output }),
     make("td", { text: count(row.tokens) }),
     make("td", { text: row.attempts })));
+  const focused = document.activeElement && document.activeElement.dataset.row;
   if (anew) $("rows").replaceChildren(...rows); else $("rows").append(...rows);
+  if (anew && focused) { const again = document.querySelector(`#rows [data-row="${focused}"]`); if (again) again.focus(); }
   state.nextRow = found.next;
   $("more-rows").hidden = found.next === null;
   $("rows-said").textContent = $("rows").children.length ? "" : "No rows to show.";

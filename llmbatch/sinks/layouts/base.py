@@ -28,11 +28,13 @@ def json_line(value: Any) -> str:
 class Written:
     """The files of a layout in the order in which they are to be copied: what says that all is there comes last.
 
-    ``failure``: why the system would call the job failed, in words that name the file and the record.
+    ``failure``: why the system would call the job failed, in words that name the file and the record. ``lines``: how many there are
+    of answers and of errors, where a layout counts them.
     """
 
     files: Sequence[Path]
     failure: str | None = None
+    lines: tuple[int, int] = (0, 0)
 
 
 class Layout(Protocol):

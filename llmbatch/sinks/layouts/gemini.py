@@ -60,6 +60,12 @@ class GeminiApiLayout:
 
 
 def _written(path: Path, lines: Iterable[dict[str, Any]]) -> Written:
+    done = failed = 0
     with path.open("wb") as stream:
-        stream.writelines(json_line(line).encode() for line in lines)
-    return Written([path])
+        for line in lines:
+            stream.write(json_line(line).encode())
+            if line.get("response"):
+                done += 1
+            else:
+                failed += 1
+    return Written([path], lines=(done, failed))

@@ -5,6 +5,7 @@ What was answered is in the first, all else in the second. A file without lines 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,9 @@ class BatchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     azure: bool = Field(False, description="write error.jsonl also where it is empty")
+    created: int | None = Field(
+        None, ge=0, description="in Unix seconds, when the answers are said to be of; by default when the run began"
+    )
     errors: Literal["lenient", "strict"] = Field(
         "lenient", description="strict: an answer that does not pass the request's own response_format is an error"
     )
@@ -37,9 +41,9 @@ class OpenAIBatch:
 
     def write(self, finished: Finished, folder: Path) -> Written:
         output, errors = folder / "output.jsonl", folder / "error.jsonl"
-        strict = self._settings.errors == "strict"
+        strict, created = self._settings.errors == "strict", self._settings.created
         with output.open("xb") as good, errors.open("xb") as bad:
-            for _, row in answered(finished):
+            for _, row in answered(finished if created is None else replace(finished, created=created)):
                 line = line_of(row, strict=strict)
                 (good if line.ok else bad).write(encode(line.data).encode() + b"\n")
         if not output.stat().st_size:

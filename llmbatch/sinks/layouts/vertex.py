@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -64,11 +65,12 @@ class VertexLayout:
         columns = self._columns(finished) if settings.predictions == "csv" else ()
         lines = self._lines(finished)
         files: list[Path] = []
+        count = Counter[bool]()
         for number in range(settings.shards):
             of = f"{number:05d}-of-{settings.shards:05d}"
             files += [place / f"prediction.{kind}-{of}" for kind in ("errors_stats", "results")]
-            self._write(islice(lines, size), files[-1], files[-2], columns)
-        return Written(files)
+            self._write(_counted(islice(lines, size), count), files[-1], files[-2], columns)
+        return Written(files, lines=(count[True], count[False]))
 
     def _lines(self, finished: Finished) -> Iterator[_Line]:
         strict, rich = self._settings.errors == "strict", self._settings.rich
@@ -112,6 +114,13 @@ class VertexLayout:
         return list(columns)
 
 
+def _counted(lines: Iterable[_Line], count: Counter[bool]) -> Iterator[_Line]:
+    """The lines, counted by whether they are predictions."""
+    for each in lines:
+        count["error" not in each.line] += 1
+        yield each
+
+
 def time_of(given: datetime | None, finished: Finished) -> datetime:
     """The time that an output bears, in UTC: the same however often the run was resumed."""
     return given.astimezone(UTC) if given is not None else datetime.fromtimestamp(finished.created, UTC)
@@ -119,7 +128,12 @@ def time_of(given: datetime | None, finished: Finished) -> datetime:
 
 def prediction_folder(folder: Path, model: str, time: datetime) -> Path:
     """Make the folder for the predictions of a model."""
-    name = re.sub(r"[^\w.-]+", "-", model.rstrip("/").rpartition("/")[2]) or "model"
-    place = folder / f"prediction-{name}-{time.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+    place = folder / prediction_name(model, time)
     place.mkdir(parents=True)
     return place
+
+
+def prediction_name(model: str, time: datetime) -> str:
+    """What it is called; ``time`` is in UTC."""
+    name = re.sub(r"[^\w.-]+", "-", model.rstrip("/").rpartition("/")[2]) or "model"
+    return f"prediction-{name}-{time.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"

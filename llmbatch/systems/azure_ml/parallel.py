@@ -31,6 +31,8 @@ def scoring_of_step(document: Document, base: Path, assets: Mapping[str, str], s
     if str(document.value.get("type")).lower() == "pipeline":
         name = _step(document, step)
         at, pipeline = ("jobs", name), document.value
+        if not isinstance(pipeline.get("inputs", {}), Mapping):
+            raise JobError(f"{document.where(['inputs'])}: inputs are a mapping of names to values")
     elif step is not None:
         raise JobError(f"{document.name}: is one parallel job, which has no steps: leave --step {step} out")
     if "component" in _at(document, at):
@@ -88,15 +90,10 @@ class _Step:
 
     def scoring(self) -> Scoring:
         job = self._job
-        arguments = tuple(
-            self._bound(word, ("task", "program_arguments")) for word in shlex.split(job.task.program_arguments)
-        )
+        arguments = tuple(self._bound(word, ("task", "program_arguments")) for word in self._words())
         own = _predefined(arguments, self._where("task", "program_arguments"))
         code = Path(place_of(job.task.code, self._assets, self._base, self._where("task", "code")))
         script_file(self._document, code, job.task.entry_script, (*self._at, "task"))
-        for key in ("settings", "inputs", "outputs"):
-            if key in self._pipeline and not isinstance(self._pipeline[key], Mapping):
-                raise JobError(f"{self._document.where([key])}: a mapping is needed")
         retry = job.retry_settings
         items = own.error_threshold if own.error_threshold is not None else job.error_threshold
         return Scoring(
@@ -123,6 +120,14 @@ class _Step:
             ),
         )
 
+    def _words(self) -> list[str]:
+        try:
+            return shlex.split(self._job.task.program_arguments)
+        except ValueError as error:
+            raise JobError(
+                f"{self._where('task', 'program_arguments')}: {error}: a quote is not closed, perhaps"
+            ) from error
+
     def _where(self, *keys: str) -> str:
         return self._document.where([*self._at, *keys])
 
@@ -140,6 +145,9 @@ class _Step:
         found = _BOUND.fullmatch(self._job.input_data.strip())
         if found is None:
             raise JobError(f"{self._where('input_data')}: one of the inputs is needed, such as ${{{{inputs.files}}}}")
+        bound = self._job.inputs.get(found["place"].removeprefix("inputs."))
+        if isinstance(bound, str) and "parent.jobs." in bound:
+            return None  # another step makes it: --input says where it lies
         value = self._value(found["place"], ("input_data",))
         if isinstance(value, Mapping) and str(value.get("type")) == "mltable":
             raise JobError(
@@ -158,7 +166,7 @@ class _Step:
         """The value of ``inputs.NAME`` or ``parent.inputs.NAME``. Raises ``JobError`` where there is no such input."""
         scope, _, name = place.rpartition(".")
         tables: dict[str, Mapping[str, Any]] = {
-            "inputs": self._job.inputs, "parent.inputs": self._pipeline.get("inputs") or {},
+            "inputs": self._job.inputs, "parent.inputs": self._pipeline.get("inputs", {}),
         }  # fmt: skip
         if scope not in tables or name not in tables[scope]:
             known = [f"{key}.{each}" for key, table in tables.items() for each in table]
@@ -167,9 +175,13 @@ class _Step:
             )
         value = tables[scope][name]
         inner = _BOUND.fullmatch(value.strip()) if isinstance(value, str) else None
-        if inner is not None and inner["place"] != place:
-            return self._value(inner["place"], at)
-        return value
+        if inner is None:
+            return value
+        if scope != "inputs" or not inner["place"].startswith("parent.inputs."):
+            raise JobError(
+                f"{self._where(*at)}: {place} is {inner['place']}, which is not known here: put its value in its place"
+            )
+        return self._value(inner["place"], at)
 
     def _bound(self, text: str, at: tuple[str, ...]) -> str:
         """A text with the values of what it names in ``${{...}}``; an output is a file or folder of the output folder."""
