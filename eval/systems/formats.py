@@ -94,7 +94,7 @@ FORMATS: Mapping[str, Form] = {
         _of("bedrock", "bedrock"),
     ),
     "vertex": Form(lambda i, text: {"id": f"r{i}", "prompt": text}, _of("vertex", "vertex")),
-    "gemini": Form(lambda i, text: {"request": _gemini(text)}, _of("gemini", "gemini")),
+    "gemini": Form(lambda i, text: {"request": _gemini(text), "row": i}, _of("gemini", "gemini")),
     "gemini_api": Form(lambda i, text: {"key": f"r{i}", "request": _gemini(text)}, _of("gemini_api", "gemini_api")),
     "trtllm_bench": Form(lambda i, text: {"task_id": i, "prompt": text, "output_tokens": 64}, _of("trtllm_bench")),
 }
