@@ -243,17 +243,28 @@ def killed(work: Path) -> str:
 
 
 def in_azurite(work: Path) -> str:
-    """The input is a prefix of a container."""
+    """The input is a prefix of a container, which refuses an object in the middle: that is said, and the same command goes on."""
     with Store("az", work) as store:
         bucket = store.bucket("llmbatch-in")
         bucket.put_tree(EXAMPLE / "input", "in/")
-        deployment = Deployment(work / "azurite")
+        deployment = Deployment(work / "azurite", mini_batch_size=1)
+        store.between.fails = lambda request: 403 if "/in/2.txt" in request and request.startswith("GET") else None
+        refused = subprocess.run(
+            deployment.command(f"{bucket.url}/in/"), capture_output=True, text=True, timeout=600, check=False
+        )
+        _expect(refused.returncode == 1 and "in/2.txt: could not be read" in refused.stderr, refused.stderr[-300:])
+        store.between.fails = lambda _: None
+        store.between.requests.clear()
         code, _ = deployment.run(f"{bucket.url}/in/")
+        _expect(
+            not [each for each in store.between.requests if "/in/0.txt" in each],
+            "a finished mini-batch was fetched again",
+        )
         _expect(
             code == 3 and deployment.rows() == (EXAMPLE / "expected.dataframe" / "predictions.csv").read_text(),
             f"exit {code}",
         )
-        return store.version()
+        return " ".join(refused.stderr.split("Error: ")[-1].split())[:120]
 
 
 def on_vllm(work: Path) -> str:

@@ -93,8 +93,12 @@ FORMATS: Mapping[str, Form] = {
         },
         _of("bedrock", "bedrock"),
     ),
+    "azure_ml": Form(
+        lambda i, text: {"id": f"r{i}", "text": text},
+        {"prompt": {"path": "{{ text }}"}, "sinks": {"layout": {"name": "azure_ml"}}},
+    ),
     "vertex": Form(lambda i, text: {"id": f"r{i}", "prompt": text}, _of("vertex", "vertex")),
-    "gemini": Form(lambda i, text: {"request": _gemini(text), "row": i}, _of("gemini", "gemini")),
+    "gemini": Form(lambda _, text: {"request": _gemini(text)}, _of("gemini", "gemini")),
     "gemini_api": Form(lambda i, text: {"key": f"r{i}", "request": _gemini(text)}, _of("gemini_api", "gemini_api")),
     "trtllm_bench": Form(lambda i, text: {"task_id": i, "prompt": text, "output_tokens": 64}, _of("trtllm_bench")),
 }

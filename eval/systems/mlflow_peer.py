@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -21,11 +22,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import mlflow
+
 sys.path.append(str(Path(__file__).parent))
 from shown import tried, version_of
 
 _START_SECONDS = 180.0
 _ROWS = 60
+_SLOW = 2.0  # seconds of an answer: the run takes a minute
 _ASKED = 20  # of the demo model
 _RULES = [{"when": {"index": [7]}, "fail": "no such luck"}]
 
@@ -81,12 +85,12 @@ class Trial:
         self.environment = {**os.environ, "MLFLOW_TRACKING_URI": url, "LLMBATCH_FAULT": ""}
 
     def command(
-        self, output: str, *more: str, url: str | None = None, fault: str = ""
+        self, output: str, *, url: str | None = None, fault: str = "", latency: float = 0.05
     ) -> subprocess.CompletedProcess[str]:
         job = self.folder / f"{output}.yaml"
         rows = self.folder / "rows.jsonl"
         rows.write_text("".join(json.dumps({"id": f"r{i}", "text": f"text {i}"}) + "\n" for i in range(_ROWS)))
-        engine = {"name": "scripted", "args": {"rules": _RULES, "latency": 0.05, "concurrency": 2}}
+        engine = {"name": "scripted", "args": {"rules": _RULES, "latency": latency, "concurrency": 2}}
         job.write_text(
             json.dumps(
                 {
@@ -99,7 +103,7 @@ class Trial:
         if url is not None:
             environment["MLFLOW_TRACKING_URI"] = url
         return subprocess.run(
-            [sys.executable, "-m", "llmbatch.cli", "run", str(job), "--track", "mlflow", *more],
+            [sys.executable, "-m", "llmbatch.cli", "run", str(job), "--track", "mlflow"],
             env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
@@ -109,7 +113,6 @@ class Trial:
 
     def run(self, output: str) -> Any:
         """The only run of a run folder."""
-        import mlflow
 
         found = mlflow.MlflowClient().search_runs(
             ["0"], f"tags.`llmbatch.run_folder` = '{(self.folder / output).resolve()}'"
@@ -119,7 +122,6 @@ class Trial:
 
 
 def tracked(trial: Trial) -> str:
-    import mlflow
 
     from llmbatch.integrations.mlflow_run import final_metrics
 
@@ -140,6 +142,23 @@ def tracked(trial: Trial) -> str:
     steps = [each.step for each in history]
     assert steps == sorted(steps)
     return f"{len(run.data.params)} parameters, {len(expected)} metrics equal to report.json, steps {steps}, {len(files)} files"
+
+
+def scored(trial: Trial) -> str:
+    output = trial.folder / "scored"
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "llmbatch.cli", "eval", "demo-choice", "--model", "demo", "--engine", "scripted", "--limit", "5",
+            "--output", str(output), "--track", "mlflow",
+        ],
+        env=trial.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode in (0, 3), done.stderr
+    figures = json.loads((output / "scores.json").read_bytes())["overall"]["figures"]
+    run = trial.run("scored")
+    found = {name: run.data.metrics[f"scores.{name}"] for name in figures}
+    assert found == {name: figure["value"] for name, figure in figures.items()}, found
+    return f"scores as in scores.json: {found}"
 
 
 def resumed(trial: Trial) -> str:
@@ -174,36 +193,33 @@ def away(trial: Trial) -> str:
 
 
 def comes_back(folder: Path) -> str:
-    """A server that is stopped in the middle and started again: the run that goes on meanwhile is there as a whole."""
+    """A server that is away when the run begins, and comes while it goes on."""
     port = _free_port()
     late = folder / "late"
     late.mkdir()
     trial = Trial(late, f"http://127.0.0.1:{port}")
     with server(late, port):
         pass  # its tables are made: the second start is a quick one
-    import threading
-
     result: list[subprocess.CompletedProcess[str]] = []
-    job = threading.Thread(target=lambda: result.append(trial.command("run", "--extend")))
+    job = threading.Thread(target=lambda: result.append(trial.command("run", latency=_SLOW)))
     job.start()
-    time.sleep(1)
+    while not (late / "run" / "run.json").exists():
+        time.sleep(0.1)
     with server(late, port) as url:
+        assert job.is_alive(), "the run was over before the server was there"
         job.join()
-        os.environ["MLFLOW_TRACKING_URI"] = url
-        import mlflow
-
         mlflow.set_tracking_uri(url)
+        run = trial.run("run")
         done = result[0]
         assert done.returncode == 3, done.stderr
-        if "given again, logs the rest" in done.stderr:
-            trial.command("run")
-        run = trial.run("run")
+        assert done.stderr.count("warning: MLflow") == 1, done.stderr
+        history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "rows.done")
     assert run.info.status == "FINISHED"
-    return f"it was away when the run began; {run.data.metrics['rows.done']:.0f} rows are logged"
+    rows = [f"{each.value:.0f}" for each in history]
+    return f"it was away when the run began, which said so once; rows.done is logged as {', '.join(rows)}"
 
 
 def logged_model(trial: Trial) -> str:
-    import mlflow
     import pandas as pd
 
     import llmbatch
@@ -242,7 +258,6 @@ def logged_model(trial: Trial) -> str:
 
 def on_a_model(trial: Trial) -> str:
     """The same on the demo model, by the transformers engine."""
-    import mlflow
     import pandas as pd
 
     import llmbatch
@@ -267,7 +282,6 @@ def on_a_model(trial: Trial) -> str:
 
 
 def several_columns(trial: Trial) -> str:
-    import mlflow
     import pandas as pd
 
     import llmbatch.mlflow
@@ -314,7 +328,6 @@ def served(trial: Trial) -> str:
 
 
 def evaluated(trial: Trial) -> str:
-    import mlflow
 
     import llmbatch.mlflow
 
@@ -330,7 +343,6 @@ def evaluated(trial: Trial) -> str:
 
 
 def judged(trial: Trial) -> str:
-    import mlflow
     from mlflow.genai.scorers import scorer
 
     import llmbatch.mlflow
@@ -357,6 +369,7 @@ def main() -> None:
             trial = Trial(folder, url)
             claims = {
                 "--track mlflow: parameters, metrics equal to report.json, tags, files, a table of the results": tracked,
+                "eval --track mlflow: the scores are metrics": scored,
                 "a run that was killed goes on in the same run of MLflow": resumed,
                 "a server that is away neither ends nor changes a run, and gets it later": away,
                 "a logged model gives what `llmbatch run` gives, by pyfunc and by llmbatch.mlflow": logged_model,

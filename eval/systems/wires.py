@@ -44,7 +44,7 @@ def results() -> Iterator[Shown]:
             (SELDON, "raw messages are answered as expected", "no peer", _nothing, _messages),
             (SELDON, f"V2 lines: {_GOES_ON}", "no peer", _nothing, lambda work: _killed(work, "v2")),
             (SELDON, "V2 lines on a real mlserver, one by one and two at a time, as expected", "mlserver", _nothing, _mlserver),
-            (NVIDIA, "a data set on a real Triton has a record a line, only BOOM fails, asked once more", "Triton", _nothing, _triton),
+            (NVIDIA, "a data set on a real Triton: a record a line, only BOOM fails, asked twice", "Triton", _nothing, _triton),
             (NVIDIA, "bench on the demo model has every key, and its figures add up", "vLLM", _vllm, _bench),
         ]  # fmt: skip
         for number, (system, claim, what, version, show) in enumerate(claims):
@@ -263,7 +263,7 @@ def _real(work: Path) -> str:
         ("/v1/chat/completions", chat),
         ("/v1/completions", {"prompt": [text, text], "max_tokens": 8, "ignore_eos": True}),
         ("/v1/completions", {"prompt": ids, "max_tokens": 8, "ignore_eos": True}),
-        ("/v1/responses", {"input": "seven", "max_output_tokens": 2}),
+        ("/v1/responses", {"input": "seven", "max_output_tokens": 1}),
     ]
     lines = [
         {"custom_id": f"r{i}", "method": "POST", "url": url, "body": {"model": "demo", "temperature": 0, **body}}

@@ -8,25 +8,25 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmbatch.azureml.files import Files, code_digest
+from llmbatch.azureml.files import Files
 from llmbatch.azureml.journal import Counts, Done, Journal, begin, end, tidy
+from llmbatch.azureml.launching import identity_of, launch_of, model_of
 from llmbatch.azureml.logs import Logs
 from llmbatch.azureml.process import Failed, Launch, Ran, ScriptFailed, ScriptProcess
+from llmbatch.azureml.thresholds import exceeded
 from llmbatch.core import words
-from llmbatch.core.digest import short_digest
 from llmbatch.core.errors import FolderError, JobError, LlmbatchError, Stopped
-from llmbatch.core.files import atomic_write, writing
+from llmbatch.core.files import atomic_write
 from llmbatch.engines.devices import this_machine
 from llmbatch.engines.guardian import Guardian
 from llmbatch.folder.lock import Lock
 from llmbatch.sources.places import is_url
-from llmbatch.systems.azure_ml.parallel import OUTPUT
-from llmbatch.systems.azure_ml.scoring import Scoring, Script, Thresholds
+from llmbatch.systems.azure_ml.scoring import Scoring, Script
 
 HIDDEN = ".azureml"
 _STARTS = 2  # how often init() is tried where it fails
@@ -71,8 +71,8 @@ def run_scoring(
         say(f"{words.count(files.hidden)} hidden files of the input are left out")
     hidden = output.absolute() / HIDDEN
     file = None if scoring.output_file is None else output.absolute() / scoring.output_file
-    model = _model(scoring)
-    ended = begin(hidden, _identity(scoring, scoring.script, model, files), file)
+    model = model_of(scoring)
+    ended = begin(hidden, identity_of(scoring, scoring.script, model, files), file)
     lock = Lock(hidden / "lock")
     if (taken := lock.acquire()) is not None:
         say(taken)
@@ -81,7 +81,7 @@ def run_scoring(
             return _finished(hidden, output, file, files)
         run = _Run(scoring, scoring.script, files, output.absolute(), file, say)
         with _stoppable(run.stop):
-            return run.to_the_end(_launch(scoring, scoring.script, hidden, python, model), again=ended == "aborted")
+            return run.to_the_end(launch_of(scoring, scoring.script, hidden, python, model), again=ended == "aborted")
     finally:
         lock.release()
 
@@ -92,57 +92,6 @@ def _finished(hidden: Path, output: Path, file: Path | None, files: Files) -> Sc
     tidy(hidden, whole=True)  # a kill may have come before it
     counts = Counts(**json.loads((hidden / "counts.json").read_bytes()))
     return Scored(output, file, counts, len(files), files.mini_batches)
-
-
-def _model(scoring: Scoring) -> Path | None:
-    if scoring.model is None:
-        return None
-    if is_url(scoring.model):
-        raise JobError(
-            f"{scoring.model}: a script opens its model's files by itself: download them, and give their folder"
-        )
-    path = Path(scoring.model)
-    if not path.exists():
-        raise JobError(f"{path}: there is no such model; say where it lies, --asset NAME=FOLDER, or mend the document")
-    return path
-
-
-def _identity(scoring: Scoring, script: Script, model: Path | None, files: Files) -> Mapping[str, str]:
-    """What rows depend on, by the names that a message has for it."""
-    return {
-        "scoring script": short_digest(f"{script.file}\0{code_digest(script.code)}"),
-        "model": str(model),
-        "mini_batch_size": str(scoring.mini_batch_size),
-        "output": f"{scoring.output_file}",
-        "arguments of the script": short_digest(json.dumps(script.arguments)),
-        "environment_variables": short_digest(json.dumps(dict(script.environment), sort_keys=True)),
-        "input": f"{len(files)} files, {files.fingerprint()}",
-    }
-
-
-def _launch(scoring: Scoring, script: Script, hidden: Path, python: str, model: Path | None) -> Launch:
-    output = hidden.parent
-    environment = {**script.environment, "AZUREML_BI_OUTPUT_PATH": str(output)}
-    if model is not None:
-        environment["AZUREML_MODEL_DIR"] = str(_model_folder(model, hidden / "model"))
-    with writing(output):
-        for name in scoring.output_folders:
-            (output / name).mkdir(exist_ok=True)
-    arguments = [argument.replace(OUTPUT, str(output)) for argument in script.arguments]
-    arguments += ["--logging_level", scoring.logging_level.upper()]
-    return Launch(python, script, arguments, environment, scoring.start_timeout, scoring.timeout)
-
-
-def _model_folder(model: Path, folder: Path) -> Path:
-    """A folder of links: what is in the model's, and the model's itself by its name. Scripts look for either."""
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-        for link in folder.iterdir():
-            link.unlink()
-        for path in [*(sorted(model.iterdir()) if model.is_dir() else ()), model]:
-            if not (folder / path.name).is_symlink():
-                (folder / path.name).symlink_to(path.absolute())
-    return folder
 
 
 class _Run:
@@ -322,17 +271,6 @@ class _Run:
             f"{words.count(counts.failed)} failed; {words.count(counts.items)} of {words.count(len(self._files))} items, "
             f"{words.count(counts.failed_items)} failed; {words.count(counts.rows)} rows"
         )
-
-
-def exceeded(thresholds: Thresholds, counts: Counts, mini_batches: int) -> str | None:
-    """Why more has failed than is tolerated, in words; ``None`` where that is not so."""
-    if 0 <= thresholds.items < counts.failed_items:
-        return f"{counts.failed_items} items failed, and error_threshold tolerates {thresholds.items}"
-    if 0 <= thresholds.mini_batches < counts.short:
-        return f"{counts.short} mini-batches failed, and mini_batch_error_threshold tolerates {thresholds.mini_batches}"
-    if thresholds.percent < 100 and 100 * counts.short > thresholds.percent * mini_batches:
-        return f"{counts.short} of {mini_batches} mini-batches failed, and allowed_failed_percent is {thresholds.percent:g}"
-    return None
 
 
 @contextmanager

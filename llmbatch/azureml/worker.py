@@ -39,9 +39,13 @@ class _Pipes:
     def next(self) -> dict[str, Any]:
         return self._queue.get()
 
-    def answer(self, **said: Any) -> None:
+    def end_forks(self) -> None:
+        """A process that the script forked, and that has come back from it, is to write nothing, and ends here."""
         if os.getpid() != self._pid:
             os._exit(0)
+
+    def answer(self, **said: Any) -> None:
+        self.end_forks()
         left = memoryview(json.dumps(said).encode() + b"\n")
         while left:
             left = left[self._answers.write(left) :]
@@ -110,7 +114,9 @@ def main(requests: int, answers: int, script: str) -> None:
         if request.get("end"):
             break
         try:
-            said: dict[str, Any] = {"count": _write(module.run(request["files"]), request["rows"])}
+            result = module.run(request["files"])
+            pipes.end_forks()
+            said: dict[str, Any] = {"count": _write(result, request["rows"])}
         except BaseException as error:
             said = _said(error)
         sys.stdout.flush()

@@ -35,6 +35,7 @@ def azureml() -> None:
     "--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Where the output file goes."
 )
 @asset_option()
+@click.option("--to", metavar="URL|DIR", help="Copy the finished files there, e.g. to az://container/prefix/.")
 @click.option("--step", metavar="NAME", help="Of a pipeline, the parallel job that is meant.")
 @click.option(
     "--python", default=sys.executable, metavar="PATH", help="The Python that the script runs in; else this one."
@@ -43,14 +44,14 @@ def azureml() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Tell how it ended on stdout, as JSON.")
 @click.pass_context
 def run(
-    ctx: click.Context, document: Path, source: str | None, output: Path, step: str | None, python: str, quiet: bool,
-    as_json: bool,
+    ctx: click.Context, document: Path, source: str | None, output: Path, to: str | None, step: str | None, python: str,
+    quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run the scoring script of DEPLOYMENT.yml over every file of an input.
 
     Mini-batches, time-outs, tries and thresholds are as the document says. The same command again goes on where a run was killed.
     """
-    score(ctx, Asked(document, source, output, step, python), quiet=quiet, as_json=as_json)
+    score(ctx, Asked(document, source, output, to, step, python), quiet=quiet, as_json=as_json)
 
 
 class Asked(NamedTuple):
@@ -59,12 +60,14 @@ class Asked(NamedTuple):
     document: Path
     source: str | None
     output: Path
+    to: str | None = None
     step: str | None = None
     python: str = sys.executable
 
 
 def score(ctx: click.Context, asked: Asked, *, quiet: bool, as_json: bool) -> None:
     """Run a document's script, tell how it goes, and exit with its code."""
+    from llmbatch.azureml import upload
     from llmbatch.azureml.run import run_scoring
     from llmbatch.systems.azure_ml.reading import read_scoring
 
@@ -79,8 +82,12 @@ def score(ctx: click.Context, asked: Asked, *, quiet: bool, as_json: bool) -> No
     source = asked.source or scoring.input
     if source is None:
         raise click.UsageError("no input: give its files, --input FOLDER")
+    if asked.to is not None:
+        upload.check(asked.to, asked.output)
     try:
         scored = run_scoring(scoring, source, asked.output, python=asked.python, say=say)
+        if asked.to is not None:
+            upload.upload(scored, asked.to, say)
     except RunError as error:
         error.add_note(f"What was finished is kept; to go on: {command_line(ctx)}")
         raise
@@ -111,13 +118,13 @@ def asked_of_run(ctx: click.Context) -> Asked | None:
     except JobError:  # whoever else can read it says so
         return None
     given = overrides_of(ctx)
-    source, output = given.pop("input", {}), given.pop("output", None)
-    if given or source.keys() - {"path"}:
-        other = next(iter([*given, *(f"input.{key}" for key in source if key != "path")]))
+    source, output, sinks = given.pop("input", {}), given.pop("output", None), given.pop("sinks", {})
+    others = [f"input.{key}" for key in source if key != "path"] + [f"sinks.{key}" for key in sinks if key != "to"]
+    if other := next(iter([*given, *others]), None):
         raise JobError(f"{document}: has a scoring script, which {other} means nothing to: leave it out")
     if output is None:
         raise JobError(f"{document}: has a scoring script: say where its output goes, --output DIR")
-    return Asked(document, source.get("path"), Path(output))
+    return Asked(document, source.get("path"), Path(output), sinks.get("to"))
 
 
 def _told(scored: Scored) -> dict[str, object]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from llmbatch.core.fast_dataclass import fast_dataclass
 from llmbatch.core.types import FailureKind
 
 
@@ -66,7 +66,7 @@ def code_of(kind: str) -> Code:
     return _CODES.get(FailureKind(kind), Code(422, kind, 9, "FAILED_PRECONDITION"))
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Success:
     """``output`` is as a record has it: text, a JSON value, numbers, or a list where several answers were asked for."""
 
@@ -79,7 +79,7 @@ class Success:
         return self.output if isinstance(self.output, str) else json.dumps(self.output, ensure_ascii=False)
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Error:
     kind: str
     message: str

@@ -13,7 +13,7 @@ from uuid import NAMESPACE_OID, uuid5
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.sampling import SAMPLING, sampling_problem
-from llmbatch.core.types import Failure, FailureKind, Prompt, Rendered, RowId
+from llmbatch.core.types import EMPTY, Failure, FailureKind, Prompt, Rendered, RowId
 from llmbatch.core.words import is_encodable, near, short, type_name
 from llmbatch.formats.base import RECORD, Answered, Container
 from llmbatch.formats.openai.body import text_of_output
@@ -102,10 +102,17 @@ def line_of(answered: Answered, data_type: DataType | None, batch: str, *, stric
         return {"status": {"info": "FAILURE", "reason": outcome.message, "status": 1}, "meta": tags}
     record = answered.row[RECORD]
     message = message_of(record, data_type or _told(record))
+    return reply_of(message, answered, outcome, tags)
+
+
+def reply_of(
+    message: Mapping[str, Any], answered: Answered, success: Success, tags: Mapping[str, Any] = EMPTY
+) -> dict[str, Any]:
+    """The message that answers one. It has the tags of that, and ``tags`` besides."""
     meta = message.get("meta")
     given = meta.get("tags") if isinstance(meta, Mapping) else None
     own = given if isinstance(given, Mapping) else {}
-    output = outcome.output
+    output = success.output
     texts = iter(map(text_of_output, output if isinstance(output, list) and answered.asked.samples > 1 else [output]))
     if "strData" in message:
         answer: dict[str, Any] = {"strData": next(texts)}
@@ -201,4 +208,4 @@ def _filled(form: Any, texts: Iterator[str]) -> Any:
     return [_filled(each, texts) for each in form] if isinstance(form, list) else next(texts)
 
 
-__all__ = ["DataType", "Seldon", "line_of"]
+__all__ = ["DataType", "Seldon", "line_of", "message_of", "reply_of"]

@@ -28,7 +28,7 @@ from llmbatch.formats.kserve import (
     read_request,
     written_answers,
 )
-from llmbatch.formats.outcome import Success, outcome_of
+from llmbatch.formats.outcome import Error, Success, outcome_of
 
 _TOLD = {f"return_{name}": name for name in (FINISH_REASON, TOKENS_IN, TOKENS_OUT)}
 """An input that asks for an output, and that output's name."""
@@ -41,7 +41,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
 }
 """What may be there with a value that changes nothing."""
-_IGNORED = frozenset({"content_type", "headers", "batch_index", "inference_id"})
+_IGNORED = frozenset({"content_type", "headers", "batch_index", "inference_id", "binary_data_output"})
 _AS_JSON = frozenset({"stop_token_ids", "logit_bias", "allowed_token_ids", "bad_words"})
 """Settings that are lists or objects, which parameters hold as JSON text."""
 _GUIDED = {"json": "schema", "choice": "choice", "regex": "regex", "grammar": "grammar"}
@@ -118,17 +118,24 @@ class V2:
 
 def line_of(answered: Answered, *, strict: bool, ids: bool = False) -> dict[str, Any]:
     """The line that answers a row. ``ids``: of one that has no answer too, where it has an id."""
-    record, row = answered.record, answered.row
-    place = {"batch_index": answered.line}
-    outcome = outcome_of(record, checks_itself=record["status"] != "ok" and _is_held(row), strict=strict)
-    if not isinstance(outcome, Success):
+    row, place = answered.row, {"batch_index": answered.line}
+    body = reply_of(answered, strict=strict)
+    if isinstance(body, Error):
         named = {"id": row["id"]} if ids and isinstance(row.get("id"), str) else {}
-        return {**named, "parameters": place, "error": {"status": "preprocessing error", "msg": outcome.message}}
-    asked = read_request(row)
-    given = asked.id or str(uuid5(NAMESPACE_OID, f"{answered.created}/{record['index']}"))
-    body = written_answers(answered.model, asked, _answers(answered, asked, outcome))
+        return {**named, "parameters": place, "error": {"status": "preprocessing error", "msg": body.message}}
+    given = body.get("id") or str(uuid5(NAMESPACE_OID, f"{answered.created}/{answered.record['index']}"))
     parameters = {**place, "inference_id": given}
     return {"model_name": answered.model, "id": given, "parameters": parameters, "outputs": body["outputs"]}
+
+
+def reply_of(answered: Answered, *, strict: bool) -> dict[str, Any] | Error:
+    """The body that answers a request, or why it has no answer."""
+    record, row = answered.record, answered.row
+    outcome = outcome_of(record, checks_itself=record["status"] != "ok" and _is_held(row), strict=strict)
+    if isinstance(outcome, Error):
+        return outcome
+    asked = read_request(row)
+    return written_answers(answered.model, asked, _answers(answered, asked, outcome))
 
 
 def _answers(answered: Answered, asked: Asked, success: Success) -> list[Answer]:
@@ -186,7 +193,7 @@ def _settings(
         elif name == _GUIDE:
             output = _held(value)
         elif name == _ADAPTER:
-            if value not in adapters:
+            if not isinstance(value, str) or value not in adapters:
                 raise WireError(f"there is no adapter {short(value)}: engine.lora has {', '.join(adapters) or 'none'}")
             lora = value
         elif name in SAMPLING and name != "logprobs":
@@ -226,6 +233,8 @@ def _held(value: Any) -> Mapping[str, Any]:
 
 def _outputs(asked: Any) -> None:
     """See that no output is asked for that there is not. Raises ``WireError``."""
+    if asked is not None and not isinstance(asked, list):
+        raise WireError(f"outputs are a list, and these are of type {type_name(asked)}")
     for each in asked or ():
         name = each.get("name") if isinstance(each, Mapping) else each
         if name not in (TEXT_OUTPUT, *_TOLD.values()):
@@ -234,4 +243,4 @@ def _outputs(asked: Any) -> None:
             )
 
 
-__all__ = ["V2", "line_of"]
+__all__ = ["V2", "line_of", "reply_of"]

@@ -85,7 +85,7 @@ def upload(settings: SinkSettings, folder: Path, say: Callable[[str], None]) -> 
     concurrent = is_url(to) and remote.is_concurrent(_below(to, LAST), settings.storage_options)
 
     def copy(name: str) -> None:
-        _copied(settings, folder / name, _below(to, _there(settings, name)), folder)
+        copy_file(settings, folder / name, _below(to, _there(settings, name)), folder)
         uploads.arrived(name)
 
     last = owed[-1]  # where it is, all are
@@ -108,8 +108,11 @@ def upload(settings: SinkSettings, folder: Path, say: Callable[[str], None]) -> 
     say(f"copied to {to}: {len(owed):,} files")
 
 
-def _copied(settings: SinkSettings, file: Path, to: str, folder: Path) -> None:
-    """One file, tried again with pauses where that may help."""
+def copy_file(settings: SinkSettings, file: Path, to: str, folder: Path) -> None:
+    """Copy one file to a URL or a path, tried again with pauses where that may help; ``folder`` is what messages call its own.
+
+    Raises ``WriteError``.
+    """
     if is_url(to):
         _tried(partial(remote.put, file, to, settings.storage_options), to, folder)
         return

@@ -13,6 +13,7 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -22,10 +23,11 @@ import zstandard
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
 from llmbatch.sources.base import START, SourceSettings
-from llmbatch.sources.places import File, Found, Place, Together, as_text, find_here, is_url
+from llmbatch.sources.places import File, Found, LocalPlace, Place, Together, as_text, find_here, is_url
 
 _CHUNK = 1 << 20
 _ENDS = 1 << 16  # bytes at each end of a file that go into its fingerprint
+_AT_A_TIME = 16  # paths elsewhere that are looked for
 _LISTED = 1_000  # files that have an entry each in it
 PUT_RIGHT = "put the file right (or fetch it anew) and run the same command again"
 _FAILURES = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
@@ -72,6 +74,22 @@ def find_input(path: str, options: Mapping[str, Any], *, folders: bool = False) 
     from llmbatch.sources.remote import find_there
 
     return find_there(path, options, folders=folders)
+
+
+def _find_all(paths: Sequence[str], options: Mapping[str, Any]) -> list[Place]:
+    """The places of several paths, in their order; of those elsewhere several are looked for at a time."""
+    if not any(map(is_url, paths)):
+        return [find_input(path, options).place for path in paths]
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        return [found.place for found in pool.map(lambda path: find_input(path, options), paths)]
+
+
+def _in_one(places: Sequence[Place]) -> Place:
+    if isinstance(places[0], LocalPlace):
+        return Together(places)
+    from llmbatch.sources.remote import in_one
+
+    return in_one(places) or Together(places)
 
 
 @contextlib.contextmanager
@@ -168,10 +186,10 @@ class InputFiles:
         paths = (settings.path, *settings.more)
         if "-" in paths:
             raise SourceError("input.more: stdin is read alone; put it into a file")
-        places = [find_input(path, settings.storage_options).place for path in paths]
+        places = _find_all(paths, settings.storage_options)
         if len({place.mark for place in places}) > 1:
             raise SourceError("input.more: files here and files elsewhere cannot be one input: copy them to one place")
-        files = cls(Together(places))
+        files = cls(_in_one(places))
         if not files._before[-1]:
             raise SourceError(f"{settings.path}, ...: all of the {len(files):,} files are empty")
         return files

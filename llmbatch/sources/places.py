@@ -134,7 +134,7 @@ class Together:
     def __init__(self, places: Sequence[Place]) -> None:
         self._of = [(place, number) for place in places for number in range(len(place.files))]
         names = [place.folder + place.files[number].name for place, number in self._of]
-        self.folder = _shared(names)
+        self.folder = shared_folder(names)
         self.mark = places[0].mark
         self.files: Sequence[File] = [
             place.files[number]._replace(name=name.removeprefix(self.folder))
@@ -151,7 +151,7 @@ class Together:
         return Together([place.only([place.files[number]]) for place, number in chosen])
 
 
-def _shared(names: Sequence[str]) -> str:
+def shared_folder(names: Sequence[str]) -> str:
     """The folder, with its slash, that all files lie in; of a URL at least what names the machine or the bucket."""
     folders = [name.split("/")[:-1] for name in (min(names), max(names))]
     shared = takewhile(lambda pair: pair[0] == pair[1], zip(*folders, strict=False))

@@ -17,7 +17,7 @@ from llmbatch.core.remote_files import file_system as _file_system
 from llmbatch.core.remote_files import is_http as _is_http
 from llmbatch.core.remote_files import protocols as _protocols
 from llmbatch.core.remote_files import translated as _translated
-from llmbatch.sources.places import File, Found, by_parts, fixed_part
+from llmbatch.sources.places import File, Found, Place, by_parts, fixed_part, shared_folder
 
 _BLOCK = 1 << 20  # bytes that are fetched and kept as one, where the file is so long
 _KEPT = (
@@ -64,6 +64,23 @@ def find_there(url: str, options: Mapping[str, Any], *, folders: bool = False) -
             f"{url}: it is not said how long {unknown} is, and llmbatch reads files in ranges; download it first"
         )
     return Found(_place(files, base, [(name, found[name]) for name in names]), is_folder, len(hidden))
+
+
+def in_one(places: Sequence[Place]) -> Place | None:
+    """All files of these places as those of one, where they are of one file system; else ``None``.
+
+    So small ones that follow each other are fetched together, and what is kept of what was fetched is bounded for all of them.
+    """
+    if not all(isinstance(place, _RemotePlace) for place in places):
+        return None
+    remote: Any = places
+    file_system = remote[0].file_system
+    if any(place.file_system is not file_system for place in remote):
+        return None
+    found = [(place.base + file.name, file) for place in remote for file in place.files]
+    base = shared_folder([name for name, _ in found])
+    files = [file._replace(name=name.removeprefix(base)) for name, file in found]
+    return _RemotePlace(file_system, base, files, remote[0].mark)
 
 
 def _place(file_system: Any, base: str, found: Sequence[tuple[str, Mapping[str, Any]]]) -> _RemotePlace:
@@ -170,8 +187,8 @@ class _RemotePlace:
         )
         self.files = files
         self.mark = mark
-        self._file_system = file_system
-        self._base = base
+        self.file_system = file_system
+        self.base = base
         self._lock = threading.RLock()
         self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._kept = 0
@@ -182,7 +199,7 @@ class _RemotePlace:
         return _RemoteFile(self, number)
 
     def only(self, files: Sequence[File]) -> _RemotePlace:
-        return _RemotePlace(self._file_system, self._base, files, self.mark)
+        return _RemotePlace(self.file_system, self.base, files, self.mark)
 
     def block(self, number: int, block: int) -> bytes:
         """One block of a file. Raises ``OSError``."""
@@ -211,7 +228,7 @@ class _RemotePlace:
         size = self.files[number].size
         start, end = block * _BLOCK, min((block + self._run) * _BLOCK, size)
         with _translated():
-            content = self._file_system.cat_file(self._path(number), start=start, end=end)
+            content = self.file_system.cat_file(self._path(number), start=start, end=end)
             if end == size:
                 self._is_as_it_was(number)
         self._is_whole(content, end - start)
@@ -225,11 +242,11 @@ class _RemotePlace:
             numbers.append(following)
         with _translated():
             if len(numbers) == 1:
-                contents = [self._file_system.cat_file(self._path(number), start=0, end=self.files[number].size)]
+                contents = [self.file_system.cat_file(self._path(number), start=0, end=self.files[number].size)]
             else:
                 sizes = [self.files[n].size for n in numbers]
                 paths = [self._path(n) for n in numbers]
-                contents = self._file_system.cat_ranges(paths, [0] * len(paths), sizes, on_error="return")
+                contents = self.file_system.cat_ranges(paths, [0] * len(paths), sizes, on_error="return")
             if isinstance(contents[0], BaseException):
                 raise contents[0]
         self._is_whole(contents[0], self.files[number].size)
@@ -242,7 +259,7 @@ class _RemotePlace:
         return self._run
 
     def _path(self, number: int) -> str:
-        return self._base + self.files[number].name
+        return self.base + self.files[number].name
 
     def _is_whole(self, content: bytes, length: int) -> None:
         if len(content) != length:
@@ -255,8 +272,8 @@ class _RemotePlace:
         """That a file that is fetched in several parts is still the same at its end."""
         if self.mark != "etag":
             return
-        self._file_system.invalidate_cache()
-        if _mark(self._file_system.info(self._path(number)), _ETAGS) != self.files[number].changed:
+        self.file_system.invalidate_cache()
+        if _mark(self.file_system.info(self._path(number)), _ETAGS) != self.files[number].changed:
             raise RemoteError("it was changed while it was read")
 
 

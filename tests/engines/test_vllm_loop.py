@@ -177,3 +177,103 @@ def test_numbers_are_asked_for_with_the_images_of_the_prompt(picture: Path) -> N
     assert loop._seen == 1
     loop._outcomes([SimpleNamespace(request_id=str(number)) for number in range(2)])
     assert loop._seen == 0, "there is room for the next one"
+
+
+class Played:
+    """An engine in this process whose steps are given: what comes out of each."""
+
+    def __init__(self, steps: list[list[Any]]) -> None:
+        self.steps = steps
+        self.given: list[tuple[str, int]] = []  # the name and the priority of each request
+        self.aborted: list[str] = []
+        self.engine_core = SimpleNamespace()
+
+    def add_request(self, name: str, _prompt: Any, _params: Any, *, priority: int, **_more: Any) -> None:
+        self.given.append((name, priority))
+
+    def abort_request(self, names: list[str]) -> None:
+        self.aborted += names
+
+    def step(self) -> list[Any]:
+        return self.steps.pop(0) if self.steps else []
+
+    def loop(self, reasoning: Any = None, with_room: int | None = None) -> Loop:
+        samplings: Any = SimpleNamespace(of=lambda _request: (SETTING, None))
+        detokenizer: Any = SimpleNamespace(texts=lambda _answers: [])
+        tools = Tools(samplings, detokenizer, reasoning, {}, Limits(100, 64, None))
+        intake = Intake(8, 1 << 20, 4096, TIMEOUT, with_room)
+        llm: Any = SimpleNamespace(llm_engine=self)
+        return Loop(llm, intake, tools, lambda: None, lambda _error, seen: EngineDied(seen))
+
+
+def out(name: int, text: str, *, tokens: int = 1, finished: bool = False) -> Any:
+    answer = SimpleNamespace(
+        text=text, token_ids=[1] * tokens, finish_reason="stop" if finished else None, stop_reason=None, logprobs=None
+    )
+    return SimpleNamespace(
+        request_id=str(name), finished=finished, outputs=[answer], prompt_token_ids=[1], num_cached_tokens=0
+    )
+
+
+def told_of(feed: Feed) -> list[tuple[int, str]]:
+    """(start, text) of the pieces that come of a feed from now on."""
+    told: list[tuple[int, str]] = []
+    feed.listen(told=lambda pieces: told.extend((piece.start, piece.text) for piece in pieces))
+    return told
+
+
+def test_pieces_are_what_came_since_the_one_before() -> None:
+    feed = Feed()
+    told = told_of(feed)
+    feed.push([replace(ask(0), stream=True)])
+    played = Played([[out(0, "un")], [out(0, "un")], [out(0, "un deux")], [out(0, "un deux trois", finished=True)]])
+    steps = played.loop().stream(feed)
+    outcomes = [outcome for _ in range(4) for outcome in next(steps)]
+    assert told == [(0, "un"), (2, " deux")]
+    (outcome,) = outcomes
+    assert isinstance(outcome, Completion)
+    assert outcome.text == "un deux trois"
+
+
+def test_of_an_answer_that_begins_with_thinking_what_follows_that_is_told() -> None:
+    def split(text: str) -> Any:
+        thought, end, rest = text.partition("</think>")
+        return SimpleNamespace(content=rest) if end else SimpleNamespace(content=thought)
+
+    feed = Feed()
+    told = told_of(feed)
+    feed.push([replace(ask(0), stream=True)])
+    texts = ["so", "so</th", "so</think>", "so</think>un", "so</think>un deux"]
+    played = Played([[out(0, text)] for text in texts])
+    steps = played.loop(reasoning=SimpleNamespace(split=split, end="</think>")).stream(feed)
+    for _ in texts:
+        assert next(steps) == []
+    assert told == [(0, "un"), (2, " deux")]
+
+
+def test_a_request_that_nobody_wants_any_more_is_ended_and_what_comes_of_it_all_the_same_is_nobodys() -> None:
+    feed = Feed()
+    feed.push([ask(0), ask(1)])
+    played = Played([[], [out(0, "late", finished=True)]])
+    steps = played.loop().stream(feed)
+    assert next(steps) == []
+    feed.cancel(lambda key: key.index == 0)
+    (outcome,) = next(steps)
+    assert isinstance(outcome, Completion)
+    assert (outcome.key, outcome.finish_reason, played.aborted) == (RequestKey(0), "abort", ["0"])
+
+
+@pytest.mark.parametrize(("tokens", "handed"), [(64, 6), (1, 8)], ids=["long", "short"])
+def test_places_are_left_for_what_is_urgent_as_long_as_answers_are_long(tokens: int, handed: int) -> None:
+    feed = Feed()
+    feed.push(ask(i) for i in range(200))
+    played = Played([[out(i, "a", tokens=tokens, finished=True)] for i in range(60)])
+    steps = played.loop(with_room=6).stream(feed)
+    for _ in range(61):
+        for outcome in next(steps):
+            feed.done(outcome.key)
+    assert len(feed.in_flight) == handed
+    feed.push_urgent([replace(ask(200), urgent=True)])
+    next(steps)
+    assert len(feed.in_flight) == handed + 1
+    assert [priority for _, priority in played.given] == [0] * (len(played.given) - 1) + [-1]

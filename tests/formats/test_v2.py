@@ -41,7 +41,13 @@ def test_parameters_and_the_settings_as_json_text_are_sampling() -> None:
         tensor("sampling_parameters", said),
         tensor("stream", value=False, datatype="BOOL"),
         tensor("exclude_input_in_output", value=True, datatype="BOOL"),
-        parameters={"max_tokens": 7, "content_type": "str", "stop_token_ids": "[1, 2]", "logit_bias": '{"5": -1}'},
+        parameters={
+            "max_tokens": 7,
+            "content_type": "str",
+            "binary_data_output": True,
+            "stop_token_ids": "[1, 2]",
+            "logit_bias": '{"5": -1}',
+        },
         outputs=[{"name": "text_output"}],
     )
     sampling = {"temperature": 0, "max_tokens": 7, "stop_token_ids": [1, 2], "logit_bias": {5: -1.0}}
@@ -68,10 +74,12 @@ def test_a_line_reads_back_as_the_same_request(rendered: Rendered) -> None:
     [
         ([], {}, "a request has a list of inputs"),
         ([{"name": "x"}], {}, "an input has no shape and no datatype and no data"),
+        ([{"name": [1], "shape": [1], "datatype": "BYTES", "data": ["a"]}], {}, "the name of an input is a text"),
         ([tensor("x", 1, "INT32")], {}, "no input holds the prompt"),
         ([text_input("a", "b", shape=[1, 1])], {}, "has the shape [1, 1], and data of 2 values"),
         ([text_input("a", shape="x")], {}, "has the shape 'x'"),
         ([text_input("a")], {"parameters": [1]}, "parameters are an object"),
+        ([text_input("a")], {"outputs": 1}, "outputs are a list"),
         (
             [text_input("a")],
             {"parameters": {"temprature": 0}},

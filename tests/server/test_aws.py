@@ -259,9 +259,7 @@ def test_what_is_done_of_a_job_that_is_stopped_is_written(sites: Any, bucket: An
     bucket.put("bedrock-in/a.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     rules = [{"when": {"contains": "text 5"}, "hang": True}]
     site = sites.start(
-        {"rules": rules},
-        names=NAMES,
-        job={"run": {"grace": 0.0}, "engine": {"name": "scripted", "args": {"rules": rules}}},
+        names=NAMES, job={"run": {"grace": 0.0}, "engine": {"name": "scripted", "args": {"rules": rules}}}
     )
     bedrock = client(site, "bedrock")
     arn = bedrock.create_model_invocation_job(**document("bedrock/create-model-invocation-job.json", bucket))["jobArn"]

@@ -106,6 +106,17 @@ def test_a_document_without_a_script_is_run_over_its_files(tmp_path: Path) -> No
     )
 
 
+def test_an_answer_that_was_cut_off_is_a_row(tmp_path: Path) -> None:
+    arguments = [
+        "run", str(EXAMPLE / "legacy.yml"), "--asset", "demo=any", "--engine", "scripted", "--prompt", "{{ text }}",
+        "--max-tokens", "2", "--input", str(EXAMPLE / "input" / "0.txt"), "--format", "documents",
+        "--output", str(tmp_path / "out"),
+    ]  # fmt: skip
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "out" / "output" / "predictions.csv").read_text().startswith("0.txt 0 ")
+
+
 def test_a_document_with_a_script_says_what_runs_it() -> None:
     with pytest.raises(
         JobError, match=r"has a scoring script, score\.py, which is run by llmbatch azureml run .*deployment\.yml"

@@ -103,6 +103,23 @@ def test_small_documents_are_fetched_many_at_a_time_and_once(bucket: Any, source
     assert len(bucket.requests("GET")) == len(set(bucket.requests("GET"))) <= 40
 
 
+def test_objects_that_are_named_one_by_one_are_one_input_and_fetched_as_such(
+    bucket: Any, source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"in/{number % 3}/{number:02d}.jsonl" for number in range(40)]
+    for number, name in enumerate(names):
+        bucket.put(name, lines(number, number + 1))
+    monkeypatch.setattr(remote, "_KEPT", 4_000)
+    found = source(f"{bucket.url}/{names[0]}", more=[f"{bucket.url}/{name}" for name in names[1:]])
+    rows = list(found.rows())
+    assert ids(rows) == list(range(40))
+    assert found.files() == [name.removeprefix("in/") for name in names]
+    assert found.locate(rows[7].cursor) == f"{bucket.url}/{names[7]}:1"
+    assert ids(list(found.rows(rows[30].cursor))) == list(range(30, 40))
+    place = found._files.place  # type: ignore[attr-defined]
+    assert sum(len(block) + remote._OVERHEAD for block in place._blocks.values()) <= 4_000
+
+
 def test_a_long_file_is_fetched_in_growing_parts_and_its_windows_digest_fetches_nothing(
     bucket: Any, source: Open
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llmbatch.core.errors import SourceError
 from llmbatch.sources.base import Source
 from llmbatch.sources.opening import guess_format
 
@@ -68,3 +69,33 @@ def test_with_a_prompt_requests_are_requests_where_their_format_is_named(jobs: A
     rows = jobs.rows([{"custom_id": "a", "body": {"x": 1}}, {"custom_id": "b", "body": "you"}])
     jobs.run(jobs.job(rows, prompt="{{ body.x }}", input={"path": str(rows), "format": "openai"}))
     assert [(record["id"], record["status"]) for record in jobs.records()] == [("a", "ok"), (1, "failed")]
+
+
+def bedrock(record_id: str | None, text: str = "x") -> str:
+    return json.dumps({**({} if record_id is None else {"recordId": record_id}), "modelInput": {"prompt": text}}) + "\n"
+
+
+def test_a_request_of_a_format_whose_ids_may_be_missing_is_called_by_its_index(write: Write, source: Open) -> None:
+    path = write("a.jsonl", bedrock("one") + bedrock(None) + json.dumps({"recordId": None, "modelInput": {}}) + "\n")
+    rows = list(source(path).rows())
+    assert [(row.id, row.failure is None) for row in rows] == [("one", True), (1, True), (2, False)]
+    named = list(source(path, id_field="recordId").rows())  # whoever names the field wants it in every row
+    assert [row.failure is None for row in named] == [True, False, False]
+
+
+def test_a_strict_input_is_refused_for_its_first_malformed_row(write: Write, source: Open) -> None:
+    path = write("a.jsonl", bedrock("one") + "oops\n")
+    assert len(list(source(path).rows())) == 2
+    with pytest.raises(
+        SourceError, match=r"a\.jsonl:2: not JSON.*With input\.strict such a row ends the job before it begins"
+    ):
+        source(path, strict=True)
+
+
+def test_a_record_over_a_limit_is_malformed(write: Write, source: Open) -> None:
+    path = write("a.jsonl", '"1234567890"\n"123"\n')
+    first, second = source(path, format="sagemaker", max_record_bytes=11).rows()
+    assert first.failure is not None and "a record of 12 bytes, and one may have 11" in first.failure.message
+    assert second.failure is None
+    with pytest.raises(SourceError, match=r"input\.max_record_bytes is for .*, and .* is read as jsonl"):
+        source(write("b.jsonl", '{"a": 1}\n'), max_record_bytes=5)

@@ -20,7 +20,6 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, get_args
@@ -34,7 +33,6 @@ from llmbatch.core.types import (
     FinishReason,
     Outcome,
     PairIds,
-    Piece,
     Pooling,
     PoolingTask,
     Prompt,
@@ -50,6 +48,7 @@ from llmbatch.engines.scripted.images import with_digests
 from llmbatch.engines.scripted.instance import smallest_instance
 from llmbatch.engines.scripted.pooled import given, numbers_of
 from llmbatch.engines.scripted.script import Rule, load_script
+from llmbatch.engines.scripted.streamed import FIRST_WORD, Streamed
 from llmbatch.engines.scripted.thinking import MARKS, gone_on, kept_short, split
 from llmbatch.engines.thinking import BUDGET, in_two_requests
 from llmbatch.images.ahead import load
@@ -58,28 +57,6 @@ from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 _AS_ARRAYS = f"utf-32-{sys.byteorder[0]}e"
 _WITH_IDS = ("continue", "ids", "score", *get_args(PoolingTask))
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
-_FIRST_PIECE = (
-    0.1  # share of an answer's time after which its first words are there; the others come evenly over the rest
-)
-
-
-@dataclass(slots=True)
-class _Streamed:
-    """An answer that is told word by word: what is still to be told, and when the next of it is due."""
-
-    outcome: Completion
-    words: list[str]  # the last one first
-    told: int  # characters
-    pause: float  # seconds
-
-    def piece(self) -> Piece:
-        """The next word."""
-        word, start, logprobs = self.words.pop(), self.told, None
-        self.told += len(word)
-        if self.outcome.logprobs is not None:  # of each byte
-            first = len(self.outcome.text[:start].encode())
-            logprobs = self.outcome.logprobs[first : first + len(word.encode())]
-        return Piece(self.outcome.key, start, word, logprobs)
 
 
 class ScriptedEngine:
@@ -93,7 +70,7 @@ class ScriptedEngine:
         self._waits = bool(script.latency or script.rules)  # a rule may let a request hang
         self._echoes = not (script.rules or script.die_after or script.no_ids)  # whatever it is asked
         self._state = _state_of(engine.script or "")
-        self._heap: list[tuple[float, int, Request | _Streamed]] = []
+        self._heap: list[tuple[float, int, Request | Streamed]] = []
         self._sequence = 0  # of what was put there
         self._told: list[Completion] = []  # answers that were told to their end
         self._prompt_tokens = self._completion_tokens = 0
@@ -158,7 +135,7 @@ class ScriptedEngine:
             if self._waits or self._heap:
                 for request in taken:
                     delay = self._delay(request)
-                    self._later(now + (delay * _FIRST_PIECE if request.stream else delay), request)
+                    self._later(now + (delay * FIRST_WORD if request.stream else delay), request)
                 due = self._due(now, feed)
             if not taken and not self._heap:
                 if feed.finished:
@@ -195,7 +172,7 @@ class ScriptedEngine:
             if death is not None:
                 raise death
 
-    def _later(self, when: float, what: Request | _Streamed) -> None:
+    def _later(self, when: float, what: Request | Streamed) -> None:
         heapq.heappush(self._heap, (when, self._sequence, what))
         self._sequence += 1
 
@@ -210,11 +187,9 @@ class ScriptedEngine:
 
     def _begin(self, outcome: Completion, now: float, feed: Requests) -> None:
         """Tell the first word of an answer; the others follow."""
-        words = re.findall(r"\s*\S+\s*", outcome.text) or [outcome.text]
-        rest = self._script.latency * (1 - _FIRST_PIECE)
-        self._go_on(_Streamed(outcome, words[::-1], 0, rest / len(words)), now, feed)
+        self._go_on(Streamed.of(outcome, self._script.latency), now, feed)
 
-    def _go_on(self, streamed: _Streamed, now: float, feed: Requests) -> None:
+    def _go_on(self, streamed: Streamed, now: float, feed: Requests) -> None:
         feed.tell([streamed.piece()])
         if streamed.words:
             self._later(now + streamed.pause, streamed)
@@ -416,7 +391,7 @@ def _state_of(script: str) -> _State:
     return _states.setdefault(script, _State())
 
 
-def _key_of(what: Request | _Streamed) -> RequestKey:
+def _key_of(what: Request | Streamed) -> RequestKey:
     return what.key if isinstance(what, Request) else what.outcome.key
 
 

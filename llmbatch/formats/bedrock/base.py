@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmbatch.core.fast_dataclass import fast_dataclass
 from llmbatch.core.sampling import sampling_problem
 from llmbatch.core.types import FailureKind, Message, Prompt, Rendered
 from llmbatch.core.words import is_encodable, near, short, type_name
@@ -20,7 +21,7 @@ class BodyError(Exception):
         self.kind = kind
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Reply:
     """What the model answered. ``text`` is without a start of it that the request brought; ``output`` is as the record has it.
 

@@ -6,4 +6,7 @@ FRONTS = {
     "google": "llmbatch.server.fronts.google:GoogleFront",
     "sagemaker": "llmbatch.server.fronts.sagemaker:SageMakerFront",
     "bedrock": "llmbatch.server.fronts.bedrock:BedrockFront",
+    "v2": "llmbatch.server.fronts.v2:V2Front",
+    "seldon": "llmbatch.server.fronts.seldon:SeldonFront",
+    "verta": "llmbatch.server.fronts.verta:VertaFront",
 }

@@ -83,10 +83,7 @@ class LiveRequests:
         if (endpoint == EMBEDDINGS) != self._server.settings.gives_vectors:
             gives = "numbers (embeddings)" if self._server.settings.gives_vectors else "text"
             raise ApiError(400, f"the model of this server gives {gives}", code="invalid_endpoint", param="model")
-        if self._running >= self._server.settings.live_requests:
-            raise ApiError(
-                429, "too many live requests at a time; try again in a moment", code="rate_limited", retry=True
-            )
+        self._see_room()
         asked = {key: value for key, value in body.items() if key not in _OF_STREAMS}
         line = {"custom_id": "live", "method": "POST", "url": endpoint, "body": asked}
         answer = Answer(endpoint, line, model, int(time.time()), uuid.uuid4().hex)
@@ -94,18 +91,30 @@ class LiveRequests:
             return await self._streamed(answer, body)
         return await self._whole(request, answer)
 
-    async def _whole(self, request: Request, answer: Answer) -> Response:
+    async def record(self, request: Request, line: Mapping[str, Any]) -> Record:
+        """The record of what would be a line of a batch. Raises ``ApiError``."""
+        self._see_room()
         self._running += 1
         try:
-            record = await _unless_gone(request, self._server.answering.answer(answer.line))
+            record = await _unless_gone(request, self._server.answering.answer(line))
         except EngineError as error:
             raise _unavailable(error) from error
         except LlmbatchError as error:
             raise ApiError(500, str(error), code="server_error") from error
         finally:
             self._running -= 1
-        status, said = self._said(answer, record)
         self._count(record)
+        return record
+
+    def _see_room(self) -> None:
+        if self._running >= self._server.settings.live_requests:
+            raise ApiError(
+                429, "too many live requests at a time; try again in a moment", code="rate_limited", retry=True
+            )
+
+    async def _whole(self, request: Request, answer: Answer) -> Response:
+        record = await self.record(request, answer.line)
+        status, said = self._said(answer, record)
         return JSONResponse(said, status, {} if status == 200 else {"x-should-retry": "false"})
 
     def _said(self, answer: Answer, record: Record) -> tuple[int, Any]:

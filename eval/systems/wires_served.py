@@ -1,0 +1,127 @@
+"""The server's V2 and Seldon fronts against the unchanged clients: mlserver's, Triton's and Seldon's: rows of ``RESULTS.md``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "peers"))
+from servers import free_port  # type: ignore[import-not-found]
+from shown import EXAMPLES, Shown, python_of, tried
+from wires import LINES, NVIDIA, SELDON, _command, _environment, _lines
+
+_SECONDS = 300
+_SAYS_NO = 'engine.args.rules=[{"when": {"contains": "BOOM"}, "fail": "the model says no"}]'
+_OF_TRITON = """
+import sys
+from importlib.metadata import version
+import numpy as np
+import tritonclient.http as http
+
+client = http.InferenceServerClient(sys.argv[1])
+assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("demo")
+assert client.get_model_metadata("demo")["name"] == "demo"
+given = http.InferInput("text_input", [2], "BYTES")
+given.set_data_from_numpy(np.array([b"one loaf of rye", b"two jars"], dtype=object), binary_data=sys.argv[2] == "binary")
+result = client.infer("demo", [given])
+texts = [text.decode() if isinstance(text, bytes) else text for text in result.as_numpy("text_output")]
+assert texts == ["one loaf of rye", "two jars"], texts
+try:
+    client.infer("nope", [given])
+except http.InferenceServerException as error:
+    print(version("tritonclient"), error)
+"""
+
+
+def results() -> Iterator[Shown]:
+    with tempfile.TemporaryDirectory(prefix="llmbatch-served-") as name, _served(Path(name)) as host:
+        claims: list[tuple[str, str, str, str, Callable[[Path, str], str]]] = [
+            (SELDON, "mlserver infer gets a line for each that it sends, as from mlserver", "mlserver", "1.7.1", _mlserver_infer),
+            (SELDON, "seldon-batch-processor -a raw gets the expected lines", "seldon-core", "1.18.2", _batch_processor),
+            (NVIDIA, "tritonclient asks in JSON and in binary, and is told of an unknown model", "tritonclient", "", _tritonclient),
+        ]  # fmt: skip
+        for number, (system, claim, what, version, show) in enumerate(claims):
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            yield tried(system, claim, what, version, lambda s=show, f=folder: s(f, host))  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def _served(work: Path) -> Iterator[str]:
+    """Our server with the scripted engine, which refuses a text with BOOM: its host and port."""
+    host = f"127.0.0.1:{free_port()}"
+    given = ("--model", "demo", "--engine", "scripted", "--port", host.partition(":")[2], "--set", _SAYS_NO)
+    with (work / "server.log").open("wb") as log:
+        process = subprocess.Popen(_command("serve", *given), cwd=work, env=_environment(), stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + _SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(f"http://{host}/health", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < end, (work / "server.log").read_text()[-500:]
+                time.sleep(0.1)
+        yield host
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _client(peer: str, work: Path, *arguments: str) -> str:
+    """A program of a peer's environment, to its end; what it printed."""
+    python = python_of(peer)
+    command = [str(python), *arguments] if arguments[0] == "-c" else [str(python.parent / arguments[0]), *arguments[1:]]
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    assert done.returncode == 0, (done.stderr or done.stdout)[-400:]
+    return done.stdout
+
+
+def _mlserver_infer(work: Path, host: str) -> str:
+    _client(
+        "mlserver",
+        work,
+        "mlserver",
+        "infer",
+        "-u",
+        host,
+        "-m",
+        "demo",
+        "-i",
+        str(LINES / "v2.jsonl"),
+        "-o",
+        "out",
+        "-r",
+        "1",
+    )
+    found = {line["parameters"]["batch_index"]: line for line in _lines(work / "out")}
+    assert sorted(found) == [0, 1, 2, 3, 5], sorted(found)  # it drops the line that is no JSON, whoever it asks
+    texts = {index: line["outputs"][0]["data"] for index, line in found.items() if "outputs" in line}
+    assert texts == {0: ["one loaf of rye"], 1: ["two jars of plum jam"], 5: ["three wool scarves"]}, texts
+    assert "the model says no" in json.dumps(found[2]["error"])
+    return f"{len(found)} lines, {len(texts)} of them answers"
+
+
+def _batch_processor(work: Path, host: str) -> str:
+    sys.path.append(str(EXAMPLES))
+    from alike import difference  # type: ignore[import-not-found]
+
+    given = ("-d", "demo", "-g", "seldon", "-h", host, "-a", "raw", "-u", "batch-1", "-w", "1", "-r", "1")
+    _client("seldon", work, "seldon-batch-processor", *given, "-i", str(LINES / "v1.raw.txt"), "-o", "out")
+    expected, found = _lines(LINES / "v1.raw.expected.txt"), _lines(work / "out")
+    found.sort(key=lambda line: "status" in line)
+    why = difference(found, expected)
+    assert why is None, why
+    return f"{len(found)} lines"
+
+
+def _tritonclient(work: Path, host: str) -> str:
+    return " / ".join(_client("triton", work, "-c", _OF_TRITON, host, form).strip() for form in ("json", "binary"))
