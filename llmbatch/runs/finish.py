@@ -178,7 +178,12 @@ def _earlier_sessions(folder: Path) -> list[SessionReport]:
 def finished_run(job: Job, recipe: Recipe, folder: Path, created: float) -> Finished:
     """What sinks are given of a run, but for its parts."""
     source = partial(_kept_source, job.input, folder)
-    facts: Any = {"accept": job.accept, "vectors": recipe.gives_vectors, "options": job.input.options}
+    facts: Any = {
+        "accept": job.accept,
+        "vectors": recipe.gives_vectors,
+        "options": job.input.options,
+        "limited": job.input.limit is not None,
+    }
     return Finished((), source, recipe.asked, job.model, int(created), recipe.sinks, **facts)
 
 

@@ -183,6 +183,21 @@ def test_an_empty_object_has_an_empty_output(run: Run, bucket_of: Bucket) -> Non
     }  # fmt: skip
 
 
+def test_objects_without_a_record_have_an_empty_output_but_those_behind_a_limit(
+    run: Run, bucket_of: Bucket, tmp_path: Path
+) -> None:
+    bucket = bucket_of("sagemaker/s3")
+    for name in ("b-blank.jsonl", "y-blank.jsonl", "z-blank.jsonl"):
+        (bucket / "input" / name).write_text("\n\n")
+    limited = ("--limit", "3", "--output", str(tmp_path / "limited"))
+    assert run("sagemaker/create-transform-job.json", bucket, *limited).exit_code == 0
+    assert set(tree(tmp_path / "limited" / "output")) == {"a.jsonl.out", "b-blank.jsonl.out"}
+    assert run("sagemaker/create-transform-job.json", bucket).exit_code == 0
+    written = tree(tmp_path / "llmbatch-demo-transform" / "output")
+    blank = {f"{name}-blank.jsonl.out": [] for name in "byz"}
+    assert written == {**tree(AWS / "sagemaker" / "expected" / "output"), **blank}
+
+
 def test_the_same_command_again_finds_nothing_to_do(run: Run, bucket_of: Bucket) -> None:
     bucket = bucket_of("sagemaker/s3")
     run("sagemaker/create-transform-job.json", bucket)
