@@ -4,7 +4,7 @@ PEER_triton := nvidia-pytriton==0.7.0 numpy<2
 PEER_mlserver := mlserver==1.7.1
 PEER_seldon := seldon-core==1.18.2
 # MLflow wants an older pyarrow than ours; llmbatch is beside it, as it loads the models that it logged
-PEER_mlflow := mlflow==3.17.2 --editable .
+PEER_mlflow := mlflow==3.17.2 --editable .[transformers]
 # an emulator of Google's object store
 PEER_gcs := gcp-storage-emulator==2026.7.19 setuptools<81
 PEER_azureml := azure-ai-ml==1.35.2
@@ -18,7 +18,6 @@ PEER_sagemaker := sagemaker==2.257.7
 WITH_OURS := spark
 
 SITE := "import sysconfig; print(sysconfig.get_path('purelib'))"
-PEER_mlflow := mlflow==3.17.2 --editable .[transformers]
 
 PEERS := $(patsubst PEER_%,%,$(filter PEER_%,$(.VARIABLES)))
 
@@ -27,7 +26,7 @@ PEERS_PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || comman
 
 .venv-%/ready: eval/peers/peers.mk | $(VENV)/ready-$(ENGINE)
 	$(PEERS_PYTHON) -m venv .venv-$*
-	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python $(foreach package,$(PEER_$*),'$(package)')
+	$(if $(FIND_LINKS),UV_FIND_LINKS="$(FIND_LINKS)") $(BIN)/uv pip install --quiet --python .venv-$*/bin/python $(foreach package,$(PEER_$*),'$(package)')
 	$(if $(filter $*,$(WITH_OURS)),echo "import site; site.addsitedir('$$($(BIN)/python -c $(SITE))')" > "$$(.venv-$*/bin/python -c $(SITE))/ours.pth")
 	touch $@
 
@@ -35,5 +34,4 @@ PEERS_PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || comman
 PEERS += azurite
 .venv-azurite/ready: eval/peers/peers.mk
 	npm install --no-audit --no-fund --loglevel=error --prefix .venv-azurite azurite@3.37.0
-	$(if $(FIND_LINKS),UV_FIND_LINKS="$(FIND_LINKS)") $(BIN)/uv pip install --quiet --python .venv-$*/bin/python $(foreach package,$(PEER_$*),'$(package)')
 	touch $@

@@ -10,9 +10,9 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.responses import Response
 
@@ -24,13 +24,13 @@ from llmbatch.formats.base import Answered
 from llmbatch.formats.openai.format import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from llmbatch.formats.openai.lines import line_of
 from llmbatch.formats.outcome import code_of
+from llmbatch.server.bodies import JsonObject
 from llmbatch.server.errors import ApiError
 from llmbatch.server.fronts.openai_stream import Answer, events_of
 from llmbatch.server.server import Server
 
 T = TypeVar("T")
 _OF_STREAMS = ("stream", "stream_options")
-_Body = Annotated[dict[str, Any], Body()]
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The answer, or its events", "content": {"application/json": {}, "text/event-stream": {}}},
     **{
@@ -56,22 +56,22 @@ class LiveRequests:
         """Their paths, below a prefix that stands for ``/v1``."""
 
         @router.post(f"{prefix}/chat/completions", responses=STREAMED)
-        async def chat_completions(request: Request, body: _Body) -> Response:
+        async def chat_completions(request: Request, body: JsonObject) -> Response:
             """Answer a conversation."""
             return await self.answer(request, CHAT, body)
 
         @router.post(f"{prefix}/completions", responses=STREAMED)
-        async def completions(request: Request, body: _Body) -> Response:
+        async def completions(request: Request, body: JsonObject) -> Response:
             """Go on with a text."""
             return await self.answer(request, COMPLETIONS, body)
 
         @router.post(f"{prefix}/embeddings", responses=STREAMED)
-        async def embeddings(request: Request, body: _Body) -> Response:
+        async def embeddings(request: Request, body: JsonObject) -> Response:
             """Give texts as numbers."""
             return await self.answer(request, EMBEDDINGS, body)
 
         @router.post(f"{prefix}/responses", responses=STREAMED)
-        async def responses(request: Request, body: _Body) -> Response:
+        async def responses(request: Request, body: JsonObject) -> Response:
             """Answer a conversation, as the newer API has it."""
             return await self.answer(request, RESPONSES, body)
 
