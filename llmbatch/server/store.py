@@ -107,7 +107,7 @@ def new_id(prefix: str) -> str:
 
 
 class Store:
-    """Raises ``WriteError`` for what cannot be written, and ``ReadError`` for what cannot be read. May be called from any thread."""
+    """Raises ``WriteError`` and ``ReadError`` for what cannot be written or read. May be called from any thread."""
 
     def __init__(self, folder: Path) -> None:
         """Raises ``Locked`` while another server has the folder, and ``FolderError`` for one of a newer version."""
