@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llmbatch.core.errors import FolderError, WriteError
+from llmbatch.core.errors import FolderError, ReadError, WriteError
 from llmbatch.core.faults import point
 from llmbatch.core.files import fsync_folder, writing
 from llmbatch.folder.lock import Lock
@@ -107,7 +107,7 @@ def new_id(prefix: str) -> str:
 
 
 class Store:
-    """Raises ``WriteError`` for what cannot be written. May be called from any thread."""
+    """Raises ``WriteError`` and ``ReadError`` for what cannot be written or read. May be called from any thread."""
 
     def __init__(self, folder: Path) -> None:
         """Raises ``Locked`` while another server has the folder, and ``FolderError`` for one of a newer version."""
@@ -360,7 +360,10 @@ class Store:
 
     def _read(self, query: str, values: Any) -> list[Any]:
         with self._reading:
-            return self._reader.execute(query, values).fetchall()
+            try:
+                return self._reader.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                raise ReadError(f"{self.folder / 'server.sqlite'}: {error}") from error
 
 
 _INSERT_BATCH = (

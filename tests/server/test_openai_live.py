@@ -182,3 +182,21 @@ def test_an_engine_without_work_is_ended_and_started_again(sites, until) -> None
         client.chat.completions.create(model="demo", messages=other).choices[0].message.content == other[0]["content"]
     )
     assert shared.account.usage != before
+
+
+def test_a_stream_whose_client_goes_away_before_its_first_piece_leaves_the_engine(sites, until) -> None:
+    site = sites.start(RULES)
+    live, body = site.server.answering.live, json.dumps({**json.loads(BODY), "stream": True})
+    with closing(socket.create_connection(("127.0.0.1", site.port))) as client:
+        client.sendall(HANGS.replace(BODY.encode(), body.encode()).replace(b"%d" % len(BODY), b"%d" % len(body)))
+        until(lambda: live.in_flight, lambda number: number == 1)
+    until(lambda: live.in_flight, lambda number: number == 0)
+
+
+def test_where_a_line_lies_in_the_server_is_not_told(site, lines, begin, ended) -> None:
+    line = lines.chat("a", "x")
+    line["body"]["metadata"] = json.loads("[" * 300 + "]" * 300)
+    client = site.openai()
+    [error] = lines.of(client, ended(client, begin(client, lines.jsonl([line]))).error_file_id)
+    assert "input.jsonl:1" in json.dumps(error)
+    assert str(site.server.store.folder) not in json.dumps(error)

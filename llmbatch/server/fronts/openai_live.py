@@ -88,7 +88,7 @@ class LiveRequests:
         line = {"custom_id": "live", "method": "POST", "url": endpoint, "body": asked}
         answer = Answer(endpoint, line, model, int(time.time()), uuid.uuid4().hex)
         if stream:
-            return await self._streamed(answer, body)
+            return await self._streamed(request, answer, body)
         return await self._whole(request, answer)
 
     async def record(self, request: Request, line: Mapping[str, Any]) -> Record:
@@ -125,7 +125,7 @@ class LiveRequests:
         body = response["body"]
         return response["status_code"], answer.named(body) if response["status_code"] == 200 else body
 
-    async def _streamed(self, answer: Answer, body: Mapping[str, Any]) -> Response:
+    async def _streamed(self, request: Request, answer: Answer, body: Mapping[str, Any]) -> Response:
         """The first piece is waited for: until then a request can be refused as any other."""
         if answer.endpoint == EMBEDDINGS:
             raise ApiError(400, "embeddings are not streamed", code="invalid_value", param="stream")
@@ -134,7 +134,7 @@ class LiveRequests:
         items = self._server.answering.stream(answer.line)
         self._running += 1
         try:
-            first = await anext(items, None)
+            first = await _unless_gone(request, anext(items, None))
         except EngineError as error:
             self._running -= 1
             raise _unavailable(error) from error
