@@ -1,7 +1,7 @@
 """Harnesses and data tools, unchanged, on ``llmbatch serve``'s live endpoints: rows of ``RESULTS.md``.
 
-lm-evaluation-harness and Inspect run in our environment, litellm, distilabel and DataDesigner in their own. Where a task needs sense
-the server has the demo model on vLLM; elsewhere the scripted engine, which says what it is told.
+lm-evaluation-harness and Inspect run in our environment, litellm, distilabel and DataDesigner in their own. Where a task needs
+sense the server has the demo model on vLLM; elsewhere the scripted engine, which says what it is told.
 """
 
 from __future__ import annotations
@@ -38,10 +38,17 @@ def results() -> Iterator[Shown]:
         scripted.mkdir()
         real.mkdir()
         with Served(scripted, *_FAILS) as server:
-            yield _row(SYSTEM, "Inspect: openai-api/SERVICE/MODEL, chat and Responses API", "inspect-ai", lambda: _inspect(server.place, scripted))
+            yield _row(
+                SYSTEM,
+                "Inspect: openai-api/SERVICE/MODEL, chat and Responses API",
+                "inspect-ai",
+                lambda: _inspect(server.place, scripted),
+            )
             for peer in _PEERS:
                 claim, program = f"{peer} on the live endpoint", HERE / "live_clients_peer.py"
-                yield from from_peer(peer, program, (peer, server.place, str(scripted)), system=SYSTEM, claim=claim, seconds=_SECONDS)
+                yield from from_peer(
+                    peer, program, (peer, server.place, str(scripted)), system=SYSTEM, claim=claim, seconds=_SECONDS
+                )
             yield tried(
                 VERTA, "our DeployedModel (both ends are ours): predict, batch_predict, gzip, and what the model refuses",
                 "llmbatch.verta -> llmbatch serve", "", lambda: _verta(server.place),
@@ -69,13 +76,19 @@ def _inspect(place: str, folder: Path) -> str:
     said = []
     for responses in (False, True):
         model = get_model(
-            "openai-api/ours/demo", base_url=f"http://{place}/v1", api_key="none", responses_api=responses, memoize=False
+            "openai-api/ours/demo",
+            base_url=f"http://{place}/v1",
+            api_key="none",
+            responses_api=responses,
+            memoize=False,
         )
-        (log,) = inspect(task, model=model, log_dir=str(folder / "inspect"), display="none", temperature=0.0, max_tokens=64)
+        (log,) = inspect(
+            task, model=model, log_dir=str(folder / "inspect"), display="none", temperature=0.0, max_tokens=64
+        )
         assert log.status == "success" and log.results is not None, log.error
-        accuracy = log.results.scores[0].metrics["mean"].value
-        assert accuracy == 1.0, accuracy
-        said.append(f"{log.results.completed_samples} samples, mean {accuracy:g}")
+        mean = log.results.scores[0].metrics["mean"].value
+        assert mean == 1.0, mean
+        said.append(f"{log.results.completed_samples} samples, mean {mean:g}")
     return f"chat: {said[0]}; Responses: {said[1]}"
 
 
@@ -87,11 +100,24 @@ def _lm_eval(place: str, folder: Path, model: str, path: str, task: str, *more: 
         sys.executable, "-m", "lm_eval", "--model", model, "--model_args", given, "--tasks", task, "--include_path", str(_TASKS),
         "--limit", str(_LIMIT), "--output_path", str(out), *more,
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "datasets")}
-    done = subprocess.run(command, cwd=_TASKS, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False)
-    assert done.returncode == 0, done.stderr[-1500:]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_CACHE": str(folder / "datasets"),
+    }
+    done = subprocess.run(
+        command, cwd=_TASKS, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
+    )
+    assert done.returncode == 0, _why(done.stderr)
     (found,) = out.rglob("results_*.json")
     return json.loads(found.read_text())["results"][task]
+
+
+def _why(log: str) -> str:
+    """What the server said, of a harness's log that ends with where in the harness it was."""
+    said = [line for line in log.splitlines() if "API request failed" in line]
+    return said[-1] if said else log[-300:]
 
 
 def _good(found: Any) -> float:
@@ -111,7 +137,7 @@ def _completions(place: str, folder: Path) -> str:
         place, folder, "local-completions", "completions", "numbers_generate", "--apply_chat_template", "--batch_size", "4",
         settings=f",num_concurrent=4,tokenizer={DEMO_MODEL}",
     )  # fmt: skip
-    return f"exact match {_good(found):g} of {_LIMIT} documents, as texts or token ids, four to a request"
+    return f"exact match {_good(found):g} of {_LIMIT} documents, as token ids, four to a request"
 
 
 def _likelihoods(place: str, folder: Path) -> str:
@@ -148,7 +174,7 @@ def _verta(place: str) -> str:
     found = model.batch_predict(frame, batch_size=2, compress=True)
     assert found.index.equals(frame.index) and found["output"].tolist() == frame["prompt"].tolist(), found
     try:
-        model.predict("BOOM", max_retries=0)
-    except Exception as error:
-        return f"a frame of {len(found)} rows; of the text that is refused: {type(error).__name__}: {error}"
+        model.predict("BOOM")
+    except RuntimeError as error:
+        return f"a frame of {len(found)} rows; of the text that is refused: {error}"
     raise AssertionError("what the model refuses was answered")

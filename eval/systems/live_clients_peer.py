@@ -54,7 +54,11 @@ def _litellm_batch(url: str, folder: Path) -> str:
     with path.open("rb") as content:
         file = litellm.create_file(file=content, purpose="batch", **given)
     batch = litellm.create_batch(
-        completion_window="24h", endpoint="/v1/chat/completions", input_file_id=file.id, metadata={"of": "litellm"}, **given
+        completion_window="24h",
+        endpoint="/v1/chat/completions",
+        input_file_id=file.id,
+        metadata={"of": "litellm"},
+        **given,
     )
     end = time.monotonic() + _SECONDS
     while (seen := litellm.retrieve_batch(batch_id=batch.id, **given)).status not in ("completed", "failed"):
@@ -63,9 +67,7 @@ def _litellm_batch(url: str, folder: Path) -> str:
     counts = seen.request_counts
     assert (seen.status, counts.total, counts.completed, counts.failed) == ("completed", 4, 3, 1), seen
     content = litellm.file_content(file_id=seen.output_file_id, **given).content
-    texts = [
-        json.loads(line)["response"]["body"]["choices"][0]["message"]["content"] for line in content.splitlines()
-    ]
+    texts = [json.loads(line)["response"]["body"]["choices"][0]["message"]["content"] for line in content.splitlines()]
     assert texts == list(_TEXTS), texts
     refused = litellm.file_content(file_id=seen.error_file_id, **given).content.splitlines()
     assert [json.loads(line)["custom_id"] for line in refused] == ["row-3"], refused
@@ -100,7 +102,11 @@ def _distilabel(url: str, **more: Any) -> str:
     with Pipeline(name="against-llmbatch") as pipeline:
         load = LoadDataFromDicts(data=[{"instruction": text} for text in _TEXTS])
         llm = OpenAILLM(
-            model="demo", base_url=url, api_key="none", generation_kwargs={"max_new_tokens": 64, "temperature": 0.0}, **more
+            model="demo",
+            base_url=url,
+            api_key="none",
+            generation_kwargs={"max_new_tokens": 64, "temperature": 0.0},
+            **more,
         )
         load >> TextGeneration(llm=llm, input_batch_size=2)
     found = pipeline.run(use_cache=False)["default"]["train"]
