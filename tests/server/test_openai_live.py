@@ -96,6 +96,22 @@ def test_a_response_is_given_whole_and_streamed(client) -> None:
     assert [event.sequence_number for event in events] == list(range(len(events)))
 
 
+def test_a_response_may_ask_for_reasoning_as_inspect_does_where_there_is_none(client) -> None:
+    asked: Any = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "one loaf"}]}]
+    answer = client.responses.create(
+        model="demo", input=asked, include=["reasoning.encrypted_content"], reasoning={"summary": "auto"}, store=False
+    )
+    assert answer.output_text == "one loaf"
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(model="demo", input=asked, reasoning={"effort": "high"})
+
+
+@pytest.mark.parametrize("prompt", ["one", [[5, 6], [7]]], ids=["text", "ids"])
+def test_likelihoods_of_a_prompt_are_refused_with_what_gives_them(client, prompt: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match="--model llmbatch"):
+        client.completions.create(model="demo", prompt=prompt, max_tokens=1, logprobs=1, echo=True)
+
+
 def test_texts_become_vectors_where_the_model_gives_them(sites) -> None:
     client = sites.start({"dimensions": 4}, job={"program": {"name": "embed"}}).openai()
     answer = client.embeddings.create(model="demo", input=["one", "two"], encoding_format="float")

@@ -21,6 +21,8 @@ from llmbatch.server.fronts.synchronous import Synchronous
 _PROMPTS = ("prompt", "text", "text_input", "input")  # of a row the column with the prompt, the likeliest first
 _MOST_ROWS = 10_000
 _ID = "verta-request-id"
+_OF_THE_MODEL = {422: 502, 500: 502}
+"""By which status its client knows an error of the model. A 500 it would ask for again and again, for minutes."""
 
 
 class VertaFront(Synchronous):
@@ -63,7 +65,8 @@ class VertaFront(Synchronous):
         answered = await self.answered(request, self._openai.read(line, ()), line, self.model(None))
         response = line_of(answered).data["response"]
         if response["status_code"] != 200:
-            raise ApiError(response["status_code"], response["body"]["error"]["message"])
+            status = response["status_code"]
+            raise ApiError(_OF_THE_MODEL.get(status, status), response["body"]["error"]["message"])
         return response["body"]["choices"][0]["message"]["content"]
 
     async def _body(self, request: Request) -> Any:
