@@ -60,6 +60,7 @@ class Answered:
     """A row with what became of it. ``record`` is in its JSON form, ``row`` the input's data: empty where it could not be read.
 
     ``created`` is in Unix seconds. ``line`` is where in its file the row starts, counted from 0 and blank lines with it.
+    ``checked``: the job itself holds answers to something, be it asked for by the row or not.
     """
 
     record: Mapping[str, Any]
@@ -68,6 +69,7 @@ class Answered:
     model: str
     created: int
     line: int = 0
+    checked: bool = False
 
 
 class Format(Protocol):

@@ -131,7 +131,9 @@ def line_of(answered: Answered, *, strict: bool, ids: bool = False) -> dict[str,
 def reply_of(answered: Answered, *, strict: bool) -> dict[str, Any] | Error:
     """The body that answers a request, or why it has no answer."""
     record, row = answered.record, answered.row
-    outcome = outcome_of(record, checks_itself=record["status"] != "ok" and _is_held(row), strict=strict)
+    outcome = outcome_of(
+        record, checks_itself=record["status"] != "ok" and _is_held(row), job_checks=answered.checked, strict=strict
+    )
     if isinstance(outcome, Error):
         return outcome
     asked = read_request(row)

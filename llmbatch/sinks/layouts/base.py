@@ -69,7 +69,8 @@ def answers(finished: Finished) -> Iterator[Answered]:
 
 def answered_of(finished: Finished, record: dict[str, Any], row: Row) -> Answered:
     """What became of one row."""
-    return Answered(record, row.data, _FoundOut(finished, row), finished.model, finished.created, row.cursor.line)
+    asked, line = _FoundOut(finished, row), row.cursor.line
+    return Answered(record, row.data, asked, finished.model, finished.created, line, finished.checks)
 
 
 class _FoundOut:
