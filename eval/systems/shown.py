@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 EXAMPLES = ROOT / "tests" / "examples"
 _SECONDS = 1800.0
+_WITH_US = (
+    ("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()
+)  # a part that is killed leaves nothing running
 _SAID = 300  # characters of an error that are told
 
 
@@ -82,7 +86,7 @@ def from_peer(
         return
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
-        ["timeout", str(seconds), str(python), "-P", str(program), *arguments],
+        [*_WITH_US, "timeout", str(seconds), str(python), "-P", str(program), *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdin=subprocess.DEVNULL,

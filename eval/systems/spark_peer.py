@@ -188,7 +188,7 @@ def tried_again(spark: Any, rows: int) -> str:
     """The Python workers killed -9 in the middle of their tasks, which Spark runs again."""
     before = _facts(spark)
     done: list[Any] = []
-    query = f"SELECT ai_query('slow', concat('again ', id)) AS a, id FROM range(0, {rows}, 1, 2)"  # noqa: S608
+    query = f"SELECT ai_query('slower', concat('again ', id)) AS a, id FROM range(0, {rows}, 1, 2)"  # noqa: S608
     whole = f"SELECT count_if(a = concat('again ', id)), count(*) FROM ({query})"  # noqa: S608
     thread = threading.Thread(target=lambda: done.extend(spark.sql(whole).collect()))
     (host,) = hosts()
@@ -208,7 +208,7 @@ def tried_again(spark: Any, rows: int) -> str:
     assert after.engine_starts - before.engine_starts <= 1, after
     reused = after.reused - before.reused
     assert reused > 0, after
-    return f"{rows:,} rows, all there and right; {reused:,} of those asked again took an answer that was there or on its way"
+    return f"{rows:,} rows, all there and right; {reused:,} of them, asked again, took answers that were there or on their way"
 
 
 def remembered(spark: Any) -> str:
@@ -240,7 +240,7 @@ def on_model(spark: Any) -> str:
     found = [[tuple(row) for row in spark.sql(statement).collect()] for statement in statements()]
     assert all(len(rows) == 4 and rows[3][-1 if n < 2 or n > 2 else 1] is None for n, rows in enumerate(found)), found
     assert all(row[1] for row in found[0][:3]), found[0]
-    # what it was not taught it may write without an end: then the text is as it came
+    # JSON that is cut off is given as it came
     assert all(row[0].lstrip().startswith("{") for rows in found[3:] for row in rows[:3]), found[3:]
     (facts,) = spark._llmbatch.executors()
     assert facts.engine_starts == 1, facts
@@ -267,9 +267,12 @@ def main() -> None:
         if given.only in text:
             print(tried(SYSTEM, text, "pyspark, local[2]", number, show).as_line(), flush=True)
 
-    slow = {"model": "demo", "engine": {"name": "scripted", "args": {"latency": 0.02, "concurrency": 16}}}
+    profiles = {
+        name: {"model": "demo", "engine": {"name": "scripted", "args": {"latency": 0.02, "concurrency": number}}}
+        for name, number in (("slow", 16), ("slower", 12))
+    }
     with session() as spark:
-        llmbatch.spark.register(spark, model="demo", engine=_SCRIPTED, profiles={"slow": slow})
+        llmbatch.spark.register(spark, model="demo", engine=_SCRIPTED, profiles=profiles)
         llmbatch.spark.enable(spark)
         claim("the six statements run unchanged (scripted engine, echo)", lambda: on_echo(spark))
         claim("the task functions have Databricks' types (scripted engine)", lambda: on_tasks(spark))
@@ -293,7 +296,8 @@ def main() -> None:
             "a refused row has its errorMessage, the others their answers (scripted engine)", lambda: on_refusing(spark)
         )
     with session() as spark:
-        llmbatch.spark.register(spark, model="demo")
+        # what the small model was not taught it writes without an end
+        llmbatch.spark.register(spark, model="demo", sampling={"max_tokens": 200}, retry={"max_attempts": 1})
         llmbatch.spark.enable(spark)
         claim("the six statements run unchanged (demo model on vLLM)", lambda: on_model(spark))
 

@@ -263,7 +263,7 @@ def _real(work: Path) -> str:
         ("/v1/chat/completions", chat),
         ("/v1/completions", {"prompt": [text, text], "max_tokens": 8, "ignore_eos": True}),
         ("/v1/completions", {"prompt": ids, "max_tokens": 8, "ignore_eos": True}),
-        ("/v1/responses", {"input": "seven", "max_output_tokens": 2}),
+        ("/v1/responses", {"input": "seven", "max_output_tokens": 1}),
     ]
     lines = [
         {"custom_id": f"r{i}", "method": "POST", "url": url, "body": {"model": "demo", "temperature": 0, **body}}

@@ -174,7 +174,7 @@ def job_from(data: Mapping[str, Any]) -> Job:
     try:
         job = settings.model_validate(plain)
     except ValidationError as error:
-        raise JobError("; ".join(explain(error, plain, settings))) from None
+        raise JobError("; ".join(explain(error, plain, settings, options=True))) from None
     if job.reuse.cache is not None and not job.plan.fold:
         raise JobError(
             "reuse.cache: a cache answers requests that are equal to earlier ones, and plan.fold says that none are"

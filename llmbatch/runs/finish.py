@@ -100,7 +100,7 @@ def write_outputs(job: Job, finished: Finished, path: Path, facts: Facts) -> Fac
     finished = replace(finished, counted=counted.__setitem__, laid_out=failures.append)
     written = write_sinks(job.sinks, finished, path)
     plan_upload(job.sinks, path, written)
-    facts = replace(facts, outputs=_briefly([str(output.relative_to(path)) for output in written]))
+    facts = replace(facts, outputs=_names(written, path))
     facts = replace(facts, children=counted.get("children"), layout=_layout(job, failures))
     results = finished.parts
     return replace(facts, accept=facts.accept or _accepted(job, results), settings=_settings(job, results))
@@ -157,10 +157,10 @@ def _settings(job: Job, results: Sequence[Path]) -> list[SettingReport]:
     return said
 
 
-def _briefly(outputs: Sequence[str]) -> list[str]:
+def _names(outputs: Sequence[Path], run_folder: Path) -> list[str]:
     """The names of files for the report; of many that differ in a number or lie in one folder the first, with how many follow."""
     kinds: dict[str, list[str]] = {}
-    for name in outputs:
+    for name in (str(output.relative_to(run_folder)) for output in outputs):
         folder = name.partition("/")[0]
         kinds.setdefault(folder if folder != name else re.sub(r"-\d+-of-", "-of-", name), []).append(name)
     return [names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more" for names in kinds.values()]
@@ -178,7 +178,12 @@ def _earlier_sessions(folder: Path) -> list[SessionReport]:
 def finished_run(job: Job, recipe: Recipe, folder: Path, created: float) -> Finished:
     """What sinks are given of a run, but for its parts."""
     source = partial(_kept_source, job.input, folder)
-    facts: Any = {"accept": job.accept, "vectors": recipe.gives_vectors, "options": job.input.options}
+    facts: Any = {
+        "accept": job.accept,
+        "vectors": recipe.gives_vectors,
+        "options": job.input.options,
+        "limited": job.input.limit is not None,
+    }
     return Finished((), source, recipe.asked, job.model, int(created), recipe.sinks, **facts)
 
 
@@ -197,20 +202,23 @@ def take_over(folder: Path, job: Job, finished: Finished, retries: Sequence[Path
     try:
         atomic_write(merged, overlay(sealed_lines(folder), retries, tally))
         whole = replace(finished, parts=[merged], counted=counted.__setitem__, laid_out=failures.append)
-        plan_upload(job.sinks, folder, write_sinks(job.sinks, whole, folder))
+        written = write_sinks(job.sinks, whole, folder)
+        plan_upload(job.sinks, folder, written)
     finally:
         merged.unlink(missing_ok=True)
     ledger, results = ledger_with(folder, retries, tally), [folder / RESULTS]
-    report = _report(folder, ledger, retries, _accepted(job, results))
+    report = _report(folder, ledger, retries, _accepted(job, results), _layout(job, failures))
     report["settings"] = _settings(job, results)
-    report["layout"] = _layout(job, failures)
+    report["outputs"] = _names(written, folder)
     if "children" in counted:
         report["children"] = children_report(counted["children"])
     write_report(folder, report)
     return report
 
 
-def _report(folder: Path, ledger: Ledger, retries: Sequence[Path], accept: AcceptCounts | None) -> Report:
+def _report(
+    folder: Path, ledger: Ledger, retries: Sequence[Path], accept: AcceptCounts | None, layout: LayoutReport | None
+) -> Report:
     """The run's report with the counts as they are now. Its sessions stay; a retry's stand in its own folder."""
     path = folder / "report.json"
     try:
@@ -223,6 +231,7 @@ def _report(folder: Path, ledger: Ledger, retries: Sequence[Path], accept: Accep
         report["notes"] += [{"level": "info", "message": note} for note in notes if note not in known]
     except (KeyError, TypeError) as error:
         raise FolderError(f"{path}: cannot be read: {error!r}; see llmbatch audit") from error
-    report["exit_code"] = exit_code("finished", ledger, accept)
+    report["layout"] = layout
+    report["exit_code"] = exit_code("finished", ledger, accept, layout)
     updated: Report = report
     return updated

@@ -62,9 +62,10 @@ class Gate:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         exchange = _Exchange(receive, send, request_id, self._server.settings.body_seconds)
         front = self._server.front_of(path)
+        is_open = scope["method"] in ("GET", "HEAD") and _OPEN.fullmatch(path) is not None
         began, owner = time.monotonic(), ""
         try:
-            asked_by = self._see(headers, scope["method"] in ("GET", "HEAD") and _OPEN.fullmatch(path) is not None)
+            asked_by = self._see(headers, is_open, getattr(front, "takes_gzip", False))
             owner = asked_by.name
             upload = front.uploads(path)
             exchange.limit = self._server.settings.max_bytes + _FORM_BYTES if upload else self._server.settings.max_body
@@ -82,12 +83,13 @@ class Gate:
         finally:
             self._tell(scope, exchange, time.monotonic() - began, owner)
 
-    def _see(self, headers: Headers, is_open: bool) -> Owner:
+    def _see(self, headers: Headers, is_open: bool, takes_gzip: bool) -> Owner:
         """Whose request it is; one of a path that is ``is_open`` may be nobody's. Raises ``ApiError``."""
         keys = self._server.settings.keys
         if not keys:
             self._see_place(headers)
-        if headers.get("content-encoding", "identity").lower() != "identity":
+        encoding = headers.get("content-encoding", "identity").lower()
+        if encoding != "identity" and not (encoding == "gzip" and takes_gzip):
             raise ApiError(
                 415, "a body with a Content-Encoding is not taken: send it as it is", code="unsupported_encoding"
             )
@@ -206,7 +208,7 @@ def _key(headers: Headers) -> str | None:
         return token.strip()
     if signed := _SIGNED.match(headers.get("authorization", "")):
         return signed[1]
-    return headers.get("api-key") or headers.get("x-goog-api-key")
+    return headers.get("api-key") or headers.get("x-goog-api-key") or headers.get("access-token")
 
 
 def _host(url: str) -> str | None:

@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from llmbatch import __version__
-from llmbatch.core.errors import FolderError, UsageError
+from llmbatch.core.errors import FolderError, ReadError, SourceError, UsageError
 from llmbatch.core.files import atomic_write
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Status
@@ -206,9 +206,10 @@ class View:
             raise ApiError(409, "the rows of this batch cannot be read with the settings of this server") from error
 
     def _row(self, batch: Batch, index: int) -> dict[str, Any] | None:
-        if not self._server.store.input(batch.id).exists():
+        try:
+            pair = next((pair for pair in pairs(self._job(batch)) if pair.row.index == index), None)
+        except (SourceError, ReadError):  # the input is gone
             return None
-        pair = next((pair for pair in pairs(self._job(batch)) if pair.row.index == index), None)
         return None if pair is None else {"request": dict(pair.row.data), "record": pair.record}
 
     def _retry(self, batch: Batch, owner: Owner) -> Batch:

@@ -25,7 +25,7 @@ values = st.recursive(
 @st.composite
 def records(draw: st.DrawFn) -> Record:
     index = draw(counts)
-    keys = st.builds(RequestKey, st.just(index), counts, counts, counts)
+    keys = st.builds(RequestKey, st.just(index), counts, counts, counts, st.just(0))
     attempts = st.builds(Attempt, keys, failures, usages, st.none() | text, reasons)
     return Record(
         index=index,

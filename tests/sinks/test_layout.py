@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from llmbatch.report.summary import headline
 from llmbatch.sinks.base import Finished, SinkSettings
 from llmbatch.sinks.layouts import LAYOUTS
 from llmbatch.sinks.layouts.base import Written
@@ -53,6 +54,14 @@ def test_the_report_says_why_the_system_would_call_the_job_failed(jobs: Any) -> 
     sinks = {"layout": {"name": "tree", "settings": {"failure": "a.jsonl: row 3"}}}
     result = jobs.run(jobs.job(jobs.rows([{"text": "x"}]), sinks=sinks))
     assert result.report["layout"] == {"name": "tree", "failure": "a.jsonl: row 3"}
+
+
+def test_a_job_that_the_system_would_call_failed_is_not_all_well_though_all_rows_are_ok(jobs: Any) -> None:
+    sinks = {"layout": {"name": "tree", "settings": {"failure": "a.jsonl: row 3"}}}
+    result = jobs.run(jobs.job(jobs.rows([{"text": "x"}]), sinks=sinks))
+    assert (result.exit_code, result.report["exit_code"]) == (3, 3)
+    said = "finished: all 1 rows are ok; tree would call this job failed: a.jsonl: row 3"
+    assert headline(result.report) == said
 
 
 @pytest.mark.parametrize(
