@@ -323,3 +323,20 @@ def test_a_batch_whose_responses_were_deleted_is_still_there(google) -> None:
     said = client.good("GET", f"/v1/{operation['name']}")
     assert said["done"]
     assert "inlinedResponses" not in said["response"]
+
+
+@pytest.mark.parametrize(
+    "name", ["link/a.jsonl", "l*/a.jsonl", "**/a.jsonl", "../secret/a.jsonl", "*/../../secret/a.jsonl"]
+)
+def test_no_address_leads_out_of_a_folder_that_is_a_bucket(google, bucket, tmp_path, name: str) -> None:
+    (tmp_path / "secret").mkdir()
+    put(tmp_path / "secret", "a.jsonl", [{"request": {"contents": [{"parts": [{"text": "secret"}]}]}}])
+    (bucket / "link").symlink_to(tmp_path / "secret")
+    document = {
+        "displayName": "d", "model": "publishers/google/models/demo",
+        "inputConfig": {"instancesFormat": "jsonl", "gcsSource": {"uris": [f"gs://corpus/{name}"]}},
+        "outputConfig": {"predictionsFormat": "jsonl", "gcsDestination": {"outputUriPrefix": "gs://corpus/out"}},
+    }  # fmt: skip
+    status, _, said = google().ask("POST", JOBS, document)
+    assert status == 400
+    assert "is no address of an object store" in said["error"]["message"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -145,8 +146,10 @@ def _see_place(address: str, place: str, roots: tuple[Path, ...]) -> None:
     scheme = place.partition("://")[0] if is_url(place) else None
     if scheme in _STORES and "::" not in place:
         return
-    if scheme is None and any(Path(expand(place)).resolve().is_relative_to(root) for root in roots):
-        return
+    if scheme is None:
+        places = [expand(place), *glob.glob(expand(place), recursive=True)]  # noqa: PTH207 - a pattern may lead out by a link
+        if all(any(Path(each).resolve().is_relative_to(root) for root in roots) for each in places):
+            return
     raise JobError(
         f"{clip(address, 200)}: is no address of an object store ({', '.join(f'{each}://' for each in _STORES)}), and nothing "
         "that this server was started with (--asset) says where it is here"
