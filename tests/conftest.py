@@ -224,11 +224,13 @@ class Forked(subprocess.Popen[Any]):
 
     @classmethod
     def _can_be_forked(cls, command: Sequence[str], environment: Mapping[str, str], given: Mapping[str, Any]) -> bool:
-        known = command[:3] == [sys.executable, "-m", "llmbatch.cli"] or (
-            command[0] == sys.executable and command[1].endswith(".py")
+        known = command[0] == _PYTHON and (
+            command[1:3] in COMMANDS or command[1:4] in COMMANDS or command[1].endswith(".py")
         )
         there = cls.environment_there
         changed = {name for name in environment.keys() | there.keys() if environment.get(name) != there.get(name)}
+        if environment.get("PYTHONPATH") == os.pathsep.join(part or str(Path.cwd()) for part in sys.path):
+            changed.discard("PYTHONPATH")  # what is imported is found there as well
         at_start = any(name.startswith(("PYTHON", "LC_", "LANG", "HF_H", "HF_E")) for name in changed)
         return (
             known and not at_start and sys.platform == "linux" and given["preexec_fn"] is None and not given["pass_fds"]
@@ -236,6 +238,8 @@ class Forked(subprocess.Popen[Any]):
 
 
 _Popen = subprocess.Popen
+_PYTHON = sys.executable
+COMMANDS = (["-m", "llmbatch.cli"], ["-P", "-m", "llmbatch.integrations.spark.host"])
 
 
 def _adopt_orphans(yes: bool) -> None:

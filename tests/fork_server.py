@@ -61,7 +61,7 @@ def become(asked: dict[str, Any]) -> None:
         os.umask(asked["umask"])
     if asked["session"]:
         os.setsid()
-    _, *sys.argv = asked["command"]
+    _, *sys.argv = (each for each in asked["command"] if each != "-P")
     module = sys.argv[1] if sys.argv[0] == "-m" else None
     if module is None:
         sys.path[0] = str(Path(sys.argv[0]).parent)

@@ -328,7 +328,7 @@ def _not_done(site: _Site) -> str:
     _clear(site.bucket)
     job = site.job(site.create(json.dumps(document)))
     assert job["state"] == "JOB_STATE_FAILED" and "no file" in job["error"], job
-    return said.rpartition("batchPredictionJob: ")[2]
+    return said[said.index("inputConfig") :]
 
 
 def _killed(site: _Site) -> str:

@@ -303,6 +303,8 @@ def read_request(body: Any) -> Asked:
             key for key in ("name", "shape", "datatype", "data") if not isinstance(each, Mapping) or key not in each
         ]:
             raise WireError(f"an input has no {' and no '.join(missing)}")
+        if not isinstance(each["name"], str):
+            raise WireError(f"the name of an input is a text, and this is {short(each['name'])}")
     texts = [each["name"] for each in inputs if each["datatype"] == _TEXT]
     name = next((usual for usual in _PROMPT_NAMES if usual in texts), texts[0] if len(texts) == 1 else None)
     if name is None:

@@ -125,8 +125,8 @@ def _adapter(asked: Any, adapters: Collection[str]) -> str | Failure | None:
     if asked is None:
         return None
     name = asked.get("lora_name") if isinstance(asked, Mapping) else asked
-    if name in adapters:
-        return str(name)
+    if isinstance(name, str) and name in adapters:
+        return name
     known = ", ".join(adapters) or "none"
     said = f"lora_request: there is no adapter {short(name)}: engine.lora (name: path) has {known}"
     return Failure(FailureKind.PROMPT, said)

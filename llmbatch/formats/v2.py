@@ -193,7 +193,7 @@ def _settings(
         elif name == _GUIDE:
             output = _held(value)
         elif name == _ADAPTER:
-            if value not in adapters:
+            if not isinstance(value, str) or value not in adapters:
                 raise WireError(f"there is no adapter {short(value)}: engine.lora has {', '.join(adapters) or 'none'}")
             lora = value
         elif name in SAMPLING and name != "logprobs":
@@ -233,6 +233,8 @@ def _held(value: Any) -> Mapping[str, Any]:
 
 def _outputs(asked: Any) -> None:
     """See that no output is asked for that there is not. Raises ``WireError``."""
+    if asked is not None and not isinstance(asked, list):
+        raise WireError(f"outputs are a list, and these are of type {type_name(asked)}")
     for each in asked or ():
         name = each.get("name") if isinstance(each, Mapping) else each
         if name not in (TEXT_OUTPUT, *_TOLD.values()):

@@ -172,12 +172,13 @@ class LiveJob:
             inbox.put(error)
 
     def _forget(self, works: Mapping[int, Work]) -> None:
-        """A caller is done: what it still waits for, after an error, is nobody's. What is in the cache's hands is written."""
+        """A caller is done: what it still waits for, after an error, is nobody's. What it was answered is in the cache's file."""
         with self._state:
             for key in [key for key in self._inboxes if key.index in works]:
                 del self._inboxes[key]
-            if self._remembered.cache is not None:
-                self._remembered.cache.flush()
+            writing = None if self._remembered.cache is None else self._remembered.cache.flush()
+        if writing is not None:  # else a kill just after the answers were given would have them asked again
+            writing.result()
 
 
 def _all_there(inbox: Inbox) -> list[Outcome]:

@@ -174,7 +174,7 @@ def job_from(data: Mapping[str, Any]) -> Job:
     try:
         job = settings.model_validate(plain)
     except ValidationError as error:
-        raise JobError("; ".join(explain(error, plain, settings))) from None
+        raise JobError("; ".join(explain(error, plain, settings, options=True))) from None
     if job.reuse.cache is not None and not job.plan.fold:
         raise JobError(
             "reuse.cache: a cache answers requests that are equal to earlier ones, and plan.fold says that none are"
@@ -210,7 +210,8 @@ def _check_slice(job: Job) -> None:
         )
     if job.sinks.to is not None:
         raise JobError(
-            "sinks.to: slices of one input would write over each other's files there: leave it out, and give --to to llmbatch merge"
+            "sinks.to: slices of one input would write over each other's files there: leave it out (--set sinks.to=null where a "
+            "document says it), and give --to to llmbatch merge"
         )
 
 

@@ -11,19 +11,25 @@ from pydantic import BaseModel, ValidationError
 from llmbatch.core.words import short
 
 
-def explain(error: ValidationError, data: Mapping[str, Any], settings: type[BaseModel]) -> list[str]:
-    """pydantic's problems with ``settings`` in words, one for each place: where, what was seen, and what is known or near."""
+def explain(
+    error: ValidationError, data: Mapping[str, Any], settings: type[BaseModel], *, options: bool = False
+) -> list[str]:
+    """pydantic's problems with ``settings`` in words, one for each place: where, what was seen, and what is known or near.
+
+    ``options``: what is at the top can be given by options of the command line that are called so.
+    """
     problems: dict[str, list[str]] = {}
     for problem in error.errors(include_url=False):
         where = _place(problem["loc"], data)
-        problems.setdefault(".".join(where), []).append(_problem(problem, where, settings))
+        problems.setdefault(".".join(where), []).append(_problem(problem, where, settings, options))
     return [" or ".join(dict.fromkeys(said)) for said in problems.values()]
 
 
-def _problem(problem: Any, where: list[str], settings: type[BaseModel]) -> str:
+def _problem(problem: Any, where: list[str], settings: type[BaseModel], options: bool) -> str:
     name = ".".join(where)
     if problem["type"] == "missing":
-        return f"{name} is missing: give --{where[0]} or the key {name!r} in the job file"
+        given = f": give --{name} or the key {name!r} in the job file" if options and len(where) == 1 else ""
+        return f"{name} is missing{given}"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(where[:-1], settings)
         near = difflib.get_close_matches(where[-1], known, n=1)

@@ -257,7 +257,7 @@ def report_of(ledger: Ledger, sessions: Sequence[SessionReport], facts: Facts, *
     return {
         "llmbatch_report": REPORT_VERSION,
         "outcome": outcome,
-        "exit_code": exit_code(outcome, ledger, facts.accept),
+        "exit_code": exit_code(outcome, ledger, facts.accept, facts.layout),
         "error": error,
         "folder": facts.folder,
         **counts_of(ledger, rows_total=facts.rows_total),
@@ -325,12 +325,17 @@ def counts_of(ledger: Ledger, *, rows_total: int | None) -> Counts:
     }
 
 
-def exit_code(outcome: RunOutcome, ledger: Ledger, accept: AcceptCounts | None = None) -> int:
+def exit_code(
+    outcome: RunOutcome, ledger: Ledger, accept: AcceptCounts | None = None, layout: LayoutReport | None = None
+) -> int:
     """The command's exit code: 0 every row ok, 3 finished and some are not, 130 stopped, 1 broken.
 
-    Where so many accepted rows are wanted, 0 says that they are there, and 3 that the input ended before.
+    Where so many accepted rows are wanted, 0 says that they are there, and 3 that the input ended before. 3 also where the system
+    whose files are laid out would call the job failed: its output is not all there, be the rows ok or not.
     """
     if outcome == "finished":
+        if layout is not None and layout["failure"] is not None:
+            return 3
         if accept is not None and accept["wanted"] is not None:
             return 0 if accept["accepted"] == accept["wanted"] else 3
         return 0 if ledger.by_status.get(Status.OK, 0) == ledger.rows else 3

@@ -28,7 +28,15 @@ def print_summary(console: Console, report: Report, command: str | None = None) 
 
 
 def headline(report: Report) -> str:
-    """The outcome in one sentence."""
+    """The outcome in one sentence, and in another what the system whose files were laid out would call failed."""
+    said = _outcome(report)
+    layout = report.get("layout")
+    if layout is None or layout["failure"] is None:
+        return said
+    return f"{said}; {layout['name']} would call this job failed: {layout['failure']}"
+
+
+def _outcome(report: Report) -> str:
     rows = report["rows"]
     if (accept := report.get("accept")) is not None and accept["wanted"] is not None:
         return _accepted_headline(report, accept)

@@ -13,7 +13,7 @@ import time
 from array import array
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class AnswerCache:
         self._new: list[tuple[bytes, Completion]] = []
         self._flushed = time.monotonic()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmbatch-cache")
+        self._writing: Future[None] | None = None
         self.trouble: str | None = None  # why it is off
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,11 +105,12 @@ class AnswerCache:
             if len(self._new) >= _WRITTEN_AT_A_TIME or time.monotonic() - self._flushed > _FLUSH_SECONDS:
                 self.flush()
 
-    def flush(self) -> None:
-        """Write what is not written yet, without waiting for it."""
+    def flush(self) -> Future[None] | None:
+        """Write what is not written yet, without waiting for it: the future is done once all that was put is in the file."""
         new, self._new, self._flushed = self._new, [], time.monotonic()
         if new and self.trouble is None:
-            self._executor.submit(self._write, new)
+            self._writing = self._executor.submit(self._write, new)
+        return self._writing
 
     def close(self) -> None:
         """Write what is left and close the file. May be called twice."""

@@ -17,7 +17,7 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Status
 from llmbatch.folder.folder import JOB_FILE, RESULTS, RunFolder, find_report, read_report, write_report
-from llmbatch.folder.input import kept_input
+from llmbatch.folder.input import check_input, kept_input
 from llmbatch.folder.overlay import Tally, finished_retries, ledger_with, overlay, sealed_lines
 from llmbatch.folder.records import part_lines, record_on
 from llmbatch.job.identity import left_open
@@ -82,6 +82,8 @@ def finish(
     path = folder.path
     finished = finished_run(job, recipe, path, folder.created)
     if session.outcome == "finished":
+        if job.sinks.layout is not None:
+            _check_input(finished, folder)
         whole = folder.parts.whole(gaps=job.run.rows is not None or job.input.shard is not None)
         facts = write_outputs(job, replace(finished, parts=whole), path, facts)
         point("results-written")
@@ -93,6 +95,17 @@ def finish(
     return report
 
 
+def _check_input(finished: Finished, folder: RunFolder) -> None:
+    """A layout has what stands in the input beside the answers to it: it must be what was asked. Raises ``InputChanged``.
+
+    Where size, time and ends of the files are what they were that is believed; else the windows' digests tell.
+    """
+    if folder.manifest is not None:
+        metas = map(folder.parts.meta, sorted(folder.parts.scan()[0]))
+        windows = [(meta.bounds, meta.input_sha256) for meta in metas]
+        check_input(finished.source(), folder.manifest.fingerprint, windows, extend=True)
+
+
 def write_outputs(job: Job, finished: Finished, path: Path, facts: Facts) -> Facts:
     """Write the files of a run whose every row is done; returns the facts with what is known of them."""
     counted: dict[str, Mapping[str, int]] = {}
@@ -100,7 +113,7 @@ def write_outputs(job: Job, finished: Finished, path: Path, facts: Facts) -> Fac
     finished = replace(finished, counted=counted.__setitem__, laid_out=failures.append)
     written = write_sinks(job.sinks, finished, path)
     plan_upload(job.sinks, path, written)
-    facts = replace(facts, outputs=_briefly([str(output.relative_to(path)) for output in written]))
+    facts = replace(facts, outputs=_names(written, path))
     facts = replace(facts, children=counted.get("children"), layout=_layout(job, failures))
     results = finished.parts
     return replace(facts, accept=facts.accept or _accepted(job, results), settings=_settings(job, results))
@@ -157,10 +170,10 @@ def _settings(job: Job, results: Sequence[Path]) -> list[SettingReport]:
     return said
 
 
-def _briefly(outputs: Sequence[str]) -> list[str]:
+def _names(outputs: Sequence[Path], run_folder: Path) -> list[str]:
     """The names of files for the report; of many that differ in a number or lie in one folder the first, with how many follow."""
     kinds: dict[str, list[str]] = {}
-    for name in outputs:
+    for name in (str(output.relative_to(run_folder)) for output in outputs):
         folder = name.partition("/")[0]
         kinds.setdefault(folder if folder != name else re.sub(r"-\d+-of-", "-of-", name), []).append(name)
     return [names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more" for names in kinds.values()]
@@ -178,7 +191,12 @@ def _earlier_sessions(folder: Path) -> list[SessionReport]:
 def finished_run(job: Job, recipe: Recipe, folder: Path, created: float) -> Finished:
     """What sinks are given of a run, but for its parts."""
     source = partial(_kept_source, job.input, folder)
-    facts: Any = {"accept": job.accept, "vectors": recipe.gives_vectors, "options": job.input.options}
+    facts: Any = {
+        "accept": job.accept,
+        "vectors": recipe.gives_vectors,
+        "options": job.input.options,
+        "limited": job.input.limit is not None,
+    }
     return Finished((), source, recipe.asked, job.model, int(created), recipe.sinks, **facts)
 
 
@@ -197,20 +215,23 @@ def take_over(folder: Path, job: Job, finished: Finished, retries: Sequence[Path
     try:
         atomic_write(merged, overlay(sealed_lines(folder), retries, tally))
         whole = replace(finished, parts=[merged], counted=counted.__setitem__, laid_out=failures.append)
-        plan_upload(job.sinks, folder, write_sinks(job.sinks, whole, folder))
+        written = write_sinks(job.sinks, whole, folder)
+        plan_upload(job.sinks, folder, written)
     finally:
         merged.unlink(missing_ok=True)
     ledger, results = ledger_with(folder, retries, tally), [folder / RESULTS]
-    report = _report(folder, ledger, retries, _accepted(job, results))
+    report = _report(folder, ledger, retries, _accepted(job, results), _layout(job, failures))
     report["settings"] = _settings(job, results)
-    report["layout"] = _layout(job, failures)
+    report["outputs"] = _names(written, folder)
     if "children" in counted:
         report["children"] = children_report(counted["children"])
     write_report(folder, report)
     return report
 
 
-def _report(folder: Path, ledger: Ledger, retries: Sequence[Path], accept: AcceptCounts | None) -> Report:
+def _report(
+    folder: Path, ledger: Ledger, retries: Sequence[Path], accept: AcceptCounts | None, layout: LayoutReport | None
+) -> Report:
     """The run's report with the counts as they are now. Its sessions stay; a retry's stand in its own folder."""
     path = folder / "report.json"
     try:
@@ -223,6 +244,7 @@ def _report(folder: Path, ledger: Ledger, retries: Sequence[Path], accept: Accep
         report["notes"] += [{"level": "info", "message": note} for note in notes if note not in known]
     except (KeyError, TypeError) as error:
         raise FolderError(f"{path}: cannot be read: {error!r}; see llmbatch audit") from error
-    report["exit_code"] = exit_code("finished", ledger, accept)
+    report["layout"] = layout
+    report["exit_code"] = exit_code("finished", ledger, accept, layout)
     updated: Report = report
     return updated

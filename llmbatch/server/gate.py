@@ -11,7 +11,6 @@ import asyncio
 import logging
 import re
 import time
-import traceback
 import uuid
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmbatch.server.errors import ApiError
+from llmbatch.server.errors import ApiError, place_of
 from llmbatch.server.keys import Owner
 from llmbatch.server.server import Server
 from llmbatch.server.settings import LOOPBACK
@@ -32,6 +31,7 @@ _SIGNED = re.compile(
 )  # the access key's id is the key, as there is no secret to hold it to
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _FORM_BYTES = 1 << 20  # that a form has besides its file
+_SLOWEST = 1000  # bytes a second that a body must come at, after the time that a client may be silent
 _SEND_SECONDS = 300.0  # that a client may take nothing of what it is sent
 _SAFE = (
     (b"x-content-type-options", b"nosniff"),
@@ -62,9 +62,10 @@ class Gate:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         exchange = _Exchange(receive, send, request_id, self._server.settings.body_seconds)
         front = self._server.front_of(path)
+        is_open = scope["method"] in ("GET", "HEAD") and _OPEN.fullmatch(path) is not None
         began, owner = time.monotonic(), ""
         try:
-            asked_by = self._see(headers, scope["method"] in ("GET", "HEAD") and _OPEN.fullmatch(path) is not None)
+            asked_by = self._see(headers, is_open, getattr(front, "takes_gzip", False))
             owner = asked_by.name
             upload = front.uploads(path)
             exchange.limit = self._server.settings.max_bytes + _FORM_BYTES if upload else self._server.settings.max_body
@@ -82,12 +83,13 @@ class Gate:
         finally:
             self._tell(scope, exchange, time.monotonic() - began, owner)
 
-    def _see(self, headers: Headers, is_open: bool) -> Owner:
+    def _see(self, headers: Headers, is_open: bool, takes_gzip: bool) -> Owner:
         """Whose request it is; one of a path that is ``is_open`` may be nobody's. Raises ``ApiError``."""
         keys = self._server.settings.keys
         if not keys:
             self._see_place(headers)
-        if headers.get("content-encoding", "identity").lower() != "identity":
+        encoding = headers.get("content-encoding", "identity").lower()
+        if encoding != "identity" and not (encoding == "gzip" and takes_gzip):
             raise ApiError(
                 415, "a body with a Content-Encoding is not taken: send it as it is", code="unsupported_encoding"
             )
@@ -115,7 +117,7 @@ class Gate:
                 code="invalid_host",
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and _at(origin) != headers.get("host"):
             raise ApiError(403, "a web page of another place may not use this server", code="invalid_origin")
 
     def _see_length(self, headers: Headers, limit: int) -> None:
@@ -154,6 +156,7 @@ class _Exchange:
         self._send = send
         self._seconds = seconds
         self._read = 0
+        self._began = time.monotonic()
         self._whole = False
         self.request_id = request_id
         self.limit = 0
@@ -163,13 +166,14 @@ class _Exchange:
     async def receive(self) -> Message:
         if self._whole:  # only the client's leaving can come, and may take as long as the answer does
             return await self._receive()
+        left = self._began + self._seconds + self._read / _SLOWEST - time.monotonic()
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(min(self._seconds, left)):
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(
                 408,
-                f"nothing came for {self._seconds:g} s in the middle of the request",
+                f"nothing, or next to nothing, came for {self._seconds:g} s in the middle of the request",
                 code="request_timeout",
                 retry=True,
             ) from None
@@ -204,12 +208,19 @@ def _key(headers: Headers) -> str | None:
         return token.strip()
     if signed := _SIGNED.match(headers.get("authorization", "")):
         return signed[1]
-    return headers.get("api-key") or headers.get("x-goog-api-key")
+    return headers.get("api-key") or headers.get("x-goog-api-key") or headers.get("access-token")
 
 
 def _host(url: str) -> str | None:
     try:
         return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _at(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
     except ValueError:
         return None
 
@@ -221,10 +232,8 @@ def _too_large(limit: int) -> ApiError:
 
 
 def unforeseen(error: Exception, request_id: str) -> ApiError:
-    """The log says what kind of error it was and where: its words may hold what somebody sent."""
-    frames = traceback.extract_tb(error.__traceback__)[-6:]
-    where = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
-    _log.error("request %s failed: %s at %s", request_id, type(error).__name__, where)
+    """What is said of a bug, in the log and to the client."""
+    _log.error("request %s failed: %s", request_id, place_of(error))
     return ApiError(
         500, f"the server failed on this request; its log says more under the id {request_id}", code="server_error"
     )

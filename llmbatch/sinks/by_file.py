@@ -52,9 +52,15 @@ def output_names(files: Sequence[str], suffix: str) -> list[str]:
     taken.update({str(folder) for name in plain for folder in PurePosixPath(name).parents})
     # a.jsonl and a.jsonl.gz, say, keep their suffixes
     names = [f"{inside(file)}{suffix}" if taken[name] > 1 else name for file, name in zip(files, names, strict=True)]
-    twice = {name for name, count in Counter(names).items() if count > 1}
+    return distinct(names)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names of files, with a number before those that another has too, or that are a folder of another's."""
+    taken = Counter(names)
+    taken.update({str(folder) for name in names for folder in PurePosixPath(name).parents})
     return [
-        str(PurePosixPath(name).with_name(f"{number}-{PurePosixPath(name).name}")) if name in twice else name
+        str(PurePosixPath(name).with_name(f"{number}-{PurePosixPath(name).name}")) if taken[name] > 1 else name
         for number, name in enumerate(names)
     ]
 

@@ -39,7 +39,7 @@ def objects(*keys: str) -> st.SearchStrategy[dict[str, Any]]:
 def fits(format_: str, line: dict[str, Any], **options: Any) -> None:
     made = wire_format(format_, options)
     if made.problem(line) is None:
-        assert isinstance(made.read(line, ("poet",)), Rendered | Failure)
+        assert isinstance(made.read(line, frozenset({"poet"})), Rendered | Failure)
 
 
 @given(

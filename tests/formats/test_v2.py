@@ -74,10 +74,12 @@ def test_a_line_reads_back_as_the_same_request(rendered: Rendered) -> None:
     [
         ([], {}, "a request has a list of inputs"),
         ([{"name": "x"}], {}, "an input has no shape and no datatype and no data"),
+        ([{"name": [1], "shape": [1], "datatype": "BYTES", "data": ["a"]}], {}, "the name of an input is a text"),
         ([tensor("x", 1, "INT32")], {}, "no input holds the prompt"),
         ([text_input("a", "b", shape=[1, 1])], {}, "has the shape [1, 1], and data of 2 values"),
         ([text_input("a", shape="x")], {}, "has the shape 'x'"),
         ([text_input("a")], {"parameters": [1]}, "parameters are an object"),
+        ([text_input("a")], {"outputs": 1}, "outputs are a list"),
         (
             [text_input("a")],
             {"parameters": {"temprature": 0}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def call(fails: bool = True, as_it_came: bool = True, **args: Any) -> Call:
 
 
 @pytest.fixture
-def hosting(tmp_path: Path) -> Iterator[Hosting]:
+def hosting(tmp_path: Path, forked: None) -> Iterator[Hosting]:
     """A host of this process's own, which is ended after the test."""
     folder = tmp_path / "app" / "executor"
     folder.mkdir(parents=True)
@@ -45,13 +46,13 @@ def hosting(tmp_path: Path) -> Iterator[Hosting]:
 
 
 def hosts(hosting: Hosting) -> list[psutil.Process]:
+    """Those that said in the log that they are up, and have not ended."""
     found = []
-    for process in psutil.process_iter():
+    log = Path(str(hosting.folder)) / "host.log"
+    for pid in re.findall(r"llmbatch host (\d+): up for", log.read_text() if log.exists() else ""):
         try:
-            if (
-                any(str(hosting.folder) in part for part in process.cmdline())
-                and process.status() != psutil.STATUS_ZOMBIE
-            ):
+            process = psutil.Process(int(pid))
+            if process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
             continue
@@ -61,7 +62,7 @@ def hosts(hosting: Hosting) -> list[psutil.Process]:
 def until(what: Callable[[], Any]) -> Any:
     end = time.monotonic() + PATIENCE_SECONDS
     while not (found := what()) and time.monotonic() < end:
-        time.sleep(0.05)
+        time.sleep(0.01)
     return found
 
 
@@ -132,7 +133,7 @@ def test_a_host_that_is_killed_is_followed_by_another_and_what_it_had_answered_i
 ) -> None:
     heard: list[Facts] = []
     asked = call(latency=0.01, concurrency=8)
-    batches = [[f"{number} {each}" for each in range(200)] for number in range(6)]
+    batches = [[f"{number} {each}" for each in range(80)] for number in range(6)]
     found: list[list[Answer]] = []
     for number, answers in enumerate(answered(batches, asked, hosting, heard.append)):
         found.append(answers)
@@ -140,13 +141,15 @@ def test_a_host_that_is_killed_is_followed_by_another_and_what_it_had_answered_i
             (host,) = hosts(hosting)
             os.kill(host.pid, signal.SIGKILL)
     assert texts(found) == batches
-    assert (heard[-1].engine_starts, heard[-1].host_starts) == (2, 2)
+    last = max(heard)
+    assert (last.engine_starts, last.host_starts) == (2, 2)
     (host,) = hosts(hosting)
     os.kill(host.pid, signal.SIGKILL)
     again = list(answered(batches, asked, hosting, heard.append))  # as a task that Spark runs again
     assert texts(again) == batches
-    assert heard[-1].engine_starts == 2, "all of it is in the cache, so no engine was started"
-    assert heard[-1].reused >= 1200
+    last = max(heard)  # two batches are under way at a time, and either may end first
+    assert last.engine_starts == 2, "all of it is in the cache, so no engine was started"
+    assert last.reused >= len(batches) * len(batches[0])
 
 
 def test_a_row_that_kills_the_host_is_found_and_the_others_are_answered(hosting: Hosting) -> None:

@@ -86,14 +86,19 @@ class Sites:
         made: list[Site] = []
 
         def run() -> None:
-            listener = listen(settings)
-            with listener, open_server(settings) as server:
-                made.append(Site(server, listener.getsockname()[1], http_server(server), threading.current_thread()))
+            try:
+                listener = listen(settings)
+                with listener, open_server(settings) as server:
+                    site = Site(server, listener.getsockname()[1], http_server(server), threading.current_thread())
+                    made.append(site)
+                    ready.set()
+                    site.http.run(sockets=[listener])
+            finally:
                 ready.set()
-                made[0].http.run(sockets=[listener])
 
         threading.Thread(target=run, daemon=True).start()
         assert ready.wait(PATIENCE_SECONDS)
+        assert made, "the server did not start: its thread says why"
         self.running.append(made[0])
         return made[0]
 

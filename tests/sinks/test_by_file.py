@@ -13,7 +13,7 @@ from llmbatch.core.record import record_to_line
 from llmbatch.core.types import Record, Status
 from llmbatch.formats.base import Asked
 from llmbatch.sinks.base import Finished, SinkSettings, write_sinks
-from llmbatch.sinks.by_file import output_names
+from llmbatch.sinks.by_file import distinct, output_names
 from llmbatch.sources.base import SourceSettings
 from llmbatch.sources.opening import open_source
 
@@ -98,6 +98,12 @@ def test_what_an_earlier_session_wrote_with_other_settings_is_gone(run: Run, tmp
 )
 def test_the_names_are_those_of_the_files_each_another_and_none_outside(files: list[str], names: list[str]) -> None:
     assert output_names(files, ".x") == names
+
+
+def test_no_name_is_that_of_another_s_folder() -> None:
+    assert distinct(["a.out/b.out", "a.out", "c/d.out", "c/d.out"]) == [
+        "a.out/b.out", "1-a.out", "c/2-d.out", "c/3-d.out",
+    ]  # fmt: skip
 
 
 def test_a_name_that_is_too_long_for_a_file_system_is_cut_and_stays_its_own() -> None:

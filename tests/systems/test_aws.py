@@ -150,6 +150,28 @@ def test_a_placeholder_saves_the_other_records_of_an_object(run: Run, bucket_of:
     assert (json.loads(first)["id"], second, json.loads(third)["id"]) == ("a0", "ERROR", "a2")
 
 
+def test_a_retry_of_what_failed_gives_the_object_its_output(run: Run, bucket_of: Bucket, tmp_path: Path) -> None:
+    bucket, folder = bucket_of("sagemaker/s3"), tmp_path / "llmbatch-demo-transform"
+    for name, does in (("refuses.yaml", "fail: no wool"), ("answers.yaml", 'answer: "{text}"')):
+        (tmp_path / name).write_text(f"rules: [{{when: {{contains: wool}}, {does}}}]")
+    script = "engine.script={}".format
+    assert run("sagemaker/create-transform-job.json", bucket, "--set", script("refuses.yaml")).exit_code == 3
+    assert list(tree(bucket / "output")) == ["deep/b.jsonl.out"]
+    again = CliRunner().invoke(main, ["retry-failed", str(folder), "--set", script("answers.yaml")])
+    assert again.exit_code == 0, again.output
+    assert tree(bucket / "output") == tree(AWS / "sagemaker" / "expected" / "output")
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["layout"]["failure"], report["exit_code"]) == (None, 0)
+    assert report["outputs"][-1] == "output/a.jsonl.out and 1 more"
+
+
+def test_a_job_whose_output_filter_picks_nothing_is_not_all_well(run: Run, bucket_of: Bucket) -> None:
+    document = changed(TRANSFORM, "DataProcessing.OutputFilter", "$.nothing")
+    result = run(document, bucket_of("sagemaker/s3"), "--quiet")
+    assert result.exit_code == 3
+    assert "all 4 rows are ok; sagemaker would call this job failed: a.jsonl: record 0 (line 1): " in result.output
+
+
 def test_an_empty_object_has_an_empty_output(run: Run, bucket_of: Bucket) -> None:
     bucket = bucket_of("sagemaker/s3")
     for name in ("a-first.jsonl", "b-between.jsonl", "z-last.jsonl"):
@@ -159,6 +181,34 @@ def test_an_empty_object_has_an_empty_output(run: Run, bucket_of: Bucket) -> Non
     assert {name for name, size in sizes.items() if not size} == {
         "a-first.jsonl.out", "b-between.jsonl.out", "z-last.jsonl.out",
     }  # fmt: skip
+
+
+def test_objects_without_a_record_have_an_empty_output_but_those_behind_a_limit(
+    run: Run, bucket_of: Bucket, tmp_path: Path
+) -> None:
+    bucket = bucket_of("sagemaker/s3")
+    for name in ("b-blank.jsonl", "y-blank.jsonl", "z-blank.jsonl"):
+        (bucket / "input" / name).write_text("\n\n")
+    limited = ("--limit", "3", "--output", str(tmp_path / "limited"))
+    assert run("sagemaker/create-transform-job.json", bucket, *limited).exit_code == 0
+    assert set(tree(tmp_path / "limited" / "output")) == {"a.jsonl.out"}
+    assert run("sagemaker/create-transform-job.json", bucket).exit_code == 0
+    written = tree(tmp_path / "llmbatch-demo-transform" / "output")
+    blank = {f"{name}-blank.jsonl.out": [] for name in "byz"}
+    assert written == {**tree(AWS / "sagemaker" / "expected" / "output"), **blank}
+
+
+def test_slices_of_a_document_are_put_together_by_merge(run: Run, bucket_of: Bucket, tmp_path: Path) -> None:
+    bucket, document = bucket_of("sagemaker/s3"), "sagemaker/create-transform-job.json"
+    refused = run(document, bucket, "--shard", "1/2")
+    assert (refused.exit_code, "--set sinks.to=null where a document says it" in refused.output) == (2, True)
+    slices = [str(tmp_path / name) for name in ("one", "two")]
+    for number, folder in enumerate(slices, 1):
+        shard = ("--shard", f"{number}/2", "--set", "sinks.to=null", "--output", folder)
+        assert run(document, bucket, *shard).exit_code == 0
+    whole = ("--output", str(tmp_path / "whole"), "--to", str(bucket / "output"))
+    assert CliRunner().invoke(main, ["merge", *slices, *whole]).exit_code == 0
+    assert tree(bucket / "output") == tree(AWS / "sagemaker" / "expected" / "output")
 
 
 def test_the_same_command_again_finds_nothing_to_do(run: Run, bucket_of: Bucket) -> None:

@@ -267,3 +267,8 @@ def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:
             read_scoring(tmp_path / "d.yml", {})
     with pytest.raises(JobError, match="there is no such file"):
         read_scoring(tmp_path / "no.yml", {})
+
+
+def test_a_key_that_is_missing_is_said_without_an_option_that_is_not_there(read: Read) -> None:
+    with pytest.raises(JobError, match=r"compute is missing\Z"):
+        read({key: value for key, value in NEW.items() if key != "compute"})

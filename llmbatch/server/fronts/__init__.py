@@ -8,4 +8,5 @@ FRONTS = {
     "bedrock": "llmbatch.server.fronts.bedrock:BedrockFront",
     "v2": "llmbatch.server.fronts.v2:V2Front",
     "seldon": "llmbatch.server.fronts.seldon:SeldonFront",
+    "verta": "llmbatch.server.fronts.verta:VertaFront",
 }

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from llmbatch.core.types import Cursor
+from llmbatch.core.types import Cursor, Row
 from llmbatch.formats.base import Answered
-from llmbatch.sinks.base import Finished
-from llmbatch.sinks.by_file import inside
-from llmbatch.sinks.layouts.base import answered
+from llmbatch.sinks.base import Finished, Pair
+from llmbatch.sinks.by_file import distinct, inside
+from llmbatch.sinks.layouts.base import answered_of
 from llmbatch.sources.base import Source
 
 _SUFFIX = ".out"
@@ -18,27 +18,38 @@ _SUFFIX = ".out"
 def output_objects(source: Source, folder: str | None) -> list[str]:
     """KEY.out for each object, where KEY is its name below ``folder``, or below the folder that all of them share.
 
-    None of them leads out of the folder that they are written to, whatever an object is called.
+    None of them leads out of the folder that they are written to, whatever an object is called, and each is another file.
     """
     names = list(source.files())
     for number in range(len(names)):
         whole = source.locate(Cursor(0, number)).rpartition(":")[0]
         if folder and whole.startswith(folder):
             names[number] = whole.removeprefix(folder)
-    return [f"{inside(name)}{_SUFFIX}" for name in names]
+    return distinct([f"{inside(name)}{_SUFFIX}" for name in names])
 
 
 def by_object(finished: Finished, source: Source) -> Iterator[tuple[int, Iterator[Answered]]]:
-    """(number, what became of its rows) of each object that has rows, and of those that have none because they are empty."""
+    """(number, what became of its rows) of each object that has rows, and of those that the run passed as they have none."""
+    last: Row | None = None
+
+    def pairs() -> Iterator[Pair]:
+        nonlocal last
+        for pair in finished.pairs():
+            last = pair.row
+            yield pair
+
     following = 0
-    for number, rows in groupby(answered(finished), key=lambda each: each[0]):
+    for number, rows in groupby(pairs(), key=lambda pair: pair.row.cursor.file):
         yield from ((empty, iter(())) for empty in range(following, number))
         following = number + 1
-        yield number, (row for _, row in rows)
-    yield from ((number, iter(())) for number in _empty(source) if number >= following)
+        yield number, (answered_of(finished, record, row) for record, row in rows)
+    yield from ((empty, iter(())) for empty in range(following, _end(finished, source, last)))
 
 
-def _empty(source: Source) -> list[int]:
-    """Objects without a byte. Of more than a thousand an input does not say which those are."""
-    entries, names = source.fingerprint(), source.files()
-    return [number for number, entry in enumerate(entries) if len(entries) == len(names) and entry.get("size") == 0]
+def _end(finished: Finished, source: Source, last: Row | None) -> int:
+    """The number of the object with the first row that was not run; that behind the last object where all rows were."""
+    if finished.limited:
+        return 0 if last is None else last.cursor.file + 1
+    rows = source.places() if last is None else source.places(last.cursor)
+    left = (row.cursor.file for row in rows if last is None or row.index > last.index)
+    return next(left, len(source.files()))
