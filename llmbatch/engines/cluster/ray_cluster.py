@@ -219,7 +219,7 @@ def _connect(ray: Any, address: str, environment: Mapping[str, Any]) -> None:
         logging.getLogger("ray.client_builder").setLevel(logging.ERROR)  # it says which options it hands on
     else:
         options["configure_logging"] = False
-    end = time.monotonic() + (0.0 if client or address == "auto" else _READY_SECONDS)  # a client waits by itself
+    end = time.monotonic() + (0.0 if address == "auto" else _READY_SECONDS)
     while True:
         try:
             with warnings.catch_warnings(action="ignore"):  # what a client warns of, its error says too
@@ -228,7 +228,10 @@ def _connect(ray: Any, address: str, environment: Mapping[str, Any]) -> None:
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             if _not_let_in(ray, error):
                 raise _wants_token(address) from None
-            if time.monotonic() < end and _reaches(named):  # it is just being started: its head has no node yet
+            starts = not client or isinstance(
+                error, ConnectionAbortedError
+            )  # what a client is told where its server was slow
+            if starts and time.monotonic() < end and _reaches(named):  # the head may have no node yet
                 time.sleep(_LOOK_SECONDS)
                 continue
             raise _not_joined(address, error) from None
@@ -264,11 +267,16 @@ def _token_here() -> str:
 
 
 def _not_joined(address: str, error: Exception) -> JobError:
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    said = (lines[-1] if isinstance(error, ConnectionAbortedError) else lines[0]).strip().rstrip(".")
     if address == "auto":
         return JobError(
             f"engine.cluster: this machine belongs to no Ray cluster: {said}. Start one (ray start --head, and ray start "
             "--address=HEAD on the others), or name its head: --cluster ray://HOST:10001"
+        )
+    if isinstance(error, ConnectionAbortedError):
+        return JobError(
+            f"engine.cluster: the client server at {address} could not begin: {said}. Try again, or see its log"
         )
     if address.startswith(_CLIENT) and isinstance(error, ConnectionError):
         return JobError(
