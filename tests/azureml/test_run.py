@@ -70,7 +70,8 @@ def test_what_a_document_has_without_effect_is_said_once(deployment: Any) -> Non
     ids=["tuple", "elements", "frame", "series", "more rows than files", "fewer"],
 )
 def test_what_run_returns_is_rows(deployment: Any, listing: Listing, returned: str, expected: str, count: int) -> None:
-    listing(f"import pandas as pd\nreturn {returned}", {"mini_batch_size": 4, "error_threshold": -1})
+    needed = "import pandas as pd\n" if "pd." in returned else ""
+    listing(f"{needed}return {returned}", {"mini_batch_size": 4, "error_threshold": -1})
     scored = deployment.run()
     assert deployment.predictions() == expected
     assert (scored.counts.rows, scored.counts.failed_items) == (count, max(0, 4 - count))
@@ -442,8 +443,9 @@ def runs(pid: int) -> bool:
     ids=["script", "size", "variables", "input"],
 )
 def test_another_job_in_the_same_folder_is_refused_naming_what_differs(
-    deployment: Any, change: Callable[[Any], object], named: str
+    deployment: Any, listing: Listing, change: Callable[[Any], object], named: str
 ) -> None:
+    listing()  # which starts sooner than the example's
     deployment.run()
     change(deployment)
     with pytest.raises(FolderError, match=f"was begun with another {named}:"):

@@ -117,6 +117,27 @@ def site(sites: Sites) -> Site:
     return sites.start()
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Site]]:
+    """Starts servers that tests of one file share. Tests leave them as they are, but for files and batches of their own."""
+    made: list[Sites] = []
+
+    def start(*given: Any, **more: Any) -> Site:
+        made.append(Sites(tmp_path_factory.mktemp("lasting")))
+        return made[-1].start(*given, **more)
+
+    yield start
+    for sites in made:
+        for site in sites.running:
+            site.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(lasting: Callable[..., Site]) -> Site:
+    """A server that tests of one file share (see ``lasting``)."""
+    return lasting()
+
+
 class Lines:
     """Inputs and results of batches, as lines."""
 
@@ -156,10 +177,11 @@ def begin(client: OpenAI, content: bytes, endpoint: Any = "/v1/chat/completions"
 
 
 def until(look: Callable[[], Any], good: Callable[[Any], bool]) -> Any:
-    end = time.monotonic() + PATIENCE_SECONDS
+    end, pause = time.monotonic() + PATIENCE_SECONDS, 0.005
     while not good(seen := look()):
         assert time.monotonic() < end, f"it did not come to that: {seen}"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.1)  # to look costs more than what is waited for
     return seen
 
 

@@ -12,19 +12,31 @@ EXAMPLES = 3  # of each path, sound ones and others; eval/server/description.py 
 
 
 @pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
-def test_every_answer_is_as_described(site, mode: str) -> None:
+def test_every_answer_is_as_described(shared, mode: str) -> None:
     from schemathesis.specs.openapi import checks
 
-    schema = schemathesis.openapi.from_url(f"{site.url}/openapi.json")
+    schema = schemathesis.openapi.from_url(f"{shared.url}/openapi.json")
     held_to = [
         schemathesis.checks.not_a_server_error, checks.status_code_conformance, checks.content_type_conformance,
         checks.unsupported_method, checks.allow_header_conformance, checks.negative_data_rejection,
     ]  # fmt: skip
     seen = 0
     for result in schema.get_all_operations():
-        _try(result.ok(), getattr(schemathesis.GenerationMode, mode), held_to)
-        seen += 1
+        operation = result.ok()
+        if mode == "POSITIVE" or _can_be_wrong(operation):
+            _try(operation, getattr(schemathesis.GenerationMode, mode), held_to)
+            seen += 1
     assert seen > 20
+
+
+def _can_be_wrong(operation: Any) -> bool:
+    """Whether something can be asked that its description does not allow: every text is a sound part of a path.
+
+    For the others schemathesis tries hundreds of times to make what cannot be.
+    """
+    places = list(operation.path_parameters)
+    whatever = all(place.definition.get("schema", {}).keys() <= {"type", "title"} for place in places)
+    return bool(operation.body or operation.query or operation.headers or operation.cookies or not whatever)
 
 
 def _try(operation: Any, mode: Any, checks: list[Any]) -> None:

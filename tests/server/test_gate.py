@@ -19,6 +19,12 @@ ALICE, BOB = "alice-has-a-long-key", "bob-has-another-key"
 KEYS = f"# who may\nalice {ALICE}\nbob {BOB} priority=-1 weight=2\n"
 
 
+@pytest.fixture(scope="module")
+def keyed(lasting) -> Any:
+    """A server that wants a key, for tests that only ask it."""
+    return lasting(keys=KEYS)
+
+
 def test_an_owner_sees_its_own_files_and_batches_alone(sites, begin, ended, lines) -> None:
     site = sites.start(keys=KEYS)
     alice, bob = site.openai(ALICE), site.openai(BOB)
@@ -40,13 +46,12 @@ def test_an_owner_sees_its_own_files_and_batches_alone(sites, begin, ended, line
 @pytest.mark.parametrize(
     "path", ["/v1/files", "/v1/batches", "/v1/models", "/metrics", "/openapi.json", "/openai/batches"]
 )
-def test_without_a_known_key_nothing_is_told(sites, path: str) -> None:
-    site = sites.start(keys=KEYS)
+def test_without_a_known_key_nothing_is_told(keyed, path: str) -> None:
     for headers in ({}, {"Authorization": "Bearer alice"}, {"Authorization": f"Basic {ALICE}"}, {"api-key": "x" * 20}):
-        status, _, body = site.ask("GET", path, headers=headers)
+        status, _, body = keyed.ask("GET", path, headers=headers)
         assert status == 401
         assert json.loads(body)["error"]["code"] == "invalid_api_key"
-    assert site.ask("GET", "/health")[0] == 200
+    assert keyed.ask("GET", "/health")[0] == 200
 
 
 def test_a_batch_has_at_most_the_priority_of_its_owner(sites, lines, begin) -> None:
@@ -80,18 +85,18 @@ def test_a_file_of_keys_that_cannot_be_used_is_refused_without_repeating_a_key(
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "[::1"])
-def test_without_keys_a_name_that_points_here_is_not_answered(site, host: str) -> None:
-    assert site.ask("GET", "/v1/files", headers={"Host": host})[0] == 403
+def test_without_keys_a_name_that_points_here_is_not_answered(shared, host: str) -> None:
+    assert shared.ask("GET", "/v1/files", headers={"Host": host})[0] == 403
 
 
-def test_without_keys_a_page_of_another_place_is_not_answered(site) -> None:
-    assert site.ask("POST", "/v1/batches", b"{}", {"Origin": "https://evil.example"})[0] == 403
-    assert site.ask("GET", "/v1/files", headers={"Origin": site.url})[0] == 200
+def test_without_keys_a_page_of_another_place_is_not_answered(shared) -> None:
+    assert shared.ask("POST", "/v1/batches", b"{}", {"Origin": "https://evil.example"})[0] == 403
+    assert shared.ask("GET", "/v1/files", headers={"Origin": shared.url})[0] == 200
 
 
 @pytest.mark.parametrize("origin", ["http://[", "null", "http://localhost:1", ""])
-def test_an_origin_that_is_none_is_one_of_another_place(site, origin: str) -> None:
-    assert site.ask("GET", "/v1/files", headers={"Origin": origin})[0] == 403
+def test_an_origin_that_is_none_is_one_of_another_place(shared, origin: str) -> None:
+    assert shared.ask("GET", "/v1/files", headers={"Origin": origin})[0] == 403
 
 
 def test_a_body_that_trickles_in_is_not_waited_for_without_end(sites) -> None:
@@ -107,8 +112,8 @@ def test_a_body_that_trickles_in_is_not_waited_for_without_end(sites) -> None:
     assert answer.startswith(b"HTTP/1.1 408")
 
 
-def test_a_body_in_an_encoding_is_not_unpacked(site) -> None:
-    status, headers, body = site.ask("POST", "/v1/batches", b"\x1f\x8b", {"Content-Encoding": "gzip"})
+def test_a_body_in_an_encoding_is_not_unpacked(shared) -> None:
+    status, headers, body = shared.ask("POST", "/v1/batches", b"\x1f\x8b", {"Content-Encoding": "gzip"})
     assert (status, headers["x-should-retry"]) == (415, "false")
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
 
@@ -141,15 +146,15 @@ def test_a_client_that_falls_silent_is_told_so(sites) -> None:
     ],
     ids=["two-lengths", "length-and-chunked", "negative", "list", "encodings", "space", "nul"],
 )
-def test_games_with_headers_are_refused(site, headers: str) -> None:
-    with closing(socket.create_connection(("127.0.0.1", site.port))) as client:
+def test_games_with_headers_are_refused(shared, headers: str) -> None:
+    with closing(socket.create_connection(("127.0.0.1", shared.port))) as client:
         client.sendall(f"POST /v1/batches HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n{{}}   ".encode("latin-1"))
         client.settimeout(60)
         assert client.recv(10_000).split(b" ")[1] in (b"400", b"413")
 
 
-def test_headers_without_an_end_are_not_kept(site) -> None:
-    with closing(socket.create_connection(("127.0.0.1", site.port))) as client:
+def test_headers_without_an_end_are_not_kept(shared) -> None:
+    with closing(socket.create_connection(("127.0.0.1", shared.port))) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
         with pytest.raises(OSError):  # noqa: PT011 - a reset or a broken pipe
             client.sendall((b"X-A: " + b"a" * 1000 + b"\r\n") * 10_000)
@@ -160,8 +165,8 @@ def test_headers_without_an_end_are_not_kept(site) -> None:
     ["/v1/files/../../etc/passwd", "/v1/files/..%2f..%2fserver.sqlite/content", "/v1/files/.file/content",
      "/v1/batches/%00", "/v1/files/a%0d%0ab"],
 )  # fmt: skip
-def test_a_path_that_leads_elsewhere_leads_nowhere(site, path: str) -> None:
-    status, _, body = site.ask("GET", path)
+def test_a_path_that_leads_elsewhere_leads_nowhere(shared, path: str) -> None:
+    status, _, body = shared.ask("GET", path)
     assert status in (400, 404)
     assert "error" in json.loads(body)
 
@@ -181,9 +186,9 @@ def test_nothing_of_what_is_asked_is_logged(site, begin, ended, lines, caplog) -
     assert not [said for said in ours if "secret" in said]
 
 
-def test_every_answer_has_the_id_of_its_request(site) -> None:
-    assert site.ask("GET", "/health", headers={"X-Request-ID": "mine-1"})[1]["x-request-id"] == "mine-1"
-    odd = site.ask("GET", "/health", headers={"X-Request-ID": "a b"})[1]["x-request-id"]
+def test_every_answer_has_the_id_of_its_request(shared) -> None:
+    assert shared.ask("GET", "/health", headers={"X-Request-ID": "mine-1"})[1]["x-request-id"] == "mine-1"
+    odd = shared.ask("GET", "/health", headers={"X-Request-ID": "a b"})[1]["x-request-id"]
     assert odd
     assert odd != "a b"
 
@@ -215,5 +220,5 @@ def test_without_keys_it_listens_to_this_machine_alone(sites, host: str, keys: b
     sites.settings(host=host, keys=KEYS).prove()
 
 
-def test_the_store_of_a_server_is_for_its_user_alone(site) -> None:
-    assert site.server.store.folder.stat().st_mode & 0o077 == 0
+def test_the_store_of_a_server_is_for_its_user_alone(shared) -> None:
+    assert shared.server.store.folder.stat().st_mode & 0o077 == 0

@@ -21,7 +21,7 @@ SLOW = {"latency": 0.05, "concurrency": 8}
 class Google:
     """A client of a site, with a bucket in a folder."""
 
-    def __init__(self, site: Any, until: Callable[..., Any], headers: dict[str, str] | None = None) -> None:
+    def __init__(self, site: Any, until: Callable[..., Any] | None, headers: dict[str, str] | None = None) -> None:
         self._site = site
         self._until = until
         self._headers = headers or {}
@@ -82,6 +82,12 @@ def google(sites: Any, until: Any, bucket: Path) -> Callable[..., Google]:
         return Google(sites.start(script, assets={"gs://corpus": str(bucket)}, **given), until)
 
     return made
+
+
+@pytest.fixture(scope="module")
+def refusing(lasting: Any, tmp_path_factory: pytest.TempPathFactory) -> Google:
+    """A client of one server, for tests that leave nothing there."""
+    return Google(lasting(assets={"gs://corpus": str(tmp_path_factory.mktemp("bucket"))}), None)
 
 
 @pytest.fixture(scope="session")
@@ -209,14 +215,13 @@ def test_a_server_that_is_started_again_goes_on_with_its_jobs(sites, until, buck
     ],
 )  # fmt: skip
 def test_a_document_that_cannot_be_done_is_refused_in_googles_form(
-    google, changes: Any, status: int, said: str
+    refusing, changes: Any, status: int, said: str
 ) -> None:
-    client = google()
-    code, _, answer = client.ask("POST", JOBS, document(**changes))
+    code, _, answer = refusing.ask("POST", JOBS, document(**changes))
     assert (code, answer["error"]["code"]) == (status, status)
     assert answer["error"]["status"] == {400: "INVALID_ARGUMENT", 404: "NOT_FOUND"}[status]
     assert said in answer["error"]["message"]
-    assert client.good("GET", JOBS) == {"batchPredictionJobs": []}
+    assert refusing.good("GET", JOBS) == {"batchPredictionJobs": []}
 
 
 def test_a_job_whose_input_is_not_there_fails_and_says_so(google) -> None:
@@ -256,8 +261,8 @@ def test_a_job_with_more_rows_than_the_server_takes_fails(google, bucket) -> Non
         ("GET", "/v1/nothing", None, 404),
     ],
 )
-def test_what_is_not_there_is_refused_in_googles_form(google, method: str, path: str, body: Any, status: int) -> None:
-    code, _, answer = google().ask(method, path, body)
+def test_what_is_not_there_is_refused_in_googles_form(refusing, method: str, path: str, body: Any, status: int) -> None:
+    code, _, answer = refusing.ask(method, path, body)
     assert (code, answer["error"]["code"]) == (status, status)
     assert answer["error"]["status"] and answer["error"]["message"]
 

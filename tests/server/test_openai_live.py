@@ -21,9 +21,9 @@ HANGS = (
 ).encode()
 
 
-@pytest.fixture
-def client(sites) -> Any:
-    return sites.start(RULES).openai()
+@pytest.fixture(scope="module")
+def client(lasting) -> Any:
+    return lasting(RULES).openai()
 
 
 def test_a_conversation_is_answered(client) -> None:

@@ -17,9 +17,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples" / "seldon"
 SAYS_NO = {"rules": [{"when": {"contains": "BOOM"}, "fail": "the model says no"}]}
 
 
-@pytest.fixture
-def site(sites) -> Any:
-    return sites.start(SAYS_NO)
+@pytest.fixture(scope="module")
+def site(lasting) -> Any:
+    return lasting(SAYS_NO)
 
 
 def text_input(*texts: str) -> dict[str, Any]:

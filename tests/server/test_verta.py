@@ -13,9 +13,9 @@ from llmbatch.verta import DeployedModel
 RULES = {"rules": [{"when": {"contains": "BOOM"}, "fail": "the model says no"}]}
 
 
-@pytest.fixture
-def ask(sites) -> Any:
-    site = sites.start(RULES)
+@pytest.fixture(scope="module")
+def ask(lasting) -> Any:
+    site = lasting(RULES)
 
     def post(path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], Any]:
         given = {"Content-Type": "application/json", **(headers or {})}
