@@ -15,7 +15,7 @@ UNSOUND = {"half-a-pair": '"\\ud800"', "nan": "NaN", "infinity": "-Infinity", "d
 PATHS = (
     "/v1/chat/completions", "/openai/deployments/demo/chat/completions", "/api/v1.0/predictions", "/v2/models/demo/infer",
     "/model-invocation-job", "/google/v1/models/demo:batchGenerateContent",
-    "/google/v1/projects/p/locations/l/batchPredictionJobs", "/",
+    "/google/v1/projects/p/locations/l/batchPredictionJobs", "/", "/api/v1/batch-predict/demo",
 )  # fmt: skip
 
 
@@ -74,3 +74,11 @@ def test_an_image_that_is_not_in_the_request_is_not_looked_for(
         said = body.decode()
     assert "is not in engine.images.allow" in said
     assert "secret" not in said
+
+
+def test_a_frame_may_have_more_rows_than_are_answered_at_a_time(sites) -> None:
+    site = sites.start(live_requests=2)
+    frame = {"index": list(range(9)), "columns": ["prompt"], "data": [[f"text {number}"] for number in range(9)]}
+    status, _, body = site.ask("POST", "/api/v1/batch-predict/demo", json.dumps(frame), JSON)
+    assert status == 200
+    assert json.loads(body)["data"] == frame["data"]
