@@ -245,8 +245,8 @@ def test_a_node_of_another_version_that_joins_later_is_left_out(
 
     placed, seen = ActorLink._placed, list[About]()
 
-    def first_is_old(link: ActorLink, about: Any) -> About:
-        found = placed(link, about)
+    def first_is_old(link: ActorLink) -> About:
+        found = placed(link)
         seen.append(found)
         return found._replace(version="0.0.1", machine="old") if len(seen) == 1 else found
 
