@@ -53,6 +53,8 @@ def results() -> Iterator[Shown]:
                 VERTA, "our DeployedModel (both ends are ours): predict, batch_predict, gzip, and what the model refuses",
                 "llmbatch.verta -> llmbatch serve", "", lambda: _verta(server.place),
             )  # fmt: skip
+            refused = "lm-eval: local-completions on a task of likelihoods (echo with logprobs) is refused, with what to use for it"
+            yield _row(SYSTEM, refused, "lm-eval", lambda: _likelihoods(server.place, scripted))
         with Served(real, *_VLLM) as server:
             for claim, show in _HARNESS:
                 yield _row(SYSTEM, f"lm-eval: {claim}", "lm-eval", lambda show=show: show(server.place, real))  # type: ignore[misc]
@@ -155,10 +157,6 @@ def _likelihoods(place: str, folder: Path) -> str:
 _HARNESS = (
     ("local-chat-completions on a task of answers (generate_until), demo model on vLLM", _chat),
     ("local-completions on the same, several prompts to a request, demo model on vLLM", _completions),
-    (
-        "local-completions on a task of likelihoods (echo with logprobs) is refused, with what to use for it",
-        _likelihoods,
-    ),
 )
 
 
