@@ -163,9 +163,8 @@ class Finished:
         reader.seek(START)
         for line in self.lines():
             record = parse(line)
-            while reader.next is not None and reader.next.index < record["index"]:
+            while (row := reader.next) is not None and row.index < record["index"]:
                 reader.take()
-            row = reader.next
             if reader.failure is not None:
                 raise reader.failure
             if row is None or row.index != record["index"] or row.id != record["id"]:
