@@ -302,18 +302,6 @@ def started_as_client(jobs: Any, nodes: Nodes, rows: Path, latency: float) -> An
     return process
 
 
-def test_a_driver_outside_of_the_cluster_is_a_client_of_it_and_survives_the_death_of_an_actor(
-    jobs: Any, nodes: Nodes
-) -> None:
-    rows = jobs.rows(text_rows(160))
-    process = started_as_client(jobs, nodes, rows, 1.0)
-    workers()[0].parent().kill()
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, (out, err)
-    assert sum("engine died" in note or "is gone" in note for note in jobs.notes()) == 1, jobs.notes()
-    assert jobs.results() == plain(jobs, rows)
-
-
 def test_a_client_whose_server_in_the_cluster_dies_ends_with_a_word_about_it_and_goes_on_without(
     jobs: Any, nodes: Nodes
 ) -> None:
