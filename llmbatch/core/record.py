@@ -35,12 +35,11 @@ def json_encoder(json_: json.JSONEncoder = _JSON) -> Callable[[Any], str]:
 
 def json_decoder(json_: json.JSONDecoder) -> Callable[[str], Any]:
     """As ``json_.decode``, which looks for white space around the value with regular expressions: that takes as long again."""
-    scan: Callable[[str, int], tuple[Any, int]] = json_.scan_once
 
     def decode(text: str) -> Any:
         try:
-            value, end = scan(text, 0)
-        except (StopIteration, ValueError):
+            value, end = json_.raw_decode(text)
+        except json.JSONDecodeError:
             return json_.decode(text)  # white space before the value, or else the error in words
         return value if text[end:] in _ENDS else json_.decode(text)
 
