@@ -13,6 +13,10 @@ PEER_google := google-cloud-aiplatform==2.7.0
 PEER_genai := google-genai==3.6.1
 PEER_spark := pyspark==4.3.0 pandas<3
 PEER_sagemaker := sagemaker==2.257.7
+PEER_litellm := litellm==1.110.2
+# distilabel asks for requests and does not say so
+PEER_distilabel := distilabel[openai]==1.5.3 requests==2.34.2
+PEER_datadesigner := data-designer==0.9.7
 
 # Peers in whose processes llmbatch itself runs: behind their own packages they see those of our environment.
 WITH_OURS := spark

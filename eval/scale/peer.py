@@ -84,7 +84,13 @@ def _ours(source: Path, output: Path, rows: int, *, disturbed: bool) -> Answered
     session = report["sessions"][0]
     lines = sum(1 for _ in (output / "results.jsonl").open("rb"))
     return Answered(
-        "llmbatch", disturbed, report["outcome"], rows, lines, seconds, seconds - (session["start_up_seconds"] or 0.0)
+        "llmbatch",
+        disturbed,
+        report["outcome"],
+        rows,
+        lines,
+        seconds,
+        seconds - (session["seconds"]["start_up"] or 0.0),
     )
 
 

@@ -91,7 +91,7 @@ def plan(
     prices = Prices(
         tokens_per_second,
         job.run.price_per_gpu_hour,
-        gpus or gpus_of(job.engine),
+        gpus or gpus_of(job.engine).number,
         job.run.price_per_million,
         None if calibration is None else calibration.hours,
     )

@@ -23,11 +23,12 @@ class Progress:
 
 
 class Sign(NamedTuple):
-    """The last that a process said: when, and how many tokens its engine had taken by then."""
+    """The last that a process said: when, and what its engines had taken by then."""
 
     pid: int
     written_at: float
     usage: Usage
+    up: float = 0.0  # seconds in which engines were up, where there were several: those of all of them together
 
 
 def read_progress(folder: Path) -> Progress | None:
@@ -61,6 +62,7 @@ def last_sign(folder: Path) -> Sign | None:
     """The last sign of life of a folder's run, also where another version of llmbatch gave it; ``None`` where there is none."""
     try:
         data = json.loads((folder / "progress.json").read_bytes())
-        return Sign(int(data["pid"]), float(data["written_at"]), Usage(**data["usage"]))
+        up = sum(float(each["ready_seconds"]) for each in data.get("replicas", ()))
+        return Sign(int(data["pid"]), float(data["written_at"]), Usage(**data["usage"]), up)
     except (OSError, ValueError, KeyError, TypeError):
         return None

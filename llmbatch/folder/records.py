@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import FolderError
-from llmbatch.core.record import record_from_dict
+from llmbatch.core.record import json_decoder, record_from_dict
 from llmbatch.core.types import Record
 from llmbatch.core.words import excerpt
 
 # The start of a line as it is written. Anchored, so that neither an id nor an output that looks like one is taken for it.
 _HEAD = re.compile(rb'\{"id": ?(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?\d+), ?"index": ?(\d+), ?"status": ?"(\w+)"')
+
+_loads = json_decoder(json.JSONDecoder())
 
 
 @contextlib.contextmanager
@@ -70,7 +72,7 @@ def record_on(line: bytes) -> Record:
 def parse(line: bytes) -> dict[str, Any]:
     """The JSON form of the record on a line. Raises ``FolderError``."""
     try:
-        record = json.loads(line)
+        record = _loads(line.decode())
     except ValueError as error:
         raise FolderError(f"a line of a sealed part is not JSON: {excerpt(line)}; see llmbatch audit") from error
     if not isinstance(record, dict) or "status" not in record:

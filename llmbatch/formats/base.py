@@ -30,13 +30,29 @@ class NoSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-@fast_dataclass(frozen=True, slots=True)
-class Asked:
+class HowAsked(Protocol):
     """How a row was asked, which its record does not say."""
 
-    chat: bool = True  # else plain completion
-    samples: int = 1  # answers for the row; above 1 the record's output is a list of them
-    vector: bool = False  # the record's output is one
+    @property
+    def chat(self) -> bool:
+        """Whether as a chat; else as plain completion."""
+
+    @property
+    def samples(self) -> int:
+        """How many answers for the row; above 1 the record's output is a list of them."""
+
+    @property
+    def vector(self) -> bool:
+        """Whether the record's output is one."""
+
+
+@fast_dataclass(frozen=True, slots=True)
+class Asked:
+    """Implements ``HowAsked`` where all is known."""
+
+    chat: bool = True
+    samples: int = 1
+    vector: bool = False
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -44,14 +60,16 @@ class Answered:
     """A row with what became of it. ``record`` is in its JSON form, ``row`` the input's data: empty where it could not be read.
 
     ``created`` is in Unix seconds. ``line`` is where in its file the row starts, counted from 0 and blank lines with it.
+    ``checked``: the job itself holds answers to something, be it asked for by the row or not.
     """
 
     record: Mapping[str, Any]
     row: Mapping[str, Any]
-    asked: Asked
+    asked: HowAsked
     model: str
     created: int
     line: int = 0
+    checked: bool = False
 
 
 class Format(Protocol):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from llmbatch.core.fast_dataclass import fast_dataclass
 from llmbatch.core.words import excerpt, short, type_name
 
 TEXT_INPUT = "text_input"
@@ -283,7 +284,7 @@ def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
 # Requests in, answers out: the server's side.
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Asked:
     """An inference request as a server reads it: the prompts, and by name all else that it brings."""
 
@@ -293,15 +294,17 @@ class Asked:
     shape: tuple[int, ...]  # of the prompts' input
 
 
+_INPUT = dict.fromkeys(("name", "shape", "datatype", "data")).keys()  # what an input has
+
+
 def read_request(body: Any) -> Asked:
     """What an inference request asks for. Raises ``WireError`` in words that a client can use."""
     inputs = body.get("inputs") if isinstance(body, Mapping) else None
     if not isinstance(inputs, list) or not inputs:
         raise WireError("a request has a list of inputs")
     for each in inputs:
-        if missing := [
-            key for key in ("name", "shape", "datatype", "data") if not isinstance(each, Mapping) or key not in each
-        ]:
+        if not isinstance(each, dict) or not each.keys() >= _INPUT:
+            missing = [key for key in _INPUT if not isinstance(each, dict) or key not in each]
             raise WireError(f"an input has no {' and no '.join(missing)}")
         if not isinstance(each["name"], str):
             raise WireError(f"the name of an input is a text, and this is {short(each['name'])}")
@@ -310,7 +313,7 @@ def read_request(body: Any) -> Asked:
     if name is None:
         raise WireError(f"no input holds the prompt: {' or '.join(_PROMPT_NAMES)}, of datatype {_TEXT}")
     given = body.get("parameters") or {}
-    if not isinstance(given, Mapping):
+    if not isinstance(given, dict):
         raise WireError(f"parameters are an object, and these are of type {type_name(given)}")
     values: dict[str, Any] = dict(given)
     prompts: tuple[Any, ...] = ()
@@ -321,7 +324,7 @@ def read_request(body: Any) -> Asked:
             prompts, shape = tuple(data), _sizes(each["shape"], len(data), name)
         else:
             values[each["name"]] = data[0] if len(data) == 1 else data
-    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+    if set(map(type, prompts)) != {str}:
         raise WireError(f"the input {name} must hold texts")
     named = body.get("id")
     return Asked(named if isinstance(named, str) else None, prompts, values, shape)
@@ -353,7 +356,6 @@ def written_answers(model: str, asked: Asked, answers: Sequence[Answer]) -> dict
 def _sizes(shape: Any, count: int, name: str) -> tuple[int, ...]:
     """A shape that holds so many values. Raises ``WireError``."""
     sizes = shape if isinstance(shape, list) else []
-    fits = bool(sizes) and all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
-    if not fits or math.prod(sizes) != count:
+    if set(map(type, sizes)) != {int} or math.prod(sizes) != count:
         raise WireError(f"the input {name} has the shape {short(shape)}, and data of {count:,} values")
     return tuple(sizes)

@@ -89,17 +89,21 @@ class Error:
         return code_of(self.kind)
 
 
-def outcome_of(record: Mapping[str, Any], *, checks_itself: bool = False, strict: bool = False) -> Success | Error:
+def outcome_of(
+    record: Mapping[str, Any], *, checks_itself: bool = False, job_checks: bool = False, strict: bool = False
+) -> Success | Error:
     """What became of a row. ``checks_itself``: the request asked for a check of the answer (a schema, say).
 
     Then an answer that did not pass it is a success with the text as it came, as the systems have it, unless ``strict``; and so are
-    one that was cut off, whose finish reason says so, and one that is empty. What only the job checks is an error.
+    one that was cut off, whose finish reason says so, and one that is empty. What only the job checks is an error: with
+    ``job_checks`` one that was cut off or is empty, too.
     """
     if record["status"] == "ok":
         return Success(record["output"], record["finish_reason"])
     error = record.get("error") or {"kind": record["status"], "message": ""}
     raw = record.get("raw")
-    told = error["kind"] in _AS_IT_CAME or (checks_itself and error["kind"] in _CHECKED)
+    kind = error["kind"]
+    told = (kind in _AS_IT_CAME and (checks_itself or not job_checks)) or (checks_itself and kind in _CHECKED)
     if told and not strict and raw is not None:
         return Success(raw, record["finish_reason"])
     return Error(error["kind"], error["message"])

@@ -163,7 +163,7 @@ class SageMaker:
         failed = answered.record["status"] != "ok"
         asked = self.read(answered.row, ()) if failed and answered.row else None
         checks = isinstance(asked, Rendered) and asked.output is not None
-        return outcome_of(answered.record, checks_itself=checks, strict=strict)
+        return outcome_of(answered.record, checks_itself=checks, job_checks=answered.checked, strict=strict)
 
     def written(self, answered: Answered, success: Success) -> str:
         """The transformed record of a row with an answer. Raises ``Misfit`` where the output filter picks nothing."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
-from uuid import NAMESPACE_OID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch.core.digest import uuid_of
 from llmbatch.core.sampling import SAMPLING, sampling_problem
 from llmbatch.core.types import EMPTY, Failure, FailureKind, Prompt, Rendered, RowId
 from llmbatch.core.words import is_encodable, near, short, type_name
@@ -95,9 +95,9 @@ class Seldon:
 def line_of(answered: Answered, data_type: DataType | None, batch: str, *, strict: bool) -> dict[str, Any]:
     """The message that answers a row of a batch of this name. Without a data type it is told from the record."""
     index = answered.record["index"]
-    instance = str(uuid5(NAMESPACE_OID, f"{batch}/{index}"))
+    instance = uuid_of(f"{batch}/{index}")
     tags = {"batch_id": batch, "batch_instance_id": instance, "batch_index": answered.line}
-    outcome = outcome_of(answered.record, strict=strict)
+    outcome = outcome_of(answered.record, job_checks=answered.checked, strict=strict)
     if not isinstance(outcome, Success):
         return {"status": {"info": "FAILURE", "reason": outcome.message, "status": 1}, "meta": tags}
     record = answered.row[RECORD]

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from typing import Any
-from uuid import NAMESPACE_OID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch.core.digest import uuid_of
 from llmbatch.core.sampling import SAMPLING, sampling_problem, token_biases
 from llmbatch.core.types import Failure, FailureKind, Prompt, Rendered, RowId
 from llmbatch.core.words import is_encodable, near, short, type_name
@@ -123,7 +123,7 @@ def line_of(answered: Answered, *, strict: bool, ids: bool = False) -> dict[str,
     if isinstance(body, Error):
         named = {"id": row["id"]} if ids and isinstance(row.get("id"), str) else {}
         return {**named, "parameters": place, "error": {"status": "preprocessing error", "msg": body.message}}
-    given = body.get("id") or str(uuid5(NAMESPACE_OID, f"{answered.created}/{answered.record['index']}"))
+    given = body.get("id") or uuid_of(f"{answered.created}/{answered.record['index']}")
     parameters = {**place, "inference_id": given}
     return {"model_name": answered.model, "id": given, "parameters": parameters, "outputs": body["outputs"]}
 
@@ -131,7 +131,9 @@ def line_of(answered: Answered, *, strict: bool, ids: bool = False) -> dict[str,
 def reply_of(answered: Answered, *, strict: bool) -> dict[str, Any] | Error:
     """The body that answers a request, or why it has no answer."""
     record, row = answered.record, answered.row
-    outcome = outcome_of(record, checks_itself=record["status"] != "ok" and _is_held(row), strict=strict)
+    outcome = outcome_of(
+        record, checks_itself=record["status"] != "ok" and _is_held(row), job_checks=answered.checked, strict=strict
+    )
     if isinstance(outcome, Error):
         return outcome
     asked = read_request(row)

@@ -157,7 +157,9 @@ class Vertex:
 
         ``rich``: a prediction says how it ended, and what it took.
         """
-        outcome = outcome_of(answered.record, checks_itself=self._is_checked(answered), strict=strict)
+        outcome = outcome_of(
+            answered.record, checks_itself=self._is_checked(answered), job_checks=answered.checked, strict=strict
+        )
         line = self._named(answered)
         if isinstance(outcome, Error):
             line["error"] = {"code": outcome.code.rpc, "message": outcome.message}

@@ -210,7 +210,8 @@ def _check_slice(job: Job) -> None:
         )
     if job.sinks.to is not None:
         raise JobError(
-            "sinks.to: slices of one input would write over each other's files there: leave it out, and give --to to llmbatch merge"
+            "sinks.to: slices of one input would write over each other's files there: leave it out (--set sinks.to=null where a "
+            "document says it), and give --to to llmbatch merge"
         )
 
 

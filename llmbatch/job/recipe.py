@@ -135,6 +135,11 @@ class Recipe:
         ask = self._kind.first(_RowAsk(row, self._steps, self._settings, Lengths(lambda _: None, None)))
         return ask if isinstance(ask, Failure) else replace(rendered, prompt=ask.prompt)
 
+    @property
+    def checks_answers(self) -> bool:
+        """Whether the job, or its prompt, says what an answer must be, whatever a row asks for."""
+        return not self._main.gives_text
+
     def asked(self, row: Row) -> Asked:
         """How a row was asked; nothing is known of one without a prompt. All programs but ``single`` make one value of answers."""
         asked = self._main.ask(row) if row.failure is None else row.failure

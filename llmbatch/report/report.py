@@ -186,6 +186,7 @@ class Report(Counts):
     seconds: TimeReport  # over all sessions
     speed: SpeedReport  # over all sessions
     cost: float | None  # over all sessions, killed ones too, by the job's prices; None where it has none
+    gpu_hours: float | None  # of them, where they have a price; of a cluster's engines only while they were up
     accept: NotRequired[AcceptReport | None]  # where the job says which rows are accepted
     settings: NotRequired[list[SettingReport]]  # of a sweep, once it is finished
     engine: dict[str, Any] | None  # what the engine says of itself; None where none was started
@@ -229,6 +230,7 @@ class Facts:
     notes: Sequence[NoteReport] = ()
     outputs: Sequence[str] = ()
     cost: float | None = None
+    gpu_hours: float | None = None
     children: Mapping[str, int] | None = None  # counts by status, and of items that became none
     layout: LayoutReport | None = None
     accept: AcceptCounts | None = None
@@ -262,6 +264,7 @@ def report_of(ledger: Ledger, sessions: Sequence[SessionReport], facts: Facts, *
         "seconds": seconds,
         "speed": _speed(sum(each["rows"] for each in sessions), _sum_tokens(sessions), seconds["running"]),
         "cost": facts.cost,
+        "gpu_hours": facts.gpu_hours,
         "accept": accept,
         "settings": list(facts.settings),
         "engine": dict(facts.engine) if facts.engine is not None else None,

@@ -218,7 +218,8 @@ def _facts(report: Report) -> RenderableType:
     if speed := _speed(report):
         table.add_row("speed", speed)
     if (cost := report.get("cost")) is not None:
-        table.add_row("cost", f"{cost:,.2f}")
+        hours = report.get("gpu_hours")
+        table.add_row("cost", f"{cost:,.2f}" + ("" if hours is None else f", {hours:,.3g} GPU-hours"))
     if (accept := report.get("accept")) is not None and (per := accept["per_accepted"]) is not None:
         table.add_row("a row", _per_accepted(per))
     if report["engine"]:

@@ -64,9 +64,12 @@ class Brakes:
                 "raise --max-failures"
             )
 
-    def spend(self, usage: Usage) -> None:
-        """Ask for a stop where this session's time and tokens, with what was spent before it, are over a budget."""
-        used_up = self._budget.used_up(time.monotonic() - self._started, usage)
+    def spend(self, usage: Usage, up: float = 0.0) -> None:
+        """Ask for a stop where this session's time and tokens, with what was spent before it, are over a budget.
+
+        ``up``: seconds in which engines were up, those of all of them together.
+        """
+        used_up = self._budget.used_up(time.monotonic() - self._started, usage, up)
         if used_up is not None:
             self._stop.ask(used_up)
 

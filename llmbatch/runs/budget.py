@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmbatch.core.types import Usage
-from llmbatch.engines.base import EngineSettings, kind_of
+from llmbatch.engines.base import Driver, EngineSettings, kind_of
 from llmbatch.folder.progress import last_sign
 from llmbatch.job.run_settings import RunSettings
 
@@ -25,6 +25,7 @@ class Spent:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0  # of the prompt tokens
+    gpu_seconds: float = 0.0  # seconds in which GPUs were kept, times their number
 
     def __add__(self, other: Spent) -> Spent:
         return Spent(
@@ -32,15 +33,32 @@ class Spent:
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.cached_tokens + other.cached_tokens,
+            self.gpu_seconds + other.gpu_seconds,
         )
 
     @classmethod
-    def of(cls, seconds: float, usage: Usage) -> Spent:
-        return cls(seconds, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+    def of(cls, seconds: float, usage: Usage, gpu_seconds: float = 0.0) -> Spent:
+        return cls(seconds, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, gpu_seconds)
 
     @property
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+
+class Gpus(NamedTuple):
+    """The GPUs of a run: its own from start to end, or those of a cluster, where each engine has its own while it is up."""
+
+    each: int  # of one engine
+    engines: int = 1  # with which it begins
+    come_and_go: bool = False
+
+    @property
+    def number(self) -> int:
+        return self.each * self.engines
+
+    def seconds(self, session: float, up: float) -> float:
+        """GPU-seconds of a session of so many seconds, whose engines were up for so many, all of them together."""
+        return self.each * up if self.come_and_go else self.number * session
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +66,7 @@ class Budget:
     """The budgets of a job, over what its run took ``before`` this session."""
 
     settings: RunSettings
-    gpus: int = 1
+    gpus: Gpus
     before: Spent = Spent()
 
     def cost(self, spent: Spent) -> float | None:
@@ -56,17 +74,25 @@ class Budget:
         hourly, tokens = self.settings.price_per_gpu_hour, self.settings.price_per_million
         if hourly is None and tokens is None:
             return None
-        cost = spent.seconds / 3600 * self.gpus * (hourly or 0.0)
+        cost = spent.gpu_seconds / 3600 * (hourly or 0.0)
         if tokens is not None:
             into, out, cached = tokens
             computed = spent.prompt_tokens - spent.cached_tokens
             cost += (computed * into + spent.completion_tokens * out + spent.cached_tokens * cached) / 1e6
         return cost
 
-    def used_up(self, seconds: float, usage: Usage) -> str | None:
+    def gpu_hours(self, spent: Spent) -> float | None:
+        """Those that are paid for; ``None`` where they have no price."""
+        return None if self.settings.price_per_gpu_hour is None else spent.gpu_seconds / 3600
+
+    def session(self, seconds: float, usage: Usage, up: float) -> Spent:
+        """What a session has taken; ``up``: the seconds of all engines together in which they were up."""
+        return Spent.of(seconds, usage, self.gpus.seconds(seconds, up))
+
+    def used_up(self, seconds: float, usage: Usage, up: float = 0.0) -> str | None:
         """The budget that is used up after so much of this session, and what to do, as a sentence; ``None``: go on."""
         settings = self.settings
-        spent = self.before + Spent.of(seconds, usage)
+        spent = self.before + self.session(seconds, usage, up)
         if settings.max_time is not None and spent.seconds >= settings.max_time:
             return f"max_time of {settings.max_time:g} s is over{self._sessions()}; to go on, raise --max-time"
         if settings.max_total_tokens is not None and spent.tokens >= settings.max_total_tokens:
@@ -83,27 +109,33 @@ class Budget:
         return ", earlier sessions of this run counted" if self.before != Spent() else ""
 
 
-def gpus_of(engine: EngineSettings) -> int:
-    """How many GPUs the run's engines are on, as far as their settings tell."""
-    return engine.engines * kind_of(engine.name).devices(engine)
+def gpus_of(engine: EngineSettings) -> Gpus:
+    """The GPUs that the run's engines are on, as far as their settings tell."""
+    return Gpus(kind_of(engine.name).devices(engine), engine.engines, engine.cluster is not None)
 
 
-def spent_by(sessions: list[dict[str, Any]], folder: Path) -> Spent:
+def up_seconds(driver: Driver) -> float:
+    """Seconds in which engines were up, those of all of them together."""
+    return 0.0 if driver.info is None else driver.ready_seconds * driver.info.engines
+
+
+def spent_by(sessions: list[dict[str, Any]], folder: Path, gpus: Gpus) -> Spent:
     """What the sessions of a run's manifest took together.
 
     Of a session that was killed the last progress file tells it; its entry is completed with that, for the manifest to keep.
     """
     if sessions and "spent" not in sessions[-1]:
-        sessions[-1]["spent"] = asdict(_last_sign(sessions[-1], folder))
+        sessions[-1]["spent"] = asdict(_last_sign(sessions[-1], folder, gpus))
     return sum((Spent(**session["spent"]) for session in sessions if "spent" in session), Spent())
 
 
-def _last_sign(session: Mapping[str, Any], folder: Path) -> Spent:
+def _last_sign(session: Mapping[str, Any], folder: Path, gpus: Gpus) -> Spent:
     """What the run last said of itself, if it is that session that said it."""
     seen = last_sign(folder)
     if seen is None or seen.pid != session["pid"] or seen.written_at < session["started"]:
         return Spent()
-    return Spent.of(seen.written_at - session["started"], seen.usage)
+    seconds = seen.written_at - session["started"]
+    return Spent.of(seconds, seen.usage, gpus.seconds(seconds, seen.up))
 
 
-__all__ = ["Budget", "Spent", "gpus_of", "spent_by"]
+__all__ = ["Budget", "Gpus", "Spent", "gpus_of", "spent_by", "up_seconds"]

@@ -17,7 +17,7 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Status
 from llmbatch.folder.folder import JOB_FILE, RESULTS, RunFolder, find_report, read_report, write_report
-from llmbatch.folder.input import kept_input
+from llmbatch.folder.input import check_input, kept_input
 from llmbatch.folder.overlay import Tally, finished_retries, ledger_with, overlay, sealed_lines
 from llmbatch.folder.records import part_lines, record_on
 from llmbatch.job.identity import left_open
@@ -82,6 +82,8 @@ def finish(
     path = folder.path
     finished = finished_run(job, recipe, path, folder.created)
     if session.outcome == "finished":
+        if job.sinks.layout is not None:
+            _check_input(finished, folder)
         whole = folder.parts.whole(gaps=job.run.rows is not None or job.input.shard is not None)
         facts = write_outputs(job, replace(finished, parts=whole), path, facts)
         point("results-written")
@@ -91,6 +93,17 @@ def finish(
     if session.outcome == "finished" and (retries := finished_retries(path)):
         report = take_over(path, job, finished, retries)
     return report
+
+
+def _check_input(finished: Finished, folder: RunFolder) -> None:
+    """A layout has what stands in the input beside the answers to it: it must be what was asked. Raises ``InputChanged``.
+
+    Where size, time and ends of the files are what they were that is believed; else the windows' digests tell.
+    """
+    if folder.manifest is not None:
+        metas = map(folder.parts.meta, sorted(folder.parts.scan()[0]))
+        windows = [(meta.bounds, meta.input_sha256) for meta in metas]
+        check_input(finished.source(), folder.manifest.fingerprint, windows, extend=True)
 
 
 def write_outputs(job: Job, finished: Finished, path: Path, facts: Facts) -> Facts:
@@ -183,6 +196,7 @@ def finished_run(job: Job, recipe: Recipe, folder: Path, created: float) -> Fini
         "vectors": recipe.gives_vectors,
         "options": job.input.options,
         "limited": job.input.limit is not None,
+        "checks": recipe.checks_answers,
     }
     return Finished((), source, recipe.asked, job.model, int(created), recipe.sinks, **facts)
 

@@ -20,6 +20,7 @@ from llmbatch.job.prepare import Prepared, Preparer
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.reuse.memory import Reuse
 from llmbatch.runs.brakes import Brakes
+from llmbatch.runs.budget import up_seconds
 from llmbatch.runs.follow_up import FollowUp
 from llmbatch.runs.meter import Meter
 from llmbatch.runs.read_ahead import ReadAhead
@@ -232,7 +233,7 @@ class Loop:
     def _check_brakes(self) -> None:
         self._brakes.look(self._meter.ledger)
         if self._driver.needed:  # what needs no engine costs nothing, and may still be finished
-            self._brakes.spend(self._driver.counts())
+            self._brakes.spend(self._driver.counts(), up_seconds(self._driver))
 
     def _give_up(self) -> None:
         self._driver.abort()

@@ -223,8 +223,6 @@ def _take_retries(slices: Sequence[_Slice], job: Job, output: Path) -> Iterator[
 
 def _facts(slices: Sequence[_Slice], output: Path, ledger: Ledger) -> Facts:
     last = slices[-1].report
-    costs = [each.report["cost"] for each in slices]
-    known = [cost for cost in costs if cost is not None]
     return Facts(
         folder=str(output),
         job={**last["job"], "identity": slices[0].identity},
@@ -233,8 +231,15 @@ def _facts(slices: Sequence[_Slice], output: Path, ledger: Ledger) -> Facts:
         engine=next((each.report["engine"] for each in slices if each.report["engine"] is not None), None),
         rows_total=ledger.rows,
         notes=[{"level": "info", "message": f"merged of {len(slices)} slices"}],
-        cost=sum(known) if len(known) == len(costs) else None,
+        cost=_sum([each.report["cost"] for each in slices]),
+        gpu_hours=_sum([each.report["gpu_hours"] for each in slices]),
     )
+
+
+def _sum(numbers: Sequence[float | None]) -> float | None:
+    """None where one of them is."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
 
 
 def _sessions(slices: Sequence[_Slice]) -> Iterator[SessionReport]:

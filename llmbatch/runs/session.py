@@ -44,7 +44,7 @@ from llmbatch.measure.autotune import tuned
 from llmbatch.report.report import AcceptCounts, Facts, NoteReport, RunOutcome, SessionFacts
 from llmbatch.reuse.memory import Reuse
 from llmbatch.runs.brakes import Brakes, Stop
-from llmbatch.runs.budget import Budget, Spent, gpus_of, spent_by
+from llmbatch.runs.budget import Budget, gpus_of, spent_by, up_seconds
 from llmbatch.runs.finish import RunResult, accept_counts, earlier_result, finish
 from llmbatch.runs.governor import Governor
 from llmbatch.runs.held_to import HeldTo
@@ -252,7 +252,7 @@ class Session:
             engine_restarts=driver.deaths,
             replicas=driver.replicas(),
         )
-        spent = Spent.of(facts.total_seconds, facts.engine_tokens)
+        spent = run.budget.session(facts.total_seconds, facts.engine_tokens, up_seconds(driver))
         if outcome == "finished" and not ledger.rows and self._job.input.shard is not None:
             self._say(
                 f"no row of the input is in the slice {self._job.input.shard}: it is too short for so many slices"
@@ -266,6 +266,7 @@ class Session:
             rows_total=ledger.rows if outcome == "finished" else run.meter.rows_total(),
             notes=self._tell.notes,
             cost=run.budget.cost(run.budget.before + spent),
+            gpu_hours=run.budget.gpu_hours(run.budget.before + spent),
             accept=run.accept_counts(),
         )
         report = finish(self._job, self._folder, self._recipe, ledger, facts, report_facts, error)
@@ -303,7 +304,7 @@ class _Assembly:
         # made first: what is wrong with its settings is said before anything is begun
         settings, apart = self._engines(engine_of(job, recipe), how, left.crashes)
         self._governor = _pacing(job, recipe, self.driver, how.pace, settings.engines)
-        self.budget = Budget(job.run, gpus_of(settings), spent_by(folder.sessions, folder.path))
+        self.budget = Budget(job.run, gpus := gpus_of(settings), spent_by(folder.sessions, folder.path, gpus))
         self._held_to = HeldTo(job, folder, left.identity, tell)
         try:
             self.number = folder.begin_session(left.identity, left.fingerprint, left.done)
@@ -359,7 +360,7 @@ class _Assembly:
             job.model_path, engine, job.chat, self._folder.path, make=how.make, expect=self._recipe.constraints
         )
         settings = make.settings
-        here = gpus_of(settings) > 0  # one behind a server kills no session
+        here = gpus_of(settings).number > 0  # one behind a server kills no session
         apart = here and crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
         if apart:
             settings = settings.model_copy(update={"in_process": False})

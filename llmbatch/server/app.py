@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from llmbatch import __version__
-from llmbatch.core.errors import WriteError
+from llmbatch.core.errors import ReadError, WriteError
 from llmbatch.core.words import clip
 from llmbatch.server.errors import ApiError
 from llmbatch.server.gate import Gate, unforeseen
@@ -90,6 +90,11 @@ def _refuse_in_form(app: FastAPI, server: Server) -> None:
         said = "the server cannot write to its disk; it may be full"
         return answer(request, ApiError(507, said, code="insufficient_storage"))
 
+    @app.exception_handler(ReadError)
+    async def unread(request: Request, _: ReadError) -> Response:
+        said = "the server cannot read its disk just now; try again in a moment"
+        return answer(request, ApiError(503, said, code="unavailable", retry=True))
+
 
 @contextlib.asynccontextmanager
 async def _life(server: Server) -> AsyncIterator[None]:
@@ -107,7 +112,7 @@ async def _life(server: Server) -> AsyncIterator[None]:
 async def _tidy(server: Server) -> None:
     while True:
         await asyncio.sleep(_TIDY_SECONDS)
-        with contextlib.suppress(WriteError):  # tried again in a minute
+        with contextlib.suppress(WriteError, ReadError):  # tried again in a minute
             await run_in_threadpool(server.store.remove_expired)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from llmbatch.core.events import Event, Note, Snapshot
 from llmbatch.runs.brakes import Stop
 from llmbatch.server.base import BatchKind, Runner
+from llmbatch.server.errors import place_of
 from llmbatch.server.store import Batch, Store
 from llmbatch.server.working import Closing, Later, Worker
 
@@ -146,8 +147,8 @@ class Batches:
                     while (following := self._next()) is not None:
                         self._begin(following)
                     self._make_room()
-                except Exception:
-                    _log.exception("the queue of batches stumbled, and goes on")
+                except Exception as error:
+                    _log.error("the queue of batches stumbled, and goes on: %s", place_of(error))
                 self._changed.wait(_LOOK_SECONDS)
 
     def _expire(self) -> None:
@@ -201,15 +202,25 @@ class Batches:
             again = 0.0
         except Later as later:
             again = later.seconds
-        except BaseException:
-            _log.exception("batch %s: its thread failed; the batch is tried again in a while", batch.id)
+        except BaseException as error:
+            _log.error(
+                "batch %s: its thread failed, and the batch is tried again in a while: %s", batch.id, place_of(error)
+            )
             again = _END_SECONDS
         with self._changed:
             self._threads.discard(threading.current_thread())
             del self._running[batch.id]
-            if again is not None and (now := self._store.batch(batch.id)) is not None and not now.ended:
+            if again is not None and not (now := self._as_it_is(batch)).ended:
                 self._waiting[batch.id] = _Waiting(now, next(self._turns), time.monotonic() + again)
             self._changed.notify_all()
+
+    def _as_it_is(self, batch: Batch) -> Batch:
+        """The batch as the store has it; as it was, where that cannot be read just now: it must not drop out of the queue."""
+        try:
+            return self._store.batch(batch.id) or batch
+        except Exception as error:
+            _log.error("batch %s cannot be looked up, and is tried again: %s", batch.id, place_of(error))
+            return batch
 
 
 def _expired(batch: Batch) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
+
+_FRAMES = 6
+
 
 class ApiError(Exception):
     """A request that is not done. ``retry``: the same request may succeed later, so that a client may send it again by itself.
@@ -18,6 +22,13 @@ class ApiError(Exception):
         self.code = code
         self.param = param
         self.retry = retry
+
+
+def place_of(error: BaseException) -> str:
+    """What kind of error it is and where it came up, for the log: its words may hold what somebody sent."""
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    where = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
+    return f"{type(error).__name__} at {where}"
 
 
 def not_found(what: str, name: str) -> ApiError:

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import re
 import time
-import traceback
 import uuid
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmbatch.server.errors import ApiError
+from llmbatch.server.errors import ApiError, place_of
 from llmbatch.server.keys import Owner
 from llmbatch.server.server import Server
 from llmbatch.server.settings import LOOPBACK
@@ -32,6 +31,7 @@ _SIGNED = re.compile(
 )  # the access key's id is the key, as there is no secret to hold it to
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _FORM_BYTES = 1 << 20  # that a form has besides its file
+_SLOWEST = 1000  # bytes a second that a body must come at, after the time that a client may be silent
 _SEND_SECONDS = 300.0  # that a client may take nothing of what it is sent
 _SAFE = (
     (b"x-content-type-options", b"nosniff"),
@@ -117,7 +117,7 @@ class Gate:
                 code="invalid_host",
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and _at(origin) != headers.get("host"):
             raise ApiError(403, "a web page of another place may not use this server", code="invalid_origin")
 
     def _see_length(self, headers: Headers, limit: int) -> None:
@@ -156,6 +156,7 @@ class _Exchange:
         self._send = send
         self._seconds = seconds
         self._read = 0
+        self._began = time.monotonic()
         self._whole = False
         self.request_id = request_id
         self.limit = 0
@@ -165,13 +166,14 @@ class _Exchange:
     async def receive(self) -> Message:
         if self._whole:  # only the client's leaving can come, and may take as long as the answer does
             return await self._receive()
+        left = self._began + self._seconds + self._read / _SLOWEST - time.monotonic()
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(min(self._seconds, left)):
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(
                 408,
-                f"nothing came for {self._seconds:g} s in the middle of the request",
+                f"nothing, or next to nothing, came for {self._seconds:g} s in the middle of the request",
                 code="request_timeout",
                 retry=True,
             ) from None
@@ -216,6 +218,13 @@ def _host(url: str) -> str | None:
         return None
 
 
+def _at(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
 def _too_large(limit: int) -> ApiError:
     return ApiError(
         413, f"the request is larger than {limit:,} bytes, the most that is taken here", code="request_too_large"
@@ -223,10 +232,8 @@ def _too_large(limit: int) -> ApiError:
 
 
 def unforeseen(error: Exception, request_id: str) -> ApiError:
-    """The log says what kind of error it was and where: its words may hold what somebody sent."""
-    frames = traceback.extract_tb(error.__traceback__)[-6:]
-    where = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
-    _log.error("request %s failed: %s at %s", request_id, type(error).__name__, where)
+    """What is said of a bug, in the log and to the client."""
+    _log.error("request %s failed: %s", request_id, place_of(error))
     return ApiError(
         500, f"the server failed on this request; its log says more under the id {request_id}", code="server_error"
     )

@@ -16,7 +16,9 @@ from llmbatch.server.keys import Keys
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SECTIONS = ("model", "engine", "chat", "sampling", "answer", "retry", "plan", "reuse", "run", "program")
-_DEFAULTS = {
+_DEFAULTS: Mapping[str, Any] = {
+    # images come within the request: what else one names, this machine would read or ask for in the client's place
+    "engine": {"images": {"allow": []}},
     "run": {"grace": 10.0},  # seconds that what is in flight gets where a batch is cancelled or the server ends
     "retry": {"max_attempts": 1},  # a request says itself how long its answer may be, and gets what comes
 }

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llmbatch.core.errors import FolderError, WriteError
+from llmbatch.core.errors import FolderError, ReadError, WriteError
 from llmbatch.core.faults import point
 from llmbatch.core.files import fsync_folder, writing
 from llmbatch.folder.lock import Lock
@@ -107,7 +107,7 @@ def new_id(prefix: str) -> str:
 
 
 class Store:
-    """Raises ``WriteError`` for what cannot be written. May be called from any thread."""
+    """Raises ``WriteError`` and ``ReadError`` for what cannot be written or read. May be called from any thread."""
 
     def __init__(self, folder: Path) -> None:
         """Raises ``Locked`` while another server has the folder, and ``FolderError`` for one of a newer version."""
@@ -156,11 +156,16 @@ class Store:
 
     def keep(self, file: StoredFile) -> None:
         """Take in a file that lies whole and synced at ``upload``."""
-        with writing(self.content(file.id)):
-            self.upload(file.id).replace(self.content(file.id))
-        fsync_folder(self.content(file.id).parent)
-        point("file-stored")
-        self.add_files([file])
+        place = self.content(file.id)
+        with writing(place):
+            self.upload(file.id).replace(place)
+        try:
+            fsync_folder(place.parent)
+            point("file-stored")
+            self.add_files([file])
+        except BaseException:
+            self._unlink(place)  # nobody would find it, and the disk may be full
+            raise
 
     def add_files(self, files: Iterable[StoredFile]) -> None:
         with self._write() as db:
@@ -201,12 +206,26 @@ class Store:
     # Batches.
 
     def add_batch(self, batch: Batch, source: Path | None = None) -> None:
-        """Take in a batch, with its input where it has one."""
-        with writing(self.batch_folder(batch.id)):
-            self.batch_folder(batch.id).mkdir()
-            if source is not None:
+        """Take in a batch, with its input where it has one: whole or not at all.
+
+        Raises ``FileNotFoundError`` where ``source`` was deleted meanwhile.
+        """
+        folder = self.batch_folder(batch.id)
+        with writing(folder):
+            folder.mkdir()
+        try:
+            self._fill(folder, batch, source)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)  # else a batch of the same name could not be made again
+            if source is not None and isinstance(error.__cause__, FileNotFoundError):
+                raise FileNotFoundError(source) from error
+            raise
+
+    def _fill(self, folder: Path, batch: Batch, source: Path | None) -> None:
+        if source is not None:
+            with writing(self.input(batch.id)):
                 _link(source, self.input(batch.id))
-        fsync_folder(self.batch_folder(batch.id))
+        fsync_folder(folder)
         fsync_folder(self.folder / "batches")
         point("batch-folder-made")
         with self._write() as db:
@@ -341,7 +360,10 @@ class Store:
 
     def _read(self, query: str, values: Any) -> list[Any]:
         with self._reading:
-            return self._reader.execute(query, values).fetchall()
+            try:
+                return self._reader.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                raise ReadError(f"{self.folder / 'server.sqlite'}: {error}") from error
 
 
 _INSERT_BATCH = (
@@ -375,7 +397,10 @@ def _link(source: Path, place: Path) -> None:
     try:
         os.link(source, place)
     except OSError:  # a file system without hard links
-        shutil.copyfile(source, place)
+        with source.open("rb") as whole, place.open("xb") as copy:
+            shutil.copyfileobj(whole, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
 
 
 __all__ = ["ENDED", "Batch", "Facts", "Store", "StoredFile", "new_id"]

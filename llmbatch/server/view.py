@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from llmbatch import __version__
 from llmbatch.core.errors import FolderError, ReadError, SourceError, UsageError
+from llmbatch.core.files import atomic_write
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Status
 from llmbatch.core.words import clip
@@ -216,13 +217,11 @@ class View:
         store, front = self._server.store, self._server.fronts[batch.front]
         if not isinstance(front, OpenAIFront) or not batch.ended:
             raise ApiError(409, "only a batch that is over can be tried again", code="invalid_state")
+        if not store.input(batch.id).exists():
+            raise ApiError(409, "what this batch asked was deleted, or is expired", code="invalid_state")
         file_id, now = new_id("file-"), int(time.time())
-        count, size = 0, 0
-        with store.upload(file_id).open("xb") as stream:
-            for line in _not_ok(self._job(batch)):
-                size += stream.write(line)
-                count += 1
-        if not count:
+        size = atomic_write(store.upload(file_id), _not_ok(self._job(batch)))
+        if not size:
             store.upload(file_id).unlink()
             raise ApiError(409, "every row of this batch has a good answer", code="nothing_to_retry")
         store.keep(StoredFile(file_id, owner.name, "batch", f"retry-of-{batch.id}.jsonl", size, now))

@@ -13,11 +13,12 @@ from llmbatch.core.faults import point
 from llmbatch.job.job import Job
 from llmbatch.runs.brakes import Stop
 from llmbatch.server.base import BatchKind, Ended, Runner, Share
+from llmbatch.server.errors import place_of
 from llmbatch.server.settings import ServerSettings
 from llmbatch.server.store import Batch, Store
 
 _log = logging.getLogger("llmbatch.server")
-_ENGINE_TRIES = 3  # runs of a batch that the engine may break, one after another
+_TRIES = 3  # of a batch that the engine, or a bug, breaks, one after another
 _PAUSES = (
     1.0,
     5.0,
@@ -68,6 +69,11 @@ class Worker:
             self._serve(batch, session, kind)
         except (WriteError, ReadError, Locked) as error:  # a full disk may be emptied
             raise self._later(batch, error) from error
+        except (Closing, Later):
+            raise
+        except Exception as error:
+            said = self._bug(batch, error)
+            self._store.change(batch.id, "failed", ending="failed", errors=_said("server_error", said))
         self._broken.pop(batch.id, None)
 
     def _serve(self, batch: Batch, session: Running, kind: BatchKind) -> None:
@@ -116,11 +122,13 @@ class Worker:
         except EngineError as error:
             if session.why in ("cancelled", "expired"):
                 return session.why, None
-            if self._broken[batch.id] + 1 < _ENGINE_TRIES:
+            if self._broken[batch.id] + 1 < _TRIES:
                 raise self._later(batch, error) from error
             return "failed", f"the engine cannot go on with this batch: {error}"
         except LlmbatchError as error:
             return "failed", str(error)
+        except Exception as error:
+            return "failed", self._bug(batch, error)
         if result.outcome == "finished":
             return "completed", None
         if session.why in ("cancelled", "expired"):
@@ -150,6 +158,13 @@ class Worker:
             errors=errors or _said("job_failed", done.failure),
         )
         _log.info("batch %s %s: %d rows done, %d failed", batch.id, ending, done.done, done.failed)
+
+    def _bug(self, batch: Batch, error: Exception) -> str:
+        """What is said of a batch that a bug broke. Raises ``Later`` at first; tried without end, nobody would get it back."""
+        _log.error("batch %s: %s", batch.id, place_of(error))
+        if self._broken[batch.id] + 1 < _TRIES:
+            raise self._later(batch, error) from error
+        return "the server failed on this batch; its log says more"
 
     def _later(self, batch: Batch, error: Exception) -> Later:
         tries = self._broken[batch.id] = self._broken[batch.id] + 1

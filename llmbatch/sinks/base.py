@@ -111,7 +111,8 @@ class Finished:
     those that the run's program wants; what a sink counts by status, other than records, it tells ``counted`` under a name.
     ``laid_out`` is told once a layout is written, and why its system would call the job failed.
     ``accept``, where the job has it, says which rows are accepted. ``vectors``: a row's output is a vector. ``options`` are the
-    settings of the input's wire format. ``limited``: the job reads the first rows of its input alone.
+    settings of the input's wire format. ``limited``: the job reads the first rows of its input alone. ``checks``: it
+    holds answers to something itself.
     """
 
     parts: Sequence[Path]
@@ -126,6 +127,7 @@ class Finished:
     vectors: bool = False
     options: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     limited: bool = False
+    checks: bool = False
 
     def lines(self) -> Iterator[bytes]:
         """Every record's line of ``results.jsonl``. Raises ``FolderError`` for a part that cannot be read."""
@@ -161,9 +163,8 @@ class Finished:
         reader.seek(START)
         for line in self.lines():
             record = parse(line)
-            while reader.next is not None and reader.next.index < record["index"]:
+            while (row := reader.next) is not None and row.index < record["index"]:
                 reader.take()
-            row = reader.next
             if reader.failure is not None:
                 raise reader.failure
             if row is None or row.index != record["index"] or row.id != record["id"]:

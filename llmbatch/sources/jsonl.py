@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import jsonlines
 
 from llmbatch.core.errors import SourceError
+from llmbatch.core.record import json_decoder
 from llmbatch.core.types import Cursor, Row
 from llmbatch.core.words import excerpt, is_encodable
 from llmbatch.sources.base import Source, SourceSettings
@@ -165,16 +166,4 @@ def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not in the JSON standard; write null or text")
 
 
-_DECODER = json.JSONDecoder(parse_float=_float, parse_constant=_refuse)
-
-
-def _loads(line: str) -> Any:
-    """As ``_DECODER.decode``, which looks for white space around the value with regular expressions: that takes as long again."""
-    try:
-        value, end = _DECODER.raw_decode(line)
-    except json.JSONDecodeError:
-        return _DECODER.decode(line)  # white space before the value, or else the error once more
-    return value if line[end:] in _ENDS else _DECODER.decode(line)
-
-
-_ENDS = ("\n", "", "\r\n")
+_loads = json_decoder(json.JSONDecoder(parse_float=_float, parse_constant=_refuse))

@@ -46,7 +46,7 @@ class _Invocation(Camel):
     model_id: str = Field(min_length=1)
     input_data_config: _Input
     output_data_config: _Output
-    timeout_duration_in_hours: int | None = Field(None, ge=1)
+    timeout_duration_in_hours: int | None = Field(None, ge=1, le=168)
     model_invocation_type: Literal["InvokeModel", "Converse"] = "InvokeModel"
     client_request_token: str | None = None
     vpc_config: dict[str, Any] | None = None

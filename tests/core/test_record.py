@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.core.record import record_from_dict, record_to_dict, record_to_line
+from llmbatch.core.record import json_decoder, json_encoder, record_from_dict, record_to_dict, record_to_line
 from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -82,3 +82,23 @@ def test_what_json_or_utf8_cannot_hold_is_a_value_error(value: Any) -> None:
 def test_what_is_not_a_record_is_refused(broken: dict[str, Any]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         record_from_dict(broken)
+
+
+@given(values)
+def test_an_encoder_with_other_separators_writes_what_pythons_does(value: Any) -> None:
+    plain = json.JSONEncoder(ensure_ascii=False)
+    assert json_encoder(plain)(value) == plain.encode(value)
+
+
+@pytest.mark.parametrize("line", ['{"a": 1}', '{"a": 1}\n', "[1]\r\n", ' {"a": 1} \t\n', "7", '"x"  ', "null\n"])
+def test_a_decoder_reads_what_pythons_reads(line: str) -> None:
+    assert json_decoder(json.JSONDecoder())(line) == json.loads(line)
+
+
+@pytest.mark.parametrize("line", ["", "\n", '{"a": 1', '{"a": 1} x', "{} {}", "nul", '{"a": }'])
+def test_a_decoder_says_of_what_is_no_json_what_pythons_says(line: str) -> None:
+    with pytest.raises(json.JSONDecodeError) as expected:
+        json.loads(line)
+    with pytest.raises(json.JSONDecodeError) as raised:
+        json_decoder(json.JSONDecoder())(line)
+    assert str(raised.value) == str(expected.value)

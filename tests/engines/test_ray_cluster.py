@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -41,7 +42,11 @@ class Nodes:
         from ray_nodes import wait_for_no_agent
 
         wait_for_no_agent()
-        head = {**LIGHT, "num_cpus": 1, "include_dashboard": False, "no_monitor": True, "_system_config": HEALTH}
+        self.port = free_port()
+        head = {
+            **LIGHT, "num_cpus": 1, "include_dashboard": False, "no_monitor": True, "_system_config": HEALTH,
+            "ray_client_server_port": self.port,
+        }  # fmt: skip
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes: list[Any] = []
 
@@ -73,6 +78,18 @@ class Nodes:
     def close(self) -> None:
         ray.shutdown()
         self.cluster.shutdown()
+
+
+def free_port() -> int:
+    """One below those that Ray takes for its workers."""
+    for port in range(9000, 10_000):
+        with socket.socket() as one:
+            try:
+                one.bind(("", port))
+            except OSError:
+                continue
+            return port
+    pytest.fail("all ports from 9000 to 10000 are taken")
 
 
 def wait_for(there: Callable[[], Any]) -> None:
@@ -228,8 +245,8 @@ def test_a_node_of_another_version_that_joins_later_is_left_out(
 
     placed, seen = ActorLink._placed, list[About]()
 
-    def first_is_old(link: ActorLink, about: Any) -> About:
-        found = placed(link, about)
+    def first_is_old(link: ActorLink) -> About:
+        found = placed(link)
         seen.append(found)
         return found._replace(version="0.0.1", machine="old") if len(seen) == 1 else found
 
@@ -270,6 +287,70 @@ def test_a_killed_run_leaves_no_engine_and_goes_on_without_a_cluster(jobs: Any, 
     wait_for(lambda: not workers())
     assert jobs.run(jobs.job(rows, script, **shape)).outcome == "finished"
     assert jobs.results() == plain(jobs, rows)
+
+
+def started_as_client(jobs: Any, nodes: Nodes, rows: Path, latency: float) -> Any:
+    """A run outside of the cluster, some of whose rows are written."""
+    ray.shutdown()
+    script = {"rules": [RETRIED], "concurrency": 4}
+    engine = {"cluster": f"ray://127.0.0.1:{nodes.port}", "args": {"latency": latency}}
+    shape = {**SHAPE, "run": {"window": 60, "commit_seconds": 0.01}}
+    process: subprocess.Popen[str] = jobs.start(jobs.data(rows, script, engine=engine, **shape))
+    parts = jobs.path / "out" / "parts"
+    wait_for(lambda: process.poll() is not None or any(path.stat().st_size for path in parts.glob("*.journal")))
+    assert process.poll() is None, process.communicate()
+    return process
+
+
+def test_a_driver_outside_of_the_cluster_is_a_client_of_it_and_survives_the_death_of_an_actor(
+    jobs: Any, nodes: Nodes
+) -> None:
+    rows = jobs.rows(text_rows(160))
+    process = started_as_client(jobs, nodes, rows, 1.0)
+    workers()[0].parent().kill()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, (out, err)
+    assert sum("engine died" in note or "is gone" in note for note in jobs.notes()) == 1, jobs.notes()
+    assert jobs.results() == plain(jobs, rows)
+
+
+def test_a_client_whose_server_in_the_cluster_dies_ends_with_a_word_about_it_and_goes_on_without(
+    jobs: Any, nodes: Nodes
+) -> None:
+    rows = jobs.rows(text_rows(200))
+    process = started_as_client(jobs, nodes, rows, 1.0)
+    for server in psutil.process_iter(["cmdline"]):
+        said = " ".join(server.info["cmdline"] or ())
+        if "ray.util.client.server" in said and nodes.cluster.address in said and "specific-server" in said:
+            server.kill()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1, (process.returncode, out, err)
+    assert "the Ray cluster" in err + out and "Traceback" not in err + out
+    wait_for(lambda: not workers())
+    assert jobs.run(jobs.job(rows, {"rules": [RETRIED]}, **SHAPE)).outcome == "finished"
+    assert jobs.results() == plain(jobs, rows)
+
+
+@pytest.mark.parametrize("mode", ["disabled", "token"])
+def test_a_cluster_that_wants_a_token_says_how_to_give_it(
+    jobs: Any, nodes: Nodes, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """The refusal is a stand-in: the cluster of these tests has no token. Ray hands it on as the text of a traceback alone."""
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(jobs.path / "no token"))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+
+    def refused(**_: Any) -> None:
+        cause = RuntimeError(
+            f"Failed to connect to GCS: {ray.exceptions.AuthenticationError.__module__}.AuthenticationError: x"
+        )
+        raise ConnectionError("Failed to connect") from cause
+
+    ray.shutdown()
+    monkeypatch.setattr(ray, "init", refused)
+    lacks = {"disabled": "RAY_AUTH_MODE is not token", "token": "no RAY_AUTH_TOKEN, no file .*no token"}[mode]
+    with pytest.raises(JobError, match=rf"lets in only who has its token.*{lacks}.*~/\.ray/auth_token"):
+        run(jobs, jobs.rows(text_rows(3)))
 
 
 def test_a_cluster_that_goes_away_ends_the_run_with_a_word_about_it(jobs: Any, nodes: Nodes) -> None:

@@ -10,14 +10,14 @@ from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Failure, FailureKind, Record, Status, Usage
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.runs.brakes import Brakes, Stop
-from llmbatch.runs.budget import Budget, Spent
+from llmbatch.runs.budget import Budget, Gpus, Spent
 
 
 def brakes(
     stop: Stop | None = None, told: list[Event] | None = None, before: Spent | None = None, **settings: Any
 ) -> Brakes:
     run = RunSettings(**settings)
-    return Brakes(run, Budget(run, 1, before or Spent()), stop or Stop(), ([] if told is None else told).append)
+    return Brakes(run, Budget(run, Gpus(1), before or Spent()), stop or Stop(), ([] if told is None else told).append)
 
 
 def failing(rows: int, bad: int) -> Ledger:

@@ -11,13 +11,13 @@ from llmbatch.core.types import Usage
 from llmbatch.engines.base import EngineSettings
 from llmbatch.job.job import job_from
 from llmbatch.job.run_settings import RunSettings
-from llmbatch.runs.budget import Budget, Spent, gpus_of, spent_by
+from llmbatch.runs.budget import Budget, Gpus, Spent, gpus_of, spent_by
 
 NOTHING = Spent()
 
 
 def budget(before: Spent = NOTHING, gpus: int = 1, **settings: Any) -> Budget:
-    return Budget(RunSettings(**settings), gpus, before)
+    return Budget(RunSettings(**settings), Gpus(gpus), before)
 
 
 def test_without_a_budget_nothing_is_used_up() -> None:
@@ -26,7 +26,7 @@ def test_without_a_budget_nothing_is_used_up() -> None:
 
 def test_gpu_hours_and_tokens_are_paid_for_together() -> None:
     priced = budget(gpus=4, price_per_gpu_hour=2.0, price_per_million="0.5,3")
-    assert priced.cost(Spent(1800, 2_000_000, 1_000_000)) == pytest.approx(4 * 2 * 0.5 + 1.0 + 3.0)
+    assert priced.cost(priced.session(1800, Usage(2_000_000, 1_000_000), 0)) == pytest.approx(4 * 2 * 0.5 + 1.0 + 3.0)
 
 
 def test_cached_prompt_tokens_may_have_a_price_of_their_own() -> None:
@@ -43,7 +43,7 @@ def test_without_a_price_there_is_no_cost() -> None:
 
 
 def test_earlier_sessions_count() -> None:
-    before = Spent(50, 60, 30)
+    before = Spent(50, 60, 30, gpu_seconds=50)
     assert budget(before, max_total_tokens=100).used_up(0, Usage(5, 4)) is None
     assert "max_total_tokens" in str(budget(before, max_total_tokens=100).used_up(0, Usage(5, 5)))
     assert budget(before, max_time=60).used_up(9, Usage()) is None
@@ -53,8 +53,19 @@ def test_earlier_sessions_count() -> None:
 
 
 def test_as_many_gpus_are_paid_for_as_the_model_is_spread_over() -> None:
-    assert gpus_of(EngineSettings()) == 1
-    assert gpus_of(EngineSettings(args={"tensor_parallel_size": 4, "pipeline_parallel_size": 2})) == 8
+    assert gpus_of(EngineSettings()).number == 1
+    assert gpus_of(EngineSettings(args={"tensor_parallel_size": 4, "pipeline_parallel_size": 2})).number == 8
+
+
+def test_of_a_cluster_gpus_are_paid_for_while_their_engines_are_up() -> None:
+    """An hour's session that began with one engine: it was up for all of it, and one that joined for the last quarter."""
+    gpus = gpus_of(EngineSettings(cluster="ray", replicas=1, args={"tensor_parallel_size": 2}))
+    priced = Budget(RunSettings(price_per_gpu_hour=3.0, max_cost=7.0), gpus)
+    spent = priced.session(3600, Usage(), 3600 + 900)
+    assert priced.gpu_hours(spent) == pytest.approx(2 * 1.25)
+    assert priced.cost(spent) == pytest.approx(2 * 1.25 * 3)
+    assert "max_cost" in str(priced.used_up(3600, Usage(), 3600 + 900))
+    assert priced.used_up(3600, Usage(), 3600) is None
 
 
 def test_a_cost_without_a_price_is_refused() -> None:
@@ -95,14 +106,22 @@ def test_a_killed_session_counts_up_to_its_last_sign_of_life(tmp_path: Path) -> 
     seen = {"written_at": 130.0, "pid": 7, "usage": {"prompt_tokens": 40, "completion_tokens": 9, "cached_tokens": 3}}
     (tmp_path / "progress.json").write_text(json.dumps(seen))
     sessions = killed()
-    assert spent_by(sessions, tmp_path) == Spent(35.0, 41, 11, 3)
+    assert spent_by(sessions, tmp_path, Gpus(2)) == Spent(35.0, 41, 11, 3, 60.0)
     (tmp_path / "progress.json").unlink()
-    assert spent_by(sessions, tmp_path) == Spent(35.0, 41, 11, 3)  # the manifest has it now
+    assert spent_by(sessions, tmp_path, Gpus(2)) == Spent(35.0, 41, 11, 3, 60.0)  # the manifest has it now
+
+
+def test_of_a_killed_session_on_a_cluster_its_last_sign_tells_how_long_engines_were_up(tmp_path: Path) -> None:
+    replicas = [{"ready_seconds": 20.0}, {"ready_seconds": 5.0}]
+    usage = {"prompt_tokens": 40, "completion_tokens": 9, "cached_tokens": 3}
+    seen = {"written_at": 130.0, "pid": 7, "usage": usage, "replicas": replicas}
+    (tmp_path / "progress.json").write_text(json.dumps(seen))
+    assert spent_by(killed(), tmp_path, Gpus(2, come_and_go=True)).gpu_seconds == 50.0
 
 
 def test_the_progress_of_another_session_says_nothing_of_a_killed_one(tmp_path: Path) -> None:
     usage = {"prompt_tokens": 40, "completion_tokens": 9, "cached_tokens": 3}
     (tmp_path / "progress.json").write_text(json.dumps({"written_at": 130.0, "pid": 6, "usage": usage}))
-    assert spent_by(killed(), tmp_path) == Spent(5.0, 1, 2)
-    assert spent_by(killed(), tmp_path / "nothing") == Spent(5.0, 1, 2)
-    assert spent_by([], tmp_path) == Spent()
+    assert spent_by(killed(), tmp_path, Gpus(1)) == Spent(5.0, 1, 2)
+    assert spent_by(killed(), tmp_path / "nothing", Gpus(1)) == Spent(5.0, 1, 2)
+    assert spent_by([], tmp_path, Gpus(1)) == Spent()

@@ -328,3 +328,15 @@ def test_a_job_goes_on_where_a_server_was_stopped(sites: Any, bucket: Any) -> No
     site = sites.start(names=NAMES)
     assert transformed(client(site, "sagemaker"), "demo-transform")["TransformJobStatus"] == "Completed"
     assert tree(bucket, "output/") == expected(AWS / "sagemaker" / "expected" / "output")
+
+
+def test_a_job_whose_output_bucket_is_not_there_fails_and_says_so(site: Any, bucket: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("llmbatch.server.working._PAUSES", (0.1,))
+    put_tree(bucket, "sagemaker/s3")
+    sagemaker = client(site, "sagemaker")
+    given = document("sagemaker/create-transform-job.json", bucket)
+    given["TransformOutput"]["S3OutputPath"] = "s3://no-such-bucket-here/output"
+    sagemaker.create_transform_job(**given)
+    job = transformed(sagemaker, given["TransformJobName"])
+    assert job["TransformJobStatus"] == "Failed"
+    assert "no-such-bucket-here" in job["FailureReason"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 
 import pytest
 
-from llmbatch.core.errors import EngineError, WriteError
+from llmbatch.core.errors import EngineError, ReadError, WriteError
 from llmbatch.server import working
 
 SLOW = {"latency": 0.02, "concurrency": 2}
@@ -97,6 +98,69 @@ def test_a_batch_that_the_engine_cannot_do_fails_and_keeps_what_is_finished(
     assert batch.status == "failed"
     assert "it keeps dying" in batch.errors.data[0].message
     assert lines.ids(lines.of(client, batch.output_file_id)) == [f"row-{i}" for i in range(5)]
+
+
+def test_a_batch_that_a_bug_breaks_fails_and_keeps_what_is_finished(
+    sites, lines, begin, ended, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(working, "_PAUSES", (0.1,))
+    site = sites.start(job=WINDOW)
+    run = site.server.batches._worker._run
+
+    def broken(*given):
+        run(*given)
+        raise RuntimeError("the row says secret")
+
+    monkeypatch.setattr(site.server.batches._worker, "_run", broken)
+    client = site.openai()
+    batch = ended(client, begin(client, lines.many(5)))
+    assert batch.status == "failed"
+    assert lines.ids(lines.of(client, batch.output_file_id)) == [f"row-{i}" for i in range(5)]
+    assert "RuntimeError" in caplog.text
+    assert "secret" not in batch.errors.data[0].message + caplog.text
+
+
+@pytest.mark.parametrize("step", ["check", "finish"])
+def test_a_batch_that_a_bug_keeps_from_its_end_comes_to_one(sites, lines, begin, ended, monkeypatch, step: str) -> None:
+    monkeypatch.setattr(working, "_PAUSES", (0.1,))
+    site = sites.start(job=WINDOW)
+
+    def broken(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(site.server.fronts["openai"], step, broken)
+    client = site.openai()
+    batch = ended(client, begin(client, lines.many(5)))
+    assert batch.status == "failed"
+    assert "its log says more" in batch.errors.data[0].message
+
+
+def test_a_batch_does_not_drop_out_of_the_queue_while_the_store_cannot_be_read(
+    sites, lines, begin, ended, monkeypatch
+) -> None:
+    monkeypatch.setattr(working, "_PAUSES", (0.1,))
+    site = sites.start(job=WINDOW)
+    worker, store, calls = site.server.batches._worker, site.server.store, []
+    run, look = worker._run, store.batch
+
+    def full(*given):
+        calls.append("run")
+        if len(calls) > 1:
+            return run(*given)
+        monkeypatch.setattr(store, "batch", locked)
+        raise WriteError("no space")
+
+    def locked(*given):
+        if not threading.current_thread().name.startswith("llmbatch-batch_"):  # a client that asks
+            return look(*given)
+        calls.append("look")
+        monkeypatch.setattr(store, "batch", look)
+        raise ReadError("database is locked")
+
+    monkeypatch.setattr(worker, "_run", full)
+    client = site.openai()
+    assert ended(client, begin(client, lines.many(5))).request_counts.completed == 5
+    assert "look" in calls
 
 
 def test_a_batch_that_was_begun_with_another_model_fails_with_words(sites, lines, begin, ended, until) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,24 @@ def test_without_keys_a_name_that_points_here_is_not_answered(shared, host: str)
 def test_without_keys_a_page_of_another_place_is_not_answered(shared) -> None:
     assert shared.ask("POST", "/v1/batches", b"{}", {"Origin": "https://evil.example"})[0] == 403
     assert shared.ask("GET", "/v1/files", headers={"Origin": shared.url})[0] == 200
+
+
+@pytest.mark.parametrize("origin", ["http://[", "null", "http://localhost:1", ""])
+def test_an_origin_that_is_none_is_one_of_another_place(shared, origin: str) -> None:
+    assert shared.ask("GET", "/v1/files", headers={"Origin": origin})[0] == 403
+
+
+def test_a_body_that_trickles_in_is_not_waited_for_without_end(sites) -> None:
+    site = sites.start(body_seconds=0.2)
+    with closing(socket.create_connection(("127.0.0.1", site.port))) as client:
+        client.sendall(b"POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
+        client.settimeout(0.02)
+        answer = b""
+        while not answer:  # a byte at a time, so that it is never silent
+            client.sendall(b" ")
+            with suppress(TimeoutError):
+                answer = client.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 408")
 
 
 def test_a_body_in_an_encoding_is_not_unpacked(shared) -> None:

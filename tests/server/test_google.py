@@ -311,3 +311,37 @@ def test_a_file_can_be_deleted_and_the_same_paths_are_openais_for_others(google)
     assert (status, json.loads(said)["object"]) == (200, "list")
     assert client.good("DELETE", f"/v1/{file}") == {}
     assert client.ask("GET", f"/v1/{file}")[0] == 404
+
+
+def test_what_announces_a_file_is_as_small_as_any_request(sites, until) -> None:
+    google = Google(sites.start(max_body=1000), until)
+    for path in ("/upload/v1/files", "/google/upload/v1/files"):
+        assert google.ask("POST", path, b" " * 1001)[0] == 413
+    assert google.upload(b"x" * 5000)
+
+
+def test_a_batch_whose_responses_were_deleted_is_still_there(google) -> None:
+    client = google()
+    operation = client.batch(requests={"requests": [{"request": {"contents": [{"parts": [{"text": "hi"}]}]}}]})
+    [file] = client.good("GET", "/v1/files")["files"]
+    client.good("DELETE", f"/v1/{file['name']}")
+    said = client.good("GET", f"/v1/{operation['name']}")
+    assert said["done"]
+    assert "inlinedResponses" not in said["response"]
+
+
+@pytest.mark.parametrize(
+    "name", ["link/a.jsonl", "l*/a.jsonl", "**/a.jsonl", "../secret/a.jsonl", "*/../../secret/a.jsonl"]
+)
+def test_no_address_leads_out_of_a_folder_that_is_a_bucket(google, bucket, tmp_path, name: str) -> None:
+    (tmp_path / "secret").mkdir()
+    put(tmp_path / "secret", "a.jsonl", [{"request": {"contents": [{"parts": [{"text": "secret"}]}]}}])
+    (bucket / "link").symlink_to(tmp_path / "secret")
+    document = {
+        "displayName": "d", "model": "publishers/google/models/demo",
+        "inputConfig": {"instancesFormat": "jsonl", "gcsSource": {"uris": [f"gs://corpus/{name}"]}},
+        "outputConfig": {"predictionsFormat": "jsonl", "gcsDestination": {"outputUriPrefix": "gs://corpus/out"}},
+    }  # fmt: skip
+    status, _, said = google().ask("POST", JOBS, document)
+    assert status == 400
+    assert "is no address of an object store" in said["error"]["message"]

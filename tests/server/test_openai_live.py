@@ -96,6 +96,22 @@ def test_a_response_is_given_whole_and_streamed(client) -> None:
     assert [event.sequence_number for event in events] == list(range(len(events)))
 
 
+def test_a_response_may_ask_for_reasoning_as_inspect_does_where_there_is_none(client) -> None:
+    asked: Any = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "one loaf"}]}]
+    answer = client.responses.create(
+        model="demo", input=asked, include=["reasoning.encrypted_content"], reasoning={"summary": "auto"}, store=False
+    )
+    assert answer.output_text == "one loaf"
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(model="demo", input=asked, reasoning={"effort": "high"})
+
+
+@pytest.mark.parametrize("prompt", ["one", [[5, 6], [7]]], ids=["text", "ids"])
+def test_likelihoods_of_a_prompt_are_refused_with_what_gives_them(client, prompt: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match="--model llmbatch"):
+        client.completions.create(model="demo", prompt=prompt, max_tokens=1, logprobs=1, echo=True)
+
+
 def test_texts_become_vectors_where_the_model_gives_them(sites) -> None:
     client = sites.start({"dimensions": 4}, job={"program": {"name": "embed"}}).openai()
     answer = client.embeddings.create(model="demo", input=["one", "two"], encoding_format="float")
@@ -182,3 +198,21 @@ def test_an_engine_without_work_is_ended_and_started_again(sites, until) -> None
         client.chat.completions.create(model="demo", messages=other).choices[0].message.content == other[0]["content"]
     )
     assert shared.account.usage != before
+
+
+def test_a_stream_whose_client_goes_away_before_its_first_piece_leaves_the_engine(sites, until) -> None:
+    site = sites.start(RULES)
+    live, body = site.server.answering.live, json.dumps({**json.loads(BODY), "stream": True})
+    with closing(socket.create_connection(("127.0.0.1", site.port))) as client:
+        client.sendall(HANGS.replace(BODY.encode(), body.encode()).replace(b"%d" % len(BODY), b"%d" % len(body)))
+        until(lambda: live.in_flight, lambda number: number == 1)
+    until(lambda: live.in_flight, lambda number: number == 0)
+
+
+def test_where_a_line_lies_in_the_server_is_not_told(site, lines, begin, ended) -> None:
+    line = lines.chat("a", "x")
+    line["body"]["metadata"] = json.loads("[" * 300 + "]" * 300)
+    client = site.openai()
+    [error] = lines.of(client, ended(client, begin(client, lines.jsonl([line]))).error_file_id)
+    assert "input.jsonl:1" in json.dumps(error)
+    assert str(site.server.store.folder) not in json.dumps(error)

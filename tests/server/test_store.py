@@ -104,3 +104,55 @@ def test_a_store_whose_disk_is_full_says_so_and_goes_on(store: Store, monkeypatc
     store._writer.execute("pragma max_page_count = 100000")
     store.add_batch(batch("batch_last"))
     assert store.batch("batch_last") is not None
+
+
+def test_a_batch_that_could_not_be_made_can_be_made_later(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(store, "file-1")
+
+    def full(_: Path) -> None:
+        raise WriteError("no room")
+
+    monkeypatch.setattr("llmbatch.server.store.fsync_folder", full)
+    with pytest.raises(WriteError):
+        store.add_batch(batch("batch_1"), store.content("file-1"))
+    monkeypatch.undo()
+    assert not store.batch_folder("batch_1").exists()
+    store.add_batch(batch("batch_1"), store.content("file-1"))
+    assert store.input("batch_1").read_bytes() == b"{}"
+
+
+def test_a_batch_of_a_file_that_was_deleted_meanwhile_is_none(store: Store) -> None:
+    with pytest.raises(FileNotFoundError):
+        store.add_batch(batch("batch_1"), store.content("file-1"))
+    assert not store.batch_folder("batch_1").exists()
+    assert store.batch("batch_1") is None
+
+
+def test_a_batch_is_not_taken_in_twice_and_the_first_one_stays(store: Store) -> None:
+    keep(store, "file-1")
+    store.add_batch(batch("batch_1"), store.content("file-1"))
+    with pytest.raises(WriteError):
+        store.add_batch(batch("batch_1"), store.content("file-1"))
+    assert store.input("batch_1").read_bytes() == b"{}"
+
+
+def test_a_file_that_cannot_be_taken_in_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise WriteError("no room")
+
+    monkeypatch.setattr("llmbatch.server.store._insert_files", full)
+    with pytest.raises(WriteError):
+        keep(store, "file-1")
+    assert not list((store.folder / "files").iterdir())
+    assert not list((store.folder / "uploads").iterdir())
+
+
+def test_where_there_are_no_hard_links_the_input_is_copied(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError("no links here")
+
+    keep(store, "file-1")
+    monkeypatch.setattr("os.link", none)
+    store.add_batch(batch("batch_1"), store.content("file-1"))
+    store.remove_file("file-1", "a")
+    assert store.input("batch_1").read_bytes() == b"{}"

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from llmbatch.verta import DeployedModel
+
 RULES = {"rules": [{"when": {"contains": "BOOM"}, "fail": "the model says no"}]}
 
 
@@ -71,4 +73,12 @@ def test_a_frame_that_is_none_is_refused(ask, frame: Any) -> None:
 def test_one_row_that_fails_fails_the_call(ask) -> None:
     frame = {"index": [1, 2], "columns": ["prompt"], "data": [["one"], ["BOOM"]]}
     status, _, said = ask("/batch-predict/a", frame)
-    assert (status, said["message"]) == (500, "the model says no")
+    assert (status, said["message"]) == (502, "the model says no")
+
+
+def test_what_the_model_refuses_is_asked_once_by_our_client_and_is_a_runtime_error(sites) -> None:
+    site = sites.start(RULES)
+    model = DeployedModel(f"http://127.0.0.1:{site.port}/api/v1/predict/a")
+    with pytest.raises(RuntimeError, match="the model says no"):
+        model.predict("BOOM")
+    assert model.predict_with_id({"prompt": "one", "max_tokens": 64}, prediction_id="mine") == ("mine", "one")

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from llmbatch.core.errors import InputChanged
 from llmbatch.report.summary import headline
+from llmbatch.runs import session
+from llmbatch.runs.finish import finish
 from llmbatch.sinks.base import Finished, SinkSettings
 from llmbatch.sinks.layouts import LAYOUTS
 from llmbatch.sinks.layouts.base import Written
@@ -62,6 +65,24 @@ def test_a_job_that_the_system_would_call_failed_is_not_all_well_though_all_rows
     assert (result.exit_code, result.report["exit_code"]) == (3, 3)
     said = "finished: all 1 rows are ok; tree would call this job failed: a.jsonl: row 3"
     assert headline(result.report) == said
+
+
+def test_an_input_that_changed_meanwhile_is_not_laid_out_beside_the_answers_to_what_it_was(
+    jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = jobs.rows([{"id": "a", "text": "x"}])
+    job, before = jobs.job(rows, sinks={"layout": {"name": "tree"}}), rows.read_text()
+
+    def too_late(*given: Any) -> Any:
+        rows.write_text(before.replace("x", "y"))
+        return finish(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "finish", too_late)
+        with pytest.raises(InputChanged, match="rows 0 to 0 differ"):
+            jobs.run(job)
+    rows.write_text(before)
+    assert (jobs.run(job).folder / "output" / "deep" / "a.out").read_text() == "x"
 
 
 @pytest.mark.parametrize(

@@ -157,3 +157,12 @@ def test_an_empty_answer_is_an_answer(jobs: Any) -> None:
     script = {"rules": [{"answer": ""}]}
     [line] = lines(run(jobs, rows, script=script) / "output.jsonl")
     assert line["response"]["body"]["choices"][0]["text"] == ""
+
+
+@pytest.mark.parametrize(("answer", "file"), [({}, "output"), ({"choice": ["yes"], "constrained": False}, "error")])
+def test_an_answer_that_was_cut_off_is_an_error_where_the_job_itself_asks_for_a_check(
+    jobs: Any, answer: dict[str, Any], file: str
+) -> None:
+    script = {"rules": [{"answer": "ye", "finish_reason": "length"}]}
+    folder = run(jobs, EXAMPLES / "chat.azure.jsonl", script=script, answer=answer)
+    assert [path.name for path in folder.iterdir()] == [f"{file}.jsonl"]

@@ -191,11 +191,24 @@ def test_objects_without_a_record_have_an_empty_output_but_those_behind_a_limit(
         (bucket / "input" / name).write_text("\n\n")
     limited = ("--limit", "3", "--output", str(tmp_path / "limited"))
     assert run("sagemaker/create-transform-job.json", bucket, *limited).exit_code == 0
-    assert set(tree(tmp_path / "limited" / "output")) == {"a.jsonl.out", "b-blank.jsonl.out"}
+    assert set(tree(tmp_path / "limited" / "output")) == {"a.jsonl.out"}
     assert run("sagemaker/create-transform-job.json", bucket).exit_code == 0
     written = tree(tmp_path / "llmbatch-demo-transform" / "output")
     blank = {f"{name}-blank.jsonl.out": [] for name in "byz"}
     assert written == {**tree(AWS / "sagemaker" / "expected" / "output"), **blank}
+
+
+def test_slices_of_a_document_are_put_together_by_merge(run: Run, bucket_of: Bucket, tmp_path: Path) -> None:
+    bucket, document = bucket_of("sagemaker/s3"), "sagemaker/create-transform-job.json"
+    refused = run(document, bucket, "--shard", "1/2")
+    assert (refused.exit_code, "--set sinks.to=null where a document says it" in refused.output) == (2, True)
+    slices = [str(tmp_path / name) for name in ("one", "two")]
+    for number, folder in enumerate(slices, 1):
+        shard = ("--shard", f"{number}/2", "--set", "sinks.to=null", "--output", folder)
+        assert run(document, bucket, *shard).exit_code == 0
+    whole = ("--output", str(tmp_path / "whole"), "--to", str(bucket / "output"))
+    assert CliRunner().invoke(main, ["merge", *slices, *whole]).exit_code == 0
+    assert tree(bucket / "output") == tree(AWS / "sagemaker" / "expected" / "output")
 
 
 def test_the_same_command_again_finds_nothing_to_do(run: Run, bucket_of: Bucket) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from llmbatch import __version__
 from llmbatch.core.errors import EngineDied
@@ -77,7 +77,7 @@ class ActorLink:
 
     def open(self) -> None:
         self._actor = self._places.actor()
-        self._about = about = self._placed(self._actor.about.remote())
+        self._about = about = self._placed()
         if about.version != __version__:
             self._fail(
                 f"node {about.machine} has llmbatch {about.version}, this driver {__version__}: install the same version there"
@@ -87,19 +87,17 @@ class ActorLink:
         if isinstance(message, Begin):
             begin = _moved(message, {parcel.place: self._bring(parcel) for parcel in self._places.parcels})
             self._call("begin", begin)
-            self._pulling = self._actor.pull.remote()
+            self._pulling = self._ask("pull")
         else:
             self._see_that_it_goes_on()
-            self._get(self._actor.push.remote(message), pushed=True)
+            self._get(self._ask("push", message), pushed=True)
 
     def poll(self, timeout: float) -> bool:
-        import ray
-
         end = time.monotonic() + timeout
         while not self._inbox:
             self._see_that_it_goes_on()
             left = max(0.0, end - time.monotonic())
-            if not ray.wait([self._pulling], timeout=min(left, _LOOK_SECONDS))[0]:
+            if not self._is_done(self._pulling, min(left, _LOOK_SECONDS)):
                 if left <= _LOOK_SECONDS:
                     return False
                 continue
@@ -135,7 +133,7 @@ class ActorLink:
             return
         if self._gone is None or self._gone.suspect:  # the actor is there, though its engine may not be
             try:
-                self._write(self._get(self._actor.close.remote(), _END_SECONDS))
+                self._write(self._get(self._ask("close"), _END_SECONDS))
             except (EOFError, OSError):
                 pass  # it is gone now
         self.kill()
@@ -146,20 +144,19 @@ class ActorLink:
     def _machine(self) -> str:
         return "a node" if self._about is None else self._about.machine
 
-    def _placed(self, about: Any) -> About:
+    def _placed(self) -> About:
         """Wait until Ray has placed the actor."""
-        import ray
-
         end = time.monotonic() + self._places.patience
-        while not ray.wait([about], timeout=_LOOK_SECONDS)[0]:
-            self._places.see()
-            if self._killed:
-                raise OSError("it was ended before it had a place")
-            if time.monotonic() > end:
-                lacks = self._places.lacks()
-                self.kill()
-                raise OSError(f"for {self._places.patience:.0f} s there was no room in the cluster for {lacks}")
         try:
+            about = self._ask("about")
+            while not self._is_done(about, _LOOK_SECONDS):
+                self._places.see()
+                if self._killed:
+                    raise OSError("it was ended before it had a place")
+                if time.monotonic() > end:
+                    lacks = self._places.lacks()
+                    self.kill()
+                    raise OSError(f"for {self._places.patience:.0f} s there was no room in the cluster for {lacks}")
             found: About = self._get(about)
         except EOFError:
             self._fail(str(self.death()))
@@ -169,21 +166,39 @@ class ActorLink:
         """Where the node has it, once it has."""
         place: str | None = self._call("find", parcel)
         if place is None:  # another actor of the node may be about to receive it
-            place = self._get(self._actor.expect.remote(parcel), None)
+            place = self._get(self._ask("expect", parcel), None)
         if place is None:
             for chunk in chunks_of(parcel):
                 self._call("add", chunk)
             place = str(self._call("complete"))
         return place
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str) -> NoReturn:
         self._places.failed()
         self.kill()
         raise OSError(message)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         self._see_that_it_goes_on()
-        return self._get(getattr(self._actor, method).remote(*arguments))
+        return self._get(self._ask(method, *arguments))
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """Begin a call of the actor. Raises ``EOFError`` where there is no way to it, as does ``_is_done``."""
+        try:
+            return getattr(self._actor, method).remote(*arguments)
+        except Exception as error:  # a client of Ray raises whatever it came upon
+            raise self._end_by(error) from error
+
+    def _is_done(self, reference: Any, timeout: float) -> bool:
+        """Whether a call has come to an end."""
+        import ray
+
+        try:
+            if not ray.is_initialized():  # it would start a cluster here
+                raise ConnectionError("the connection to the cluster has ended")
+            return bool(ray.wait([reference], timeout=timeout)[0])
+        except Exception as error:
+            raise self._end_by(error) from error
 
     def _see_that_it_goes_on(self) -> None:
         if self._gone is not None or self._killed:
@@ -192,21 +207,28 @@ class ActorLink:
     def _get(self, reference: Any, timeout: float | None = _CALL_SECONDS, *, pushed: bool = False) -> Any:
         """What a call came to. Raises ``EOFError`` where it did not."""
         import ray
-        from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
+        from ray.exceptions import GetTimeoutError, RayTaskError
 
         end = None if timeout is None else time.monotonic() + timeout
         try:
-            while not ray.wait([reference], timeout=_LOOK_SECONDS)[0]:
+            while not self._is_done(reference, _LOOK_SECONDS):
                 self._places.see()
                 if self._killed or (end is not None and time.monotonic() > end):
                     raise GetTimeoutError("it gives no answer")
             return ray.get(reference)
-        except (RayError, OSError, RuntimeError) as error:
-            if not (
-                pushed and isinstance(error, RayTaskError)
-            ):  # else the next pull says how the engine's process went
-                self._gone = self._gone or self._death_by(error, dead=isinstance(error, ActorDiedError))
-            raise EOFError from error
+        except EOFError:
+            raise
+        except Exception as error:
+            if pushed and isinstance(error, RayTaskError):  # the next pull says how the engine's process went
+                raise EOFError from error
+            raise self._end_by(error) from error
+
+    def _end_by(self, error: Exception) -> EOFError:
+        """What was in flight is lost by this error; the first of them is the one that is told."""
+        from ray.exceptions import ActorDiedError
+
+        self._gone = self._gone or self._death_by(error, dead=isinstance(error, ActorDiedError))
+        return EOFError()
 
     def _death_by(self, error: Exception, *, dead: bool) -> EngineDied:
         about = self._about
@@ -222,7 +244,7 @@ class ActorLink:
         self._write(pulled.log)
         self._inbox.extend(pulled.messages)
         if pulled.gone is None:
-            self._pulling = self._actor.pull.remote()
+            self._pulling = self._ask("pull")
         else:
             said = f"the engine's process on {self._machine} {pulled.gone}; see {self._log}"
             self._gone = EngineDied(said)

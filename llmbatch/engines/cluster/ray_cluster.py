@@ -10,9 +10,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import llmbatch
 from llmbatch.core.errors import EngineError, JobError
@@ -20,6 +21,7 @@ from llmbatch.core.imports import extra
 from llmbatch.engines.base import EngineSettings, kind_of
 from llmbatch.engines.cluster.parcels import Listing, listing_of
 
+T = TypeVar("T")
 AUTO = "auto"
 _RAY = "ray"
 _CLIENT = "ray://"
@@ -28,6 +30,7 @@ _CONNECT_SECONDS = 10.0
 _READY_SECONDS = 60.0  # that a cluster which is being started may take
 _GONE_SECONDS = 20.0  # without an answer from the head; Ray itself ends a driver of it after 60
 _LOOK_SECONDS = 2.0
+_LET_IN = "Copy ~/.ray/auth_token from the cluster's head (or set RAY_AUTH_TOKEN), and run this again with RAY_AUTH_MODE=token"
 _CALLS = 4  # of an actor at a time: one hands over, one waits for answers, and one may end it
 
 
@@ -76,13 +79,16 @@ class RayCluster:
     def actor(self) -> Any:
         from llmbatch.engines.cluster.host import Host
 
-        return self._actors(Host).remote()
+        return self._asked(lambda: self._actors(Host).remote())
 
     def lacks(self) -> str:
         return self.need.said
 
     def lives(self, node: str) -> bool:
-        return self._there and any(alive["NodeID"] == node for alive in self._alive())
+        try:
+            return self._there and any(alive["NodeID"] == node for alive in self._alive())
+        except OSError:
+            return False
 
     def end(self, actor: Any) -> None:
         if self._there:
@@ -96,16 +102,17 @@ class RayCluster:
         """How many engines could be added beside ``waiting`` ones without a place. Raises ``EngineError`` where all is gone."""
         try:
             self.see()
+            if not self._grows or not self._there:
+                return 0
+            nodes = frozenset(node["NodeID"] for node in self._alive())
+            free = self._asked(self._ray.available_resources)
         except OSError as error:
             raise EngineError(f"{error}. Finished rows are safe; the same command goes on once it is back") from None
-        if not self._grows or not self._there:
-            return 0
-        nodes = frozenset(node["NodeID"] for node in self._alive())
         with self._state:
             if nodes != self._nodes:
                 self._nodes, self._spoiled = nodes, 0
             spoiled = self._spoiled
-        return max(0, self.need.fits(self._ray.available_resources()) - waiting - spoiled)
+        return max(0, self.need.fits(free) - waiting - spoiled)
 
     def see(self) -> None:
         """Look now and then whether the head answers."""
@@ -118,7 +125,7 @@ class RayCluster:
         if self._answering:
             self._heard_at = time.monotonic()
         elif time.monotonic() - self._heard_at > _GONE_SECONDS:
-            raise OSError(f"the Ray cluster is gone: its head ({self._head or 'a Ray client server'}) does not answer")
+            raise OSError(f"the Ray cluster is gone: its head ({self._head}) does not answer")
 
     @property
     def _there(self) -> bool:
@@ -127,12 +134,23 @@ class RayCluster:
         return self._answering
 
     def _answers(self) -> bool:
-        if not self._head:
-            return bool(self._ray.is_initialized())
-        return _reaches(self._head, _LOOK_SECONDS)
+        return self._ray.is_initialized() and _reaches(self._head, _LOOK_SECONDS)
 
     def _alive(self) -> list[dict[str, Any]]:
-        return [node for node in self._ray.nodes() if node["Alive"]]
+        return [node for node in self._asked(self._ray.nodes) if node["Alive"]]
+
+    def _asked(self, call: Callable[[], T]) -> T:
+        """What Ray answers. Raises ``OSError`` where it does not: a client of it raises whatever it came upon."""
+        try:
+            if not self._ray.is_initialized():  # Ray would start one here
+                raise ConnectionError("the connection to it has ended")
+            return call()
+        except Exception as error:
+            details = getattr(error, "details", None)  # of gRPC
+            said = (
+                str(details()) if callable(details) else (str(error).strip().splitlines() or [type(error).__name__])[0]
+            )
+            raise OSError(f"the Ray cluster at {self._head} is gone: {said}") from error
 
     def _begin_with(self, settings: EngineSettings) -> int:
         """How many engines there are at first. Raises ``JobError`` where there are to be more than there can be."""
@@ -196,26 +214,79 @@ def _connect(ray: Any, address: str, environment: Mapping[str, Any]) -> None:
     if address != "auto" and not _reaches(named):
         raise JobError(f"engine.cluster: there is no Ray cluster at {address}: nothing answers there")
     client = address.startswith(_CLIENT)
-    options = {} if client else {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    end = time.monotonic() + (_READY_SECONDS if address != "auto" else 0.0)
+    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if client:
+        logging.getLogger("ray.client_builder").setLevel(logging.ERROR)  # it says which options it hands on
+    else:
+        options["configure_logging"] = False
+    end = time.monotonic() + (0.0 if address == "auto" else _READY_SECONDS)
     while True:
         try:
-            ray.init(address=address, runtime_env=dict(environment) or None, **options)
+            with warnings.catch_warnings(action="ignore"):  # what a client warns of, its error says too
+                ray.init(address=address, runtime_env=dict(environment) or None, **options)
             return
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            if time.monotonic() < end and _reaches(named):  # it is just being started: its head has no node yet
+        except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+            if _not_let_in(ray, error):
+                raise _wants_token(address) from None
+            starts = not client or isinstance(
+                error, ConnectionAbortedError
+            )  # what a client is told where its server was slow
+            if starts and time.monotonic() < end and _reaches(named):  # the head may have no node yet
                 time.sleep(_LOOK_SECONDS)
                 continue
             raise _not_joined(address, error) from None
 
 
-def _not_joined(address: str, error: Exception) -> JobError:
-    said = str(error).strip().splitlines() or [type(error).__name__]
-    known = "this machine belongs to no Ray cluster"
-    where = known if address == "auto" else f"the Ray cluster at {address} cannot be joined"
+def _not_let_in(ray: Any, error: BaseException) -> bool:
+    """Whether Ray wants a token. Of the error that says so it may hand on no more than the traceback, as text."""
+    kind = ray.exceptions.AuthenticationError
+    named = f"{kind.__module__}.{kind.__name__}"
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, kind) or named in str(link):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
+
+
+def _wants_token(address: str) -> JobError:
+    where = "this machine's" if address == "auto" else f"at {address}"
     return JobError(
-        f"engine.cluster: {where}: {said[0]} Start one (ray start --head, and ray start --address=HEAD on the others), or name its "
-        "head: --cluster ray://HOST:10001"
+        f"engine.cluster: the Ray cluster {where} lets in only who has its token, and this command {_token_here()}. {_LET_IN}"
+    )
+
+
+def _token_here() -> str:
+    """What this process would show a cluster, in words."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        return "shows none (RAY_AUTH_MODE is not token)"
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return "shows that of RAY_AUTH_TOKEN"
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    return f"shows that of {path}" if path.is_file() else f"has none (no RAY_AUTH_TOKEN, no file {path})"
+
+
+def _not_joined(address: str, error: Exception) -> JobError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    said = (lines[-1] if isinstance(error, ConnectionAbortedError) else lines[0]).strip().rstrip(".")
+    if address == "auto":
+        return JobError(
+            f"engine.cluster: this machine belongs to no Ray cluster: {said}. Start one (ray start --head, and ray start "
+            "--address=HEAD on the others), or name its head: --cluster ray://HOST:10001"
+        )
+    if isinstance(error, ConnectionAbortedError):
+        return JobError(
+            f"engine.cluster: the client server at {address} could not begin: {said}. Try again, or see its log"
+        )
+    if address.startswith(_CLIENT) and isinstance(error, ConnectionError):
+        return JobError(
+            f"engine.cluster: what answers at {address} lets no client of Ray in ({said}). Is it the port of the client server "
+            "(10001, or ray start --ray-client-server-port), and grpcio installed where the head is? If the cluster wants a token: "
+            f"this command {_token_here()}. {_LET_IN}"
+        )
+    return JobError(
+        f"engine.cluster: the Ray cluster at {address} cannot be joined: {said}. Is it that cluster's address, and are the "
+        "versions of Ray and Python the same here and there?"
     )
 
 
@@ -231,10 +302,12 @@ def _reaches(address: str, seconds: float = _CONNECT_SECONDS) -> bool:
 
 
 def _head(ray: Any) -> str:
-    """Where the head listens; empty where a client of Ray looks after the connection itself."""
+    """Where the head listens, for clients where this process is one."""
     from ray.util.client import ray as client
 
-    return "" if client.is_connected() else str(ray.get_runtime_context().gcs_address)
+    if client.is_connected():
+        return str(client.get_context().client_worker._conn_str)
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _need(settings: EngineSettings, nodes: list[Mapping[str, float]]) -> Need:

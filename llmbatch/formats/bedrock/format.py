@@ -74,7 +74,7 @@ class Bedrock:
         failed = record["status"] != "ok"
         asked = self.read(row, ()) if failed and row else None
         checks = isinstance(asked, Rendered) and asked.output is not None
-        outcome = outcome_of(record, checks_itself=checks, strict=strict)
+        outcome = outcome_of(record, checks_itself=checks, job_checks=answered.checked, strict=strict)
         if isinstance(outcome, Error):
             return {**line, "error": {"errorCode": outcome.code.http, "errorMessage": outcome.message}}
         body = _body(row)

@@ -74,7 +74,7 @@ def response(answered: Answered, success: Success) -> dict[str, Any]:
 def _outcome(answered: Answered, request: Mapping[str, Any], strict: bool) -> Success | Error:
     record = answered.record
     checked = record["status"] != "ok" and not strict and _asks_for_a_check(request)
-    return outcome_of(record, checks_itself=checked, strict=strict)
+    return outcome_of(record, checks_itself=checked, job_checks=answered.checked, strict=strict)
 
 
 def _asks_for_a_check(request: Mapping[str, Any]) -> bool:

@@ -145,6 +145,8 @@ def is_ids(value: Any) -> bool:
 
 def output_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What a body holds its answer to. Raises ``RequestError``."""
+    if _OUTPUTS.keys().isdisjoint(body):
+        return None
     outputs = [
         output
         for key, read in _OUTPUTS.items()

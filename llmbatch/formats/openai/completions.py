@@ -29,6 +29,10 @@ from llmbatch.formats.outcome import Success
 MOST_PROMPTS = 2048
 """In one request: as many texts as OpenAI takes for embeddings. All of a row's answers are in memory at a time."""
 _OWN = frozenset({"messages", "prompt", "echo"})
+_NO_LIKELIHOODS = (
+    "log-probabilities of a prompt are not given in this format; a job whose program is score gives them, and lm-eval's "
+    "--model llmbatch for its tasks of likelihoods"
+)
 
 
 def read(body: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
@@ -38,7 +42,7 @@ def read(body: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
     if echo not in (None, True, False):
         raise RequestError(f"body.echo is of type {type_name(echo)}, and must be true or false", "echo")
     if echo and (first.ids is not None or "logprobs" in sampling):
-        what = "the prompt is token ids" if first.ids is not None else "log-probabilities of a prompt are not given"
+        what = _NO_LIKELIHOODS if "logprobs" in sampling else "the prompt is token ids"
         raise RequestError(f"body.echo = true is not supported here: {what}", "echo")
     return Rendered(first, sampling, output_of(body), adapter_of(body, adapters), more=tuple(more))
 

@@ -33,7 +33,7 @@ def line_of(answered: Answered, *, strict: bool = False) -> Line:
     """The line of a row. ``strict``: an answer that did not pass the check which its request asks for is an error."""
     record, body = answered.record, answered.row.get("body")
     checked = record["status"] != "ok" and isinstance(body, Mapping) and checks_itself(body)
-    outcome = outcome_of(record, checks_itself=checked, strict=strict)
+    outcome = outcome_of(record, checks_itself=checked, job_checks=answered.checked, strict=strict)
     if record["status"] != "ok" and isinstance(outcome, Success) and answered.asked.samples > 1:
         outcome = _several(record, outcome)
     status = 200 if isinstance(outcome, Success) else outcome.code.http

@@ -29,8 +29,8 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "truncation": ("disabled",),
-    "include": ([],),
-    "reasoning": ({},),
+    "include": ([], ["reasoning.encrypted_content"]),  # reasoning is given as it is
+    "reasoning": ({}, *({"summary": summary} for summary in (None, "auto", "concise", "detailed"))),
     "top_logprobs": (0,),
 }
 _OF_ITEMS = ("id", "type", "status", "phase")  # keys of an item that say nothing to the model

@@ -124,7 +124,12 @@ class Engines:
         return known
 
     def _placed(self, settings: EngineSettings) -> EngineSettings:
-        if self._apart and gpus_of(settings) > 0 and settings.in_process is not False and not is_hosted(settings):
+        if (
+            self._apart
+            and gpus_of(settings).number > 0
+            and settings.in_process is not False
+            and not is_hosted(settings)
+        ):
             return settings.model_copy(update={"in_process": False})
         return settings
 

@@ -6,12 +6,11 @@ always a file of errors.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from llmbatch.formats.openai.format import CHAT, COMPLETIONS, EMBEDDINGS
+from llmbatch.server.bodies import JsonObject
 from llmbatch.server.fronts.openai import OpenAIFront
 from llmbatch.server.fronts.openai_live import STREAMED
 
@@ -34,6 +33,6 @@ class AzureFront(OpenAIFront):
         """A live endpoint whose path names the model."""
 
         @router.post(f"/openai/deployments/{{deployment:path}}{endpoint.removeprefix('/v1')}", responses=STREAMED)
-        async def deployed(request: Request, deployment: str, body: Annotated[dict[str, Any], Body()]) -> Response:
+        async def deployed(request: Request, deployment: str, body: JsonObject) -> Response:
             """Answer with the model that the path names."""
             return await self.live.answer(request, endpoint, {**body, "model": deployment})

@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from llmbatch.core.words import clip
 from llmbatch.server.base import Ended, Finished
+from llmbatch.server.bodies import JsonObject
 from llmbatch.server.errors import ApiError
 from llmbatch.server.fronts.aws import account_of, region_of
 from llmbatch.server.fronts.documents import DocumentBatches, write_what_is_done
@@ -67,7 +68,7 @@ class BedrockFront(DocumentBatches):
         router = APIRouter(tags=[self.name])
 
         @router.post("/model-invocation-job")
-        async def create_job(request: Request, document: Annotated[dict[str, Any], Body()]) -> Response:
+        async def create_job(request: Request, document: JsonObject) -> Response:
             """Begin a job; the same document, or the same token, is the same job."""
             return JSONResponse({"jobArn": _arn(await run_in_threadpool(self._create, document, request))})
 

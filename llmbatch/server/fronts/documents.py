@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from llmbatch.sources.opening import open_source
 from llmbatch.sources.places import expand, is_url
 from llmbatch.systems.base import Assets, System
 
+_LONGEST_DOCUMENT = 1 << 20  # characters: it is kept, and shown in lists
 _LOOK_EVERY = 1000  # rows, to see whether it is to stop
 _STORES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 _PLACES = frozenset({"s3uri", "s3outputpath", "outputuriprefix", "uris"})  # keys of documents that hold addresses
@@ -45,6 +48,11 @@ class DocumentBatches:
 
     def read(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """The sections of the job that a document asks for. Raises ``ApiError``, with the key that is not done here."""
+        if len(json.dumps(document)) > _LONGEST_DOCUMENT:
+            raise ApiError(
+                413, f"the document is longer than {_LONGEST_DOCUMENT:,} characters: name fewer objects, or what they begin with",
+                code="request_too_large",
+            )  # fmt: skip
         try:
             return self.sections_of(document)
         except (JobError, SourceError, ReadError) as error:
@@ -138,8 +146,10 @@ def _see_place(address: str, place: str, roots: tuple[Path, ...]) -> None:
     scheme = place.partition("://")[0] if is_url(place) else None
     if scheme in _STORES and "::" not in place:
         return
-    if scheme is None and any(Path(expand(place)).resolve().is_relative_to(root) for root in roots):
-        return
+    if scheme is None:
+        places = [expand(place), *glob.glob(expand(place), recursive=True)]  # noqa: PTH207 - a pattern may lead out by a link
+        if all(any(Path(each).resolve().is_relative_to(root) for root in roots) for each in places):
+            return
     raise JobError(
         f"{clip(address, 200)}: is no address of an object store ({', '.join(f'{each}://' for each in _STORES)}), and nothing "
         "that this server was started with (--asset) says where it is here"

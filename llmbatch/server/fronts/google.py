@@ -7,6 +7,7 @@ server's root too, where OpenAI's paths are partly the same.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -14,15 +15,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import StringConstraints
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from llmbatch.core.errors import SourceError, UsageError
+from llmbatch.core.files import atomic_write
 from llmbatch.formats.gemini.schema import camel_case
 from llmbatch.server.base import Checked, Ended, Finished
+from llmbatch.server.bodies import JsonObject
 from llmbatch.server.errors import ApiError, not_found
 from llmbatch.server.fronts.documents import DocumentBatches
 from llmbatch.server.fronts.google_objects import error_object, file_object, job_object, operation
@@ -56,6 +59,7 @@ def _parent(project: _ID, location: _ID) -> str:
 _Version = Annotated[str, Depends(_version)]
 _Parent = Annotated[str, Depends(_parent)]
 _LOOK_EVERY = 1000  # rows, to see whether it is to stop
+_UPLOAD = re.compile(r"/google/upload/[^/]+/files/[^/]+")  # the bytes of a file, and not what announces it
 _GEMINI_SECONDS = 48 * 3600  # that the Gemini API gives a batch, and keeps a file
 _VERTEX = "/projects/{project}/locations/{location}/batchPredictionJobs"
 
@@ -72,7 +76,7 @@ class GoogleFront:
         self._uploads = GoogleUploads(server.store, server.settings.max_bytes)
 
     def uploads(self, path: str) -> bool:
-        return path.startswith("/google/upload/")
+        return _UPLOAD.fullmatch(path) is not None
 
     def refusal(self, error: ApiError) -> Response:
         return JSONResponse(error_object(error), error.status)
@@ -122,9 +126,7 @@ class GoogleFront:
         """Vertex AI's."""
 
         @router.post(f"/{{version}}{_VERTEX}")
-        async def create_job(
-            request: Request, parent: _Parent, document: Annotated[dict[str, Any], Body()]
-        ) -> Response:
+        async def create_job(request: Request, parent: _Parent, document: JsonObject) -> Response:
             """Begin a job of a document."""
             batch = await run_in_threadpool(self._job, document, parent, _owner(request))
             await run_in_threadpool(self.server.batches.add, batch)
@@ -206,12 +208,12 @@ class GoogleFront:
 
     def batches(self, router: APIRouter) -> None:
         """The Gemini API's."""
-        batches = self.server.batches
+        store, batches = self.server.store, self.server.batches
 
         @router.post("/{version}/models/{model}:batchGenerateContent")
         async def create_batch(
             request: Request, model: Annotated[str, StringConstraints(max_length=256)],
-            given: Annotated[dict[str, Any], Body()],
+            given: JsonObject,
         ) -> Response:  # fmt: skip
             """Begin a batch of an uploaded file, or of requests that come with it."""
             batch, source = await run_in_threadpool(self._batch, model, given.get("batch"), _owner(request))
@@ -234,8 +236,7 @@ class GoogleFront:
         async def get_batch(request: Request, batch_id: _ID) -> Response:
             """Where a batch stands; with its responses, where its requests came in its own creation."""
             batch = self._own(batch_id, request)
-            has_responses = not batch.given["input_file_id"] and "output" in batch.facts.results
-            responses = await run_in_threadpool(inlined, batch, self.server.store) if has_responses else None
+            responses = None if batch.given["input_file_id"] else await run_in_threadpool(inlined, batch, store)
             return JSONResponse(operation(batch, self._snapshot(batch), responses))
 
         @router.post("/{version}/batches/{batch_id}:cancel")
@@ -337,7 +338,7 @@ def _no_file(file_id: str) -> ApiError:
 
 
 def _write_requests(given: Any, place: Path) -> int:
-    """Requests of a batch's creation as the lines of a file, with a number as their key. Raises ``ApiError``."""
+    """Requests of a batch's creation as the lines of a file, with a number as their key. Raises ``ApiError`` and ``WriteError``."""
     requests = given.get("requests") if isinstance(given, Mapping) else None
     if not isinstance(requests, list) or not requests or not all(isinstance(each, Mapping) for each in requests):
         raise ApiError(
@@ -346,8 +347,8 @@ def _write_requests(given: Any, place: Path) -> int:
     lines = []
     for number, each in enumerate(requests):
         metadata = {"metadata": each["metadata"]} if isinstance(each.get("metadata"), Mapping) else {}
-        lines.append(json.dumps({"key": str(number), "request": each.get("request"), **metadata}) + "\n")
-    place.write_text("".join(lines), encoding="utf-8")
+        lines.append(json.dumps({"key": str(number), "request": each.get("request"), **metadata}).encode() + b"\n")
+    atomic_write(place, lines)
     return len(lines)
 
 

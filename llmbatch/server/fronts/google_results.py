@@ -59,10 +59,18 @@ def write_folder(ended: Ended, settings: sinks.SinkSettings, layout: sinks.Layou
     return Finished({}, done, failed, usage)
 
 
-def inlined(batch: Batch, store: Store) -> list[dict[str, Any]]:
-    """The responses of a batch whose requests came in its own creation, each with what the request had as its metadata."""
-    answers = store.content(batch.facts.results["output"]).read_text(encoding="utf-8").splitlines()
-    asked = store.input(batch.id).read_text(encoding="utf-8").splitlines()
+def inlined(batch: Batch, store: Store) -> list[dict[str, Any]] | None:
+    """The responses of a batch whose requests came in its own creation, each with what the request had as its metadata.
+
+    ``None`` as long as there are none, and once they were deleted or are expired.
+    """
+    if "output" not in batch.facts.results:
+        return None
+    try:
+        answers = store.content(batch.facts.results["output"]).read_text(encoding="utf-8").splitlines()
+        asked = store.input(batch.id).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return None
     made = []
     for answer, request in zip(map(json.loads, answers), map(json.loads, asked), strict=True):
         metadata = {"metadata": request["metadata"]} if "metadata" in request else {}

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
 from llmbatch.core.words import clip, printable
+from llmbatch.server.bodies import json_object
 from llmbatch.server.errors import ApiError, not_found
 from llmbatch.server.store import Store, StoredFile, new_id
 
@@ -111,12 +110,10 @@ class GoogleUploads:
 
 def _name_in(body: bytes) -> str:
     """What a file is called by whoever announces it."""
-    try:
-        given: Any = json.loads(body or b"{}")
-        file = given.get("file") or {}
-        name = file.get("displayName") or file.get("display_name") or ""
-    except (ValueError, AttributeError, RecursionError):
-        raise ApiError(400, 'the body is {"file": {"displayName": ...}}', param="file") from None
+    file = json_object(body).get("file") or {}
+    if not isinstance(file, dict):
+        raise ApiError(400, 'the body is {"file": {"displayName": ...}}', param="file")
+    name = file.get("displayName") or file.get("display_name") or ""
     return clip(printable(str(name)).replace("\n", " ").replace('"', "'"), _LONGEST_NAME)
 
 

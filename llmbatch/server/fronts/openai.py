@@ -27,6 +27,7 @@ from llmbatch.server.uploads import Form, receive_form
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 _WINDOW = re.compile(r"([1-9][0-9]{0,5})([hm])")
 _LONGEST_WINDOW = 366 * 24 * 3600
+_SECONDS = re.compile(r"[0-9]{1,10}")
 _PURPOSES = ("batch",)
 _EXPIRES_FIRST, _EXPIRES_LAST = 3600, 2_592_000  # seconds after which a file may expire
 _ID = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
@@ -129,8 +130,9 @@ class OpenAIFront:
             order: Annotated[str, Query(pattern="^(asc|desc)$")] = "desc",
         ) -> Response:
             """The files of the key's owner."""
-            files = store.files(
-                _owner(request).name, purpose=purpose, after=after, limit=limit + 1, descending=order == "desc"
+            owner, descending = _owner(request).name, order == "desc"
+            files = await run_in_threadpool(
+                store.files, owner, purpose=purpose, after=after, limit=limit + 1, descending=descending
             )
             return JSONResponse(page([file_object(file) for file in files], limit))
 
@@ -305,11 +307,11 @@ def _expires(form: Form, now: int) -> int | None:
     anchor, seconds = (form.fields.get(f"expires_after[{key}]") for key in ("anchor", "seconds"))
     if anchor is None and seconds is None:
         return None
-    if anchor != "created_at" or seconds is None or not seconds.isdecimal():
+    if anchor != "created_at" or seconds is None or _SECONDS.fullmatch(seconds) is None:
         raise ApiError(
             400, "expires_after has anchor=created_at and seconds", code="invalid_expires_after", param="expires_after"
         )
-    if not _EXPIRES_FIRST <= int(seconds[:10]) <= _EXPIRES_LAST:
+    if not _EXPIRES_FIRST <= int(seconds) <= _EXPIRES_LAST:
         raise ApiError(
             400, f"expires_after.seconds is from {_EXPIRES_FIRST:,} to {_EXPIRES_LAST:,}",
             code="invalid_expires_after", param="expires_after.seconds",

@@ -10,9 +10,9 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.responses import Response
 
@@ -24,13 +24,13 @@ from llmbatch.formats.base import Answered
 from llmbatch.formats.openai.format import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from llmbatch.formats.openai.lines import line_of
 from llmbatch.formats.outcome import code_of
+from llmbatch.server.bodies import JsonObject
 from llmbatch.server.errors import ApiError
 from llmbatch.server.fronts.openai_stream import Answer, events_of
 from llmbatch.server.server import Server
 
 T = TypeVar("T")
 _OF_STREAMS = ("stream", "stream_options")
-_Body = Annotated[dict[str, Any], Body()]
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The answer, or its events", "content": {"application/json": {}, "text/event-stream": {}}},
     **{
@@ -56,22 +56,22 @@ class LiveRequests:
         """Their paths, below a prefix that stands for ``/v1``."""
 
         @router.post(f"{prefix}/chat/completions", responses=STREAMED)
-        async def chat_completions(request: Request, body: _Body) -> Response:
+        async def chat_completions(request: Request, body: JsonObject) -> Response:
             """Answer a conversation."""
             return await self.answer(request, CHAT, body)
 
         @router.post(f"{prefix}/completions", responses=STREAMED)
-        async def completions(request: Request, body: _Body) -> Response:
+        async def completions(request: Request, body: JsonObject) -> Response:
             """Go on with a text."""
             return await self.answer(request, COMPLETIONS, body)
 
         @router.post(f"{prefix}/embeddings", responses=STREAMED)
-        async def embeddings(request: Request, body: _Body) -> Response:
+        async def embeddings(request: Request, body: JsonObject) -> Response:
             """Give texts as numbers."""
             return await self.answer(request, EMBEDDINGS, body)
 
         @router.post(f"{prefix}/responses", responses=STREAMED)
-        async def responses(request: Request, body: _Body) -> Response:
+        async def responses(request: Request, body: JsonObject) -> Response:
             """Answer a conversation, as the newer API has it."""
             return await self.answer(request, RESPONSES, body)
 
@@ -88,7 +88,7 @@ class LiveRequests:
         line = {"custom_id": "live", "method": "POST", "url": endpoint, "body": asked}
         answer = Answer(endpoint, line, model, int(time.time()), uuid.uuid4().hex)
         if stream:
-            return await self._streamed(answer, body)
+            return await self._streamed(request, answer, body)
         return await self._whole(request, answer)
 
     async def record(self, request: Request, line: Mapping[str, Any]) -> Record:
@@ -125,7 +125,7 @@ class LiveRequests:
         body = response["body"]
         return response["status_code"], answer.named(body) if response["status_code"] == 200 else body
 
-    async def _streamed(self, answer: Answer, body: Mapping[str, Any]) -> Response:
+    async def _streamed(self, request: Request, answer: Answer, body: Mapping[str, Any]) -> Response:
         """The first piece is waited for: until then a request can be refused as any other."""
         if answer.endpoint == EMBEDDINGS:
             raise ApiError(400, "embeddings are not streamed", code="invalid_value", param="stream")
@@ -134,7 +134,7 @@ class LiveRequests:
         items = self._server.answering.stream(answer.line)
         self._running += 1
         try:
-            first = await anext(items, None)
+            first = await _unless_gone(request, anext(items, None))
         except EngineError as error:
             self._running -= 1
             raise _unavailable(error) from error

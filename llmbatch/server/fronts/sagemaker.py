@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from llmbatch.core.words import clip
+from llmbatch.server.bodies import json_object
 from llmbatch.server.errors import ApiError
 from llmbatch.server.fronts.aws import NO_ACCOUNT, region_of
 from llmbatch.server.fronts.documents import DocumentBatches
@@ -74,12 +75,7 @@ class SageMakerFront(DocumentBatches):
                 raise ApiError(
                     400, f"the operation {target[:60]!r} is not served here; the operations here are {known}"
                 )
-            try:
-                body = json.loads(await request.body() or b"{}")
-            except (ValueError, RecursionError):
-                raise ApiError(400, "the body is not JSON") from None
-            if not isinstance(body, dict):
-                raise ApiError(400, "the body is not a JSON object")
+            body = json_object(await request.body())
             said = await run_in_threadpool(operation, body, request)
             return Response(b"" if said is None else json.dumps(said).encode(), media_type=_CONTENT_TYPE)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from llmbatch.formats.base import RECORD, wire_format
 from llmbatch.formats.outcome import Error, outcome_of
 from llmbatch.formats.seldon import reply_of
+from llmbatch.server.bodies import JsonObject
 from llmbatch.server.errors import ApiError
 from llmbatch.server.fronts.synchronous import Synchronous
 from llmbatch.server.server import Server
@@ -32,12 +33,12 @@ class SeldonFront(Synchronous):
         router = APIRouter()
 
         @router.post(_PATH)
-        async def predictions(request: Request, message: Annotated[dict[str, Any], Body()]) -> Response:
+        async def predictions(request: Request, message: JsonObject) -> Response:
             """Answer a message."""
             return await self._predict(request, message)
 
         @router.post(f"/seldon/{{namespace}}/{{deployment}}{_PATH}")
-        async def of_deployment(request: Request, message: Annotated[dict[str, Any], Body()]) -> Response:
+        async def of_deployment(request: Request, message: JsonObject) -> Response:
             """Answer a message that came by a gateway."""
             return await self._predict(request, message)
 

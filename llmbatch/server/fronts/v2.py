@@ -5,6 +5,7 @@ Their clients' binary data is read; answers are JSON, which these clients take a
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -17,10 +18,12 @@ from llmbatch.formats.kserve import FINISH_REASON, TEXT_INPUT, TEXT_OUTPUT, TOKE
 from llmbatch.formats.kserve_binary import read_body
 from llmbatch.formats.outcome import Error
 from llmbatch.formats.v2 import reply_of
+from llmbatch.server.bodies import sound
 from llmbatch.server.errors import ApiError
 from llmbatch.server.fronts.synchronous import Synchronous
 from llmbatch.server.server import Server
 
+_LENGTH = re.compile(r"[0-9]{1,12}")
 _JSON_LENGTH = "inference-header-content-length"
 _INPUTS = (
     (TEXT_INPUT, "BYTES"),
@@ -92,12 +95,13 @@ class V2Front(Synchronous):
 
     async def _infer(self, request: Request, model: str) -> Response:
         length = request.headers.get(_JSON_LENGTH)
-        if length is not None and not (length.isascii() and length.isdecimal()):
+        if length is not None and _LENGTH.fullmatch(length) is None:
             raise ApiError(400, "the header Inference-Header-Content-Length is to be a number of bytes")
         try:
-            row = read_body(await request.body(), None if length is None else int(length))
-        except WireError as error:
-            raise ApiError(400, str(error)) from error
+            row = sound(read_body(await request.body(), None if length is None else int(length)))
+        except (WireError, ValueError) as error:
+            said = str(error) if isinstance(error, WireError) else f"the request {error}"
+            raise ApiError(400, said) from error
         problem = self._format.problem(row)
         if problem is not None:
             raise ApiError(400, problem)

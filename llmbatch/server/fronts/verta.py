@@ -15,12 +15,16 @@ from starlette.responses import Response
 
 from llmbatch.formats.openai.format import CHAT
 from llmbatch.formats.openai.lines import line_of
+from llmbatch.server.bodies import sound
 from llmbatch.server.errors import ApiError
 from llmbatch.server.fronts.synchronous import Synchronous
 
 _PROMPTS = ("prompt", "text", "text_input", "input")  # of a row the column with the prompt, the likeliest first
 _MOST_ROWS = 10_000
+_AT_A_TIME = 256  # rows of a frame
 _ID = "verta-request-id"
+_OF_THE_MODEL = {422: 502, 500: 502}
+"""By which status its client knows an error of the model. A 500 it would ask for again and again, for minutes."""
 
 
 class VertaFront(Synchronous):
@@ -48,11 +52,26 @@ class VertaFront(Synchronous):
                 """Answer every row of a frame, under its index."""
                 frame = _frame(await self._body(request))
                 rows = [dict(zip(frame["columns"], row, strict=True)) for row in frame["data"]]
-                answers = await asyncio.gather(*(self._one(request, row, settings=False) for row in rows))
+                answers = await self._all(request, rows)
                 split = {"index": frame["index"], "columns": ["output"], "data": [[answer] for answer in answers]}
                 return self._said(request, split)
 
         return router
+
+    async def _all(self, request: Request, rows: Sequence[Any]) -> list[Any]:
+        """The answers in their order, so many asked at a time as there is room for; with the first that fails all are given up."""
+        room = asyncio.Semaphore(min(_AT_A_TIME, self.settings.live_requests))
+
+        async def one(row: Any) -> Any:
+            async with room:
+                return await self._one(request, row, settings=False)
+
+        asked = [asyncio.ensure_future(one(row)) for row in rows]
+        try:
+            return await asyncio.gather(*asked)
+        finally:
+            for each in asked:
+                each.cancel()
 
     async def _one(self, request: Request, value: Any, *, settings: bool) -> Any:
         """What the model says to a text, or to the prompt of a row. Raises ``ApiError``."""
@@ -63,7 +82,8 @@ class VertaFront(Synchronous):
         answered = await self.answered(request, self._openai.read(line, ()), line, self.model(None))
         response = line_of(answered).data["response"]
         if response["status_code"] != 200:
-            raise ApiError(response["status_code"], response["body"]["error"]["message"])
+            status = response["status_code"]
+            raise ApiError(_OF_THE_MODEL.get(status, status), response["body"]["error"]["message"])
         return response["body"]["choices"][0]["message"]["content"]
 
     async def _body(self, request: Request) -> Any:
@@ -71,9 +91,13 @@ class VertaFront(Synchronous):
         if request.headers.get("content-encoding", "").lower() == "gzip":
             raw = _unpacked(raw, self.settings.max_body)
         try:
-            return json.loads(raw)
+            value = json.loads(raw)
         except (ValueError, RecursionError) as error:
             raise ApiError(400, "the body is not JSON") from error
+        try:
+            return sound(value)
+        except ValueError as error:
+            raise ApiError(400, f"the body {error}") from None
 
     def _said(self, request: Request, value: Any) -> Response:
         given = request.headers.get(_ID) or str(uuid.uuid4())

@@ -55,7 +55,7 @@ class AzureML:
             table = None if output is None else csv.writer(output, delimiter=" ", lineterminator="\n")
             for record, row in finished.pairs():
                 file, index = row.cursor.file, index + 1 if row.cursor.file == file else 0
-                outcome = outcome_of(record)
+                outcome = outcome_of(record, job_checks=finished.checks)
                 rows += 1
                 if isinstance(outcome, Success):
                     if table is not None:

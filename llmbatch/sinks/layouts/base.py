@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
@@ -68,12 +68,13 @@ def answers(finished: Finished) -> Iterator[Answered]:
 
 
 def answered_of(finished: Finished, record: dict[str, Any], row: Row) -> Answered:
-    asked = cast(Asked, _Asked(finished, row))
-    return Answered(record, row.data, asked, finished.model, finished.created, row.cursor.line)
+    """What became of one row."""
+    asked, line = _FoundOut(finished, row), row.cursor.line
+    return Answered(record, row.data, asked, finished.model, finished.created, line, finished.checks)
 
 
-class _Asked:
-    """How a row was asked: an ``Asked``, found out once somebody wants to know, as for that the row's prompt is made anew."""
+class _FoundOut:
+    """Implements ``HowAsked``: found out once somebody wants to know, as for that the row's prompt is made anew."""
 
     __slots__ = ("_finished", "_found", "_row")
 
@@ -81,7 +82,19 @@ class _Asked:
         self._finished, self._row = finished, row
         self._found: Asked | None = None
 
-    def __getattr__(self, name: str) -> Any:
+    def _asked(self) -> Asked:
         if self._found is None:
             self._found = self._finished.asked(self._row)
-        return getattr(self._found, name)
+        return self._found
+
+    @property
+    def chat(self) -> bool:
+        return self._asked().chat
+
+    @property
+    def samples(self) -> int:
+        return self._asked().samples
+
+    @property
+    def vector(self) -> bool:
+        return self._asked().vector

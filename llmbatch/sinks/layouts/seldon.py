@@ -11,13 +11,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch.core.record import json_encoder
 from llmbatch.formats.base import Answered
 from llmbatch.formats.seldon import DataType, line_of
 from llmbatch.sinks.base import Finished
 from llmbatch.sinks.layouts.base import Written
 from llmbatch.sinks.layouts.by_input import write_by_input
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+_encode = json_encoder(json.JSONEncoder(ensure_ascii=False))
 
 
 class MessagesSettings(BaseModel):
