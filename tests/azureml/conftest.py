@@ -105,7 +105,7 @@ def note(mini_batch):
 
 
 @pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployments]:
+def deployment(tmp_path: Path, forked: None) -> Iterator[Deployments]:
     shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
     made = Deployments(tmp_path)
     yield made

@@ -40,7 +40,7 @@ class Serving:
 
 
 @pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Serving]:
+def serving(tmp_path: Path, forked: None) -> Iterator[Serving]:
     made = Serving(tmp_path)
     yield made
     for process in made.processes:

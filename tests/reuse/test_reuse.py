@@ -325,3 +325,16 @@ def test_where_a_run_is_interrupted_what_came_from_the_cache_is_still_counted_so
     report = jobs.run(job).report
     assert report["rows"]["cached"] == 10
     books_are_right(report)
+
+
+def test_what_was_put_is_in_the_file_once_the_future_of_its_flush_is_done(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "cache", {"model": "m"})
+    for n in range(3):
+        cache.put(bytes([n]) * 32, Completion(RequestKey(n), f"answer {n}", "stop", Usage(1, 1, 0)))
+        writing = cache.flush()
+        assert writing is not None
+        writing.result()
+        other = AnswerCache(tmp_path / "cache", {"model": "m"})  # as one of another process, after a kill of this one
+        assert [found.text for found in other.get([bytes([n]) * 32]).values()] == [f"answer {n}"]
+        other.close()
+    cache.close()

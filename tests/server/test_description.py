@@ -35,7 +35,7 @@ def _can_be_wrong(operation: Any) -> bool:
     For the others schemathesis tries hundreds of times to make what cannot be.
     """
     places = list(operation.path_parameters)
-    whatever = all(place.definition.get("schema", {}).keys() <= {"type", "title"} for place in places)
+    whatever = all(place.definition.get("schema", {}).keys() <= {"type", "title", "minLength"} for place in places)
     return bool(operation.body or operation.query or operation.headers or operation.cookies or not whatever)
 
 
