@@ -322,7 +322,7 @@ def test_an_access_key_s_id_is_the_api_key_and_owners_see_only_their_own(sites: 
 
 def test_a_job_goes_on_where_a_server_was_stopped(sites: Any, bucket: Any) -> None:
     put_tree(bucket, "sagemaker/s3")
-    slow = sites.start({"latency": 600}, names=NAMES)
+    slow = sites.start({"latency": 600}, names=NAMES, job={"run": {"grace": 0.1}})
     client(slow, "sagemaker").create_transform_job(**document("sagemaker/create-transform-job.json", bucket))
     slow.stop()
     site = sites.start(names=NAMES)
