@@ -14,6 +14,7 @@ from llmbatch.job.job import Job
 from llmbatch.job.lengths import Lengths
 from llmbatch.job.recipe import PROMPT_TEXT, Recipe
 from llmbatch.job.sweep import Setting, label
+from llmbatch.programs.base import PromptFacts
 from llmbatch.programs.line import Rules
 from llmbatch.programs.work import Work
 from llmbatch.prompt.base import PromptSettings
@@ -67,6 +68,16 @@ class SweptRecipe(Recipe):
                 digest = short_digest(json.dumps(values, sort_keys=True, default=str))
                 found[key if key == PROMPT_TEXT else f"{key} (under each setting)"] = digest
         return found
+
+    @property
+    def checks_answers(self) -> bool:
+        """Whether any of them does."""
+        return any(recipe.checks_answers for recipe in self._recipes)
+
+    @property
+    def facts(self) -> PromptFacts:
+        """Of the first of them."""
+        return self._recipes[0].facts
 
     def render(self, row: Row) -> Rendered | Failure:
         return self._of(row).render(row)
