@@ -36,7 +36,7 @@ def test_every_row_is_answered_and_what_follows_an_answer_goes_to_the_engine_too
     assert statuses(jobs) == ["ok"] * 40
     assert [record["attempts"] for record in jobs.records()] == [2 if i % 5 == 0 else 1 for i in range(40)]
     assert result.report["engine"]["context_length"] is None
-    assert result.report["engine"]["can"] == ["constraint", "images", "lora"]
+    assert result.report["engine"]["can"] == ["cancel", "constraint", "images", "lora", "stream"]
 
 
 def test_equal_prompts_are_asked_once(jobs: Any) -> None:
