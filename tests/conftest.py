@@ -162,6 +162,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
+def _hung_up(connection: socket.socket) -> bool:
+    """Whether nobody is at the other end any more."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 class ForkServers:
     """Sockets of processes that have imported much already; each is started when it is first asked for (``fork_server.py``)."""
 
@@ -170,6 +180,10 @@ class ForkServers:
         self.environment = dict(os.environ)  # before any test changes it: what was imported goes by it
 
     def of(self, imported: str) -> socket.socket:
+        if imported in self._started and _hung_up(self._started[imported][0]):
+            connection, ended = self._started.pop(imported)
+            connection.close()
+            print(f"the fork server of {imported} ended with {ended.wait()}: there is a new one", file=sys.stderr)
         if imported not in self._started:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             script = Path(__file__).with_name("fork_server.py")

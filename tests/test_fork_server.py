@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,3 +40,14 @@ def test_a_failure_in_a_process_that_is_forked_is_seen(forked: None, tmp_path: P
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "it broke" in done.stderr
+
+
+def test_a_fork_server_that_ended_is_followed_by_another(forked: None, fork_servers: Any, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("print('here')\n")
+    for _ in range(2):
+        done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+        assert done.stdout == "here\n"
+        _, server = fork_servers._started["llmbatch"]
+        server.kill()
+        server.wait()
