@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
