@@ -17,7 +17,8 @@ from llmbatch.engines.thinking import Marks, in_two_requests
 from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import log as vllm_log
 from llmbatch.engines.vllm import trouble
-from llmbatch.engines.vllm.loop import Intake, Loop, Tools
+from llmbatch.engines.vllm.handing import Tools
+from llmbatch.engines.vllm.loop import Intake, Loop
 from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.processes import Processes
 from llmbatch.engines.vllm.reasoning import ends_thinking, load_reasoning
