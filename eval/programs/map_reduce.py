@@ -3,7 +3,8 @@
     python eval/programs/map_reduce.py [--documents 200] [--rounds 3] [--answers even,skewed,steady] [--parts speed,kill]
                                      [--results FILE]
 
-Real vLLM, documents of very different lengths. With ``map_reduce`` it is one run. Level by level it is a run of all chunks, then
+Real vLLM (but for ``steady``, whose steps take as long with few requests as with many: the scripted engine stands for such an
+accelerator), documents of very different lengths. With ``map_reduce`` it is one run. Level by level it is a run of all chunks, then
 one of each level of reductions: the same chunks and the same reductions. Both cut the documents, which is counted. All runs find
 the engine started; the two ways take turns, each with an empty prefix cache at its beginning. ``map_reduce`` must be 1.3 times as
 fast.
@@ -25,6 +26,7 @@ full, the scripted engine stands for it: 1.58 times in the engine's time, 1.24 i
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
@@ -63,31 +65,43 @@ class Answers(NamedTuple):
 
     name: str
     sampling: dict[str, Any]
-    engine: dict[str, Any]  # arguments
-    sequences: int  # at a time
-    scripted: bool = False
+    engine: dict[str, Any]  # a job's section
+
+    @property
+    def sequences(self) -> int:
+        """At a time."""
+        return int(self.engine["args"]["concurrency" if self.scripted else "max_num_seqs"])
+
+    @property
+    def scripted(self) -> bool:
+        return self.engine.get("name") == "scripted"
 
 
 _MEAN = 64  # tokens of a skewed answer
 _ENDS = list(range(100, 100 + 512 // _MEAN - 1))  # so many of the vocabulary's 512, with the model's own, end an answer
 _SAID = "one hundred and one; two hundred and two; three hundred and three. " * 2
-DEMO = str(HERE.parents[1] / "llmbatch" / "demo" / "model")
 ANSWERS = {
     "even": Answers(
-        "even", {"temperature": 0, "min_tokens": CHUNK // 2, "max_tokens": ANSWER}, {"max_num_seqs": 256}, 256
+        "even", {"temperature": 0, "min_tokens": CHUNK // 2, "max_tokens": ANSWER}, {"args": {"max_num_seqs": 256}}
     ),  # vLLM's default
     "skewed": Answers(
         "skewed",
         {"temperature": 1, "stop_token_ids": _ENDS, "max_tokens": 8 * _MEAN},
-        {"max_num_seqs": 64, "load_format": "dummy"},
-        64,
+        {"args": {"max_num_seqs": 64, "load_format": "dummy"}},
     ),
     "steady": Answers(
         "steady",
         {"temperature": 0, "max_tokens": ANSWER},
-        {"latency": 0.5, "jitter": 0.9, "concurrency": 256, "tokenizer": DEMO, "rules": [{"answer": _SAID}]},
-        256,
-        scripted=True,
+        {
+            "name": "scripted",
+            "args": {
+                "latency": 0.5,
+                "jitter": 0.9,
+                "concurrency": 256,
+                "tokenizer": str(shapes.MODEL),
+                "rules": [{"answer": _SAID}],
+            },
+        },
     ),
 }
 
@@ -139,8 +153,7 @@ def task(folder: Path, source: Path, answers: Answers) -> Task:
 def job_data(todo: Task, source: Path, output: Path, path: str, **sections: Any) -> dict[str, Any]:
     """A job with one of the prompts. Answers are not tried again and equal ones not folded, so that both ways do the same work."""
     data = chain.job_data(source, output, path, **sections)
-    engine = {"args": todo.answers.engine, **({"name": "scripted"} if todo.answers.scripted else {})}
-    return {**data, "engine": engine, "answer": LENIENT}
+    return {**data, "engine": todo.answers.engine, "answer": LENIENT}
 
 
 LENIENT = {"allow_truncated": True, "allow_empty": True}
@@ -263,11 +276,7 @@ def _run(data: Mapping[str, Any], steps: Steps) -> Run:
 
     result = run_job(job_from(data), make=steps.make)
     if result.exit_code != 0:
-        errors = (
-            (result.folder / "errors.jsonl").read_text(encoding="utf-8").splitlines() if result.exit_code == 3 else []
-        )
-        said = json.loads(errors[0])["error"]["message"] if errors else result.folder
-        raise SystemExit(f"a run ended with exit code {result.exit_code}: {said}")
+        raise SystemExit(f"a run ended with exit code {result.exit_code}: {_first_error(result.folder)}")
     (session,) = result.report["sessions"]
     records = [json.loads(line) for line in chain._lines(result.folder)]
     tokens = sum(sum(record["usage"][kind] for kind in ("prompt_tokens", "completion_tokens")) for record in records)
@@ -335,6 +344,14 @@ def speed(todo: Task, folder: Path, rounds: int) -> dict[str, Any]:
         "elsewhere": max(turn.elsewhere for turn in (*one, *other)),
         "disturbed_rounds": disturbed,
     }
+
+
+def _first_error(folder: Path) -> str:
+    """What the first of the records that failed says, or where to look."""
+    errors = folder / "errors.jsonl"
+    with errors.open(encoding="utf-8") if errors.exists() else io.StringIO() as lines:
+        first = next(lines, "")
+    return str(json.loads(first)["error"]["message"] if first else folder)
 
 
 def _turn(todo: Task, folder: Path, keeper: EngineKeeper, tree: Sequence[Mapping[str, Any]] | None) -> Turn:

@@ -9,6 +9,7 @@ Without ``--write`` the figures are only printed. The exit code is 1 where a row
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import platform
 import sys
 import tempfile
@@ -69,7 +70,9 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
     if given.vllm_kills:
         numbers = (given.vllm_kills, given.core_kills, given.seed, given.vllm_rows)
         real = part("vllm", lambda place: real_engine.all_kinds(place, *numbers))
-    on_ray = part("ray", lambda place: _on_ray(place, given)) if given.cluster_kills else None
+    on_ray = None
+    if given.cluster_kills and importlib.util.find_spec("ray"):
+        on_ray = part("ray", lambda place: _on_ray(place, given))
     apart = [each for each in (real, on_ray) if each]
     scripted = (killed, faulted, stopped, shared, published)
     problems = (
@@ -116,7 +119,7 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
         "",
         f"**Orphans**: {orphans} processes of an engine outlived their run.",
     ]
-    left_out = [name for name, each in (("vLLM", real), ("Ray", on_ray)) if each is None]
+    left_out = [name for name, each in (("vLLM", real), ("Ray (extra llmbatch[ray])", on_ray)) if each is None]
     if left_out:
         lines[-1] += f" Left out: {' and '.join(left_out)}."
     if real:

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,22 +27,10 @@ FAULTS = (
 
 
 @dataclass(slots=True)
-class Figures:
+class Figures(sessions.Counts):
     """What was done to runs, and what came of it."""
 
-    runs: int = 0
     kills: int = 0
-    lost: int = 0
-    doubled: int = 0
-    different: int = 0  # runs whose bytes are not those of an undisturbed one
-    problems: list[str] = field(default_factory=list)
-
-    def take(self, name: str, verdict: sessions.Verdict) -> None:
-        self.runs += 1
-        self.lost += verdict.lost
-        self.doubled += verdict.doubled
-        self.different += not verdict.same_bytes
-        self.problems += [f"{name}: {problem}" for problem in verdict.problems]
 
     @property
     def ok(self) -> bool:

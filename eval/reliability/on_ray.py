@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -46,18 +45,16 @@ def killed(folder: Path, count: int, seed: int = 0, at_once: int = 3) -> real_en
             scenario = _SCENARIOS[number % len(_SCENARIOS)]
             reference = _reference(scenario, folder)
             job = _job(scenario, folder, folder / f"killed-{number}")
-            _end_to_end(job, figures, kinds, rng, min(at_once, count - sum(figures.kills.values())))
-            verdict = sessions.compare(job.output, reference, scenario.files)
-            figures.runs += 1
-            figures.lost += verdict.lost
-            figures.doubled += verdict.doubled
-            figures.different += not verdict.same_bytes
-            figures.problems += [f"{job.output.name}: {problem}" for problem in verdict.problems]
+            code = _end_to_end(job, figures, kinds, rng, min(at_once, count - sum(figures.kills.values())))
+            if code not in (0, 3):  # what is wrong may be so for every run
+                figures.problems.append(f"{job.output.name}: exit code {code}")
+                return figures
+            figures.take(job.output.name, sessions.compare(job.output, reference, scenario.files))
     raise AssertionError
 
 
-def _end_to_end(job: Job, figures: real_engine.Real, kinds: Kinds, rng: random.Random, left: int) -> None:
-    """Sessions of one job, one after the other, until one comes to its end; ``left`` of them are disturbed."""
+def _end_to_end(job: Job, figures: real_engine.Real, kinds: Kinds, rng: random.Random, left: int) -> int:
+    """Sessions of one job, one after the other, until one comes to its end, whose exit code is returned; ``left`` are disturbed."""
     while True:
         act = _counted(*next(kinds), figures) if left else None
         code = real_engine.session(job, figures, at=rng.randrange(10, corpora.ROWS // 2), act=act)
@@ -65,10 +62,8 @@ def _end_to_end(job: Job, figures: real_engine.Real, kinds: Kinds, rng: random.R
         print(f"{job.output.name}: {figures.kills}, exit code {code}", file=sys.stderr, flush=True)
         if not _wait_for(lambda: not nodes.actors()):
             figures.orphans += len(nodes.actors())
-        if code != -signal.SIGKILL:
-            if code not in (0, 3):
-                figures.problems.append(f"{job.output.name}: exit code {code}")
-            return
+        if code != sessions.KILLED:
+            return code
 
 
 def _counted(kind: str, act: real_engine.Action, figures: real_engine.Real) -> real_engine.Action:

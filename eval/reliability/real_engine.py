@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import sessions
 
 from llmbatch.audit.audit import audit
 from llmbatch.demo.demo import HERE
@@ -26,17 +27,12 @@ Action = Callable[[psutil.Process, list[psutil.Process]], None]
 
 
 @dataclass(slots=True)
-class Real:
-    """Figures of the real engine. ``orphans`` counts processes that outlived their run."""
+class Real(sessions.Counts):
+    """Figures of runs by the command. ``orphans`` counts processes that outlived their run."""
 
     kills: dict[str, int] = field(default_factory=dict)
-    runs: int = 0
-    lost: int = 0
-    doubled: int = 0
-    different: int = 0
     orphans: int = 0
     restarts: int = 0
-    problems: list[str] = field(default_factory=list)
 
     def killed(self, kind: str) -> None:
         self.kills[kind] = self.kills.get(kind, 0) + 1
@@ -156,7 +152,7 @@ def all_kinds(folder: Path, run_kills: int, core_kills: int, seed: int = 0, rows
             if (
                 code in (0, 3) and act is kill_core
             ):  # it was survived within the session: the next kill needs a run of its own
-                take(real, output, references[cache], byte_for_byte=not cache)
+                _take(real, output, references[cache], byte_for_byte=not cache)
                 output = folder / f"{output.name}-{number}"
                 job = make_job(input_, output, in_process=in_process, prefix_cache=cache)
         if code not in (0, 3):
@@ -164,21 +160,18 @@ def all_kinds(folder: Path, run_kills: int, core_kills: int, seed: int = 0, rows
         if code not in (0, 3):
             real.problems.append(f"{output.name}: exit code {code}")
         else:
-            take(real, output, references[cache], byte_for_byte=not cache)
+            _take(real, output, references[cache], byte_for_byte=not cache)
     return real
 
 
-def take(real: Real, output: Path, reference: Path, *, byte_for_byte: bool) -> None:
-    real.runs += 1
+def _take(real: Real, output: Path, reference: Path, *, byte_for_byte: bool) -> None:
     ours, theirs = ((folder / "results.jsonl").read_bytes().splitlines() for folder in (output, reference))
     indexes = [json.loads(line)["index"] for line in ours]
-    real.lost += len(theirs) - len(set(indexes))
-    real.doubled += len(indexes) - len(set(indexes))
+    lost, doubled = len(theirs) - len(set(indexes)), len(indexes) - len(set(indexes))
     if not byte_for_byte:
         ours, theirs = ([_without_cached(line) for line in lines] for lines in (ours, theirs))
-    real.different += ours != theirs
-    report = audit(output)
-    real.problems += [f"{output.name}: {problem}" for check in report.checks for problem in check.problems]
+    problems = tuple(problem for check in audit(output).checks for problem in check.problems)
+    real.take(output.name, sessions.Verdict(lost, doubled, ours == theirs, problems))
 
 
 def _without_cached(line: bytes) -> bytes:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,24 @@ class Verdict:
     @property
     def ok(self) -> bool:
         return self.same_bytes and not (self.lost or self.doubled or self.problems)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What came of runs that were disturbed."""
+
+    runs: int = 0
+    lost: int = 0
+    doubled: int = 0
+    different: int = 0  # runs whose bytes are not those of an undisturbed one
+    problems: list[str] = field(default_factory=list)
+
+    def take(self, name: str, verdict: Verdict) -> None:
+        self.runs += 1
+        self.lost += verdict.lost
+        self.doubled += verdict.doubled
+        self.different += not verdict.same_bytes
+        self.problems += [f"{name}: {problem}" for problem in verdict.problems]
 
 
 def compare(output: Path, reference: Path, files: Sequence[str]) -> Verdict:

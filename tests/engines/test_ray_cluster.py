@@ -290,6 +290,24 @@ def test_a_killed_run_leaves_no_engine_and_goes_on_without_a_cluster(jobs: Any, 
     assert jobs.results() == plain(jobs, rows)
 
 
+def test_stdout_is_events_alone_also_where_ray_tells_of_a_node_that_died(jobs: Any, nodes: Nodes) -> None:
+    nodes.have(2)
+    engine = {"cluster": "ray", "args": {"latency": 0.5, "concurrency": 4}}
+    process: subprocess.Popen[str] = jobs.start(
+        jobs.data(jobs.rows(text_rows(200)), {}, engine=engine, **SHAPE), "--json"
+    )
+    assert process.stdout is not None
+    told = []
+    for line in process.stdout:
+        told.append(json.loads(line)["event"])
+        if told[-1] == "snapshot" and len(nodes.nodes) == 2 and len(workers()) > 1:
+            nodes.kill(nodes.nodes[0])
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert told[-1] == "finished"
+    assert "(raylet)" in err  # Ray did tell of it
+
+
 def started_as_client(jobs: Any, nodes: Nodes, rows: Path, latency: float) -> Any:
     """A run outside of the cluster, some of whose rows are written."""
     ray.shutdown()
@@ -306,6 +324,9 @@ def started_as_client(jobs: Any, nodes: Nodes, rows: Path, latency: float) -> An
 def test_a_client_outside_of_the_cluster_goes_on_when_an_actor_dies(jobs: Any, nodes: Nodes) -> None:
     rows = jobs.rows(text_rows(200))
     process = started_as_client(jobs, nodes, rows, 0.5)
+    wait_for(lambda: len(workers()) == 2)
+    parts = jobs.path / "out" / "parts"
+    wait_for(lambda: sum(path.read_bytes().count(b"\n") for path in parts.glob("*.journal")) > 20)  # both have answered
     actor = workers()[0].parent()
     assert actor is not None
     actor.kill()

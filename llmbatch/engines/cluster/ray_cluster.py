@@ -186,6 +186,8 @@ class RayCluster:
 
 def _join(where: str) -> Any:
     """Ray, connected. Raises ``JobError``."""
+    # else what Ray says twice, as of a node that died, is said on stdout when the process ends, after all that keeps stdout clean
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     ray = extra("ray", "ray", f"engine.cluster={where}")
     if not ray.is_initialized():
         _connect(ray, _address(where), {})
