@@ -152,7 +152,7 @@ def all_kinds(folder: Path, run_kills: int, core_kills: int, seed: int = 0, rows
             if (
                 code in (0, 3) and act is kill_core
             ):  # it was survived within the session: the next kill needs a run of its own
-                _take(real, output, references[cache], byte_for_byte=not cache)
+                take(real, output, references[cache], byte_for_byte=not cache)
                 output = folder / f"{output.name}-{number}"
                 job = make_job(input_, output, in_process=in_process, prefix_cache=cache)
         if code not in (0, 3):
@@ -160,11 +160,11 @@ def all_kinds(folder: Path, run_kills: int, core_kills: int, seed: int = 0, rows
         if code not in (0, 3):
             real.problems.append(f"{output.name}: exit code {code}")
         else:
-            _take(real, output, references[cache], byte_for_byte=not cache)
+            take(real, output, references[cache], byte_for_byte=not cache)
     return real
 
 
-def _take(real: Real, output: Path, reference: Path, *, byte_for_byte: bool) -> None:
+def take(real: Real, output: Path, reference: Path, *, byte_for_byte: bool) -> None:
     ours, theirs = ((folder / "results.jsonl").read_bytes().splitlines() for folder in (output, reference))
     indexes = [json.loads(line)["index"] for line in ours]
     lost, doubled = len(theirs) - len(set(indexes)), len(indexes) - len(set(indexes))

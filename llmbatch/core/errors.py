@@ -86,6 +86,10 @@ class EngineDied(EngineError):
         self.suspect = suspect
 
 
+class NotServed(EngineError):
+    """The servers know of no such model or path. Before any answer that is wrong usage, after one it is an outage."""
+
+
 class OutOfMemory(EngineError):
     pass
 

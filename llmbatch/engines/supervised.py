@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
+from llmbatch.core.errors import EngineDied, EngineError, NotServed, OutOfMemory
 from llmbatch.core.events import EngineReady, Note, Replica, Watcher
 from llmbatch.core.types import (
     Completion,
@@ -190,7 +190,8 @@ class Supervised:
                     yield outcomes
                 if feed.finished:
                     return
-            except EngineDied as death:
+            except (EngineDied, NotServed) as error:
+                death = self._as_death(error)
                 accused = self._after_death(death, feed)
                 yield from self._restart(death, feed)
                 if feed.halted:  # the run is being stopped: what was in flight is owed again, and needs no engine now
@@ -209,6 +210,14 @@ class Supervised:
                         feed.done(accused.key)
                         self._deaths_of.acquit([accused])
                         yield [accused]
+
+    def _as_death(self, error: EngineDied | NotServed) -> EngineDied:
+        """Raises it where a restart will not help: nothing was answered since the run began, so it is not a matter of time."""
+        if isinstance(error, EngineDied):
+            return error
+        if self._harmless is None:
+            raise error
+        return EngineDied(str(error), suspect=False)
 
     def abort(self) -> None:
         """Give up what is in flight, without outcomes."""

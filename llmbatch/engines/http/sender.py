@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from llmbatch.core.errors import EngineDied, EngineError, LlmbatchError
+from llmbatch.core.errors import EngineDied, EngineError, LlmbatchError, NotServed
 from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Refusal, Request
 from llmbatch.engines.http.base import CutOff, NoAnswer, NotSent, Packed, Reply, TimedOut, Unreachable, Untrusted, Wire
 from llmbatch.engines.http.client import Client
@@ -180,7 +180,7 @@ class Sender:
             refusal = self._wire.refusal(sending.request, reply)
             seen = f"{server.url}{path} is not there for this model: {refusal.message}"
             # what was there goes away when a server starts with another model: it is looked at anew
-            raise EngineDied(seen, suspect=False) if self._answered else EngineError(seen)
+            raise EngineDied(seen, suspect=False) if self._answered else NotServed(seen)
         if meaning is Verdict.REFUSED or (meaning is Verdict.DENIED and self._is_about_one(reply)):
             self._settled_at = now
             self._deliver(Refusal(sending.request.key, self._wire.refusal(sending.request, reply)))

@@ -64,6 +64,16 @@ def test_an_odd_answer_is_its_row_alone(jobs: Any, server: Any, online: Any, at_
     assert statuses(jobs) == ["ok", "failed", "ok", "ok"]
 
 
+def test_a_model_that_is_still_away_after_a_restart_fails_no_row(
+    jobs: Any, server: Any, online: Any, stand_in: Any, at_once: None
+) -> None:
+    server.behave = lambda number, _: (
+        stand_in.Say(404, message="The model does not exist") if 10 < number <= 20 else None
+    )
+    jobs.run(job_from(online(rows_of(jobs, 40), engine={"in_flight": 1})))
+    assert statuses(jobs) == ["ok"] * 40
+
+
 def test_a_model_that_goes_away_fails_no_row(jobs: Any, server: Any, online: Any, stand_in: Any, at_once: None) -> None:
     server.behave = lambda number, _: (
         stand_in.Say(404, message="The model does not exist") if 10 < number <= 14 else None
