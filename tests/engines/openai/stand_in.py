@@ -60,7 +60,9 @@ class StandIn:
         self.answered: Counter[str] = Counter()  # by the prompt's text
         self.at_a_time = 0
         self.most_seen = 0
-        self.log: Path | None = None  # where each text that was answered is a line
+        self.log: Path | None = (
+            None  # where each text that was answered is a line; beside it, as FILE.sending, each that was about to be
+        )
         self.batches = Batches(self)
         self.url = ""
         self._loop = asyncio.new_event_loop()
@@ -184,13 +186,18 @@ class StandIn:
             request.transport.close()
             return cut
         reply = web.Response(body=whole, content_type="application/json")
+        self._write(".sending", body)
         await reply.prepare(request)
         await reply.write_eof()
         self.answered[text_of(body)] += 1
-        if self.log is not None:  # once it is sent: what is killed before was not answered
-            with self.log.open("a") as log:
-                log.write(json.dumps(text_of(body)) + "\n")
+        self._write("", body)
         return reply
+
+    def _write(self, suffix: str, body: dict[str, Any]) -> None:
+        """Before an answer is sent and after: one that is killed in between may have answered, and cannot say so."""
+        if self.log is not None:
+            with self.log.with_name(self.log.name + suffix).open("a") as log:
+                log.write(json.dumps(text_of(body)) + "\n")
 
     def completion(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if path.endswith("embeddings"):

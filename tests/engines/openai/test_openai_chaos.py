@@ -52,7 +52,7 @@ def test_nothing_is_lost_and_nothing_asked_again_that_was_answered(
 
     assert jobs.results() == jobs.results("plain")
     counts = Counter(answered(log))
-    assert len(counts) == ROWS
+    assert len(set(answered(log.with_name("answered.sending")))) == ROWS
     assert max(counts.values()) <= 2, "only what the run did not come to write down before it was killed"
 
 
@@ -73,6 +73,6 @@ def test_what_was_answered_before_a_server_was_killed_is_not_asked_again(
     assert run.wait() == 0, run.communicate()
     assert [record["output"] for record in jobs.records()] == [f"text {i}" for i in range(ROWS)]
     counts = Counter(answered(log))
-    assert len(counts) == ROWS
+    assert len(set(answered(log.with_name("answered.sending")))) == ROWS
     # an answer that was in the connection's buffers when its server was killed may not have arrived
     assert sum(counts.values()) - ROWS <= 2 * IN_FLIGHT
