@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Nodes:
         self._cluster.shutdown()
 
 
-@contextmanager
+@contextlib.contextmanager
 def nodes_of(count: int, cpus: int = 1) -> Iterator[Nodes]:
     """So many nodes, to which ``--cluster ray`` leads."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_prestart_worker_first_driver": "0"}
@@ -68,10 +68,11 @@ def actors() -> list[psutil.Process]:
     """The processes of actors with an engine."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        if WORKER in (process.info["cmdline"] or ()):
-            parent = process.parent()
-            if parent is not None and "ray::" in " ".join(parent.cmdline()):
-                found.append(parent)
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that ends meanwhile, or a zombie, is none of them
+            if WORKER in (process.info["cmdline"] or ()):
+                parent = process.parent()
+                if parent is not None and "ray::" in " ".join(parent.cmdline()):
+                    found.append(parent)
     return found
 
 
