@@ -44,6 +44,9 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
 @click.option(
     "--max-bytes", callback=_bytes, default="20G", show_default=True, metavar="N", help="Of an uploaded file."
 )
+@click.option(
+    "--owner-bytes", callback=_bytes, metavar="N", help="Of all files of one owner of API keys; by default no limit."
+)
 @click.option("--max-lines", type=click.IntRange(1), default=50_000, show_default=True, metavar="N", help="Of a batch.")
 @click.option("--sessions", type=click.IntRange(1), default=8, show_default=True, metavar="N",
               help="Batches that run at a time, on the one engine.")  # fmt: skip
@@ -95,6 +98,7 @@ def _settings(ctx: click.Context, given: dict[str, Any]) -> ServerSettings:
         assets=assets_of(ctx),
         idle=given["idle"],
         max_bytes=given["max_bytes"],
+        owner_bytes=given["owner_bytes"],
         max_lines=given["max_lines"],
         sessions=given["sessions"],
     )

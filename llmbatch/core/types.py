@@ -410,3 +410,6 @@ class Record:
     history: tuple[Attempt, ...] = ()
     input: Mapping[str, Any] | None = None  # the input fields that ``--keep`` joins in
     details: Mapping[str, Any] | None = None  # JSON: what the row's program has to say of how it came to the output
+    stop_reason: str | list[str | None] | None = (
+        None  # the stop sequence that ended the answer; of several samples a list
+    )

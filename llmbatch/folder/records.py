@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import FolderError
-from llmbatch.core.record import json_decoder, record_from_dict
+from llmbatch.core.quick_json import parse_line
+from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record
 from llmbatch.core.words import excerpt
 
 # The start of a line as it is written. Anchored, so that neither an id nor an output that looks like one is taken for it.
 _HEAD = re.compile(rb'\{"id": ?(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?\d+), ?"index": ?(\d+), ?"status": ?"(\w+)"')
-
-_loads = json_decoder(json.JSONDecoder())
 
 
 @contextlib.contextmanager
@@ -64,7 +62,7 @@ def status_of(line: bytes) -> str:
 def record_on(line: bytes) -> Record:
     """The record on a line. Raises ``FolderError``."""
     try:
-        return record_from_dict(json.loads(line))
+        return record_from_dict(parse_line(line))
     except (ValueError, KeyError, TypeError) as error:
         raise FolderError(f"a line of results is no record: {excerpt(line)} ({error!r}); see llmbatch audit") from error
 
@@ -72,7 +70,7 @@ def record_on(line: bytes) -> Record:
 def parse(line: bytes) -> dict[str, Any]:
     """The JSON form of the record on a line. Raises ``FolderError``."""
     try:
-        record = _loads(line.decode())
+        record = parse_line(line)
     except ValueError as error:
         raise FolderError(f"a line of a sealed part is not JSON: {excerpt(line)}; see llmbatch audit") from error
     if not isinstance(record, dict) or "status" not in record:

@@ -62,7 +62,11 @@ def test_a_line_of_the_truth_ends_at_a_line_feed_alone_and_is_counted_as_in_the_
     good = [json.dumps({"id": name, "output": said}, ensure_ascii=False) + "\n" for name in "ab"]
     path.write_text(good[0] + "\n" + good[1], encoding="utf-8")
     assert evaluation_table(done, path)["expected"].tolist() == [said, said]
-    for bad, why in (("{", "cannot be read"), ("{}", "is no object with"), ('{"id": [1], "output": 1}', "an id is a text")):
+    for bad, why in (
+        ("{", "cannot be read"),
+        ("{}", "is no object with"),
+        ('{"id": [1], "output": 1}', "an id is a text"),
+    ):
         path.write_text(good[0] + "\n" + bad + "\n", encoding="utf-8")
         with pytest.raises(SourceError, match=f"truth.jsonl:3: .*{why}"):
             evaluation_table(done, path)

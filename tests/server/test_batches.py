@@ -117,9 +117,7 @@ def test_a_batch_that_cannot_go_on_fails_and_keeps_what_is_finished(
     assert "secret" not in batch.errors.data[0].message + caplog.text
 
 
-def test_a_batch_may_be_cancelled_while_its_results_are_written(
-    sites, lines, begin, ended, until, monkeypatch
-) -> None:
+def test_a_batch_may_be_cancelled_while_its_results_are_written(sites, lines, begin, ended, until, monkeypatch) -> None:
     site = sites.start(job=WINDOW)
     front, store, asked, go_on = site.server.fronts["openai"], site.server.store, threading.Event(), threading.Event()
     finish = front.finish

@@ -16,10 +16,16 @@ class Log:
         self._said: set[str] = set()
 
     def once(self, message: str) -> None:
-        """Say it, unless it was said."""
-        if message not in self._said and len(self._said) < _KEPT:
-            self._said.add(message)
-            self.say(message)
+        """Say it, unless it was said. What comes after very many different ones is not, and that is said."""
+        if message in self._said or len(self._said) > _KEPT:
+            return
+        self._said.add(message)
+        enough = len(self._said) > _KEPT
+        self.say(
+            f"{_KEPT:,} different messages are here by now: no others follow, but for what is told in the report"
+            if enough
+            else message
+        )
 
     def say(self, message: str) -> None:
         with self.path.open("a", encoding="utf-8") as log:

@@ -29,7 +29,7 @@ from llmbatch.engines.vllm.sampling import Samplings, Setting
 from llmbatch.engines.vllm.score import Limits, Scoring
 from llmbatch.engines.vllm.score import Piece as ScoredPiece
 from llmbatch.engines.vllm.sight import Sight, no_sight
-from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
+from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json, prompt_logprobs_json
 
 _SHORT = 16  # tokens of an answer
 _NEWS = 0.05  # share of the last step in how long answers are
@@ -449,8 +449,17 @@ class Loop:
             token_ids=(*request.partial, *ids),
             reasoning=reasoning,
             stop_reason=stop_reason,
-            logprobs=None if answer.logprobs is None else logprobs_json(answer.logprobs[: len(ids)]),
+            logprobs=self._logprobs(request, output, len(ids)),
         )
+
+    def _logprobs(self, request: Request, output: Any, tokens: int) -> list[dict[str, Any]] | None:
+        """Those of so many tokens of the answer; a prompt's come before them, once: not where it goes on from a partial answer."""
+        told = output.outputs[0].logprobs
+        answers = None if told is None else logprobs_json(told[:tokens])
+        if not output.prompt_logprobs or request.partial:
+            return answers
+        first = self._tools.detokenizer.token(output.prompt_token_ids[0])
+        return [*prompt_logprobs_json(first, output.prompt_logprobs), *(answers or ())]
 
     def _mark(self) -> None:
         """Count the time since the last mark as busy if there was work; an engine in this process counts its steps."""
