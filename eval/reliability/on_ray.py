@@ -62,6 +62,7 @@ def _end_to_end(job: Job, figures: real_engine.Real, kinds: Kinds, rng: random.R
         act = _counted(*next(kinds), figures) if left else None
         code = real_engine.session(job, figures, at=rng.randrange(10, corpora.ROWS // 2), act=act)
         left = max(0, left - 1)
+        print(f"{job.output.name}: {figures.kills}, exit code {code}", file=sys.stderr, flush=True)
         if not _wait_for(lambda: not nodes.actors()):
             figures.orphans += len(nodes.actors())
         if code != -signal.SIGKILL:
