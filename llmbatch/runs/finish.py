@@ -196,7 +196,6 @@ def finished_run(job: Job, recipe: Recipe, folder: Path, created: float) -> Fini
         "vectors": recipe.gives_vectors,
         "options": job.input.options,
         "limited": job.input.limit is not None,
-        "checks": recipe.checks_answers,
     }
     return Finished((), source, recipe.asked, job.model, int(created), recipe.sinks, **facts)
 
