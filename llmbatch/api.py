@@ -64,7 +64,10 @@ class Run:
     def __iter__(self) -> Iterator[Record]:
         """Every record. Raises ``RunError`` where the run was stopped before all were there."""
         if self.report["outcome"] != "finished":
-            raise RunError(f"{self.folder}: the run did not finish, so there are no results yet; run it again to go on")
+            why = self.report["error"] or "it was stopped"
+            raise RunError(
+                f"{self.folder}: the run did not finish, so there are no results yet: {why}; the same call goes on from here"
+            )
         yield from read_results(self.folder)
 
     def accepted(self) -> Iterator[Record]:
