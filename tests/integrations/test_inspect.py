@@ -182,8 +182,12 @@ def evaluate(folder: Path, count: int, **model_args: Any) -> Any:
     return log
 
 
-def test_inspect_evaluates_with_it(tmp_path: Path) -> None:
+def test_inspect_evaluates_with_it_and_makes_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    make = LlmbatchAPI.__init__
+    monkeypatch.setattr(LlmbatchAPI, "__init__", lambda api, *a, **kw: made.append(api) or make(api, *a, **kw))
     log = evaluate(tmp_path, 30)
+    assert len(made) == 1
     assert (log.status, log.results.scores[0].metrics["accuracy"].value) == ("success", 1.0)
     assert len(log.samples) == 30
     assert log.stats.model_usage["llmbatch/demo"].output_tokens == sum(len(f"say {number}") for number in range(30))
