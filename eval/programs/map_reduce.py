@@ -1,6 +1,7 @@
 """Summaries of long documents by map_reduce against the same level by level, with a barrier after each; figures out.
 
-    python eval/programs/map_reduce.py [--documents 200] [--rounds 3] [--answers even,skewed,steady] [--parts speed,kill] [--results FILE]
+    python eval/programs/map_reduce.py [--documents 200] [--rounds 3] [--answers even,skewed,steady] [--parts speed,kill]
+                                     [--results FILE]
 
 Real vLLM, documents of very different lengths. With ``map_reduce`` it is one run. Level by level it is a run of all chunks, then
 one of each level of reductions: the same chunks and the same reductions. Both cut the documents, which is counted. All runs find
@@ -262,7 +263,9 @@ def _run(data: Mapping[str, Any], steps: Steps) -> Run:
 
     result = run_job(job_from(data), make=steps.make)
     if result.exit_code != 0:
-        errors = (result.folder / "errors.jsonl").read_text(encoding="utf-8").splitlines() if result.exit_code == 3 else []
+        errors = (
+            (result.folder / "errors.jsonl").read_text(encoding="utf-8").splitlines() if result.exit_code == 3 else []
+        )
         said = json.loads(errors[0])["error"]["message"] if errors else result.folder
         raise SystemExit(f"a run ended with exit code {result.exit_code}: {said}")
     (session,) = result.report["sessions"]
