@@ -48,6 +48,7 @@ from llmbatch.runs.budget import Budget, gpus_of, spent_by, up_seconds
 from llmbatch.runs.finish import RunResult, accept_counts, earlier_result, finish
 from llmbatch.runs.governor import Governor
 from llmbatch.runs.held_to import HeldTo
+from llmbatch.runs.history import History
 from llmbatch.runs.loop import Loop
 from llmbatch.runs.meter import Meter
 from llmbatch.runs.pacing import Pace, Pacing
@@ -136,12 +137,14 @@ class _Told:
         self._watchers = watchers
         self._folder = folder
         self.notes: list[NoteReport] = []
+        self.history = History(folder)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Note):
             self.notes.append({"level": event.level, "message": event.message})
         elif isinstance(event, Snapshot):
             write_progress(self._folder, event)
+        self.history(event)
         for watcher in self._watchers:
             watcher(event)
 
@@ -269,6 +272,7 @@ class Session:
             gpu_hours=run.budget.gpu_hours(run.budget.before + spent),
             accept=run.accept_counts(),
         )
+        self._tell.history.close(outcome)
         report = finish(self._job, self._folder, self._recipe, ledger, facts, report_facts, error)
         paced = {} if self._how.pace is None else {"ends_itself": True}
         self._folder.end_session(outcome, rows=facts.rows, spent=asdict(spent), **paced)
