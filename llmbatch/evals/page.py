@@ -95,7 +95,7 @@ def _plots(comparison: Comparison, letters: Mapping[str, str]) -> list[Dots]:
         for each in found:
             gap = each.difference
             low, high = (gap.interval.low, gap.interval.high) if gap.interval else (None, None)
-            kind = "skip" if not each.decided else "ok" if each.second_is_better else "bad"
+            kind = "grey" if not each.decided else "ok" if each.second_is_better else "bad"
             said = f"{gap.value:+.3g}" + (f" ({low:+.3g} to {high:+.3g})" if low is not None else "")
             figures.append(
                 (f"{letters[each.second]} against {letters[each.first]}", gap.value, low, high, said, kind, False)

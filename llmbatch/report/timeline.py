@@ -55,6 +55,8 @@ class Timeline:
         """A session begins, with so many rows done."""
         if len(self.sessions) >= _SESSIONS:
             del self.sessions[1]
+        if self.sessions:
+            self._settle(rows - self.sessions[0].rows)
         self._offset, self._last = self.seconds, None
         self.sessions.append(Began(session, self.seconds, time.time(), rows))
 
@@ -84,6 +86,19 @@ class Timeline:
             then = {name: float(old or 0) for name, (_, old) in of_it.items()}
             _add(lane, self._parts(start, end), then, {name: float(new) for name, (new, _) in of_it.items()})
         self.seconds, self._last = end, now
+
+    def _settle(self, rows: int) -> None:
+        """So many rows are there of what the sessions until now did. A kill took some that were counted, or the count of some."""
+        values = self.columns["rows"]
+        less = sum(values) - rows
+        if less < 0 and values:
+            values[-1] -= less
+        for at in range(len(values) - 1, -1, -1):
+            if less <= 0:
+                break
+            taken = min(less, values[at])
+            values[at] -= taken
+            less -= taken
 
     def ended(self, outcome: str) -> None:
         """The session ended itself."""

@@ -129,7 +129,7 @@ def test_records_are_filtered_and_one_is_read_with_its_attempts(visit: Any, page
 def test_a_failure_opens_with_examples_and_leads_to_its_records(visit: Any, page: Path) -> None:
     opened = visit(page)
     first = opened.locator("details.kind").first
-    assert first.locator("article").count() == 2
+    assert first.locator("details.record").count() == 2
     assert first.locator(".why").first.is_visible()
     opened.evaluate("document.querySelector('a[data-kind]').click()")
     assert opened.locator("#kind").input_value() == "choice"

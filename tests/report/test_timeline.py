@@ -77,6 +77,16 @@ def test_the_next_session_goes_on_behind_the_one_before(at: Any) -> None:
     assert timeline.sessions[0].ready_at == pytest.approx(1.0, abs=0.5)
 
 
+@pytest.mark.parametrize("rows", [150, 200, 230])
+def test_rows_that_a_kill_took_do_not_count_and_those_that_it_left_uncounted_do(at: Any, rows: int) -> None:
+    timeline = grown(at, 20)
+    timeline.began(2, rows)
+    timeline.snapshot(at(0.0, before=rows))
+    timeline.snapshot(at(5.0, before=rows))
+    assert sum(timeline.columns["rows"]) == pytest.approx(rows + 50)
+    assert min(timeline.columns["rows"]) >= 0
+
+
 def test_a_death_is_in_one_bucket_and_each_of_several_engines_has_a_lane(at: Any) -> None:
     timeline = Timeline()
     timeline.began(1, 0)

@@ -54,7 +54,7 @@ class _Stretch(NamedTuple):
 def over_time(timeline: Timeline) -> OverTime | None:
     """None where it was over too soon to be drawn."""
     number = len(timeline.columns["rows"])
-    if number < 3 or timeline.seconds <= 0:
+    if number < 3 or timeline.seconds <= 0 or not timeline.sessions:
         return None
     stretches = _stretches(timeline, timeline.columns, _STRETCHES)
     x, marks = time_scale(timeline.seconds), _marks(timeline)
@@ -75,14 +75,15 @@ def over_time(timeline: Timeline) -> OverTime | None:
 def _stretches(timeline: Timeline, columns: Columns, most: int) -> list[_Stretch]:
     number = max((len(values) for values in columns.values()), default=0)
     each = -(-number // most)
-    found = []
+    found: list[_Stretch] = []
     for at in range(0, number, each):
         sums = {name: sum(values[at : at + each]) for name, values in columns.items()}
         end = min((at + each) * timeline.width, timeline.seconds)
-        if end > at * timeline.width:
+        if end - at * timeline.width > each * timeline.width / 2 or not found:
             found.append(_Stretch(at * timeline.width, end, sums))
-        elif found:  # what came at the very end
-            found[-1].sums.update({name: found[-1].sums[name] + value for name, value in sums.items()})
+        else:  # too short at the very end for a rate of its own
+            last = found[-1]
+            found[-1] = last._replace(end=end, sums={name: last.sums[name] + value for name, value in sums.items()})
     return found
 
 
@@ -112,15 +113,9 @@ def _ended(outcome: str | None) -> str:
 
 
 def _rows_done(timeline: Timeline, stretches: list[_Stretch], x: Sequence[Tick], marks: Sequence[Mark]) -> Plot:
-    begun = list(timeline.sessions)
-    done = float(begun[0].rows) if begun else 0.0
-    bad = 0.0
+    done, bad = float(timeline.sessions[0].rows), 0.0
     places, all_, not_ok, hovers = [0.0], [done], [0.0], []
     for each in stretches:
-        while (
-            begun and begun[0].at < each.end
-        ):  # what a kill took from the timeline is there again with the next session
-            done = max(done, float(begun.pop(0).rows))
         done, bad = done + each.sums["rows"], bad + each.sums["not_ok"]
         places.append(each.end / timeline.seconds)
         all_.append(done)
@@ -170,8 +165,8 @@ def _engine(timeline: Timeline, stretches: list[_Stretch], x: Sequence[Tick], ma
     shape = Shape("busy", steps(_widths(timeline, stretches), [0.0] * len(shares), shares, 1.0), "busy")
     hovers = [_hover(timeline, each, f"engine busy {words.share(each.busy)}") for each in stretches]
     up = sum(each.sums["up"] for each in stretches)
-    idle = 1 - sum(each.sums["busy"] for each in stretches) / up
-    said = f"engines that were up had work for {words.share(max(0.0, 1 - idle))} of the time"
+    busy = min(1.0, sum(each.sums["busy"] for each in stretches) / up)
+    said = f"engines that were up had work for {words.share(busy)} of the time"
     return Plot("Engine busy", said, y, x, [shape], hovers, marks)
 
 
@@ -204,7 +199,7 @@ def _lanes(timeline: Timeline, x: Sequence[Tick]) -> Lanes | None:
             said += f", {words.count(deaths)} {'death' if deaths == 1 else 'deaths'}"
         lanes.append(Lane(f"replica {number}", said, stretches, marks))
     said = "; ".join(f"{lane.label} {lane.said}" for lane in lanes)
-    return Lanes("Engines side by side: the darker, the busier", said, x, lanes)
+    return Lanes("Engines side by side: the stronger the colour, the busier", said, x, lanes)
 
 
 def _table(timeline: Timeline) -> tuple[list[str], list[list[str]]]:

@@ -67,15 +67,23 @@
     return found;
   }
 
+  // JSON is compared as JSON: how it was laid out is no difference.
+  function laidOut(text) {
+    try {
+      const value = JSON.parse(text);
+      return value && typeof value === "object" ? JSON.stringify(value, null, 2) : text;
+    } catch { return text; }
+  }
+
   // Answers to one row, side by side in time: each as it differs from the one before, or as it is.
   function answers(list) {
     const box = make("div");
     list.forEach(({ title, text, why }, at) => {
-      const heading = make("h3", { text: title }), before = at ? list[at - 1].text : "";
+      const heading = make("h3", { text: title }), before = at ? laidOut(list[at - 1].text) : "", now = laidOut(text);
       const plain = make("pre", { dir: "auto", text });
       box.append(heading);
-      if (before && text && before !== text) {
-        const shown = difference(before, text);
+      if (before && now && before !== now) {
+        const shown = difference(before, now);
         const toggle = make("input", { type: "checkbox" });
         toggle.checked = true;
         plain.hidden = true;
@@ -84,7 +92,7 @@
         box.append(shown);
       }
       if (text) box.append(plain);
-      if (before && before === text) box.append(make("p", { class: "soft", text: "The same as the answer before." }));
+      if (before && before === now) box.append(make("p", { class: "soft", text: "The same as the answer before." }));
       if (why) box.append(make("p", { class: "why", text: why }));
     });
     return box;

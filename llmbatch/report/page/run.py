@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from llmbatch.report.timeline import Timeline
 
 _EXAMPLES = 3  # of a kind of failure, that open without a script
 _VERDICTS = {"chosen": "ok", "default": "in", "faster": "out", "refused": "warn", "slower": "bad"}
-_WASTE = ("bad", "warn", "skip", "busy")
+_WASTE = ("bad", "warn", "out", "busy")
 
 
 class Kind(NamedTuple):
@@ -53,7 +54,8 @@ def run_page(
         headline=said or headline(report),
         story=story(report),
         when=_when(report),
-        tiles=tiles(report),
+        tiles=tiles(report, 0.0 if timeline is None else timeline.seconds),
+        killed=list(_killed(report, timeline)),
         statuses=statuses,
         bars=[Bar(status, status, number / rows["done"], words.count(number)) for status, number in statuses],
         kinds=kinds,
@@ -96,6 +98,16 @@ def _when(report: Report) -> str:
     return f"{began}, {sessions} sessions" if sessions > 1 else began
 
 
+def _killed(report: Report, timeline: Timeline | None) -> Iterator[tuple[int, str, int]]:
+    """(number, when it began, rows that it added) of each session that left no report."""
+    sessions = [] if timeline is None else timeline.sessions
+    reported = {each["session"] for each in report["sessions"]}
+    for each, following in itertools.pairwise(sessions):
+        if each.session not in reported:
+            began = datetime.datetime.fromtimestamp(each.started).astimezone().isoformat(" ", "seconds")
+            yield each.session, began, max(0, following.rows - each.rows)
+
+
 def _kinds(report: Report, sample: Sample) -> Iterator[Kind]:
     done = max(1, report["rows"]["done"])
     for name, failure in report["failures"].items():
@@ -136,7 +148,7 @@ def _tokens(report: Report) -> _TokenBars:
         spent = min(left, size(back["tokens"]))
         parts.append((f"wasted: {kind}", colour, spent))
         left -= spent
-    parts.append(("wasted otherwise", "skip", left))
+    parts.append(("wasted otherwise", "grey", left))
     whole = sum(number for _, _, number in parts)
     bars = [
         Bar(label, colour, number / whole, f"{words.count(number)} ({words.share(number / whole)})")
@@ -183,7 +195,7 @@ def _autotune(found: Mapping[str, Any] | None) -> Dots | None:
             said += f", {words.share(agreement['share'])} of its answers are the same"
         verdict = tried.get("verdict") or ("chosen" if tried["name"] == found.get("chosen") else "")
         said += f" ({verdict})" if verdict else ""
-        figures.append((tried["name"], expected, low, high, said, _VERDICTS.get(verdict, "skip"), verdict == "chosen"))
+        figures.append((tried["name"], expected, low, high, said, _VERDICTS.get(verdict, "grey"), verdict == "chosen"))
     if not figures:
         return None
     lines = [(1.0, "the engine's own")] + ([(found["margin"], "must be above")] if found.get("margin") else [])

@@ -26,9 +26,9 @@ class Tile(NamedTuple):
     kind: str = ""
 
 
-def tiles(report: Report) -> list[Tile]:
-    """The four figures: what came out, what did not, how long it took, what it cost."""
-    return [_came_out(report), _did_not(report), _took(report), _spent(report)]
+def tiles(report: Report, seconds: float = 0.0) -> list[Tile]:
+    """The four figures: what came out, what did not, how long it took (``seconds``, with killed sessions), what it cost."""
+    return [_came_out(report), _did_not(report), _took(report, seconds), _spent(report)]
 
 
 def _came_out(report: Report) -> Tile:
@@ -63,17 +63,17 @@ def _did_not(report: Report) -> Tile:
         return Tile("rows not ok", "0", more, "ok")
     kinds = {kind: failure["rows"] for kind, failure in list(report["failures"].items())[:3]}
     rest = len(report["failures"]) - len(kinds)
-    more = words.counts(kinds) + (f" · and {rest} more kinds" if rest > 0 else "")
+    more = words.counts(kinds) + (f" · and {rest} more {'kind' if rest == 1 else 'kinds'}" if rest > 0 else "")
     return Tile("rows not ok", words.count(bad), more, "bad")
 
 
-def _took(report: Report) -> Tile:
-    seconds, speed = report["seconds"], report["speed"]
+def _took(report: Report, known: float) -> Tile:
+    seconds, speed = max(report["seconds"]["total"], known), report["speed"]
     parts = [f"{words.count(speed['rows'])} rows/s"] if speed["rows"] is not None else []
     idle = report["sessions"][-1]["idle_share"] if report["sessions"] else None
     if idle is not None:
         parts.append(f"engine idle {words.share(idle)}")
-    return Tile("took", words.duration(seconds["total"]), " · ".join(parts))
+    return Tile("took", words.duration(seconds), " · ".join(parts))
 
 
 def _spent(report: Report) -> Tile:
@@ -102,7 +102,7 @@ def _sentences(report: Report) -> Iterator[str]:
     if report["failures"]:
         kind, failure = next(iter(report["failures"].items()))
         part = "All of them" if failure["rows"] == bad else f"{words.count(failure['rows'])} of them"
-        yield f"{part} failed with {kind}, such as row {failure['id']}: {words.one_line(failure['message'], 160)}"
+        yield f"{part} failed with {kind}, such as row {failure['id']}: {words.one_line(failure['message'], 160).rstrip('.')}."
     wasted, useful = _sum(tokens["wasted"]), _sum(tokens["useful"])
     if wasted and wasted / (wasted + useful) >= _MUCH:
         why = next(iter(report["sent_back"]), None)
