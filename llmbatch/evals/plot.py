@@ -32,14 +32,17 @@ def _figures(
     for name, part, whole in parts[:_ROWS]:
         figure = part.figures.get(metric)
         if figure is not None and figure.value is not None:
-            yield one_line(name, 60), figure.value, figure.low, figure.high, _said(figure), "in", whole
+            yield one_line(name, 60), figure.value, figure.low, figure.high, figure_words(figure), "in", whole
 
 
-def _said(figure: Figure) -> str:
+def figure_words(figure: Figure) -> str:
+    """``0.62 (0.5716 to 0.6666)``."""
+    if figure.value is None:
+        return "no figure"
     said = f"{figure.value:.4g}"
     if figure.low is None or figure.high is None:
         return said
     return f"{said} ({figure.low:.4g} to {figure.high:.4g})"
 
 
-__all__ = ["score_plots"]
+__all__ = ["figure_words", "score_plots"]

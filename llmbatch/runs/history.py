@@ -9,7 +9,7 @@ from llmbatch.core.events import Event, Snapshot, Started
 from llmbatch.folder.timeline import read_timeline, write_timeline
 from llmbatch.report.timeline import Timeline
 
-_WRITE_SECONDS = 5.0  # what a kill may take from it
+_WRITE_SECONDS = 2.0  # what a kill may take from it
 
 
 class History:

@@ -80,7 +80,8 @@ def _add_prompts(sample: Sample, folder: Path, job: Job) -> None:
         recipe, source = recipe_of(job), open_source(kept_input(job.input, folder))
         for row in _rows_at(source, RunFolder(folder), by_index):
             record = by_index.pop(row.index)
-            record["place"] = source.locate(row.cursor)
+            place = source.locate(row.cursor)
+            record["place"] = place.rpartition("/")[2] or place
             if (prompt := _prompt(recipe, row)) is not None:
                 record["prompt"] = prompt
     except LlmbatchError as error:

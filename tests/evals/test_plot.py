@@ -31,6 +31,7 @@ def test_each_metric_is_a_plot_with_a_dot_and_a_line_for_every_part(tasks: Any) 
 def test_the_page_that_a_run_leaves_has_the_plot(tasks: Any) -> None:
     run(tasks)
     text = (tasks.path / "out" / "report.html").read_text()
+    assert "<h1>sums: exact_match 0.875 (" in text and "over 8 rows</h1>" in text
     assert "<h2>Scores</h2>" in text and 'aria-label="exact_match: all 0.875 (' in text
     assert "<b>&" not in text.replace("&lt;b&gt;&amp;", "")
 
