@@ -31,6 +31,7 @@ from llmbatch.report.report import Report
 MANIFEST_VERSION = 1
 JOB_FILE = "job.yaml"
 RESULTS, ERRORS, ACCEPTED = "results.jsonl", "errors.jsonl", "accepted.jsonl"
+PAGE = "report.html"
 _MANIFEST, _REPORT = "run.json", "report.json"
 ENGINE_VERSION = "engine (version)"
 """The one thing of what came out that may change between the sessions of a run; it is said."""
@@ -151,6 +152,12 @@ class RunFolder:
             if replay is None:
                 yield from part_lines([self.parts.path(window)])
             else:
+                yield from (line for _, line in sorted(replay.lines.items()))
+
+    def open_lines(self) -> Iterator[bytes]:
+        """The lines of results that are in journals, and not sealed yet. Raises ``FolderError``."""
+        for _, replay in self._windows():
+            if replay is not None:
                 yield from (line for _, line in sorted(replay.lines.items()))
 
     def _windows(self) -> Iterator[tuple[int, Replay | None]]:

@@ -61,6 +61,14 @@ def status_of(line: bytes) -> str:
     return str(parse(line)["status"])
 
 
+def head_of(line: bytes) -> tuple[int, str]:
+    """(index, status) of the record on a line, as a rule without parsing all of it. Raises ``FolderError``."""
+    if match := _HEAD.match(line):
+        return int(match[1]), match[2].decode()
+    record = parse(line)
+    return int(record["index"]), str(record["status"])
+
+
 def record_on(line: bytes) -> Record:
     """The record on a line. Raises ``FolderError``."""
     try:

@@ -88,6 +88,7 @@ class RunSettings(BaseModel):
     autotune: bool = Field(
         False, description="try a few engine settings on the first rows; a clear winner replaces the default"
     )
+    page: bool = Field(True, description="write report.html, a page of plots and records, beside report.json")
     grace: Seconds = Field(
         30.0, ge=0, description="seconds that what is in flight gets to finish when the run is stopped"
     )

@@ -35,6 +35,7 @@ from llmbatch.runs.budget import Budget, gpus_of, spent_by
 from llmbatch.runs.finish import accept_counts
 from llmbatch.runs.governor import Governor
 from llmbatch.runs.held_to import HeldTo
+from llmbatch.runs.history import History
 from llmbatch.runs.loop import Loop
 from llmbatch.runs.meter import Meter
 from llmbatch.runs.pacing import Pace, Pacing
@@ -59,12 +60,14 @@ class Told:
         self._watchers = watchers
         self._folder = folder
         self.notes: list[NoteReport] = []
+        self.history = History(folder)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Note):
             self.notes.append({"level": event.level, "message": event.message})
         elif isinstance(event, Snapshot):
             write_progress(self._folder, event)
+        self.history(event)
         for watcher in self._watchers:
             watcher(event)
 

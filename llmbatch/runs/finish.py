@@ -39,6 +39,7 @@ from llmbatch.report.report import (
     counts_of,
     exit_code,
 )
+from llmbatch.runs.page import page_beside
 from llmbatch.sinks.base import Finished, write_sinks
 from llmbatch.sinks.upload import plan_upload, to_upload
 from llmbatch.sources.base import Source, SourceSettings
@@ -88,9 +89,12 @@ def finish(
         facts = write_outputs(job, replace(finished, parts=whole), path, facts)
         point("results-written")
     report = build_report(ledger, session, facts, earlier=_earlier_sessions(path), error=error)
+    retries = finished_retries(path) if session.outcome == "finished" else []
+    if not retries:
+        page_beside(path, report, job)
     write_report(path, report)
     point("report-written")
-    if session.outcome == "finished" and (retries := finished_retries(path)):
+    if retries:
         report = take_over(path, job, finished, retries)
     return report
 
@@ -225,6 +229,7 @@ def take_over(folder: Path, job: Job, finished: Finished, retries: Sequence[Path
     report["outputs"] = _names(written, folder)
     if "children" in counted:
         report["children"] = children_report(counted["children"])
+    page_beside(folder, report, job)
     write_report(folder, report)
     return report
 

@@ -113,6 +113,9 @@ class Meter:
                 accepted=None if self._governor is None else self._governor.accepted,
                 replicas=self._driver.replicas(),
                 accepted_wanted=None if self._governor is None else self._governor.wanted,
+                ready_seconds=self._driver.ready_seconds,
+                busy_seconds=self._driver.busy_seconds,
+                deaths=self._driver.deaths,
             )
         )
 
