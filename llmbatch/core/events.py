@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from llmbatch.core.ledger import WorstFailure
 from llmbatch.core.types import Usage
 
 
@@ -48,6 +49,7 @@ class Snapshot:
     accepted: int | None = None  # rows, where the job says how many are wanted
     accepted_wanted: int | None = None
     replicas: tuple[Replica, ...] = ()  # where there are several engines
+    worst: WorstFailure | None = None  # the failure that most rows ended with
 
 
 @dataclass(frozen=True, slots=True)
