@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": ("llmbatch.cli.serve:serve", "Serve batch APIs (OpenAI, Azure, AWS, Google) on a model."),
     "azureml": ("llmbatch.cli.azureml:azureml", "Batch deployments of Azure ML, with their scoring scripts."),
     "prompts": ("llmbatch.cli.prompts:prompts", "List, show and check prompt files."),
+    "doctor": ("llmbatch.cli.doctor:doctor", "What is installed, what is missing, what starts."),
     "completion": ("llmbatch.cli.completion:completion", "What teaches a shell to complete this command."),
     "demo": ("llmbatch.cli.demo:demo", "A small real run with the model that comes along."),
 }

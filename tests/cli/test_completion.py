@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -180,15 +181,14 @@ def press(request: pytest.FixtureRequest, folders: Path, tmp_path: Path) -> Iter
         [programs / "llmbatch", "completion", command[0]], capture_output=True, text=True, check=True
     )
     (tmp_path / "script").write_text(script.stdout)
-    screen, device = pty.openpty()
     environment = {
         **os.environ, "HOME": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}", "TERM": "xterm", "INPUTRC": "/dev/null",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }  # fmt: skip
-    shell = subprocess.Popen(
-        command, stdin=device, stdout=device, stderr=device, env=environment, cwd=folders, start_new_session=True
-    )
-    os.close(device)
+    shell, screen = pty.fork()  # the terminal is its own, as fish wants it
+    if shell == 0:
+        os.chdir(folders)
+        os.execvpe(command[0], command, environment)  # noqa: S606
     seen = ""
 
     def until(pattern: str) -> str:
@@ -205,11 +205,11 @@ def press(request: pytest.FixtureRequest, folders: Path, tmp_path: Path) -> Iter
         os.write(screen, b"\x15")  # an empty line again
         return said
 
-    os.write(screen, f"source {tmp_path / 'script'}\n{binding}\necho rea''dy\n".encode())
+    os.write(screen, f"{binding}\nsource {tmp_path / 'script'}\necho rea''dy\n".encode())
     until("(ready)")
     yield press
-    shell.kill()
-    shell.wait()
+    os.kill(shell, signal.SIGKILL)
+    os.waitpid(shell, 0)
     os.close(screen)
 
 
