@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llmbatch.cli.complete import run_folders
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -16,7 +18,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("folders", metavar="RUN_A RUN_B [RUN_C ...]", nargs=-1, type=click.Path(path_type=Path), required=True)
+@click.argument(
+    "folders",
+    metavar="RUN_A RUN_B [RUN_C ...]",
+    nargs=-1,
+    type=click.Path(path_type=Path),
+    required=True,
+    shell_complete=run_folders,
+)
 @click.option("--metric", "metrics", metavar="NAME", multiple=True, help="Compare only this metric; may be repeated.")
 @click.option("--examples", default=3, show_default=True, type=click.IntRange(0), help="Rows to show for either side.")
 @click.option(

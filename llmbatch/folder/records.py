@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import FolderError
-from llmbatch.core.record import json_decoder, record_from_dict
+from llmbatch.core.record import encode, json_decoder, record_from_dict
 from llmbatch.core.types import Record
 from llmbatch.core.words import excerpt
 
 # The start of a line as it is written. Anchored, so that neither an id nor an output that looks like one is taken for it.
-_HEAD = re.compile(rb'\{"id": ?(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?\d+), ?"index": ?(\d+), ?"status": ?"(\w+)"')
+_HEAD = re.compile(
+    rb'\{"id": ?(?P<id>"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?\d+), ?"index": ?(?P<index>\d+), ?"status": ?"(?P<status>\w+)"'
+)
 
 _loads = json_decoder(json.JSONDecoder())
 
@@ -50,14 +52,21 @@ def part_lines(parts: Sequence[Path]) -> Iterator[bytes]:
 def index_of(line: bytes) -> int:
     """The index of the row whose record is on a line, as a rule without parsing all of it. Raises ``FolderError``."""
     if match := _HEAD.match(line):
-        return int(match[1])
+        return int(match["index"])
     return record_on(line).index
+
+
+def id_of(line: bytes) -> bytes:
+    """The id of the row whose record is on a line, as JSON, as a rule without parsing all of it. Raises ``FolderError``."""
+    if match := _HEAD.match(line):
+        return match["id"]
+    return encode(record_on(line).id).encode()
 
 
 def status_of(line: bytes) -> str:
     """The status of the record on a line, as a rule without parsing all of it. Raises ``FolderError``."""
     if match := _HEAD.match(line):
-        return match[2].decode()
+        return match["status"].decode()
     return str(parse(line)["status"])
 
 
