@@ -218,7 +218,8 @@ def generate_job(
         path = folder / KEPT
         atomic_write(path, _lines(rows))
         _see_rows(path)
-        here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)})}
+        run = job.run.model_copy(update={"order": "window"}) if job.run.order != "input" else job.run  # as they come
+        here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)}), "run": run}
         ordered = InOrder(RunFolder(folder).parts)
         selection = None if job.accept is None else Selection(job.accept)
         with open_session(job.model_copy(update=here), watchers, make=make) as session, contextlib.ExitStack() as stack:

@@ -50,6 +50,7 @@ from llmbatch.runs.governor import Governor
 from llmbatch.runs.held_to import HeldTo
 from llmbatch.runs.loop import Loop
 from llmbatch.runs.meter import Meter
+from llmbatch.runs.ordering import in_order
 from llmbatch.runs.pacing import Pace, Pacing
 from llmbatch.runs.process import calm_collector, stopped_by_signals
 from llmbatch.runs.read_ahead import ReadAhead
@@ -199,6 +200,9 @@ class Session:
             self._tell(Finished("finished", done.report))
             self._result = done
             return
+        self._source = in_order(
+            self._job, self._folder, self._source, self._recipe, identity, self._tell, paced=self._how.pace is not None
+        )
         limit = self._job.input.limit and self._job.input.limit * (self._job.input.repeat or 1)
         left = what_is_left(self._folder, self._source, identity, extend=self._how.extend, limit=limit)
         run = _Assembly(self._job, self._folder, self._source, self._recipe, left, self._tell, self._how)
@@ -332,7 +336,8 @@ class _Assembly:
             slices=1 if job.input.shard is None else Shard.named(job.input.shard).of, governor=self._governor,
         )  # fmt: skip
         cache = self._held_to.cache
-        preparer = Preparer(recipe, job.plan, self.driver.tokenize, self._context_length)
+        plan = job.plan if job.run.order != "input" else job.plan.model_copy(update={"order": "input"})
+        preparer = Preparer(recipe, plan, self.driver.tokenize, self._context_length)
         cached = None if cache is None else cache.get
         in_blocks = rows is None and part is not None
         reading = Reading(
