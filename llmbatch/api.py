@@ -221,8 +221,9 @@ def generate_job(
         path = folder / KEPT
         atomic_write(path, _lines(rows))
         _see_rows(path)
-        quiet = job.run.model_copy(update={"page": False})  # nobody ever sees this folder
-        here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)}), "run": quiet}
+        order = "input" if job.run.order == "input" else "window"  # rows are given out as they come
+        run = job.run.model_copy(update={"page": False, "order": order})  # nobody ever sees this folder
+        here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)}), "run": run}
         ordered = InOrder(RunFolder(folder).parts)
         selection = None if job.accept is None else Selection(job.accept)
         with open_session(job.model_copy(update=here), watchers, make=make) as session, contextlib.ExitStack() as stack:

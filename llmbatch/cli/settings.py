@@ -149,6 +149,7 @@ FLAGS = {
         Flag(
             "--price-per-million", "P[,P[,P]]", "run.price_per_million", str, "Of a million tokens; in, out, cached in."
         ),
+        Flag("--order", "ORDER", "run.order", str, "Of rows: input, window, corpus or auto (corpus where it saves)."),
         Flag("--autotune", "", "run.autotune", bool, "First try a few engine settings, for about a minute."),
     ),
     "Sampling": (

@@ -23,6 +23,7 @@ from llmbatch.core.words import clip
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.journal import Replay
 from llmbatch.folder.lock import Lock
+from llmbatch.folder.order import ORDER, in_input_order, read_order
 from llmbatch.folder.overlay import finished_retries, overlay
 from llmbatch.folder.parts import Parts
 from llmbatch.folder.records import part_lines, record_on
@@ -148,6 +149,12 @@ class RunFolder:
         return [self.parts.meta(n).bounds if replay is None else replay.bounds for n, replay in self._windows()]
 
     def _own_lines(self) -> Iterator[bytes]:
+        if read_order(self.path) is not None:
+            yield from in_input_order([
+                self.parts.path(window) if replay is None else [line for _, line in sorted(replay.lines.items())]
+                for window, replay in self._windows()
+            ])  # fmt: skip
+            return
         for window, replay in self._windows():
             if replay is None:
                 yield from part_lines([self.parts.path(window)])
@@ -362,6 +369,7 @@ def _ours(name: str) -> bool:
         "prompt.yaml",
         "input.jsonl",
         "progress.json",
+        ORDER,
     } or name.startswith(
         (".", "engine.log", "engine-", "lock.", "run.json", "job.yaml.", "input.jsonl.", "progress.json.")
     )

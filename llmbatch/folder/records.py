@@ -23,14 +23,12 @@ _loads = json_decoder(json.JSONDecoder())
 
 
 @contextlib.contextmanager
-def reading(part: Path) -> Iterator[None]:
+def reading(part: Path, what: str = "a sealed part") -> Iterator[None]:
     """Turn an ``OSError`` of the block into a ``FolderError`` that names the part."""
     try:
         yield
     except OSError as error:
-        raise FolderError(
-            f"{part}: a sealed part cannot be read: {error.strerror or error}; see llmbatch audit"
-        ) from error
+        raise FolderError(f"{part}: {what} cannot be read: {error.strerror or error}; see llmbatch audit") from error
 
 
 def part_lines(parts: Sequence[Path]) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -67,6 +67,11 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     window: int = Field(16_384, ge=1, description="rows that are planned, committed and resumed together")
+    order: Literal["auto", "input", "window", "corpus"] = Field(
+        "auto",
+        description="in which order rows are asked: input; window (each window by plan.order); corpus (all of the input by what "
+        "prompts begin with, for which it is read once more before); or auto: corpus where a sample shows that it saves enough",
+    )
     windows_open: int = Field(4, ge=1, description="windows that may be unfinished at a time; bounds memory")
     window_characters: int = Field(
         64_000_000, ge=1, description="a window ends before its prompts are longer than this together"

@@ -136,7 +136,8 @@ class Assembly:
             slices=1 if job.input.shard is None else Shard.named(job.input.shard).of, governor=self._governor,
         )  # fmt: skip
         cache = self._held_to.cache
-        preparer = Preparer(recipe, job.plan, self.driver.tokenize, self._context_length)
+        plan = job.plan if job.run.order != "input" else job.plan.model_copy(update={"order": "input"})
+        preparer = Preparer(recipe, plan, self.driver.tokenize, self._context_length)
         cached = None if cache is None else cache.get
         in_blocks = rows is None and part is not None
         reading = Reading(
