@@ -27,9 +27,11 @@ from llmbatch.engines.base import (
     EngineInfo,
     EngineSettings,
     SharedDriver,
+    Speculation,
     is_hosted,
     make_engine,
 )
+from llmbatch.engines.chosen import Chosen
 from llmbatch.engines.making import Maker
 from llmbatch.engines.replicas import drive
 from llmbatch.folder.folder import JOB_FILE, RunFolder
@@ -40,7 +42,6 @@ from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer
 from llmbatch.job.recipe import Recipe, engine_of, see_engine
 from llmbatch.job.swept import recipe_of
-from llmbatch.measure.autotune import tuned
 from llmbatch.report.report import AcceptCounts, Facts, NoteReport, RunOutcome, SessionFacts
 from llmbatch.reuse.memory import Reuse
 from llmbatch.runs.brakes import Brakes, Stop
@@ -55,6 +56,7 @@ from llmbatch.runs.process import calm_collector, stopped_by_signals
 from llmbatch.runs.read_ahead import ReadAhead
 from llmbatch.runs.reading import Reading
 from llmbatch.runs.resume import Left, what_is_left
+from llmbatch.runs.tuning import Tuner, speculation_report
 from llmbatch.runs.window import OpenWindow
 from llmbatch.runs.writer import Writer
 from llmbatch.sinks.upload import check_destination, to_upload, upload
@@ -262,7 +264,7 @@ class Session:
             job={"model": self._job.model, "prompt": self._recipe.prompt_name, "identity": dict(identity)},
             input={"path": self._job.input.name, "fingerprint": self._source.fingerprint()},
             versions=versions(),
-            engine=None if driver.info is None else _plain(driver.info, run.autotune),
+            engine=None if driver.info is None else _plain(driver.info, run.tuner, driver.speculation()),
             rows_total=ledger.rows if outcome == "finished" else run.meter.rows_total(),
             notes=self._tell.notes,
             cost=run.budget.cost(run.budget.before + spent),
@@ -293,7 +295,7 @@ class _Assembly:
         how: _How,
     ) -> None:
         self.left = left
-        self.autotune: dict[str, Any] | None = None  # what was found, once the engine was started
+        self.tuner: Tuner | None = None
         self._job = job
         self._folder = folder
         self._source = source
@@ -364,8 +366,13 @@ class _Assembly:
         apart = here and crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
         if apart:
             settings = settings.model_copy(update={"in_process": False})
-        prepare = partial(self._tune, make) if job.run.autotune else None
-        self.driver = drive(make, settings, self._hear, prepare, make.more)
+        driver_of = partial(drive, make, tell=self._hear, more=make.more)
+        if job.run.autotune:
+            path = self._folder.path / "autotune.json"
+            self.tuner = Tuner(job, self._source, path, make, lambda said: self._tell(Note("info", said)))
+            self.driver = Chosen(driver_of, settings, self.tuner)
+        else:
+            self.driver = driver_of(settings)
         return settings, apart
 
     @contextlib.contextmanager
@@ -388,14 +395,6 @@ class _Assembly:
             return None
         return accept_counts(self._job.accept, self._governor.decided)
 
-    def _tune(self, make: Maker, settings: EngineSettings) -> EngineSettings:
-        def say(message: str) -> None:
-            self._tell(Note("info", message))
-
-        path = self._folder.path / "autotune.json"
-        self.autotune = tuned(self._job, settings, self._source, path, make, say)
-        return settings.model_copy(update=self.autotune["changes"])
-
     def _context_length(self) -> int | None:
         """Where the cache knows it, no engine is started to ask for it: all that is asked may be in the cache."""
         known = self._held_to.context_length
@@ -405,7 +404,7 @@ class _Assembly:
         """Pass on what the engine's supervision says; an engine that is up is looked at before it answers anything."""
         if isinstance(event, EngineReady) and self.driver.info is not None:
             see_engine(self.driver.info, self._recipe)
-            self._held_to.engine_is_up(self.driver.info)
+            self._held_to.engine_is_up(self.driver.info if self.tuner is None else self.tuner.settled(self.driver.info))
         self._tell(event)
         if isinstance(event, EngineReady) and self.driver.info is not None:
             self._say_what_cannot_be_known(self.driver.info)
@@ -459,10 +458,11 @@ def _row_indexes(path: Path | None) -> frozenset[int] | None:
         raise RunError(f"{path}: is to hold a row index a line: {error}") from error
 
 
-def _plain(info: EngineInfo, autotune: dict[str, Any] | None) -> dict[str, Any]:
+def _plain(info: EngineInfo, tuner: Tuner | None, speculation: Speculation | None) -> dict[str, Any]:
     """As it is read back from a file."""
-    tried = {} if autotune is None else {"autotune": autotune}
-    plain: dict[str, Any] = json.loads(json.dumps({**asdict(info), **tried}, default=sorted))
+    tried = {} if tuner is None or tuner.found is None else {"autotune": tuner.found}
+    guessed = {} if speculation is None else {"speculation": speculation_report(speculation)}
+    plain: dict[str, Any] = json.loads(json.dumps({**asdict(info), **tried, **guessed}, default=sorted))
     return plain
 
 

@@ -53,7 +53,7 @@ def engine_args(model: str, settings: EngineSettings, chat: ChatSettings) -> dic
         "trust_remote_code": settings.trust_remote_code,
         # which models that give numbers can share prefixes vLLM knows
         **({} if given.get("runner") == "pooling" else {"enable_prefix_caching": True}),
-        "disable_log_stats": True,
+        "disable_log_stats": given.get("speculative_config") is None,  # its counts tell whether guessing pays
         **(_cpu_defaults(model, given, settings.engines) if is_cpu() else {}),
     }
     if chat.template is not None:
