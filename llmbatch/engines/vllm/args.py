@@ -36,6 +36,7 @@ _TOKENS_PER_SEQUENCE = 256  # prompt and answer of a short row; more sequences t
 _CACHED_TOKENS_PER_SEQUENCE = 512  # and as much again for prefixes that stay
 _CACHED_CONTEXTS = 4  # rows of the greatest length that run at a time at least
 _CPU_SEQUENCES = 256  # vLLM's max_num_seqs on a CPU
+_CPU_WORKER = "llmbatch.engines.vllm.seeds.SeededWorker"
 _LOGITS_BYTES = 12  # float32, and the copies that sampling makes
 # what the prompt's ids depend on, for a renderer without an engine
 _RENDER_ARGS = (
@@ -159,7 +160,10 @@ def _check_names(given: Mapping[str, Any]) -> None:
 
 def _cpu_defaults(model: str, given: Mapping[str, Any], engines: int) -> dict[str, Any]:
     """``engines`` share the machine's memory."""
-    defaults: dict[str, Any] = {"block_size": 32}  # vLLM's 128 never shares a shorter prefix
+    defaults: dict[str, Any] = {
+        "block_size": 32,  # vLLM's 128 never shares a shorter prefix
+        "worker_cls": _CPU_WORKER,
+    }
     if not _has_bf16():
         defaults["dtype"] = "float32"  # 2.4 times as fast as bfloat16 that is emulated
     size_is_given = bool({"kv_cache_memory_bytes", "gpu_memory_utilization"} & given.keys())

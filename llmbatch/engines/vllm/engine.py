@@ -18,14 +18,14 @@ from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import log as vllm_log
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.drafts import DraftCounter
-from llmbatch.engines.vllm.loop import Intake, Loop, Tools
+from llmbatch.engines.vllm.handing import Tools
+from llmbatch.engines.vllm.loop import Intake, Loop
 from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.processes import Processes
 from llmbatch.engines.vllm.reasoning import ends_thinking, load_reasoning
 from llmbatch.engines.vllm.render import Chat, Encoded, Encoder, vllm_renderer
 from llmbatch.engines.vllm.sampling import Samplings
 from llmbatch.engines.vllm.score import Limits
-from llmbatch.engines.vllm.seeds import rewind_on_cpu
 from llmbatch.engines.vllm.sight import Sight, sees
 from llmbatch.engines.vllm.text import Detokenizer
 from llmbatch.model.tokenizer import ChatSettings, load_template, load_tokenizer
@@ -77,8 +77,6 @@ class VllmEngine:
         in_process = vllm_args.is_cpu() if self._settings.in_process is None else self._settings.in_process
         from vllm import LLM
 
-        if in_process and vllm_args.is_cpu():
-            rewind_on_cpu()
         try:
             with vllm_log.captured(self._log), vllm_args.environment(in_process=in_process), self._processes.starting():
                 self._llm = LLM(**vllm_args.with_backend_for(args, self._constraints))
