@@ -16,15 +16,12 @@ class Log:
         self._said: set[str] = set()
 
     def once(self, message: str) -> None:
-        """Say it, unless it was said. What comes after very many different ones is not, and that is said."""
+        """Say it, unless it was said; so many different ones at most, and then that no others follow."""
         if message in self._said or len(self._said) > _KEPT:
             return
         self._said.add(message)
-        enough = len(self._said) > _KEPT
         self.say(
-            f"{_KEPT:,} different messages are here by now: no others follow, but for what is told in the report"
-            if enough
-            else message
+            message if len(self._said) <= _KEPT else f"{_KEPT:,} different messages are here by now: no others follow"
         )
 
     def say(self, message: str) -> None:
