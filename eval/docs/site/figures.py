@@ -84,7 +84,7 @@ def bars(title: str, rows: Sequence[Bar], unit: str = "") -> str:
     for number, row in enumerate(rows, 1):
         y = line * number + 4
         width = (_WIDTH - left - right) * row.value / most
-        lines.append(f'<text x="{left - 10}" y="{y + 12}" text-anchor="end">{escape(clip(row.label, 44))}</text>')
+        lines.append(f'<text x="{left - 10}" y="{y + 12}" text-anchor="end">{escape(clip(row.label, 40))}</text>')
         lines.append(f'<rect x="{left}" y="{y}" width="{max(width, 1):.1f}" height="15" rx="3" fill="{row.colour}"/>')
         lines.append(f'<text x="{left + width + 8:.1f}" y="{y + 12}">{escape(row.said)}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
