@@ -78,7 +78,10 @@ class Run:
     def __iter__(self) -> Iterator[Record]:
         """Every record. Raises ``RunError`` where the run was stopped before all were there."""
         if self.report["outcome"] != "finished":
-            raise RunError(f"{self.folder}: the run did not finish, so there are no results yet; run it again to go on")
+            why = self.report["error"] or "it was stopped"
+            raise RunError(
+                f"{self.folder}: the run did not finish, so there are no results yet: {why}; the same call goes on from here"
+            )
         yield from read_results(self.folder)
 
     def accepted(self) -> Iterator[Record]:
@@ -255,7 +258,9 @@ def generate_job(
         path = folder / KEPT
         atomic_write(path, _lines(rows))
         _see_rows(path)
-        here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)})}
+        order = "input" if job.run.order == "input" else "window"  # rows are given out as they come
+        run = job.run.model_copy(update={"page": False, "order": order})  # nobody ever sees this folder
+        here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)}), "run": run}
         ordered = InOrder(RunFolder(folder).parts)
         selection = None if job.accept is None else Selection(job.accept)
         with open_session(job.model_copy(update=here), watchers, make=make) as session, contextlib.ExitStack() as stack:

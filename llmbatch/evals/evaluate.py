@@ -26,6 +26,7 @@ from llmbatch.evals.base import Metric
 from llmbatch.evals.examples import EXAMPLES
 from llmbatch.evals.job import PROMPT, job_of_task, prompt_file
 from llmbatch.evals.outcome import Outcomes, examples_of, read_lines
+from llmbatch.evals.page import write_scored_page
 from llmbatch.evals.plot import scores_svg
 from llmbatch.evals.rows import Rows, fingerprint
 from llmbatch.evals.sandbox import UNISOLATED, can_isolate
@@ -119,6 +120,8 @@ def evaluate(
     if result.outcome != "finished":
         return Evaluated(result, None)
     scores = score_folder(asked.output, allow_code=asked.allow_code)
+    if job.run.page:
+        write_scored_page(asked.output, result.report)
 
     def say(message: str) -> None:
         for watcher in watchers:

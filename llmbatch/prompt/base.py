@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.settings import Counts, IsPath, is_named_as_path, is_there
 from llmbatch.core.types import Failure, Rendered, Row
-from llmbatch.prompt.library import shipped_prompts
+from llmbatch.prompt.shipped import shipped_prompts
 from llmbatch.prompt.variables import Variable
 
 

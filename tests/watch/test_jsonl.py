@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 from llmbatch.core.events import Event, Replica, Snapshot
+from llmbatch.core.ledger import WorstFailure
 from llmbatch.core.types import Usage
 from llmbatch.report.report import Report
 from llmbatch.watch.jsonl import JsonLog, event_to_dict
@@ -40,3 +41,8 @@ def test_the_engines_of_a_snapshot_are_plain_data(snapshot: Snapshot) -> None:
             "usage": {"prompt_tokens": 3, "completion_tokens": 2, "cached_tokens": 1}, "deaths": 0,
         }
     ]  # fmt: skip
+
+
+def test_the_worst_failure_of_a_snapshot_is_plain_data(snapshot: Snapshot) -> None:
+    told = event_to_dict(replace(snapshot, worst=WorstFailure("schema", 12, "c", "'age' is missing")))
+    assert told["worst"] == {"kind": "schema", "rows": 12, "id": "c", "message": "'age' is missing"}
