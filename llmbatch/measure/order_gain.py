@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from llmbatch.core.types import Failure, Row
 from llmbatch.job.job import Job
 from llmbatch.job.recipe import Recipe
+from llmbatch.job.swept import recipe_of
 from llmbatch.plan.corpus_order import NO_PROMPT, Gain, Key, foreseen, key_of, said
 from llmbatch.sources.base import Source
+from llmbatch.sources.opening import open_source
 
 _LARGEST_SAMPLE = 16_384  # rows
+_FEWEST = 4_096  # rows of which auto thinks about an order at all
 _FIRST = 256  # rows from which is told whether there is more than a window
 
 
@@ -21,6 +23,17 @@ class Looked(NamedTuple):
     rows: int
     size: int
     gain: Gain
+
+    def sentence(self) -> str:
+        """For a person."""
+        return (
+            f"as a sample shows, of the text of prompts a prefix cache can spare about {self.gain.corpus:.0%} in one order of all "
+            f"{self.rows:,} rows, and {self.gain.windows:.0%} in windows of the input"
+        )
+
+    def is_worth_it(self, job: Job) -> bool:
+        """Whether an order of the corpus is what ``run.order=auto`` takes."""
+        return self.rows >= _FEWEST and self.gain.saving >= job.plan.min_saving
 
 
 def looked_at(job: Job, recipe: Recipe, source: Source) -> Looked | None:
@@ -69,13 +82,21 @@ def _windows(job: Job, source: Source, last: Row, size: int) -> bool:
     return rows > 0.9 * job.run.window or size * rows / (last.index + 1) > 0.9 * job.run.window_characters
 
 
-def told(looked: Looked) -> Mapping[str, Any]:
-    """As plain data."""
-    return {
-        "rows": looked.rows,
-        "shares": {"windows": looked.gain.windows, "corpus": looked.gain.corpus},
+def foreseen_of(job: Job) -> tuple[str, dict[str, Any]] | None:
+    """What a job's order is expected to save, for a person and as plain data; ``None`` where there is not more than a window."""
+    looked = (
+        None if job.input.path == "-" or job.input.endless else looked_at(job, recipe_of(job), open_source(job.input))
+    )
+    if looked is None or looked.rows < _FEWEST:
+        return None
+    worth = looked.is_worth_it(job)
+    takes = f"--order auto takes {'that order, for which the input is read once more ahead' if worth else 'windows'}"
+    shares = {"in_windows": looked.gain.windows, "in_one_order": looked.gain.corpus}
+    return f"Order: {looked.sentence()}; {takes}.", {
+        **shares,
         "saving": looked.gain.saving,
+        "auto": "corpus" if worth else "window",
     }
 
 
-__all__ = ["Looked", "key_of_row", "looked_at", "told"]
+__all__ = ["Looked", "foreseen_of", "key_of_row", "looked_at"]
