@@ -101,10 +101,8 @@ def hits(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     print(f"SIMULATION. possible: {found['possible']:.2%} of {found['prompt_tokens']:,} prompt tokens", flush=True)
     arms = {"as they stand": None, "windows": WINDOW, "corpus": WINDOW, "one window": options.rows}
     for arm, window in arms.items():
-        if (
-            options.arms
-            and arm not in options.arms.split(",")
-            or (arm == "one window" and options.rows > options.one_window)
+        if (options.arms and arm not in options.arms.split(",")) or (
+            arm == "one window" and options.rows > options.one_window
         ):
             continue
         found["arms"][arm] = _scheduled(source, folder, encode, engine, arm, window)
