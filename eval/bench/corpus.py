@@ -95,7 +95,7 @@ def hits(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     source = corpus_file(options.rows, options.groups, folder, options.shortest, options.longest)
     tokens = cache_tokens(MODEL, WEIGHTS, GPU_GIB) or 0
     engine = Engine(tokens // BLOCK, BLOCK, 1024, 16_384)
-    encode = load_tokenizer(str(shapes.MODEL), ChatSettings(), without_torch=True).encode
+    encode = load_tokenizer(str(shapes.MODEL), ChatSettings()).encode
     found: dict[str, Any] = {"rows": options.rows, "groups": options.groups, "kv_cache_tokens": tokens, "arms": {}}
     found |= _possible(source, folder, encode, BLOCK)
     print(f"SIMULATION. possible: {found['possible']:.2%} of {found['prompt_tokens']:,} prompt tokens", flush=True)

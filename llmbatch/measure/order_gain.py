@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from llmbatch.core.types import Failure, Row
@@ -9,11 +11,14 @@ from llmbatch.job.job import Job
 from llmbatch.job.recipe import Recipe
 from llmbatch.job.swept import recipe_of
 from llmbatch.plan.corpus_order import NO_PROMPT, Gain, Key, foreseen, key_of, said
+from llmbatch.prompt.field_order import lines_of_their_own
+from llmbatch.prompt.library import load_file
 from llmbatch.sources.base import Source
 from llmbatch.sources.opening import open_source
 
 _LARGEST_SAMPLE = 16_384  # rows
 _FEWEST = 4_096  # rows of which auto thinks about an order at all
+_MOST_FIELDS, _FIELDS_SAMPLE = 6, 4_096  # fields that are tried in other orders, and rows of which that is told
 _FIRST = 256  # rows from which is told whether there is more than a window
 
 
@@ -99,4 +104,38 @@ def foreseen_of(job: Job) -> tuple[str, dict[str, Any]] | None:
     }
 
 
-__all__ = ["Looked", "foreseen_of", "key_of_row", "looked_at"]
+def fields_first(job: Job) -> tuple[str, dict[str, Any]] | None:
+    """Which order of the prompt's fields a prefix cache gains most by, told from the first rows; ``None`` where none is better.
+
+    One field after another is put next, whichever spares most. For a person, and as plain data.
+    """
+    if job.prompt is None or job.input.path == "-" or job.sweep is not None:
+        return None
+    names = tuple(dict.fromkeys(lines_of_their_own(load_file(job.prompt.path).file)))
+    if not 2 <= len(names) <= _MOST_FIELDS:
+        return None
+    source = open_source(job.input)
+    rows = list(islice(source.rows(), _FIELDS_SAMPLE))
+    count = (_rows(source, rows[-1]) if rows else None) or len(rows)
+
+    def spared(order: Sequence[str]) -> float:
+        prompt = job.prompt and job.prompt.model_copy(update={"field_order": tuple(order)})
+        recipe = recipe_of(job.model_copy(update={"prompt": prompt}))
+        return foreseen([key_of_row(recipe, row) for row in rows], count).corpus
+
+    now, best = spared(job.prompt.field_order), list[str]()
+    while len(best) < len(names) - 1:
+        rest = [name for name in names if name not in best]
+        best.append(max(rest, key=lambda name: spared([*best, name, *(other for other in rest if other != name)])))
+    best += [name for name in names if name not in best]
+    then = spared(best)
+    if then >= 1.0 or 1.0 - (1.0 - then) / (1.0 - now) < job.plan.min_saving:
+        return None
+    said = (
+        f"Fields: with --set prompt.field_order=[{','.join(best)}], which changes the prompt, a prefix cache can spare about "
+        f"{then:.0%} of the text of prompts instead of {now:.0%}."
+    )
+    return said, {"field_order": best, "spared": then, "spared_now": now}
+
+
+__all__ = ["Looked", "fields_first", "foreseen_of", "key_of_row", "looked_at"]
