@@ -46,7 +46,6 @@ QUESTIONS = (
     "Which words are new?",
     "Is it long?",
 )
-WINDOW = 16_384
 _SAMPLE_SECONDS = 0.5
 
 
@@ -65,7 +64,7 @@ def corpus_file(rows: int, groups: int, folder: Path, shortest: int, longest: in
     return path
 
 
-def job_of(source: Path, output: Path, order: str, **sections: Any) -> Any:
+def job_of(source: Path, output: Path, order: str, window: int = 16_384, **sections: Any) -> Any:
     from llmbatch.job.job import job_from
 
     return job_from(
@@ -75,7 +74,7 @@ def job_of(source: Path, output: Path, order: str, **sections: Any) -> Any:
             "input": {"path": str(source)},
             "output": str(output),
             "sampling": {"temperature": 0, "max_tokens": 16},
-            "run": {"order": order, "window": WINDOW, **sections.pop("run", {})},
+            "run": {"order": order, "window": window},
             **sections,
         }
     )
@@ -99,7 +98,7 @@ def hits(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": options.rows, "groups": options.groups, "kv_cache_tokens": tokens, "arms": {}}
     found |= _possible(source, folder, encode, BLOCK)
     print(f"SIMULATION. possible: {found['possible']:.2%} of {found['prompt_tokens']:,} prompt tokens", flush=True)
-    arms = {"as they stand": None, "windows": WINDOW, "corpus": WINDOW, "one window": options.rows}
+    arms = {"as they stand": None, "windows": options.window, "corpus": options.window, "one window": options.rows}
     for arm, window in arms.items():
         if (options.arms and arm not in options.arms.split(",")) or (
             arm == "one window" and options.rows > options.one_window
@@ -194,6 +193,7 @@ def real(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     source = corpus_file(options.rows, options.groups, folder, options.shortest, options.longest)
     engine = {"args": dict(shapes.SMALL_CACHE)}
+    window = options.window
     keeper, runs = EngineKeeper(), dict[str, list[dict[str, Any]]]()
     warm = corpus_file(64, 8, folder, options.shortest, options.longest)
     with contextlib.closing(keeper):
@@ -202,7 +202,7 @@ def real(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for order in ("window", "corpus"):
                 keeper._engine._llm.reset_prefix_cache()  # type: ignore[union-attr]
                 output, meter = _fresh(folder / order), machine.Meter(psutil.Process().pid)
-                report = run_job(job_of(source, output, order, engine=engine), make=keeper.make).report
+                report = run_job(job_of(source, output, order, window, engine=engine), make=keeper.make).report
                 use = meter.read()
                 said = {
                     "seconds": use.seconds,
@@ -230,17 +230,19 @@ def scale(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": options.rows, "groups": options.groups, "bytes": source.stat().st_size, "runs": {}}
     for _ in range(options.repetitions):
         for order in (options.arms or "window,corpus").split(","):
-            said = _in_a_process(source, _fresh(folder / f"scale-{order}"), order)
+            said = _in_a_process(source, _fresh(folder / f"scale-{order}"), order, options.window)
             found["runs"].setdefault(order, []).append(said)
             print(f"{order}: {json.dumps({k: v for k, v in said.items() if k != 'mib'})}", flush=True)
             shutil.rmtree(folder / f"scale-{order}")
     return found
 
 
-def _in_a_process(source: Path, output: Path, order: str) -> dict[str, Any]:
+def _in_a_process(source: Path, output: Path, order: str, window: int) -> dict[str, Any]:
     meter = machine.Meter()
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__)), "one", str(source), str(output), order], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(Path(__file__)), "one", str(source), str(output), order, str(window)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     samples, began = list[tuple[float, float]](), time.perf_counter()
     watched = psutil.Process(process.pid)
@@ -266,12 +268,12 @@ def _pss(process: psutil.Process) -> float:
     return 0.0
 
 
-def one(source: str, output: str, order: str) -> None:
+def one(source: str, output: str, order: str, window: str) -> None:
     """One run on the scripted engine; says how long it took."""
     from llmbatch.runs.session import run_job
 
     began = time.perf_counter()
-    result = run_job(job_of(Path(source), Path(output), order, engine={"name": "scripted"}))
+    result = run_job(job_of(Path(source), Path(output), order, int(window), engine={"name": "scripted"}))
     seconds = time.perf_counter() - began
     print(json.dumps({"rows": result.report["rows"]["total"], "seconds": seconds, "outcome": result.outcome}))
 
@@ -290,7 +292,12 @@ def _fresh(path: Path) -> Path:
     return path
 
 
-PARTS = {"hits": (hits, 200_000, 25_000), "real": (real, 20_000, 2_500), "scale": (scale, 1_000_000, 125_000)}
+PARTS = {
+    "hits": (hits, 200_000, 25_000, 16_384),
+    "real": (real, 20_000, 2_500, 2_048),
+    "scale": (scale, 1_000_000, 125_000, 16_384),
+}
+"""By name: what measures it, rows, groups, and rows of a window, which for a small corpus is as small."""
 
 
 def main() -> None:
@@ -301,6 +308,7 @@ def main() -> None:
     parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("--rows", type=int)
     parser.add_argument("--groups", type=int)
+    parser.add_argument("--window", type=int, help="rows of a window")
     parser.add_argument("--shortest", type=int, default=40, help="words of a document")
     parser.add_argument("--longest", type=int, default=120)
     parser.add_argument("--arms", help="which, with commas between; by default all")
@@ -309,7 +317,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=HERE / ".work" / "corpus", help="corpora are kept there")
     parser.add_argument("--json", type=Path, default=HERE / "corpus.json")
     options = parser.parse_args()
-    part, rows, groups = PARTS[options.part]
+    part, rows, groups, window = PARTS[options.part]
+    options.window = options.window or window
     options.rows, options.groups = (
         options.rows or rows,
         options.groups or (groups if options.rows is None else options.rows // 8),
@@ -318,7 +327,11 @@ def main() -> None:
     found = part(options, options.work)
     known = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {}
     known["machine"], known["texts"] = machine.describe(), f"{len(texts.packages())} installed packages"
-    known[f"{options.part} {options.rows}"] = {**found, "words_of_a_document": [options.shortest, options.longest]}
+    known[f"{options.part} {options.rows}"] = {
+        **found,
+        "window": options.window,
+        "words_of_a_document": [options.shortest, options.longest],
+    }
     options.json.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
