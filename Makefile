@@ -54,7 +54,7 @@ format: $(VENV)/ready-$(ENGINE)
 
 docs: $(VENV)/ready-$(ENGINE)  ## the site, with every link checked: build/site/index.html
 	$(BIN)/python eval/docs/site/figures.py
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 package: $(VENV)/ready-$(ENGINE)  ## wheel and source distribution, looked at, and tried in an empty environment; all extras resolved
 	$(BIN)/python eval/package/package.py --extras
@@ -69,6 +69,7 @@ $(BENCH_VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt 
 # `make bench BENCH="--shapes neutral --arms ours,chat"` measures only that again; see eval/bench/bench.py --help.
 bench: $(VENV)/ready-$(ENGINE) $(BENCH_VENV)/ready-$(ENGINE)  ## every shape of corpus against every peer: eval/bench/RESULTS.md
 	$(BIN)/python eval/bench/bench.py $(BENCH)
+	for part in hits real scale; do $(BIN)/python eval/bench/corpus.py $$part || exit 1; done
 	$(BIN)/python eval/bench/report.py
 
 # `make fuzz FUZZ_SECONDS=600` for ten minutes a parser

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,8 @@ class Ordered:
                     f"{self.locate(place.cursor)}: row {place.cursor.index} is not there any more; restore the input, and run the "
                     "same command again"
                 )
-            yield replace(row, cursor=place.cursor._replace(index=at))
+            _, file, offset, line = place.cursor
+            yield Row(row.index, row.id, row.data, Cursor(at, file, offset, line), row.failure)
 
 
 def as_it_lies(source: Source) -> Source:

@@ -25,6 +25,12 @@ def _tolerance(value: Any) -> Any:
     return "exact" if share == 1 else share
 
 
+Kind = Literal[
+    "batch size", "speculation", "replicas", "kv cache", "kv offload", "performance mode", "quantization"
+]  # fmt: skip
+"""What candidates an engine may have; each is explained in docs/tuning.md."""
+
+
 class OwnCandidate(BaseModel):
     """Engine arguments that the job's author wants tried."""
 
@@ -46,9 +52,7 @@ class TuningSettings(BaseModel):
     )
     max_time: Seconds = Field(600.0, gt=0, description="begin no trial that would end after so long: seconds, or 10m")
     requests: int = Field(4096, ge=16, description="the sample: at most so many requests, of all lengths")
-    kinds: tuple[str, ...] | None = Field(
-        None, description="try only these: batch size, speculation, replicas, kv cache, ...; by default all there are"
-    )
+    kinds: tuple[Kind, ...] | None = Field(None, description="try only these; by default all there are")
     draft: Annotated[str | None, IsPath(is_there)] = Field(
         None, description="a small model with the same tokenizer, to guess the next tokens"
     )

@@ -124,14 +124,21 @@ class _Tuning:
 
     def announce(self, trials: Sequence[Trial], requests: int, default: Trial) -> None:
         each = (default.start_seconds or 0.0) + self.seconds(1)
-        most = min(self._clock.budget, each * (1 + 2 * len(trials)))
+        most = min(self._clock.budget, each * (1 + 3 * len(trials)))
         self._say(
             f"autotune: trying {len(trials)} other engine settings on {requests:,} requests, each with a start of the engine: this "
             f"takes {_about(most)}, and at most {_about(self._clock.budget)} (--autotune-time)"
         )
 
     def rounds(self, judged: Judged, trials: Sequence[Trial]) -> None:
-        """All in the first, as the time goes; then the default beside those that may still win."""
+        """All in the first, as the time goes; then the default beside those that may still win.
+
+        The default is measured anew: the first engine of a process paid for what is done once, and looked slow beside all others.
+        """
+        judged.default.rounds.clear()
+        self._visit(judged.default, 1)
+        if judged.default.error is not None:
+            return
         for trial in trials:
             # two thirds for the first round, so that what looks best can be measured again
             if self._clock.spent + self._cost(1, judged) > self._clock.budget * 2 / 3:

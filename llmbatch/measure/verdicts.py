@@ -187,7 +187,7 @@ def _verdict(trial: Trial, judged: Judged, chosen: Trial) -> tuple[Verdict, str]
     known, pairs = trial.ratio(default), trial.pairs(default)
     if known is None:
         return "unclear", f"{trial.point(default):.2f}x, of too little to say how sure that is"
-    speed = f"{times(known)} in {len(pairs)} {'round' if len(pairs) == 1 else 'rounds'}"
+    speed = f"{times(known)} in {'one round, which is no proof' if len(pairs) == 1 else f'{len(pairs)} rounds'}"
     if known.high < 1:
         return "slower", speed
     if known.low <= MARGIN:

@@ -38,6 +38,11 @@ class PromptSettings(BaseModel):
     fields: dict[str, str] = Field(
         default_factory=dict, description="the row's field for a variable, where it is not called the same"
     )
+    field_order: tuple[str, ...] = Field(
+        (),
+        description="variables whose lines change places, so that they stand in this order: it changes the prompt. llmbatch plan "
+        "says which order, of fields that rows share before their own, the prefix cache gains most by",
+    )
 
 
 class RowPrompt(Protocol):

@@ -38,7 +38,8 @@ from llmbatch.sources.base import START, Mark, Source
 from llmbatch.sources.reader import Reader
 
 _BLOCK = 16_384  # rows that are read as one task
-_FEWEST = 4_096  # rows of which auto thinks about an order at all
+_WORTH_A_WORD = 0.05  # of the text of prompts can be spared at all
+_FEWEST_FOR_A_WORD = 4_096  # rows
 _FEWEST_FOR_PROCESSES = 50_000  # as long as their start takes, one process reads so many rows
 _SPARE = 3  # times as much of the disk must be free as copies of the rows are expected to take
 
@@ -85,33 +86,27 @@ def _decide(job: Job, recipe: Recipe, source: Source, folder: Path, *, paced: bo
     if why := _why_not(job, paced=paced):
         return None, f"rows are asked in windows of the input: {why}" if asked_for else ""
     looked = looked_at(job, recipe, source)
-    if looked is None or (not asked_for and looked.rows < _FEWEST):
+    if looked is None:
         return None, ""
-    gain = looked.gain
-    shares = (
-        f"of the text of prompts a prefix cache can spare about {gain.corpus:.0%} in one order of all its {looked.rows:,} rows, "
-        f"and {gain.windows:.0%} in windows of the input"
-    )
-    if not asked_for and gain.saving < job.plan.min_saving:
-        return None, f"as a sample shows, {shares}: rows are asked in windows" if gain.corpus > 0.01 else ""
+    said = looked.sentence()
+    if not asked_for and not looked.is_worth_it(job):
+        worth_a_word = looked.gain.corpus > _WORTH_A_WORD and looked.rows >= _FEWEST_FOR_A_WORD
+        return None, f"{said}: rows are asked in windows" if worth_a_word else ""
     if importlib.util.find_spec("duckdb") is None:
         if asked_for:
             raise JobError(
                 "run.order=corpus needs duckdb, which is not installed: pip install duckdb, or take run.order=window"
             )
-        return None, f"as a sample shows, {shares}, but duckdb, which sorts them, is not installed: pip install duckdb"
-    if source.seeks() is None:
-        free = shutil.disk_usage(folder).free
-        if not asked_for and free < _SPARE * looked.size:
-            return None, (
-                f"as a sample shows, {shares}, but the input cannot be entered at any row, and for copies of the rows the disk of "
-                f"{folder} has too little room ({free >> 20:,} MiB): rows are asked in windows"
-            )
-        return (
-            looked,
-            f"as a sample shows, {shares}; as the input cannot be entered at any row, its rows are copied into {folder}",
+        return None, f"{said}, but duckdb, which sorts them, is not installed: pip install duckdb"
+    if source.seeks() is not None:
+        return looked, f"{said}: the input is read once before anything is asked"
+    free = shutil.disk_usage(folder).free
+    if not asked_for and free < _SPARE * looked.size:
+        return None, (
+            f"{said}, but the input cannot be entered at any row, and for copies of the rows the disk of {folder} has too little "
+            f"room ({free >> 20:,} MiB): rows are asked in windows"
         )
-    return looked, f"as a sample shows, {shares}: the input is read once before anything is asked"
+    return looked, f"{said}; as the input cannot be entered at any row, its rows are copied into {folder}"
 
 
 def _why_not(job: Job, *, paced: bool) -> str:

@@ -102,6 +102,7 @@ def test_suffixes_are_tried_where_the_library_is_there_and_a_draft_model_that_is
     assert tried["speculation: suffix"].changes["args"]["speculative_config"]["method"] == "suffix"
     assert tried["speculation: draft model small"].changes["args"]["speculative_config"]["model"] == "small"
     assert "speculation: n-gram on the GPU" in tried
+    assert "no such folder" in (found(speculation, Around(INFO, draft="./nowhere"))["draft model"].why_not or "")
 
 
 def test_settings_without_speculation_are_the_others() -> None:

@@ -63,7 +63,7 @@ def test_a_setting_that_is_clearly_faster_is_chosen() -> None:
     assert tried["in_flight=8"]["verdict"] == "chosen"
     assert tried["in_flight=2"]["verdict"] == "slower"
     assert [len(tried[name]["rounds"]) for name in ("default", "in_flight=8", "in_flight=2")] == [3, 3, 1]
-    assert found["engine_starts"] == 7
+    assert found["engine_starts"] == 8
     assert "in_flight=8 is 2.00x" in found["said"]
 
 
@@ -180,12 +180,12 @@ def test_with_too_few_requests_nothing_is_tried() -> None:
 
 
 def test_no_trial_is_begun_that_the_time_does_not_hold() -> None:
-    found = tune(tuning={"max_time": 40, "kinds": None}, start_seconds=10, **SLOW)
+    found = tune(tuning={"max_time": 60, "kinds": None}, start_seconds=10, **SLOW)
     tried = by_name(found)
     assert tried["in_flight=8"]["rounds"]
     assert tried["in_flight=2"]["verdict"] == "not tried"
     assert "--autotune-time" in tried["in_flight=2"]["reason"]
-    assert found["seconds"] <= 40
+    assert found["seconds"] <= 60
 
 
 def test_what_wins_by_itself_is_tried_together_where_it_is_of_two_kinds() -> None:

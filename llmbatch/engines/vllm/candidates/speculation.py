@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
+from llmbatch.core.settings import is_named_as_path, is_there
 from llmbatch.engines.base import Around, Candidate, EngineSettings
 from llmbatch.engines.vllm.candidates.base import left_out, on_cpu, set_by_the_job, with_args
 
@@ -39,6 +40,8 @@ def _methods(settings: EngineSettings, around: Around) -> Iterator[Candidate]:
         yield _with(settings, "suffix", _SUFFIX)
     if around.draft is None:
         yield left_out(_KIND, "draft model", "none is named: give one with --draft-model (run.tuning.draft)")
+    elif is_named_as_path(around.draft) and not is_there(around.draft):
+        yield left_out(_KIND, "draft model", f"{around.draft}: there is no such folder")
     else:
         yield _with(settings, f"draft model {around.draft}", {**_DRAFT, "model": around.draft})
 
