@@ -20,7 +20,7 @@ def test_a_record_says_which_stop_sequence_ended_its_answer(jobs: Any) -> None:
 def test_of_several_answers_it_is_a_list(jobs: Any) -> None:
     rows = jobs.rows([{"id": "a", "text": "one END two"}])
     rules = {"rules": [{"when": {"sample": 1}, "answer": "two"}]}
-    jobs.run(job_from(jobs.data(rows, rules, sampling={"stop": ["END"], "n": 2})))
+    jobs.run(job_from(jobs.data(rows, rules, sampling={"stop": ["END"], "n": 2, "temperature": 1})))
     [record] = jobs.records()
     assert (record["output"], record["stop_reason"]) == (["one ", "two"], ["END", None])
 
