@@ -28,6 +28,7 @@ _VLLM = ("--engine", "vllm", "--set", "engine.args.dtype=float32", "--set", "eng
 _TASKS = ROOT / "eval" / "harness" / "tasks"
 _LIMIT = 24
 _GOOD = 0.8  # of the answers of the demo model are right at least: it translates numbers, and not all of them
+_CHANCE = 0.25  # of four choices, asked without the model's chat template
 _SECONDS = 600
 
 
@@ -151,7 +152,7 @@ def _likelihoods(place: str, folder: Path) -> str:
             settings=f",num_concurrent=2,tokenizer={DEMO_MODEL}",
         )  # fmt: skip
         found.append(said["acc,none"])
-    assert found[0] == found[1] >= _GOOD, found
+    assert found[0] == found[1] > _CHANCE, found
     return f"accuracy {found[0]:g} of {_LIMIT} documents, one and four to a request"
 
 
