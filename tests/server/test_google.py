@@ -267,7 +267,7 @@ def test_a_document_that_cannot_be_done_is_refused_in_googles_form(
 def test_a_job_whose_input_is_not_there_fails_and_says_so(google) -> None:
     job = google().job(document())
     assert job["state"] == "JOB_STATE_FAILED"
-    assert "no file" in job["error"]["message"]
+    assert "there is no folder" in job["error"]["message"]
     assert "outputInfo" not in job
 
 
