@@ -28,6 +28,7 @@ _VLLM = ("--engine", "vllm", "--set", "engine.args.dtype=float32", "--set", "eng
 _TASKS = ROOT / "eval" / "harness" / "tasks"
 _LIMIT = 24
 _GOOD = 0.8  # of the answers of the demo model are right at least: it translates numbers, and not all of them
+_CHANCE = 0.25  # of four choices, asked without the model's chat template
 _SECONDS = 600
 
 
@@ -53,8 +54,6 @@ def results() -> Iterator[Shown]:
                 VERTA, "our DeployedModel (both ends are ours): predict, batch_predict, gzip, and what the model refuses",
                 "llmbatch.verta -> llmbatch serve", "", lambda: _verta(server.place),
             )  # fmt: skip
-            refused = "lm-eval: local-completions on a task of likelihoods (echo with logprobs) is refused, with what to use for it"
-            yield _row(SYSTEM, refused, "lm-eval", lambda: _likelihoods(server.place, scripted))
         with Served(real, *_VLLM) as server:
             for claim, show in _HARNESS:
                 yield _row(SYSTEM, f"lm-eval: {claim}", "lm-eval", lambda show=show: show(server.place, real))  # type: ignore[misc]
@@ -143,20 +142,27 @@ def _completions(place: str, folder: Path) -> str:
 
 
 def _likelihoods(place: str, folder: Path) -> str:
-    try:
-        _lm_eval(
-            place, folder, "local-completions", "completions", "numbers_choice", settings=f",tokenizer={DEMO_MODEL}"
-        )
-    except AssertionError as error:
-        said = str(error)
-        assert "--model llmbatch" in said, said
-        return "400: log-probabilities of a prompt are not given; lm-eval's --model llmbatch gives them"
-    raise AssertionError("it was answered")
+    """By the log-probabilities of prompts (echo with logprobs), one document at a time and four."""
+    found = []
+    for size in ("1", "4"):
+        each = folder / size
+        each.mkdir()
+        said = _lm_eval(
+            place, each, "local-completions", "completions", "numbers_choice", "--batch_size", size,
+            settings=f",num_concurrent=2,tokenizer={DEMO_MODEL}",
+        )  # fmt: skip
+        found.append(said["acc,none"])
+    assert found[0] == found[1] > _CHANCE, found
+    return f"accuracy {found[0]:g} of {_LIMIT} documents, one and four to a request"
 
 
 _HARNESS = (
     ("local-chat-completions on a task of answers (generate_until), demo model on vLLM", _chat),
     ("local-completions on the same, several prompts to a request, demo model on vLLM", _completions),
+    (
+        "local-completions on a task of likelihoods (loglikelihood: echo with logprobs), demo model on vLLM",
+        _likelihoods,
+    ),
 )
 
 

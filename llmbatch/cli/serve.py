@@ -30,7 +30,7 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
 @click.command(cls=JobCommand)
 @job_options()
 @click.option("--model", metavar="MODEL", help="The model: a folder or a name on the hub.")
-@click.option("--engine", metavar="ENGINE", help="vllm, or scripted for a server without a model.")
+@click.option("--engine", metavar="ENGINE", help="vllm, another engine, or scripted: no model.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens; others need --api-key-file.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
 @click.option(
@@ -44,13 +44,16 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
 @click.option(
     "--max-bytes", callback=_bytes, default="20G", show_default=True, metavar="N", help="Of an uploaded file."
 )
+@click.option(
+    "--owner-bytes", callback=_bytes, metavar="N", help="Of all files of one owner of API keys; by default no limit."
+)
 @click.option("--max-lines", type=click.IntRange(1), default=50_000, show_default=True, metavar="N", help="Of a batch.")
 @click.option("--sessions", type=click.IntRange(1), default=8, show_default=True, metavar="N",
               help="Batches that run at a time, on the one engine.")  # fmt: skip
 @click.option("--verbose", is_flag=True, help="Log every request, those that only look too; never what is in one.")
 @click.pass_context
 def serve(ctx: click.Context, /, verbose: bool, **given: Any) -> None:
-    """Serve the batch APIs of OpenAI, Azure and Google on one model, and live requests beside them.
+    """Serve the batch APIs of OpenAI, Azure, AWS and Google on one model, and live requests beside them.
 
     Files and batches are kept in a folder; a server that was stopped or killed goes on with every batch. A job file, or
     --set, gives what holds for all batches: engine, chat, sampling, retry, plan.
@@ -95,6 +98,7 @@ def _settings(ctx: click.Context, given: dict[str, Any]) -> ServerSettings:
         assets=assets_of(ctx),
         idle=given["idle"],
         max_bytes=given["max_bytes"],
+        owner_bytes=given["owner_bytes"],
         max_lines=given["max_lines"],
         sessions=given["sessions"],
     )

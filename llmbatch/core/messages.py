@@ -40,21 +40,21 @@ def ready_messages(value: object) -> tuple[Message, ...] | str:
 
 
 def _plain(message: object) -> dict[str, Any] | str:
-    if not isinstance(message, Mapping):
+    if message.__class__ is not dict and not isinstance(message, Mapping):
         return f"must be an object with role and content, not of type {type_name(message)}"
     role, content = message.get("role"), message.get("content")
     if role not in ROLES if isinstance(role, str) else True:
         hint = near(role, ROLES) if isinstance(role, str) else ""
         return f"has the role {short(role)}{hint}; known are {', '.join(sorted(ROLES))}"
-    for key in message.keys() - _KEYS:
-        if message[key]:
+    for key, value in message.items():
+        if value and key not in _KEYS:
             return f"has the key {short(key)}, which is not supported (tool calls are not)"
     if content.__class__ is not str:
         try:
             content = _joined(content)
         except ValueError as error:
             return str(error)
-    if not all(map(is_encodable, [content] if isinstance(content, str) else map(_said, content))):
+    if not (is_encodable(content) if isinstance(content, str) else all(map(is_encodable, map(_said, content)))):
         return "holds half a surrogate pair, which is no character"
     plain = {"role": role, "content": content}
     if name := message.get("name"):

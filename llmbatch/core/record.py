@@ -1,9 +1,9 @@
 """Records in, lines of ``results.jsonl`` out, and back.
 
 A line is one JSON object in UTF-8. ``id``, ``index``, ``status``, ``output``, ``finish_reason``, ``attempts`` and ``usage``
-are always there; ``error``, ``raw``, ``reasoning``, ``logprobs``, ``details``, ``history`` and ``input`` only where there is
-something to say. The line depends on the input, the job and the model's answers alone, and not on when or in which order things
-ran; ``usage.cached_tokens`` is the one exception: it tells what the prefix cache happened to hold.
+are always there; ``error``, ``raw``, ``reasoning``, ``stop_reason``, ``logprobs``, ``details``, ``history`` and ``input`` only
+where there is something to say. The line depends on the input, the job and the model's answers alone, and not on when or in which
+order things ran; ``usage.cached_tokens`` is the one exception: it tells what the prefix cache happened to hold.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ def json_encoder(json_: json.JSONEncoder = _JSON) -> Callable[[Any], str]:
 
 def json_decoder(json_: json.JSONDecoder) -> Callable[[str], Any]:
     """As ``json_.decode``, which looks for white space around the value with regular expressions: that takes as long again."""
+    scan: Callable[[str, int], tuple[Any, int]] = json_.scan_once  # type: ignore[attr-defined]  # what ``raw_decode`` calls
 
     def decode(text: str) -> Any:
         try:
-            value, end = json_.raw_decode(text)
-        except json.JSONDecodeError:
+            value, end = scan(text, 0)
+        except (StopIteration, json.JSONDecodeError):
             return json_.decode(text)  # white space before the value, or else the error in words
         return value if text[end:] in _ENDS else json_.decode(text)
 
@@ -95,6 +96,8 @@ def _besides(record: Record) -> dict[str, Any]:
         line["raw"] = record.raw
     if record.reasoning is not None:
         line["reasoning"] = record.reasoning
+    if record.stop_reason is not None:
+        line["stop_reason"] = record.stop_reason
     if record.logprobs is not None:
         line["logprobs"] = record.logprobs
     if record.details is not None:
@@ -127,6 +130,7 @@ def record_from_dict(line: dict[str, Any]) -> Record:
         history=tuple(attempt_from_dict(attempt, line["index"]) for attempt in line.get("history", ())),
         input=line.get("input"),
         details=line.get("details"),
+        stop_reason=line.get("stop_reason"),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from llmbatch.core.words import is_encodable, is_of, near, short, type_name
@@ -86,6 +87,11 @@ NO_SEED = -1
 
 def sampling_problem(name: str, value: object) -> str | None:
     """What is wrong with one setting, in words that follow its name; ``None`` where nothing is."""
+    # rows that bring their settings have the same few numbers as a rule
+    return _number_problem(name, value) if value.__class__ in (int, float) else _problem(name, value)
+
+
+def _problem(name: str, value: object) -> str | None:
     kinds = SAMPLING.get(name)
     if kinds is None:
         return f"is no sampling setting{near(name, SAMPLING)}; known are {', '.join(SAMPLING)}"
@@ -106,6 +112,9 @@ def sampling_problem(name: str, value: object) -> str | None:
         except ValueError as error:
             return f"cannot be used: logit_bias maps token ids to numbers: {error}"
     return None
+
+
+_number_problem = lru_cache(maxsize=1024, typed=True)(_problem)
 
 
 def _text_problem(value: object) -> str | None:

@@ -8,7 +8,6 @@ finished and kept, and do not count.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from llmbatch.evals.base import Example, Metric
 from llmbatch.evals.sequential import ConfidenceSequence
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.runs.pacing import Slots
+from llmbatch.runs.turns import Turns
 
 _USUAL_SLOTS = 256  # as long as no engine is up
 _AHEAD = 2  # times what the engine has in hand are begun
@@ -83,9 +83,7 @@ class UntilNarrow:
         self._run = run
         self._slots = slots
         self._changed = threading.Condition()  # for all that follows
-        self._begun: deque[int] = deque()
-        self._finished: dict[int, Record] = {}
-        self._done = 0
+        self._turns: Turns[Record] = Turns()
         self._stopped = False
         self.accepted: int | None = None
         self.wanted: int | None = None
@@ -106,12 +104,12 @@ class UntilNarrow:
 
     def begun(self, indexes: Iterable[int]) -> None:
         with self._changed:
-            self._begun.extend(indexes)
+            self._turns.begin(indexes)
 
     def sealed(self, records: Iterable[Record]) -> None:
         for record in records:
             with self._changed:
-                self._begun.append(record.index)
+                self._turns.begin([record.index])
                 self._finish(record)
 
     def finished(self, record: Record) -> None:
@@ -128,18 +126,16 @@ class UntilNarrow:
             self._changed.notify_all()
 
     def _finish(self, record: Record) -> None:
-        self._finished[record.index] = record
-        while self._begun and (first := self._finished.pop(self._begun[0], None)) is not None:
-            self._begun.popleft()
+        for first in self._turns.finish(record.index, record):
             if not self._until.narrow:
                 self._until.take(self._example(first))
 
     def _room(self) -> int:
         """As many as keep the engine busy; the less is begun ahead, the less is asked in vain."""
         slots = self._slots() or _USUAL_SLOTS
-        outstanding = len(self._begun) - len(self._finished)
+        outstanding = self._turns.outstanding
         undecided = min(self._run.window * self._run.windows_open, _BEHIND * slots)
-        if len(self._begun) >= undecided or outstanding > (_AHEAD - 1) * slots:
+        if len(self._turns) >= undecided or outstanding > (_AHEAD - 1) * slots:
             return 0
         return min(_AHEAD * slots - outstanding, self._run.window)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from llmbatch.core.words import short, type_name
@@ -17,13 +18,18 @@ _FORMS = {
 _SIZE = "binary_data_size"
 
 
-def read_body(content: bytes, header_length: int | None = None) -> dict[str, Any]:
-    """The request, with all data in it. ``header_length`` is how many bytes are JSON; None: all. Raises ``WireError``."""
+def read_body(
+    content: bytes, header_length: int | None = None, *, loads: Callable[[bytes], Any] = json.loads
+) -> dict[str, Any]:
+    """The request, with all data in it. ``header_length`` is how many bytes are JSON; None: all. Raises ``WireError``.
+
+    ``loads`` reads JSON, and raises ``ValueError`` for what is none.
+    """
     end = len(content) if header_length is None else header_length
     if not 0 <= end <= len(content):
         raise WireError(f"the JSON is said to have {end:,} bytes, and the body has {len(content):,}")
     try:
-        body = json.loads(content[:end])
+        body = loads(content[:end])
     except (ValueError, RecursionError) as error:
         raise WireError(f"the request is no JSON: {error}") from None
     if not isinstance(body, dict):
@@ -57,7 +63,10 @@ def _values(data: bytes, datatype: str) -> Iterator[Any]:
         form = _FORMS.get(datatype)
         if form is None or len(data) % struct.calcsize(form):
             raise WireError(f"{len(data):,} bytes are no values of the datatype {short(datatype)}")
-        yield from (value for (value,) in struct.iter_unpack(f"<{form}", data))
+        for (value,) in struct.iter_unpack(f"<{form}", data):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise WireError(f"the data of the datatype {datatype} hold NaN or an infinity")
+            yield value
         return
     at = 0
     while at < len(data):

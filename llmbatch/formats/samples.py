@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from llmbatch.core.logprobs import of_answer
 from llmbatch.formats.base import Answered
 
 
@@ -34,6 +35,6 @@ def samples_of(answered: Answered, output: Any) -> list[Sample]:
     ):  # how a row was asked is not known for nothing
         told = [[None] * count if value is None else value for value in (output, reasoning, tokens)]
         if all(isinstance(value, list) and len(value) == count for value in told):
-            return [Sample(*each) for each in zip(*told, strict=True)]
+            return [Sample(one, thought, of_answer(each)) for one, thought, each in zip(*told, strict=True)]
     alone = isinstance(tokens, list) and all(isinstance(token, Mapping) for token in tokens)
-    return [Sample(output, reasoning if isinstance(reasoning, str) else None, tokens if alone else None)]
+    return [Sample(output, reasoning if isinstance(reasoning, str) else None, of_answer(tokens) if alone else None)]

@@ -170,6 +170,7 @@ class Batches:
                 "program": {"name": f"{__name__}:GIVEN"},
                 "engine": self._engine,
                 "reuse": reuse,
+                "run": {"page": self._stays},
             }
         )
 

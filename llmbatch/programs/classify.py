@@ -49,7 +49,14 @@ def _pooling(settings: ClassifySettings) -> Pooling:
 
 @lru_cache(maxsize=16)
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(json.loads(text))
+    """The names of the classes; of some with the same name, which models have, the later ones with a number behind it."""
+    names: list[str] = []
+    for name in json.loads(text):
+        number = 1
+        while (told := name if number == 1 else f"{name} ({number})") in names:
+            number += 1
+        names.append(told)
+    return tuple(names)
 
 
 KIND = ProgramKind(

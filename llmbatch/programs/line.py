@@ -156,9 +156,9 @@ class Line:
     def _with_all_logprobs(self, outcome: Completion) -> Completion:
         """The engine gives those of the new tokens; where it went on from a partial answer, that one's come before them."""
         before = self.completion
-        if before is None or before.logprobs is None or outcome.logprobs is None:
+        if before is None or before.logprobs is None:
             return outcome
-        return replace(outcome, logprobs=[*before.logprobs, *outcome.logprobs])
+        return replace(outcome, logprobs=[*before.logprobs, *(outcome.logprobs or ())])
 
     def _count(self, usage: Usage) -> None:
         self.usage = self.usage + usage if self.answered > 1 else usage

@@ -233,6 +233,7 @@ class Work:
             history=tuple(history),
             input=self.kept,
             details=details,
+            stop_reason=_each([_stop(line.completion) for line in group]),
         )
 
     def _quickly(self, line: Line, value: Any) -> Record | None:
@@ -256,7 +257,15 @@ class Work:
             last.logprobs,
             (),
             self.kept,
+            None,
+            _stop(last),
         )
+
+
+def _stop(completion: Completion | None) -> str | None:
+    """The stop sequence that ended an answer. Tokens that end it are the model's own as a rule, and not told."""
+    reason = None if completion is None else completion.stop_reason
+    return reason if isinstance(reason, str) else None
 
 
 def _never() -> Program:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from llmbatch.accept.similar import BYTES
 from llmbatch.core.errors import JobError, RunError
@@ -20,6 +20,7 @@ from llmbatch.engines.base import (
     SharedDriver,
     is_hosted,
 )
+from llmbatch.engines.chosen import Chosen
 from llmbatch.engines.making import Maker
 from llmbatch.engines.replicas import drive
 from llmbatch.folder.folder import JOB_FILE, RunFolder
@@ -27,7 +28,6 @@ from llmbatch.folder.progress import write_progress
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer
 from llmbatch.job.recipe import Recipe, engine_of, see_engine
-from llmbatch.measure.autotune import tuned
 from llmbatch.report.report import AcceptCounts, NoteReport
 from llmbatch.reuse.memory import Reuse
 from llmbatch.runs.brakes import Brakes, Stop
@@ -35,6 +35,7 @@ from llmbatch.runs.budget import Budget, gpus_of, spent_by
 from llmbatch.runs.finish import accept_counts
 from llmbatch.runs.governor import Governor
 from llmbatch.runs.held_to import HeldTo
+from llmbatch.runs.history import History
 from llmbatch.runs.loop import Loop
 from llmbatch.runs.meter import Meter
 from llmbatch.runs.pacing import Pace, Pacing
@@ -42,6 +43,7 @@ from llmbatch.runs.process import calm_collector, stopped_by_signals
 from llmbatch.runs.read_ahead import ReadAhead
 from llmbatch.runs.reading import Reading
 from llmbatch.runs.resume import Left
+from llmbatch.runs.tuning import Tuner
 from llmbatch.runs.window import OpenWindow
 from llmbatch.runs.writer import Writer
 from llmbatch.sources.base import Source
@@ -59,12 +61,14 @@ class Told:
         self._watchers = watchers
         self._folder = folder
         self.notes: list[NoteReport] = []
+        self.history = History(folder)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Note):
             self.notes.append({"level": event.level, "message": event.message})
         elif isinstance(event, Snapshot):
             write_progress(self._folder, event)
+        self.history(event)
         for watcher in self._watchers:
             watcher(event)
 
@@ -94,7 +98,7 @@ class Assembly:
         how: How,
     ) -> None:
         self.left = left
-        self.autotune: dict[str, Any] | None = None  # what was found, once the engine was started
+        self.tuner: Tuner | None = None
         self._job = job
         self._folder = folder
         self._source = source
@@ -133,7 +137,8 @@ class Assembly:
             slices=1 if job.input.shard is None else Shard.named(job.input.shard).of, governor=self._governor,
         )  # fmt: skip
         cache = self._held_to.cache
-        preparer = Preparer(recipe, job.plan, self.driver.tokenize, self._context_length)
+        plan = job.plan if job.run.order != "input" else job.plan.model_copy(update={"order": "input"})
+        preparer = Preparer(recipe, plan, self.driver.tokenize, self._context_length)
         cached = None if cache is None else cache.get
         in_blocks = rows is None and part is not None
         reading = Reading(
@@ -165,8 +170,13 @@ class Assembly:
         apart = here and crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
         if apart:
             settings = settings.model_copy(update={"in_process": False})
-        prepare = partial(self._tune, make) if job.run.autotune else None
-        self.driver = drive(make, settings, self._hear, prepare, make.more)
+        driver_of = partial(drive, make, tell=self._hear, more=make.more)
+        if job.run.autotune:
+            path = self._folder.path / "autotune.json"
+            self.tuner = Tuner(job, self._source, path, make, lambda said: self._tell(Note("info", said)))
+            self.driver = Chosen(driver_of, settings, self.tuner)
+        else:
+            self.driver = driver_of(settings)
         return settings, apart
 
     @contextlib.contextmanager
@@ -189,14 +199,6 @@ class Assembly:
             return None
         return accept_counts(self._job.accept, self._governor.decided)
 
-    def _tune(self, make: Maker, settings: EngineSettings) -> EngineSettings:
-        def say(message: str) -> None:
-            self._tell(Note("info", message))
-
-        path = self._folder.path / "autotune.json"
-        self.autotune = tuned(self._job, settings, self._source, path, make, say)
-        return settings.model_copy(update=self.autotune["changes"])
-
     def _context_length(self) -> int | None:
         """Where the cache knows it, no engine is started to ask for it: all that is asked may be in the cache."""
         known = self._held_to.context_length
@@ -206,7 +208,7 @@ class Assembly:
         """Pass on what the engine's supervision says; an engine that is up is looked at before it answers anything."""
         if isinstance(event, EngineReady) and self.driver.info is not None:
             see_engine(self.driver.info, self._recipe)
-            self._held_to.engine_is_up(self.driver.info)
+            self._held_to.engine_is_up(self.driver.info if self.tuner is None else self.tuner.settled(self.driver.info))
         self._tell(event)
         if isinstance(event, EngineReady) and self.driver.info is not None:
             self._say_what_cannot_be_known(self.driver.info)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
 from collections.abc import Iterable
 from statistics import NormalDist
 
@@ -29,6 +28,7 @@ from llmbatch.core.words import count, one_line
 from llmbatch.engines.supervised import Cancelled
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.runs.pacing import Slots
+from llmbatch.runs.turns import Turns
 
 _CERTAIN = 2.33  # standard deviations: wrong once in a hundred times
 _DOUBT = 2.0  # standard errors by which a share may be higher than it seems: where few were seen, little is asked
@@ -53,9 +53,8 @@ class Governor:
         self._luck = -NormalDist().inv_cdf(settings.confidence)
         self._changed = threading.Condition()  # for all that follows
         self._selection = Selection(settings)
-        self._begun: deque[int] = deque()  # indexes of rows that are not decided
-        self._finished: dict[int, Candidate] = {}  # those of them that have their record
-        self._passing = 0  # and meet the conditions
+        self._turns: Turns[Candidate] = Turns()  # of rows that are not decided
+        self._passing = 0  # those of them that have their record, and meet the conditions
         self._passes, self._kept = Share(), Share()
         self._level = 0  # rows that were outstanding when last it was looked at whether a few more are needed
         self._news = 0  # records since the reader last looked
@@ -78,10 +77,10 @@ class Governor:
     def expected(self) -> int | None:
         """How many candidates there will have been at the end, as far as that can be told."""
         with self._changed:
-            known = self.decided.candidates + self.decided.surplus + len(self._begun)
+            known = self.decided.candidates + self.decided.surplus + len(self._turns)
             if self._selection.full:
                 return known
-            return known + max(0, self._forecast() - self._outstanding) if self._passes.seen >= 1 else None
+            return known + max(0, self._forecast() - self._turns.outstanding) if self._passes.seen >= 1 else None
 
     def room(self) -> int:
         """Wait until more rows are needed; how many may be begun now, 0 where enough are accepted. Raises ``Cancelled``."""
@@ -99,14 +98,14 @@ class Governor:
     def begun(self, indexes: Iterable[int]) -> None:
         """These rows are begun, the next in order."""
         with self._changed:
-            self._begun.extend(indexes)
-            self._level = self._outstanding
+            self._turns.begin(indexes)
+            self._level = self._turns.outstanding
 
     def sealed(self, records: Iterable[Record]) -> None:
         """These rows, the next in order, have their records from an earlier session."""
         for record in records:
             with self._changed:
-                self._begun.append(record.index)
+                self._turns.begin([record.index])
                 self._finish(record)
 
     def finished(self, record: Record) -> None:
@@ -114,7 +113,7 @@ class Governor:
         with self._changed:
             self._finish(record)
             self._news += 1
-            if self._selection.full or self._news * _NEWS > self._outstanding:
+            if self._selection.full or self._news * _NEWS > self._turns.outstanding:
                 self._changed.notify_all()
 
     def look(self) -> None:
@@ -129,25 +128,19 @@ class Governor:
             self._stopped = True
             self._changed.notify_all()
 
-    @property
-    def _outstanding(self) -> int:
-        return len(self._begun) - len(self._finished)
-
     def _finish(self, record: Record) -> None:
         candidate = candidate_of(record, self._settings.unique)
-        self._finished[record.index] = candidate
         self._passing += candidate.fell is None
         self._passes.add(candidate.fell is None)
-        while self._begun and (first := self._finished.pop(self._begun[0], None)) is not None:
-            self._begun.popleft()
+        for first in self._turns.finish(record.index, candidate):
             (accepted,) = self._selection.take([first])
             if first.fell is None:
                 self._passing -= 1
                 self._kept.add(accepted)
 
     def _room(self) -> int:
-        window, outstanding = self._run.window, self._outstanding
-        if self._hopeless() or len(self._begun) >= window * self._run.windows_open:
+        window, outstanding = self._run.window, self._turns.outstanding
+        if self._hopeless() or len(self._turns) >= window * self._run.windows_open:
             return 0  # behind a row that takes long, memory is bounded
         slots = self._slots() or _USUAL_SLOTS
         certain = self._forecast(self._certain, self._certain) - outstanding
@@ -170,7 +163,7 @@ class Governor:
         give_up, decided = self._settings.give_up, self.decided
         if give_up is None or decided.accepted or self._passing:
             return self._run.window
-        return give_up - decided.since - len(self._begun)
+        return give_up - decided.since - len(self._turns)
 
     def _hopeless(self) -> bool:
         decided, give_up = self.decided, self._settings.give_up

@@ -21,6 +21,7 @@ from llmbatch.engines.base import (
     EngineFactory,
     EngineInfo,
     SharedDriver,
+    Speculation,
     make_engine,
 )
 from llmbatch.folder.folder import RunFolder
@@ -34,8 +35,10 @@ from llmbatch.runs.assembly import Assembly, How, Told
 from llmbatch.runs.brakes import Stop
 from llmbatch.runs.budget import up_seconds
 from llmbatch.runs.finish import RunResult, earlier_result, finish
+from llmbatch.runs.ordering import in_order
 from llmbatch.runs.pacing import Pace
 from llmbatch.runs.resume import what_is_left
+from llmbatch.runs.tuning import Tuner, speculation_report
 from llmbatch.runs.window import OpenWindow
 from llmbatch.sinks.upload import check_destination, to_upload, upload
 from llmbatch.sources.base import Source
@@ -146,6 +149,9 @@ class Session:
             self._tell(Finished("finished", done.report))
             self._result = done
             return
+        self._source = in_order(
+            self._job, self._folder, self._source, self._recipe, identity, self._tell, paced=self._how.pace is not None
+        )
         limit = self._job.input.limit and self._job.input.limit * (self._job.input.repeat or 1)
         left = what_is_left(self._folder, self._source, identity, extend=self._how.extend, limit=limit)
         run = Assembly(self._job, self._folder, self._source, self._recipe, left, self._tell, self._how)
@@ -209,13 +215,14 @@ class Session:
             job={"model": self._job.model, "prompt": self._recipe.prompt_name, "identity": dict(identity)},
             input={"path": self._job.input.name, "fingerprint": self._source.fingerprint()},
             versions=versions(),
-            engine=None if driver.info is None else _plain(driver.info, run.autotune),
+            engine=None if driver.info is None else _plain(driver.info, run.tuner, driver.speculation()),
             rows_total=ledger.rows if outcome == "finished" else run.meter.rows_total(),
             notes=self._tell.notes,
             cost=run.budget.cost(run.budget.before + spent),
             gpu_hours=run.budget.gpu_hours(run.budget.before + spent),
             accept=run.accept_counts(),
         )
+        self._tell.history.close(outcome)
         report = finish(self._job, self._folder, self._recipe, ledger, facts, report_facts, error)
         paced = {} if self._how.pace is None else {"ends_itself": True}
         self._folder.end_session(outcome, rows=facts.rows, spent=asdict(spent), **paced)
@@ -226,10 +233,11 @@ class Session:
         return result
 
 
-def _plain(info: EngineInfo, autotune: dict[str, Any] | None) -> dict[str, Any]:
+def _plain(info: EngineInfo, tuner: Tuner | None, speculation: Speculation | None) -> dict[str, Any]:
     """As it is read back from a file."""
-    tried = {} if autotune is None else {"autotune": autotune}
-    plain: dict[str, Any] = json.loads(json.dumps({**asdict(info), **tried}, default=sorted))
+    tried = {} if tuner is None or tuner.found is None else {"autotune": tuner.found}
+    guessed = {} if speculation is None else {"speculation": speculation_report(speculation)}
+    plain: dict[str, Any] = json.loads(json.dumps({**asdict(info), **tried, **guessed}, default=sorted))
     return plain
 
 

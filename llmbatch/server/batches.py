@@ -2,7 +2,7 @@
 
     validating -> failed
                -> in_progress -> finalizing -> completed | expired | failed
-    each of these three may be cancelled -> cancelling -> cancelled
+    each of these three may be cancelled -> cancelling -> cancelled; one that was given up may be taken up again
 
 What a batch is at is in the store, and what is done of it in its run folder: a server that is killed goes on with every batch. One
 thread looks after the queue, and each batch that runs has a thread of its own. Where more batches wait than may run, one that ran
@@ -128,6 +128,18 @@ class Batches:
                 if (waiting := self._waiting.get(batch.id)) is not None:
                     waiting.batch, waiting.not_before = batch, 0.0
                 self._changed.notify_all()
+        return batch
+
+    def take_up(self, batch: Batch) -> Batch:
+        """Go on with a batch that was given up; any other stays as it is."""
+        if not batch.given_up:
+            return batch
+        ending = None if batch.facts.ending == "failed" else batch.facts.ending
+        with self._changed:
+            batch = self._store.change(batch.id, "in_progress", only=("failed",), ending=ending, errors=[])
+            if batch.id not in self._running and batch.id not in self._waiting:
+                self._waiting[batch.id] = _Waiting(batch, next(self._turns))
+            self._changed.notify_all()
         return batch
 
     def session(self, batch_id: str) -> Session | None:

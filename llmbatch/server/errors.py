@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from typing import NamedTuple
 
 _FRAMES = 6
 
@@ -22,6 +23,13 @@ class ApiError(Exception):
         self.code = code
         self.param = param
         self.retry = retry
+
+
+class Room(NamedTuple):
+    """How many bytes may come in, and what is said to more."""
+
+    bytes: int
+    error: ApiError
 
 
 def place_of(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import logging
 import re
 import time
 import uuid
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -26,6 +26,7 @@ from llmbatch.server.settings import LOOPBACK
 _log = logging.getLogger("llmbatch.server")
 _OPEN = re.compile(r"/|/health|/page/[^/]*")  # what holds nobody's data
 _GOOGLE = "x-goog-api-client"  # every client of Google's sends it; at the root some of their paths are OpenAI's too
+_VERSIONED = re.compile(r"/(?:upload/)?v[0-9]")
 _SIGNED = re.compile(
     r"AWS4-HMAC-SHA256 Credential=([^/,\s]+)/"
 )  # the access key's id is the key, as there is no secret to hold it to
@@ -55,7 +56,8 @@ class Gate:
                 await send({"type": "websocket.close", "code": 1008})
             return
         headers, path = Headers(scope=scope), scope["path"]
-        if _GOOGLE in headers and not path.startswith("/google/"):
+        key = _in_query(scope)
+        if (_GOOGLE in headers or (key is not None and _VERSIONED.match(path))) and not path.startswith("/google/"):
             path = f"/google{path}"
             scope = {**scope, "path": path, "raw_path": path.encode()}
         given = headers.get("x-request-id", "")
@@ -65,7 +67,7 @@ class Gate:
         is_open = scope["method"] in ("GET", "HEAD") and _OPEN.fullmatch(path) is not None
         began, owner = time.monotonic(), ""
         try:
-            asked_by = self._see(headers, is_open, getattr(front, "takes_gzip", False))
+            asked_by = self._see(headers, key, is_open=is_open, takes_gzip=getattr(front, "takes_gzip", False))
             owner = asked_by.name
             upload = front.uploads(path)
             exchange.limit = self._server.settings.max_bytes + _FORM_BYTES if upload else self._server.settings.max_body
@@ -83,8 +85,11 @@ class Gate:
         finally:
             self._tell(scope, exchange, time.monotonic() - began, owner)
 
-    def _see(self, headers: Headers, is_open: bool, takes_gzip: bool) -> Owner:
-        """Whose request it is; one of a path that is ``is_open`` may be nobody's. Raises ``ApiError``."""
+    def _see(self, headers: Headers, key: str | None, *, is_open: bool, takes_gzip: bool) -> Owner:
+        """Whose request it is, by its headers or the ``key`` of its URL; one of a path that is ``is_open`` may be nobody's.
+
+        Raises ``ApiError``.
+        """
         keys = self._server.settings.keys
         if not keys:
             self._see_place(headers)
@@ -97,7 +102,7 @@ class Gate:
             "content-length" in headers and "transfer-encoding" in headers
         ):
             raise ApiError(400, "the request says its length in more than one way", code="invalid_request")
-        owner = keys.owner(_key(headers))
+        owner = keys.owner(_key(headers) or key)
         if owner is not None:
             return owner
         if is_open:
@@ -209,6 +214,11 @@ def _key(headers: Headers) -> str | None:
     if signed := _SIGNED.match(headers.get("authorization", "")):
         return signed[1]
     return headers.get("api-key") or headers.get("x-goog-api-key") or headers.get("access-token")
+
+
+def _in_query(scope: Scope) -> str | None:
+    """The API key in the URL, where Google's documentation has it. Nobody else's clients put one there."""
+    return next((value for name, value in parse_qsl(scope["query_string"].decode("latin-1")) if name == "key"), None)
 
 
 def _host(url: str) -> str | None:

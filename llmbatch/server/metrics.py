@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -12,9 +12,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """The counters of one server; ``standing`` says how many batches are in which state, run and wait."""
+    """The counters of one server; ``standing`` says how many batches are in which state, ``stored`` how many bytes files have."""
 
-    def __init__(self, standing: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, standing: Callable[[], Mapping[str, int]], stored: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "llmbatch_http_requests",
@@ -39,6 +39,8 @@ class Metrics:
             "llmbatch_batch_tokens", "Tokens of batches that are over.", ("kind",), registry=self._registry
         )
         self._registry.register(_Batches(standing))
+        files = Gauge("llmbatch_stored_bytes", "Bytes of files, uploaded and of results.", registry=self._registry)
+        files.set_function(stored)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

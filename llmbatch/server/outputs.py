@@ -10,9 +10,8 @@ from llmbatch.core.types import Row
 from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.records import index_of, parse
 from llmbatch.job.job import Job
-from llmbatch.sources.base import START, Source
 from llmbatch.sources.opening import open_source
-from llmbatch.sources.reader import Reader
+from llmbatch.sources.reader import each_row
 
 
 class Pair(NamedTuple):
@@ -26,7 +25,7 @@ def pairs(job: Job) -> Iterator[Pair]:
     """Every row of the job's input with what became of it. Raises ``FolderError``, and ``ReadError`` where the input fails."""
     lines = record_lines(job.output)
     line = next(lines, None)
-    for row in _rows(open_source(job.input)):
+    for row in each_row(open_source(job.input)):
         if line is None or index_of(line) != row.index:
             yield Pair(row, None)
             continue
@@ -37,12 +36,3 @@ def pairs(job: Job) -> Iterator[Pair]:
 def record_lines(folder: Path) -> Iterator[bytes]:
     """Every record that there is up to now, in input order, also while a run goes on; none of a run that never began."""
     return RunFolder(folder).record_lines() if (folder / "parts").is_dir() else iter(())
-
-
-def _rows(source: Source) -> Iterator[Row]:
-    reader = Reader(source)
-    reader.seek(START)
-    while reader.next is not None:
-        yield reader.take()
-    if reader.failure is not None:
-        raise reader.failure

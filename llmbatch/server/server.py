@@ -10,11 +10,11 @@ from llmbatch.core.table import find
 from llmbatch.server.answering import Answering
 from llmbatch.server.base import BatchKind, Runner
 from llmbatch.server.batches import Batches
-from llmbatch.server.errors import ApiError
+from llmbatch.server.errors import ApiError, Room
 from llmbatch.server.fronts import FRONTS
 from llmbatch.server.metrics import Metrics
 from llmbatch.server.settings import ServerSettings
-from llmbatch.server.store import Store
+from llmbatch.server.store import OwnerFull, Store, StoredFile
 from llmbatch.server.working import Worker
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Server:
         fronts: dict[str, Any] = {}
         worker = Worker(store, settings, run)
         batches = Batches(store, fronts, worker, sessions=settings.sessions, slice_seconds=settings.slice_seconds)
-        server = cls(settings, store, batches, answering, Metrics(store.counts), fronts)
+        server = cls(settings, store, batches, answering, Metrics(store.counts, store.stored), fronts)
         fronts |= {name: find(FRONTS, name, "front")(server) for name in FRONTS}
         return server
 
@@ -64,6 +64,32 @@ class Server:
         """Go on with the batches that are not over, and take what comes."""
         self.store.remove_expired()
         self.batches.start()
+
+    def room(self, owner: str) -> Room:
+        """What an owner may send of a file. Raises ``ApiError`` where that is nothing, and no batch can have results."""
+        settings = self.settings
+        said = f"the file is larger than {settings.max_bytes:,} bytes, the most that this server takes"
+        room = Room(settings.max_bytes, ApiError(413, said, code="file_too_large"))
+        if settings.owner_bytes is None:
+            return room
+        left = settings.owner_bytes - self.store.stored(owner)
+        if left <= 0:
+            raise self._full()
+        return room if room.bytes <= left else Room(left, self._full())
+
+    def keep(self, file: StoredFile) -> None:
+        """Take in a file that lies whole at ``store.upload``. Raises ``ApiError`` where its owner has too much then."""
+        try:
+            self.store.keep(file, self.settings.owner_bytes)
+        except OwnerFull:
+            raise self._full() from None
+        self.metrics.uploaded.inc(file.bytes)
+
+    def _full(self) -> ApiError:
+        said = (
+            f"your files may have {self.settings.owner_bytes:,} bytes together on this server: delete some, results too"
+        )
+        return ApiError(429, said, code="insufficient_quota")
 
     def front_of(self, path: str) -> Front:
         """Whose path it is; of those that are nobody's the first front says so."""

@@ -38,6 +38,7 @@ class ServerSettings:
     assets: Mapping[str, str] = field(default_factory=dict)  # what addresses in job documents stand for here
     idle: float = 300.0  # seconds without work after which the engine is ended; 0: never
     max_bytes: int = 20 * _GIB  # of a file that is uploaded
+    owner_bytes: int | None = None  # of all files that one owner has here, uploaded ones and results; None: no limit
     max_lines: int = 50_000  # of a batch
     max_body: int = 64 << 20  # of any other request
     sessions: int = 8  # batches that run at a time

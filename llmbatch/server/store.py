@@ -101,9 +101,19 @@ class Batch:
     def ended(self) -> bool:
         return self.state in ENDED
 
+    @property
+    def given_up(self) -> bool:
+        """Whether it failed before its results were there, and not by what it asks for: it may be taken up again."""
+        why = [error["code"] for error in self.facts.errors]
+        return self.state == "failed" and bool(self.facts.rows) and not self.facts.results and why == ["server_error"]
+
 
 def new_id(prefix: str) -> str:
     return f"{prefix}{secrets.token_hex(12)}"
+
+
+class OwnerFull(Exception):
+    """An owner's files would be larger than they may be."""
 
 
 class Store:
@@ -154,22 +164,29 @@ class Store:
 
     # Files.
 
-    def keep(self, file: StoredFile) -> None:
-        """Take in a file that lies whole and synced at ``upload``."""
+    def keep(self, file: StoredFile, most: int | None = None) -> None:
+        """Take in a file that lies whole and synced at ``upload``.
+
+        Raises ``OwnerFull`` where its owner would have more than ``most`` bytes then.
+        """
         place = self.content(file.id)
         with writing(place):
             self.upload(file.id).replace(place)
         try:
             fsync_folder(place.parent)
             point("file-stored")
-            self.add_files([file])
+            with self._write() as db:
+                (stored,) = db.execute(_STORED, {"owner": file.owner}).fetchone()
+                if most is not None and stored + file.bytes > most:
+                    raise OwnerFull
+                _insert_files(db, [file])
         except BaseException:
             self._unlink(place)  # nobody would find it, and the disk may be full
             raise
 
-    def add_files(self, files: Iterable[StoredFile]) -> None:
-        with self._write() as db:
-            _insert_files(db, files)
+    def stored(self, owner: str | None = None) -> int:
+        """How many bytes an owner's files have, or all files."""
+        return int(self._read(_STORED, {"owner": owner})[0][0])
 
     def file(self, file_id: str, owner: str) -> StoredFile | None:
         rows = self._read("select * from files where id = ? and owner = ?", (file_id, owner))
@@ -285,6 +302,8 @@ class Store:
                 state = batch.state
             else:
                 times[state] = int(time.time())
+            if state not in ENDED:  # one that is taken up again is not over
+                times = {name: time_ for name, time_ in times.items() if name not in ENDED}
             batch = replace(batch, state=state, facts=replace(batch.facts, times=times, **facts))
             _insert_files(db, files)
             db.execute(
@@ -366,6 +385,7 @@ class Store:
                 raise ReadError(f"{self.folder / 'server.sqlite'}: {error}") from error
 
 
+_STORED = "select coalesce(sum(bytes), 0) from files where :owner is null or owner = :owner"
 _INSERT_BATCH = (
     "insert into batches (id, owner, front, state, created, expires, priority, weight, given, facts) "
     "values (:id, :owner, :front, :state, :created, :expires, :priority, :weight, :given, :facts)"
@@ -403,4 +423,4 @@ def _link(source: Path, place: Path) -> None:
             os.fsync(copy.fileno())
 
 
-__all__ = ["ENDED", "Batch", "Facts", "Store", "StoredFile", "new_id"]
+__all__ = ["ENDED", "Batch", "Facts", "OwnerFull", "Store", "StoredFile", "new_id"]

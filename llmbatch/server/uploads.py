@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from llmbatch.core.words import clip, printable
-from llmbatch.server.errors import ApiError
+from llmbatch.server.errors import ApiError, Room
 
 _BLOCK = 1 << 20  # bytes that are gathered before they are written
 _MOST_FIELDS = 32
@@ -31,7 +31,7 @@ class Form:
     bytes: int | None = None
 
 
-async def receive_form(content_type: str, chunks: AsyncIterator[bytes], place: Path, max_bytes: int) -> Form:
+async def receive_form(content_type: str, chunks: AsyncIterator[bytes], place: Path, room: Room) -> Form:
     """Read a form to its end, with its part ``file`` into ``place``, synced. Raises ``ApiError``; then ``place`` is gone."""
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
@@ -39,7 +39,7 @@ async def receive_form(content_type: str, chunks: AsyncIterator[bytes], place: P
         raise ApiError(400, "the body must be multipart/form-data, with a file in it", code="invalid_content_type")
     try:
         with place.open("xb") as stream:
-            form = await _read(_Parts(stream, max_bytes), boundary, chunks)
+            form = await _read(_Parts(stream, room), boundary, chunks)
             await asyncio.to_thread(_sync, stream)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -72,13 +72,13 @@ def _sync(stream: BinaryIO) -> None:
 class _Parts:
     """Takes what the parser finds. Writing is left to ``write``, which is called outside of the event loop."""
 
-    def __init__(self, stream: BinaryIO, max_bytes: int) -> None:
+    def __init__(self, stream: BinaryIO, room: Room) -> None:
         self.form = Form()
         self.ended = False
         self.gathered = 0
         self._blocks: list[bytes] = []
         self._stream = stream
-        self._max_bytes = max_bytes
+        self._room = room
         self._header = [bytearray(), bytearray()]
         self._headers: dict[bytes, bytes] = {}
         self._field: str | None = None  # the name of the part that is at hand
@@ -131,12 +131,8 @@ class _Parts:
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._field == "file" and self.form.bytes is not None:
             self.form.bytes += end - start
-            if self.form.bytes > self._max_bytes:
-                raise ApiError(
-                    413,
-                    f"the file is larger than {self._max_bytes:,} bytes, the most that this server takes",
-                    code="file_too_large",
-                )
+            if self.form.bytes > self._room.bytes:
+                raise self._room.error
             self._blocks.append(data[start:end])
             self.gathered += end - start
             return

@@ -83,7 +83,8 @@ class View:
                 {
                     "version": __version__, "models": settings.models, "max_lines": settings.max_lines,
                     "max_bytes": settings.max_bytes, "keys": bool(settings.keys), "owner": _owner(request).name,
-                    "vectors": settings.gives_vectors,
+                    "vectors": settings.gives_vectors, "owner_bytes": settings.owner_bytes,
+                    "stored_bytes": self._server.store.stored(_owner(request).name),
                 }
             )  # fmt: skip
 
@@ -121,7 +122,7 @@ class View:
 
         @router.post("/batches/{batch_id}/retry")
         async def retry(request: Request, batch_id: _ID) -> Response:
-            """A new batch of the rows that have no good answer."""
+            """A new batch of the rows that have no good answer; of one that was given up, the same batch goes on."""
             batch = self._own(batch_id, request)
             made = await run_in_threadpool(self._retry, batch, _owner(request))
             return JSONResponse(self._standing(made))
@@ -168,7 +169,7 @@ class View:
             "id": batch.id, "front": batch.front, "state": batch.state, "created": batch.created, "times": facts.times,
             "expires": batch.expires, "model": facts.model, "rows": facts.rows, "done": facts.done,
             "failed": facts.failed, "errors": facts.errors, "files": facts.results, "usage": facts.usage,
-            "given": batch.given, "running": session is not None,
+            "given": batch.given, "given_up": batch.given_up, "running": session is not None,
         }  # fmt: skip
         if session is not None and (snapshot := session.snapshot) is not None and not batch.ended:
             done = snapshot.by_status.get(Status.OK, 0)
@@ -214,6 +215,8 @@ class View:
 
     def _retry(self, batch: Batch, owner: Owner) -> Batch:
         """Raises ``ApiError`` where there is nothing to try again."""
+        if batch.given_up:
+            return self._server.batches.take_up(batch)
         store, front = self._server.store, self._server.fronts[batch.front]
         if not isinstance(front, OpenAIFront) or not batch.ended:
             raise ApiError(409, "only a batch that is over can be tried again", code="invalid_state")
@@ -224,7 +227,10 @@ class View:
         if not size:
             store.upload(file_id).unlink()
             raise ApiError(409, "every row of this batch has a good answer", code="nothing_to_retry")
-        store.keep(StoredFile(file_id, owner.name, "batch", f"retry-of-{batch.id}.jsonl", size, now))
+        try:
+            self._server.keep(StoredFile(file_id, owner.name, "batch", f"retry-of-{batch.id}.jsonl", size, now))
+        finally:
+            store.upload(file_id).unlink(missing_ok=True)
         metadata = {**(batch.given["metadata"] or {}), "retry_of": batch.id}
         window = batch.given["expires_at"] - batch.created
         given = {**batch.given, "input_file_id": file_id, "metadata": metadata, "expires_at": now + window}

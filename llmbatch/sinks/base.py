@@ -22,9 +22,9 @@ from llmbatch.folder.records import parse, part_lines, status_of
 from llmbatch.formats.base import Asked
 from llmbatch.sinks import ALWAYS, OF_LAYOUT, OF_PROGRAMS, SINKS
 from llmbatch.sinks.layouts import LAYOUTS
-from llmbatch.sources.base import START, Source
+from llmbatch.sources.base import Source
 from llmbatch.sources.places import is_url
-from llmbatch.sources.reader import HasRows, Reader
+from llmbatch.sources.reader import HasRows, each_row
 
 
 def _is_folder(value: str, _base: Path) -> bool:
@@ -157,22 +157,21 @@ class Finished:
         return ((line, row.cursor) for line, _, row in self._beside(source, _Places(source)))
 
     def _beside(self, source: Source, rows: HasRows) -> Iterator[tuple[bytes, dict[str, Any], Row]]:
-        reader = Reader(rows)
-        reader.seek(START)
+        each = each_row(rows)
+        row = next(each, None)
         for line in self.lines():
             record = parse(line)
-            while (row := reader.next) is not None and row.index < record["index"]:
-                reader.take()
-            if reader.failure is not None:
-                raise reader.failure
-            if row is None or row.index != record["index"] or row.id != record["id"]:
+            index = record["index"]
+            while row is not None and row.index < index:
+                row = next(each, None)
+            if row is None or row.index != index or row.id != record["id"]:
                 seen = (
                     "the input ends before it"
                     if row is None
                     else f"{source.locate(row.cursor)} is the row {short(row.id)}"
                 )
                 raise InputChanged(
-                    f"the input is not what this run read: for the record of row {short(record['id'])} (index {record['index']}) "
+                    f"the input is not what this run read: for the record of row {short(record['id'])} (index {index}) "
                     f"{seen}. Restore it, and run the same command again"
                 )
             yield line, record, row

@@ -11,6 +11,7 @@ from llmbatch.core.errors import ReadError
 from llmbatch.core.types import Cursor, Row
 
 T = TypeVar("T")
+_START = Cursor(0)
 _AGAIN_SECONDS = (0.2, 1.0, 3.0)  # a file system or network that fails is given so long between two tries
 
 
@@ -35,7 +36,7 @@ class Reader:
 
     def seek(self, start: Cursor) -> None:
         """Be before the row at ``start``."""
-        if self._rows is None or self._next is None or self._next.index != start.index:
+        if self._rows is None or self._next is None or self._next.cursor.index != start.index:
             self._rows = self.failure = None
             self._next = self._read(start, passed=False)
 
@@ -67,6 +68,27 @@ class Reader:
                     return None
                 time.sleep(pause)
         return None
+
+
+def each_row(source: HasRows) -> Iterator[Row]:
+    """All of a source's rows, read as a ``Reader`` does; nothing more than the source's own work for each. Raises ``ReadError``."""
+    last: Row | None = None
+    failed_behind: Row | None = None
+    tries = 0
+    while True:
+        try:
+            rows = source.rows(_START if last is None else last.cursor)
+            if last is not None:
+                next(rows, None)
+            for last in rows:
+                yield last
+            return
+        except ReadError as error:
+            tries = 0 if failed_behind is not last else tries
+            if tries == len(_AGAIN_SECONDS) or not _may_pass(error):
+                raise
+            time.sleep(_AGAIN_SECONDS[tries])
+            failed_behind, tries = last, tries + 1
 
 
 def again(read: Callable[[], T]) -> T:

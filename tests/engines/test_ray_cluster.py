@@ -22,8 +22,6 @@ from llmbatch.core.events import Event, Snapshot
 from llmbatch.engines.cluster import ray_cluster
 from llmbatch.engines.cluster.host import About
 
-ray = pytest.importorskip("ray")
-
 RETRIED = {"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}
 SHAPE: dict[str, Any] = {"run": {"window": 60}, "plan": {"fold": False}}
 HEALTH = {
@@ -31,6 +29,12 @@ HEALTH = {
     "health_check_failure_threshold": 2,
 }  # fmt: skip
 LIGHT = {"object_store_memory": 80 << 20, "include_log_monitor": False}
+
+
+def setup_module() -> None:
+    """Ray takes seconds to import, and each of pytest's workers reads every test file."""
+    global ray
+    ray = pytest.importorskip("ray")
 
 
 class Nodes:

@@ -212,7 +212,12 @@ def out(name: int, text: str, *, tokens: int = 1, finished: bool = False) -> Any
         text=text, token_ids=[1] * tokens, finish_reason="stop" if finished else None, stop_reason=None, logprobs=None
     )
     return SimpleNamespace(
-        request_id=str(name), finished=finished, outputs=[answer], prompt_token_ids=[1], num_cached_tokens=0
+        request_id=str(name),
+        finished=finished,
+        outputs=[answer],
+        prompt_token_ids=[1],
+        num_cached_tokens=0,
+        prompt_logprobs=None,
     )
 
 

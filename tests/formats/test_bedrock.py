@@ -204,3 +204,13 @@ def test_what_is_written_is_read_back(body: Any) -> None:
 
 def test_every_family_is_in_the_table_once() -> None:
     assert set(BODY) <= set(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("family", "place", "reason"),
+    [("anthropic", "stop_reason", "stop_sequence"), ("converse", "stopReason", "stop_sequence")],
+)
+def test_an_answer_that_a_stop_sequence_ended_says_which(family: str, place: str, reason: str) -> None:
+    said = line(BODY[family], stop_reason="###")["modelOutput"]
+    assert said[place] == reason
+    assert said.get("stop_sequence", "###") == "###"

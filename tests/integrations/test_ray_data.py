@@ -12,10 +12,14 @@ import pytest
 import llmbatch
 from llmbatch.core.errors import JobError
 
-ray = pytest.importorskip("ray")
-pytest.importorskip("ray.data")
-
 COMMON: dict[str, Any] = {"model": "any", "engine": {"name": "scripted"}, "sampling": {"temperature": 0}}
+
+
+def setup_module() -> None:
+    """Ray takes seconds to import, and each of pytest's workers reads every test file."""
+    global ray
+    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray.data")
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,10 @@ def test_what_is_not_there_is_said_in_the_client_s_form(site: Any) -> None:
     with pytest.raises(ClientError, match="there is no model 'other' here"):
         sagemaker.describe_model(ModelName="other")
     status, _, body = site.ask("POST", "/", b"[", {"x-amz-target": "SageMaker.DescribeModel"})
-    assert (status, json.loads(body)["message"]) == (400, "the body is not JSON")
+    assert (status, json.loads(body)["message"]) == (
+        400,
+        "the body: not JSON: Expecting value at column 2; saw: [",
+    )
 
 
 def test_an_input_that_is_not_there_fails_the_job(site: Any, bucket: Any) -> None:
@@ -223,6 +226,11 @@ def test_a_job_whose_bucket_may_not_be_written_to_fails(sites: Any, bucket: Any,
     assert "could not be written, again and again: Access Denied; what is finished is kept" in job["FailureReason"]
     [batch] = site.server.store.batches("", front="sagemaker", after=None, limit=9)
     assert batch.facts.done + batch.facts.failed == batch.facts.rows > 0
+    bucket.server.fails = lambda _: None
+    assert site.ask("POST", f"/llmbatch/batches/{batch.id}/retry")[0] == 200  # it is taken up again
+    job = transformed(sagemaker, "demo-transform")
+    assert (job["TransformJobStatus"], job.get("FailureReason")) == ("Completed", None)
+    assert tree(bucket, "output/") == expected(AWS / "sagemaker" / "expected" / "output")
 
 
 # Bedrock

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
 
-from llmbatch.server.bodies import sound
+from llmbatch.server import bodies
+from llmbatch.server.fronts import v2
 
 JSON = {"content-type": "application/json"}
 DEEP = "[" * 300 + "]" * 300
@@ -20,8 +23,31 @@ PATHS = (
 
 
 @pytest.mark.parametrize("value", [{"a": [1, "ü", None, 1e308]}, "text", []], ids=["object", "text", "list"])
-def test_json_stays_as_it_is(value: Any) -> None:
-    assert sound(value) == value
+@pytest.mark.parametrize("large", [False, True])
+def test_json_stays_as_it_is(value: Any, large: bool) -> None:
+    text = json.dumps(value) + (" " * 100_000 if large else "")
+    assert asyncio.run(bodies.json_body(text.encode())) == value
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v2/models/demo/infer", "/api/v1/predict/demo", "/"])
+def test_others_are_answered_while_a_large_body_is_read(site, monkeypatch, path: str) -> None:
+    answered = threading.Event()
+
+    def slowly(raw: bytes) -> Any:
+        assert answered.wait(60), "nothing else was answered meanwhile"
+        return json.loads(raw)
+
+    monkeypatch.setattr(bodies, "json_value", slowly)
+    monkeypatch.setattr(v2, "json_value", slowly)
+    statuses: list[int] = []
+    body = json.dumps({"model": "demo", "messages": "x" * 100_000})
+    headers = {**JSON, "x-amz-target": "SageMaker.ListTransformJobs"}
+    asking = threading.Thread(target=lambda: statuses.append(site.ask("POST", path, body, headers)[0]))
+    asking.start()
+    assert site.ask("GET", "/health")[0] == 200
+    answered.set()
+    asking.join(60)
+    assert statuses[0] in (200, 400)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -56,3 +58,17 @@ def _try(operation: Any, mode: Any, checks: list[Any]) -> None:
         if type(error).__name__ == "Unsatisfiable":  # such as no wrong value of a path without parameters
             return
         raise
+
+
+def test_each_part_of_a_path_is_described(shared) -> None:
+    paths = json.loads(shared.ask("GET", "/openapi.json")[2])["paths"]
+    told = {
+        path: {
+            each["name"]
+            for operation in methods.values()
+            for each in operation.get("parameters", ())
+            if each["in"] == "path"
+        }
+        for path, methods in paths.items()
+    }
+    assert told == {path: set(re.findall(r"{(\w+)}", path)) for path in paths}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,16 @@ def test_a_job_whose_bucket_may_not_be_written_to_comes_to_an_end(
     assert job["state"] == ("JOB_STATE_CANCELLED" if cancelled else "JOB_STATE_FAILED")
     assert "could not be written, again and again: Access Denied" in job["error"]["message"]
     assert "machine" not in job["error"]["message"]
+    monkeypatch.undo()
+    number = name.rpartition("/")[2]
+    status = client._site.ask("POST", f"/llmbatch/batches/vertex-{number}/retry")[0]
+    if cancelled:
+        assert status == 409
+        return
+    assert status == 200  # it is taken up again
+    job = until(lambda: client.good("GET", f"/v1/{name}"), lambda job: job["state"].endswith(OVER))
+    assert (job["state"], "error" in job) == ("JOB_STATE_SUCCEEDED", False)
+    assert list(bucket.glob("**/predictions.jsonl"))
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
@@ -256,7 +267,7 @@ def test_a_document_that_cannot_be_done_is_refused_in_googles_form(
 def test_a_job_whose_input_is_not_there_fails_and_says_so(google) -> None:
     job = google().job(document())
     assert job["state"] == "JOB_STATE_FAILED"
-    assert "no file" in job["error"]["message"]
+    assert "there is no folder" in job["error"]["message"]
     assert "outputInfo" not in job
 
 
@@ -374,3 +385,24 @@ def test_no_address_leads_out_of_a_folder_that_is_a_bucket(google, bucket, tmp_p
     status, _, said = google().ask("POST", JOBS, document)
     assert status == 400
     assert "is no address of an object store" in said["error"]["message"]
+
+
+def test_the_key_may_be_in_the_url_as_google_has_it(sites, begin, caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    key = "ann-0123456789abcdef"
+    site = sites.start(keys=f"ann {key}\n")
+
+    def ask(method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        return site.ask(method, path, body, headers)
+
+    assert ask("GET", "/v1beta/files")[0] == 401
+    assert ask("GET", "/v1beta/files?key=another-0123456789abcdef")[0] == 401
+    status, headers, _ = ask("POST", f"/upload/v1beta/files?key={key}", b"{}")
+    assert status == 200
+    path = "/" + headers["x-goog-upload-url"].split("/", 3)[3]  # where the bytes go, which has all that is needed
+    status, _, said = ask("POST", path, many(2), **{"x-goog-upload-command": "upload, finalize"})
+    assert status == 200
+    name = json.loads(said)["file"]["name"]
+    assert [file["name"] for file in json.loads(ask("GET", f"/v1beta/files?key={key}")[2])["files"]] == [name]
+    assert ask("GET", f"/?key={key}")[0] == 200  # the page is nobody's
+    assert key not in caplog.text

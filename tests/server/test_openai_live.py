@@ -106,10 +106,36 @@ def test_a_response_may_ask_for_reasoning_as_inspect_does_where_there_is_none(cl
         client.responses.create(model="demo", input=asked, reasoning={"effort": "high"})
 
 
-@pytest.mark.parametrize("prompt", ["one", [[5, 6], [7]]], ids=["text", "ids"])
-def test_likelihoods_of_a_prompt_are_refused_with_what_gives_them(client, prompt: Any) -> None:
-    with pytest.raises(openai.BadRequestError, match="--model llmbatch"):
-        client.completions.create(model="demo", prompt=prompt, max_tokens=1, logprobs=1, echo=True)
+@pytest.mark.parametrize("prompt", ["abc", [97, 98, 99]], ids=["text", "ids"])
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_prompt_that_is_said_again_has_the_log_probabilities_of_its_tokens(client, prompt: Any, most: int) -> None:
+    said = client.completions.create(model="demo", prompt=prompt, max_tokens=most, logprobs=1, echo=True).choices[0]
+    answer = said.text.removeprefix("abc")
+    assert said.text.startswith("abc") and len(answer) == most
+    assert said.logprobs.tokens == ["a", "b", "c", *answer]
+    assert said.logprobs.text_offset == list(range(3 + most))
+    first, *others = said.logprobs.token_logprobs
+    assert first is None and said.logprobs.top_logprobs[0] is None
+    assert others[:2] == [-(98 - 32) / 256, -(99 - 32) / 256]
+    assert said.logprobs.top_logprobs[1:3] == [{" ": 0.0}] * 2
+
+
+def test_of_several_prompts_each_has_its_own_tokens(client) -> None:
+    said = client.completions.create(model="demo", prompt=[[97, 98], [99]], max_tokens=0, logprobs=0, echo=True)
+    assert [(choice.text, choice.logprobs.tokens) for choice in said.choices] == [("ab", ["a", "b"]), ("c", ["c"])]
+
+
+def test_without_echo_only_the_answer_has_log_probabilities(client) -> None:
+    given = {"prompt_logprobs": 1}
+    said = client.completions.create(model="demo", prompt="ab", max_tokens=1, logprobs=1, extra_body=given).choices[0]
+    assert said.logprobs.tokens == [said.text]
+    said = client.completions.create(model="demo", prompt="ab", max_tokens=1, extra_body=given).choices[0]
+    assert said.logprobs is None
+
+
+def test_a_prompt_of_token_ids_is_said_again_only_with_log_probabilities(client) -> None:
+    with pytest.raises(openai.BadRequestError, match="token ids without logprobs"):
+        client.completions.create(model="demo", prompt=[[5, 6], [7]], max_tokens=1, echo=True)
 
 
 def test_texts_become_vectors_where_the_model_gives_them(sites) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import openai
 import pytest
 
+from llmbatch.server.store import OwnerFull, Store, StoredFile
+
 BOUNDARY = "xyz"
 TYPE = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
@@ -134,3 +136,46 @@ def test_an_upload_is_not_held_in_memory(site) -> None:
     status, _, said = site.ask("POST", "/v1/files", body(), {**TYPE, **length})
     assert (status, json.loads(said)["bytes"]) == (200, size)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
+
+
+def test_an_owner_s_files_may_have_so_many_bytes_together_and_others_have_their_own(sites, lines, begin, ended) -> None:
+    keys = {name: f"{name}-0123456789abcdef" for name in ("ann", "bob")}
+    site = sites.start(keys="".join(f"{name} {key}\n" for name, key in keys.items()), owner_bytes=1000)
+    ann, bob = site.openai(keys["ann"]), site.openai(keys["bob"])
+    content = lines.jsonl([lines.chat("a", "x" * 600)])
+    batch = ended(ann, begin(ann, content))  # its results take more than what is left, and are kept
+    assert batch.status == "completed"
+    for tried in (
+        lambda: ann.files.create(file=("in.jsonl", content), purpose="batch"),
+        lambda: ann.batches.create(
+            input_file_id=batch.input_file_id, endpoint="/v1/chat/completions", completion_window="24h"
+        ),
+    ):
+        with pytest.raises(openai.RateLimitError, match="1,000 bytes together") as refused:
+            tried()
+        assert refused.value.code == "insufficient_quota"
+        assert refused.value.response.headers["x-should-retry"] == "false"
+    bob.files.create(file=("in.jsonl", content), purpose="batch")
+    _, _, said = site.ask("GET", "/llmbatch/server", headers={"authorization": f"Bearer {keys['ann']}"})
+    assert json.loads(said)["owner_bytes"] == 1000 < json.loads(said)["stored_bytes"]
+    ann.files.delete(batch.output_file_id)
+    with pytest.raises(openai.RateLimitError):  # there is some room, but not for so much
+        ann.files.create(file=("in.jsonl", content), purpose="batch")
+    ann.files.delete(batch.input_file_id)
+    ann.files.create(file=("in.jsonl", content), purpose="batch")
+    assert list((site.server.store.folder / "uploads").iterdir()) == []
+
+
+def test_of_two_files_that_come_in_at_once_only_the_one_for_which_there_is_room_is_kept(tmp_path) -> None:
+    store = Store(tmp_path)
+    for name, kept in (("one", True), ("two", False)):
+        store.upload(name).write_bytes(b"x" * 60)
+        file = StoredFile(name, "ann", "batch", name, 60, 1)
+        if kept:
+            store.keep(file, 100)
+        else:
+            with pytest.raises(OwnerFull):
+                store.keep(file, 100)
+        assert store.content(name).exists() == kept
+    assert (store.stored("ann"), store.stored("bob"), store.stored()) == (60, 0, 60)
+    store.close()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from llmbatch.core.events import Event, Note, Replica, Snapshot
+from llmbatch.core.ledger import WorstFailure
 from llmbatch.core.types import Usage
 from llmbatch.report.report import Report
 from llmbatch.watch.jsonl import JsonLog, event_to_dict, watch_jsonl
@@ -42,6 +43,11 @@ def test_the_engines_of_a_snapshot_are_plain_data(snapshot: Snapshot) -> None:
             "usage": {"prompt_tokens": 3, "completion_tokens": 2, "cached_tokens": 1}, "deaths": 0,
         }
     ]  # fmt: skip
+
+
+def test_the_worst_failure_of_a_snapshot_is_plain_data(snapshot: Snapshot) -> None:
+    told = event_to_dict(replace(snapshot, worst=WorstFailure("schema", 12, "c", "'age' is missing")))
+    assert told["worst"] == {"kind": "schema", "rows": 12, "id": "c", "message": "'age' is missing"}
 
 
 def test_what_is_printed_while_events_go_to_stdout_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,8 @@
 
 It doubles as long as that makes answers come faster, and goes back to the last level that did. A server that pushes back (429, 503,
 a time-out) has it multiplied by 0.7, once for all that was sent before it said so; then it comes back, fast at first, and slower
-the nearer it is to where it was pushed back. Now and then a little more is tried, and kept where it is faster.
+the nearer it is to where it was pushed back. Now and then a little more is tried, and kept where it is faster. Of a server that
+tells how many requests wait in it, that is asked first: one that has no use for more is not given more.
 
 The rate at a level is that of a round of answers, after those to what was sent before the level was reached.
 """
@@ -20,12 +21,17 @@ _ROUNDS_BETWEEN = 8  # before a little more is tried again
 
 
 class Limit:
-    """The level for one server. Times are seconds of any clock that only goes on; ``fixed`` is a level that never changes."""
+    """The level for one server. Times are seconds of any clock that only goes on; ``fixed`` is a level that never changes.
 
-    def __init__(self, fixed: int | None = None, *, start: int = _START, most: int = _MOST) -> None:
+    With ``asks`` a higher level is ``wanted`` first, until somebody calls ``permit``.
+    """
+
+    def __init__(self, fixed: int | None = None, *, start: int = _START, most: int = _MOST, asks: bool = False) -> None:
         self._fixed = fixed
         self._most = most
         self._level = float(fixed or min(start, most))
+        self._asks = asks
+        self.wanted: float | None = None  # the level that is to be tried, where that is to be permitted
         self._doubling = True
         self._before: float | None = None  # the level that was left for this one, which is on trial
         self._best_rate = 0.0
@@ -72,6 +78,16 @@ class Limit:
                 self._end_round(self._work / seconds)
             self._begin_round(at)
 
+    def permit(self, may: bool) -> None:
+        """Try the level that is wanted, or stay."""
+        wanted, self.wanted = self.wanted, None
+        if wanted is None:  # the server pushed back meanwhile
+            return
+        if may:
+            self._go_to(wanted)
+        else:
+            self._doubling = False
+
     def pushed_back(self, sent_at: float, at: float) -> None:
         """The server had too much of a request that was sent then."""
         if self._fixed is not None or sent_at <= self._pushed_back_at:
@@ -81,7 +97,7 @@ class Limit:
             self._ceiling = self._level
             self._threshold = self._level * _BACK
         self._answered = self._doubling = False
-        self._before = None
+        self._before = self.wanted = None
         self._level = max(_LEAST, self._level * _BACK)
         self._begin_round(at)
 
@@ -112,5 +128,11 @@ class Limit:
     def _try(self, level: float) -> None:
         """Go to another level, and see whether it is faster."""
         level = min(level, self._most)
+        if self._asks and level > self._level:
+            self.wanted = level
+        else:
+            self._go_to(level)
+
+    def _go_to(self, level: float) -> None:
         if level > self._level:
             self._before, self._skip, self._level = self._level, self._level, level

@@ -16,10 +16,13 @@ class Log:
         self._said: set[str] = set()
 
     def once(self, message: str) -> None:
-        """Say it, unless it was said."""
-        if message not in self._said and len(self._said) < _KEPT:
-            self._said.add(message)
-            self.say(message)
+        """Say it, unless it was said; so many different ones at most, and then that no others follow."""
+        if message in self._said or len(self._said) > _KEPT:
+            return
+        self._said.add(message)
+        self.say(
+            message if len(self._said) <= _KEPT else f"{_KEPT:,} different messages are here by now: no others follow"
+        )
 
     def say(self, message: str) -> None:
         with self.path.open("a", encoding="utf-8") as log:

@@ -19,7 +19,7 @@ from llmbatch.engines.http.base import Wire
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.http.log import Log
 from llmbatch.engines.http.pool import Pool
-from llmbatch.engines.http.sender import Sender
+from llmbatch.engines.http.sender import MayGrow, Sender
 from llmbatch.engines.http.thread import EventThread
 
 _WAIT_SECONDS = 0.5  # the longest that a step lasts
@@ -29,9 +29,15 @@ _LEAST_AHEAD = 8
 
 
 class Loop:
-    """Drives the servers of a pool. ``timeout``: seconds without any sign of life of theirs after which they count as gone."""
+    """Drives the servers of a pool. ``timeout``: seconds without any sign of life of theirs after which they count as gone.
 
-    def __init__(self, wire: Wire, pool: Pool, thread: EventThread, timeout: float, log: Log) -> None:
+    ``may_grow`` is asked before one whose limit asks is given more at a time.
+    """
+
+    def __init__(
+        self, wire: Wire, pool: Pool, thread: EventThread, timeout: float, log: Log, may_grow: MayGrow | None = None
+    ) -> None:
+        self._may_grow = may_grow
         self._wire = wire
         self._pool = pool
         self._thread = thread
@@ -87,7 +93,7 @@ class Loop:
             self._sender = None
 
     async def _make_sender(self, client: Client) -> Sender:
-        return Sender(self._wire, self._pool, client, self._deliver, self._fail, self._log.once)
+        return Sender(self._wire, self._pool, client, self._deliver, self._fail, self._log.once, self._may_grow)
 
     def _fill(self, feed: Requests) -> None:
         """Take what there is room for."""

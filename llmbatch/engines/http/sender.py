@@ -16,12 +16,13 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from llmbatch.core.errors import EngineDied, EngineError, LlmbatchError, NotServed
 from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Refusal, Request
 from llmbatch.engines.http.base import CutOff, NoAnswer, NotSent, Packed, Reply, TimedOut, Unreachable, Untrusted, Wire
 from llmbatch.engines.http.client import Client
+from llmbatch.engines.http.limit import Limit
 from llmbatch.engines.http.pool import Pool, Server
 from llmbatch.engines.http.retry import Verdict, back_off, retry_after
 
@@ -33,6 +34,10 @@ _CUTS_TO_GO_ALONE = 6
 _CUTS_TO_REFUSE = 9
 _DENIED_IN_A_ROW = 8  # 403 may be about one request's content, where others were answered
 _PROMPT_SHARE = 1 / 8  # of the work that a token of an answer is
+
+
+MayGrow = Callable[[Client, str], Awaitable[bool]]
+"""Asks the server at a URL whether it has use for more requests at a time. Raises nothing."""
 
 
 class _Sending:
@@ -65,6 +70,7 @@ class Sender:
         deliver: Callable[[Outcome], None],
         fail: Callable[[LlmbatchError], None],
         note: Callable[[str], None],
+        may_grow: MayGrow | None = None,
     ) -> None:
         self._wire = wire
         self._pool = pool
@@ -72,6 +78,8 @@ class Sender:
         self._deliver = deliver
         self._fail = fail
         self._note = note
+        self._may_grow = may_grow
+        self._asked: dict[Server, asyncio.Task[None]] = {}  # whether they have use for more
         self._spread = random.Random()  # noqa: S311 - of waits
         self._ready: deque[_Sending] = deque()
         self._alone: deque[_Sending] = deque()
@@ -100,6 +108,8 @@ class Sender:
         self._ready.clear()
         self._alone.clear()
         for task in list(self._tasks):
+            task.cancel()
+        for task in self._asked.values():
             task.cancel()
         for timer in self._timers:
             timer.cancel()
@@ -204,7 +214,20 @@ class Sender:
             usage = outcome.usage
             work += usage.completion_tokens + (usage.prompt_tokens - usage.cached_tokens) * _PROMPT_SHARE
         server.limit.answered(sent_at, time.monotonic(), work, full=full)
+        if server.limit.wanted is not None and server not in self._asked:
+            self._asked[server] = asyncio.create_task(self._ask(server, server.limit))
         self._deliver(outcome)
+
+    async def _ask(self, server: Server, limit: Limit) -> None:
+        """Whether the server has use for more; where that cannot be found out, more is tried."""
+        may = True
+        try:
+            if self._may_grow is not None:
+                may = await self._may_grow(self._client, server.url)
+        finally:
+            del self._asked[server]
+            limit.permit(may)
+            self._pump()
 
     def _put_off(self, server: Server, sending: _Sending, reply: Reply, meaning: Verdict, sent_at: float) -> None:
         """The same request again, later."""
@@ -301,4 +324,4 @@ def _denied(server: Server, reply: Reply, failure: Failure) -> str:
     )
 
 
-__all__ = ["Sender"]
+__all__ = ["MayGrow", "Sender"]

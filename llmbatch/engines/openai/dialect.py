@@ -33,6 +33,7 @@ class Dialect:
     max_tokens: str = "max_tokens"  # of a chat request
     # requests at a time, before a better level is found; more where a server lets them wait, and plans ahead
     at_first: int = 64
+    tells_waiting: bool = False  # its metrics say how many requests wait in it
     cuts_budgets: bool = False  # to what a prompt leaves of the context; others refuse the request
 
     def fields(self, constraint: Constraint) -> Mapping[str, Any]:
@@ -74,8 +75,16 @@ class Dialect:
         return chosen if isinstance(chosen, str) else text
 
 
-VLLM = Dialect("vllm", structured="structured_outputs", grammars=True, continues=True, at_first=256, cuts_budgets=True)
-OLD_VLLM = Dialect("vllm", structured="", guided=True, continues=True, at_first=256)
+VLLM = Dialect(
+    "vllm",
+    structured="structured_outputs",
+    grammars=True,
+    continues=True,
+    at_first=256,
+    tells_waiting=True,
+    cuts_budgets=True,
+)
+OLD_VLLM = Dialect("vllm", structured="", guided=True, continues=True, at_first=256, tells_waiting=True)
 DIALECTS = {
     "vllm": VLLM,
     "sglang": Dialect("sglang", regex="regex", grammar="ebnf", continues=True, at_first=256),

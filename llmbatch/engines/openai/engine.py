@@ -24,6 +24,7 @@ from llmbatch.engines.http.thread import EventThread
 from llmbatch.engines.openai.batch.loop import MOST_LINES, BatchLoop, Polling
 from llmbatch.engines.openai.batch.state import on_their_way
 from llmbatch.engines.openai.dialect import DIALECTS
+from llmbatch.engines.openai.queue import has_use_for_more
 from llmbatch.engines.openai.server import Found, base_of, look_at
 from llmbatch.engines.openai.settings import OpenAISettings
 from llmbatch.engines.openai.wire import OpenAIWire
@@ -64,7 +65,8 @@ class OpenAIEngine:
         first = next(iter(found.values()))
         as_grammars = first.dialect.grammars and self._settings.schemas == "grammar"
         self._wire.dialect = replace(first.dialect, grammars=as_grammars)
-        self._pool.limit_by(lambda: Limit(self._settings.in_flight, start=first.dialect.at_first))
+        kind, fixed = first.dialect, self._settings.in_flight
+        self._pool.limit_by(lambda: Limit(fixed, start=kind.at_first, asks=kind.tells_waiting))
         lengths = [each.context_length for each in found.values() if each.context_length is not None]
         self._wire.context_length = min(lengths, default=None)
         requests = self._settings.in_flight or (_USUAL_REQUESTS if self._settings.mode == "online" else MOST_LINES)
@@ -107,7 +109,7 @@ class OpenAIEngine:
         if settings.mode == "batch":
             how = Polling(self._urls[0], settings.timeout, settings.poll)
             return BatchLoop(self._wire, self._thread, how, folder, self._log)
-        return Loop(self._wire, self._pool, self._thread, settings.timeout, self._log)
+        return Loop(self._wire, self._pool, self._thread, settings.timeout, self._log, has_use_for_more)
 
     async def _look(self, client: Client) -> dict[str, Found]:
         """What each of the servers is that can be reached; the others may come later."""

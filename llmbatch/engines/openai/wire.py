@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from llmbatch.core.logprobs import ASKED
 from llmbatch.core.sampling import LOOPS, NO_SEED
 from llmbatch.core.types import Constraint, Failure, FailureKind, Message, Outcome, Pooling, Request, Sampling
 from llmbatch.engines.http.base import Packed, Reply
@@ -48,6 +49,8 @@ class OpenAIWire:
         """The request's body as plain data; images of this machine are read into it."""
         if request.target is not None:
             return Failure(FailureKind.REFUSED, "a server gives no token ids, and without them nothing can be scored")
+        if request.sampling.get(ASKED) is not None:
+            return Failure(FailureKind.REFUSED, f"this engine gives no log-probabilities of a prompt ({ASKED})")
         messages = self._messages(request)
         if isinstance(messages, Failure):
             return messages

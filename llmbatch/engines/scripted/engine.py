@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
+from llmbatch.core.logprobs import ASKED, of_prompt
 from llmbatch.core.types import (
     Completion,
     Constraint,
@@ -42,7 +43,7 @@ from llmbatch.core.types import (
     Score,
     Usage,
 )
-from llmbatch.engines.base import EngineInfo, EngineSettings
+from llmbatch.engines.base import Drafts, EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed, Requests
 from llmbatch.engines.scripted.images import with_digests
 from llmbatch.engines.scripted.instance import smallest_instance
@@ -56,6 +57,7 @@ from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
 _AS_ARRAYS = f"utf-32-{sys.byteorder[0]}e"
 _WITH_IDS = ("continue", "ids", "score", *get_args(PoolingTask))
+_STRETCH = 100  # answers of which the same share of guessed tokens is right
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
 
 
@@ -75,6 +77,8 @@ class ScriptedEngine:
         self._told: list[Completion] = []  # answers that were told to their end
         self._prompt_tokens = self._completion_tokens = 0
         self._busy = 0.0
+        self._answers = 0
+        self._drafts = Drafts()
 
     def start(self) -> EngineInfo:
         script = self._script
@@ -219,9 +223,16 @@ class ScriptedEngine:
     def _count(self, usage: Usage) -> None:
         self._prompt_tokens += usage.prompt_tokens
         self._completion_tokens += usage.completion_tokens
+        if shares := self._script.accepts:
+            share = shares[min(self._answers // _STRETCH, len(shares) - 1)]
+            self._answers += 1
+            self._drafts += Drafts(1, usage.completion_tokens, round(share * usage.completion_tokens))
 
     def busy(self) -> float:
         return self._busy
+
+    def drafts(self) -> Drafts:
+        return self._drafts
 
     def _delay(self, request: Request) -> float:
         script = self._script
@@ -312,10 +323,14 @@ class ScriptedEngine:
 
     def _complete(self, request: Request, answer: str, finish_reason: FinishReason) -> Completion:
         tokens = answer.encode("utf-8", "replace")
+        stopped: str | None = None
         thinks, asked = self._settings.reasoning_parser is not None, request.sampling
         if thinks:
             tokens = kept_short(tokens, asked.get(BUDGET))
             tokens = gone_on(tokens, request.partial)
+        else:
+            tokens, stopped = _until_stop(tokens, asked.get("stop"))
+            finish_reason = finish_reason if stopped is None else "stop"
         already = len(request.partial)
         limit = request.max_tokens or asked.get("max_tokens")
         no_ids = self._script.no_ids
@@ -323,14 +338,16 @@ class ScriptedEngine:
         room = self._script.context_length - prompt_tokens
         limit = room if limit is None else min(limit, room)
         if len(tokens) - already > limit:
-            tokens, finish_reason = tokens[: already + limit], "length"
+            tokens, finish_reason, stopped = tokens[: already + limit], "length", None
         usage = Usage(prompt_tokens, len(tokens) - already if len(tokens) > already else 0)
         self._count(usage)
         logprobs = None if asked.get("logprobs") is None else _logprobs(tokens[already:])
+        if (most := asked.get(ASKED)) is not None and not already and request.token_ids:
+            logprobs = [*_of_prompt(request.token_ids, most), *(logprobs or ())]
         text = tokens.decode("utf-8", "ignore")
         reasoning, text = split(text) if thinks else (None, text)
         ids = () if no_ids else tokens
-        return Completion(request.key, text, finish_reason, usage, ids, reasoning, logprobs=logprobs)
+        return Completion(request.key, text, finish_reason, usage, ids, reasoning, stopped, logprobs)
 
     def _rule(self, request: Request) -> Rule | None:
         text: str | None = None
@@ -402,6 +419,23 @@ def _is(value: int, wanted: int | list[int]) -> bool:
 def _logprobs(tokens: bytes) -> list[dict[str, Any]]:
     """Of each byte, by its value alone: a space is the likeliest."""
     return [{"token": chr(byte), "logprob": -abs(byte - 32) / 256, "top": []} for byte in tokens]
+
+
+def _until_stop(answer: bytes, stops: str | Sequence[str] | None) -> tuple[bytes, str | None]:
+    """An answer up to the first stop sequence in it, and which that is."""
+    each = [stops] if isinstance(stops, str) else stops or ()
+    found = [(at, stop) for stop in each if (at := answer.find(stop.encode())) >= 0]
+    if not found:
+        return answer, None
+    at, stop = min(found)
+    return answer[:at], stop
+
+
+def _of_prompt(ids: Sequence[int], most: int) -> list[dict[str, Any]]:
+    """Of a prompt's bytes, with the likeliest of all where one is asked for."""
+    first, *others = _logprobs(bytes(each % 256 for each in ids))
+    best = [{"token": " ", "logprob": 0.0}] if most else []
+    return of_prompt(first["token"], [{**each, "top": best} for each in others])
 
 
 def _encode(prompt: Prompt) -> bytes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmbatch.core.types import Completion, FinishReason, Piece, Usage
+from llmbatch.core.types import Completion, FinishReason, Piece, Request, Usage
 from llmbatch.engines.vllm.handing import Pending
 from llmbatch.engines.vllm.reasoning import Reasoning
-from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
+from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json, prompt_logprobs_json
 
 _FINISH: Mapping[str, FinishReason] = {
     "stop": "stop", "length": "length", "abort": "abort", "error": "error", "repetition": "repetition",
@@ -82,8 +82,17 @@ class Answers:
             token_ids=(*request.partial, *ids),
             reasoning=reasoning,
             stop_reason=stop_reason,
-            logprobs=None if answer.logprobs is None else logprobs_json(answer.logprobs[: len(ids)]),
+            logprobs=self._logprobs(request, output, len(ids)),
         )
+
+    def _logprobs(self, request: Request, output: Any, tokens: int) -> list[dict[str, Any]] | None:
+        """Those of so many tokens of the answer; a prompt's come before them, once: not where it goes on from a partial answer."""
+        told = output.outputs[0].logprobs
+        answers = None if told is None else logprobs_json(told[:tokens])
+        if not output.prompt_logprobs or request.partial:
+            return answers
+        first = self._detokenizer.token(output.prompt_token_ids[0])
+        return [*prompt_logprobs_json(first, output.prompt_logprobs), *(answers or ())]
 
 
 def _answer(pending: Pending, output: Any) -> Answer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ def engine_args(model: str, settings: EngineSettings, chat: ChatSettings) -> dic
         "trust_remote_code": settings.trust_remote_code,
         # which models that give numbers can share prefixes vLLM knows
         **({} if given.get("runner") == "pooling" else {"enable_prefix_caching": True}),
-        "disable_log_stats": True,
+        "disable_log_stats": given.get("speculative_config") is None,  # its counts tell whether guessing pays
         **(_cpu_defaults(model, given, settings.engines) if is_cpu() else {}),
     }
     if chat.template is not None:
@@ -111,6 +112,7 @@ def environment(*, in_process: bool) -> Iterator[None]:
         wanted["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # a fork would copy the locks that other threads hold
     before = {name: os.environ.get(name) for name in wanted}
     _forget_cached_environment()
+    _let_llvmlite_be_looked_at()
     os.environ.update(wanted)
     try:
         yield
@@ -129,6 +131,16 @@ def _forget_cached_environment() -> None:
     forget = getattr(envs, "disable_envs_cache", None)
     if forget is not None:
         forget()
+
+
+def _let_llvmlite_be_looked_at() -> None:
+    """Speculation by n-grams imports numba, after which vLLM 0.32 starts no further engine on the CPU in the same process.
+
+    As it starts it looks at what is in all modules, and llvmlite's handle of its library, asked for its ``__dict__``, gives a
+    function of that name ("'_lib_fn_wrapper' object has no attribute 'get'"). With this it gives a mapping.
+    """
+    if (module := sys.modules.get("llvmlite.binding.ffi")) is not None:
+        getattr(module.lib, "_fntab", {})["__dict__"] = {}
 
 
 def _check_names(given: Mapping[str, Any]) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 
 from llmbatch.core.errors import EngineDied, EngineError, JobError
 from llmbatch.core.types import Constraint, Outcome, Prompt, Usage
-from llmbatch.engines.base import EngineInfo, EngineSettings
+from llmbatch.engines.base import Drafts, EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.thinking import Marks, in_two_requests
 from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import log as vllm_log
 from llmbatch.engines.vllm import trouble
+from llmbatch.engines.vllm.drafts import DraftCounter
 from llmbatch.engines.vllm.handing import Tools
 from llmbatch.engines.vllm.loop import Intake, Loop
 from llmbatch.engines.vllm.pooling import Poolings
@@ -60,6 +61,7 @@ class VllmEngine:
         self._loop: Loop | None = None
         self._sight: Sight | None = None
         self._marks: Marks | None = None  # of thinking, where vLLM does not end it itself
+        self._drafts: DraftCounter | None = None  # where it speculates
         self._counts = Usage()  # of the loop, once it is gone
         self._busy = 0.0
 
@@ -99,6 +101,7 @@ class VllmEngine:
             self._loop.abort()
 
     def stop(self) -> None:
+        self.drafts()  # while there is something to read
         llm, self._llm = self._llm, None
         loop, self._loop = self._loop, None
         sight, self._sight = self._sight, None
@@ -119,6 +122,9 @@ class VllmEngine:
 
     def busy(self) -> float:
         return self._busy if self._loop is None else self._loop.busy
+
+    def drafts(self) -> Drafts:
+        return Drafts() if self._drafts is None else self._drafts.read(self._llm)
 
     def _prepare(self) -> tuple[dict[str, Any], Encoder]:
         """Import vLLM, check the arguments, make the encoder; once, whichever thread comes first."""
@@ -181,6 +187,8 @@ class VllmEngine:
         self._marks = None if tools.reasoning is None or ends_thinking(self._llm) else tools.reasoning.marks
         does = {"constraint", "continue", "score", "stream"} if tools.poolings is None else tools.poolings.can
         self._loop = Loop(self._llm, intake, tools, self._kill, self._death)
+        counts = config.speculative_config is not None and self._llm.llm_engine.log_stats
+        self._drafts = DraftCounter() if counts else None
         return EngineInfo(
             name="vllm",
             version=str(vllm.__version__),

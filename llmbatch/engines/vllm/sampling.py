@@ -110,6 +110,7 @@ class Samplings:
             self._can_detokenize
             and not values.get("stop")
             and values.get("logprobs") is None
+            and values.get("prompt_logprobs") is None
             and not values.get("logprob_token_ids")
             and (special or values.get("spaces_between_special_tokens", True))
         )

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from llmbatch.core.logprobs import of_prompt
 from llmbatch.engines.detokenizer import REPLACEMENT, Answer
 from llmbatch.engines.detokenizer import Detokenizer as _Detokenizer
 
@@ -75,6 +76,11 @@ def logprobs_json(logprobs: Sequence[Mapping[int, Any]]) -> list[dict[str, Any]]
     return [_position(position) for position in logprobs]
 
 
+def prompt_logprobs_json(first: str, logprobs: Sequence[Mapping[int, Any] | None]) -> list[dict[str, Any]]:
+    """The same of a prompt, by the text of its first token, which has none."""
+    return of_prompt(first, (_position(position) for position in logprobs if position is not None))
+
+
 def _position(position: Mapping[int, Any]) -> dict[str, Any]:
     chosen, *rest = position.values()  # vLLM puts the token that was chosen first
     ranked = sorted((entry for entry in (chosen, *rest) if entry.rank is not None), key=lambda entry: entry.rank)
@@ -87,4 +93,4 @@ def _entry(entry: Any) -> dict[str, Any]:
     return {"token": entry.decoded_token or "", "logprob": value if math.isfinite(value) else _LOWEST_LOGPROB}
 
 
-__all__ = ["Answer", "Detokenizer", "Ending", "logprobs_json"]
+__all__ = ["Answer", "Detokenizer", "Ending", "logprobs_json", "prompt_logprobs_json"]

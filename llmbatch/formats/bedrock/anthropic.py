@@ -48,8 +48,8 @@ def _write(reply: Reply) -> dict[str, Any]:
         "role": "assistant",
         "model": reply.model,
         "content": [{"type": "text", "text": reply.text}],
-        "stop_reason": reply.reason("max_tokens", "end_turn"),  # which stop sequence ended it no record says
-        "stop_sequence": None,
+        "stop_reason": reply.reason("max_tokens", "end_turn" if reply.stop is None else "stop_sequence"),
+        "stop_sequence": reply.stop,
         "usage": {
             "input_tokens": reply.usage["prompt_tokens"],
             "output_tokens": reply.usage["completion_tokens"],

@@ -40,6 +40,12 @@ class Reply:
         usage: Mapping[str, int] = self.answered.record["usage"]
         return usage
 
+    @property
+    def stop(self) -> str | None:
+        """The stop sequence that ended it."""
+        stop = self.answered.record.get("stop_reason")
+        return stop if isinstance(stop, str) else None
+
     def reason(self, cut: str, stopped: str) -> str:
         """Why it ended, in the family's words."""
         return cut if self.cut else stopped

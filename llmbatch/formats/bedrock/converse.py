@@ -88,7 +88,7 @@ def _write(reply: Reply) -> dict[str, Any]:
     put, given = reply.usage["prompt_tokens"], reply.usage["completion_tokens"]
     return {
         "output": {"message": {"role": "assistant", "content": [{"text": reply.text}]}},
-        "stopReason": reply.reason("max_tokens", "end_turn"),
+        "stopReason": reply.reason("max_tokens", "end_turn" if reply.stop is None else "stop_sequence"),
         "usage": {"inputTokens": put, "outputTokens": given, "totalTokens": put + given},
         "metrics": {"latencyMs": 0},  # required, and of a row in a batch nobody knows it
     }

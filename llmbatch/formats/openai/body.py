@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+from llmbatch.core.logprobs import of_answer
 from llmbatch.core.sampling import SAMPLING, sampling_problem, token_biases
 from llmbatch.core.types import EMPTY
 from llmbatch.core.words import is_of, near, short, type_name
@@ -90,6 +91,12 @@ class Choice(NamedTuple):
     finish_reason: str
     reasoning: str | None
     tokens: list[dict[str, Any]] | None
+    stop_reason: str | None = None
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """What vLLM's server says besides: the stop sequence that ended it."""
+        return {} if self.stop_reason is None else {"stop_reason": self.stop_reason}
 
 
 # Requests in.
@@ -251,25 +258,34 @@ def text_of_output(output: Any) -> str:
     return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
 
 
-def choices_of(answered: Answered, success: Success) -> list[Choice]:
-    """A row's answers, as many as it asked for.
+def choices_of(answered: Answered, success: Success, *, echo: bool = False) -> list[Choice]:
+    """A row's answers, as many as it asked for; with ``echo`` their tokens are behind those of the prompt, where these are known.
 
     A record tells of a single answer without a list, and of nothing that none of several has. A row that was tried again with
     another number of answers is one choice, without what cannot be told of it.
     """
     record, output = answered.record, success.output
-    reasoning, tokens = record.get("reasoning"), record.get("logprobs")
+    reasoning, tokens, stop = record.get("reasoning"), record.get("logprobs"), record.get("stop_reason")
     if isinstance(output, list) and (count := answered.asked.samples) > 1:
         reasons = (record.get("details") or EMPTY).get("finish_reasons") or [success.finish_reason] * count
-        told = [reasons, *([None] * count if value is None else value for value in (output, reasoning, tokens))]
+        told = [reasons, *([None] * count if value is None else value for value in (output, reasoning, tokens, stop))]
         if all(isinstance(value, list) and len(value) == count for value in told):
             return [
-                Choice(text_of_output(each), _reason(reason), thought, given)
-                for reason, each, thought, given in zip(*told, strict=True)
+                Choice(text_of_output(each), _reason(reason), thought, given if echo else of_answer(given), by)
+                for reason, each, thought, given, by in zip(*told, strict=True)
             ]
-    alone = isinstance(tokens, list) and all(isinstance(token, Mapping) for token in tokens)
+    alone = tokens is not None and all(isinstance(token, dict) for token in tokens)
     thought = reasoning if isinstance(reasoning, str) else None
-    return [Choice(text_of_output(output), _reason(success.finish_reason), thought, tokens if alone else None)]
+    given = None if not alone else tokens if echo else of_answer(tokens)
+    return [
+        Choice(
+            text_of_output(output),
+            _reason(success.finish_reason),
+            thought,
+            given,
+            stop if isinstance(stop, str) else None,
+        )
+    ]
 
 
 def _reason(reason: str | None) -> str:
@@ -279,8 +295,5 @@ def _reason(reason: str | None) -> str:
 def usage_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a row took, as completions have it."""
     usage = record["usage"]
-    return {
-        "prompt_tokens": usage["prompt_tokens"],
-        "completion_tokens": usage["completion_tokens"],
-        "total_tokens": usage["prompt_tokens"] + usage["completion_tokens"],
-    }
+    asked, given = usage["prompt_tokens"], usage["completion_tokens"]
+    return {"prompt_tokens": asked, "completion_tokens": given, "total_tokens": asked + given}

@@ -79,7 +79,8 @@ def _choice(index: int, choice: Choice) -> dict[str, Any]:
     if choice.reasoning is not None:
         message["reasoning"] = choice.reasoning
     logprobs = None if choice.tokens is None else {"content": list(map(_token, choice.tokens))}
-    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
+    said = {"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
+    return said | choice.more
 
 
 def _token(token: Mapping[str, Any]) -> dict[str, Any]:

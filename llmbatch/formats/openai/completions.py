@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
+from llmbatch.core.logprobs import ASKED, is_of_prompt
 from llmbatch.core.types import Prompt, Rendered
 from llmbatch.core.words import is_encodable, type_name
 from llmbatch.formats.base import Answered
@@ -29,22 +30,29 @@ from llmbatch.formats.outcome import Success
 MOST_PROMPTS = 2048
 """In one request: as many texts as OpenAI takes for embeddings. All of a row's answers are in memory at a time."""
 _OWN = frozenset({"messages", "prompt", "echo"})
-_NO_LIKELIHOODS = (
-    "log-probabilities of a prompt are not given in this format; a job whose program is score gives them, and lm-eval's "
-    "--model llmbatch for its tasks of likelihoods"
-)
+_NOTHING: Mapping[str, Any] = {}
 
 
 def read(body: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
     """What a body asks for. Raises ``RequestError``."""
     first, *more = prompts_of(body["prompt"], "prompt")
-    sampling, echo = sampling_of(body, _OWN), body.get("echo")
+    echo = body.get("echo")
     if echo not in (None, True, False):
         raise RequestError(f"body.echo is of type {type_name(echo)}, and must be true or false", "echo")
-    if echo and (first.ids is not None or "logprobs" in sampling):
-        what = _NO_LIKELIHOODS if "logprobs" in sampling else "the prompt is token ids"
-        raise RequestError(f"body.echo = true is not supported here: {what}", "echo")
+    sampling = sampling_of({**body, "max_tokens": 1} if _is_prompt_alone(body) else body, _OWN)
+    if echo and "logprobs" in sampling:
+        sampling = {**sampling, ASKED: sampling["logprobs"]}
+    elif echo and first.ids is not None:
+        raise RequestError(
+            "body.echo = true is not supported here for a prompt of token ids without logprobs: give the prompt as text",
+            "echo",
+        )
     return Rendered(first, sampling, output_of(body), adapter_of(body, adapters), more=tuple(more))
+
+
+def _is_prompt_alone(body: Mapping[str, Any]) -> bool:
+    """Whether only what is known of the prompt is asked for. An engine makes one token at least, which is left out then."""
+    return bool(body.get("echo")) and body.get("max_tokens") == 0
 
 
 def prompts_of(value: Any, key: str) -> list[Prompt]:
@@ -92,31 +100,37 @@ def written_prompts(rendered: Rendered) -> Any:
 
 def answer(answered: Answered, success: Success) -> dict[str, Any]:
     """The body that answers a row."""
-    choices = choices_of(answered, success)
-    before = _echoed(answered, len(choices))
+    body = answered.row.get("body")
+    asked = body if isinstance(body, Mapping) and body.get("echo") else _NOTHING
+    choices = choices_of(answered, success, echo=bool(asked))
+    before, alone = _echoed(asked, len(choices)), _is_prompt_alone(asked)
     return {
         "id": f"cmpl-{answered.record['index']}",
         "object": "text_completion",
         "created": answered.created,
         "model": answered.model,
-        "choices": [_choice(index, each, next(before)) for index, each in enumerate(choices)],
+        "choices": [_choice(index, each, next(before), alone=alone) for index, each in enumerate(choices)],
         "usage": usage_of(answered.record),
     }
 
 
-def _echoed(answered: Answered, count: int) -> Iterator[str]:
-    """What stands before each of so many choices: its prompt, where the row asked for that."""
-    body = answered.row.get("body")
-    asked = body.get("prompt") if isinstance(body, Mapping) and body.get("echo") else None
-    texts = [asked] if isinstance(asked, str) else asked if isinstance(asked, list) else [""]
+def _echoed(asked: Mapping[str, Any], count: int) -> Iterator[str | None]:
+    """What stands before each of so many choices: its prompt, where the row asked for that. None: what its tokens say."""
+    prompt = asked.get("prompt", "")
+    texts = prompt if isinstance(prompt, list) and not is_ids(prompt) else [prompt]
     each = max(1, count // len(texts))
-    return (texts[min(index // each, len(texts) - 1)] for index in range(count))
+    found = (texts[min(index // each, len(texts) - 1)] for index in range(count))
+    return (text if isinstance(text, str) else None for text in found)
 
 
-def _choice(index: int, choice: Choice, before: str) -> dict[str, Any]:
-    text = f"{before}{choice.text}"
-    logprobs = None if choice.tokens is None else _logprobs(choice.tokens)
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": choice.finish_reason}
+def _choice(index: int, choice: Choice, before: str | None, *, alone: bool) -> dict[str, Any]:
+    tokens = choice.tokens
+    own = [] if tokens is None else [token for token in tokens if is_of_prompt(token)]
+    if before is None:
+        before = "".join(token["token"] for token in own)
+    said = None if tokens is None else _logprobs(own if alone else tokens)
+    text = before if alone else f"{before}{choice.text}"
+    return {"index": index, "text": text, "logprobs": said, "finish_reason": choice.finish_reason} | choice.more
 
 
 def _logprobs(tokens: list[dict[str, Any]]) -> dict[str, Any]:
@@ -124,6 +138,9 @@ def _logprobs(tokens: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "tokens": texts,
         "token_logprobs": [token["logprob"] for token in tokens],
-        "top_logprobs": [{top["token"]: top["logprob"] for top in token["top"]} for token in tokens],
+        "top_logprobs": [
+            None if token["logprob"] is None else {top["token"]: top["logprob"] for top in token["top"]}
+            for token in tokens
+        ],
         "text_offset": list(accumulate(map(len, texts), initial=0))[:-1],
     }

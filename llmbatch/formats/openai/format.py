@@ -109,6 +109,8 @@ def endpoint_of(url: Any) -> str | None:
     """The URL of ``ENDPOINTS`` that is meant, in OpenAI's spelling or in Azure's; ``None`` where there is none."""
     if not isinstance(url, str):
         return None
+    if url in ENDPOINTS:
+        return url
     spelled = url if url.startswith("/v1/") else f"/v1{url}"
     return spelled if spelled in ENDPOINTS else None
 
@@ -121,7 +123,7 @@ def read_line(line: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
         raise RequestError(f"the url {short(url)} is not supported; known are {', '.join(ENDPOINTS)}", "url")
     if method is not None and method != "POST":
         raise RequestError(f"the method must be POST, not {short(method)}", "method")
-    if not isinstance(body, Mapping):
+    if body.__class__ is not dict and not isinstance(body, Mapping):
         raise RequestError(f"the request's body must be an object, and is of type {type_name(body)}", "body")
     return read_body(endpoint, body, adapters)
 

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from llmbatch.core.words import clip
 from llmbatch.server.base import Ended, Finished
-from llmbatch.server.bodies import JsonObject
+from llmbatch.server.bodies import JsonObject, JsonRoute
 from llmbatch.server.errors import ApiError
 from llmbatch.server.fronts.aws import account_of, region_of
 from llmbatch.server.fronts.documents import DocumentBatches, write_what_is_done
@@ -65,7 +65,7 @@ class BedrockFront(DocumentBatches):
         return super().finish(ended)
 
     def routes(self) -> APIRouter:
-        router = APIRouter(tags=[self.name])
+        router = APIRouter(tags=[self.name], route_class=JsonRoute)
 
         @router.post("/model-invocation-job")
         async def create_job(request: Request, document: JsonObject) -> Response:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
@@ -25,7 +26,7 @@ from llmbatch.core.errors import SourceError, UsageError
 from llmbatch.core.files import atomic_write
 from llmbatch.formats.gemini.schema import camel_case
 from llmbatch.server.base import Checked, Ended, Finished
-from llmbatch.server.bodies import JsonObject
+from llmbatch.server.bodies import JsonObject, JsonRoute, json_object
 from llmbatch.server.errors import ApiError, not_found
 from llmbatch.server.fronts.documents import DocumentBatches
 from llmbatch.server.fronts.google_objects import error_object, file_object, job_object, operation
@@ -73,7 +74,7 @@ class GoogleFront:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._documents = DocumentBatches(server, Vertex())
-        self._uploads = GoogleUploads(server.store, server.settings.max_bytes)
+        self._uploads = GoogleUploads(server)
 
     def uploads(self, path: str) -> bool:
         return _UPLOAD.fullmatch(path) is not None
@@ -116,7 +117,7 @@ class GoogleFront:
     # Paths.
 
     def routes(self) -> APIRouter:
-        router = APIRouter(prefix="/google", tags=[self.name], dependencies=[Depends(_version)])
+        router = APIRouter(prefix="/google", tags=[self.name], dependencies=[Depends(_version)], route_class=JsonRoute)
         self.jobs(router)
         self.files(router)
         self.batches(router)
@@ -168,8 +169,10 @@ class GoogleFront:
         @router.post("/upload/{version}/files")
         async def begin_upload(request: Request, version: _Version) -> Response:
             """Announce a file; its bytes go to the address that comes back in a header."""
-            upload = self._uploads.begin(_owner(request).name, await request.body())
+            upload = self._uploads.begin(_owner(request).name, await json_object(await request.body()))
             address = f"{str(request.base_url).rstrip('/')}/google/upload/{version}/files/{upload}"
+            if (key := request.query_params.get("key")) is not None:  # who gives it so sends the bytes without one
+                address += f"?{urlencode({'key': key})}"
             return JSONResponse({}, headers={"X-Goog-Upload-URL": address, "X-Goog-Upload-Status": "active"})
 
         @router.post("/upload/{version}/files/{upload}")
@@ -178,7 +181,6 @@ class GoogleFront:
             file = await self._uploads.take(upload, _owner(request).name, request.headers, request.stream())
             if file is None:
                 return JSONResponse({}, headers={"X-Goog-Upload-Status": "active"})
-            self.server.metrics.uploaded.inc(file.bytes)
             return JSONResponse({"file": file_object(file)}, headers={"X-Goog-Upload-Status": "final"})
 
         @router.get("/{version}/files")
@@ -307,6 +309,7 @@ class GoogleFront:
     def _batch(self, model: str, given: Any, owner: Owner) -> tuple[Batch, Path]:
         """A batch of the Gemini API, and where its input lies. Raises ``ApiError``."""
         name, now, store = self._model(model), int(time.time()), self.server.store
+        self.server.room(owner.name)
         if not isinstance(given, Mapping) or not isinstance(source := given.get("inputConfig"), Mapping):
             raise ApiError(
                 400, 'the body is {"batch": {"displayName": ..., "inputConfig": {"fileName": ...}}}', param="batch"

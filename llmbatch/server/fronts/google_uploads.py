@@ -8,13 +8,14 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
 from llmbatch.core.words import clip, printable
-from llmbatch.server.bodies import json_object
-from llmbatch.server.errors import ApiError, not_found
-from llmbatch.server.store import Store, StoredFile, new_id
+from llmbatch.server.errors import ApiError, Room, not_found
+from llmbatch.server.server import Server
+from llmbatch.server.store import StoredFile, new_id
 
 _KEPT_SECONDS = 48 * 3600  # as the Gemini API keeps a file
 _PENDING_SECONDS = 3600.0  # that an upload may rest
@@ -34,14 +35,15 @@ class _Upload:
 class GoogleUploads:
     """The uploads that are on their way. Those of a server that ended are gone: a client begins anew."""
 
-    def __init__(self, store: Store, max_bytes: int) -> None:
-        self._store = store
-        self._max_bytes = max_bytes
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._store = server.store
         self._pending: dict[str, _Upload] = {}
 
-    def begin(self, owner: str, body: bytes) -> str:
+    def begin(self, owner: str, body: Mapping[str, Any]) -> str:
         """The id of a new upload. Raises ``ApiError``."""
         self._forget()
+        self._server.room(owner)
         if len(self._pending) >= _MOST_PENDING:
             raise ApiError(429, "too many files are on their way: finish some, or wait", retry=True)
         upload = new_id("")
@@ -65,7 +67,7 @@ class GoogleUploads:
         known.busy, known.began = True, time.monotonic()
         place = self._store.upload(upload)
         try:
-            await self._append(place, known, chunks)
+            await self._append(place, known, chunks, self._server.room(owner))
             commands = headers.get("x-goog-upload-command", "upload, finalize").split(",")
             if "finalize" not in map(str.strip, commands):
                 return None
@@ -80,14 +82,13 @@ class GoogleUploads:
         del self._pending[upload]
         return file
 
-    async def _append(self, place: Path, upload: _Upload, chunks: AsyncIterator[bytes]) -> None:
+    async def _append(self, place: Path, upload: _Upload, chunks: AsyncIterator[bytes], room: Room) -> None:
         try:
             with place.open("ab") as stream:
                 async for chunk in chunks:
                     upload.bytes += len(chunk)
-                    if upload.bytes > self._max_bytes:
-                        said = f"the file is larger than {self._max_bytes:,} bytes, the most that this server takes"
-                        raise ApiError(413, said)
+                    if upload.bytes > room.bytes:
+                        raise room.error
                     await asyncio.to_thread(stream.write, chunk)
         except OSError as error:
             raise ApiError(507, f"the file cannot be stored: {error.strerror}") from error
@@ -95,7 +96,7 @@ class GoogleUploads:
     def _keep(self, place: Path, file: StoredFile) -> None:
         with place.open("rb") as stream:
             os.fsync(stream.fileno())
-        self._store.keep(file)
+        self._server.keep(file)
 
     def _forget(self) -> None:
         """Drop uploads that nobody has gone on with."""
@@ -108,9 +109,9 @@ class GoogleUploads:
         self._store.upload(upload).unlink(missing_ok=True)
 
 
-def _name_in(body: bytes) -> str:
+def _name_in(body: Mapping[str, Any]) -> str:
     """What a file is called by whoever announces it."""
-    file = json_object(body).get("file") or {}
+    file = body.get("file") or {}
     if not isinstance(file, dict):
         raise ApiError(400, 'the body is {"file": {"displayName": ...}}', param="file")
     name = file.get("displayName") or file.get("display_name") or ""

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from llmbatch.server.base import Checked, Ended, Finished
+from llmbatch.server.bodies import JsonRoute
 from llmbatch.server.errors import ApiError, not_found
 from llmbatch.server.fronts.openai_lines import check_lines, write_results
 from llmbatch.server.fronts.openai_live import LiveRequests
@@ -95,7 +96,7 @@ class OpenAIFront:
     # Paths.
 
     def routes(self) -> APIRouter:
-        router = APIRouter(tags=[self.name])
+        router = APIRouter(tags=[self.name], route_class=JsonRoute)
         for prefix in self.prefixes:
             self.files(router, prefix.rstrip("/"))
             self.batches(router, prefix.rstrip("/"))
@@ -112,13 +113,12 @@ class OpenAIFront:
             owner, file_id = _owner(request), new_id("file-")
             content_type = request.headers.get("content-type", "")
             place = store.upload(file_id)
-            form = await receive_form(content_type, request.stream(), place, self.server.settings.max_bytes)
+            form = await receive_form(content_type, request.stream(), place, self.server.room(owner.name))
             try:
                 file = _file_of(form, file_id, owner)
-                await run_in_threadpool(store.keep, file)
+                await run_in_threadpool(self.server.keep, file)
             finally:
                 place.unlink(missing_ok=True)
-            self.server.metrics.uploaded.inc(file.bytes)
             return JSONResponse(file_object(file))
 
         @router.get(f"{prefix}/files")
@@ -246,6 +246,7 @@ class OpenAIFront:
             raise ApiError(
                 400, f"the priority may be at most {owner.priority}", code="invalid_priority", param="priority"
             )
+        self.server.room(owner.name)
         seconds, now = _seconds(new.completion_window), int(time.time())
         given = {
             "endpoint": new.endpoint,

@@ -84,6 +84,7 @@ def model_object(name: str, created: int) -> dict[str, Any]:
 
 def error_object(error: ApiError) -> dict[str, Any]:
     kind = "server_error" if error.status >= 500 else "invalid_request_error"
+    kind = error.code if error.code == "insufficient_quota" else kind
     return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
 
 

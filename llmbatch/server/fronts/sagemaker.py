@@ -75,7 +75,7 @@ class SageMakerFront(DocumentBatches):
                 raise ApiError(
                     400, f"the operation {target[:60]!r} is not served here; the operations here are {known}"
                 )
-            body = json_object(await request.body())
+            body = await json_object(await request.body())
             said = await run_in_threadpool(operation, body, request)
             return Response(b"" if said is None else json.dumps(said).encode(), media_type=_CONTENT_TYPE)
 

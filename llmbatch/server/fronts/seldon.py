@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from llmbatch.formats.base import RECORD, wire_format
 from llmbatch.formats.outcome import Error, outcome_of
 from llmbatch.formats.seldon import reply_of
-from llmbatch.server.bodies import JsonObject
+from llmbatch.server.bodies import JsonObject, JsonRoute
 from llmbatch.server.errors import ApiError
 from llmbatch.server.fronts.synchronous import Synchronous
 from llmbatch.server.server import Server
 
 _PATH = "/api/v1.0/predictions"
+
+
+def _gateway(namespace: str, deployment: str) -> str:
+    """How a gateway calls it: any way is taken."""
+    return f"{namespace}/{deployment}"
 
 
 class SeldonFront(Synchronous):
@@ -30,14 +35,14 @@ class SeldonFront(Synchronous):
         self._format = wire_format("seldon", {"data_type": "raw"})
 
     def routes(self) -> APIRouter:
-        router = APIRouter()
+        router = APIRouter(route_class=JsonRoute)
 
         @router.post(_PATH)
         async def predictions(request: Request, message: JsonObject) -> Response:
             """Answer a message."""
             return await self._predict(request, message)
 
-        @router.post(f"/seldon/{{namespace}}/{{deployment}}{_PATH}")
+        @router.post(f"/seldon/{{namespace}}/{{deployment}}{_PATH}", dependencies=[Depends(_gateway)])
         async def of_deployment(request: Request, message: JsonObject) -> Response:
             """Answer a message that came by a gateway."""
             return await self._predict(request, message)

@@ -6,9 +6,10 @@ Their clients' binary data is read; answers are JSON, which these clients take a
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
@@ -18,10 +19,11 @@ from llmbatch.formats.kserve import FINISH_REASON, TEXT_INPUT, TEXT_OUTPUT, TOKE
 from llmbatch.formats.kserve_binary import read_body
 from llmbatch.formats.outcome import Error
 from llmbatch.formats.v2 import reply_of
-from llmbatch.server.bodies import sound
+from llmbatch.server.bodies import beside
 from llmbatch.server.errors import ApiError
 from llmbatch.server.fronts.synchronous import Synchronous
 from llmbatch.server.server import Server
+from llmbatch.sources.jsonl import json_value
 
 _LENGTH = re.compile(r"[0-9]{1,12}")
 _JSON_LENGTH = "inference-header-content-length"
@@ -33,6 +35,11 @@ _INPUTS = (
 )
 _OUTPUTS = ((TEXT_OUTPUT, "BYTES"), (FINISH_REASON, "BYTES"), (TOKENS_IN, "UINT32"), (TOKENS_OUT, "UINT32"))
 _PATHS = ("/v2/models/{model:path}/versions/{version}", "/v2/models/{model:path}")
+
+
+def _version(version: str) -> str:
+    """That of the model: any is taken."""
+    return version
 
 
 class V2Front(Synchronous):
@@ -65,19 +72,20 @@ class V2Front(Synchronous):
 
     def _of_model(self, router: APIRouter, path: str) -> None:
         versioned = "version" in path
+        said: Any = {"dependencies": [Depends(_version)] if versioned else []}
 
-        @router.get(f"{path}/ready", response_class=Response, operation_id=f"v2_ready_{versioned}")
+        @router.get(f"{path}/ready", response_class=Response, operation_id=f"v2_ready_{versioned}", **said)
         async def ready(model: str) -> Response:
             """Whether there is such a model."""
             self.model(model)
             return Response()
 
-        @router.post(f"{path}/infer", operation_id=f"v2_infer_{versioned}")
+        @router.post(f"{path}/infer", operation_id=f"v2_infer_{versioned}", **said)
         async def infer(request: Request, model: str) -> Response:
             """Answer prompts."""
             return await self._infer(request, self.model(model))
 
-        @router.get(path, operation_id=f"v2_metadata_{versioned}")
+        @router.get(path, operation_id=f"v2_metadata_{versioned}", **said)
         async def metadata(model: str) -> dict[str, Any]:
             """What a model takes and gives."""
             tensors = (
@@ -98,18 +106,19 @@ class V2Front(Synchronous):
         if length is not None and _LENGTH.fullmatch(length) is None:
             raise ApiError(400, "the header Inference-Header-Content-Length is to be a number of bytes")
         try:
-            row = sound(read_body(await request.body(), None if length is None else int(length)))
-        except (WireError, ValueError) as error:
-            said = str(error) if isinstance(error, WireError) else f"the request {error}"
-            raise ApiError(400, said) from error
+            body = await request.body()
+            read = partial(read_body, body, None if length is None else int(length), loads=json_value)
+            row = await beside(len(body), read)
+        except WireError as error:
+            raise ApiError(400, str(error)) from error
         problem = self._format.problem(row)
         if problem is not None:
             raise ApiError(400, problem)
         answered = await self.answered(request, self._format.read(row, self.settings.models), row, model)
-        body = reply_of(answered, strict=False)
-        if isinstance(body, Error):
-            raise ApiError(body.code.http, body.message, code=body.kind)
-        return JSONResponse({"model_version": "1", **body})
+        reply = reply_of(answered, strict=False)
+        if isinstance(reply, Error):
+            raise ApiError(reply.code.http, reply.message, code=reply.kind)
+        return JSONResponse({"model_version": "1", **reply})
 
     def refusal(self, error: ApiError) -> Response:
         return JSONResponse({"error": error.message}, error.status)

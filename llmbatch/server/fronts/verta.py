@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from llmbatch.formats.openai.format import CHAT
 from llmbatch.formats.openai.lines import line_of
-from llmbatch.server.bodies import sound
+from llmbatch.server.bodies import beside, json_body
 from llmbatch.server.errors import ApiError
 from llmbatch.server.fronts.synchronous import Synchronous
 
@@ -89,15 +89,8 @@ class VertaFront(Synchronous):
     async def _body(self, request: Request) -> Any:
         raw = await request.body()
         if request.headers.get("content-encoding", "").lower() == "gzip":
-            raw = _unpacked(raw, self.settings.max_body)
-        try:
-            value = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise ApiError(400, "the body is not JSON") from error
-        try:
-            return sound(value)
-        except ValueError as error:
-            raise ApiError(400, f"the body {error}") from None
+            raw = await beside(len(raw), partial(_unpacked, raw, self.settings.max_body))
+        return await json_body(raw)
 
     def _said(self, request: Request, value: Any) -> Response:
         given = request.headers.get(_ID) or str(uuid.uuid4())

@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const state = { server: null, batches: [], more: false, open: null, file: null, nextRow: null, asked: 0, pages: 1 };
 const OVER = ["completed", "failed", "expired", "cancelled"];
 const count = (number) => Number(number || 0).toLocaleString("en");
+const size = (bytes) => (bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
 
 function make(tag, given = {}, ...children) {
   const made = document.createElement(tag);
@@ -54,7 +55,8 @@ async function look() {
       state.server = await json("/llmbatch/server");
       $("login").hidden = true;
       const owner = state.server.owner ? ` · ${state.server.owner}` : "";
-      $("about").textContent = `${state.server.models[0]} · version ${state.server.version}${owner}`;
+      const most = state.server.owner_bytes ? ` · files ${size(state.server.stored_bytes)} of ${size(state.server.owner_bytes)}` : "";
+      $("about").textContent = `${state.server.models[0]} · version ${state.server.version}${owner}${most}`;
     }
     if (!document.hidden) {
       await loadBatches();
@@ -166,7 +168,8 @@ function showActions(batch) {
     onclick: (event) => download(event, id, `${batch.id}_${role}.jsonl`),
   }));
   if (["validating", "in_progress", "finalizing"].includes(batch.state)) actions.push(make("button", { type: "button", text: "Cancel", onclick: () => act(batch, "cancel") }));
-  if (OVER.includes(batch.state) && batch.failed) actions.push(make("button", { type: "button", text: `Try ${count(batch.failed)} failed ${batch.failed === 1 ? "row" : "rows"} again`, onclick: () => act(batch, "retry") }));
+  if (batch.given_up) actions.push(make("button", { type: "button", text: "Go on", onclick: () => act(batch, "retry") }));
+  else if (OVER.includes(batch.state) && batch.failed) actions.push(make("button", { type: "button", text: `Try ${count(batch.failed)} failed ${batch.failed === 1 ? "row" : "rows"} again`, onclick: () => act(batch, "retry") }));
   $("actions").replaceChildren(...actions);
 }
 

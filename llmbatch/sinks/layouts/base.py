@@ -9,19 +9,11 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from llmbatch.core.record import json_encoder
 from llmbatch.core.table import find
 from llmbatch.core.types import Row
 from llmbatch.formats.base import Answered, Asked
 from llmbatch.sinks.base import Finished, LayoutSettings
 from llmbatch.sinks.layouts import LAYOUTS
-
-_json = json_encoder()
-
-
-def json_line(value: Any) -> str:
-    """A value as a line of JSON."""
-    return f"{_json(value)}\n"
 
 
 @dataclass(frozen=True, slots=True)

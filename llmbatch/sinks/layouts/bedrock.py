@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch.core.record import encode
+from llmbatch.core.quick_json import json_line
 from llmbatch.formats.bedrock.format import Bedrock, BedrockSettings
 from llmbatch.sinks.base import Finished
 from llmbatch.sinks.layouts.base import Written
@@ -50,17 +50,17 @@ class BedrockLayout:
         for number, rows in by_object(finished, source):
             path = place / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8", newline="") as stream:
+            with path.open("xb") as stream:
                 for row in rows:
                     line = format_.line(row, strict=strict)
-                    stream.write(encode(line) + "\n")
+                    stream.write(json_line(line))
                     counts["errors"] += "error" in line
                     counts["total"] += 1
                     counts["in"] += row.record["usage"]["prompt_tokens"]
                     counts["out"] += row.record["usage"]["completion_tokens"]
             files.append(path)
         manifest = place / MANIFEST
-        manifest.write_text(encode(_manifest(counts)) + "\n", encoding="utf-8")
+        manifest.write_bytes(json_line(_manifest(counts)))
         return Written([*files, manifest])
 
 

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from llmbatch.core.quick_json import json_line
 from llmbatch.formats.gemini.lines import api_line, vertex_line
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written, answers, json_line
+from llmbatch.sinks.layouts.base import Written, answers
 from llmbatch.sinks.layouts.vertex import prediction_folder, time_of
 
 
@@ -63,7 +64,7 @@ def _written(path: Path, lines: Iterable[dict[str, Any]]) -> Written:
     done = failed = 0
     with path.open("wb") as stream:
         for line in lines:
-            stream.write(json_line(line).encode())
+            stream.write(json_line(line))
             if line.get("response"):
                 done += 1
             else:

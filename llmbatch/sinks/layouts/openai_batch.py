@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch.core.record import encode
+from llmbatch.core.quick_json import json_line
 from llmbatch.formats.openai.lines import line_of
 from llmbatch.sinks.base import Finished
 from llmbatch.sinks.layouts.base import Written, answered
@@ -45,7 +45,7 @@ class OpenAIBatch:
         with output.open("xb") as good, errors.open("xb") as bad:
             for _, row in answered(finished if created is None else replace(finished, created=created)):
                 line = line_of(row, strict=strict)
-                (good if line.ok else bad).write(encode(line.data).encode() + b"\n")
+                (good if line.ok else bad).write(json_line(line.data))
         if not output.stat().st_size:
             output.unlink()
         if not errors.stat().st_size and not self._settings.azure:

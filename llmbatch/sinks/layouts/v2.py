@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch.core.record import encode
+from llmbatch.core.quick_json import json_line
 from llmbatch.formats.base import Answered
 from llmbatch.formats.v2 import line_of
 from llmbatch.sinks.base import Finished
@@ -42,4 +42,4 @@ class V2Lines:
 
     def _line(self, row: Answered) -> bytes:
         strict = self._settings.errors == "strict"
-        return encode(line_of(row, strict=strict, ids=self._settings.error_ids)).encode() + b"\n"
+        return json_line(line_of(row, strict=strict, ids=self._settings.error_ids))

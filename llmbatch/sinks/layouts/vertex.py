@@ -17,10 +17,12 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from llmbatch.core.quick_json import json_line
+from llmbatch.core.record import encode
 from llmbatch.formats.base import RECORD, Answered
 from llmbatch.formats.vertex import Vertex, VertexSettings
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written, answers, json_line
+from llmbatch.sinks.layouts.base import Written, answers
 
 _ERROR_COLUMNS = ("error_code", "error_message")
 
@@ -78,13 +80,14 @@ class VertexLayout:
             yield _Line(self._format.line(each, strict=strict, rich=rich), each)
 
     def _write(self, lines: Iterable[_Line], results: Path, errors: Path, columns: Sequence[str]) -> None:
-        with (
-            results.open("w", encoding="utf-8", newline="") as good,
-            errors.open("w", encoding="utf-8", newline="") as bad,
-        ):
-            if self._settings.predictions == "csv":
-                self._write_csv(lines, good, bad, columns)
-                return
+        if self._settings.predictions == "csv":
+            with (
+                results.open("w", encoding="utf-8", newline="") as table,
+                errors.open("w", encoding="utf-8", newline="") as failed,
+            ):
+                self._write_csv(lines, table, failed, columns)
+            return
+        with results.open("wb") as good, errors.open("wb") as bad:
             for line, _ in lines:
                 (bad if "error" in line else good).write(json_line(line))
 
@@ -99,7 +102,7 @@ class VertexLayout:
                 errors.writerow([*start, line["error"]["code"], line["error"]["message"]])
             else:
                 said = line["prediction"]
-                results.writerow([*start, said if isinstance(said, str) else json_line(said).rstrip("\n")])
+                results.writerow([*start, said if isinstance(said, str) else encode(said)])
 
     def _columns(self, finished: Finished) -> list[str]:
         """The columns of all files of the input; of a job with a key that alone."""

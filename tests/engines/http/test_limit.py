@@ -90,3 +90,32 @@ def test_a_fixed_level_stays() -> None:
     limit = Limit(7)
     limit.pushed_back(1.0, 2.0)
     assert {*drive(limit, slots(100), 500), limit.now} == {7}
+
+
+def test_one_that_asks_stays_until_it_is_permitted_and_goes_back_where_that_is_no_faster() -> None:
+    limit = Limit(start=10, asks=True)
+    drive(limit, slots(100), 50)
+    assert (limit.now, limit.wanted) == (10, 20)
+    limit.permit(True)
+    assert (limit.now, limit.wanted) == (20, None)
+    drive(limit, slots(10), 100)
+    assert limit.now == 10
+
+
+def test_one_that_is_not_permitted_asks_again_only_after_a_while_and_for_a_little_more() -> None:
+    limit = Limit(start=40, asks=True)
+    drive(limit, slots(40), 50)
+    limit.permit(False)
+    assert limit.now == 40
+    levels = drive(limit, slots(40), 200)
+    assert {*levels, limit.wanted} == {40, None}
+    drive(limit, slots(40), 400)
+    assert (limit.now, limit.wanted) == (40, 50)
+
+
+def test_a_push_back_ends_the_wish_for_more() -> None:
+    limit = Limit(start=10, asks=True)
+    drive(limit, slots(100), 50)
+    limit.pushed_back(50.0, 51.0)
+    limit.permit(True)
+    assert (limit.now, limit.wanted) == (7, None)

@@ -144,3 +144,41 @@ def test_what_is_given_up_before_it_began_takes_no_room() -> None:
     sent = asyncio.run(run())
     assert sent.pool.in_flight == 0
     assert not sent.outcomes
+
+
+class Told(Limit):
+    """Wants more after the first answer, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(start=2, asks=True)
+        self.told: list[bool] = []
+
+    def answered(self, *_: Any, **__: Any) -> None:
+        self.wanted = 4.0
+
+    def permit(self, may: bool) -> None:
+        self.told.append(may)
+        super().permit(may)
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_a_server_is_asked_before_it_is_given_more_at_a_time(may: bool) -> None:
+    asked: list[str] = []
+
+    async def may_grow(_: Any, url: str) -> bool:
+        asked.append(url)
+        return may
+
+    async def run() -> Told:
+        sent, limit = Sent(Client(lambda _: ANSWER)), Told()
+        sent.pool.limit_by(lambda: limit)
+        wire = OpenAIWire("any", VLLM, {}, {}, lambda _: None)
+        sender = Sender(
+            wire, sent.pool, sent.sender._client, sent.outcomes.append, sent.errors.append, lambda _: None, may_grow
+        )
+        sender.add(requests("a"))
+        await sent.until(lambda: bool(limit.told))
+        return limit
+
+    limit = asyncio.run(run())
+    assert (asked, limit.told, limit.now) == (["http://server"], [may], 4 if may else 2)

@@ -49,6 +49,7 @@ class StandIn:
         self.models: dict[str, dict[str, Any]] = {"any": {}}
         self.owner = "stand-in"
         self.version: str | None = None
+        self.metrics: str | None = None  # what it tells of itself, as vLLM does
         self.lists_models: Say | str | None = None  # what it does in place of listing its models
         self.usage = True
         self.answer: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda _: (
@@ -97,6 +98,7 @@ class StandIn:
     async def _start(self, port: int, tls: ssl.SSLContext | None) -> None:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_get("/version", self._version)
+        app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_post("/v1/completions", self._complete)
@@ -123,6 +125,9 @@ class StandIn:
 
     async def _version(self, _: web.Request) -> web.Response:
         return web.json_response({"version": self.version}) if self.version else web.Response(status=404)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(status=404) if self.metrics is None else web.Response(text=self.metrics)
 
     async def _models(self, request: web.Request) -> web.Response:
         if denied := self.denied(request):
