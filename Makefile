@@ -18,7 +18,7 @@ else
 INSTALL_OPTIONS := --torch-backend auto
 endif
 
-.PHONY: demo test tests check cluster format bench chaos engines fuzz harness peers scale systems clean
+.PHONY: demo test tests check cluster docs format package bench chaos engines fuzz harness peers scale systems clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt
@@ -51,6 +51,13 @@ check: $(VENV)/ready-$(ENGINE)
 format: $(VENV)/ready-$(ENGINE)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/ready-$(ENGINE)  ## the site, with every link checked: build/site/index.html
+	$(BIN)/python eval/docs/site/figures.py
+	$(BIN)/mkdocs build --strict --quiet
+
+package: $(VENV)/ready-$(ENGINE)  ## wheel and source distribution, looked at, and tried in an empty environment; all extras resolved
+	$(BIN)/python eval/package/package.py --extras
 
 # Ray Data LLM, a peer in the benchmark, has dependencies of its own.
 BENCH_VENV ?= .venv-bench

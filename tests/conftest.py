@@ -4,18 +4,21 @@ own; and one small run as its events and its report."""
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import functools
 import gc
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import json
 import logging
+import multiprocessing.util
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,8 +40,14 @@ from llmbatch.engines.scripted.engine import ScriptedEngine
 from llmbatch.job.job import Job, job_from
 from llmbatch.measure.autotune import autotune
 from llmbatch.measure.speed import run_for
+from llmbatch.measure.trials import Stand
 from llmbatch.report.report import Facts, Report, SessionFacts, build_report
 from llmbatch.runs.session import RunResult, run_job
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fork_server  # beside this file
+
+del sys.path[0]
 
 # how long an example takes, or takes to be made, depends on the machine and on what else runs on it
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -106,10 +115,10 @@ def _collect_but_not_for_vllm(generation: int = 2) -> int:
 # Tests of vLLM whose engines are in processes that are forked (see ``forked``), and those in processes that are started. All other
 # tests of vLLM have their engines in the worker's own process, and follow each other in one worker: it alone imports vLLM.
 FORKED = {
-    "cli/test_plan.py", "engines/test_vllm_process.py", "hostile/test_security.py", "runs/test_chaos.py",
-    "runs/test_map_reduce_in_runs.py",
+    "cli/test_plan.py", "engines/openai/test_openai_vllm.py", "engines/test_vllm_process.py", "engines/test_vllm_replicas.py",
+    "hostile/test_security.py", "runs/test_chaos.py", "runs/test_map_reduce_in_runs.py",
 }  # fmt: skip
-STARTED = {"engines/test_vllm_replicas.py", "demo/test_demo.py"}
+STARTED = {"demo/test_demo.py"}
 # of the others those that take longest, and the longest first; the rest goes by its number of tests
 LONGEST = [
     "runs/test_chaos.py", "engines/test_hosted.py", "evals/test_evaluate.py", "hostile/test_security.py",
@@ -177,6 +186,7 @@ class ForkServers:
 
     def __init__(self) -> None:
         self._started: dict[str, tuple[socket.socket, subprocess.Popen[bytes]]] = {}
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - what servers say; it would be the output of any test
         self.environment = dict(os.environ)  # before any test changes it: what was imported goes by it
 
     def of(self, imported: str) -> socket.socket:
@@ -184,19 +194,32 @@ class ForkServers:
             connection, ended = self._started.pop(imported)
             connection.close()
             print(f"the fork server of {imported} ended with {ended.wait()}: there is a new one", file=sys.stderr)
+            self._said.seek(0)
+            print(self._said.read().decode(errors="replace"), file=sys.stderr)
         if imported not in self._started:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             script = Path(__file__).with_name("fork_server.py")
             command = [sys.executable, str(script), str(theirs.fileno()), imported]
             with theirs:
-                server = _Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=self.environment)
+                server = _Popen(
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stderr=self._said,
+                    env=self.environment,
+                )
             self._started[imported] = ours, server
         return self._started[imported][0]
+
+    def popen(self, imported: str) -> type[Forked]:
+        """``subprocess.Popen``, whose processes are forked from the one that has imported that."""
+        return type("Forked", (Forked,), {"server": lambda: self.of(imported), "environment_there": self.environment})
 
     def close(self) -> None:
         for connection, server in self._started.values():
             connection.close()
             server.wait()
+        self._said.close()
 
 
 class Forked(subprocess.Popen[Any]):
@@ -205,6 +228,7 @@ class Forked(subprocess.Popen[Any]):
     Where it is told what only a new process can be told, it is a new one.
     """
 
+    asking = Lock()  # replicas are started by a thread each
     server: Callable[[], socket.socket]
     environment_there: Mapping[str, str]  # of what it is forked from
 
@@ -218,20 +242,14 @@ class Forked(subprocess.Popen[Any]):
         message = {
             "command": [str(argument) for argument in given["args"]], "environment": environment,
             "folder": str(given["cwd"] or Path.cwd()), "umask": given["umask"], "session": given["start_new_session"],
+            "passed": list(given["pass_fds"]),
         }  # fmt: skip
         files = [
             own if given[name] == -1 else given[name] for own, name in enumerate(("p2cread", "c2pwrite", "errwrite"))
         ]
-        server = type(self).server()
-        _adopt_orphans(True)
-        try:
-            socket.send_fds(server, [json.dumps(message).encode()], files)
-            pid = server.recv(100)
-            assert pid, "the fork server has ended: what it said is in the output of the first test that asked for it"
-            self.pid = int(pid)
-            server.recv(100)  # from now on it is ours
-        finally:
-            _adopt_orphans(False)
+        files += given["pass_fds"]
+        with self.asking:
+            self.pid = fork_server.forked(type(self).server(), message, files)
         self._child_created = True
         pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(given[name] for name in pipes))  # type: ignore[attr-defined]
@@ -245,20 +263,17 @@ class Forked(subprocess.Popen[Any]):
         changed = {name for name in environment.keys() | there.keys() if environment.get(name) != there.get(name)}
         if environment.get("PYTHONPATH") == os.pathsep.join(part or str(Path.cwd()) for part in sys.path):
             changed.discard("PYTHONPATH")  # what is imported is found there as well
-        at_start = any(name.startswith(("PYTHON", "LC_", "LANG", "HF_H", "HF_E")) for name in changed)
-        return (
-            known and not at_start and sys.platform == "linux" and given["preexec_fn"] is None and not given["pass_fds"]
-        )
+        at_start = any(name.startswith(("PYTHON", "LC_", "LANG", "HF_H", "HF_E", "OMP_")) for name in changed)
+        return known and not at_start and sys.platform == "linux" and given["preexec_fn"] is None
 
 
 _Popen = subprocess.Popen
 _PYTHON = sys.executable
-COMMANDS = (["-m", "llmbatch.cli"], ["-P", "-m", "llmbatch.integrations.spark.host"])
-
-
-def _adopt_orphans(yes: bool) -> None:
-    """Whether orphans among the processes below this one become its children."""
-    ctypes.CDLL(None).prctl(36, int(yes), 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+COMMANDS = [
+    ["-m", "llmbatch.cli"], ["-P", "-m", "llmbatch.integrations.spark.host"], ["-m", "vllm.entrypoints.openai.api_server"],
+]  # fmt: skip
+if importlib.util.find_spec("setproctitle") is not None:  # tests find it by its command
+    COMMANDS.append(["-P", "-m", "llmbatch.engines.worker"])
 
 
 @pytest.fixture(scope="session")
@@ -278,8 +293,10 @@ def forked(fork_servers: ForkServers, monkeypatch: pytest.MonkeyPatch, request: 
     mark = request.node.get_closest_marker("forked_from")
     with_vllm = request.node.get_closest_marker("vllm") is not None
     imported = "vllm" if with_vllm else mark.args[0] if mark else "llmbatch"
-    own = {"server": lambda: fork_servers.of(imported), "environment_there": fork_servers.environment}
-    monkeypatch.setattr(subprocess, "Popen", type("Forked", (Forked,), own))
+    monkeypatch.setattr(subprocess, "Popen", fork_servers.popen(imported))
+    if with_vllm:  # the processes of its engines are forked as well
+        spawned = functools.partial(fork_server.spawned, lambda: fork_servers.of(imported))
+        monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", spawned)
 
 
 @dataclass(slots=True)
@@ -411,7 +428,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
         with lock:
             now += seconds
 
-    for name in {ScriptedEngine.__module__, run_for.__module__, autotune.__module__}:
+    for name in {ScriptedEngine.__module__, run_for.__module__, autotune.__module__, Stand.__module__}:
         monkeypatch.setattr(sys.modules[name], "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
 
 

@@ -1,20 +1,27 @@
 """A process that has imported what the command imports, or vLLM too: forks of it run what ``python`` would be told to.
 
-``conftest.py`` starts it with a socket, whose messages each hold a command and come with three files for its input and output.
+``conftest.py`` starts it with a socket, whose messages each hold a command and come with the files that it is to have open: its
+input and output, and those that are passed on to it.
 No engine was ever started in it.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import ctypes
+import fcntl
+import functools
 import gc
 import importlib
 import json
+import multiprocessing.util
 import os
 import runpy
 import signal
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +32,17 @@ def serve(connection: socket.socket) -> dict[str, Any]:
     The forks are orphans, which whoever asked for them takes in. They are told of twice: by their number, and when they are.
     """
     while True:
-        message, files, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+        message, files, _, _ = socket.recv_fds(connection, 1 << 20, MOST_FILES)
         if not message:
-            sys.exit()
+            os._exit(0)
         between = os.fork()
         if between == 0:
             if pid := os.fork():
                 connection.send(str(pid).encode())
                 os._exit(0)
             connection.close()
-            for number, file in enumerate(files):
-                os.dup2(file, number)
-                os.close(file)
             asked: dict[str, Any] = json.loads(message)
+            _put(files, [0, 1, 2, *asked["passed"]])
             return asked
         os.waitpid(between, 0)
         for file in files:
@@ -45,14 +50,57 @@ def serve(connection: socket.socket) -> dict[str, Any]:
         connection.send(b"orphaned")
 
 
+def _put(files: list[int], numbers: list[int]) -> None:
+    """Give open files other numbers, by way of some that are neither those that they have nor those that they get."""
+    between = [fcntl.fcntl(file, fcntl.F_DUPFD, max(*numbers, *files) + 1) for file in files]
+    for file in files:
+        os.close(file)
+    for file, number in zip(between, numbers, strict=True):
+        os.dup2(file, number)
+        os.close(file)
+
+
+def forked(server: socket.socket, asked: dict[str, Any], files: Sequence[int]) -> int:
+    """What a server forks for this message: the number of a process that is now a child of this one."""
+    asked["blocked"] = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
+    _adopt_orphans(True)
+    try:
+        socket.send_fds(server, [json.dumps(asked).encode()], files)
+        pid = int(server.recv(100))
+        assert server.recv(100) == b"orphaned", "the fork server has ended"  # else: from now on it is ours
+    except BaseException:  # the next one asks another server: this one's answers would be taken for its own
+        server.close()
+        raise
+    finally:
+        _adopt_orphans(False)
+    return pid
+
+
+def _adopt_orphans(yes: bool) -> None:
+    """Whether orphans among the processes below this one become its children."""
+    ctypes.CDLL(None).prctl(36, int(yes), 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def spawned(server: Callable[[], socket.socket], _python: object, command: list[str], passed: Sequence[int]) -> int:
+    """In the place of ``multiprocessing.util.spawnv_passfds``: what vLLM starts is forked too."""
+    asked = {
+        "command": command, "environment": dict(os.environ), "folder": str(Path.cwd()), "umask": -1, "session": False,
+        "passed": list(passed),
+    }  # fmt: skip
+    return forked(server(), asked, [0, 1, 2, *passed])
+
+
 def become(asked: dict[str, Any]) -> None:
     """Be as a process that was started with this command."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, asked["blocked"])
     for number, name in enumerate(("stdin", "stdout", "stderr")):  # the server's own remember where they were
         stream = os.fdopen(number, "w" if number else "r", 1 if number == 2 else -1, closefd=False)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.stderr.reconfigure(errors="backslashreplace")
+    with contextlib.suppress(ImportError):
+        importlib.import_module("setproctitle").setproctitle(" ".join(asked["command"]))
     os.environ.clear()
     os.environ.update(asked["environment"])
     faults.aim(os.environ.get("LLMBATCH_FAULT", ""))
@@ -61,17 +109,50 @@ def become(asked: dict[str, Any]) -> None:
         os.umask(asked["umask"])
     if asked["session"]:
         os.setsid()
-    _, *sys.argv = (each for each in asked["command"] if each != "-P")
-    module = sys.argv[1] if sys.argv[0] == "-m" else None
-    if module is None:
-        sys.path[0] = str(Path(sys.argv[0]).parent)
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    else:
-        sys.path[0] = asked["folder"]
-        del sys.argv[0]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    if "vllm" in sys.modules and "-c" not in asked["command"]:
+        server = _server_below()
+        multiprocessing.util.spawnv_passfds = functools.partial(spawned, lambda: server)
+    match asked["command"][1:]:
+        case ["-P", "-m", module, *arguments]:
+            del sys.path[0]
+            _run_module(module, arguments)
+        case ["-m", module, *arguments]:
+            sys.path[0] = asked["folder"]
+            _run_module(module, arguments)
+        case [*_, "-c", code, argument]:  # as multiprocessing has it
+            sys.argv = ["-c", argument]
+            exec(code, {"__name__": "__main__"})  # noqa: S102
+        case [script, *arguments]:
+            sys.argv = [script, *arguments]
+            sys.path[0] = str(Path(script).parent)
+            runpy.run_path(script, run_name="__main__")
 
 
+def _run_module(name: str, arguments: list[str]) -> None:
+    sys.argv = [name, *arguments]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _server_below() -> socket.socket:
+    """The socket of another server, which is as this process is now, and ends with it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    between = os.fork()
+    if between == 0:
+        if os.fork():
+            os._exit(0)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ours.close()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):  # else whoever reads what this process prints waits for the server too
+            os.dup2(nothing, number)
+        become(serve(theirs))
+        sys.exit()
+    os.waitpid(between, 0)
+    theirs.close()
+    return ours
+
+
+MOST_FILES = 8
 COMMAND = ("llmbatch.cli.run", "llmbatch.runs.session", "llmbatch.evals.evaluate", "rich.console", "rich.table")
 MODULES = {
     "llmbatch": COMMAND,

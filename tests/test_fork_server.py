@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -51,3 +52,22 @@ def test_a_fork_server_that_ended_is_followed_by_another(forked: None, fork_serv
         _, server = fork_servers._started["llmbatch"]
         server.kill()
         server.wait()
+
+
+def test_what_a_fork_server_answers_to_a_test_that_was_interrupted_is_not_taken_by_the_next(
+    forked: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import os\nprint(os.getpid())\n")
+    send = socket.send_fds
+
+    def interrupted(*arguments: Any) -> None:
+        send(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "send_fds", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            subprocess.run([sys.executable, str(script)], stdout=subprocess.DEVNULL, check=True)
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert process.communicate()[0] == f"{process.pid}\n"

@@ -9,6 +9,7 @@ COMMANDS = {
     "eval": ("llmbatch.cli.evaluate:evaluate", "Score a model on a task, with intervals."),
     "status": ("llmbatch.cli.status:status", "Counts, speed and time left of a run."),
     "show": ("llmbatch.cli.show:show", "One row: its prompt, every attempt, its result."),
+    "report": ("llmbatch.cli.report:report", "Write a run's page: plots, failures, records."),
     "diff": ("llmbatch.cli.diff:diff", "The rows that ended otherwise in one run than in another."),
     "merge": ("llmbatch.cli.merge:merge", "Put the finished slices of an input into one folder."),
     "retry-failed": ("llmbatch.cli.retry_failed:retry_failed", "Run the rows that are not ok again."),

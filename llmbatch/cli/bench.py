@@ -150,7 +150,10 @@ def _job(model: str, dataset: str, given: Mapping[str, Any], over: Mapping[str, 
         "retry": {"max_attempts": 1},
         "answer": {"allow_truncated": True},
     }
-    return job_from(merged(data, over))
+    job = job_from(merged(data, over))
+    if job.plan.fold or job.sweep is not None:
+        raise UsageError("--set: plan.fold, sweep: each request is measured, asked once and for itself: leave them out")
+    return job
 
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:

@@ -152,7 +152,19 @@ FLAGS = {
         Flag(
             "--price-per-million", "P[,P[,P]]", "run.price_per_million", str, "Of a million tokens; in, out, cached in."
         ),
-        Flag("--autotune", "", "run.autotune", bool, "First try a few engine settings, for about a minute."),
+        Flag("--order", "ORDER", "run.order", str, "Of rows: input, window, corpus or auto (corpus where it saves)."),
+        Flag("--autotune", "", "run.autotune", bool, "First try other engine settings on the job's own rows."),
+        Flag(
+            "--tolerance",
+            "exact|P",
+            "run.tuning.tolerance",
+            str,
+            "Let it change answers: to none, or to a share alike.",
+        ),
+        Flag(
+            "--autotune-time", "TIME", "run.tuning.max_time", _whole_or_text, "For at most, e.g., 5m; by default 10m."
+        ),
+        Flag("--draft-model", "MODEL", "run.tuning.draft", str, "A small model that it may guess tokens with."),
     ),
     "Sampling": (
         Flag("--max-tokens", "N", "sampling.max_tokens", int, "The longest answer, in tokens."),

@@ -107,11 +107,15 @@ def _rows_of(job: Job, folder: Path, indexes: list[int]) -> Iterator[tuple[Row, 
     from llmbatch.core.errors import InputChanged
     from llmbatch.folder.folder import RunFolder
     from llmbatch.folder.input import kept_input
+    from llmbatch.folder.order import read_order
     from llmbatch.sources.base import START
     from llmbatch.sources.opening import open_source
 
     source = open_source(kept_input(job.input, folder))
-    starts = [bounds.start for bounds in RunFolder(folder).bounds()]
+    order = read_order(folder)
+    starts = (
+        [bounds.start for bounds in RunFolder(folder).bounds()] if order is None else [b.start for b, _ in order.read]
+    )
     for index in indexes:
         start = max((start for start in starts if start.index <= index), default=START)
         row = next((row for row in source.rows(start) if row.index >= index), None)

@@ -184,18 +184,11 @@ def _print(standing: Standing) -> None:
 
 
 def _write_html(standing: Standing, folder: Path, path: Path) -> None:
-    from llmbatch.core.files import atomic_write
-    from llmbatch.report.html import report_to_html
+    from llmbatch.evals.page import write_scored_page
 
     if standing.report is None:
         raise UsageError("there is no report yet: a run writes it when it finishes or stops")
-    plots = ""
-    if (folder / "scores.json").exists():
-        from llmbatch.evals.plot import scores_svg
-        from llmbatch.evals.scores import read_scores
-
-        plots = scores_svg(read_scores(folder))
-    atomic_write(path, report_to_html(standing.report, plots).encode())
+    write_scored_page(folder, standing.report, path)
 
 
 def _as_dict(standing: Standing) -> dict[str, Any]:

@@ -23,14 +23,12 @@ _loads = json_decoder(json.JSONDecoder())
 
 
 @contextlib.contextmanager
-def reading(part: Path) -> Iterator[None]:
+def reading(part: Path, what: str = "a sealed part") -> Iterator[None]:
     """Turn an ``OSError`` of the block into a ``FolderError`` that names the part."""
     try:
         yield
     except OSError as error:
-        raise FolderError(
-            f"{part}: a sealed part cannot be read: {error.strerror or error}; see llmbatch audit"
-        ) from error
+        raise FolderError(f"{part}: {what} cannot be read: {error.strerror or error}; see llmbatch audit") from error
 
 
 def part_lines(parts: Sequence[Path]) -> Iterator[bytes]:
@@ -68,6 +66,14 @@ def status_of(line: bytes) -> str:
     if match := _HEAD.match(line):
         return match["status"].decode()
     return str(parse(line)["status"])
+
+
+def head_of(line: bytes) -> tuple[int, str]:
+    """(index, status) of the record on a line, as a rule without parsing all of it. Raises ``FolderError``."""
+    if match := _HEAD.match(line):
+        return int(match[1]), match[2].decode()
+    record = parse(line)
+    return int(record["index"]), str(record["status"])
 
 
 def record_on(line: bytes) -> Record:

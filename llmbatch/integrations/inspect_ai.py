@@ -29,10 +29,12 @@ from inspect_ai.model import (
     Logprob,
     Logprobs,
     ModelAPI,
+    ModelInfo,
     ModelOutput,
     ModelUsage,
     TopLogprob,
     modelapi,
+    set_model_info,
 )
 from pydantic import Field
 
@@ -101,6 +103,8 @@ class LlmbatchAPI(ModelAPI):  # type: ignore[misc]
             self._live: LiveEngine | None = self._engine()
             self._live.prove()
         atexit.register(self.close)
+        # nothing is said by this, and else Inspect, while it evaluates, makes another of these of the name alone, so with vLLM
+        set_model_info(f"llmbatch/{model_name}", ModelInfo())
         # Inspect sounds out how many requests a server stands, from 20 on, unless somebody says it: an engine here waits for them.
         if config.max_connections is None and config.adaptive_connections is None:
             config.max_connections = self.max_connections()

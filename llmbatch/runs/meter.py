@@ -114,6 +114,9 @@ class Meter:
                 replicas=self._driver.replicas(),
                 worst=ledger.worst,
                 accepted_wanted=None if self._governor is None else self._governor.wanted,
+                ready_seconds=self._driver.ready_seconds,
+                busy_seconds=self._driver.busy_seconds,
+                deaths=self._driver.deaths,
             )
         )
 

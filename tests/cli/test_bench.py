@@ -42,6 +42,13 @@ def test_lines_that_are_broken_are_left_out_and_counted(tmp_path: Path) -> None:
     assert (info["num_requests"], info["failed_requests"]) == (2, 3)
 
 
+@pytest.mark.parametrize("setting", ["plan.fold=true", "sweep.sampling.temperature=[0, 1]"], ids=["fold", "sweep"])
+def test_requests_that_are_not_asked_once_and_for_themselves_are_refused(setting: str) -> None:
+    done = bench("--dataset", str(EXAMPLES / "dataset.jsonl"), "--set", setting)
+    assert done.exit_code == 2
+    assert "each request is measured" in done.output
+
+
 def test_only_so_many_requests_are_asked(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     done = bench(

@@ -3,6 +3,7 @@ nodes are killed, and nodes join; one cluster for the whole file."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -21,8 +22,6 @@ from llmbatch.core.events import Event, Snapshot
 from llmbatch.engines.cluster import ray_cluster
 from llmbatch.engines.cluster.host import About
 
-ray = pytest.importorskip("ray")
-
 RETRIED = {"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}
 SHAPE: dict[str, Any] = {"run": {"window": 60}, "plan": {"fold": False}}
 HEALTH = {
@@ -30,6 +29,12 @@ HEALTH = {
     "health_check_failure_threshold": 2,
 }  # fmt: skip
 LIGHT = {"object_store_memory": 80 << 20, "include_log_monitor": False}
+
+
+def setup_module() -> None:
+    """Ray takes seconds to import, and each of pytest's workers reads every test file."""
+    global ray
+    ray = pytest.importorskip("ray")
 
 
 class Nodes:
@@ -300,6 +305,19 @@ def started_as_client(jobs: Any, nodes: Nodes, rows: Path, latency: float) -> An
     wait_for(lambda: process.poll() is not None or any(path.stat().st_size for path in parts.glob("*.journal")))
     assert process.poll() is None, process.communicate()
     return process
+
+
+def test_a_client_outside_of_the_cluster_goes_on_when_an_actor_dies(jobs: Any, nodes: Nodes) -> None:
+    rows = jobs.rows(text_rows(200))
+    process = started_as_client(jobs, nodes, rows, 0.5)
+    actor = workers()[0].parent()
+    assert actor is not None
+    actor.kill()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, (process.returncode, out, err)
+    (session,) = json.loads((jobs.path / "out" / "report.json").read_text())["sessions"]
+    assert session["engine_restarts"] == 1
+    assert jobs.results() == plain(jobs, rows)
 
 
 def test_a_client_whose_server_in_the_cluster_dies_ends_with_a_word_about_it_and_goes_on_without(

@@ -44,6 +44,9 @@ main()
 NO_RAY = """#!/bin/bash
 exit 1
 """
+SHORT_SLEEP = """#!/bin/bash
+exec /bin/sleep 0.1
+"""
 
 
 def free_port() -> int:
@@ -117,7 +120,7 @@ def test_a_run_in_an_allocation_has_a_cluster_of_all_its_nodes_and_a_warned_one_
 
 
 def test_a_head_that_does_not_start_ends_the_job_with_a_word_about_it(tmp_path: Path) -> None:
-    process = start("cluster.sbatch", ["job.yaml"], slurm(tmp_path, ray=NO_RAY))
+    process = start("cluster.sbatch", ["job.yaml"], slurm(tmp_path, ray=NO_RAY, sleep=SHORT_SLEEP))
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "the head of the Ray cluster did not start on 127.0.0.1" in said

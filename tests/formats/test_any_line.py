@@ -36,7 +36,7 @@ def objects(*keys: str) -> st.SearchStrategy[dict[str, Any]]:
     return st.builds(lambda one, more: {**one, **more}, known, st.dictionaries(SETTINGS, VALUES, max_size=2))
 
 
-def fits(format_: str, line: dict[str, Any], **options: Any) -> None:
+def assert_read(format_: str, line: dict[str, Any], **options: Any) -> None:
     made = wire_format(format_, options)
     if made.problem(line) is None:
         assert isinstance(made.read(line, frozenset({"poet"})), Rendered | Failure)
@@ -47,7 +47,7 @@ def fits(format_: str, line: dict[str, Any], **options: Any) -> None:
     objects("model", "messages", "prompt", "input", "instructions", "text", "dimensions", "max_output_tokens") | VALUES,
 )
 def test_openai(url: Any, body: Any) -> None:
-    fits("openai", {"custom_id": "a", "method": "POST", "url": url, "body": body})
+    assert_read("openai", {"custom_id": "a", "method": "POST", "url": url, "body": body})
 
 
 @given(
@@ -58,9 +58,11 @@ def test_openai(url: Any, body: Any) -> None:
 )
 def test_v2(line: dict[str, Any], inputs: list[Any], name: str, value: Any) -> None:
     prompt = {"name": "text_input", "shape": [1], "datatype": "BYTES", "data": ["a"]}
-    fits("v2", {**line, "inputs": inputs})
-    fits("v2", {**line, "inputs": [prompt, {"name": name, "shape": [1], "datatype": "BYTES", "data": value}, *inputs]})
-    fits("v2", {"inputs": [prompt], "parameters": {name: value, **line}})
+    assert_read("v2", {**line, "inputs": inputs})
+    assert_read(
+        "v2", {**line, "inputs": [prompt, {"name": name, "shape": [1], "datatype": "BYTES", "data": value}, *inputs]}
+    )
+    assert_read("v2", {"inputs": [prompt], "parameters": {name: value, **line}})
 
 
 @given(
@@ -69,11 +71,11 @@ def test_v2(line: dict[str, Any], inputs: list[Any], name: str, value: Any) -> N
     VALUES,
 )
 def test_seldon(data_type: str, record: Any, content: Any) -> None:
-    fits("seldon", {RECORD: record}, data_type=data_type)
-    fits("seldon", {RECORD: {"data": {"ndarray": content}}}, data_type="raw")
+    assert_read("seldon", {RECORD: record}, data_type=data_type)
+    assert_read("seldon", {RECORD: {"data": {"ndarray": content}}}, data_type="raw")
 
 
 @given(objects("task_id", "prompt", "input_ids", "logits", "turns", "lora_request", "media_paths"), VALUES)
 def test_trtllm_bench(line: dict[str, Any], tokens: Any) -> None:
-    fits("trtllm_bench", {"output_tokens": 4, **line})
-    fits("trtllm_bench", {**line, "prompt": "a", "output_tokens": tokens})
+    assert_read("trtllm_bench", {"output_tokens": 4, **line})
+    assert_read("trtllm_bench", {**line, "prompt": "a", "output_tokens": tokens})

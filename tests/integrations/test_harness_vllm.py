@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lm_eval.api.instance import Instance
 
 from llmbatch.engines.keeper import EngineKeeper
-from llmbatch.integrations.lm_eval import LlmbatchLM
 from llmbatch.job.job import DEMO_MODEL
 
 pytestmark = pytest.mark.vllm
@@ -27,6 +25,14 @@ ARGS: dict[str, Any] = {
 }
 NUMBERS = ("forty-two", "two hundred eighty-one", "one thousand", "nine thousand six")
 CHAT = "<|system|>Translate to French.<|end|><|user|>{}<|end|><|assistant|>"
+
+
+def setup_module() -> None:
+    """The harness takes seconds to import, and each of pytest's workers reads every test file."""
+    global Instance, LlmbatchLM
+    from lm_eval.api.instance import Instance
+
+    from llmbatch.integrations.lm_eval import LlmbatchLM
 
 
 @pytest.fixture(scope="module")

@@ -4,39 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("inspect_ai")
-
-import inspect_ai
-from inspect_ai.dataset import Sample
-from inspect_ai.model import (
-    ChatMessage,
-    ChatMessageAssistant,
-    ChatMessageSystem,
-    ChatMessageTool,
-    ChatMessageUser,
-    ContentImage,
-    ContentReasoning,
-    ContentText,
-    GenerateConfig,
-    ModelOutput,
-    ResponseSchema,
-    get_model,
-)
-from inspect_ai.scorer import includes
-from inspect_ai.solver import generate
-from inspect_ai.tool import ToolInfo
-from inspect_ai.util import JSONSchema
-
 from llmbatch.core.errors import JobError, RunError
-from llmbatch.integrations.inspect_ai import LlmbatchAPI
 
-USER = ChatMessageUser(content="hello")
+
+def setup_module() -> None:
+    """Inspect takes seconds to import, and each of pytest's workers reads every test file."""
+    pytest.importorskip("inspect_ai")
+    global ChatMessageAssistant, ChatMessageSystem, ChatMessageTool, ChatMessageUser, ContentImage, ContentReasoning
+    global ContentText, GenerateConfig, JSONSchema, LlmbatchAPI, ResponseSchema, Sample, ToolInfo, USER
+    global generate, get_model, includes, inspect_ai
+    import inspect_ai
+    from inspect_ai.dataset import Sample
+    from inspect_ai.model import (
+        ChatMessageAssistant,
+        ChatMessageSystem,
+        ChatMessageTool,
+        ChatMessageUser,
+        ContentImage,
+        ContentReasoning,
+        ContentText,
+        GenerateConfig,
+        ResponseSchema,
+        get_model,
+    )
+    from inspect_ai.scorer import includes
+    from inspect_ai.solver import generate
+    from inspect_ai.tool import ToolInfo
+    from inspect_ai.util import JSONSchema
+
+    from llmbatch.integrations.inspect_ai import LlmbatchAPI
+
+    USER = ChatMessageUser(content="hello")
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def provider(made: list[LlmbatchAPI]) -> Any:
     return make
 
 
-def ask(api: LlmbatchAPI, *messages: ChatMessage, tools: Any = (), **config: Any) -> ModelOutput:
+def ask(api: LlmbatchAPI, *messages: Any, tools: Any = (), **config: Any) -> Any:
     return asyncio.run(api.generate(list(messages), list(tools), "auto", GenerateConfig(**config)))
 
 
@@ -114,14 +118,14 @@ def test_of_messages_in_parts_the_text_counts(provider: Any) -> None:
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        (ChatMessageUser(content=[ContentImage(image="data:image/png;base64,AA==")]), "holds image"),
-        (ChatMessageTool(content="42"), "no tools"),
+        (lambda: ChatMessageUser(content=[ContentImage(image="data:image/png;base64,AA==")]), "holds image"),
+        (lambda: ChatMessageTool(content="42"), "no tools"),
     ],
     ids=["image", "tool"],
 )
-def test_what_is_no_text_is_refused(provider: Any, message: ChatMessage, said: str) -> None:
+def test_what_is_no_text_is_refused(provider: Any, message: Callable[[], Any], said: str) -> None:
     with pytest.raises(JobError, match=said):
-        ask(provider(), USER, message)
+        ask(provider(), USER, message())
 
 
 def test_tools_are_refused(provider: Any) -> None:
@@ -178,8 +182,12 @@ def evaluate(folder: Path, count: int, **model_args: Any) -> Any:
     return log
 
 
-def test_inspect_evaluates_with_it(tmp_path: Path) -> None:
+def test_inspect_evaluates_with_it_and_makes_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    make = LlmbatchAPI.__init__
+    monkeypatch.setattr(LlmbatchAPI, "__init__", lambda api, *a, **kw: made.append(api) or make(api, *a, **kw))
     log = evaluate(tmp_path, 30)
+    assert len(made) == 1
     assert (log.status, log.results.scores[0].metrics["accuracy"].value) == ("success", 1.0)
     assert len(log.samples) == 30
     assert log.stats.model_usage["llmbatch/demo"].output_tokens == sum(len(f"say {number}") for number in range(30))

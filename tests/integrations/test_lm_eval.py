@@ -11,24 +11,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lm_eval
-import lm_eval.tasks
 import pytest
 import yaml
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import TemplateLM
-from lm_eval.api.registry import get_model
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from llmbatch.core.errors import JobError, RunError
 from llmbatch.core.imports import load_object
-from llmbatch.integrations.lm_eval import LlmbatchLM
-from llmbatch.integrations.lm_eval_command import main
 from llmbatch.job.job import DEMO_MODEL
 
 ROOT = Path(__file__).parents[2]
 GREEDY = {"until": ["\n"], "do_sample": False}
 CERTAIN, OTHER = math.log(0.9), math.log(0.1 / 255)  # of a byte, as the scripted engine has it
+
+
+def setup_module() -> None:
+    """The harness takes seconds to import, and each of pytest's workers reads every test file."""
+    global Instance, LlmbatchLM, TemplateLM, get_model, get_rolling_token_windows, lm_eval, main, make_disjoint_window
+    import lm_eval
+    import lm_eval.tasks
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.api.registry import get_model
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    from llmbatch.integrations.lm_eval import LlmbatchLM
+    from llmbatch.integrations.lm_eval_command import main
 
 
 def requests(kind: str, arguments: Sequence[tuple[Any, ...]], task: str = "task") -> list[Instance]:

@@ -152,7 +152,7 @@ def test_another_slice_in_the_same_folder_is_refused(case: Case) -> None:
         case.jobs.run(case.job("slice1", "2/2"))
 
 
-def refused(match: str, folders: list[Path], output: Path) -> None:
+def assert_refused(match: str, folders: list[Path], output: Path) -> None:
     with pytest.raises((FolderError, JobError), match=match):
         merge(folders, output)
     assert not (output / "run.json").exists()
@@ -161,17 +161,17 @@ def refused(match: str, folders: list[Path], output: Path) -> None:
 def test_what_cannot_be_put_together_is_refused_before_anything_is_written(case: Case) -> None:
     out = case.path / "merged"
     one, two, _three = case.slices(3)
-    refused(r"slices are lacking: 3/3; give all 3 folders", [one, two], out)
+    assert_refused(r"slices are lacking: 3/3; give all 3 folders", [one, two], out)
     copy = Path(shutil.copytree(one, case.path / "copy"))
-    refused(r"are both slice 1/3", [one, two, copy], out)
+    assert_refused(r"are both slice 1/3", [one, two, copy], out)
     other = case.path / "other"
     case.jobs.run(case.job("other", "2/2"))
-    refused(r"is slice 2/2, and .* is slice 1/3", [one, other], out)
+    assert_refused(r"is slice 2/2, and .* is slice 1/3", [one, other], out)
     case.jobs.run(case.job("warm", "3/3", sampling={"temperature": 0, "max_tokens": 5}))
-    refused(r"is of another job than .*max_tokens", [one, two, case.path / "warm"], out)
+    assert_refused(r"is of another job than .*max_tokens", [one, two, case.path / "warm"], out)
     case.whole()
-    refused(r"is a run of a whole input, not of a slice", [one, case.path / "whole"], out)
-    refused(r"is no run folder", [one, case.path], out)
+    assert_refused(r"is a run of a whole input, not of a slice", [one, case.path / "whole"], out)
+    assert_refused(r"is no run folder", [one, case.path], out)
     assert not out.exists()
 
 
@@ -179,7 +179,7 @@ def test_a_slice_that_is_not_finished_is_refused(case: Case) -> None:
     one = case.slice(1, 2)
     slow = {"args": {"latency": 0.5}, "in_flight": 4}
     case.jobs.run(case.job("slice2", "2/2", engine=slow, run={"max_total_tokens": 1, "grace": 0}))
-    refused(
+    assert_refused(
         r"the slice 2/2 is not finished: run the same llmbatch run command",
         [one, case.path / "slice2"],
         case.path / "m",
@@ -191,13 +191,13 @@ def test_slices_of_two_versions_are_refused(case: Case) -> None:
     report = json.loads((two / "report.json").read_bytes())
     report["versions"]["llmbatch"] = "9.9"
     (two / "report.json").write_text(json.dumps(report))
-    refused(r"was run with llmbatch 9\.9, and .* with ", [one, two], case.path / "merged")
+    assert_refused(r"was run with llmbatch 9\.9, and .* with ", [one, two], case.path / "merged")
 
 
 def test_an_input_that_changed_since_is_refused(case: Case) -> None:
     folders = case.slices(2)
     case.rows.write_text(case.rows.read_text().replace("text 9", "text 8"))
-    refused(r"the input is not what this run began with", folders, case.path / "merged")
+    assert_refused(r"the input is not what this run began with", folders, case.path / "merged")
 
 
 def test_a_folder_that_holds_a_run_is_refused(case: Case) -> None:

@@ -156,7 +156,7 @@ def test_a_client_that_goes_away_leaves_its_place(sites, until) -> None:
     with closing(socket.create_connection(("127.0.0.1", site.port))) as client:
         client.sendall(HANGS)
         until(lambda: live.in_flight, lambda count: count == 1)
-    until(lambda: live.in_flight, lambda count: count == 0)
+    assert until(lambda: live.in_flight, lambda count: count == 0) == 0
 
 
 def test_more_at_a_time_than_is_taken_are_sent_away_for_a_while(sites, until) -> None:
@@ -206,7 +206,7 @@ def test_a_stream_whose_client_goes_away_before_its_first_piece_leaves_the_engin
     with closing(socket.create_connection(("127.0.0.1", site.port))) as client:
         client.sendall(HANGS.replace(BODY.encode(), body.encode()).replace(b"%d" % len(BODY), b"%d" % len(body)))
         until(lambda: live.in_flight, lambda number: number == 1)
-    until(lambda: live.in_flight, lambda number: number == 0)
+    assert until(lambda: live.in_flight, lambda number: number == 0) == 0
 
 
 def test_where_a_line_lies_in_the_server_is_not_told(site, lines, begin, ended) -> None:

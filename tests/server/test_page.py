@@ -120,7 +120,7 @@ def test_a_running_batch_shows_how_far_it_is_and_is_cancelled(sites, visit, line
     shot(page, "running-dark")
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
-    page.get_by_role("heading", name="cancelled").wait_for()
+    sync_api.expect(page.get_by_role("heading", name="cancelled")).to_be_visible(timeout=PATIENCE_MS)
 
 
 def test_it_is_used_with_the_keyboard_alone(sites, visit, lines, begin, ended) -> None:
@@ -146,7 +146,7 @@ def test_it_is_used_with_the_keyboard_alone(sites, visit, lines, begin, ended) -
     page.keyboard.press("Enter")
     page.get_by_role("dialog").wait_for()
     page.keyboard.press("Escape")
-    page.get_by_role("dialog").wait_for(state="hidden")
+    sync_api.expect(page.get_by_role("dialog")).to_be_hidden(timeout=PATIENCE_MS)
 
 
 def test_it_fits_a_phone(sites, visit, lines, begin, ended) -> None:

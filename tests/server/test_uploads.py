@@ -100,7 +100,7 @@ def test_a_client_that_goes_away_leaves_nothing(site, until) -> None:
         head += f"Content-Type: {TYPE['Content-Type']}\r\n\r\n"
         client.sendall(head.encode() + PURPOSE + FILE[:-2] + b"x" * 100_000)
         until(lambda: leftovers(site), bool)
-    until(lambda: leftovers(site), lambda left: not left)
+    assert until(lambda: leftovers(site), lambda left: not left) == []
 
 
 def test_a_disk_that_is_full_in_the_middle_is_said_and_leaves_nothing(site, monkeypatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ class Processes:
     def __init__(self) -> None:
         self._before = {child.pid for child in _children()}
         self._seen: dict[int, psutil.Process] = {}
+        self._starts = False
         self._guardian: Guardian | None = None
 
     @property
@@ -40,6 +40,7 @@ class Processes:
         self._guardian = Guardian()
         resource_tracker.ensure_running()  # Python's own, one for all of a program's processes: it is there to stay
         self._before |= {child.pid for child in _children()}
+        self._starts = True
         done = threading.Event()
 
         def look() -> None:
@@ -55,12 +56,17 @@ class Processes:
             done.set()
             thread.join()
             self.notice()
+            self._starts = False
 
     def notice(self) -> None:
-        """Take in processes that are new since the last look."""
-        for child in _children():
-            if child.pid not in self._before and child.pid not in self._seen:
-                self._seen[child.pid] = child
+        """Take in processes that are new since the last look: once it has started, only those below its own.
+
+        What else the program starts while the engine runs is not the engine's, and does not end with it.
+        """
+        parents = [psutil.Process()] if self._starts else list(self._seen.values())
+        for child in (child for parent in parents for child in _children(parent)):
+            if child.pid not in self._before:
+                self._seen.setdefault(child.pid, child)
         if self._guardian is not None:
             self._guardian.watch(self._seen)
 
@@ -74,12 +80,7 @@ class Processes:
 
     def end(self) -> None:
         """Wait for them to end, kill those that do not, and let the guardian go. May be called twice."""
-        for process in list(self._seen.values()):
-            try:
-                for child in process.children(recursive=True):
-                    self._seen.setdefault(child.pid, child)
-            except psutil.NoSuchProcess:
-                continue
+        self.notice()
         _, alive = psutil.wait_procs(self._seen.values(), timeout=_GRACE_SECONDS)
         if alive:
             self.kill()
@@ -117,8 +118,12 @@ def _deaf_to_interrupts() -> Iterator[None]:
         BaseProcess.start = start  # type: ignore[method-assign]
 
 
-def _children() -> list[psutil.Process]:
-    return [child for child in psutil.Process(os.getpid()).children(recursive=True) if _is_running(child)]
+def _children(parent: psutil.Process | None = None) -> list[psutil.Process]:
+    """All below a process, this one if none is given."""
+    try:
+        return [child for child in (parent or psutil.Process()).children(recursive=True) if _is_running(child)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _is_running(process: psutil.Process) -> bool:

@@ -38,14 +38,14 @@ SCHEMA = {
 
 
 @pytest.fixture(scope="module")
-def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def vllm_server(tmp_path_factory: pytest.TempPathFactory, fork_servers: Any) -> Iterator[str]:
     log = tmp_path_factory.mktemp("vllm") / "server.log"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--port", str(port), *ARGUMENTS]
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        process = fork_servers.popen("vllm")(command, stdout=out, stderr=out, start_new_session=True)
     try:
         while True:
             assert process.poll() is None, log.read_text()[-3000:]
