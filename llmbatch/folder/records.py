@@ -71,7 +71,7 @@ def status_of(line: bytes) -> str:
 def head_of(line: bytes) -> tuple[int, str]:
     """(index, status) of the record on a line, as a rule without parsing all of it. Raises ``FolderError``."""
     if match := _HEAD.match(line):
-        return int(match[1]), match[2].decode()
+        return int(match["index"]), match["status"].decode()
     record = parse(line)
     return int(record["index"]), str(record["status"])
 
