@@ -54,7 +54,7 @@ format: $(VENV)/ready-$(ENGINE)
 
 docs: $(VENV)/ready-$(ENGINE)  ## the site, with every link checked: build/site/index.html
 	$(BIN)/python eval/docs/site/figures.py
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 package: $(VENV)/ready-$(ENGINE)  ## wheel and source distribution, looked at, and tried in an empty environment; all extras resolved
 	$(BIN)/python eval/package/package.py --extras

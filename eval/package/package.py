@@ -29,6 +29,7 @@ TRIES = (
     ("llmbatch", "run", "--engine", "scripted", "--model", "any", "--prompt", "summarize", "--input", "rows.jsonl", "--output",
      "out"),
     ("llmbatch", "audit", "out"),
+    ("llmbatch", "report", "out"),
     ("python", "-c", "import llmbatch; print(next(iter(llmbatch.generate([{'text': 'two'}], model='any', prompt='{{ text }}', "
                      "engine={'name': 'scripted'}))).output)"),
 )  # fmt: skip

@@ -21,13 +21,14 @@ from llmbatch.core.digest import short_digest
 from llmbatch.core.errors import FolderError, JobError, PromptError, SourceError
 from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
+from llmbatch.core.notebook import table
 from llmbatch.engines.base import EngineFactory, make_engine
 from llmbatch.evals.base import Metric
 from llmbatch.evals.examples import EXAMPLES
 from llmbatch.evals.job import PROMPT, job_of_task, prompt_file
 from llmbatch.evals.outcome import Outcomes, examples_of, read_lines
 from llmbatch.evals.page import write_scored_page
-from llmbatch.evals.plot import scores_svg
+from llmbatch.evals.plot import figure_words
 from llmbatch.evals.rows import Rows, fingerprint
 from llmbatch.evals.sandbox import UNISOLATED, can_isolate
 from llmbatch.evals.scores import SCORES, Scored, Scores, score, scores_to_dict
@@ -84,8 +85,9 @@ class Evaluated(NamedTuple):
 
     def _repr_html_(self) -> str:
         """What a notebook shows of it: how it ended, and each figure with its interval."""
-        plots = "" if self.scores is None else scores_svg(self.scores)
-        return f"<div><b>{escape(headline(self.result.report))}</b> in {escape(str(self.result.folder))}</div>{plots}"
+        said = f"<div><b>{escape(headline(self.result.report))}</b> in {escape(str(self.result.folder))}</div>"
+        figures = {} if self.scores is None else self.scores.overall.figures
+        return said + table([(escape(name), escape(figure_words(each))) for name, each in figures.items()])
 
 
 def evaluate(

@@ -16,6 +16,7 @@ shell hands over (``SHIM`` in ``conftest.py``). What is put in place of what:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -178,7 +179,6 @@ def become(message: bytes, files: list[int]) -> int:
     """Be the process of a command, with its folder, environment and streams."""
     asked = json.loads(message)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, (file, name) in enumerate(zip(files, ("stdin", "stdout", "stderr"), strict=True)):
         os.dup2(file, number)
         os.close(file)
@@ -201,7 +201,6 @@ def main(place: str) -> None:
     for module in IMPORTED:
         importlib.import_module(module)
     stand_in()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(place)
         listener.listen(16)
@@ -209,6 +208,9 @@ def main(place: str) -> None:
         while True:
             connection, _ = listener.accept()
             message, files, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
             if message == b"end":
                 return
             if os.fork() == 0:

@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from llmbatch.core.words import clip
+
 ROOT = Path(__file__).resolve().parents[3]
 ROOMS = ROOT / "docs" / "rooms.svg"
 _WIDTH = 760
@@ -71,7 +73,7 @@ def rooms() -> str:
 
 def bars(title: str, rows: Sequence[Bar], unit: str = "") -> str:
     """A plot with a bar for each row; its figure and how far apart it was stand behind it."""
-    left, right, line = 290, 190, 24
+    left, right, line = 310, 190, 24
     most = max([row.value for row in rows] or [1]) or 1
     height = line * (len(rows) + 1) + 8
     lines = [
@@ -82,7 +84,7 @@ def bars(title: str, rows: Sequence[Bar], unit: str = "") -> str:
     for number, row in enumerate(rows, 1):
         y = line * number + 4
         width = (_WIDTH - left - right) * row.value / most
-        lines.append(f'<text x="{left - 10}" y="{y + 12}" text-anchor="end">{escape(row.label)}</text>')
+        lines.append(f'<text x="{left - 10}" y="{y + 12}" text-anchor="end">{escape(clip(row.label, 40))}</text>')
         lines.append(f'<rect x="{left}" y="{y}" width="{max(width, 1):.1f}" height="15" rx="3" fill="{row.colour}"/>')
         lines.append(f'<text x="{left + width + 8:.1f}" y="{y + 12}">{escape(row.said)}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
@@ -93,7 +95,7 @@ def performance() -> str:
     results = _read("bench/results.json")
     shapes = results["shapes"].values()
     ahead = [
-        Bar(shape["title"][:42], median(found), _spread(found, "x"), _GREEN)
+        Bar(shape["title"], median(found), _spread(found, "x"), _GREEN)
         for shape in shapes
         if (found := _ratios(shape, "chat"))
     ]
@@ -103,7 +105,7 @@ def performance() -> str:
         if arm not in ("ours", "chat", "tuned") and (found := _ratios(results["shapes"].get("neutral", {}), arm))
     ]
     rates = [
-        Bar(shape["title"][:42], median(found), f"{median(found):,.0f}")
+        Bar(shape["title"], median(found), f"{median(found):,.0f}")
         for shape in shapes
         if (found := [shape["rows"] / each["ours"]["seconds"] for each in shape["rounds"] if "ours" in each])
     ]
@@ -134,7 +136,7 @@ def reliability() -> str:
     ]
     done = [
         Bar(
-            row[0][:44],
+            row[0],
             float(row[1]),
             f"{row[1]}: {_lost(row)}",
             _GREEN if row[3:] == ["0"] * len(row[3:]) else "#c8373a",
@@ -182,7 +184,7 @@ def _simulation() -> str:
     arms = _read("bench/simulation.json")["arms"]
     rows = [
         Bar(
-            f"{arm['input']}, {arm['sent']}"[:44],
+            f"{arm['input']}, {arm['sent']}",
             arm["hit_tokens"] / arm["prompt_tokens"],
             f"{arm['hit_tokens'] / arm['prompt_tokens']:.1%}",
         )

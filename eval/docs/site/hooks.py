@@ -30,6 +30,7 @@ COPIED = (
 )
 WHOLE = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 MADE = {
+    "reference/commands.md": tables.commands_page,
     "reference/settings.md": tables.settings_page,
     "reference/parts.md": tables.parts_page,
     "reference/tasks.md": tables.tasks_page,
@@ -43,9 +44,13 @@ PUT_IN = {
 }
 
 
+STYLE = ".md-typeset td code { white-space: nowrap; }\n"
+
+
 def on_files(files: Files, config: Any) -> Files:
     for name, page in MADE.items():
         files.append(File.generated(config, name, content=page()))
+    files.append(File.generated(config, "style.css", content=STYLE))
     for pattern in COPIED:
         for path in sorted(ROOT.glob(pattern)):
             name = path.relative_to(ROOT).as_posix()

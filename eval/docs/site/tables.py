@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import click
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from llmbatch.cli import COMMANDS
 from llmbatch.core.table import find
 from llmbatch.core.types import FailureKind, Status
 from llmbatch.engines import ENGINES
@@ -97,6 +99,53 @@ def tasks_page() -> str:
         for name in table:
             parts += _part(name, find(table, name, what))
     return "\n".join(parts) + "\n"
+
+
+def commands_page() -> str:
+    """Every command with its arguments and options, as its ``--help`` has them."""
+    from llmbatch.cli.main import main
+
+    parts = ["# Commands", "", "Made from the code; `llmbatch COMMAND --help` says the same.", ""]
+    parts += [
+        "| command | |",
+        "|---|---|",
+        *(f"| [`{name}`](#{name}) | {_cell(said)} |" for name, (_, said) in COMMANDS.items()),
+        "",
+    ]
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main, info_name="llmbatch"), name)
+        assert command is not None
+        parts += _command(
+            command, click.Context(command, info_name=name, parent=click.Context(main, info_name="llmbatch")), 2
+        )
+    return "\n".join(parts) + "\n"
+
+
+def _command(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
+    yield f"{'#' * level} {context.info_name}"
+    yield ""
+    yield "```text"
+    yield " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    yield "```"
+    yield ""
+    yield inspect.cleandoc(command.help or "").replace("\b\n", "").replace("<", "&lt;")
+    yield ""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for option in command.get_params(context):
+        record = option.get_help_record(context) if isinstance(option, click.Option) else None
+        if record is not None:
+            sections.setdefault(getattr(option, "section", "Options"), []).append(record)
+    for heading, records in sections.items():
+        yield f"| {heading} | |"
+        yield "|---|---|"
+        for option, said in records:
+            yield f"| `{option.replace('|', chr(92) + '|')}` | {_cell(said)} |"
+        yield ""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            if inner is not None:
+                yield from _command(inner, click.Context(inner, info_name=name, parent=context), level + 1)
 
 
 def statuses() -> str:
@@ -224,4 +273,4 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").replace("{", "&#123;").split())
 
 
-__all__ = ["kinds", "parts_page", "settings_page", "statuses", "tasks_page"]
+__all__ = ["commands_page", "kinds", "parts_page", "settings_page", "statuses", "tasks_page"]
