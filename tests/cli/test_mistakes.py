@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from llmbatch.cli.main import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "mistakes.md"
-MISTAKES = re.findall(r"^    \$ llmbatch (.+)\n    (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+MISTAKES = re.findall(r"^```text\n\$ llmbatch (.+)\n(.+)\n```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 ROWS = "".join(json.dumps(row) + "\n" for row in ({"id": "a", "text": "one hundred"}, {"id": "b", "text": "twelve"}))
 JOB = "model: demo\n{}\ninput: rows.jsonl\noutput: out\n"
 FILES = {
