@@ -62,6 +62,6 @@ def _plain(value: Any) -> Any:
 
 @contextlib.contextmanager
 def watch_jsonl() -> Iterator[Watcher]:
-    """JSON lines on stdout."""
-    with own_stream(sys.stdout) as stream:
+    """JSON lines on stdout. What a library prints there meanwhile, as Ray does, goes to stderr: each line of stdout is an event."""
+    with own_stream(sys.stdout) as stream, contextlib.redirect_stdout(sys.stderr):
         yield JsonLog(stream)
