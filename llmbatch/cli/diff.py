@@ -78,15 +78,10 @@ def diff(
 
 
 def _looked_at(folder: Path) -> str | None:
-    """What a person should know of a run before it is compared. Raises ``UsageError`` where there is none."""
-    from llmbatch.folder.folder import read_manifest
+    """What a person should know of a run before it is compared. Raises ``FolderError`` where there is none."""
+    from llmbatch.folder.folder import begun_run
 
-    if folder.is_file():
-        raise UsageError(f"{folder}: is a file; give the run folder, the --output of a run: {folder.parent}")
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise UsageError(f"{folder}: no run has begun here (there is no run.json); is it the --output of a run?")
-    if manifest.finished:
+    if begun_run(folder).finished:
         return None
     return f"{folder}: this run has not finished; rows that it has not done yet count as missing"
 

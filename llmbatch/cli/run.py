@@ -94,10 +94,13 @@ def watched(ctx: click.Context, mode: str, run: Callable[[Watcher], RunResult], 
         with shown(sys.stdout):
             _print_summary(result, command_line(ctx))
     elif mode == "quiet" and result.exit_code != 0:
+        from llmbatch.core.words import one_line
         from llmbatch.report.summary import headline
 
         with shown(sys.stderr):
-            click.echo(f"{result.folder}: {headline(result.report)}", err=True)
+            worst = next(iter(result.report["failures"].items()), None)
+            most = f"; most often {worst[0]}: {one_line(worst[1]['message'])}" if worst is not None else ""
+            click.echo(f"{result.folder}: {headline(result.report)}{most}", err=True)
     ctx.exit(result.exit_code)
 
 

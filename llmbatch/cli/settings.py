@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from llmbatch.job.job import Job
 
 _META = "llmbatch.cli.settings"
+_QUOTE = (
+    "A pattern of several files goes in quotes, as --input 'data/*.jsonl': else the shell puts the files in its place"
+)
 _SHORTHANDS = {"prompt": "path", "input": "path"}
 """Sections that a job file may also give as one string, and the setting that the string stands for."""
 
@@ -219,6 +222,15 @@ class JobOption(click.Option):
 class JobCommand(click.Command):
     """A command whose ``--help`` lists its many flags under headings."""
 
+    allow_extra_args = True  # they are refused here, with a word on what made them
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        if ctx.args and not ctx.resilient_parsing:
+            files = any(Path(each).exists() for each in ctx.args)
+            ctx.fail(f"Got unexpected extra arguments ({' '.join(ctx.args)}){f'. {_QUOTE}' if files else ''}")
+        return rest
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
@@ -281,9 +293,12 @@ def overrides_of(ctx: click.Context) -> dict[str, Any]:
 def job_data_of(ctx: click.Context) -> dict[str, Any]:
     """The job file's settings, where one is given, with those of the command line over them."""
     from llmbatch.job.job import load_job_data
+    from llmbatch.systems.base import is_lines
 
     job_file, over = _given(ctx).job_file, overrides_of(ctx)
     data = _document_of(ctx, job_file) if job_file else None
+    if data is not None and job_file is not None and is_lines(job_file) and "path" in over.get("input", {}):
+        raise click.UsageError(f"{job_file} and --input {over['input']['path']} are two inputs: give one. {_QUOTE}")
     if data is None:
         data = load_job_data(job_file) if job_file else {}
     for section in _SHORTHANDS.keys() & data.keys() & over.keys():
@@ -417,5 +432,6 @@ def _keep_settings(ctx: click.Context, _parameter: click.Parameter, values: tupl
 def _pair(ctx: click.Context, option: str, form: str, text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip() or not all(part.strip() for part in name.split(".")):
-        raise click.UsageError(f"{option} takes {form}, not {text!r}", ctx)
+        how = f": write it with = and without spaces, as {name.strip()}=..." if name.strip() and not equals else ""
+        raise click.UsageError(f"{option} takes {form}, not {text!r}{how}", ctx)
     return name.strip(), value

@@ -54,12 +54,13 @@ def show(folder: Path, row_id: str, as_json: bool, pager: bool) -> None:
 
 def find_records(folder: Path, row_id: str) -> Iterator[Record]:
     """The records with an id, in input order: a text, or the number that the text writes."""
-    from llmbatch.folder.folder import RunFolder
+    from llmbatch.folder.folder import RunFolder, begun_run
     from llmbatch.folder.records import record_on
 
     run = RunFolder(folder)
     if not any(run.parts.scan()):
-        raise FolderError(f"{folder}: no results here; is it the --output of a run?")
+        begun_run(folder)
+        raise FolderError(f"{folder}: no results here yet; llmbatch status {folder} says where its run stands")
     starts = tuple(f'{{"id":{text},'.encode() for text in _json_forms(row_id))
     for line in run.record_lines():
         if line.startswith(starts):

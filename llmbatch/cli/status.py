@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmbatch.cli.complete import run_folders
-from llmbatch.core.errors import FolderError, UsageError
+from llmbatch.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -123,11 +123,10 @@ def _view(sentence: str, progress: Progress | None) -> RenderableType:
 
 def standing_of(folder: Path) -> Standing:
     """Where the run of a folder stands. Raises ``FolderError`` for a folder that no run has begun."""
-    from llmbatch.folder.folder import RunFolder, find_report, read_manifest
+    from llmbatch.folder.folder import RunFolder, begun_run, find_report
     from llmbatch.folder.progress import read_progress
 
-    if read_manifest(folder) is None:
-        raise FolderError(f"{folder}: no run has begun here (there is no run.json); is it the --output of a run?")
+    begun_run(folder)
     report, progress = find_report(folder), read_progress(folder)
     ledger = RunFolder(folder).ledger()
     state, sentence = _state(folder, report, progress)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmbatch.core.errors import JobError, UsageError
+from llmbatch.core.words import near
 
 
 def find(table: Mapping[str, str], name: str, what: str, *, error: type[UsageError] = JobError) -> Any:
@@ -16,6 +17,6 @@ def find(table: Mapping[str, str], name: str, what: str, *, error: type[UsageErr
     name, with the known ones.
     """
     if name not in table:
-        raise error(f"unknown {what} {name!r}: known are {', '.join(table)}")
+        raise error(f"unknown {what} {name!r}{near(name, table)}: known are {', '.join(table)}")
     module, _, attribute = table[name].partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -106,6 +106,13 @@ def near(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def near_file(name: str, known: Iterable[str]) -> str:
+    """As ``near``, of names of files: what stands before their suffixes is compared, which would make all of one kind alike."""
+    files = {file.partition(".")[0]: file for file in sorted(known, reverse=True)}
+    close = difflib.get_close_matches(name.partition(".")[0], files, n=1)
+    return f" (did you mean {files[close[0]]!r}?)" if close else ""
+
+
 def is_encodable(text: str) -> bool:
     """Whether a text is made of whole characters. JSON can hold half a surrogate pair, which no tokenizer takes."""
     if text.isascii():

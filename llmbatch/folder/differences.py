@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from llmbatch.folder.records import id_of, parse
 
-_IN_MEMORY = 64 << 20  # bytes of lines that wait
+_IN_MEMORY = 64 << 20  # bytes of lines that wait, with what each takes besides
+_BESIDES = 1_000
 
 Kind = Literal["status", "answer", "only_a", "only_b"]
 
@@ -121,7 +122,7 @@ class _Waiting:
         return bool(self._near) or self._far is not None
 
     def put(self, key: bytes, line: bytes) -> None:
-        self._bytes += len(line)
+        self._bytes += len(line) + _BESIDES
         if self._far is None and self._bytes > _IN_MEMORY:
             self._far = sqlite3.connect(
                 "", isolation_level=None
@@ -138,7 +139,7 @@ class _Waiting:
         """The line that has waited longest, which then waits no more."""
         if (queue := self._near.get(key)) is not None:
             line = queue.popleft()
-            self._bytes -= len(line)
+            self._bytes -= len(line) + _BESIDES
             if not queue:
                 del self._near[key]
             return line

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from llmbatch.core.errors import FolderError, JobError
 from llmbatch.core.files import atomic_write, writing
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Record
-from llmbatch.core.words import clip
+from llmbatch.core.words import clip, near
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.journal import Replay
 from llmbatch.folder.lock import Lock
@@ -34,6 +35,7 @@ JOB_FILE = "job.yaml"
 RESULTS, ERRORS, ACCEPTED = "results.jsonl", "errors.jsonl", "accepted.jsonl"
 PAGE = "report.html"
 _MANIFEST, _REPORT = "run.json", "report.json"
+_DIGEST = re.compile(r"[0-9a-f]{16,64}")
 ENGINE_VERSION = "engine (version)"
 """The one thing of what came out that may change between the sessions of a run; it is said."""
 
@@ -304,6 +306,19 @@ def read_manifest(path: Path) -> Manifest | None:
         raise FolderError(f"{file}: cannot be read as a run's manifest: {error!r}") from error
 
 
+def begun_run(path: Path) -> Manifest:
+    """The manifest of a folder that is to be a run's. Raises ``FolderError`` where no run has begun there."""
+    if path.is_file():
+        raise FolderError(f"{path}: is a file; give the run folder that it is of, the --output of a run")
+    manifest = read_manifest(path)
+    if manifest is not None:
+        return manifest
+    if not path.exists():
+        there = [each.name for each in path.parent.iterdir() if each.is_dir()] if path.parent.is_dir() else []
+        raise FolderError(f"{path}: there is no such folder{near(path.name, there)}; give the --output of a run")
+    raise FolderError(f"{path}: no run has begun here (there is no run.json); is it the --output of a run?")
+
+
 def read_report(path: Path) -> Report:
     """The report of a run folder. Raises ``FolderError`` where it is missing or damaged."""
     file = path / _REPORT
@@ -344,7 +359,7 @@ def _otherwise(before: Mapping[str, str], came_out: Mapping[str, str]) -> dict[s
 def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
     """What differs between two identities: by key, in words."""
     return {
-        key: f"was {_value(before.get(key))}, now {_value(now.get(key))}"
+        key: _change(before.get(key), now.get(key))
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     }
@@ -353,6 +368,12 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str
 def listed(changes: Mapping[str, str]) -> str:
     """What changed, by setting, as part of a sentence."""
     return "; ".join(f"{key} {words}" for key, words in changes.items())
+
+
+def _change(before: str | None, now: str | None) -> str:
+    if before is not None and now is not None and _DIGEST.fullmatch(before) and _DIGEST.fullmatch(now):
+        return "is another"
+    return f"was {_value(before)}, now {_value(now)}"
 
 
 def _value(value: str | None) -> str:

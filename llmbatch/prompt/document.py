@@ -72,7 +72,8 @@ def read_document(text: str, name: str) -> Document:
         mark = error.problem_mark or error.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         words = ", ".join(part for part in (error.context, error.problem) if part)
-        raise PromptError(f"{place}: not valid YAML: {words}") from error
+        tab = "; YAML is indented with spaces, not with tabs" if "'\\t'" in words else ""
+        raise PromptError(f"{place}: not valid YAML: {words}{tab}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise PromptError(f"{name}:{line}: not valid YAML: the character U+{ord(text[error.position]):04X}") from error
@@ -110,6 +111,10 @@ def _check_node(node: yaml.Node, name: str) -> None:
         for key, value in node.value:
             line = key.start_mark.line + 1
             at = f"{name}:{line}:{key.start_mark.column + 1}"
+            if isinstance(key, yaml.MappingNode):
+                raise PromptError(
+                    f'{at}: YAML takes braces for a mapping of its own: put the text in quotes, as "{{{{ text }}}}"'
+                )
             if key.tag != _TAG + "str":
                 raise PromptError(f"{at}: the key {getattr(key, 'value', key.tag)!r} is not text: put it in quotes")
             if key.value in seen:

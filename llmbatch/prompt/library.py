@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from llmbatch.core.errors import PromptError
 from llmbatch.core.sandbox import used_variables
-from llmbatch.core.words import near
+from llmbatch.core.words import near, near_file, quote, short
 from llmbatch.prompt.document import Document, read_document
 from llmbatch.prompt.file import MessageSpec, PromptFile, VariableSpec, parse_prompt
 from llmbatch.prompt.shipped import shipped_prompt, shipped_prompts
 
+_ONE_BRACE = re.compile(r"\{\s*(\w+)\s*\}")
 _SHIPPED_NAME = re.compile(r"[a-z0-9-]+")
 
 
@@ -73,6 +74,17 @@ def inline_prompt(text: str, *, chat: bool = True) -> PromptFile:
 
 
 def _not_found(path: str) -> str:
+    if len(path.split()) > 1:
+        doubled = _ONE_BRACE.sub(r"{{ \1 }}", path)
+        better = doubled if doubled != path else f"{path}: {{{{ text }}}}"
+        return (
+            f"{short(path)} is taken for the name of a prompt file, and there is none: the text of a prompt names the row's "
+            f"fields in double braces, as {quote(better)}"
+        )
     shipped = shipped_prompts()
     listed = f"the shipped prompts are {', '.join(shipped)}"
+    file = Path(path)
+    if file.suffix and file.parent.is_dir():
+        files = [each.name for each in file.parent.iterdir()]
+        return f"no prompt file is called {path!r}{near_file(file.name, files)}; looked in {file.parent.absolute()}; {listed}"
     return f"no prompt file and no shipped prompt is called {path!r}{near(path, shipped)}; {listed}"

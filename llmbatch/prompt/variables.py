@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -62,7 +63,9 @@ def _missing(variable: Variable, row: Row) -> Failure:
         fields = ", ".join(short(name) for name in list(row.data)[:8]) + (", ..." if len(row.data) > 8 else "")
         seen = f"is missing; the row's fields are {fields}" if row.data else "is missing; the row has no fields"
     name = variable.name
-    advice = f"name the field with --map {name}=FIELD, or give one value for all rows with --var {name}=VALUE"
+    close = difflib.get_close_matches(variable.field, [field for field in row.data if isinstance(field, str)], n=1)
+    field = short(close[0]).strip("'") if close and variable.field not in row.data else "FIELD"
+    advice = f"name the field with --map {name}={field}, or give one value for all rows with --var {name}=VALUE"
     return Failure(FailureKind.PROMPT, f"row {short(row.id)}: {_called(variable)} {seen}: {advice}")
 
 

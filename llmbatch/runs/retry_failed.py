@@ -22,6 +22,7 @@ from llmbatch.folder.folder import (
     RESULTS,
     Manifest,
     RunFolder,
+    begun_run,
     listed,
     read_manifest,
     read_report,
@@ -53,8 +54,8 @@ def retry_failed(
 
     Raises as ``run_job`` does, and ``FolderError`` for a folder without results.
     """
-    manifest = read_manifest(folder)
-    if manifest is None or not (folder / RESULTS).exists() or not (folder / ERRORS).exists():
+    manifest = begun_run(folder)
+    if not (folder / RESULTS).exists() or not (folder / ERRORS).exists():
         raise FolderError(
             f"{folder}: there are no results yet to try again; finish the run first (the same llmbatch run command)"
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from llmbatch.core.errors import SourceError
-from llmbatch.core.words import near
+from llmbatch.core.words import near_file
 
 _URL = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*(://|::.*://)"
@@ -96,7 +96,7 @@ def _not_found(path: str, file: Path) -> str:
         return f"{path}: there is no folder {folder} (for a dataset on the Hugging Face hub set input.format=dataset)"
     names = [name for name in islice(os.listdir(folder), _NAMES_LOOKED_AT) if not name.startswith(".")]  # noqa: PTH208
     return (
-        f"{path}: no such file{near(file.name, names)}; looked in {folder} "
+        f"{path}: no such file{near_file(file.name, names)}; looked in {folder} "
         "(for a dataset on the Hugging Face hub set input.format=dataset)"
     )
 

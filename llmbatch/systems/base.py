@@ -76,7 +76,7 @@ def read_job_document(path: Path, assets: Assets) -> FromDocument | None:
 
     Raises ``JobError``.
     """
-    if _LINES.search(path.name):
+    if is_lines(path):
         return FromDocument({"input": {"path": str(path.absolute())}}, _LINES.sub("", path.name))
     document = _read(path)
     if document is None:
@@ -88,10 +88,15 @@ def read_job_document(path: Path, assets: Assets) -> FromDocument | None:
     return None
 
 
+def is_lines(path: Path) -> bool:
+    """Whether a file is an input of JSON lines, by its name."""
+    return _LINES.search(path.name) is not None
+
+
 def unused_assets(path: Path, assets: Mapping[str, str]) -> list[str]:
     """Sentences about the beginnings of addresses that no address of a document has, as where one is misspelt."""
     names = [name for name in assets if "/" in name]
-    if not names or _LINES.search(path.name):
+    if not names or is_lines(path):
         return []
     addresses = list(_texts(_read(path)))
     return [

@@ -215,7 +215,7 @@ def press(request: pytest.FixtureRequest, folders: Path, tmp_path: Path) -> Iter
 
 def test_a_shell_completes_commands_options_names_folders_and_settings(press: Any) -> None:
     assert press("llmbatch aud") == "llmbatch audit "
-    assert press("llmbatch run --autot") == "llmbatch run --autotune "
+    assert press("llmbatch run --max-c") == "llmbatch run --max-cost "
     assert press("llmbatch run --program map") == "llmbatch run --program map_reduce "
     assert press("llmbatch status runs/d") == "llmbatch status runs/deep/b "
     assert press("llmbatch run --set retry.max_a") == "llmbatch run --set retry.max_attempts="

@@ -100,8 +100,8 @@ def test_what_is_no_run_folder_is_trouble_and_not_a_difference(two: tuple[Any, P
     commands, first, _ = two
     for wrong, said in (
         (tmp_path, "no run has begun here"),
-        (tmp_path / "nowhere", "no run has begun here"),
-        (first / "results.jsonl", f"is a file; give the run folder, the --output of a run: {first}"),
+        (tmp_path / "secnd", "there is no such folder (did you mean 'second'?)"),
+        (first / "results.jsonl", "is a file; give the run folder that it is of"),
     ):
         result = commands("diff", first, wrong)
         assert result.exit_code == 2

@@ -21,4 +21,4 @@ def test_the_rows_that_are_not_ok_run_again_with_the_settings_given(commands: An
 def test_a_folder_without_results_is_refused(commands: Any, tmp_path: Any) -> None:
     result = commands("retry-failed", tmp_path)
     assert result.exit_code == 1
-    assert "there are no results yet" in result.stderr
+    assert "no run has begun here" in result.stderr

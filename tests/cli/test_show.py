@@ -84,7 +84,7 @@ def test_an_id_that_no_row_has_is_wrong_usage(done: Any) -> None:
 def test_a_folder_without_results_is_refused(commands: Any, tmp_path: Any) -> None:
     result = commands("show", tmp_path, "a")
     assert result.exit_code == 1
-    assert "no results here" in result.stderr
+    assert "no run has begun here" in result.stderr
 
 
 def test_a_row_of_an_extension_that_was_interrupted_is_shown_too(done: Any, tmp_path: Any, monkeypatch: Any) -> None:

@@ -60,3 +60,15 @@ def test_a_clipped_text_says_that_it_was_cut() -> None:
     assert words.clip("abcdefgh", 5) == "abcd…"
     assert words.clip("abcdefgh", 7, " [...]") == "a [...]"
     assert words.clip("abc", 3) == "abc"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("promt.yaml", " (did you mean 'prompt.yaml'?)"),
+        ("rows.json", " (did you mean 'rows.jsonl'?)"),
+        ("labels.yaml", ""),
+    ],
+)
+def test_a_file_is_near_by_what_stands_before_its_suffix(name: str, near: str) -> None:
+    assert words.near_file(name, ["tab.yaml", "prompt.yaml", "rows.jsonl"]) == near

@@ -224,7 +224,7 @@ def test_a_kill_while_a_retried_run_is_finished_anew_loses_nothing(done: Corpus,
 
 
 def test_a_folder_without_results_is_refused(corpus: Corpus) -> None:
-    with pytest.raises(FolderError, match="there are no results yet to try again"):
+    with pytest.raises(FolderError, match="there is no such folder"):
         corpus.retry()
     corpus.run(
         run={"max_total_tokens": 1, "window": 1, "windows_open": 1, "grace": 0},

@@ -1,0 +1,70 @@
+"""What ``docs/mistakes.md`` says that is answered, typed and compared."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from llmbatch.cli.main import main
+
+PAGE = Path(__file__).parents[2] / "docs" / "mistakes.md"
+MISTAKES = re.findall(r"^```text\n\$ llmbatch (.+)\n(.+)\n```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+ROWS = "".join(json.dumps(row) + "\n" for row in ({"id": "a", "text": "one hundred"}, {"id": "b", "text": "twelve"}))
+JOB = "model: demo\n{}\ninput: rows.jsonl\noutput: out\n"
+FILES = {
+    "rows.jsonl": ROWS.encode(),
+    "data/a.jsonl": ROWS.encode(),
+    "data/b.jsonl": ROWS.encode(),
+    "list.json": b'[{"id": "a", "text": "one"},\n {"id": "b", "text": "two"}]\n',
+    "lines.txt": b"one\ntwo\n",
+    "latin.csv": b"id,text\n1,caf\xe9\n",
+    "braces.yaml": JOB.format("prompt: {{ text }}").encode(),
+    "tab.yaml": JOB.format("prompt:\n\tpath: summarize").encode(),
+    "key.yaml": JOB.format("prompt: summarize\nretry: {max_atempts: 2}").encode(),
+}
+
+
+def llmbatch(line: str) -> tuple[int, str]:
+    """(exit code, the last line of what was said)"""
+    done = CliRunner().invoke(main, shlex.split(line), prog_name="llmbatch", catch_exceptions=False)
+    return done.exit_code, done.stderr.splitlines()[-1] if done.stderr else ""
+
+
+def test_there_are_twenty() -> None:
+    assert len(MISTAKES) == 20
+
+
+@pytest.mark.parametrize(("line", "answer"), MISTAKES, ids=[f"{number}" for number in range(1, len(MISTAKES) + 1)])
+def test_a_mistake_is_answered_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, answer: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    if " done" in line or " don" in line:
+        made = 'run --model demo --engine scripted --prompt "{{ text }}" --input rows.jsonl --output done --quiet'
+        assert llmbatch(made) == (0, "")
+    code, said = llmbatch(line)
+    assert code != 0
+    assert re.fullmatch(".*".join(map(re.escape, answer.split("..."))), said), said
+
+
+def test_what_a_prompt_s_text_lacks_is_said_with_the_text_mended() -> None:
+    _, said = llmbatch('render --prompt "Summarize this" --input rows.jsonl')
+    assert said.endswith("names the row's fields in double braces, as 'Summarize this: {{ text }}'")
+
+
+def test_of_three_files_in_a_pattern_s_place_the_last_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        (tmp_path / f"{name}.jsonl").write_text(ROWS)
+    _, said = llmbatch("run --model demo --prompt summarize --output out --input a.jsonl b.jsonl c.jsonl")
+    assert said.startswith("Error: Got unexpected extra arguments (c.jsonl). A pattern of several files goes in quotes")
