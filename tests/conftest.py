@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 # with pytest-xdist; the suite is the same without
+PATIENCE_SECONDS = 120.0
 MOST_WORKERS = 8  # whoever has the longest file takes as long however many there are
 WORKER_BYTES = 5 << 29  # vLLM imported, an engine in the worker or in processes below it
 
@@ -123,6 +125,27 @@ LONGEST = [
     "runs/test_chaos.py", "engines/test_hosted.py", "evals/test_evaluate.py", "hostile/test_security.py",
     "runs/test_overflow_in_runs.py", "runs/test_retry_failed.py", "cli/test_plan.py", "runs/test_merge.py", "test_api.py",
 ]  # fmt: skip
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Under xdist the first worker reads the test files before the others do: pytest compiles them, and keeps what it compiled.
+
+    In a fresh clone each would do so, which takes longer than to read them.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        return (yield)
+    read = Path(tempfile.gettempdir()) / f"llmbatch-tests-read-{session.config.workerinput['testrunuid']}"  # type: ignore[attr-defined]
+    end = time.monotonic() + PATIENCE_SECONDS
+    while worker != "gw0" and not read.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    try:
+        return (yield)
+    finally:
+        if worker == "gw0":
+            read.touch()
+            session.config.add_cleanup(lambda: read.unlink(missing_ok=True))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -81,13 +81,18 @@ def _adopt_orphans(yes: bool) -> None:
     ctypes.CDLL(None).prctl(36, int(yes), 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
-def spawned(server: Callable[[], socket.socket], _python: object, command: list[str], passed: Sequence[int]) -> int:
-    """In the place of ``multiprocessing.util.spawnv_passfds``: what vLLM starts is forked too."""
+def spawned(server: Callable[[], socket.socket], python: Any, command: Sequence[Any], passed: Sequence[int]) -> int:
+    """In the place of ``multiprocessing.util.spawnv_passfds``: the processes that vLLM spawns are forked too."""
+    if "--multiprocessing-fork" not in command:  # Python's own tracker of resources
+        return _spawn(python, command, passed)
     asked = {
-        "command": command, "environment": dict(os.environ), "folder": str(Path.cwd()), "umask": -1, "session": False,
-        "passed": list(passed),
+        "command": [os.fsdecode(argument) for argument in command], "environment": dict(os.environ),
+        "folder": str(Path.cwd()), "umask": -1, "session": False, "passed": list(passed),
     }  # fmt: skip
     return forked(server(), asked, [0, 1, 2, *passed])
+
+
+_spawn = multiprocessing.util.spawnv_passfds
 
 
 def become(asked: dict[str, Any]) -> None:
@@ -109,7 +114,7 @@ def become(asked: dict[str, Any]) -> None:
         os.umask(asked["umask"])
     if asked["session"]:
         os.setsid()
-    if "vllm" in sys.modules and "-c" not in asked["command"]:
+    if "vllm" in sys.modules:
         server = _server_below()
         multiprocessing.util.spawnv_passfds = functools.partial(spawned, lambda: server)
     match asked["command"][1:]:
@@ -136,10 +141,7 @@ def _run_module(name: str, arguments: list[str]) -> None:
 def _server_below() -> socket.socket:
     """The socket of another server, which is as this process is now, and ends with it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    between = os.fork()
-    if between == 0:
-        if os.fork():
-            os._exit(0)
+    if os.fork() == 0:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         ours.close()
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -147,12 +149,11 @@ def _server_below() -> socket.socket:
             os.dup2(nothing, number)
         become(serve(theirs))
         sys.exit()
-    os.waitpid(between, 0)
     theirs.close()
     return ours
 
 
-MOST_FILES = 8
+MOST_FILES = 64
 COMMAND = ("llmbatch.cli.run", "llmbatch.runs.session", "llmbatch.evals.evaluate", "rich.console", "rich.table")
 MODULES = {
     "llmbatch": COMMAND,

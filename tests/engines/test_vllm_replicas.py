@@ -21,7 +21,7 @@ ARGS = {
     "dtype": "float32",
     "enable_prefix_caching": False,  # else a record says how many tokens the cache happened to spare
 }
-NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
 def lives(pid: int) -> bool:
