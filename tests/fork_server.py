@@ -21,9 +21,10 @@ import runpy
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 
 def serve(connection: socket.socket) -> dict[str, Any]:
@@ -138,6 +139,18 @@ def _run_module(name: str, arguments: list[str]) -> None:
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
+def leave(code: object) -> NoReturn:
+    """End as Python does, but for taking all that was imported to pieces: of vLLM that takes some seconds."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    if not (code is None or isinstance(code, int)):
+        print(code, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(1 if not (code is None or isinstance(code, int)) else (code or 0) & 0xFF)
+
+
 def _server_below() -> socket.socket:
     """The socket of another server, which is as this process is now, and ends with it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -173,8 +186,12 @@ if __name__ == "__main__":
     gc.enable()
     # From its start to its end an engine looks nine times through all that there is, which takes as long as the rest of its start.
     gc.freeze()
-    atexit.register(gc.unfreeze)  # else extension modules complain at the end of what is left
     gc.unfreeze = lambda: None  # by vLLM, at the end of an engine
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         asked = serve(connection)
-    become(asked)
+    try:
+        become(asked)
+    except SystemExit as end:
+        leave(end.code)
+    else:
+        leave(None)
