@@ -98,6 +98,9 @@ def pytest_configure() -> None:
     # With engine.args.enforce_eager vLLM still has single functions compiled, by the machine's C++ compiler: that takes longer than
     # all else that an engine does here. The test of the demo goes without this, and without enforce_eager.
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    os.environ.setdefault(
+        "HF_HUB_OFFLINE", "1"
+    )  # no test needs a network; where there is none, the hub is tried for half a minute
     gc.collect = _collect_but_not_for_vllm
 
 
@@ -136,7 +139,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is None:
         return (yield)
-    read = Path(tempfile.gettempdir()) / f"llmbatch-tests-read-{session.config.workerinput['testrunuid']}"  # type: ignore[attr-defined]
+    read = _was_read(session.config)
     end = time.monotonic() + PATIENCE_SECONDS
     while worker != "gw0" and not read.exists() and time.monotonic() < end:
         time.sleep(0.1)
@@ -145,7 +148,21 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
     finally:
         if worker == "gw0":
             read.touch()
-            session.config.add_cleanup(lambda: read.unlink(missing_ok=True))
+
+
+def _was_read(config: Any) -> Path:
+    """Is there once the first worker has read the test files."""
+    return Path(tempfile.gettempdir()) / f"llmbatch-tests-read-{config.workerinput['testrunuid']}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A worker has told all that it has to tell, and ends at once: to take to pieces what it imported takes seconds."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker == "gw0":
+        _was_read(config).unlink(missing_ok=True)
+    if worker is not None:
+        fork_server.leave(None)
 
 
 @pytest.hookimpl(tryfirst=True)
