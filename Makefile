@@ -18,7 +18,7 @@ else
 INSTALL_OPTIONS := --torch-backend auto
 endif
 
-.PHONY: demo test tests check cluster format bench chaos engines fuzz harness peers scale systems clean
+.PHONY: demo test tests check cluster docs format package bench chaos engines fuzz harness peers scale systems clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt
@@ -52,6 +52,13 @@ format: $(VENV)/ready-$(ENGINE)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/ready-$(ENGINE)  ## the site, with every link checked: build/site/index.html
+	$(BIN)/python eval/docs/site/figures.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+package: $(VENV)/ready-$(ENGINE)  ## wheel and source distribution, looked at, and tried in an empty environment; all extras resolved
+	$(BIN)/python eval/package/package.py --extras
+
 # Ray Data LLM, a peer in the benchmark, has dependencies of its own.
 BENCH_VENV ?= .venv-bench
 $(BENCH_VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt | $(VENV)/ready-$(ENGINE)
@@ -62,6 +69,7 @@ $(BENCH_VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt 
 # `make bench BENCH="--shapes neutral --arms ours,chat"` measures only that again; see eval/bench/bench.py --help.
 bench: $(VENV)/ready-$(ENGINE) $(BENCH_VENV)/ready-$(ENGINE)  ## every shape of corpus against every peer: eval/bench/RESULTS.md
 	$(BIN)/python eval/bench/bench.py $(BENCH)
+	for part in hits real scale; do $(BIN)/python eval/bench/corpus.py $$part || exit 1; done
 	$(BIN)/python eval/bench/report.py
 
 # `make fuzz FUZZ_SECONDS=600` for ten minutes a parser

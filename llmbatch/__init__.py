@@ -45,6 +45,9 @@ __all__ = [
     "run",
 ]
 
+_INTEGRATIONS = frozenset({"huggingface", "mlflow", "pandas", "polars", "ray", "spark", "verta"})
+"""Modules that are attributes without an import of their own."""
+
 
 def __getattr__(name: str) -> Any:
     if name in {"Published", "Run", "generate", "publish", "run"}:
@@ -59,7 +62,7 @@ def __getattr__(name: str) -> Any:
         from llmbatch.programs import base
 
         return getattr(base, name)
-    if name in {"huggingface", "mlflow", "pandas", "polars", "ray", "spark", "verta"}:
+    if name in _INTEGRATIONS:
         from importlib import import_module
 
         return import_module(f"llmbatch.{name}")
@@ -67,4 +70,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_INTEGRATIONS})

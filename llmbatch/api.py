@@ -7,7 +7,9 @@ import json
 import sys
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,8 +17,9 @@ from pydantic import BaseModel
 
 from llmbatch.accept.selection import Selection
 from llmbatch.core.errors import JobError, LlmbatchError, ReadError, RunError, SourceError, Stopped, UsageError
-from llmbatch.core.events import Note, Watcher
+from llmbatch.core.events import Note, Started, Watcher
 from llmbatch.core.files import atomic_write
+from llmbatch.core.notebook import bar, records_html
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
 from llmbatch.core.words import short
@@ -32,14 +35,18 @@ from llmbatch.publishing.hub import check_name, push
 from llmbatch.publishing.publish import Published, settings_from
 from llmbatch.publishing.publish import publish as make_dataset
 from llmbatch.report.report import Report
+from llmbatch.report.summary import headline
 from llmbatch.runs.in_order import InOrder
 from llmbatch.runs.session import open_session, run_job
 from llmbatch.runs.sweep_size import sweep_size
 from llmbatch.sources.rows import plain
+from llmbatch.watch.watching import seen_by
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
+
+_SHOWN = 5  # records, by a notebook
 
 Model = TypeVar("Model", bound=BaseModel)
 Rows = Iterable[Mapping[str, Any]]
@@ -58,13 +65,23 @@ class Run:
     """
 
     folder: Path
-    report: Report
+    report: Report = field(repr=False)
     exit_code: int
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: how it ended, and its first records."""
+        rows = self.report["rows"]
+        said = f"<div><b>{escape(headline(self.report))}</b> in {escape(str(self.folder))}</div>"
+        first = records_html(islice(self, _SHOWN)) if self.report["outcome"] == "finished" else ""
+        return said + bar(rows["by_status"], rows["total"] or rows["done"]) + first
 
     def __iter__(self) -> Iterator[Record]:
         """Every record. Raises ``RunError`` where the run was stopped before all were there."""
         if self.report["outcome"] != "finished":
-            raise RunError(f"{self.folder}: the run did not finish, so there are no results yet; run it again to go on")
+            why = self.report["error"] or "it was stopped"
+            raise RunError(
+                f"{self.folder}: the run did not finish, so there are no results yet: {why}; the same call goes on from here"
+            )
         yield from read_results(self.folder)
 
     def accepted(self) -> Iterator[Record]:
@@ -92,7 +109,7 @@ class Run:
 
         That file is written where it is not there or older than the results. Raises as iterating does, and ``WriteError``.
         """
-        from datasets import Dataset
+        from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
         from llmbatch.folder.records import part_lines
         from llmbatch.sinks.base import dimensions_of
@@ -103,7 +120,13 @@ class Run:
         if not path.exists() or path.stat().st_mtime_ns < results.stat().st_mtime_ns:
             dimensions = dimensions_of(part_lines([results])) if _gives_vectors(self.folder) else None
             write_table(part_lines([results]), path, dimensions)
-        dataset: Dataset = Dataset.from_parquet(str(path))
+        shown = not are_progress_bars_disabled()
+        disable_progress_bars()  # of a copy of a file that is there already
+        try:
+            dataset: Dataset = Dataset.from_parquet(str(path))
+        finally:
+            if shown:
+                enable_progress_bars()
         return dataset
 
 
@@ -115,7 +138,7 @@ def run(
     prompt: str | Path | Mapping[str, Any] | None = None,
     program: AProgram | None = None,
     schema: Schema | None = None,
-    watchers: Sequence[Watcher] = (),
+    watchers: Sequence[Watcher] | None = None,
     extend: bool = False,
     **sections: Mapping[str, Any],
 ) -> Run:
@@ -124,7 +147,7 @@ def run(
     ``input`` is a path, an ``input`` section, or rows, which are first written into the run folder, so that the run can be resumed
     with the same rows. ``program`` may be a generator function of your own, of a script or a notebook too; then the same call goes
     on with the run as long as its source is the same. ``schema`` is short for ``answer={"schema": ...}``. ``extend`` accepts an
-    input that has grown since.
+    input that has grown since. In a notebook the run shows how far it is, unless ``watchers`` say otherwise (``[]``: nothing).
 
         run = llmbatch.run(model="demo", prompt="translate", input=[{"text": "two"}], output="out", retry={"max_attempts": 2})
 
@@ -135,9 +158,10 @@ def run(
     section = input if isinstance(input, str | Path | Mapping) else in_memory
     given = {"model": model, "prompt": prompt, "program": program}
     job = job_given({**given, "input": section, "output": output, **sections}, schema)
-    if not isinstance(input, str | Path | Mapping):
-        return run_rows(input, job, watchers, extend=extend)
-    return _run(job, watchers, extend, make_engine)
+    with seen_by(watchers) as watching:
+        if not isinstance(input, str | Path | Mapping):
+            return run_rows(input, job, watching, extend=extend)
+        return _run(job, watching, extend, make_engine)
 
 
 def generate(
@@ -147,7 +171,7 @@ def generate(
     prompt: str | Path | Mapping[str, Any] | None = None,
     program: AProgram | None = None,
     schema: Schema | None = None,
-    watchers: Sequence[Watcher] = (),
+    watchers: Sequence[Watcher] | None = None,
     **sections: Mapping[str, Any],
 ) -> Generator[Record, None, None]:
     """Records for rows, in the rows' order, a window at a time; nothing is left on disk. Arguments as those of ``run``.
@@ -159,11 +183,27 @@ def generate(
     The rows are read to their end first, into a temporary folder. The engine is ended with the iterator, be it exhausted, closed or
     abandoned. Raises ``UsageError`` at once for what is wrong with the job; taking records raises ``RunError`` as ``run`` does, and
     ``Stopped`` where a signal or a budget stopped it.
+
+    It works where an event loop runs, as in a notebook; a coroutine that is not to wait for it gives it to a thread:
+    ``await asyncio.to_thread(list, llmbatch.generate(...))``.
     """
     input = {"format": "jsonl", **sections.pop("input", {}), "path": KEPT}
     given = {"model": model, "prompt": prompt, "program": program}
     job = job_given({**given, **sections, "input": input, "output": "run"}, schema)
-    return generate_job(rows, job, watchers, program)
+    return _watched(rows, job, watchers, program)
+
+
+def _watched(
+    rows: Rows, job: Job, watchers: Sequence[Watcher] | None, program: AProgram | None
+) -> Generator[Record, None, None]:
+    with seen_by(watchers) as watching:
+        told = watching if watchers is not None else [_without_folder(each) for each in watching]
+        yield from generate_job(rows, job, told, program)
+
+
+def _without_folder(watcher: Watcher) -> Watcher:
+    """The same watcher, which is not told of a folder that is gone when it is over."""
+    return lambda event: None if isinstance(event, Started) else watcher(event)
 
 
 def _gives_vectors(folder: Path) -> bool:
@@ -218,7 +258,9 @@ def generate_job(
         path = folder / KEPT
         atomic_write(path, _lines(rows))
         _see_rows(path)
-        here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)})}
+        order = "input" if job.run.order == "input" else "window"  # rows are given out as they come
+        run = job.run.model_copy(update={"page": False, "order": order})  # nobody ever sees this folder
+        here = {"output": folder, "input": job.input.model_copy(update={"path": str(path)}), "run": run}
         ordered = InOrder(RunFolder(folder).parts)
         selection = None if job.accept is None else Selection(job.accept)
         with open_session(job.model_copy(update=here), watchers, make=make) as session, contextlib.ExitStack() as stack:

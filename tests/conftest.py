@@ -41,6 +41,7 @@ from llmbatch.engines.scripted.engine import ScriptedEngine
 from llmbatch.job.job import Job, job_from
 from llmbatch.measure.autotune import autotune
 from llmbatch.measure.speed import run_for
+from llmbatch.measure.trials import Stand
 from llmbatch.report.report import Facts, Report, SessionFacts, build_report
 from llmbatch.runs.session import RunResult, run_job
 
@@ -467,7 +468,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
         with lock:
             now += seconds
 
-    for name in {ScriptedEngine.__module__, run_for.__module__, autotune.__module__}:
+    for name in {ScriptedEngine.__module__, run_for.__module__, autotune.__module__, Stand.__module__}:
         monkeypatch.setattr(sys.modules[name], "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
 
 

@@ -24,7 +24,7 @@ LEVELS: list[set[str]] = [
     {"folder", "accept"},
     {"sinks"},
     {"job"},
-    {"measure", "audit", "systems"},
+    {"measure", "audit", "doctor", "scaffold", "systems"},
     {"runs"},
     {"publishing"},
     {"api", "server", "demo", "azureml"},

@@ -52,6 +52,13 @@ def test_no_room_hides_a_public_name() -> None:
     assert not {path.stem for path in package.iterdir()} & set(NAMES)
 
 
+def test_each_module_of_an_integration_is_shown_and_can_be_had_without_an_import() -> None:
+    modules = Path(llmbatch.__file__).parent.glob("*.py")
+    thin = {path.stem for path in modules if "\nfrom llmbatch.integrations" in path.read_text(encoding="utf-8")}
+    assert thin == llmbatch._INTEGRATIONS
+    assert thin <= set(dir(llmbatch))
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'llmbatch' has no attribute 'nothing'"):
         _ = llmbatch.nothing

@@ -8,7 +8,7 @@ exact for this vLLM, while time is not measured at all.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -51,6 +51,11 @@ def run(
     prompts: Sequence[Sequence[int]], answers: Sequence[int], engine: Engine, on_step: OnStep | None = None
 ) -> Counts:
     """Send the prompts in the order given, twice ``max_num_seqs`` of them ahead, until the last answer has ended."""
+    return run_rows(zip(prompts, answers, strict=True), engine, on_step)
+
+
+def run_rows(given: Iterable[tuple[Sequence[int], int]], engine: Engine, on_step: OnStep | None = None) -> Counts:
+    """The same of prompts with the lengths of their answers, of which no more are held than are in flight."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from vllm import SamplingParams
     from vllm.utils.hashing import get_hash_fn_by_name
@@ -62,9 +67,11 @@ def run(
     hash_fn = get_hash_fn_by_name(scheduler.cache_config.prefix_caching_hash_algo)
     init_none_hash(hash_fn)
     hasher = get_request_block_hasher(engine.block_size, hash_fn)
-    rows = enumerate(zip(prompts, answers, strict=True))
+    rows = enumerate(given)
+    tokens = 0
 
     def fill() -> None:
+        nonlocal tokens
         for number, (prompt, answer) in islice(rows, 2 * engine.max_num_seqs - len(scheduler.requests)):
             params = SamplingParams(max_tokens=answer, temperature=0.0)
             params.update_from_generation_config({}, None)
@@ -72,9 +79,10 @@ def run(
                 str(number), list(prompt), params, pooling_params=None, arrival_time=0.0, block_hasher=hasher
             )
             scheduler.add_request(request)
+            tokens += len(prompt)
 
-    hits: dict[str, int] = {}
-    steps = computed = preemptions = 0
+    seen: set[str] = set()  # requests that were scheduled before
+    hits = steps = computed = preemptions = 0
     while True:
         fill()
         if not scheduler.has_unfinished_requests():
@@ -84,7 +92,9 @@ def run(
         computed += output.total_num_scheduled_tokens
         preemptions += len(output.preempted_req_ids or ())
         for new in output.scheduled_new_reqs:
-            hits.setdefault(new.req_id, new.num_computed_tokens)
+            if new.req_id not in seen:  # one that was preempted is new again
+                seen.add(new.req_id)
+                hits += new.num_computed_tokens
         names = list(output.num_scheduled_tokens)
         sampled = []
         prefill = decoding = context = 0
@@ -104,7 +114,7 @@ def run(
         scheduler.update_from_output(
             output, ModelRunnerOutput(names, {name: i for i, name in enumerate(names)}, sampled_token_ids=sampled)
         )
-    return Counts(sum(map(len, prompts)), sum(hits.values()), computed, steps, preemptions)
+    return Counts(tokens, hits, computed, steps, preemptions)
 
 
 def _scheduler(engine: Engine) -> Any:

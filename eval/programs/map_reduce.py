@@ -1,6 +1,7 @@
 """Summaries of long documents by map_reduce against the same level by level, with a barrier after each; figures out.
 
-    python eval/programs/map_reduce.py [--documents 200] [--rounds 3] [--answers even,skewed] [--parts speed,kill] [--results FILE]
+    python eval/programs/map_reduce.py [--documents 200] [--rounds 3] [--answers even,skewed,steady] [--parts speed,kill]
+                                     [--results FILE]
 
 Real vLLM, documents of very different lengths. With ``map_reduce`` it is one run. Level by level it is a run of all chunks, then
 one of each level of reductions: the same chunks and the same reductions. Both cut the documents, which is counted. All runs find
@@ -62,24 +63,31 @@ class Answers(NamedTuple):
 
     name: str
     sampling: dict[str, Any]
-    engine: dict[str, Any]
-
-    @property
-    def sequences(self) -> int:
-        """At a time."""
-        return int(self.engine["max_num_seqs"])
+    engine: dict[str, Any]  # arguments
+    sequences: int  # at a time
+    scripted: bool = False
 
 
 _MEAN = 64  # tokens of a skewed answer
 _ENDS = list(range(100, 100 + 512 // _MEAN - 1))  # so many of the vocabulary's 512, with the model's own, end an answer
+_SAID = "one hundred and one; two hundred and two; three hundred and three. " * 2
+DEMO = str(HERE.parents[1] / "llmbatch" / "demo" / "model")
 ANSWERS = {
     "even": Answers(
-        "even", {"temperature": 0, "min_tokens": CHUNK // 2, "max_tokens": ANSWER}, {"max_num_seqs": 256}
+        "even", {"temperature": 0, "min_tokens": CHUNK // 2, "max_tokens": ANSWER}, {"max_num_seqs": 256}, 256
     ),  # vLLM's default
     "skewed": Answers(
         "skewed",
         {"temperature": 1, "stop_token_ids": _ENDS, "max_tokens": 8 * _MEAN},
         {"max_num_seqs": 64, "load_format": "dummy"},
+        64,
+    ),
+    "steady": Answers(
+        "steady",
+        {"temperature": 0, "max_tokens": ANSWER},
+        {"latency": 0.5, "jitter": 0.9, "concurrency": 256, "tokenizer": DEMO, "rules": [{"answer": _SAID}]},
+        256,
+        scripted=True,
     ),
 }
 
@@ -131,7 +139,8 @@ def task(folder: Path, source: Path, answers: Answers) -> Task:
 def job_data(todo: Task, source: Path, output: Path, path: str, **sections: Any) -> dict[str, Any]:
     """A job with one of the prompts. Answers are not tried again and equal ones not folded, so that both ways do the same work."""
     data = chain.job_data(source, output, path, **sections)
-    return {**data, "engine": {"args": todo.answers.engine}, "answer": LENIENT}
+    engine = {"args": todo.answers.engine, **({"name": "scripted"} if todo.answers.scripted else {})}
+    return {**data, "engine": engine, "answer": LENIENT}
 
 
 LENIENT = {"allow_truncated": True, "allow_empty": True}
@@ -254,7 +263,11 @@ def _run(data: Mapping[str, Any], steps: Steps) -> Run:
 
     result = run_job(job_from(data), make=steps.make)
     if result.exit_code != 0:
-        raise SystemExit(f"a run ended with exit code {result.exit_code}: {result.folder}")
+        errors = (
+            (result.folder / "errors.jsonl").read_text(encoding="utf-8").splitlines() if result.exit_code == 3 else []
+        )
+        said = json.loads(errors[0])["error"]["message"] if errors else result.folder
+        raise SystemExit(f"a run ended with exit code {result.exit_code}: {said}")
     (session,) = result.report["sessions"]
     records = [json.loads(line) for line in chain._lines(result.folder)]
     tokens = sum(sum(record["usage"][kind] for kind in ("prompt_tokens", "completion_tokens")) for record in records)
@@ -325,7 +338,8 @@ def speed(todo: Task, folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def _turn(todo: Task, folder: Path, keeper: EngineKeeper, tree: Sequence[Mapping[str, Any]] | None) -> Turn:
-    keeper._engine._llm.reset_prefix_cache()  # type: ignore[union-attr]
+    if not todo.answers.scripted:
+        keeper._engine._llm.reset_prefix_cache()  # type: ignore[union-attr]
     machine.settle()
     meter = machine.Meter(os.getpid())
     done = at_once(todo, folder, keeper) if tree is None else level_by_level(todo, folder, keeper, tree)

@@ -1,7 +1,7 @@
 """``make chaos``: runs that are killed, stopped, starved of disk; ``RESULTS.md`` with what they survived.
 
     chaos.py [--kills N] [--stops N] [--shared-kills N] [--publications N] [--vllm-kills N] [--core-kills N] [--vllm-rows N]
-             [--seed N] [--write]
+             [--cluster-kills N] [--seed N] [--write]
 
 Without ``--write`` the figures are only printed. The exit code is 1 where a row was lost, doubled or different.
 """
@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--vllm-kills", type=int, default=6, help="kills of a run on the real engine; 0 leaves it out")
     parser.add_argument("--core-kills", type=int, default=3, help="kills of the EngineCore")
     parser.add_argument("--vllm-rows", type=int, default=real_engine.ROWS, help="of each run on the real engine")
+    parser.add_argument("--cluster-kills", type=int, default=12, help="on a Ray cluster; 0 leaves it out")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the random moments")
     parser.add_argument("--write", action="store_true", help="write RESULTS.md")
     given = parser.parse_args()
@@ -68,13 +69,19 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
     if given.vllm_kills:
         numbers = (given.vllm_kills, given.core_kills, given.seed, given.vllm_rows)
         real = part("vllm", lambda place: real_engine.all_kinds(place, *numbers))
+    on_ray = part("ray", lambda place: _on_ray(place, given)) if given.cluster_kills else None
+    apart = [each for each in (real, on_ray) if each]
     scripted = (killed, faulted, stopped, shared, published)
-    problems = [p for figures in scripted for p in figures.problems] + disks.problems + (real.problems if real else [])
+    problems = (
+        [p for figures in scripted for p in figures.problems]
+        + disks.problems
+        + [p for each in apart for p in each.problems]
+    )
     problems += [f"fault point {point} was not reached" for point in (*missed, *unpublished)]
-    lost = sum(f.lost for f in scripted) + (real.lost if real else 0)
-    doubled = sum(f.doubled for f in scripted) + (real.doubled if real else 0)
-    different = sum(f.different for f in scripted) + (real.different if real else 0)
-    orphans = real.orphans if real else 0
+    lost = sum(f.lost for f in (*scripted, *apart))
+    doubled = sum(f.doubled for f in (*scripted, *apart))
+    different = sum(f.different for f in (*scripted, *apart))
+    orphans = sum(each.orphans for each in apart)
     lines = [
         "# What was survived",
         "",
@@ -91,11 +98,12 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
         _row("two runs and live requests on one engine that dies five times: kill -9 of all of it", shared),
         _row("publish: kill -9 at each fault point and at a random moment", published),
     ]
-    if real:
-        for number, (kind, count) in enumerate(real.kills.items()):
+    for name, each in (("vLLM", real), ("Ray", on_ray)):
+        for number, (kind, count) in enumerate(each.kills.items() if each else ()):
+            assert each is not None
             what = kind if kind == "Ctrl-C" else f"kill -9 of the {kind}"
-            rest = f"{real.runs} | {real.lost} | {real.doubled} | {real.different}" if not number else "| | |"
-            lines.append(f"| vLLM: {what} | {count} | {rest} |")
+            rest = f"{each.runs} | {each.lost} | {each.doubled} | {each.different}" if not number else "| | |"
+            lines.append(f"| {name}: {what} | {count} | {rest} |")
     lines += [f"| write error: {kind} | {count} | {count} | 0 | 0 | 0 |" for kind, count in disks.errors.items()]
     lines += [
         "",
@@ -106,10 +114,13 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
         f"{redone.one_pass:,} in one pass, {redone.share:+.2%} (what was in flight held {redone.in_flight:,} prompt tokens, which "
         "come on top where an engine is given up in the middle of an answer).",
         "",
-        f"**Orphans**: {orphans} processes of an engine outlived their run." if real else "vLLM was left out.",
+        f"**Orphans**: {orphans} processes of an engine outlived their run.",
     ]
+    left_out = [name for name, each in (("vLLM", real), ("Ray", on_ray)) if each is None]
+    if left_out:
+        lines[-1] += f" Left out: {' and '.join(left_out)}."
     if real:
-        lines[-1] += f" Engine restarts within a run: {real.restarts}."
+        lines[-1] += f" vLLM's engine restarts within a run: {real.restarts}."
         lines += [
             "",
             f"vLLM's runs, of {given.vllm_rows:,} rows each, are compared without `usage.cached_tokens`, which tells what the "
@@ -122,6 +133,12 @@ def _report(folder: Path, given: argparse.Namespace) -> tuple[list[str], bool]:
     ok = not (lost or doubled or different or problems or orphans or redone.share > 0.02)
     lines += ["", "All of it came right." if ok else "**Not all of it came right.**"]
     return lines, ok
+
+
+def _on_ray(folder: Path, given: argparse.Namespace) -> real_engine.Real:
+    import on_ray  # here, as Ray is an extra
+
+    return on_ray.killed(folder, given.cluster_kills, given.seed)
 
 
 def _row(name: str, figures: kills.Figures) -> str:

@@ -482,6 +482,16 @@ SCENARIOS = (
         ready_made=True,
     ),
     Scenario(
+        "an order of the corpus",
+        {"rules": [FAILS_ONCE, FAILS_TWICE, FAILS_ALWAYS], "die_after": [90]},
+        {"run": {"window": 24, "order": "corpus"}},
+        distinct=170,
+        faults=(
+            "order-block:1", "order-sorted:1", "temp-written/places:1", "renamed/places:1", "order-placed:1",
+            "temp-written/order.json:1", "renamed/order.json:1",
+        ),
+    ),
+    Scenario(
         "images",
         {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
         {"run": {"window": 40}, "engine": {"images": {"workers": 2}}},

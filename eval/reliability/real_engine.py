@@ -95,7 +95,11 @@ def session(job: Job, real: Real, at: int | None = None, act: Action | None = No
     below: dict[int, psutil.Process] = {}
     assert run.stdout is not None
     for line in run.stdout:
-        event: dict[str, Any] = json.loads(line)
+        try:
+            event: dict[str, Any] = json.loads(line)
+        except ValueError:
+            real.problems.append(f"{job.output.name}: not JSON on stdout: {line[:200]!r}")
+            continue
         if event["event"] in {"engine_ready", "snapshot"}:
             below.update({child.pid: child for child in _children(process)})
         if event["event"] == "snapshot" and at is not None and act is not None and event["rows"] >= at:

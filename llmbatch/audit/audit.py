@@ -13,10 +13,11 @@ from pathlib import Path
 from llmbatch.audit.finding import Finding
 from llmbatch.audit.outputs import check_outputs
 from llmbatch.audit.rows import check_rows
-from llmbatch.audit.windows import Windows, check_parts, check_windows
+from llmbatch.audit.windows import Windows, check_order, check_parts, check_windows
 from llmbatch.core.errors import FolderError, LlmbatchError
 from llmbatch.folder.folder import Manifest, read_manifest
 from llmbatch.folder.lock import alive, read_lock
+from llmbatch.folder.order import read_order
 from llmbatch.folder.overlay import all_retries
 from llmbatch.folder.parts import Parts
 from llmbatch.job.identity import identity_of
@@ -55,11 +56,11 @@ def audit(folder: Path) -> AuditReport:
     if manifest is None:
         raise FolderError(f"{folder}: is no run folder: there is no run.json in it")
     finished = manifest.finished
-    windows = Windows(Parts(folder / "parts"))
+    windows = Windows(Parts(folder / "parts"), order=read_order(folder))
     job_check, job = _check_job(folder, manifest)
     if not job_check.ok and not any(windows.parts.scan()):
         job_check, job = Finding("job", "nothing was done yet, so any job may begin here"), None
-    checks = [job_check, check_parts(windows)]
+    checks = [job_check, *([] if windows.order is None else [check_order(windows.order)]), check_parts(windows)]
     # of a job that runs only some of the rows, windows leave rows out between them
     some_rows = bool({"run.rows (content)", "input.shard"} & manifest.identity.keys())
     ends_itself = job is not None and job.accept is not None and job.accept.rows is not None

@@ -10,6 +10,7 @@ from llmbatch.audit.finding import Finding
 from llmbatch.audit.windows import Windows
 from llmbatch.core.errors import InputChanged, LlmbatchError
 from llmbatch.folder.input import check_input, is_as_read, kept_input, same_names
+from llmbatch.folder.ordered import what_was_read
 from llmbatch.job.job import Job
 from llmbatch.sources.base import Source
 from llmbatch.sources.opening import open_source
@@ -36,7 +37,7 @@ def _check_unchanged(
     source: Source, fingerprint: Sequence[Mapping[str, Any]], windows: Windows, check: Finding
 ) -> None:
     read = {window: (meta.bounds, meta.input_sha256) for window, meta in windows.sealed.items()} | windows.open
-    for _, (bounds, digest) in sorted(read.items()):
+    for bounds, digest in what_was_read(windows.order, [known for _, known in sorted(read.items())]):
         if not is_as_read(source, bounds, digest):
             where = source.locate(bounds.start)
             check.problem(
@@ -59,7 +60,9 @@ def _end(ends_itself: bool, windows: Windows) -> int | None:
 
 def _walk(source: Source, wanted: Container[int] | None, end: int | None, windows: Windows, check: Finding) -> int:
     records = windows.records()
-    sealed = sorted((meta.bounds.last.index, meta.bounds.start.index) for meta in windows.sealed.values())
+    # of an order of the corpus its parts are held against it
+    metas = windows.sealed.values() if windows.order is None else ()
+    sealed = sorted((meta.bounds.last.index, meta.bounds.start.index) for meta in metas)
     rows = owed = passed = 0
     first = ""
     record = next(records, None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import RowId
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.journal import read_journal
+from llmbatch.folder.order import Order, in_input_order, sound
 from llmbatch.folder.parts import Meta, Parts
+
+_PLACES = 1 << 14  # that are looked at at a time
 
 
 @dataclass(slots=True)
@@ -31,21 +34,35 @@ class Windows:
     )  # with a journal: bounds, digest of the input
     ledger: Ledger = field(default_factory=Ledger)
     rows_in_journals: int = 0
+    order: Order | None = None  # of the corpus, where windows follow one
 
     def records(self) -> Iterator[tuple[int, RowId]]:
-        """(index, id) of every record, in order; one window is in memory at a time. What cannot be read is left out."""
-        for window in sorted(self.sealed.keys() | self.open.keys()):
-            if window in self.sealed:
-                lines = self.parts.path(window).read_bytes().splitlines()
-            else:
-                replay = self.parts.replay(window)
-                lines = [line for _, line in sorted(replay.lines.items())] if replay is not None else []
-            for line in lines:
-                try:
-                    record = json.loads(line)
-                    yield int(record["index"]), record["id"]
-                except (ValueError, KeyError, TypeError):
-                    continue
+        """(index, id) of every record, in order; one window is in memory at a time. What cannot be read is left out.
+
+        Of windows that follow an order of the corpus those that are open are in memory together.
+        """
+        windows = (self._records(window) for window in sorted(self.sealed.keys() | self.open.keys()))
+        return chain.from_iterable(windows) if self.order is None else self._merged()
+
+    def _merged(self) -> Iterator[tuple[int, RowId]]:
+        replays = [replay for window in sorted(self.open) if (replay := self.parts.replay(window)) is not None]
+        journals = [[line for _, line in sorted(replay.lines.items())] for replay in replays]
+        for line in in_input_order([*map(self.parts.path, sorted(self.sealed)), *journals]):
+            record = json.loads(line)
+            yield int(record["index"]), record["id"]
+
+    def _records(self, window: int) -> Iterator[tuple[int, RowId]]:
+        if window in self.sealed:
+            lines = self.parts.path(window).read_bytes().splitlines()
+        else:
+            replay = self.parts.replay(window)
+            lines = [line for _, line in sorted(replay.lines.items())] if replay is not None else []
+        for line in lines:
+            try:
+                record = json.loads(line)
+                yield int(record["index"]), record["id"]
+            except (ValueError, KeyError, TypeError):
+                continue
 
     def bounds(self) -> dict[int, Bounds]:
         """The bounds of every window that is known, by number."""
@@ -71,7 +88,7 @@ def check_parts(windows: Windows) -> Finding:
         if hashlib.sha256(content).hexdigest() != meta.sha256:
             check.problem(f"{path}: its checksum is not what was sealed; the file was changed or damaged")
             continue
-        counted = _count(path, content, meta.bounds, check)
+        counted = _count(path, content, meta.bounds, check, windows.order)
         windows.ledger.merge(counted)
         if _sums(counted) != _sums(said) or (
             not said.rows_folded and not said.rows_cached and counted.as_dict() != said.as_dict()
@@ -116,9 +133,30 @@ def check_windows(windows: Windows, *, finished: bool, some_rows: bool, to_the_e
     return check
 
 
-def _count(path: Path, content: bytes, bounds: Bounds, check: Finding) -> Ledger:
+def check_order(order: Order) -> Finding:
+    """Look at the order of a corpus: whether it is what was written, and has every row once."""
+    check = Finding("order", f"{order.rows} rows of the input in an order of their own, each once")
+    try:
+        seen = bytearray(order.rows)
+        for start in range(0, order.rows, _PLACES):
+            for place in order.places(start, _PLACES):
+                if place.cursor.index >= order.rows or seen[place.cursor.index]:
+                    check.problem(f"{order.folder}: the row {place.cursor.index} is not in it, or twice")
+                else:
+                    seen[place.cursor.index] = 1
+        if not sound(order):
+            check.problem(f"{order.folder}: its checksum is not what was written; the file was changed or damaged")
+    except LlmbatchError as error:
+        check.problem(str(error))
+    return check
+
+
+def _count(path: Path, content: bytes, bounds: Bounds, check: Finding, order: Order | None) -> Ledger:
     ledger = Ledger()
-    last = bounds.start.index - 1
+    indexes = None if order is None else order.indexes(bounds)
+    first, end = (bounds.start.index, bounds.last.index) if not indexes else (indexes[0], indexes[-1])
+    last = first - 1
+    found: list[int] = []
     lines = content.splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         try:
@@ -130,10 +168,13 @@ def _count(path: Path, content: bytes, bounds: Bounds, check: Finding) -> Ledger
             check.problem(f"{path}:{number}: row {record.index} comes twice or out of order")
         last = record.index
         ledger.add(record)
-    if len(lines) != bounds.rows or last != bounds.last.index:
+        found.append(record.index)
+    if len(lines) != bounds.rows or last != end:
         check.problem(
-            f"{path}: has {len(lines)} records up to row {last}; its meta file says {bounds.rows} up to row {bounds.last.index}"
+            f"{path}: has {len(lines)} records up to row {last}; its meta file says {bounds.rows} up to row {end}"
         )
+    elif indexes is not None and found != indexes:
+        check.problem(f"{path}: has other rows than the order of the corpus says")
     return ledger
 
 
@@ -158,7 +199,10 @@ def _check_journal(windows: Windows, window: int, check: Finding) -> None:
     bounds = replay.bounds
     windows.open[window] = bounds, replay.input_sha256
     windows.rows_in_journals += len(replay.lines)
-    strangers = [index for index in replay.lines if not bounds.start.index <= index <= bounds.last.index]
+    ours: Container[int] = range(bounds.start.index, bounds.last.index + 1)
+    if windows.order is not None:
+        ours = frozenset(windows.order.indexes(bounds))
+    strangers = [index for index in replay.lines if index not in ours]
     if strangers or len(replay.lines) > bounds.rows:
         check.problem(f"{path}: has records of rows that its window does not have: {listed(strangers)}")
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llmbatch.cli.complete import run_folders
+
 if TYPE_CHECKING:
     from llmbatch.audit.audit import AuditReport
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path), shell_complete=run_folders)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_context
 def audit(ctx: click.Context, folder: Path, as_json: bool) -> None:

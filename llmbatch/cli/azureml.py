@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from llmbatch.cli.main import command_line
+from llmbatch.cli.main import RESUMABLE, command_line
 from llmbatch.cli.settings import JobCommand, asset_option, assets_of, job_file_of, overrides_of
-from llmbatch.core.errors import RunError
 from llmbatch.core.screen import shown
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def score(ctx: click.Context, asked: Asked, *, quiet: bool, as_json: bool) -> No
         scored = run_scoring(scoring, source, asked.output, python=asked.python, say=say)
         if asked.to is not None:
             upload.upload(scored, asked.to, say)
-    except RunError as error:
+    except RESUMABLE as error:
         error.add_note(f"What was finished is kept; to go on: {command_line(ctx)}")
         raise
     if as_json:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmbatch.cli.complete import engines
 from llmbatch.cli.settings import JobCommand, job_options, overrides_of
 from llmbatch.core.errors import UsageError
 from llmbatch.core.merge import merged
@@ -35,6 +36,9 @@ _ARGUMENTS = {
     "kv_cache_free_gpu_mem_fraction": "memory",
 }
 """Its options, and what these are called in ``EngineKind.arguments``."""
+
+_FILES = ("report_json", "output_json", "request_json")
+"""The options that name a file to write."""
 
 
 def _option(name: str, **looks: Any) -> Callable[[Any], Any]:
@@ -63,7 +67,12 @@ def _option(name: str, **looks: Any) -> Callable[[Any], Any]:
 @_option(
     "kv_cache_free_gpu_mem_fraction", metavar="F", type=float, help="vLLM's gpu_memory_utilization, weights included."
 )
-@_option("backend", metavar="NAME", help="An engine of llmbatch: vllm (the default), scripted, transformers.")
+@_option(
+    "backend",
+    metavar="NAME",
+    help="An engine of llmbatch: vllm (the default), scripted, transformers.",
+    shell_complete=engines,
+)
 @_option("streaming", is_flag=True, help="Refused: answers are not streamed here.")
 @job_options(job_file=False)
 @click.pass_context
@@ -77,6 +86,7 @@ def bench(ctx: click.Context, /, model: str, dataset: str, **given: Any) -> None
     from llmbatch.runs.bench import measured
     from llmbatch.watch.watching import watching
 
+    _see_folders(given)
     job = _job(model, dataset, given, overrides_of(ctx))
     with TemporaryDirectory(prefix="llmbatch-bench-") as folder, watching("quiet") as watcher:
         found = measured(job, Path(folder), given["warmup"], [watcher])
@@ -89,10 +99,23 @@ def bench(ctx: click.Context, /, model: str, dataset: str, **given: Any) -> None
         "output_json": lambda: "".join(map(_line, map(_answer, records))),
         "request_json": lambda: "".join(map(_line, _times(found, records))),
     }
-    for name, text in written.items():
+    for name in _FILES:
         if (path := given[name]) is not None:
-            _write(path, text())
+            _write(path, written[name]())
     ctx.exit(3 if facts.failed else 0)
+
+
+def _see_folders(given: Mapping[str, Any]) -> None:
+    """Raises ``UsageError`` for a file that could not be written when all is measured."""
+    for name in _FILES:
+        path = given[name]
+        if path is None:
+            continue
+        option = f"--{name.replace('_', '-')} {path}"
+        if path.is_dir():
+            raise UsageError(f"{option}: is a folder; name a file in it")
+        if not path.parent.is_dir():
+            raise UsageError(f"{option}: there is no folder {path.parent}; make it, or name another file")
 
 
 def _job(model: str, dataset: str, given: Mapping[str, Any], over: Mapping[str, Any]) -> Job:
@@ -127,7 +150,10 @@ def _job(model: str, dataset: str, given: Mapping[str, Any], over: Mapping[str, 
         "retry": {"max_attempts": 1},
         "answer": {"allow_truncated": True},
     }
-    return job_from(merged(data, over))
+    job = job_from(merged(data, over))
+    if job.plan.fold or job.sweep is not None:
+        raise UsageError("--set: plan.fold, sweep: each request is measured, asked once and for itself: leave them out")
+    return job
 
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:

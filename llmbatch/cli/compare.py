@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+
+from llmbatch.cli.complete import run_folders
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from llmbatch.evals.compare import Compared, Comparison, SideBySide
+    from llmbatch.evals.compare import Comparison, SideBySide
 
 
 @click.command()
-@click.argument("folders", metavar="RUN_A RUN_B [RUN_C ...]", nargs=-1, type=click.Path(path_type=Path), required=True)
+@click.argument(
+    "folders",
+    metavar="RUN_A RUN_B [RUN_C ...]",
+    nargs=-1,
+    type=click.Path(path_type=Path),
+    required=True,
+    shell_complete=run_folders,
+)
 @click.option("--metric", "metrics", metavar="NAME", multiple=True, help="Compare only this metric; may be repeated.")
 @click.option("--examples", default=3, show_default=True, type=click.IntRange(0), help="Rows to show for either side.")
 @click.option(
     "--confidence", default=0.95, show_default=True, type=click.FloatRange(0.5, 0.9999), help="Of the intervals."
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of what is drawn at random.")
+@click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write it as a page too.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def compare(
-    folders: tuple[Path, ...], metrics: tuple[str, ...], examples: int, confidence: float, seed: int, as_json: bool
+    folders: tuple[Path, ...],
+    metrics: tuple[str, ...],
+    examples: int,
+    confidence: float,
+    seed: int,
+    html: Path | None,
+    as_json: bool,
 ) -> None:
     """Say which of the finished evaluations RUN_A RUN_B [RUN_C ...] of one task is better, and whether that is luck.
 
@@ -37,6 +51,10 @@ def compare(
     from llmbatch.evals.compare import comparison_to_dict
 
     found = compare_runs(folders, metrics=metrics, examples=examples, confidence=confidence, seed=seed)
+    if html is not None:
+        from llmbatch.evals.page import write_comparison
+
+        write_comparison(found, html)
     if as_json:
         click.echo(json.dumps(comparison_to_dict(found), ensure_ascii=False))
     else:
@@ -47,16 +65,17 @@ def _print(comparison: Comparison) -> None:
     from rich.console import Console
 
     from llmbatch.core.words import count, printable
+    from llmbatch.evals.compare import letters_of, verdict
 
     console = Console()
-    letters = dict(zip(comparison.runs, _letters(), strict=False))
+    letters = letters_of(comparison)
     lines = [f"{comparison.task}: {count(comparison.rows)} rows, paired by id"]
     lines += [f"  {letters[name]}  {name} ({comparison.models[name]})" for name in comparison.runs]
     for line in lines:
         console.print(printable(line), markup=False, highlight=False)
     console.print(_table(comparison, letters))
     for compared in comparison.compared:
-        console.print(printable(_verdict(compared, letters)), markup=False, highlight=False)
+        console.print(printable(verdict(compared, letters)), markup=False, highlight=False)
     for note in comparison.notes:
         console.print(printable(f"Note: {note}"), markup=False, highlight=False, style="yellow")
     if comparison.examples:
@@ -66,11 +85,6 @@ def _print(comparison: Comparison) -> None:
     for example in comparison.examples:
         for line in _example(example, letters):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _letters() -> Iterator[str]:
-    """A to Z, then A1 to Z1, and so on."""
-    return (f"{letter}{number or ''}" for number in itertools.count() for letter in string.ascii_uppercase)
 
 
 def _table(comparison: Comparison, letters: Mapping[str, str]) -> Table:
@@ -96,40 +110,15 @@ def _table(comparison: Comparison, letters: Mapping[str, str]) -> Table:
     return table
 
 
-def _verdict(compared: Compared, letters: Mapping[str, str]) -> str:
-    """A sentence: whether the rows can tell the two apart, and what it would take."""
-    from llmbatch.core.words import count
-
-    gap = compared.difference
-    one, two = letters[compared.first], letters[compared.second]
-    of = f"{compared.metric.name}, {one} and {two}" if len(letters) > 2 else compared.metric.name
-    test = f" ({gap.test})" if gap.test else ""
-    if compared.decided is None:
-        return f"{of}: too few rows to tell the runs apart."
-    if compared.decided:
-        lower = "" if compared.metric.kind.higher_is_better else ", lower being better"
-        return f"{of}: {two if compared.second_is_better else one} is better{lower}{test}."
-    if gap.detectable is None:
-        return f"{of}: these {count(gap.rows)} rows show no difference{test}."
-    needed = f"; to show one such as was seen takes about {count(gap.rows_needed)} rows" if gap.rows_needed else ""
-    return (
-        f"{of}: these {count(gap.rows)} rows cannot tell the runs apart{test}. They show a difference of {gap.detectable:.2g} in "
-        f"80 of 100 times{needed}."
-    )
-
-
 def _example(example: SideBySide, letters: Mapping[str, str]) -> list[str]:
     from llmbatch.core.words import one_line
+    from llmbatch.evals.compare import said_of
 
     better = "B" if example.gain > 0 else "A"
     lines = [f"  row {one_line(json.dumps(example.id, ensure_ascii=False))}: {better} is better"]
     if example.references:
-        lines.append(f"    right  {one_line(_said(example.references))}")
-    return [*lines, *(f"    {letters[name]:<5}  {one_line(_said(said))}" for name, said in example.answers.items())]
-
-
-def _said(values: Any) -> str:
-    return " | ".join(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values)
+        lines.append(f"    right  {one_line(said_of(example.references))}")
+    return [*lines, *(f"    {letters[name]:<5}  {one_line(said_of(said))}" for name, said in example.answers.items())]
 
 
 def _p(value: float | None) -> str:

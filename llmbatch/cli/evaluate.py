@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmbatch.cli.main import command_line
-from llmbatch.cli.run import RESUMABLE, track_option
+from llmbatch.cli.complete import run_folders
+from llmbatch.cli.main import RESUMABLE, command_line
+from llmbatch.cli.run import track_option
 from llmbatch.cli.settings import JobCommand, job_options, overrides_of
 from llmbatch.core.errors import UsageError
 from llmbatch.core.screen import shown
@@ -38,7 +39,12 @@ Exit codes: 0 every row was asked and answered; 3 scored, some rows failed; 1 th
 )
 @click.option("--allow-code", is_flag=True, help="Let metrics run the code that the model writes.")
 @click.option(
-    "--scores", "again", metavar="DIR", type=click.Path(path_type=Path), help="Score the records of DIR anew."
+    "--scores",
+    "again",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Score the records of DIR anew.",
+    shell_complete=run_folders,
 )
 @click.option("--list", "listed", is_flag=True, help="The tasks that come with llmbatch.")
 @job_options("Run", "Sampling", job_file=False)

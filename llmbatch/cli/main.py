@@ -12,15 +12,21 @@ from __future__ import annotations
 import difflib
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from llmbatch import __version__
 from llmbatch.cli import COMMANDS
-from llmbatch.core.errors import LlmbatchError, Stopped
+from llmbatch.core.errors import EngineError, LlmbatchError, ReadError, Stopped, WriteError
 from llmbatch.core.screen import open_streams, shown
 from llmbatch.core.table import find
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+RESUMABLE = (EngineError, ReadError, WriteError)
+"""What breaks a run half-way for a reason outside of it."""
 
 
 class LazyGroup(click.Group):
@@ -35,6 +41,8 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
+            if ctx.resilient_parsing:  # a shell asks what may follow
+                return None
             if close := difflib.get_close_matches(cmd_name, COMMANDS, n=1):
                 ctx.fail(f"No such command {cmd_name!r}. Did you mean {close[0]!r}?")
             return None
@@ -47,6 +55,14 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_) for name, (_, help_) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """As click's own, which would import every command to ask for its help."""
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_COMMAND_LINE] = shlex.join(["llmbatch", *args])
@@ -101,4 +117,4 @@ def main() -> None:
     """Run an LLM over a whole corpus on hardware that you own: one checked result for every row, nothing lost."""
 
 
-__all__ = ["command_line", "main"]
+__all__ = ["RESUMABLE", "command_line", "main"]

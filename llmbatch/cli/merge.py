@@ -6,9 +6,13 @@ from pathlib import Path
 
 import click
 
+from llmbatch.cli.complete import run_folders
+
 
 @click.command()
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=run_folders
+)
 @click.option("--output", metavar="DIR", required=True, type=click.Path(path_type=Path), help="The new run folder.")
 @click.option("--to", metavar="URL|DIR", help="Copy the finished files there, e.g. to s3://bucket/prefix/.")
 @click.pass_context

@@ -75,6 +75,7 @@ def plan(
     given = {"price_per_gpu_hour": price_per_gpu_hour, "price_per_million": price_per_million}
     job = _job(ctx, {name: price for name, price in given.items() if price is not None})
     from llmbatch.measure.job_survey import Assumptions, advice_of, survey_job
+    from llmbatch.measure.order_gain import fields_first, foreseen_of
     from llmbatch.measure.survey import Prices
     from llmbatch.runs.budget import gpus_of
 
@@ -88,6 +89,7 @@ def plan(
     else:
         with _progress(as_json, job.input.name) as tell:
             survey, tokenizer = survey_job(job, assumed, tell)
+    order, fields = foreseen_of(job), fields_first(job)
     prices = Prices(
         tokens_per_second,
         job.run.price_per_gpu_hour,
@@ -97,6 +99,8 @@ def plan(
     )
     if as_json:
         measured = {} if calibration is None else {"calibration": calibration.as_dict()}
+        measured |= {} if order is None else {"order": order[1]}
+        measured |= {} if fields is None else {"fields": fields[1]}
         click.echo(
             json.dumps({**_as_dict(survey, tokenizer, prices, job.plan.overflow), **measured}, ensure_ascii=False)
         )
@@ -107,6 +111,7 @@ def plan(
 
         sentences = [] if calibration is None else calibration.sentences()
         sentences += too_long_sentences(survey, job.plan.overflow)
+        sentences += [said[0] for said in (order, fields) if said is not None]
         if _is_estimate(tokenizer):
             sentences.append(
                 f"The tokenizer of model {job.model!r} is not to be had here, so tokens are estimated: one for each four bytes of "

@@ -26,7 +26,8 @@ def prompts(ctx: click.Context) -> None:
 @prompts.command("list")
 def list_prompts() -> None:
     """The prompts that come with llmbatch."""
-    from llmbatch.prompt.library import load_file, shipped_prompts
+    from llmbatch.prompt.library import load_file
+    from llmbatch.prompt.shipped import shipped_prompts
 
     names = shipped_prompts()
     width = max(map(len, names), default=0)
@@ -52,7 +53,8 @@ def check_prompts(ctx: click.Context, paths: tuple[str, ...]) -> None:
     Without a name or path, the prompts that come with llmbatch. Exit code 2 if anything is wrong.
     """
     from llmbatch.core.errors import UsageError
-    from llmbatch.prompt.library import load_file, shipped_prompts
+    from llmbatch.prompt.library import load_file
+    from llmbatch.prompt.shipped import shipped_prompts
 
     wrong = 0
     for path in paths or shipped_prompts():

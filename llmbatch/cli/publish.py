@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from llmbatch.cli.complete import run_folders
 from llmbatch.cli.settings import JobCommand, JobOption
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ def _settings(command: Any) -> Any:
 
 
 @click.command(cls=JobCommand, epilog=EPILOG)
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=run_folders
+)
 @click.option("--output", type=click.Path(path_type=Path), metavar="FOLDER", help="By default DIR/dataset.")
 @click.option(
     "--push-to", metavar="OWNER/NAME", help="Also put it on the hub, with the token of HF_TOKEN or hf auth login."

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from llmbatch.cli.complete import run_folders
 from llmbatch.cli.run import watched
 from llmbatch.cli.settings import JobCommand, job_options, overrides_of
 
 
 @click.command("retry-failed", cls=JobCommand)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path), shell_complete=run_folders)
 @job_options("Corpus", "Run", "Sampling", "Answers", job_file=False)
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Tell every event on stdout, as a line of JSON.")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from llmbatch.cli.azureml import asked_of_run, score
-from llmbatch.cli.main import command_line
+from llmbatch.cli.main import RESUMABLE, command_line
 from llmbatch.cli.settings import JobCommand, document_notes, job_of, job_options
-from llmbatch.core.errors import EngineError, ReadError, UsageError, WriteError
+from llmbatch.core.errors import UsageError
 from llmbatch.core.screen import shown
 from llmbatch.integrations import TRACKERS
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Exit codes: 0 every row is ok; 3 finished, some rows are not; 1 the job broke;
 2 wrong usage, nothing was started; 130 stopped, the same command goes on."""
-
-RESUMABLE = (EngineError, ReadError, WriteError)
-"""What breaks a run half-way for a reason outside of it."""
 
 track_option = click.option(
     "--track",

@@ -30,7 +30,7 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
 @click.command(cls=JobCommand)
 @job_options()
 @click.option("--model", metavar="MODEL", help="The model: a folder or a name on the hub.")
-@click.option("--engine", metavar="ENGINE", help="vllm, or scripted for a server without a model.")
+@click.option("--engine", metavar="ENGINE", help="vllm, another engine, or scripted: no model.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens; others need --api-key-file.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
 @click.option(
@@ -50,7 +50,7 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
 @click.option("--verbose", is_flag=True, help="Log every request, those that only look too; never what is in one.")
 @click.pass_context
 def serve(ctx: click.Context, /, verbose: bool, **given: Any) -> None:
-    """Serve the batch APIs of OpenAI, Azure and Google on one model, and live requests beside them.
+    """Serve the batch APIs of OpenAI, Azure, AWS and Google on one model, and live requests beside them.
 
     Files and batches are kept in a folder; a server that was stopped or killed goes on with every batch. A job file, or
     --set, gives what holds for all batches: engine, chat, sampling, retry, plan.

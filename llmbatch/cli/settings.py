@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from llmbatch.cli import complete
 from llmbatch.core.merge import merged
 
 if TYPE_CHECKING:
+    from llmbatch.cli.complete import Completer
     from llmbatch.job.job import Job
 
 _META = "llmbatch.cli.settings"
@@ -50,25 +52,82 @@ class Flag(NamedTuple):
     type: Callable[[str], Any]
     help: str
     many: bool = False
+    complete: Completer | None = None
 
 
 FLAGS = {
     "Corpus": (
-        Flag("--model", "MODEL", "model", str, "The model: a folder or a name on the hub."),
-        Flag("--prompt", "PROMPT", "prompt.path", str, "A prompt file, or the name of one that comes with llmbatch."),
-        Flag("--program", "NAME", "program.name", str, "By which steps a row is done: single, chain, best_of, ..."),
-        Flag("--input", "INPUT", "input.path", str, "File, glob, folder, URL of these, or dataset; - for stdin."),
-        Flag("--format", "FORMAT", "input.format", str, "The input's format, where its name does not tell."),
+        Flag("--model", "MODEL", "model", str, "The model: a folder or a name on the hub.", complete=complete.folders),
+        Flag(
+            "--prompt",
+            "PROMPT",
+            "prompt.path",
+            str,
+            "A prompt file, or the name of one that comes with llmbatch.",
+            complete=complete.prompts,
+        ),
+        Flag(
+            "--program",
+            "NAME",
+            "program.name",
+            str,
+            "By which steps a row is done: single, chain, best_of, ...",
+            complete=complete.programs,
+        ),
+        Flag(
+            "--input",
+            "INPUT",
+            "input.path",
+            str,
+            "File, glob, folder, URL of these, or dataset; - for stdin.",
+            complete=complete.files,
+        ),
+        Flag(
+            "--format",
+            "FORMAT",
+            "input.format",
+            str,
+            "The input's format, where its name does not tell.",
+            complete=complete.input_formats,
+        ),
         Flag("--id-field", "FIELD", "input.id_field", str, "The field with a row's id; else `id`, else the index."),
         Flag("--limit", "N", "input.limit", int, "Only the first N rows."),
-        Flag("--overflow", "MODE", "plan.overflow", str, "Of a row that does not fit: error, skip, truncate-tail, ..."),
+        Flag(
+            "--overflow",
+            "MODE",
+            "plan.overflow",
+            str,
+            "Of a row that does not fit: error, skip, truncate-tail, ...",
+            complete=complete.overflow_modes,
+        ),
         Flag("--shard", "I/N", "input.shard", str, "Only slice I of N, from 1; llmbatch merge puts slices together."),
         Flag("--rows", "N", "input.rows", int, "So many rows without an input: see input.draw."),
     ),
     "Run": (
-        Flag("--output", "DIR", "output", str, "The run folder: results, report, and what a resumed run needs."),
-        Flag("--to", "URL|DIR", "sinks.to", str, "Copy the finished files there, e.g. to s3://bucket/prefix/."),
-        Flag("--engine", "ENGINE", "engine.name", str, "vllm, or scripted for a dry run without a model."),
+        Flag(
+            "--output",
+            "DIR",
+            "output",
+            str,
+            "The run folder: results, report, and what a resumed run needs.",
+            complete=complete.folders,
+        ),
+        Flag(
+            "--to",
+            "URL|DIR",
+            "sinks.to",
+            str,
+            "Copy the finished files there, e.g. to s3://bucket/prefix/.",
+            complete=complete.folders,
+        ),
+        Flag(
+            "--engine",
+            "ENGINE",
+            "engine.name",
+            str,
+            "vllm, transformers; openai, kserve: servers; scripted: a dry run.",
+            complete=complete.engines,
+        ),
         Flag("--replicas", "N|auto", "engine.replicas", str, "Engines side by side; auto: as the GPUs allow."),
         Flag("--cluster", "ray[://H:P]|auto", "engine.cluster", str, "Engines on the machines of a Ray cluster."),
         Flag("--engine-timeout", "S", "engine.timeout", float, "Seconds without progress before a restart."),
@@ -76,14 +135,33 @@ FLAGS = {
             "--max-failures", "N|P%", "run.max_failures", _whole_or_text, "Stop when so many rows, or this share, fail."
         ),
         Flag("--max-time", "TIME", "run.max_time", _whole_or_text, "Stop after, e.g., 90m or 8h; can be resumed."),
-        Flag("--cache", "PATH", "reuse.cache", str, "Keep answers in this file, and take from it what it has."),
+        Flag(
+            "--cache",
+            "PATH",
+            "reuse.cache",
+            str,
+            "Keep answers in this file, and take from it what it has.",
+            complete=complete.files,
+        ),
         Flag("--max-total-tokens", "N", "run.max_total_tokens", int, "Stop after so many tokens; can be resumed."),
         Flag("--max-cost", "C", "run.max_cost", float, "Stop when it cost so much; needs a price; can be resumed."),
         Flag("--price-per-gpu-hour", "P", "run.price_per_gpu_hour", float, "Price of an hour of one GPU."),
         Flag(
             "--price-per-million", "P[,P[,P]]", "run.price_per_million", str, "Of a million tokens; in, out, cached in."
         ),
-        Flag("--autotune", "", "run.autotune", bool, "First try a few engine settings, for about a minute."),
+        Flag("--order", "ORDER", "run.order", str, "Of rows: input, window, corpus or auto (corpus where it saves)."),
+        Flag("--autotune", "", "run.autotune", bool, "First try other engine settings on the job's own rows."),
+        Flag(
+            "--tolerance",
+            "exact|P",
+            "run.tuning.tolerance",
+            str,
+            "Let it change answers: to none, or to a share alike.",
+        ),
+        Flag(
+            "--autotune-time", "TIME", "run.tuning.max_time", _whole_or_text, "For at most, e.g., 5m; by default 10m."
+        ),
+        Flag("--draft-model", "MODEL", "run.tuning.draft", str, "A small model that it may guess tokens with."),
     ),
     "Sampling": (
         Flag("--max-tokens", "N", "sampling.max_tokens", int, "The longest answer, in tokens."),
@@ -92,7 +170,12 @@ FLAGS = {
     ),
     "Answers": (
         Flag(
-            "--schema", "FILE|MODULE:MODEL", "answer.schema", str, "A JSON Schema file, or a pydantic model to import."
+            "--schema",
+            "FILE|MODULE:MODEL",
+            "answer.schema",
+            str,
+            "A JSON Schema file, or a pydantic model to import.",
+            complete=complete.files,
         ),
         Flag("--choice", "A,B,C", "answer.choice", _listed, "The answer is one of these."),
         Flag("--regex", "REGEX", "answer.regex", str, "The whole answer matches this."),
@@ -157,7 +240,8 @@ def job_options(*sections: str, job_file: bool = True) -> Callable[[Command], Co
         decorators.append(_pairs_option("--map", "NAME=FIELD", _keep_fields, "The field that a variable comes from."))
         if job_file:
             decorators.append(asset_option())
-        decorators.append(_pairs_option("--set", "SECTION.KEY=VALUE", _keep_settings, "Any setting of a job, in YAML."))
+        text = "Any setting of a job, in YAML."
+        decorators.append(_pairs_option("--set", "SECTION.KEY=VALUE", _keep_settings, text, complete.settings))
         for decorator in reversed(decorators):
             command = decorator(command)
         return command
@@ -211,12 +295,12 @@ def _document_of(ctx: click.Context, path: Path) -> dict[str, Any] | None:
     """The settings that another system's job document asks for; ``None`` for a job file of ours."""
     if not path.is_file():
         return None
-    from llmbatch.systems.base import Assets, read_job_document
+    from llmbatch.systems.base import Assets, read_job_document, unused_assets
 
     read = read_job_document(path, Assets(assets_of(ctx)))
     if read is None:
         return None
-    _given(ctx).notes += read.notes()
+    _given(ctx).notes += [*read.notes(), *unused_assets(path, assets_of(ctx))]
     return {"output": f"llmbatch-{read.name}", **read.job}
 
 
@@ -288,14 +372,19 @@ def _flag_option(flag: Flag, section: str) -> Callable[[Command], Command]:
     if flag.type is bool:
         looks |= {"is_flag": True, "default": None}
     else:
-        looks |= {"metavar": flag.metavar, "type": flag.type, "multiple": flag.many}
+        looks |= {"metavar": flag.metavar, "type": flag.type, "multiple": flag.many, "shell_complete": flag.complete}
     return click.option(flag.name, callback=keep, expose_value=False, **looks)
 
 
 def _pairs_option(
-    name: str, metavar: str, keep: Callable[[click.Context, click.Parameter, tuple[str, ...]], None], text: str
+    name: str,
+    metavar: str,
+    keep: Callable[[click.Context, click.Parameter, tuple[str, ...]], None],
+    text: str,
+    completer: Completer | None = None,
 ) -> Callable[[Command], Command]:
     looks: dict[str, Any] = {"metavar": metavar, "help": text + " Can be repeated.", "section": "Anything else"}
+    looks["shell_complete"] = completer
     return click.option(name, multiple=True, callback=keep, expose_value=False, cls=JobOption, **looks)
 
 

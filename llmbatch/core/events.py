@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from llmbatch.core.ledger import WorstFailure
 from llmbatch.core.types import Usage
 
 
@@ -48,6 +49,10 @@ class Snapshot:
     accepted: int | None = None  # rows, where the job says how many are wanted
     accepted_wanted: int | None = None
     replicas: tuple[Replica, ...] = ()  # where there are several engines
+    ready_seconds: float = 0.0  # of this session, those in which an engine was up: of several the mean
+    busy_seconds: float = 0.0  # of them, those in which it had work
+    deaths: int = 0  # of engines, in this session
+    worst: WorstFailure | None = None  # the failure that most rows ended with
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ only those of one file. Unset, a point costs one look at a module variable.
 | ``temp-written/NAME`` | NAME (a part, ``results.jsonl``, ``report.json``, ``run.json``, ...) lies there under its temporary name |
 | ``renamed/NAME`` | it has its own name, and the folder is not synced yet |
 | ``folder-away/NAME`` | the folder NAME is out of the way of the one that takes its place |
+| ``order-block`` | a block of the input was read for the order of the corpus |
+| ``order-sorted`` | all of it was, and the sort is done |
+| ``order-placed`` | the order is there, and nothing says yet that it is whole |
 | ``part-sealed`` | a part is there, and its journal still |
 | ``journal-removed`` | only the part is |
 | ``results-written`` | results and errors are there, the report is not |

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmbatch.core.types import Failure, FailureKind, Record, Reused, RowId, Status, Usage
 
@@ -25,6 +25,15 @@ class Example:
     """The first row, in input order, that ended with a kind of failure."""
 
     index: int
+    id: RowId
+    message: str
+
+
+class WorstFailure(NamedTuple):
+    """A kind of failure, how many rows ended with it, and the first of them, in input order, with what was wrong."""
+
+    kind: str
+    rows: int
     id: RowId
     message: str
 
@@ -133,6 +142,15 @@ class Ledger:
     @property
     def rows(self) -> int:
         return sum(self.by_status.values())
+
+    @property
+    def worst(self) -> WorstFailure | None:
+        """The failure that most rows ended with."""
+        if not self.by_failure:
+            return None
+        kind = min(self.by_failure, key=lambda kind: (-self.by_failure[kind], kind))
+        example = self.examples[kind]
+        return WorstFailure(str(kind), self.by_failure[kind], example.id, example.message)
 
     @property
     def useful(self) -> Usage:

@@ -7,6 +7,7 @@ Credentials and endpoints come from where the libraries look for them (``AWS_END
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -25,6 +26,9 @@ def file_system(url: str, options: Mapping[str, Any], error: type[UsageError]) -
     """(fsspec's file system, the URL's path in it). Raises ``error`` where there is none for it."""
     import fsspec
 
+    logging.getLogger("gcsfs").setLevel(
+        logging.CRITICAL
+    )  # it prints the traceback of each try; what it raises says it all
     if "STORAGE_EMULATOR_HOST" in os.environ:  # gcsfs would ask by gRPC what kind a bucket is, and wait a minute
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:

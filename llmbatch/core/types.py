@@ -1,7 +1,7 @@
 """The values that flow between the stages: frozen, slotted, and nothing in them but data and arithmetic.
 
 Identity is a row's index, never its text and never its position in a list. Token counts are counts of tokens, times are
-seconds. Nothing here imports another module of llmbatch, but for ``fast_dataclass``.
+seconds. Nothing here imports another module of llmbatch, but for ``fast_dataclass``, and for a notebook that shows a record.
 """
 
 from __future__ import annotations
@@ -410,3 +410,9 @@ class Record:
     history: tuple[Attempt, ...] = ()
     input: Mapping[str, Any] | None = None  # the input fields that ``--keep`` joins in
     details: Mapping[str, Any] | None = None  # JSON: what the row's program has to say of how it came to the output
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        from llmbatch.core.notebook import record_html
+
+        return record_html(self)

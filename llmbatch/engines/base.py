@@ -79,6 +79,12 @@ class EngineSettings(BaseModel):
     hosted: Annotated[bool | None, Counts.NOTHING] = Field(
         None, description="each engine in another process; by default where there are several of one that needs that"
     )
+    least_acceptance: Annotated[float, Counts.NOTHING] = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="speculation ends when less than this share of the guessed tokens is right; 0: never. The tuner measures it",
+    )
     restarts: Annotated[int, Counts.NOTHING] = Field(
         5, ge=0, description="engine deaths survived without an answer between them, before the run stops"
     )
@@ -176,6 +182,14 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class Speculates(Protocol):
+    """An engine that may guess tokens ahead, where its settings say so."""
+
+    def drafts(self) -> Drafts:
+        """What it guessed since its start, by its own count; a second late at most, and none where it does not speculate."""
+
+
+@runtime_checkable
 class CanBeKilled(Protocol):
     """An engine that lives elsewhere, and need not be asked to end."""
 
@@ -244,12 +258,26 @@ class Driver(Protocol):
     def idle_share(self) -> float:
         """Share of the time that engines were up in which they had nothing to do, between 0 and 1."""
 
+    def speculation(self) -> Speculation | None:
+        """What engines guessed ahead, over all restarts; None where none does, or where that is not this run's alone."""
+
 
 class SharedDriver(Driver, Protocol):
     """What several runs may have of one engine at a time: ``stop`` and ``abort`` are this run's alone."""
 
     def hear(self, tell: Watcher) -> None:
         """Who is told, in the thread that drives it, when the engine is up: before anything is answered."""
+
+
+class Speculation(NamedTuple):
+    """What engines guessed ahead; ``fell_back``: how many of them go on without, as less than ``least`` was right."""
+
+    drafts: Drafts
+    least: float
+    engines: int = 1
+    fell_back: int = 0
+    after_requests: int | None = None  # that had been answered when the first of them fell back
+    share: float | None = None  # of the tokens guessed before that, what was right
 
 
 def idle_share(driver: Driver) -> float:
@@ -269,11 +297,50 @@ class Smaller(NamedTuple):
     said: str
 
 
+class Around(NamedTuple):
+    """What candidates are chosen by, besides the settings: the engine as these make it, the machine, and what the job names."""
+
+    info: EngineInfo
+    machine: Machine = Machine()
+    model: str = ""
+    draft: str | None = None  # a small model that the job's author names, to guess the next tokens
+
+
 class Candidate(NamedTuple):
-    """Settings that may be faster than the ones given: a name for a person, and what of ``EngineSettings`` they change."""
+    """Settings that may be faster than the ones given: a name for a person, and what of ``EngineSettings`` they change.
+
+    ``kind`` is what it is a case of. ``exact``: what it changes leaves the answers as they are. ``why_not``: it cannot be tried
+    here, for this reason, and changes nothing.
+    """
 
     name: str
     changes: Mapping[str, Any]
+    kind: str = "batch size"
+    exact: bool = True
+    why_not: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """What an engine guessed ahead (speculation) since its start: how often, how many tokens, and how many of them were right."""
+
+    drafts: int = 0
+    tokens: int = 0
+    accepted: int = 0
+
+    def __add__(self, other: Drafts) -> Drafts:
+        return Drafts(self.drafts + other.drafts, self.tokens + other.tokens, self.accepted + other.accepted)
+
+    def __sub__(self, before: Drafts) -> Drafts:
+        return Drafts(self.drafts - before.drafts, self.tokens - before.tokens, self.accepted - before.accepted)
+
+    @property
+    def share(self) -> float | None:
+        """Of the guessed tokens those that were right; None where there are none."""
+        return self.accepted / self.tokens if self.tokens else None
+
+
+NO_DRAFTS = Drafts()
 
 
 class ModelFacts(NamedTuple):
@@ -323,7 +390,7 @@ class EngineKind:
     smaller: Callable[
         [EngineSettings, EngineInfo | None], Smaller | None
     ]  # after out of memory; ``None``: no less will do
-    candidates: Callable[[EngineSettings, EngineInfo], list[Candidate]]  # for autotune; none where the job sets all
+    candidates: Callable[[EngineSettings, Around], Sequence[Candidate]]  # for autotune; none where the job sets all
     devices: Callable[[EngineSettings], int]  # GPUs that one engine runs on
     limits: Callable[
         [EngineSettings, ModelFacts], EngineInfo
@@ -352,6 +419,8 @@ class EngineKind:
     # What it calls that which other systems have under names of their own: gpus_of_tensors, gpus_of_layers, requests_a_step,
     # tokens_a_step, longest (prompt with answer), memory (the share of a GPU's), numbers (their type), numbers_of_cache, quantized
     arguments: Mapping[str, str] = field(default_factory=dict)
+    # The settings without guessing tokens ahead; None where they do not ask for that.
+    unspeculating: Callable[[EngineSettings], EngineSettings | None] = lambda _: None
     quick: Mapping[str, Any] = field(
         default_factory=dict
     )  # ``args`` for a model so small that to start is most of the work
@@ -407,8 +476,11 @@ def make_engine(model: str, engine: EngineSettings, chat: ChatSettings, log: Pat
 
 
 __all__ = [
+    "NO_DRAFTS",
+    "Around",
     "CanBeKilled",
     "Candidate",
+    "Drafts",
     "Driver",
     "Engine",
     "EngineFactory",
@@ -419,6 +491,8 @@ __all__ = [
     "NamedModel",
     "SharedDriver",
     "Smaller",
+    "Speculates",
+    "Speculation",
     "TokenizerSource",
     "checked",
     "idle_share",

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _GPU = re.compile(r"GPU (\d+):.*")
@@ -20,11 +21,15 @@ _SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What is there. ``gpus`` are names that ``CUDA_VISIBLE_DEVICES`` takes; ``seen`` says in words where they are known from."""
+    """What is there. ``gpus`` are names that ``CUDA_VISIBLE_DEVICES`` takes; ``seen`` says in words where they are known from.
+
+    ``nodes`` are the memory nodes (NUMA), among which the processors are divided.
+    """
 
     gpus: tuple[str, ...] = ()
     cpus: tuple[int, ...] = (0,)
     seen: str = "no GPU"
+    nodes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +60,9 @@ def this_machine(
     visible = given.get(VISIBLE)
     if visible is not None:
         gpus = _named(visible)
-        return Machine(gpus, usable, f"{VISIBLE}={visible}")
+        return Machine(gpus, usable, f"{VISIBLE}={visible}", _nodes())
     gpus = _listed(list_gpus())
-    return Machine(gpus, usable, "nvidia-smi -L" if gpus else "no GPU: nvidia-smi lists none")
+    return Machine(gpus, usable, "nvidia-smi -L" if gpus else "no GPU: nvidia-smi lists none", _nodes())
 
 
 def _named(visible: str) -> tuple[str, ...]:
@@ -79,6 +84,10 @@ def _listed(text: str) -> tuple[str, ...]:
         elif (mig := _MIG.match(line)) and found:
             found[-1].append(mig[1])
     return tuple(name for gpu in found for name in (gpu[1:] or gpu))
+
+
+def _nodes() -> int:
+    return max(1, sum(1 for _ in Path("/sys/devices/system/node").glob("node[0-9]*")))
 
 
 def _cpus() -> tuple[int, ...]:

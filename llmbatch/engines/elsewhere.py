@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from llmbatch.core.errors import EngineDied, EngineError
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Request, RequestKey, Usage
-from llmbatch.engines.base import Engine, EngineInfo
+from llmbatch.engines.base import Drafts, Engine, EngineInfo
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.messages import (
     Answered,
@@ -82,6 +82,7 @@ class EngineElsewhere:
         self._room = _Room(0, 0)
         self._counts = Usage()
         self._busy = 0.0
+        self._drafts = Drafts()
         self._heard_at = 0.0
         self._death: EngineDied | None = None  # known, and not yet told
 
@@ -165,6 +166,9 @@ class EngineElsewhere:
     def busy(self) -> float:
         return self._busy
 
+    def drafts(self) -> Drafts:
+        return self._drafts
+
     def _hand_over(self, feed: Feed) -> None:
         room = self._room
         if self._death is not None:
@@ -213,7 +217,7 @@ class EngineElsewhere:
         return outcomes
 
     def _account(self, message: Answered) -> None:
-        self._counts, self._busy = Usage(*message.counts), message.busy
+        self._counts, self._busy, self._drafts = Usage(*message.counts), message.busy, message.drafts
 
     def _see_that_it_lives(self) -> None:
         silent = time.monotonic() - self._heard_at

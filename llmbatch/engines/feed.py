@@ -75,6 +75,7 @@ class Feed:
         self._changed = self._shared.changed
         self._alone: list[list[Request]] = []  # a stack of groups, each to run with nothing else in flight
         self._apart = False  # what is in flight is such a group
+        self._paused = False
         self._woken = False
         self._own: dict[RequestKey, Request] = {}
         self._cancelled: list[RequestKey] = []
@@ -157,7 +158,7 @@ class Feed:
         taken: list[Request] = []
         shared = self._shared
         with self._changed:
-            if shared.halted:
+            if shared.halted or self._paused:
                 return taken
             if self._apart and self._own:
                 return taken
@@ -240,6 +241,17 @@ class Feed:
             self._shared.halted = True
             self._changed.notify_all()
 
+    def pause(self) -> None:
+        """Give nothing more out here until ``resume``: an engine returns once it has answered what it has."""
+        with self._changed:
+            self._paused = True
+            self._changed.notify_all()
+
+    def resume(self) -> None:
+        """Give out again. May be called where nothing was paused."""
+        with self._changed:
+            self._paused = False
+
     def close(self) -> None:
         """Nothing more will be pushed, so an engine may return once it has answered all."""
         with self._changed:
@@ -310,9 +322,14 @@ class Feed:
         return self._shared.halted
 
     @property
+    def paused(self) -> bool:
+        """Whether ``pause`` was called, and ``resume`` was not since."""
+        return self._paused
+
+    @property
     def urgent(self) -> bool:
         """As ``Requests``. While a group runs apart nothing is."""
-        return self._shared.waiting.has_urgent and not (self._alone or self._apart)
+        return self._shared.waiting.has_urgent and not (self._alone or self._apart or self._paused)
 
     @property
     def hurries(self) -> bool:
@@ -329,11 +346,13 @@ class Feed:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is in flight and nothing more will be given out."""
+        """Whether nothing is in flight and nothing more will be given out; while it is paused: nothing is in flight here."""
         with self._changed:
             return self._is_finished()
 
     def _is_finished(self) -> bool:
+        if self._paused:
+            return not self._own
         if self._shared.halted:
             return not any(feed._own for feed in self._feeds())
         return self._shared.closed and not self._busy()

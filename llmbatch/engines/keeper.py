@@ -32,7 +32,7 @@ class EngineKeeper:
 
     def make(self, model: str, settings: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
         """As ``make_engine``; the engine that is kept, if it was made with the same arguments. Another one is ended first."""
-        if settings.engines > 1 or is_hosted(settings):
+        if not _can_be_kept(settings):
             raise JobError(
                 "engine.replicas: one engine is kept for the next run, so a run here has one, in this process"
             )
@@ -42,11 +42,20 @@ class EngineKeeper:
             self._key, self._engine = key, make_engine(model, settings, chat, log)
         return _Kept(self, self._engine)
 
+    def make_any(self, model: str, settings: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
+        """As ``make``; but several engines, and one in a process of its own, are started for each run."""
+        make = self.make if _can_be_kept(settings) else make_engine
+        return make(model, settings, chat, log)
+
     def close(self) -> None:
         """End the engine that is kept, if there is one."""
         engine, self._engine, self._info = self._engine, None, None
         if engine is not None:
             engine.stop()
+
+
+def _can_be_kept(settings: EngineSettings) -> bool:
+    return settings.engines == 1 and not is_hosted(settings)
 
 
 class _Kept:

@@ -17,7 +17,7 @@ from llmbatch.engines.base import (
 )
 from llmbatch.engines.cluster.link import in_cluster
 from llmbatch.engines.cluster.ray_cluster import RayCluster, cluster_here
-from llmbatch.engines.devices import Machine, Place, this_machine
+from llmbatch.engines.devices import Place, this_machine
 from llmbatch.engines.hosted import Hosting, hosted
 from llmbatch.engines.replicas import More
 from llmbatch.model.tokenizer import ChatSettings
@@ -42,30 +42,41 @@ class Maker:
         self._cluster = _joined(settings, model)
         if self._cluster is None:
             settings = settings.model_copy(update={"cluster": None})
-            machine = Machine() if settings.replicas == 1 else this_machine()
-            self.settings = resolved(settings, machine)
+            self.settings = settings if settings.replicas == 1 else resolved(settings, this_machine())
         else:
-            machine = Machine()
             self.settings = settings.model_copy(update={"replicas": self._cluster.engines})
         self._model = model
         self._chat = chat
         self._folder = folder
         self._make = make
         self._expect = tuple(expect)
-        several = self.settings.engines > 1 and self._cluster is None
-        self._places = kind_of(settings.name).places(self.settings, machine) if several else [Place()]
+        self._placed: dict[tuple[int, int], list[Place]] = {}
+        self._places(self.settings)
 
     def __call__(self, settings: EngineSettings, number: int = 0) -> Engine:
-        """An engine that is not started. Its settings may be others than those given: smaller ones, or faster ones."""
+        """An engine that is not started. Its settings may be others than those given: smaller ones, or faster ones.
+
+        Raises ``JobError`` where these ask for more engines, or larger ones, than the machine has the devices for.
+        """
         alone = settings.engines == 1 and self._cluster is None
         log = self._folder / ("engine.log" if alone else f"engine-{number}.log")
         engine = self._make(self._model, settings, self._chat, log)
         if self._cluster is not None:
             engine = in_cluster(engine, Hosting(self._model, settings, self._chat, log), self._cluster)
         elif is_hosted(settings):
-            engine = hosted(engine, Hosting(self._model, settings, self._chat, log, self._places[number]))
+            engine = hosted(engine, Hosting(self._model, settings, self._chat, log, self._places(settings)[number]))
         engine.expect(self._expect)
         return engine
+
+    def _places(self, settings: EngineSettings) -> list[Place]:
+        """Where each of so many engines of this size runs."""
+        if settings.engines == 1 or self._cluster is not None:
+            return [Place()]
+        kind = kind_of(settings.name)
+        size = settings.engines, kind.devices(settings)
+        if size not in self._placed:
+            self._placed[size] = kind.places(settings, this_machine())
+        return self._placed[size]
 
     @property
     def more(self) -> More | None:

@@ -31,7 +31,7 @@ from llmbatch.core.types import (
     Score,
     Usage,
 )
-from llmbatch.engines.base import EngineInfo, EngineSettings
+from llmbatch.engines.base import NO_DRAFTS, Drafts, EngineInfo, EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 _KEPT = 4096  # settings that were seen before
@@ -103,6 +103,7 @@ class Answered:
     rows: list[tuple[Any, ...]]
     counts: tuple[int, int, int]
     busy: float
+    drafts: Drafts = NO_DRAFTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,7 @@ class Asked:
         return self._known.setdefault(value, value)
 
 
-def answered(outcomes: Iterable[Outcome], counts: Usage, busy: float) -> Answered:
+def answered(outcomes: Iterable[Outcome], counts: Usage, busy: float, drafts: Drafts = NO_DRAFTS) -> Answered:
     """The outcomes as one message."""
     rows: list[tuple[Any, ...]] = []
     for o in outcomes:
@@ -200,7 +201,7 @@ def answered(outcomes: Iterable[Outcome], counts: Usage, busy: float) -> Answere
                 _packed(o.token_ids), o.reasoning, o.stop_reason, o.logprobs, None if score is None else tuple(score), o.numbers,
             )
         )  # fmt: skip
-    return Answered(rows, (counts.prompt_tokens, counts.completion_tokens, counts.cached_tokens), busy)
+    return Answered(rows, (counts.prompt_tokens, counts.completion_tokens, counts.cached_tokens), busy, drafts)
 
 
 def outcomes_of(message: Answered) -> list[Outcome]:

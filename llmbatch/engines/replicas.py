@@ -19,9 +19,9 @@ from typing import Literal
 from llmbatch.core.errors import EngineError
 from llmbatch.core.events import Event, Note, Replica, Watcher
 from llmbatch.core.types import Failure, Outcome, Prompt, Usage
-from llmbatch.engines.base import Driver, Engine, EngineInfo, EngineSettings, idle_share
+from llmbatch.engines.base import Drafts, Driver, Engine, EngineInfo, EngineSettings, Speculation, idle_share
 from llmbatch.engines.feed import Feed
-from llmbatch.engines.supervised import Cancelled, DeathsOf, Prepare, Supervised
+from llmbatch.engines.supervised import Cancelled, DeathsOf, Supervised
 
 _PATIENCE_SECONDS = 0.02  # between two looks while nothing has needed an engine yet
 _LOOK_SECONDS = 0.5  # how long the driving thread sleeps before its caller can look after its clocks
@@ -37,13 +37,11 @@ More = Callable[[int], int]
 """How many engines have no place yet -> how many there is room for besides. Raises ``EngineError`` where all places are gone."""
 
 
-def drive(
-    make: MakeOne, settings: EngineSettings, tell: Watcher, prepare: Prepare | None = None, more: More | None = None
-) -> Driver:
+def drive(make: MakeOne, settings: EngineSettings, tell: Watcher, more: More | None = None) -> Driver:
     """What drives the engines that the settings ask for; with ``more`` engines are added while there is work for them."""
     if settings.engines == 1 and more is None:
-        return Supervised(partial(_made, make, 0), settings, tell, prepare)
-    return Replicas(make, settings, tell, prepare, more)
+        return Supervised(partial(_made, make, 0), settings, tell)
+    return Replicas(make, settings, tell, more)
 
 
 class Replicas:
@@ -54,7 +52,6 @@ class Replicas:
         make: MakeOne,
         settings: EngineSettings,
         tell: Watcher,
-        prepare: Prepare | None = None,
         more: More | None = None,
     ) -> None:
         self._make = make
@@ -62,8 +59,6 @@ class Replicas:
         self._looked_at = 0.0  # for room
         self._settings = settings
         self._tell = tell
-        self._prepare = _Once(prepare or _as_they_are)
-        self._preparing = False
         self._needed = threading.Event()
         self._deaths_of = DeathsOf()
         self._engines = [self._supervised(number) for number in range(settings.engines)]
@@ -92,7 +87,7 @@ class Replicas:
 
     @property
     def starting(self) -> bool:
-        return self._preparing or (self.info is None and any(engine.starting for engine in self._engines))
+        return self.info is None and any(engine.starting for engine in self._engines)
 
     @property
     def start_seconds(self) -> float | None:
@@ -193,13 +188,19 @@ class Replicas:
     def idle_share(self) -> float:
         return idle_share(self)
 
+    def speculation(self) -> Speculation | None:
+        found = [each for engine in self._engines if (each := engine.speculation()) is not None]
+        if not found:
+            return None
+        first = min(
+            (each for each in found if each.fell_back), key=lambda each: each.after_requests or 0, default=found[0]
+        )
+        drafts = sum((each.drafts for each in found), Drafts())
+        fallen = sum(each.fell_back for each in found)
+        return first._replace(drafts=drafts, engines=len(found), fell_back=fallen)
+
     def _begin(self, feed: Feed) -> None:
-        """Start the threads, once the settings are prepared, which is done here: the caller may be interrupted in it."""
-        self._preparing = True
-        try:
-            self._prepare(self._settings)
-        finally:
-            self._preparing = False
+        """Start the threads."""
         with self._state:
             new = self._left - self._at_work  # from an earlier stream of this feed an engine may still be starting
         self._set_to_work(new, feed)
@@ -237,7 +238,7 @@ class Replicas:
 
     def _supervised(self, number: int) -> Supervised:
         make, say = partial(_made, self._make, number), partial(self._say_of, number)
-        return Supervised(make, self._settings, say, self._prepare, self._deaths_of)
+        return Supervised(make, self._settings, say, self._deaths_of)
 
     def _rest_is_down(self) -> bool:
         """Whether no engine with a thread at work is up: they load a model, or wait to try that again."""
@@ -316,25 +317,6 @@ def _state(engine: Supervised) -> Literal["waiting", "starting", "up"]:
 
 def _made(make: MakeOne, number: int, settings: EngineSettings) -> Engine:
     return make(settings, number)
-
-
-def _as_they_are(settings: EngineSettings) -> EngineSettings:
-    return settings
-
-
-class _Once:
-    """What changes the settings before a first start, done once for all replicas: the others wait for it."""
-
-    def __init__(self, prepare: Prepare) -> None:
-        self._prepare = prepare
-        self._lock = threading.Lock()
-        self._prepared: EngineSettings | None = None
-
-    def __call__(self, settings: EngineSettings) -> EngineSettings:
-        with self._lock:
-            if self._prepared is None:
-                self._prepared = self._prepare(settings)
-            return self._prepared
 
 
 __all__ = ["More", "Replicas", "drive"]

@@ -199,6 +199,9 @@ class Share:
     def idle_share(self) -> float:
         return idle_share(self)
 
+    def speculation(self) -> None:
+        """What was guessed was guessed for all."""
+
     # by the engine's threads
 
     def answered(self, outcomes: Sequence[Outcome]) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
 from llmbatch.core.events import EngineReady, Note, Replica, Watcher
@@ -27,8 +28,21 @@ from llmbatch.core.types import (
     Sampling,
     Usage,
 )
-from llmbatch.engines.base import CanBeKilled, Engine, EngineInfo, EngineSettings, Smaller, idle_share, kind_of
+from llmbatch.engines.base import (
+    NO_DRAFTS,
+    CanBeKilled,
+    Drafts,
+    Engine,
+    EngineInfo,
+    EngineSettings,
+    Smaller,
+    Speculates,
+    Speculation,
+    idle_share,
+    kind_of,
+)
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.speculation import Acceptance, is_drawn
 
 _BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 30.0)  # before a restart, by how many deaths came without an answer between
 _DEATHS_TO_SUSPECT = 2
@@ -41,7 +55,6 @@ _PROBE_SAMPLING = Sampling((("max_tokens", 1), ("temperature", 0.0)))
 
 
 Make = Callable[[EngineSettings], Engine]
-Prepare = Callable[[EngineSettings], EngineSettings]
 
 
 class Cancelled(Exception):
@@ -79,7 +92,8 @@ class DeathsOf:
 class Supervised:
     """Builds, drives and rebuilds one engine: a ``Driver``. ``make`` gives a new, not yet started engine for some settings.
 
-    ``prepare`` may change the settings before the first start. Several that answer one feed are given the same ``deaths_of``.
+    Several that answer one feed are given the same ``deaths_of``. An engine that guesses tokens ahead, and too few of them right,
+    is given nothing more, and once it has answered what it has is made anew without.
     """
 
     def __init__(
@@ -87,15 +101,15 @@ class Supervised:
         make: Make,
         settings: EngineSettings,
         tell: Watcher,
-        prepare: Prepare | None = None,
         deaths_of: DeathsOf | None = None,
     ) -> None:
         self._make = make
         self._settings = settings
         self._tell = tell
         self._engine = make(settings)
-        self._prepare = prepare
         self._deaths_of = deaths_of or DeathsOf()
+        speculates = kind_of(settings.name).unspeculating(settings) is not None
+        self._guessing = _Guessing(Acceptance(settings.least_acceptance)) if speculates else None
         self._deaths_since_answer = 0
         self._harmless: Request | None = None  # the last one that was answered
         self._past = Usage()
@@ -135,8 +149,6 @@ class Supervised:
         """
         self.starting = True
         try:
-            if self.info is None and self._prepare is not None:
-                self._rebuild(self._prepare(self._settings))
             return self._start()
         finally:
             self.starting = False
@@ -187,8 +199,12 @@ class Supervised:
                         self._harmless = next((r for r, o in answered if isinstance(o, Completion)), self._harmless)
                         self._deaths_since_answer = 0
                         self._deaths_of.acquit(outcomes)
+                        if self._guessing is not None:
+                            self._see_what_was_guessed(self._guessing, requests, feed)
                     yield outcomes
-                if feed.finished:
+                if feed.paused and not feed.halted:
+                    yield from self._go_on_without_guessing(feed)
+                elif feed.finished:
                     return
             except EngineDied as death:
                 accused = self._after_death(death, feed)
@@ -253,11 +269,58 @@ class Supervised:
         """Share of the time that an engine was up in which it had nothing to do, between 0 and 1."""
         return idle_share(self)
 
+    def speculation(self) -> Speculation | None:
+        """As a ``Driver``."""
+        guessing = self._guessing
+        if guessing is None:
+            return None
+        drafts, at_fall, fell = guessing.past + self._drafts(), guessing.at_fall, guessing.fell_after
+        fallen = int(fell is not None)
+        return Speculation(
+            drafts, guessing.acceptance.least, 1, fallen, fell, None if at_fall is None else at_fall.share
+        )
+
+    def _drafts(self) -> Drafts:
+        """Of the engine that is up."""
+        engine = self._engine
+        return engine.drafts() if self._ready_at is not None and isinstance(engine, Speculates) else NO_DRAFTS
+
+    def _see_what_was_guessed(self, guessing: _Guessing, answered: Sequence[Request], feed: Feed) -> None:
+        """Give an engine nothing more that guesses badly, unless a death is being looked into."""
+        guessing.answered += len(answered)
+        guessing.drawn = guessing.drawn or any(map(is_drawn, answered))
+        if guessing.over or self._deaths_of.searching or not guessing.acceptance.is_too_low(drafts := self._drafts()):
+            return
+        guessing.over = True
+        least = guessing.acceptance.least
+        seen = f"of the tokens that speculation guessed lately less than {least:.0%} were right, so it costs more than it spares"
+        if guessing.drawn:  # with the same seed they would come out otherwise after an interruption
+            self._tell(Note("warning", f"{seen}; it goes on, as answers are drawn with seeds, which it has a part in"))
+            return
+        guessing.at_fall, guessing.fell_after = guessing.past + drafts, guessing.answered
+        self._tell(Note("warning", f"{seen}: the engine is restarted without it, and goes on from here"))
+        self._settings = kind_of(self._settings.name).unspeculating(self._settings) or self._settings
+        feed.pause()
+
+    def _go_on_without_guessing(self, feed: Feed) -> Iterator[list[Outcome]]:
+        """It has answered all that it had: make it anew with the settings that are set by now."""
+        self._account()
+        self._engine.stop()
+        yield []
+        self._rebuild(self._settings)
+        feed.resume()
+        try:
+            self.start()
+        except EngineError as error:
+            self._deaths_since_answer += 1
+            yield from self._restart(error, feed)
+
     def _after_death(self, death: EngineDied, feed: Feed) -> Refusal | None:
         """Decide what the requests in flight do next; returns the refusal of one that was found to kill the engine."""
         self.deaths += 1
         self._deaths_since_answer += 1
         lost = feed.recall()
+        feed.resume()  # whatever it was to be made anew for, now it is
         if death.suspect:
             self._deaths_of.add(lost)
         suspects = [r for r in lost if self._deaths_of.of(r) >= _DEATHS_TO_SUSPECT]
@@ -357,12 +420,28 @@ class Supervised:
         if self._ready_at is not None:
             self._past = self._past + self._engine.counts()
             self._past_busy += self._engine.busy()
+            if self._guessing is not None:
+                self._guessing.past += self._drafts()
+                self._guessing.acceptance.begin()
             self._past_ready += time.monotonic() - self._ready_at
             self._ready_at = None
 
     def _smaller(self) -> Smaller | None:
         """Settings with which it may have memory enough; ``None`` at the bottom."""
         return kind_of(self._settings.name).smaller(self._settings, self.info)
+
+
+@dataclass(slots=True)
+class _Guessing:
+    """What an engine guessed ahead, over its restarts."""
+
+    acceptance: Acceptance
+    past: Drafts = NO_DRAFTS
+    answered: int = 0
+    drawn: bool = False  # an answer was drawn with a seed
+    over: bool = False  # it was decided whether to go on, and said
+    fell_after: int | None = None  # answered requests
+    at_fall: Drafts | None = None
 
 
 def _backoff(deaths: int) -> float:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from llmbatch import __version__
 from llmbatch.core.errors import EngineDied, JobError, LlmbatchError
 from llmbatch.core.types import Completion, Outcome, Piece, RequestKey, Usage
-from llmbatch.engines.base import Engine, kind_of
+from llmbatch.engines.base import Drafts, Engine, Speculates, kind_of
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.messages import (
     Ask,
@@ -93,7 +93,9 @@ class _Speaker:
             if self._pieces:  # those of the outcomes are there by now
                 self._wire.send(told([self._pieces.popleft() for _ in range(len(self._pieces))]))
             self._said_at = time.monotonic()
-            self._wire.send(answered(outcomes, self._engine.counts(), self._engine.busy()))
+            engine = self._engine
+            drafts = engine.drafts() if isinstance(engine, Speculates) else Drafts()
+            self._wire.send(answered(outcomes, engine.counts(), engine.busy(), drafts))
 
 
 class _Listener:

@@ -11,6 +11,7 @@ from llmbatch.core.events import Watcher
 from llmbatch.evals.evaluate import Asked, Evaluated
 from llmbatch.evals.evaluate import evaluate as run_task
 from llmbatch.evals.task import Task, load_task, task_from
+from llmbatch.watch.watching import seen_by
 
 
 def evaluate(
@@ -23,7 +24,7 @@ def evaluate(
     shuffle_seed: int | None = None,
     until_interval: float | None = None,
     allow_code: bool = False,
-    watchers: Sequence[Watcher] = (),
+    watchers: Sequence[Watcher] | None = None,
     **sections: Any,
 ) -> Evaluated:
     """Score a model on a task into a run folder, or go on with it. Arguments are those of ``llmbatch eval``.
@@ -44,7 +45,8 @@ def evaluate(
     asked = Asked(
         str(model), Path(output).expanduser(), copy, limit, shuffle_seed, until_interval, allow_code, settings=sections
     )
-    return run_task(found, asked, watchers)
+    with seen_by(watchers) as watching:
+        return run_task(found, asked, watching)
 
 
 __all__ = ["evaluate"]

@@ -218,7 +218,7 @@ def check_metrics(
         if metric.kind.runs_code and not allow_code:
             raise JobError(
                 f"metric {metric.name}: it runs the code that the model writes, which is off until you allow it "
-                "(--allow-code); what that code can do on this machine is in the README, under Comparing runs"
+                "(--allow-code); what that code can do on this machine is in docs/how-to/evaluate.md"
             )
 
 

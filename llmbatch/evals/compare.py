@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+import string
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -254,6 +255,37 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _key(row_id: Any) -> str:
     return json.dumps(row_id, sort_keys=True)
+
+
+def letters_of(comparison: Comparison) -> dict[str, str]:
+    """What the runs are called for short, by name: A to Z, then A1 to Z1, and so on."""
+    letters = (f"{letter}{number or ''}" for number in itertools.count() for letter in string.ascii_uppercase)
+    return dict(zip(comparison.runs, letters, strict=False))
+
+
+def verdict(compared: Compared, letters: Mapping[str, str]) -> str:
+    """A sentence: whether the rows can tell the two apart, and what it would take."""
+    gap = compared.difference
+    one, two = letters[compared.first], letters[compared.second]
+    of = f"{compared.metric.name}, {one} and {two}" if len(letters) > 2 else compared.metric.name
+    test = f" ({gap.test})" if gap.test else ""
+    if compared.decided is None:
+        return f"{of}: too few rows to tell the runs apart."
+    if compared.decided:
+        lower = "" if compared.metric.kind.higher_is_better else ", lower being better"
+        return f"{of}: {two if compared.second_is_better else one} is better{lower}{test}."
+    if gap.detectable is None:
+        return f"{of}: these {count(gap.rows)} rows show no difference{test}."
+    needed = f"; to show one such as was seen takes about {count(gap.rows_needed)} rows" if gap.rows_needed else ""
+    return (
+        f"{of}: these {count(gap.rows)} rows cannot tell the runs apart{test}. They show a difference of {gap.detectable:.2g} in "
+        f"80 of 100 times{needed}."
+    )
+
+
+def said_of(values: Sequence[Any]) -> str:
+    """Answers or references on one line."""
+    return " | ".join(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values)
 
 
 def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +21,14 @@ from llmbatch.core.digest import short_digest
 from llmbatch.core.errors import FolderError, JobError, PromptError, SourceError
 from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
+from llmbatch.core.notebook import table
 from llmbatch.engines.base import EngineFactory, make_engine
 from llmbatch.evals.base import Metric
 from llmbatch.evals.examples import EXAMPLES
 from llmbatch.evals.job import PROMPT, job_of_task, prompt_file
 from llmbatch.evals.outcome import Outcomes, examples_of, read_lines
+from llmbatch.evals.page import write_scored_page
+from llmbatch.evals.plot import figure_words
 from llmbatch.evals.rows import Rows, fingerprint
 from llmbatch.evals.sandbox import UNISOLATED, can_isolate
 from llmbatch.evals.scores import SCORES, Scored, Scores, score, scores_to_dict
@@ -38,6 +42,7 @@ from llmbatch.job.job import Job, job_of
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.job.swept import recipe_of
 from llmbatch.prompt.document import read_document
+from llmbatch.report.summary import headline
 from llmbatch.runs.brakes import Stop
 from llmbatch.runs.pacing import Slots
 from llmbatch.runs.session import RunResult, run_job
@@ -75,6 +80,15 @@ class Evaluated(NamedTuple):
     result: RunResult
     scores: Scores | None
 
+    def __repr__(self) -> str:
+        return f"Evaluated({headline(self.result.report)!r} in {str(self.result.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: how it ended, and each figure with its interval."""
+        said = f"<div><b>{escape(headline(self.result.report))}</b> in {escape(str(self.result.folder))}</div>"
+        figures = {} if self.scores is None else self.scores.overall.figures
+        return said + table([(escape(name), escape(figure_words(each))) for name, each in figures.items()])
+
 
 def evaluate(
     task: Task,
@@ -108,6 +122,8 @@ def evaluate(
     if result.outcome != "finished":
         return Evaluated(result, None)
     scores = score_folder(asked.output, allow_code=asked.allow_code)
+    if job.run.page:
+        write_scored_page(asked.output, result.report)
 
     def say(message: str) -> None:
         for watcher in watchers:

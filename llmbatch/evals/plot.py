@@ -1,77 +1,48 @@
-"""Scores in, a plot of the figures and their intervals out, as SVG for the run's HTML page."""
+"""Scores in, plots of the figures and their intervals out, as a run's HTML page draws them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from html import escape
-from typing import NamedTuple
+from collections.abc import Iterator
 
 from llmbatch.core.words import one_line
 from llmbatch.evals.scores import Figure, Scores
+from llmbatch.report.page.plots import Dots, dots
 
-_WIDTH, _LABEL, _VALUE, _LINE = 640, 210, 170, 22  # pixels; _LABEL and _VALUE are what is left and right of the plot
 _ROWS = 40
 
 
-class _Bar(NamedTuple):
-    label: str
-    figure: Figure
-    whole: bool
-
-
-def scores_svg(scores: Scores) -> str:
+def score_plots(scores: Scores) -> list[Dots]:
     """A plot for each metric: all rows first, then each category; a dot is the figure, a line its interval."""
-    plots = [_plot(metric.name, list(_bars(scores, metric.name))) for metric in scores.metrics]
-    return "\n".join(plot for plot in plots if plot)
+    plots = []
+    for metric in scores.metrics:
+        figures = list(_figures(scores, metric.name))
+        if figures:
+            better = "" if metric.kind.higher_is_better else ", lower is better"
+            values = [end for figure in figures for end in figure[1:4] if end is not None]
+            span = (min(0.0, *values), max(1.0, *values) if max(values) <= 1 else max(values))
+            note = f"Lines are {100 * scores.confidence:g}% intervals."
+            plots.append(dots(f"{metric.name}{better}", figures, span=span, say=lambda at: f"{at:.3g}", note=note))
+    return plots
 
 
-def _bars(scores: Scores, metric: str) -> Iterator[_Bar]:
+def _figures(
+    scores: Scores, metric: str
+) -> Iterator[tuple[str, float | None, float | None, float | None, str, str, bool]]:
     parts = [("all", scores.overall, True), *((name, part, False) for name, part in scores.categories.items())]
     for name, part, whole in parts[:_ROWS]:
-        if (figure := part.figures.get(metric)) is not None and figure.value is not None:
-            yield _Bar(name, figure, whole)
+        figure = part.figures.get(metric)
+        if figure is not None and figure.value is not None:
+            yield one_line(name, 60), figure.value, figure.low, figure.high, figure_words(figure), "in", whole
 
 
-def _plot(metric: str, bars: list[_Bar]) -> str:
-    if not bars:
-        return ""
-    ends = [end for bar in bars for end in (bar.figure.value, bar.figure.low, bar.figure.high) if end is not None]
-    low, high = min(0.0, *ends), max(1.0, *ends) if max(ends) <= 1 else max(ends)
-    scale = (_WIDTH - _LABEL - _VALUE) / ((high - low) or 1)
-
-    def x(value: float) -> float:
-        return round(_LABEL + (value - low) * scale, 1)
-
-    height = _LINE * (len(bars) + 2)
-    lines = [
-        f'<svg role="img" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" font-size="13" fill="currentColor">',
-        f"<title>{escape(metric)} with its intervals</title>",
-        f'<text x="0" y="{_LINE - 7}" font-weight="bold">{escape(metric)}</text>',
-    ]
-    for at, bar in enumerate(bars, 1):
-        middle = _LINE * at + _LINE / 2
-        lines += _drawn(bar, middle, x)
-    bottom = _LINE * (len(bars) + 1)
-    lines += [
-        f'<line x1="{x(low)}" y1="{bottom}" x2="{x(high)}" y2="{bottom}" stroke="currentColor" opacity=".4"/>',
-        f'<text x="{x(low)}" y="{bottom + 15}" opacity=".65">{low:g}</text>',
-        f'<text x="{x(high)}" y="{bottom + 15}" text-anchor="end" opacity=".65">{high:.4g}</text>',
-        "</svg>",
-    ]
-    return "\n".join(lines)
-
-
-def _drawn(bar: _Bar, y: float, place: Callable[[float], float]) -> list[str]:
-    figure, weight = bar.figure, ' font-weight="bold"' if bar.whole else ""
+def figure_words(figure: Figure) -> str:
+    """``0.62 (0.5716 to 0.6666)``."""
+    if figure.value is None:
+        return "no figure"
     said = f"{figure.value:.4g}"
-    drawn = [f'<text x="0" y="{y + 4}"{weight}>{escape(one_line(bar.label, 28))}</text>']
-    if figure.low is not None and figure.high is not None:
-        said += f" ({figure.low:.4g} to {figure.high:.4g})"
-        ends = f'x1="{place(figure.low)}" x2="{place(figure.high)}" y1="{y}" y2="{y}"'
-        drawn.append(f'<line {ends} stroke="#3a8fb7" stroke-width="3" stroke-linecap="round"/>')
-    drawn.append(f'<circle cx="{place(figure.value or 0.0)}" cy="{y}" r="4.5" fill="#2a9d55"/>')
-    drawn.append(f'<text x="{_WIDTH}" y="{y + 4}" text-anchor="end"{weight}>{said}</text>')
-    return drawn
+    if figure.low is None or figure.high is None:
+        return said
+    return f"{said} ({figure.low:.4g} to {figure.high:.4g})"
 
 
-__all__ = ["scores_svg"]
+__all__ = ["figure_words", "score_plots"]

@@ -23,6 +23,7 @@ from llmbatch.core.words import clip
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.journal import Replay
 from llmbatch.folder.lock import Lock
+from llmbatch.folder.order import ORDER, in_input_order, read_order
 from llmbatch.folder.overlay import finished_retries, overlay
 from llmbatch.folder.parts import Parts
 from llmbatch.folder.records import part_lines, record_on
@@ -31,6 +32,7 @@ from llmbatch.report.report import Report
 MANIFEST_VERSION = 1
 JOB_FILE = "job.yaml"
 RESULTS, ERRORS, ACCEPTED = "results.jsonl", "errors.jsonl", "accepted.jsonl"
+PAGE = "report.html"
 _MANIFEST, _REPORT = "run.json", "report.json"
 ENGINE_VERSION = "engine (version)"
 """The one thing of what came out that may change between the sessions of a run; it is said."""
@@ -147,10 +149,22 @@ class RunFolder:
         return [self.parts.meta(n).bounds if replay is None else replay.bounds for n, replay in self._windows()]
 
     def _own_lines(self) -> Iterator[bytes]:
+        if read_order(self.path) is not None:
+            yield from in_input_order([
+                self.parts.path(window) if replay is None else [line for _, line in sorted(replay.lines.items())]
+                for window, replay in self._windows()
+            ])  # fmt: skip
+            return
         for window, replay in self._windows():
             if replay is None:
                 yield from part_lines([self.parts.path(window)])
             else:
+                yield from (line for _, line in sorted(replay.lines.items()))
+
+    def open_lines(self) -> Iterator[bytes]:
+        """The lines of results that are in journals, and not sealed yet. Raises ``FolderError``."""
+        for _, replay in self._windows():
+            if replay is not None:
                 yield from (line for _, line in sorted(replay.lines.items()))
 
     def _windows(self) -> Iterator[tuple[int, Replay | None]]:
@@ -355,6 +369,7 @@ def _ours(name: str) -> bool:
         "prompt.yaml",
         "input.jsonl",
         "progress.json",
+        ORDER,
     } or name.startswith(
         (".", "engine.log", "engine-", "lock.", "run.json", "job.yaml.", "input.jsonl.", "progress.json.")
     )

@@ -16,6 +16,7 @@ from llmbatch.core.errors import FolderError
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_to_line
 from llmbatch.core.types import Attempt, Record, RequestKey, Status
+from llmbatch.folder.order import in_input_order, read_order
 from llmbatch.folder.parts import Parts
 from llmbatch.folder.records import index_of, record_on
 
@@ -50,7 +51,8 @@ def sealed_lines(folder: Path) -> Iterator[bytes]:
     """The lines of a run's sealed parts, in input order. Raises ``FolderError``."""
     parts = Parts(folder / "parts")
     sealed, _ = parts.scan()
-    return chain.from_iterable(_lines(parts.path(window)) for window in sorted(sealed))
+    paths = [parts.path(window) for window in sorted(sealed)]
+    return chain.from_iterable(map(_lines, paths)) if read_order(folder) is None else in_input_order(paths)
 
 
 def combine(before: Record, after: Record) -> Record:

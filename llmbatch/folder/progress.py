@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from llmbatch.core.errors import WriteError
 from llmbatch.core.events import Replica, Snapshot
+from llmbatch.core.ledger import WorstFailure
 from llmbatch.core.types import Usage
 
 
@@ -37,7 +38,9 @@ def read_progress(folder: Path) -> Progress | None:
         data = json.loads((folder / "progress.json").read_bytes())
         values = {field.name: data[field.name] for field in fields(Snapshot)}
         replicas = tuple(Replica(**{**each, "usage": Usage(**each["usage"])}) for each in values["replicas"])
-        snapshot = Snapshot(**{**values, "usage": Usage(**values["usage"]), "replicas": replicas})
+        worst = WorstFailure(*values["worst"]) if values["worst"] is not None else None
+        usage = Usage(**values["usage"])
+        snapshot = Snapshot(**{**values, "usage": usage, "replicas": replicas, "worst": worst})
         return Progress(snapshot, float(data["written_at"]))
     except (OSError, ValueError, KeyError, TypeError):  # it is only for show
         return None

@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import FolderError
-from llmbatch.core.record import json_decoder, record_from_dict
+from llmbatch.core.record import encode, json_decoder, record_from_dict
 from llmbatch.core.types import Record
 from llmbatch.core.words import excerpt
 
 # The start of a line as it is written. Anchored, so that neither an id nor an output that looks like one is taken for it.
-_HEAD = re.compile(rb'\{"id": ?(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?\d+), ?"index": ?(\d+), ?"status": ?"(\w+)"')
+_HEAD = re.compile(
+    rb'\{"id": ?(?P<id>"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?\d+), ?"index": ?(?P<index>\d+), ?"status": ?"(?P<status>\w+)"'
+)
 
 _loads = json_decoder(json.JSONDecoder())
 
 
 @contextlib.contextmanager
-def reading(part: Path) -> Iterator[None]:
+def reading(part: Path, what: str = "a sealed part") -> Iterator[None]:
     """Turn an ``OSError`` of the block into a ``FolderError`` that names the part."""
     try:
         yield
     except OSError as error:
-        raise FolderError(
-            f"{part}: a sealed part cannot be read: {error.strerror or error}; see llmbatch audit"
-        ) from error
+        raise FolderError(f"{part}: {what} cannot be read: {error.strerror or error}; see llmbatch audit") from error
 
 
 def part_lines(parts: Sequence[Path]) -> Iterator[bytes]:
@@ -50,15 +50,30 @@ def part_lines(parts: Sequence[Path]) -> Iterator[bytes]:
 def index_of(line: bytes) -> int:
     """The index of the row whose record is on a line, as a rule without parsing all of it. Raises ``FolderError``."""
     if match := _HEAD.match(line):
-        return int(match[1])
+        return int(match["index"])
     return record_on(line).index
+
+
+def id_of(line: bytes) -> bytes:
+    """The id of the row whose record is on a line, as JSON, as a rule without parsing all of it. Raises ``FolderError``."""
+    if match := _HEAD.match(line):
+        return match["id"]
+    return encode(record_on(line).id).encode()
 
 
 def status_of(line: bytes) -> str:
     """The status of the record on a line, as a rule without parsing all of it. Raises ``FolderError``."""
     if match := _HEAD.match(line):
-        return match[2].decode()
+        return match["status"].decode()
     return str(parse(line)["status"])
+
+
+def head_of(line: bytes) -> tuple[int, str]:
+    """(index, status) of the record on a line, as a rule without parsing all of it. Raises ``FolderError``."""
+    if match := _HEAD.match(line):
+        return int(match["index"]), match["status"].decode()
+    record = parse(line)
+    return int(record["index"]), str(record["status"])
 
 
 def record_on(line: bytes) -> Record:

@@ -45,6 +45,14 @@ class HowAsked(Protocol):
     def vector(self) -> bool:
         """Whether the record's output is one."""
 
+    @property
+    def own_check(self) -> bool:
+        """Whether the row itself says what its answer must be: by a schema, say."""
+
+    @property
+    def job_check(self) -> bool:
+        """Whether the job, or its prompt, says what an answer must be, whatever a row asks for."""
+
 
 @fast_dataclass(frozen=True, slots=True)
 class Asked:
@@ -53,6 +61,8 @@ class Asked:
     chat: bool = True
     samples: int = 1
     vector: bool = False
+    own_check: bool = False
+    job_check: bool = False
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -60,7 +70,6 @@ class Answered:
     """A row with what became of it. ``record`` is in its JSON form, ``row`` the input's data: empty where it could not be read.
 
     ``created`` is in Unix seconds. ``line`` is where in its file the row starts, counted from 0 and blank lines with it.
-    ``checked``: the job itself holds answers to something, be it asked for by the row or not.
     """
 
     record: Mapping[str, Any]
@@ -69,7 +78,6 @@ class Answered:
     model: str
     created: int
     line: int = 0
-    checked: bool = False
 
 
 class Format(Protocol):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from llmbatch.core.fast_dataclass import fast_dataclass
 from llmbatch.core.types import FailureKind
+from llmbatch.formats.base import HowAsked
 
 
 class Code(NamedTuple):
@@ -44,7 +45,6 @@ NOT_RUN = {"expired": EXPIRED, "cancelled": CANCELLED}
 
 _CHECKED = frozenset(
     {
-        FailureKind.TRUNCATED,
         FailureKind.INVALID_JSON,
         FailureKind.SCHEMA,
         FailureKind.CHOICE,
@@ -53,7 +53,6 @@ _CHECKED = frozenset(
     }
 )
 """What a check says that a request itself may ask for."""
-
 
 _AS_IT_CAME = frozenset({FailureKind.TRUNCATED, FailureKind.EMPTY})
 """What is a success wherever nobody asked for a check."""
@@ -89,21 +88,39 @@ class Error:
         return code_of(self.kind)
 
 
-def outcome_of(
-    record: Mapping[str, Any], *, checks_itself: bool = False, job_checks: bool = False, strict: bool = False
-) -> Success | Error:
-    """What became of a row. ``checks_itself``: the request asked for a check of the answer (a schema, say).
+def outcome_of(record: Mapping[str, Any], asked: HowAsked, *, strict: bool = False) -> Success | Error:
+    """What became of a row.
 
-    Then an answer that did not pass it is a success with the text as it came, as the systems have it, unless ``strict``; and so are
-    one that was cut off, whose finish reason says so, and one that is empty. What only the job checks is an error: with
-    ``job_checks`` one that was cut off or is empty, too.
+    Where the row itself asked for a check, an answer that did not pass it is a success with the text as it came, as the systems
+    have it, unless ``strict``; and so are one that was cut off, whose finish reason says so, and one that is empty. What only the
+    job checks is an error: where it checks at all, an answer that was cut off or is empty, too.
+
+    How the row was asked is looked at only where there is a text that did not do.
     """
     if record["status"] == "ok":
         return Success(record["output"], record["finish_reason"])
     error = record.get("error") or {"kind": record["status"], "message": ""}
-    raw = record.get("raw")
-    kind = error["kind"]
-    told = (kind in _AS_IT_CAME and (checks_itself or not job_checks)) or (checks_itself and kind in _CHECKED)
-    if told and not strict and raw is not None:
-        return Success(raw, record["finish_reason"])
-    return Error(error["kind"], error["message"])
+    kind, raw = error["kind"], record.get("raw")
+    if raw is not None and not strict and _is_told(kind, asked):
+        if not isinstance(record["output"], list) or asked.samples == 1:
+            return Success(raw, record["finish_reason"])
+        if None not in (answers := _as_they_came(record, raw)):
+            return Success(answers, record["finish_reason"])
+    return Error(kind, error["message"])
+
+
+def _is_told(kind: str, asked: HowAsked) -> bool:
+    return asked.own_check if kind in _CHECKED else kind in _AS_IT_CAME and (asked.own_check or not asked.job_check)
+
+
+def _as_they_came(record: Mapping[str, Any], raw: str | None) -> list[Any]:
+    """The several answers of a record, those that a check refused as their texts; ``None`` for one without text.
+
+    ``raw`` is that of the first that was refused, those of others are in the record's history.
+    """
+    last = {attempt["sample"]: attempt.get("text") for attempt in record.get("history", ())}
+    found = list(record["output"])
+    for sample, output in enumerate(found):
+        if output is None:
+            found[sample], raw = (last.get(sample) if raw is None else raw), None
+    return found

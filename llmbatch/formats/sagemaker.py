@@ -152,18 +152,11 @@ class SageMaker:
 
     def result(self, answered: Answered) -> dict[str, Any]:
         """As a service's output has no line for a record without an answer, that is an object with its ``error``."""
-        outcome = self.outcome(answered)
+        outcome = outcome_of(answered.record, answered.asked)
         if isinstance(outcome, Error):
             return {"error": {"code": outcome.code.http, "message": outcome.message}}
         value = self._joined(answered, self._answer(answered, outcome))
         return value if isinstance(value, dict) else {OUTPUT: value}
-
-    def outcome(self, answered: Answered, *, strict: bool = False) -> Success | Error:
-        """A chat request may ask for a check of the answer by itself."""
-        failed = answered.record["status"] != "ok"
-        asked = self.read(answered.row, ()) if failed and answered.row else None
-        checks = isinstance(asked, Rendered) and asked.output is not None
-        return outcome_of(answered.record, checks_itself=checks, job_checks=answered.checked, strict=strict)
 
     def written(self, answered: Answered, success: Success) -> str:
         """The transformed record of a row with an answer. Raises ``Misfit`` where the output filter picks nothing."""

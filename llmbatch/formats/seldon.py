@@ -97,7 +97,7 @@ def line_of(answered: Answered, data_type: DataType | None, batch: str, *, stric
     index = answered.record["index"]
     instance = uuid_of(f"{batch}/{index}")
     tags = {"batch_id": batch, "batch_instance_id": instance, "batch_index": answered.line}
-    outcome = outcome_of(answered.record, job_checks=answered.checked, strict=strict)
+    outcome = outcome_of(answered.record, answered.asked, strict=strict)
     if not isinstance(outcome, Success):
         return {"status": {"info": "FAILURE", "reason": outcome.message, "status": 1}, "meta": tags}
     record = answered.row[RECORD]

@@ -95,7 +95,7 @@ class TrtllmBench:
     def result(self, answered: Answered) -> dict[str, Any]:
         """A line of the answers: ``id``, ``output`` and ``output_tokens``, and of a request without one its ``error``."""
         record = answered.record
-        outcome = outcome_of(record)
+        outcome = outcome_of(record, answered.asked)
         if not isinstance(outcome, Success):
             return {"id": record["id"], "output": None, "output_tokens": 0, "error": outcome.message}
         return {"id": record["id"], "output": outcome.output, "output_tokens": record["usage"]["completion_tokens"]}

@@ -130,13 +130,10 @@ def line_of(answered: Answered, *, strict: bool, ids: bool = False) -> dict[str,
 
 def reply_of(answered: Answered, *, strict: bool) -> dict[str, Any] | Error:
     """The body that answers a request, or why it has no answer."""
-    record, row = answered.record, answered.row
-    outcome = outcome_of(
-        record, checks_itself=record["status"] != "ok" and _is_held(row), job_checks=answered.checked, strict=strict
-    )
+    outcome = outcome_of(answered.record, answered.asked, strict=strict)
     if isinstance(outcome, Error):
         return outcome
-    asked = read_request(row)
+    asked = read_request(answered.row)
     return written_answers(answered.model, asked, _answers(answered, asked, outcome))
 
 
@@ -154,15 +151,6 @@ def _answers(answered: Answered, asked: Asked, success: Success) -> list[Answer]
 
 def _text(output: Any) -> str:
     return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
-
-
-def _is_held(row: Mapping[str, Any]) -> bool:
-    """Whether a request asks for a check of its one answer."""
-    try:
-        asked = read_request(row)
-        return len(asked.prompts) == 1 and _GUIDE in _given(asked.values)
-    except WireError:
-        return False
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

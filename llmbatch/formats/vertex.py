@@ -157,9 +157,7 @@ class Vertex:
 
         ``rich``: a prediction says how it ended, and what it took.
         """
-        outcome = outcome_of(
-            answered.record, checks_itself=self._is_checked(answered), job_checks=answered.checked, strict=strict
-        )
+        outcome = outcome_of(answered.record, answered.asked, strict=strict)
         line = self._named(answered)
         if isinstance(outcome, Error):
             line["error"] = {"code": outcome.code.rpc, "message": outcome.message}
@@ -197,13 +195,6 @@ class Vertex:
         if settings.gives_arrays and (missing := [name for name in settings.included_fields if name not in record]):
             raise _InstanceProblem(f"the instance has no field {short(missing[0])}, which includedFields names")
         return {name: record[name] for name in self._fields(record) if name in record and name not in self._dropped}
-
-    def _is_checked(self, answered: Answered) -> bool:
-        """Whether a row that did not end well asked for a check of its answer itself."""
-        if answered.record["status"] == "ok" or RECORD not in answered.row:
-            return False
-        rendered = self.read(answered.row, ())
-        return isinstance(rendered, Rendered) and rendered.output is not None
 
 
 def _body(instance: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from llmbatch.core.check import Verdict
 from llmbatch.core.errors import JobError, RunError, Stopped
 from llmbatch.core.files import atomic_write
 from llmbatch.core.types import Constraint, Prompt, Record, Sampling, Score, Status
-from llmbatch.engines.base import EngineFactory, ModelFacts, TokenizerSource, kind_of, make_engine
+from llmbatch.engines.base import ModelFacts, TokenizerSource, kind_of
 from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.folder.folder import read_results
 from llmbatch.job.identity import identity_of, model_identity
@@ -132,14 +132,9 @@ class Batches:
         """Have the engine look at its arguments and its model, before it is started. Raises ``JobError`` for what is wrong."""
         self._output.mkdir(parents=True, exist_ok=True)
         job = self._job
-        engine = self._make(self.model_path, job.engine, job.chat, self._output / "engine.log")
+        engine = self._keeper.make_any(self.model_path, job.engine, job.chat, self._output / "engine.log")
         if engine.tokenize(()) is None:
             raise JobError(f"engine {job.engine.name}: it takes no token ids, and these requests are token ids")
-
-    @property
-    def _make(self) -> EngineFactory:
-        """One engine is kept for the next batch; of several replicas none is."""
-        return self._keeper.make if self._job.engine.replicas == 1 else make_engine
 
     def run(self, kind: str, asked: Sequence[Asked]) -> list[Any]:
         """An answer's text for each request, or its ``Score``. Raises ``RunError`` where one has none, and ``Stopped``."""
@@ -153,7 +148,7 @@ class Batches:
             atomic_write(rows, content)
         job = self._job_of(name)
         with watching() as watcher:
-            result = run_job(job, [watcher], make=self._make)
+            result = run_job(job, [watcher], make=self._keeper.make_any)
         if result.outcome != "finished":
             raise Stopped(f"{result.report['error'] or 'the run was stopped'}; the same command goes on from here")
         return _values(list(read_results(result.folder)), asked, result.folder)
@@ -175,6 +170,7 @@ class Batches:
                 "program": {"name": f"{__name__}:GIVEN"},
                 "engine": self._engine,
                 "reuse": reuse,
+                "run": {"page": self._stays},
             }
         )
 

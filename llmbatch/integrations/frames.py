@@ -10,26 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
-from llmbatch.api import AProgram, Schema, generate_job, job_given, run_rows
+from llmbatch.api import AProgram, Schema
 from llmbatch.core.digest import short_digest
-from llmbatch.core.errors import JobError, RunError
+from llmbatch.core.errors import JobError
 from llmbatch.core.events import Watcher
 from llmbatch.core.types import Record, Status
-from llmbatch.engines.base import EngineFactory, is_hosted, make_engine
 from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.integrations.frames_types import arrow_type, fitted
+from llmbatch.integrations.rows_job import RowsJob
 from llmbatch.job.identity import identity_of
 from llmbatch.job.job import Job
-from llmbatch.job.swept import recipe_of
 from llmbatch.programs.base import PromptFacts
 
 Section = Mapping[str, Any]
-_OTHERWISE = {
-    "accept": "every row has its place in the result: filter it afterwards",
-    "sweep": "every row comes once: make a call for each setting",
-    "input": "the rows are the table's; of input only id_field counts",
-    "output": "give it beside the job, where there is a run folder",
-}
 
 
 class JobArguments(TypedDict, total=False):
@@ -67,32 +60,24 @@ class TableJob:
     def __init__(self, arguments: JobArguments, keeper: EngineKeeper | None = None) -> None:
         given: dict[str, Any] = dict(arguments)
         self._column, self._error = given.pop("column", "output"), given.pop("error", "error")
-        expand, schema, input = given.pop("expand", False), given.pop("schema", None), given.pop("input", {})
-        for name, instead in _OTHERWISE.items():
-            if name in given or (name == "input" and set(input) - {"id_field"}):
-                raise JobError(f"{name}: {instead}")
-        self._program = given.get("program")  # a function is there as long as somebody has it
-        self._job = job_given({**given, "output": "run", "input": {**input, "format": "jsonl", "path": "rows"}}, schema)
-        self._recipe = recipe_of(self._job)
-        self._expand = expand
+        self._expand = given.pop("expand", False)
+        self._rows = RowsJob(given, keeper)
         self.types = self._types()
-        alone = self._job.engine.engines == 1 and not is_hosted(self._job.engine)
-        self._make: EngineFactory = keeper.make if keeper is not None and alone else make_engine
 
     @property
     def facts(self) -> PromptFacts:
         """What is known of the prompt: the fields of rows that it names, its sampling with all defaults."""
-        return self._recipe.facts
+        return self._rows.recipe.facts
 
     @property
     def job(self) -> Job:
         """The job; its input and output stand for those that it is given."""
-        return self._job
+        return self._rows.job
 
     @cached_property
     def digest(self) -> str:
         """Of all that the answers depend on besides the rows."""
-        identity = {**identity_of(self._job), **self._recipe.identity()}
+        identity = {**identity_of(self.job), **self._rows.recipe.identity()}
         return short_digest(repr([sorted(identity.items()), self._column, self._error, self._expand]))
 
     def answers(
@@ -114,20 +99,9 @@ class TableJob:
                 "error=, or rename those"
             )
         found: dict[str, list[Any]] = {name: [] for name in self.types}
-        if not count:
-            return found
-        if output is None:
-            records: Iterable[Record] = generate_job(rows, self._job, watchers, self._program, make=self._make)
-        else:
-            job = self._job.model_copy(update={"output": Path(output).expanduser()})
-            records = run_rows(rows, job, watchers, make=self._make)
-        for record in records:
+        for record in self._rows.records(rows, count, output, watchers):
             for name, value in self._values(record).items():
                 found[name].append(value)
-        if (made := len(found[self._error])) != count:
-            raise RunError(
-                f"{count:,} rows have {made:,} records: a setting of the job leaves rows out, or has them twice"
-            )
         return found
 
     def table(self, answers: Mapping[str, Sequence[Any]]) -> Any:
@@ -160,10 +134,10 @@ class TableJob:
         """The type of a row's output. Only of single requests its schema is known."""
         import pyarrow as pa
 
-        if self._recipe.gives_vectors:
+        recipe, facts = self._rows.recipe, self.facts
+        if recipe.gives_vectors:
             return pa.list_(pa.float32())
-        facts = self._recipe.facts
-        if self._recipe.program.name != "single":
+        if recipe.program.name != "single":
             return pa.string()
         kind = arrow_type(facts.answer)
         return pa.list_(kind) if (facts.sampling.get("n") or 1) > 1 else kind

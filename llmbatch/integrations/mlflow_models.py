@@ -75,8 +75,8 @@ class LlmbatchModel:
             frame = isinstance(model_input, pd.DataFrame)
             rows = list(_rows(model_input, list(table.facts.needs)))
             answers = table.answers(rows, len(rows), ())
-        self.errors = answers[_ERROR]
-        self._see(rows)
+            self.errors = answers[_ERROR]
+        self._see(answers[_ERROR])
         if frame and not _is_list(model_input):
             return pd.DataFrame(answers, index=model_input.index, dtype=object)
         return answers[_OUTPUT]
@@ -92,12 +92,13 @@ class LlmbatchModel:
             self._tables[key] = TableJob(cast(JobArguments, changed), self._keeper)
         return self._tables[key]
 
-    def _see(self, rows: Sequence[Any]) -> None:
-        failed = [(number, error) for number, error in enumerate(self.errors) if error is not None]
+    def _see(self, errors: Sequence[str | None]) -> None:
+        """Tell of this call's failures: ``self.errors`` may be another call's by now."""
+        failed = [(number, error) for number, error in enumerate(errors) if error is not None]
         if not failed:
             return
         shown = "; ".join(f"row {number}: {error}" for number, error in failed[:_FAILED_SHOWN])
-        message = f"{len(failed):,} of {len(rows):,} rows have no output: {shown}"
+        message = f"{len(failed):,} of {len(errors):,} rows have no output: {shown}"
         if self._raises:
             raise RunError(message)
         _logger.warning(message)

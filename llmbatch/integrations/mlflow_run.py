@@ -26,7 +26,7 @@ from llmbatch.prompt.library import read_prompt
 
 STATE = "mlflow.json"
 TABLE = "eval_results_table.json"
-_FILES = ("job.yaml", "report.json", "errors.jsonl", "task.yaml", "scores.json")
+_FILES = ("job.yaml", "report.json", "report.html", "errors.jsonl", "task.yaml", "scores.json")
 _LARGEST_FILE = 64 << 20  # bytes; of a larger one its place is a tag
 _LARGEST_TABLE = 1000  # rows
 _VALUE = 6000  # characters of a parameter

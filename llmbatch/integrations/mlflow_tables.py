@@ -8,7 +8,7 @@ mlflow.genai.evaluate(data=llmbatch.mlflow.genai_data("out", "truth.jsonl"), sco
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,25 +80,33 @@ def _expected(truth: Truth, id_field: str, field: str) -> dict[RowId, Any]:
     """The truth by id."""
     if isinstance(truth, Mapping):
         return dict(truth)
-    where = str(truth) if isinstance(truth, str | Path) else "the truth"
     found: dict[RowId, Any] = {}
-    for number, line in enumerate(_lines(truth), 1):
+    for where, line in _lines(truth):
         if not isinstance(line, Mapping) or id_field not in line or field not in line:
             raise SourceError(
-                f"{where}:{number}: is no object with {id_field!r} and {field!r}; name them with id_field= and field="
+                f"{where}: is no object with {id_field!r} and {field!r}; name them with id_field= and field="
             )
-        found[line[id_field]] = line[field]
+        if not isinstance(name := line[id_field], str | int):
+            raise SourceError(f"{where}: {id_field} is {short(name)}, and an id is a text or a whole number")
+        found[name] = line[field]
     return found
 
 
-def _lines(truth: str | Path | Iterable[Mapping[str, Any]]) -> Iterable[Any]:
+def _lines(truth: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """(where it is, the object) of each."""
     if not isinstance(truth, str | Path):
-        return truth
-    path = Path(truth).expanduser()
+        yield from ((f"the truth:{number}", line) for number, line in enumerate(truth, 1))
+        return
+    path, number = Path(truth).expanduser(), 0
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+        with path.open("rb") as lines:  # as bytes, whose lines end nowhere but at a line feed
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield f"{path}:{number}", json.loads(line)
+    except OSError as error:
         raise SourceError(f"{path}: cannot be read as JSON Lines: {error}") from error
+    except ValueError as error:
+        raise SourceError(f"{path}:{number}: cannot be read as JSON Lines: {error}") from error
 
 
 def _text(value: Any) -> str:

@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmbatch.api import AProgram, Schema, generate_job, job_given
+from llmbatch.api import AProgram, Schema
 from llmbatch.core.errors import JobError
 from llmbatch.core.imports import extra
 from llmbatch.core.record import record_to_dict
 from llmbatch.engines.keeper import EngineKeeper
+from llmbatch.integrations.rows_job import RowsJob
 from llmbatch.sinks.parquet import table_of
 
 COLUMNS = (
@@ -45,18 +46,13 @@ class Stage:
         prefix: str = "",
         **sections: Mapping[str, Any],
     ) -> None:
-        if "accept" in sections:
-            raise JobError("accept: a stage gives one record for every row; filter them by their status")
-        given = {"model": model, "prompt": prompt, "program": program, "output": "run"}
-        self._job = job_given(
-            {**given, **sections, "input": {"format": "jsonl", **sections.get("input", {}), "path": "rows"}}, schema
-        )
-        if self._job.engine.cluster is not None:
+        given = {"model": model, "prompt": prompt, "program": program, "schema": schema}
+        self._rows = RowsJob({**given, **sections}, EngineKeeper())
+        if self._rows.job.engine.cluster is not None:
             raise JobError(
                 "engine.cluster: Ray Data places this stage itself: give map_batches num_gpus and concurrency"
             )
         self._prefix = prefix
-        self._keeper = EngineKeeper()
 
     def __call__(self, batch: Any) -> Any:
         """A batch in any of Ray Data's formats -> an Arrow table of the same rows, with ``COLUMNS`` beside theirs."""
@@ -65,7 +61,7 @@ class Stage:
         names = {name: f"{self._prefix}{name}" for name in COLUMNS}
         if there := sorted(set(names.values()) & set(rows.column_names)):
             raise JobError(f"the rows have columns of these names already: {', '.join(there)}; give the stage a prefix")
-        found = [] if not rows.num_rows else generate_job(rows.to_pylist(), self._job, (), make=self._keeper.make)
+        found = self._rows.records(rows.to_pylist(), rows.num_rows)
         records = table_of(record_to_dict(record) for record in found)
         for column, name in names.items():
             rows = rows.append_column(name, records.column(column))

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from llmbatch.core.sampling import SAMPLING
 from llmbatch.core.words import short
 
 
@@ -19,22 +20,44 @@ def explain(
     ``options``: what is at the top can be given by options of the command line that are called so.
     """
     problems: dict[str, list[str]] = {}
+    listed: set[tuple[str, ...]] = set()
     for problem in error.errors(include_url=False):
         where = _place(problem["loc"], data)
-        problems.setdefault(".".join(where), []).append(_problem(problem, where, settings, options))
+        if problem["type"] == "extra_forbidden":
+            said = _unknown(where, settings, tell_known=tuple(where[:-1]) not in listed)
+            listed.add(tuple(where[:-1]))
+        else:
+            said = _problem(problem, where, options)
+        problems.setdefault(".".join(where), []).append(said)
     return [" or ".join(dict.fromkeys(said)) for said in problems.values()]
 
 
-def _problem(problem: Any, where: list[str], settings: type[BaseModel], options: bool) -> str:
+def _unknown(where: list[str], settings: type[BaseModel], *, tell_known: bool) -> str:
+    """An unknown key: the near one, be it in another section, and what is known there unless another problem told it."""
+    *section, key = where
+    known = _known_keys(section, settings)
+    near = [".".join([*section, name]) for name in difflib.get_close_matches(key, known, n=1)]
+    if not near and not section:
+        near = _elsewhere(key, settings)
+    hints = [f"did you mean {' or '.join(near)}?"] if near else []
+    if tell_known:
+        hints.append(f"known keys: {', '.join(known)}")
+    return f"unknown key {'.'.join(where)!r}" + (f": {' '.join(hints)}" if hints else "")
+
+
+def _elsewhere(key: str, settings: type[BaseModel]) -> list[str]:
+    """Where a key that was given at the top belongs, as ``max_tokens`` does below ``sampling``."""
+    places = [f"{name}.{inner}" for name in settings.model_fields for inner in _known_keys([name], settings)]
+    if "sampling" in settings.model_fields:
+        places += [f"sampling.{name}" for name in SAMPLING]
+    return [place for place in places if place.partition(".")[2] == key]
+
+
+def _problem(problem: Any, where: list[str], options: bool) -> str:
     name = ".".join(where)
     if problem["type"] == "missing":
         given = f": give --{name} or the key {name!r} in the job file" if options and len(where) == 1 else ""
         return f"{name} is missing{given}"
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(where[:-1], settings)
-        near = difflib.get_close_matches(where[-1], known, n=1)
-        hint = f"did you mean {'.'.join([*where[:-1], near[0]])}? " if near else ""
-        return f"unknown key {name!r}: {hint}known keys: {', '.join(known)}"
     said: str = problem["msg"].removeprefix("Value error, ")
     if name and said.startswith(f"{name}."):  # a section says which of its keys it is about
         return said

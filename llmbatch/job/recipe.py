@@ -135,18 +135,19 @@ class Recipe:
         ask = self._kind.first(_RowAsk(row, self._steps, self._settings, Lengths(lambda _: None, None)))
         return ask if isinstance(ask, Failure) else replace(rendered, prompt=ask.prompt)
 
-    @property
-    def checks_answers(self) -> bool:
-        """Whether the job, or its prompt, says what an answer must be, whatever a row asks for."""
-        return not self._main.gives_text
-
     def asked(self, row: Row) -> Asked:
         """How a row was asked; nothing is known of one without a prompt. All programs but ``single`` make one value of answers."""
-        asked = self._main.ask(row) if row.failure is None else row.failure
-        if isinstance(asked, Failure):
+        rendered = self._main.render(row) if row.failure is None else row.failure
+        if isinstance(rendered, Failure):
             return Asked()
-        samples = asked.answers if self.program.name == "single" else 1
-        return Asked(asked.prompt.messages is not None, samples, self.gives_vectors)
+        samples = self._main.answers(rendered) if self.program.name == "single" else 1
+        return Asked(
+            chat=rendered.prompt.messages is not None,
+            samples=samples,
+            vector=self.gives_vectors,
+            own_check=rendered.output is not None,
+            job_check=self._main.checks_answers,
+        )
 
     def settled(self, row: Row) -> Rendered | Failure:
         """As ``render``, with all that is asked with the prompt: sampling after all defaults, and what the answer is held to."""

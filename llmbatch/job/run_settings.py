@@ -5,28 +5,15 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from llmbatch.core.settings import Counts, IsPath
+from llmbatch.job.times import Seconds
+from llmbatch.job.tuning import TuningSettings
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhd]\s*)+")
 _SHARE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
-
-
-def _seconds(value: Any) -> Any:
-    """``90``, ``"90s"``, ``"15m"``, ``"8h"``, ``"1h30m"`` or ``"2d"`` as seconds."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip().lower()
-    if _DURATION.fullmatch(text):
-        return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("a time is a number of seconds, or such as 90s, 15m, 1h30m or 2d") from None
 
 
 def _failures(value: Any) -> Any:
@@ -57,7 +44,6 @@ def _prices(value: Any) -> Any:
 
 
 Prices = Annotated[tuple[float, float, float] | None, BeforeValidator(_prices)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(allow_inf_nan=False)]
 Failures = Annotated[int | str | None, BeforeValidator(_failures)]
 
 
@@ -67,6 +53,11 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     window: int = Field(16_384, ge=1, description="rows that are planned, committed and resumed together")
+    order: Literal["auto", "input", "window", "corpus"] = Field(
+        "auto",
+        description="in which order rows are asked: input; window (each window by plan.order); corpus (all of the input by what "
+        "prompts begin with, for which it is read once more before); or auto: corpus where a sample shows that it saves enough",
+    )
     windows_open: int = Field(4, ge=1, description="windows that may be unfinished at a time; bounds memory")
     window_characters: int = Field(
         64_000_000, ge=1, description="a window ends before its prompts are longer than this together"
@@ -86,8 +77,10 @@ class RunSettings(BaseModel):
         None, description="of a million tokens: one price, or two (in, out), or three (in, out, cached in)"
     )
     autotune: bool = Field(
-        False, description="try a few engine settings on the first rows; a clear winner replaces the default"
+        False, description="try other engine settings on the job's own rows; a clear winner replaces the default"
     )
+    page: bool = Field(True, description="write report.html, a page of plots and records, beside report.json")
+    tuning: TuningSettings = Field(TuningSettings(), description="how autotune goes about it")
     grace: Seconds = Field(
         30.0, ge=0, description="seconds that what is in flight gets to finish when the run is stopped"
     )
@@ -102,6 +95,12 @@ class RunSettings(BaseModel):
     def _a_cost_needs_a_price(self) -> RunSettings:
         if self.max_cost is not None and self.price_per_gpu_hour is None and self.price_per_million is None:
             raise ValueError("max_cost needs a price: price_per_gpu_hour, price_per_million, or both")
+        return self
+
+    @model_validator(mode="after")
+    def _tuning_is_of_autotune(self) -> RunSettings:
+        if not self.autotune and self.tuning != TuningSettings():
+            raise ValueError("tuning is for autotune, which is off: give --autotune as well, or leave tuning out")
         return self
 
     def failures_allowed(self, rows: int) -> float:

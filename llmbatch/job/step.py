@@ -85,6 +85,11 @@ class Step:
         """Whether its answers are any text, unless a row says otherwise."""
         return self.output.kind == "text"
 
+    @property
+    def checks_answers(self) -> bool:
+        """Whether an answer must be something, whatever a row says, or is held to a rule."""
+        return not self.gives_text or any(self.output.rules())
+
     def identity(self) -> dict[str, str]:
         """What the answers depend on besides the row: as ``Recipe.identity``, by what comes behind the step's name."""
         asked = with_content(self.output).model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -167,6 +172,11 @@ class Step:
             pooling=None if vector is None else pooling_of("embed", vector),
             more=rendered.more,
         )
+
+    def answers(self, rendered: Rendered) -> int:
+        """How many answers are asked for with a row's prompt, or its prompts."""
+        samples = {**self._defaults, **rendered.sampling, **self._overrides}.get("n") or 1
+        return int(samples) * (1 + len(rendered.more))
 
     def size(self, row: Row) -> int:
         """About how many characters of a row its check holds on to, where it does."""

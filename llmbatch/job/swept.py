@@ -70,11 +70,6 @@ class SweptRecipe(Recipe):
         return found
 
     @property
-    def checks_answers(self) -> bool:
-        """Whether any of them does."""
-        return any(recipe.checks_answers for recipe in self._recipes)
-
-    @property
     def facts(self) -> PromptFacts:
         """Of the first of them."""
         return self._recipes[0].facts

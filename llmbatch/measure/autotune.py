@@ -1,155 +1,199 @@
-"""Some of a job's requests in; the engine settings that answer them fastest, and what was tried, out.
+"""A job and its engine's settings in; the settings that answer its rows clearly faster, and all that was tried, out.
 
-Each candidate changes one batch size of the default. All run the same requests in the same order on an engine of their own, with
-an empty prefix cache; those that look better than the default are run once more, after the default once more, so that a machine
-that became faster meanwhile is not taken for a better setting. The default stays unless another wins clearly. Every candidate
-needs a start of the engine, so with a large model the starts take most of the time.
+Candidates (``EngineKind.candidates``) are tried in rounds. In each the default runs too, so that a machine that became slower is
+not taken for a worse setting; after each only those stay that may still win, half of them at most, and are measured for longer.
+One wins whose whole interval lies above the margin. What may change answers must besides agree with the untuned answers as far as
+the job's tolerance says. Every trial needs a start of the engine, so with a large model the starts take most of the time.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from llmbatch.core.errors import EngineError, ReadError
 from llmbatch.core.files import atomic_write
-from llmbatch.core.types import Request
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, kind_of
-from llmbatch.job.job import Job
-from llmbatch.job.prepare import Preparer, capacity_of
-from llmbatch.job.swept import recipe_of
-from llmbatch.measure.speed import Measured, run_for, warm_up
-from llmbatch.sources.base import Source
+from llmbatch.engines.base import Around, Candidate, EngineInfo, EngineSettings, kind_of
+from llmbatch.engines.devices import Machine
+from llmbatch.job.tuning import TuningSettings
+from llmbatch.measure import verdicts
+from llmbatch.measure.trials import Make, SampleOf, Stand, Trial
+from llmbatch.measure.verdicts import MARGIN, Judged
 
-AUTOTUNE_VERSION = 1
-SAMPLE = 4096  # requests
-_SECONDS = 60.0  # of measuring, over all candidates
-_MOST_SECONDS = 600.0  # with the starts: no further candidate is begun after so long
-_CLEAR = 0.05  # share by which a winner must be faster, beyond the noise
-_SURE = 2.0  # standard errors
+AUTOTUNE_VERSION = 2
+DEFAULT = "default"
+_ROUNDS = 3  # that a winner is measured in
+_MOST_AFTER = (4, 2)  # candidates that go on after the first round, and after the second
+_MEASURED_SHARE = 1 / 75  # of the time that all may take, for one measurement of the first round: 8 s of 10 minutes
+_LONGER = (1.0, 1.5, 2.0, 2.0)  # times as long, by round
+_LEAST_SECONDS = 1.0
 
-Make = Callable[[EngineSettings], Engine]
 Say = Callable[[str], None]
-Requests = Callable[[Engine, EngineInfo], Sequence[Request]]
-"""A started engine, and what it is -> the requests to try it with."""
+
+
+class Known(NamedTuple):
+    """What is known of a job besides its engine's settings."""
+
+    tuning: TuningSettings = TuningSettings()
+    model: str = ""
+    machine: Machine = Machine()
+    without: tuple[tuple[str, str], ...] = ()  # kinds of candidates that this job leaves out, and why
+
+
+_NOTHING = Known()
+
+
+def autotune(
+    make: Make, settings: EngineSettings, sample: SampleOf, say: Say, known: Known = _NOTHING
+) -> dict[str, Any]:
+    """Try the default and the candidates beside it; returns what was tried and what was chosen, as JSON data.
+
+    ``sample`` gives the requests, once there is an engine. What fails is recorded and left out, and never breaks the run.
+    """
+    tuning = _Tuning(Stand(make, settings), Clock(known.tuning.max_time), say)
+    default = Trial(Candidate(DEFAULT, {}, DEFAULT))
+    counted: list[Any] = []
+
+    def counting(engine: Any, info: EngineInfo) -> Any:
+        counted[:] = sample(engine, info)
+        return counted if len(counted) >= 2 * info.max_num_seqs * info.engines else ()
+
+    info = tuning.stand.first(default, counting, tuning.seconds(1))
+    judged = Judged(default, [], known.tuning.tolerance, settings)
+    if default.error is not None:  # the run will see whether it can be helped
+        return tuning.result(judged, counted, f"autotune: nothing was tried: {default.error}")
+    if info is None or not default.rounds:
+        said = f"autotune: the engine's own settings are kept: {len(counted):,} requests are too few to tell anything"
+        return tuning.result(judged, counted, said)
+    judged.others[:] = candidates(settings, info, known)
+    open_ones = [trial for trial in judged.others if trial.candidate.why_not is None]
+    if open_ones:
+        tuning.announce(open_ones, len(counted), default)
+        tuning.rounds(judged, open_ones)
+    return tuning.result(judged, counted)
+
+
+def candidates(settings: EngineSettings, info: EngineInfo, known: Known) -> list[Trial]:
+    """A trial for each candidate of the engine's kind and of the job's own, those that cannot be tried last."""
+    tuning = known.tuning
+    found = list(kind_of(settings.name).candidates(settings, Around(info, known.machine, known.model, tuning.draft)))
+    own = [
+        Candidate(name, {"args": {**settings.args, **each.args}}, "own", each.exact)
+        for name, each in tuning.candidates.items()
+    ]
+    asked = [each for each in found if tuning.kinds is None or each.kind in tuning.kinds]
+    without = dict(known.without)
+    asked = [each._replace(why_not=without[each.kind]) if each.kind in without else each for each in asked]
+    return [Trial(each) for each in sorted([*own, *asked], key=lambda each: each.why_not is not None)]
 
 
 @dataclass(slots=True)
-class Trial:
-    """One candidate: what it changes, and how fast it was; ``error`` says why it could not be tried to the end."""
+class Clock:
+    """The time that tuning may take."""
 
-    name: str
-    changes: dict[str, Any]  # of EngineSettings
-    start_seconds: float = 0.0
-    measured: list[Measured] = field(default_factory=list)
-    error: str | None = None
+    budget: float
+    began: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.began = time.monotonic()
 
     @property
-    def all(self) -> Measured:
-        """Its rounds together."""
-        return Measured(
-            tuple(each for measured in self.measured for each in measured.slices),
-            (),
-            sum(measured.sent for measured in self.measured),
+    def spent(self) -> float:
+        return time.monotonic() - self.began
+
+    def has(self, seconds: float) -> bool:
+        """Whether there is so much left."""
+        return self.spent + seconds <= self.budget
+
+
+class _Tuning:
+    """The rounds: who takes part in which, as far as the time goes."""
+
+    def __init__(self, stand: Stand, clock: Clock, say: Say) -> None:
+        self.stand = stand
+        self._clock = clock
+        self._say = say
+
+    def seconds(self, number: int) -> float:
+        """How long is measured in this round."""
+        first = max(_LEAST_SECONDS, self._clock.budget * _MEASURED_SHARE)
+        return first * _LONGER[min(number, len(_LONGER)) - 1]
+
+    def announce(self, trials: Sequence[Trial], requests: int, default: Trial) -> None:
+        each = (default.start_seconds or 0.0) + self.seconds(1)
+        most = min(self._clock.budget, each * (1 + 3 * len(trials)))
+        self._say(
+            f"autotune: trying {len(trials)} other engine settings on {requests:,} requests, each with a start of the engine: this "
+            f"takes {_about(most)}, and at most {_about(self._clock.budget)} (--autotune-time)"
         )
 
-    def report(self, default: Trial) -> dict[str, Any]:
-        """As JSON data. ``gain`` is against the default; ``noise`` is the standard error as a share."""
-        together = self.all
-        rate, noise, base = together.tokens_per_second, together.noise, default.all.tokens_per_second
+    def rounds(self, judged: Judged, trials: Sequence[Trial]) -> None:
+        """All in the first, as the time goes; then the default beside those that may still win.
+
+        The default is measured anew: the first engine of a process paid for what is done once, and looked slow beside all others.
+        """
+        judged.default.rounds.clear()
+        self._visit(judged.default, 1)
+        if judged.default.error is not None:
+            return
+        for trial in trials:
+            # two thirds for the first round, so that what looks best can be measured again
+            if self._clock.spent + self._cost(1, judged) > self._clock.budget * 2 / 3:
+                trial.not_tried = "the time for tuning was over (--autotune-time)"
+            else:
+                self._visit(trial, 1)
+        number, left = 1, list(trials)
+        while number < _ROUNDS:
+            left = judged.hopeful(left)[: min(_MOST_AFTER[number - 1], max(1, -(-len(left) // 2)))]
+            number += 1
+            if not left or not self._round(judged, left, number):
+                return
+        if (both := judged.combination()) is not None and self._clock.has(4 * self._cost(number, judged)):
+            judged.others.append(both)
+            for extra in (number + 1, number + 2):
+                if not self._round(judged, [both], extra):
+                    return
+
+    def _round(self, judged: Judged, left: list[Trial], number: int) -> bool:
+        """One more round of these, as many as there is time for; whether there was any. Every second goes backwards."""
+        cost = self._cost(number, judged)
+        while left and not self._clock.has(cost * (1 + len(left))):
+            left.pop()
+        if not left:
+            return False
+        taking_part = [judged.default, *left]
+        for trial in taking_part if number % 2 else reversed(taking_part):
+            self._visit(trial, number)
+        return judged.default.error is None
+
+    def _visit(self, trial: Trial, number: int) -> None:
+        self.stand.visit(trial, number, self.seconds(number))
+
+    def _cost(self, number: int, judged: Judged) -> float:
+        """Seconds of one trial, about: those that it takes to warm up and to end go with the start."""
+        return (judged.default.start_seconds or 0.0) + self.seconds(number)
+
+    def result(self, judged: Judged, requests: Sequence[Any], said: str | None = None) -> dict[str, Any]:
         return {
-            "name": self.name,
-            "tokens_per_second": rate or None,
-            "noise": noise if noise < float("inf") else None,
-            "gain": rate / base - 1 if rate and base else None,
-            "rounds": len(self.measured),
-            "start_seconds": self.start_seconds,
-            "error": self.error,
+            **verdicts.result(judged, self.stand, requests, said),
+            "seconds": self._clock.spent,
+            "budget_seconds": self._clock.budget,
         }
 
 
-def tuned(job: Job, settings: EngineSettings, source: Source, path: Path, make: Make, say: Say) -> dict[str, Any]:
-    """What ``autotune`` found on the first rows of a job, now or in an earlier session: then ``path`` has it.
-
-    Raises ``WriteError``.
-    """
-    about = json.dumps([job.model, settings.model_dump(mode="json")], sort_keys=True)
-    found = read(path, about)
-    if found is None:
-        found = autotune(make, settings, partial(_first_requests, job, source), say)
-        write(path, about, found)
-    say(found["said"])
-    return found
-
-
-def autotune(make: Make, settings: EngineSettings, requests: Requests, say: Say) -> dict[str, Any]:
-    """Try the default and the candidates beside it; returns what was tried and what was chosen, as JSON data.
-
-    ``requests`` gives the sample, once there is an engine. What fails is recorded and left out, and never breaks the run.
-    """
-    end = time.monotonic() + _MOST_SECONDS
-    default = Trial("default", {})
-    sample: Sequence[Request] = ()
-    others: list[Trial] = []
-
-    def first(engine: Engine, info: EngineInfo) -> Sequence[Request]:
-        nonlocal sample, others
-        sample = requests(engine, info)
-        others = candidates(settings, info) if len(sample) >= 2 * info.max_num_seqs else []
-        if others:
-            say(
-                f"autotune: trying {1 + len(others)} engine settings on {len(sample):,} requests, for about "
-                f"{_SECONDS:g} s; each needs a start of the engine, which comes on top"
-            )
-        return sample if others else ()
-
-    # a second round of the default and of the best is likely
-    share = _SECONDS / 8
-    _try(make, settings, default, first, share)
-    if default.error is not None:  # the run will see whether it can be helped
-        return _result([default], default, f"autotune: nothing was tried: {default.error}")
-    if not others:
-        said = "autotune: the engine's own settings are kept: there are too few requests, or all is set by the job"
-        return _result([default], default, said)
-    for trial in others:
-        if time.monotonic() < end:
-            _try(make, settings, trial, lambda *_: sample, share)
-        else:
-            trial.error = "not tried: the time for it was over"
-    hopeful = sorted((t for t in others if _gain(t, default) > _CLEAR), key=lambda t: -_gain(t, default))[:2]
-    if hopeful:
-        for trial in (default, *hopeful):
-            _try(make, settings, trial, lambda *_: sample, share)
-    winner = max(hopeful, key=lambda t: _gain(t, default), default=default)
-    chosen = winner if default.error is None and winner.error is None and is_clear(winner, default) else default
-    return _result([default, *others], chosen, _sentence([default, *others], chosen))
-
-
-def candidates(settings: EngineSettings, info: EngineInfo) -> list[Trial]:
-    """What the engine's kind says may be faster, of what the job leaves to the engine."""
-    return [Trial(each.name, dict(each.changes)) for each in kind_of(settings.name).candidates(settings, info)]
-
-
-def is_clear(trial: Trial, default: Trial) -> bool:
-    """Whether a candidate is faster than the default by more than a little and by more than chance explains."""
-    noise = math.hypot(trial.all.noise, default.all.noise)
-    gain = _gain(trial, default)
-    return gain - _SURE * noise * (1 + gain) > _CLEAR
+def _about(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def read(path: Path, about: str) -> dict[str, Any] | None:
     """What an earlier session found out about the same engine (``about``); ``None`` where there is nothing to go by."""
     try:
         kept: dict[str, Any] = json.loads(path.read_bytes())
-        return kept if kept["llmbatch_autotune"] == AUTOTUNE_VERSION and kept["about"] == about else None
+        known = kept.pop("llmbatch_autotune") == AUTOTUNE_VERSION and kept.pop("about") == about
+        return kept if known else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -160,65 +204,12 @@ def write(path: Path, about: str, found: dict[str, Any]) -> None:
     atomic_write(path, json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
-def _try(
-    make: Make,
-    settings: EngineSettings,
-    trial: Trial,
-    sample: Requests,
-    seconds: float,
-) -> None:
-    """Start an engine with a candidate's settings, measure it, end it; what goes wrong is the trial's error."""
-    engine = make(settings.model_copy(update=trial.changes))
-    try:
-        began = time.monotonic()
-        info = engine.start()
-        trial.start_seconds = time.monotonic() - began
-        requests = sample(engine, info)
-        if requests:
-            warm_up(engine, requests, seconds)
-            trial.measured.append(run_for(engine, requests, seconds))
-    except EngineError as error:
-        trial.error = str(error)
-    finally:
-        engine.stop()
+def sentences(found: dict[str, Any]) -> Iterator[str]:
+    """What a person is told of a result: what was chosen, and what else would be faster, and is not used."""
+    yield found["said"]
+    for tried in found["tried"]:
+        if tried["verdict"] == "refused":
+            yield f"autotune: {tried['name']} is not used: {tried['reason']}"
 
 
-def _first_requests(job: Job, source: Source, engine: Engine, info: EngineInfo) -> Sequence[Request]:
-    """Those of the first rows, planned as the run will plan them."""
-    # a recipe of its own: that of the run is in use in another thread
-    prepare = Preparer(recipe_of(job), job.plan, lambda prompts: engine.tokenize(prompts), lambda: info.context_length)
-    asked: list[Request] = []
-    with contextlib.suppress(ReadError):  # the run itself says it
-        for row in itertools.islice(source.rows(), SAMPLE):
-            asked.extend(prepare.begin(row).start())
-    ready, _ = prepare.tokenized(asked)
-    plan = prepare.plan(ready, capacity_of(info), last=False)
-    return [ready[position] for position in plan.order]
-
-
-def _gain(trial: Trial, default: Trial) -> float:
-    base = default.all.tokens_per_second
-    return trial.all.tokens_per_second / base - 1 if base and trial.error is None else 0.0
-
-
-def _result(trials: Sequence[Trial], chosen: Trial, said: str) -> dict[str, Any]:
-    return {
-        "chosen": chosen.name,
-        "changes": chosen.changes,
-        "tried": [trial.report(trials[0]) for trial in trials],
-        "said": said,
-    }
-
-
-def _sentence(trials: Sequence[Trial], chosen: Trial) -> str:
-    default = trials[0]
-    tried = ", ".join(
-        f"{trial.name} " + ("failed" if trial.error else f"{trial.all.tokens_per_second:,.0f} tokens/s")
-        for trial in trials
-    )
-    if chosen is default:
-        return f"autotune: the engine's own settings are kept, none of the others is clearly faster ({tried})"
-    return f"autotune: {chosen.name} is {_gain(chosen, default):.0%} faster than the engine's own settings ({tried})"
-
-
-__all__ = ["SAMPLE", "Trial", "autotune", "candidates", "is_clear", "read", "tuned", "write"]
+__all__ = ["DEFAULT", "MARGIN", "Known", "autotune", "candidates", "read", "sentences", "write"]

@@ -8,13 +8,13 @@ slices; a part of the sample is asked for one token each, so that the two can be
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from llmbatch.core.demand import Demands
-from llmbatch.core.types import Completion, Request
+from llmbatch.core.types import Completion, Request, Usage
 from llmbatch.engines.base import Engine
 from llmbatch.engines.feed import Feed
 
@@ -25,6 +25,8 @@ _WARM_UP_TOKENS = 16
 _REPLICATES = 400  # of the bootstrap
 _QUANTILES = (0.1, 0.9)
 _ENOUGH_TO_SPLIT = 64  # requests from which a part of them is asked for one token each
+
+Item = TypeVar("Item")
 
 
 class Slice(NamedTuple):
@@ -52,6 +54,7 @@ class Measured:
     lengths: tuple[int, ...]  # tokens of the answers, also of those outside the slices
     sent: int
     unfinished: int = 0  # given up when their time was over
+    refused: int = 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -133,8 +136,17 @@ def warm_up(engine: Engine, requests: Sequence[Request], seconds: float) -> None
     run_for(engine, short, seconds)
 
 
-def run_for(engine: Engine, requests: Sequence[Request], seconds: float) -> Measured:
-    """Send requests, in their order, for so many seconds; what is in flight then gets as long again, and is given up."""
+def _own_tokens(answer: Completion) -> Usage:
+    return answer.usage
+
+
+def run_for(
+    engine: Engine, requests: Sequence[Request], seconds: float, counts_as: Callable[[Completion], Usage] = _own_tokens
+) -> Measured:
+    """Send requests, in their order, for so many seconds; what is in flight then gets as long again, and is given up.
+
+    ``counts_as`` is shown every answer, and says how many tokens it counts: by default its own.
+    """
     if not requests:
         return Measured((), (), 0)
     feed = Feed()
@@ -143,7 +155,7 @@ def run_for(engine: Engine, requests: Sequence[Request], seconds: float) -> Meas
     began = time.monotonic()
     steps = [_Step(began, 0, Slice(0, 0, 0, 0))]
     lengths: list[int] = []
-    peak, full_until = 0, 0.0
+    peak, full_until, refused = 0, 0.0, 0
     for outcomes in engine.stream(feed):
         now = time.monotonic()
         peak = max(peak, len(feed.in_flight))
@@ -151,10 +163,12 @@ def run_for(engine: Engine, requests: Sequence[Request], seconds: float) -> Meas
         for outcome in outcomes:
             feed.done(outcome.key)
             if isinstance(outcome, Completion):
-                answers.append(outcome.usage)
+                answers.append(counts_as(outcome))
+                lengths.append(outcome.usage.completion_tokens)
+            else:
+                refused += 1
         if answers:
             prompt, cached = sum(u.prompt_tokens for u in answers), sum(u.cached_tokens for u in answers)
-            lengths += [usage.completion_tokens for usage in answers]
             done = sum(u.completion_tokens for u in answers)
             steps.append(_Step(now, len(answers), Slice(0, prompt, prompt - cached, done)))
         if not full_until and (feed.halted or not feed.waiting):
@@ -165,15 +179,21 @@ def run_for(engine: Engine, requests: Sequence[Request], seconds: float) -> Meas
                 engine.abort()
                 break
     unfinished = len(feed.recall())
-    return Measured(tuple(_slices(steps, peak, full_until)), tuple(lengths), len(requests) - feed.waiting, unfinished)
+    sent = len(requests) - feed.waiting
+    return Measured(tuple(_slices(steps, peak, full_until)), tuple(lengths), sent, unfinished, refused)
 
 
 def stratified(requests: Sequence[Request]) -> list[Request]:
     """The requests in an order in which every beginning has prompts of all lengths, in their shares."""
-    by_length = sorted(requests, key=lambda request: len(request.token_ids or ()))
-    bits = max(len(by_length) - 1, 1).bit_length()
+    return spread(requests, lambda request: len(request.token_ids or ()))
+
+
+def spread(items: Iterable[Item], size: Callable[[Item], float]) -> list[Item]:
+    """The items in an order in which every beginning has all sizes, in their shares."""
+    by_size = sorted(items, key=size)
+    bits = max(len(by_size) - 1, 1).bit_length()
     places = (int(f"{number:0{bits}b}"[::-1], 2) for number in range(1 << bits))
-    return [by_length[place] for place in places if place < len(by_length)]
+    return [by_size[place] for place in places if place < len(by_size)]
 
 
 class Sample:
@@ -243,4 +263,16 @@ def _fit(full: Sequence[Slice], prefill: Sequence[Slice]) -> tuple[float, float]
     return a * scale, b * scale
 
 
-__all__ = ["SAMPLE", "Interval", "Measured", "Rates", "Sample", "Slice", "measure", "run_for", "stratified", "warm_up"]
+__all__ = [
+    "SAMPLE",
+    "Interval",
+    "Measured",
+    "Rates",
+    "Sample",
+    "Slice",
+    "measure",
+    "run_for",
+    "spread",
+    "stratified",
+    "warm_up",
+]

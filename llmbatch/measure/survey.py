@@ -142,7 +142,7 @@ class Survey:
             f"rows that share a prefix lie farther apart than a window of {self._window:,} rows: in windows of "
             f"{self._window * larger.factor:,} (run.window, and run.window_characters to match) the prefix cache can spare "
             f"{larger.share:.0%} of the prompt tokens instead of {larger.share_now:.0%}, unless the KV cache holds "
-            f"{larger.distinct_tokens:,} tokens; an input sorted by what rows share does the same"
+            f"{larger.distinct_tokens:,} tokens; --order corpus, which reads the input once more ahead of the run, does the same"
         )
 
     def sample_tokens(self, prompt: int, start: int, count: int) -> list[int]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.settings import Counts, IsPath, is_named_as_path, is_there
 from llmbatch.core.types import Failure, Rendered, Row
-from llmbatch.prompt.library import shipped_prompts
+from llmbatch.prompt.shipped import shipped_prompts
 from llmbatch.prompt.variables import Variable
 
 
@@ -37,6 +37,11 @@ class PromptSettings(BaseModel):
     )
     fields: dict[str, str] = Field(
         default_factory=dict, description="the row's field for a variable, where it is not called the same"
+    )
+    field_order: tuple[str, ...] = Field(
+        (),
+        description="variables whose lines change places, so that they stand in this order: it changes the prompt. llmbatch plan "
+        "says which order, of fields that rows share before their own, the prefix cache gains most by",
     )
 
 

@@ -11,9 +11,8 @@ from llmbatch.core.sandbox import used_variables
 from llmbatch.core.words import near
 from llmbatch.prompt.document import Document, read_document
 from llmbatch.prompt.file import MessageSpec, PromptFile, VariableSpec, parse_prompt
+from llmbatch.prompt.shipped import shipped_prompt, shipped_prompts
 
-_PACKAGE = Path(__file__).parent.parent
-_FOLDERS = (_PACKAGE / "prompts", _PACKAGE.parent / "prompts")  # installed; in a checkout
 _SHIPPED_NAME = re.compile(r"[a-z0-9-]+")
 
 
@@ -25,11 +24,6 @@ class PromptText(NamedTuple):
     name: str
 
 
-def shipped_prompts() -> list[str]:
-    """The names of the prompts that come with llmbatch, sorted."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
-
-
 def read_prompt(path: str) -> PromptText:
     """The text of the prompt that ``path`` names: with ``{{`` or ``{%`` in it, it is the text.
 
@@ -38,7 +32,7 @@ def read_prompt(path: str) -> PromptText:
     if "{{" in path or "{%" in path:
         return PromptText(path, "inline", "inline prompt")
     if _SHIPPED_NAME.fullmatch(path) and path in shipped_prompts():
-        return PromptText((_folder() / f"{path}.yaml").read_text(encoding="utf-8"), f"shipped:{path}", f"{path}.yaml")
+        return PromptText(shipped_prompt(path), f"shipped:{path}", f"{path}.yaml")
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -82,7 +76,3 @@ def _not_found(path: str) -> str:
     shipped = shipped_prompts()
     listed = f"the shipped prompts are {', '.join(shipped)}"
     return f"no prompt file and no shipped prompt is called {path!r}{near(path, shipped)}; {listed}"
-
-
-def _folder() -> Path:
-    return next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[0])

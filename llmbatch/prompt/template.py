@@ -23,6 +23,7 @@ from llmbatch.images.naming import marked, parted
 from llmbatch.prompt.advice import order_notes
 from llmbatch.prompt.base import PromptSettings
 from llmbatch.prompt.document import Document, read_document
+from llmbatch.prompt.field_order import in_field_order
 from llmbatch.prompt.file import (
     LoopSpec,
     MessageSpec,
@@ -202,7 +203,10 @@ def load_prompt(settings: PromptSettings, *, chat: bool = True) -> PromptTemplat
 
     Raises ``PromptError`` for one that is not there or cannot be used.
     """
-    return bind(load_file(settings.path, chat=chat), settings.variables, settings.fields)
+    loaded = load_file(settings.path, chat=chat)
+    if settings.field_order:
+        loaded = loaded._replace(file=in_field_order(loaded.file, settings.field_order))
+    return bind(loaded, settings.variables, settings.fields)
 
 
 def bind(loaded: LoadedFile, variables: Mapping[str, Any], fields: Mapping[str, str]) -> PromptTemplate:

@@ -14,8 +14,8 @@ from llmbatch.core.types import Failure, Prompt, Row, RowId
 from llmbatch.core.words import short
 from llmbatch.folder.folder import RESULTS, Manifest, read_manifest
 from llmbatch.folder.input import check_input, kept_input, same_names
+from llmbatch.folder.ordered import read_by
 from llmbatch.folder.overlay import finished_retries
-from llmbatch.folder.parts import Parts
 from llmbatch.folder.records import parse, part_lines
 from llmbatch.formats import FORMATS
 from llmbatch.formats.base import wire_format
@@ -124,9 +124,9 @@ class FinishedRun:
         settings = kept_input(self.job.input, self.folder.absolute())
         try:
             source = open_source(settings)
-            parts = Parts(self.folder / "parts")
-            windows = [(meta.bounds, meta.input_sha256) for meta in map(parts.meta, sorted(parts.scan()[0]))]
-            check_input(source, same_names(self.manifest.fingerprint, source.fingerprint()), windows, extend=True)
+            check_input(
+                source, same_names(self.manifest.fingerprint, source.fingerprint()), read_by(self.folder), extend=True
+            )
         except (UsageError, InputChanged, ReadError) as error:
             error.add_note(f"{self.folder}: to publish without its input, leave the input out and {_NAMED_INSTEAD}")
             raise

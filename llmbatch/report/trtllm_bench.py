@@ -5,7 +5,7 @@ Only requests that were answered count; how many were not stands beside them (``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -250,7 +250,5 @@ def _lengths(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name:<10}" + "".join(f"{dataset[block][key]:>14.4f}" for _, block in columns)
     yield _RULE
 
-
-Block = Callable[[Mapping[str, Any]], Iterator[str]]
 
 __all__ = ["Bench", "Request", "printed", "report_of"]

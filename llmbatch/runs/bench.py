@@ -41,6 +41,7 @@ class Measured:
 
 def measured(job: Job, folder: Path, warmup: int, watchers: Sequence[Watcher] = ()) -> Measured:
     """Run a job in the folder, after its first ``warmup`` rows were run unmeasured on the same engine. Raises as ``run_job``."""
+    job = job.model_copy(update={"run": job.run.model_copy(update={"page": False})})
     with EngineKeeper() as keeper:
         if warmup:
             rows = job.input.model_copy(update={"limit": min(warmup, job.input.limit or warmup)})

@@ -57,11 +57,11 @@ class Brakes:
             self._governor.look()
         bad = ledger.rows - ledger.by_status.get(Status.OK, 0) - ledger.by_status.get(Status.SKIPPED, 0)
         if bad > self._settings.failures_allowed(ledger.rows):
-            worst = max(ledger.examples.items(), key=lambda item: ledger.by_failure[item[0]])
+            worst = ledger.worst
+            most = f"; most often {worst.kind}, as at row {worst.id!r}: {worst.message}" if worst is not None else ""
             raise TooManyFailures(
-                f"{bad} of {ledger.rows} rows failed, more than max_failures={self._settings.max_failures} allows; most often "
-                f"{worst[0]}, as at row {worst[1].id!r}: {worst[1].message}. All finished rows are kept; to go on all the same, "
-                "raise --max-failures"
+                f"{bad} of {ledger.rows} rows failed, more than max_failures={self._settings.max_failures} allows{most}. All "
+                "finished rows are kept; to go on all the same, raise --max-failures"
             )
 
     def spend(self, usage: Usage, up: float = 0.0) -> None:

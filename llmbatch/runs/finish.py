@@ -18,6 +18,8 @@ from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Status
 from llmbatch.folder.folder import JOB_FILE, RESULTS, RunFolder, find_report, read_report, write_report
 from llmbatch.folder.input import check_input, kept_input
+from llmbatch.folder.order import in_input_order, read_order
+from llmbatch.folder.ordered import read_by
 from llmbatch.folder.overlay import Tally, finished_retries, ledger_with, overlay, sealed_lines
 from llmbatch.folder.records import part_lines, record_on
 from llmbatch.job.identity import left_open
@@ -39,6 +41,7 @@ from llmbatch.report.report import (
     counts_of,
     exit_code,
 )
+from llmbatch.runs.page import page_beside
 from llmbatch.sinks.base import Finished, write_sinks
 from llmbatch.sinks.upload import plan_upload, to_upload
 from llmbatch.sources.base import Source, SourceSettings
@@ -84,13 +87,19 @@ def finish(
     if session.outcome == "finished":
         if job.sinks.layout is not None:
             _check_input(finished, folder)
-        whole = folder.parts.whole(gaps=job.run.rows is not None or job.input.shard is not None)
+        whole: Sequence[Path] = folder.parts.whole(gaps=job.run.rows is not None or job.input.shard is not None)
+        if read_order(path) is not None:
+            atomic_write(path / RESULTS, in_input_order(whole))
+            whole = [path / RESULTS]
         facts = write_outputs(job, replace(finished, parts=whole), path, facts)
         point("results-written")
     report = build_report(ledger, session, facts, earlier=_earlier_sessions(path), error=error)
+    retries = finished_retries(path) if session.outcome == "finished" else []
+    if not retries:
+        page_beside(path, report, job)
     write_report(path, report)
     point("report-written")
-    if session.outcome == "finished" and (retries := finished_retries(path)):
+    if retries:
         report = take_over(path, job, finished, retries)
     return report
 
@@ -101,9 +110,7 @@ def _check_input(finished: Finished, folder: RunFolder) -> None:
     Where size, time and ends of the files are what they were that is believed; else the windows' digests tell.
     """
     if folder.manifest is not None:
-        metas = map(folder.parts.meta, sorted(folder.parts.scan()[0]))
-        windows = [(meta.bounds, meta.input_sha256) for meta in metas]
-        check_input(finished.source(), folder.manifest.fingerprint, windows, extend=True)
+        check_input(finished.source(), folder.manifest.fingerprint, read_by(folder.path), extend=True)
 
 
 def write_outputs(job: Job, finished: Finished, path: Path, facts: Facts) -> Facts:
@@ -196,7 +203,6 @@ def finished_run(job: Job, recipe: Recipe, folder: Path, created: float) -> Fini
         "vectors": recipe.gives_vectors,
         "options": job.input.options,
         "limited": job.input.limit is not None,
-        "checks": recipe.checks_answers,
     }
     return Finished((), source, recipe.asked, job.model, int(created), recipe.sinks, **facts)
 
@@ -226,6 +232,7 @@ def take_over(folder: Path, job: Job, finished: Finished, retries: Sequence[Path
     report["outputs"] = _names(written, folder)
     if "children" in counted:
         report["children"] = children_report(counted["children"])
+    page_beside(folder, report, job)
     write_report(folder, report)
     return report
 

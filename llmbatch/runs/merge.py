@@ -29,6 +29,7 @@ from llmbatch.job.recipe import Recipe
 from llmbatch.job.swept import recipe_of
 from llmbatch.report.report import Facts, Report, SessionReport, report_of
 from llmbatch.runs.finish import RunResult, finished_run, take_over, write_outputs
+from llmbatch.runs.page import page_beside
 from llmbatch.sinks.upload import check_destination, upload
 from llmbatch.sources.base import SourceSettings
 from llmbatch.sources.opening import open_source
@@ -183,6 +184,7 @@ def _write(slices: Sequence[_Slice], held: RunFolder, job: Job, recipe: Recipe) 
     finished = replace(finished_run(job, recipe, output, created), parts=held.parts.whole())
     facts = write_outputs(job, finished, output, _facts(slices, output, ledger))
     report = report_of(ledger, list(_sessions(slices)), facts)
+    page_beside(output, report, job)
     write_report(output, report)
     if retries := list(_take_retries(slices, job, output)):
         report = take_over(output, job, finished, retries)

@@ -112,7 +112,11 @@ class Meter:
                 seconds_left=(total - ledger.rows) / rows_per_s if total is not None and rows_per_s > 0 else None,
                 accepted=None if self._governor is None else self._governor.accepted,
                 replicas=self._driver.replicas(),
+                worst=ledger.worst,
                 accepted_wanted=None if self._governor is None else self._governor.wanted,
+                ready_seconds=self._driver.ready_seconds,
+                busy_seconds=self._driver.busy_seconds,
+                deaths=self._driver.deaths,
             )
         )
 

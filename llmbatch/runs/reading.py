@@ -121,7 +121,7 @@ class Reading:
     ) -> _Opened | None:
         """The next rows, as many as make a window within its ``extent``; ``None`` where there are none."""
         reader.seek(start)
-        if after is not None and reader.next is not None and reader.next.index == after.index:
+        if after is not None and reader.next is not None and reader.next.cursor.index == after.index:
             reader.take()
         while self.rows is not None and reader.next is not None and reader.next.index not in self.rows:
             reader.take()
@@ -139,7 +139,7 @@ class Reading:
             if extent.stop is None:
                 if room.is_full(len(opened.window.order), len(opened.requests), opened.size):
                     break
-            elif row.index >= extent.stop:
+            elif row.cursor.index >= extent.stop:
                 break
             if self.in_blocks and not ours:
                 break

@@ -9,6 +9,8 @@ from llmbatch.core.ledger import Ledger
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import check_input, has_grown
+from llmbatch.folder.order import read_order
+from llmbatch.folder.ordered import as_it_lies, what_was_read
 from llmbatch.runs.reading import Resume
 from llmbatch.sources.base import Source
 
@@ -62,7 +64,8 @@ def what_is_left(
     seen = [(meta.bounds, meta.input_sha256) for meta in metas.values()]
     seen += [(replay.bounds, replay.input_sha256) for replay in replays.values()]
     before = manifest.fingerprint if manifest is not None else None
-    fingerprint = check_input(source, before, seen, extend=extend, limit=limit)
+    read = what_was_read(read_order(folder.path), seen) if seen else []
+    fingerprint = check_input(as_it_lies(source), before, read, extend=extend, limit=limit)
     ledger = parts.sum_of(metas.values())
     left = {window: replay.ledger() for window, replay in replays.items()}
     answers = sum(len(outcomes) for replay in replays.values() for outcomes in replay.outcomes.values())

@@ -27,8 +27,8 @@ from llmbatch.folder.folder import (
     read_report,
 )
 from llmbatch.folder.input import check_input, kept_input, same_names
+from llmbatch.folder.ordered import read_by
 from llmbatch.folder.overlay import all_retries, finished_retries
-from llmbatch.folder.parts import Parts
 from llmbatch.folder.records import index_of
 from llmbatch.job.identity import identity_of, model_identity
 from llmbatch.job.job import Job, job_from, job_of
@@ -178,9 +178,7 @@ def _job_in(job: Job, path: Path) -> Job:
 def _check_input(folder: Path, base: Job, manifest: Manifest) -> None:
     """The rows are found by their index, so the input must be what it was. Raises ``InputChanged``."""
     source = open_source(base.input)
-    parts = Parts(folder / "parts")
-    windows = [(meta.bounds, meta.input_sha256) for meta in map(parts.meta, sorted(parts.scan()[0]))]
-    check_input(source, same_names(manifest.fingerprint, source.fingerprint()), windows, extend=True)
+    check_input(source, same_names(manifest.fingerprint, source.fingerprint()), read_by(folder), extend=True)
 
 
 def _changed_since(folder: Path, base: Job, manifest: Manifest, overrides: Mapping[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""The one place where the rooms meet: a job in, a run folder with one checked record for every row out.
+"""A job in; a run folder with one checked record for every row out.
 
 ``run_job`` is what the command line and the Python API call. What an interrupted run left is found again by listing the folder,
 so running the same job again goes on from there.
@@ -12,59 +12,37 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from llmbatch.accept.similar import BYTES
-from llmbatch.core.errors import JobError, LlmbatchError, RunError, Stopped
-from llmbatch.core.events import EngineReady, Event, Finished, Note, Snapshot, Started, Watcher
-from llmbatch.core.files import atomic_write
+from llmbatch.core.errors import LlmbatchError, RunError, Stopped
+from llmbatch.core.events import Finished, Note, Watcher
 from llmbatch.core.versions import versions
 from llmbatch.engines.base import (
-    Driver,
     EngineFactory,
     EngineInfo,
-    EngineSettings,
     SharedDriver,
-    is_hosted,
+    Speculation,
     make_engine,
 )
-from llmbatch.engines.making import Maker
-from llmbatch.engines.replicas import drive
-from llmbatch.folder.folder import JOB_FILE, RunFolder
+from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import open_input
-from llmbatch.folder.progress import write_progress
 from llmbatch.job.identity import identity_of
 from llmbatch.job.job import Job
-from llmbatch.job.prepare import Preparer
-from llmbatch.job.recipe import Recipe, engine_of, see_engine
+from llmbatch.job.recipe import Recipe
 from llmbatch.job.swept import recipe_of
-from llmbatch.measure.autotune import tuned
-from llmbatch.report.report import AcceptCounts, Facts, NoteReport, RunOutcome, SessionFacts
-from llmbatch.reuse.memory import Reuse
-from llmbatch.runs.brakes import Brakes, Stop
-from llmbatch.runs.budget import Budget, gpus_of, spent_by, up_seconds
-from llmbatch.runs.finish import RunResult, accept_counts, earlier_result, finish
-from llmbatch.runs.governor import Governor
-from llmbatch.runs.held_to import HeldTo
-from llmbatch.runs.loop import Loop
-from llmbatch.runs.meter import Meter
-from llmbatch.runs.pacing import Pace, Pacing
-from llmbatch.runs.process import calm_collector, stopped_by_signals
-from llmbatch.runs.read_ahead import ReadAhead
-from llmbatch.runs.reading import Reading
-from llmbatch.runs.resume import Left, what_is_left
+from llmbatch.report.report import Facts, RunOutcome, SessionFacts
+from llmbatch.runs.assembly import Assembly, How, Told
+from llmbatch.runs.brakes import Stop
+from llmbatch.runs.budget import up_seconds
+from llmbatch.runs.finish import RunResult, earlier_result, finish
+from llmbatch.runs.ordering import in_order
+from llmbatch.runs.pacing import Pace
+from llmbatch.runs.resume import what_is_left
+from llmbatch.runs.tuning import Tuner, speculation_report
 from llmbatch.runs.window import OpenWindow
-from llmbatch.runs.writer import Writer
 from llmbatch.sinks.upload import check_destination, to_upload, upload
 from llmbatch.sources.base import Source
-from llmbatch.sources.shard import Shard
 from llmbatch.sources.stdin import stdin_stream
-
-_AHEAD = 1  # windows that are planned before the loop has room for them
-_MUCH = 256 << 20  # bytes
-_CRASHES = 2  # sessions in a row that were killed without getting anywhere, before the engine is put apart
 
 
 def run_job(
@@ -116,45 +94,17 @@ def open_session(
     check_destination(job.sinks, job.output)
     folder = RunFolder(job.output, alike)
     taken = folder.open()
-    told = _Told(watchers, folder.path)
+    told = Told(watchers, folder.path)
     try:
         if taken:
             told(Note("warning", taken))
         source = open_input(job.input, folder, stdin_stream(), extend=extend)
         for note in source.notes():
             told(Note("info", note))
-        how = _How(extend, make, stop or Stop(), pace, again or pace is not None, driver)
+        how = How(extend, make, stop or Stop(), pace, again or pace is not None, driver)
         yield Session(job, folder, source, recipe, told, how)
     finally:
         folder.close()
-
-
-class _Told:
-    """Passes events on to the watchers; keeps the notes for the report, and where the run stands for ``llmbatch status``."""
-
-    def __init__(self, watchers: Sequence[Watcher], folder: Path) -> None:
-        self._watchers = watchers
-        self._folder = folder
-        self.notes: list[NoteReport] = []
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Note):
-            self.notes.append({"level": event.level, "message": event.message})
-        elif isinstance(event, Snapshot):
-            write_progress(self._folder, event)
-        for watcher in self._watchers:
-            watcher(event)
-
-
-class _How(NamedTuple):
-    """How a session goes about its job, as ``run_job`` is told."""
-
-    extend: bool
-    make: EngineFactory
-    stop: Stop
-    pace: Pace | None
-    again: bool
-    driver: SharedDriver | None
 
 
 class Session:
@@ -166,8 +116,8 @@ class Session:
         folder: RunFolder,
         source: Source,
         recipe: Recipe,
-        tell: _Told,
-        how: _How,
+        tell: Told,
+        how: How,
     ) -> None:
         self._job = job
         self._folder = folder
@@ -199,9 +149,12 @@ class Session:
             self._tell(Finished("finished", done.report))
             self._result = done
             return
+        self._source = in_order(
+            self._job, self._folder, self._source, self._recipe, identity, self._tell, paced=self._how.pace is not None
+        )
         limit = self._job.input.limit and self._job.input.limit * (self._job.input.repeat or 1)
         left = what_is_left(self._folder, self._source, identity, extend=self._how.extend, limit=limit)
-        run = _Assembly(self._job, self._folder, self._source, self._recipe, left, self._tell, self._how)
+        run = Assembly(self._job, self._folder, self._source, self._recipe, left, self._tell, self._how)
         outcome: RunOutcome = "finished"
         error: str | None = None
         try:
@@ -236,7 +189,7 @@ class Session:
             raise RunError("the run did not come to an end")
         return self._result
 
-    def _end(self, run: _Assembly, outcome: RunOutcome, error: str | None, identity: Mapping[str, str]) -> RunResult:
+    def _end(self, run: Assembly, outcome: RunOutcome, error: str | None, identity: Mapping[str, str]) -> RunResult:
         """Write results (where all rows are done) and the report, and close the session in the run's manifest."""
         driver, ledger = run.driver, run.meter.ledger
         facts = SessionFacts(
@@ -262,13 +215,14 @@ class Session:
             job={"model": self._job.model, "prompt": self._recipe.prompt_name, "identity": dict(identity)},
             input={"path": self._job.input.name, "fingerprint": self._source.fingerprint()},
             versions=versions(),
-            engine=None if driver.info is None else _plain(driver.info, run.autotune),
+            engine=None if driver.info is None else _plain(driver.info, run.tuner, driver.speculation()),
             rows_total=ledger.rows if outcome == "finished" else run.meter.rows_total(),
             notes=self._tell.notes,
             cost=run.budget.cost(run.budget.before + spent),
             gpu_hours=run.budget.gpu_hours(run.budget.before + spent),
             accept=run.accept_counts(),
         )
+        self._tell.history.close(outcome)
         report = finish(self._job, self._folder, self._recipe, ledger, facts, report_facts, error)
         paced = {} if self._how.pace is None else {"ends_itself": True}
         self._folder.end_session(outcome, rows=facts.rows, spent=asdict(spent), **paced)
@@ -279,190 +233,11 @@ class Session:
         return result
 
 
-class _Assembly:
-    """All that takes part in one session, put together. Making it begins the session in the run's manifest."""
-
-    def __init__(
-        self,
-        job: Job,
-        folder: RunFolder,
-        source: Source,
-        recipe: Recipe,
-        left: Left,
-        tell: _Told,
-        how: _How,
-    ) -> None:
-        self.left = left
-        self.autotune: dict[str, Any] | None = None  # what was found, once the engine was started
-        self._job = job
-        self._folder = folder
-        self._source = source
-        self._recipe = recipe
-        self._tell = tell
-        self._stop = how.stop
-        self._said_unknown = False
-        # made first: what is wrong with its settings is said before anything is begun
-        settings, apart = self._engines(engine_of(job, recipe), how, left.crashes)
-        self._governor = _pacing(job, recipe, self.driver, how.pace, settings.engines)
-        self.budget = Budget(job.run, gpus := gpus_of(settings), spent_by(folder.sessions, folder.path, gpus))
-        self._held_to = HeldTo(job, folder, left.identity, tell)
-        try:
-            self.number = folder.begin_session(left.identity, left.fingerprint, left.done)
-        except BaseException:
-            self._held_to.close()
-            raise
-        atomic_write(folder.path / JOB_FILE, job.to_yaml(folder.path).encode())
-        tell(Started(folder.path, left.rows, self.number))
-        if apart:
-            tell(
-                Note(
-                    "warning",
-                    f"the last {left.crashes} sessions were killed before they finished a row: the engine now runs in a process of "
-                    "its own, so that a row that kills it can be found and set apart",
-                )
-            )
-        if (unique := _memory_of_unique(job)) is not None:
-            tell(Note("info", unique))
-        self._held_to.begin()
-        self.writer = Writer(folder.parts, job.run.commit_seconds)
-        rows, part = _row_indexes(job.run.rows), job.input.slice
-        self.meter = Meter(
-            source, self.driver, tell,
-            sealed=left.ledger, journals=left.journals, last=left.last, rows=None if rows is None else len(rows),
-            slices=1 if job.input.shard is None else Shard.named(job.input.shard).of, governor=self._governor,
-        )  # fmt: skip
-        cache = self._held_to.cache
-        preparer = Preparer(recipe, job.plan, self.driver.tokenize, self._context_length)
-        cached = None if cache is None else cache.get
-        in_blocks = rows is None and part is not None
-        reading = Reading(
-            source, preparer, self.driver, folder.parts, job.run, job.plan, part if in_blocks else rows, in_blocks, cached,
-            self._governor,
-        )  # fmt: skip
-        self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
-        reuse = Reuse(job.reuse, None if cache is None else cache.put)
-        brakes = Brakes(job.run, self.budget, how.stop, tell, self._governor)
-        self._loop = Loop(self._windows, preparer, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell)
-
-    def _engines(self, engine: EngineSettings, how: _How, crashes: int) -> tuple[EngineSettings, bool]:
-        """Set the driver; returns the settings of its engines, and whether they are put apart from this process after crashes."""
-        job = self._job
-        self.driver: Driver
-        if how.driver is not None:
-            if job.run.autotune:
-                raise JobError(
-                    "run.autotune: the engine is shared with others and runs already, so it cannot be tuned: leave it out"
-                )
-            how.driver.hear(self._hear)
-            self.driver = how.driver
-            return engine, False
-        make = Maker(
-            job.model_path, engine, job.chat, self._folder.path, make=how.make, expect=self._recipe.constraints
-        )
-        settings = make.settings
-        here = gpus_of(settings).number > 0  # one behind a server kills no session
-        apart = here and crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
-        if apart:
-            settings = settings.model_copy(update={"in_process": False})
-        prepare = partial(self._tune, make) if job.run.autotune else None
-        self.driver = drive(make, settings, self._hear, prepare, make.more)
-        return settings, apart
-
-    @contextlib.contextmanager
-    def going(self) -> Iterator[Iterator[list[OpenWindow]]]:
-        """The run, as long as it goes on. Ended in reverse: the engine first, the writer last, when nobody gives it work."""
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(calm_collector())
-            stack.callback(self.writer.close)
-            stack.callback(self._held_to.close)
-            stack.callback(self._windows.stop)
-            if self._governor is not None:
-                stack.callback(self._governor.stop)
-            stack.callback(self.driver.stop)
-            stack.enter_context(stopped_by_signals(self._stop, self.driver))
-            yield stack.enter_context(contextlib.closing(self._loop.steps()))
-
-    def accept_counts(self) -> AcceptCounts | None:
-        """What was decided about candidates, where the number of accepted rows ends the run."""
-        if not isinstance(self._governor, Governor) or self._job.accept is None:
-            return None
-        return accept_counts(self._job.accept, self._governor.decided)
-
-    def _tune(self, make: Maker, settings: EngineSettings) -> EngineSettings:
-        def say(message: str) -> None:
-            self._tell(Note("info", message))
-
-        path = self._folder.path / "autotune.json"
-        self.autotune = tuned(self._job, settings, self._source, path, make, say)
-        return settings.model_copy(update=self.autotune["changes"])
-
-    def _context_length(self) -> int | None:
-        """Where the cache knows it, no engine is started to ask for it: all that is asked may be in the cache."""
-        known = self._held_to.context_length
-        return self.driver.wait_ready().context_length if known is None else known
-
-    def _hear(self, event: Event) -> None:
-        """Pass on what the engine's supervision says; an engine that is up is looked at before it answers anything."""
-        if isinstance(event, EngineReady) and self.driver.info is not None:
-            see_engine(self.driver.info, self._recipe)
-            self._held_to.engine_is_up(self.driver.info)
-        self._tell(event)
-        if isinstance(event, EngineReady) and self.driver.info is not None:
-            self._say_what_cannot_be_known(self.driver.info)
-
-    def _say_what_cannot_be_known(self, info: EngineInfo) -> None:
-        mode, said = self._job.plan.overflow, self._said_unknown
-        self._said_unknown = True  # once, and not after each death
-        if not said and mode != "error" and (info.context_length is None or "ids" not in info.can):
-            lacks = "how long its context is" if info.context_length is None else "a prompt's token ids"
-            self._tell(
-                Note(
-                    "warning",
-                    f"plan.overflow={mode} has no effect: the engine does not tell {lacks}, so what fits cannot be known before it "
-                    "is asked, and what it refuses as too long fails",
-                )
-            )
-
-
-def _pacing(job: Job, recipe: Recipe, driver: Driver, pace: Pace | None, engines: int) -> Pacing | None:
-
-    def slots() -> int | None:
-        if (info := driver.info) is None:
-            return None
-        requests = (job.engine.in_flight or 2 * info.max_num_seqs) * engines
-        return max(1, requests // recipe.requests_a_row)
-
-    if pace is not None:
-        return pace(job.run, slots)
-    if job.accept is None or job.accept.rows is None:
-        return None
-    return Governor(job.accept, job.run, slots, job.input.repeat or 1)
-
-
-def _memory_of_unique(job: Job) -> str | None:
-    """What comparing with the accepted rows takes, where that is worth a word."""
-    accept = job.accept
-    if accept is None or accept.rows is None or accept.unique is None or accept.rows * BYTES < _MUCH:
-        return None
-    mib = accept.rows * BYTES / 2**20
-    return (
-        f"accept.unique: to find near-duplicates of {accept.rows:,} accepted rows takes up to {mib:,.0f} MiB of memory"
-    )
-
-
-def _row_indexes(path: Path | None) -> frozenset[int] | None:
-    if path is None:
-        return None
-    try:
-        return frozenset(int(line) for line in path.read_text(encoding="utf-8").split())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: is to hold a row index a line: {error}") from error
-
-
-def _plain(info: EngineInfo, autotune: dict[str, Any] | None) -> dict[str, Any]:
+def _plain(info: EngineInfo, tuner: Tuner | None, speculation: Speculation | None) -> dict[str, Any]:
     """As it is read back from a file."""
-    tried = {} if autotune is None else {"autotune": autotune}
-    plain: dict[str, Any] = json.loads(json.dumps({**asdict(info), **tried}, default=sorted))
+    tried = {} if tuner is None or tuner.found is None else {"autotune": tuner.found}
+    guessed = {} if speculation is None else {"speculation": speculation_report(speculation)}
+    plain: dict[str, Any] = json.loads(json.dumps({**asdict(info), **tried, **guessed}, default=sorted))
     return plain
 
 

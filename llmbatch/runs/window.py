@@ -34,7 +34,7 @@ class OpenWindow:
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self.order: list[int] = []  # row indexes in input order
+        self.order: list[int] = []  # row indexes as they were read
         self.lines: dict[int, bytes] = {}  # row index -> its line of results.jsonl
         self.works: dict[int, Work] = {}  # rows that are not finished
         self.requests: list[Request] = []  # to be asked, in order, duplicates last
@@ -74,7 +74,7 @@ class OpenWindow:
 
     def sealed_lines(self) -> Iterator[bytes]:
         """The lines in input order, for the part."""
-        return map(self.lines.__getitem__, self.order)
+        return map(self.lines.__getitem__, sorted(self.order))
 
 
 def _unwritable(record: Record, error: ValueError) -> Record:

@@ -2,7 +2,7 @@
 
     validating -> failed
                -> in_progress -> finalizing -> completed | expired | failed
-                              -> cancelling -> cancelled
+    each of these three may be cancelled -> cancelling -> cancelled
 
 What a batch is at is in the store, and what is done of it in its run folder: a server that is killed goes on with every batch. One
 thread looks after the queue, and each batch that runs has a thread of its own. Where more batches wait than may run, one that ran
@@ -119,14 +119,14 @@ class Batches:
             self._changed.notify_all()
 
     def cancel(self, batch: Batch) -> Batch:
-        """Have a batch stop; what is finished by then is kept. One that is over, or at its last step, stays as it is."""
-        batch = self._store.change(batch.id, "cancelling", only=("validating", "in_progress"))
+        """Have a batch stop; what is finished by then is kept. One that is over stays as it is."""
+        batch = self._store.change(batch.id, "cancelling", only=("validating", "in_progress", "finalizing"))
         if batch.state == "cancelling":
             with self._changed:
                 if (session := self._running.get(batch.id)) is not None:
                     session.end("cancelled")
                 if (waiting := self._waiting.get(batch.id)) is not None:
-                    waiting.batch = batch
+                    waiting.batch, waiting.not_before = batch, 0.0
                 self._changed.notify_all()
         return batch
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import sqlite3
 import time
 from collections import Counter
 from typing import Any, Protocol
@@ -10,6 +12,7 @@ from typing import Any, Protocol
 from llmbatch.core.errors import EngineError, LlmbatchError, Locked, ReadError, UsageError, WriteError
 from llmbatch.core.events import Event
 from llmbatch.core.faults import point
+from llmbatch.core.words import clip
 from llmbatch.job.job import Job
 from llmbatch.runs.brakes import Stop
 from llmbatch.server.base import BatchKind, Ended, Runner, Share
@@ -19,12 +22,9 @@ from llmbatch.server.store import Batch, Store
 
 _log = logging.getLogger("llmbatch.server")
 _TRIES = 3  # of a batch that the engine, or a bug, breaks, one after another
-_PAUSES = (
-    1.0,
-    5.0,
-    15.0,
-    60.0,
-)  # seconds before a batch is tried again whose disk is full, or whose engine did not start
+_REFUSALS = 15  # tries where its bucket or its disk refuses to be read or written: some ten minutes
+_BEFORE_ITS_END = ("validating", "in_progress", "finalizing")
+_PAUSES = (1.0, 5.0, 15.0, 60.0)  # seconds before a batch is tried again; the last goes for all that follow
 
 
 class Later(Exception):
@@ -67,13 +67,14 @@ class Worker:
             return
         try:
             self._serve(batch, session, kind)
-        except (WriteError, ReadError, Locked) as error:  # a full disk may be emptied
-            raise self._later(batch, error) from error
+        except (WriteError, ReadError, Locked) as error:
+            if self._may_pass(batch, error):
+                raise self._later(batch, error) from error
+            self._give_up(batch, _refused(error))
         except (Closing, Later):
             raise
         except Exception as error:
-            said = self._bug(batch, error)
-            self._store.change(batch.id, "failed", ending="failed", errors=_said("server_error", said))
+            self._give_up(batch, self._bug(batch, error))
         self._broken.pop(batch.id, None)
 
     def _serve(self, batch: Batch, session: Running, kind: BatchKind) -> None:
@@ -106,10 +107,10 @@ class Worker:
 
     def _ending(self, batch: Batch) -> str | None:
         """How a batch is to end of which nothing more is run; None: it is to be run."""
-        if batch.facts.ending is not None:
-            return batch.facts.ending
         if batch.state == "cancelling":
             return "cancelled"
+        if batch.facts.ending is not None:
+            return batch.facts.ending
         return "expired" if batch.expires is not None and batch.expires <= time.time() else None
 
     def _run_to_end(self, batch: Batch, job: Job, session: Running) -> tuple[str, str | None]:
@@ -117,8 +118,10 @@ class Worker:
         share = Share(batch.id, batch.weight, batch.priority)
         try:
             result = self._run(job, [session.hear], session.stop, share)
-        except (WriteError, ReadError, Locked):
-            raise
+        except (WriteError, ReadError, Locked) as error:
+            if self._may_pass(batch, error):
+                raise
+            return "failed", _refused(error)
         except EngineError as error:
             if session.why in ("cancelled", "expired"):
                 return session.why, None
@@ -138,18 +141,21 @@ class Worker:
         raise Closing
 
     def _finish(self, batch: Batch, ending: str, message: str | None, job: Job | UsageError, kind: BatchKind) -> None:
+        """Write the results, and say that it is over; where it is cancelled meanwhile, they are written as of one that was."""
         point("batch-run")
         errors = _said("server_error", message)
-        state = "cancelling" if ending == "cancelled" else "finalizing"
-        batch = self._store.change(batch.id, state, ending=ending, errors=errors)
+        batch = self._store.change(batch.id, "finalizing", only=_BEFORE_ITS_END, ending=ending, errors=errors)
+        if batch.state == "cancelling":
+            ending, errors = "cancelled", []
         if not isinstance(job, Job):
             self._store.change(batch.id, ending)
             return
         done = kind.finish(Ended(batch, ending, job, self._store))
         point("batch-results-written")
-        self._store.change(
+        after = self._store.change(
             batch.id,
             ending,
+            only=(batch.state,),
             files=done.files.values(),
             results={role: file.id for role, file in done.files.items()},
             done=done.done,
@@ -157,7 +163,24 @@ class Worker:
             usage=done.usage,
             errors=errors or _said("job_failed", done.failure),
         )
+        if not after.ended:
+            self._finish(after, "cancelled", None, job, kind)
+            return
         _log.info("batch %s %s: %d rows done, %d failed", batch.id, ending, done.done, done.failed)
+
+    def _give_up(self, batch: Batch, said: str) -> None:
+        """End a batch whose results cannot be written; what is finished of it stays in its run folder."""
+        now = self._store.batch(batch.id) or batch
+        ending = "cancelled" if now.state == "cancelling" else "failed"
+        self._store.change(batch.id, ending, errors=_said("server_error", said))
+        _log.error("batch %s %s: it was tried again in vain", batch.id, ending)
+
+    def _may_pass(self, batch: Batch, error: Exception) -> bool:
+        """Whether to try again what could not be read or written: without end only where a disk is full, or in use."""
+        cause = error.__cause__
+        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        busy = isinstance(error, Locked) or isinstance(cause, sqlite3.Error)
+        return full or busy or self._broken[batch.id] + 1 < (_TRIES if batch.state == "cancelling" else _REFUSALS)
 
     def _bug(self, batch: Batch, error: Exception) -> str:
         """What is said of a batch that a bug broke. Raises ``Later`` at first; tried without end, nobody would get it back."""
@@ -172,6 +195,14 @@ class Worker:
         # the error may quote a row, so only its kind is said
         _log.warning("batch %s cannot go on (%s), and is tried again in %g s", batch.id, type(error).__name__, pause)
         return Later(pause)
+
+
+def _refused(error: Exception) -> str:
+    """Without the places of this machine, which the error itself names."""
+    cause = error.__cause__
+    reason = (cause.strerror or str(cause)) if isinstance(cause, OSError) else type(cause or error).__name__
+    what = "its results could not be written" if isinstance(error, WriteError) else "its input could not be read"
+    return f"{what}, again and again: {clip(' '.join(reason.split()), 300)}; what is finished is kept on the server"
 
 
 def _said(code: str, message: str | None) -> list[dict[str, Any]]:

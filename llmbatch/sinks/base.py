@@ -111,8 +111,7 @@ class Finished:
     those that the run's program wants; what a sink counts by status, other than records, it tells ``counted`` under a name.
     ``laid_out`` is told once a layout is written, and why its system would call the job failed.
     ``accept``, where the job has it, says which rows are accepted. ``vectors``: a row's output is a vector. ``options`` are the
-    settings of the input's wire format. ``limited``: the job reads the first rows of its input alone. ``checks``: it
-    holds answers to something itself.
+    settings of the input's wire format. ``limited``: the job reads the first rows of its input alone.
     """
 
     parts: Sequence[Path]
@@ -127,7 +126,6 @@ class Finished:
     vectors: bool = False
     options: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     limited: bool = False
-    checks: bool = False
 
     def lines(self) -> Iterator[bytes]:
         """Every record's line of ``results.jsonl``. Raises ``FolderError`` for a part that cannot be read."""

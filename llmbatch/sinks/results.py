@@ -18,8 +18,13 @@ _CANNOT_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP
 
 
 def write_results(finished: Finished, output: Output) -> list[Path]:
-    """Put the parts together. Where the file system can, their bytes are shared or copied without passing through here."""
+    """Put the parts together, where they are not the file itself.
+
+    Where the file system can, their bytes are shared or copied without passing through here.
+    """
     path = output.folder / "results.jsonl"
+    if list(finished.parts) == [path]:
+        return [path]
     with atomic(path) as target:
         for part in finished.parts:
             with reading(part):

@@ -6,7 +6,7 @@ import glob
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -141,6 +141,23 @@ class SourceSettings(BaseModel):
         return bool(self.draw) and self.rows is None and self.limit is None
 
 
+class Mark(NamedTuple):
+    """A block of neighbours: where its first row starts, and how many rows it has."""
+
+    start: Cursor
+    rows: int
+
+
+class Seeker(Protocol):
+    """Reads single rows of a source, wherever they are."""
+
+    def at(self, cursors: Sequence[Cursor]) -> Iterator[Row]:
+        """The rows at these cursors, which are in the order of the input. Raises ``ReadError``."""
+
+    def marks(self, rows: int) -> Iterator[Mark]:
+        """All of the input in blocks of so many rows, the last of fewer; found for less than reading it where that can be."""
+
+
 class Source(Protocol):
     """The contract. ``rows`` may be called again and again, but for stdin, which is read once, forward."""
 
@@ -156,6 +173,9 @@ class Source(Protocol):
 
     def places(self, start: Cursor = START) -> Iterator[Row]:
         """As ``rows``, but without what is in a row where that can be had for less."""
+
+    def seeks(self) -> Seeker | None:
+        """What reads single rows; ``None`` where that takes reading what lies before them, or goes over a network."""
 
     def files(self) -> Sequence[str]:
         """The names of its files below the folder that they share, by the number in a cursor; a dataset counts as one."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
 from llmbatch.core.words import excerpt
-from llmbatch.sources.base import Source, SourceSettings
+from llmbatch.sources.base import START, Mark, Source, SourceSettings
 from llmbatch.sources.input_files import FileSource, InputFiles, suffix_of
 from llmbatch.sources.lines import MAX_LINE, Lines
 from llmbatch.sources.rows import choose_columns, make_row, malformed_row
@@ -28,7 +30,7 @@ def open_csv(settings: SourceSettings) -> Source:
     if settings.path != "-":
         for number in range(len(files)):
             format_.header(files, number)
-    return FileSource(files, format_.read)
+    return FileSource(files, format_.read, _Seeker(files, format_))
 
 
 class _Line(NamedTuple):
@@ -122,6 +124,21 @@ class _Format:
                         yield row
             offset = before = 0
 
+    def at(self, files: InputFiles, cursors: Sequence[Cursor]) -> Iterator[Row]:
+        for number, picked in groupby(cursors, attrgetter("file")):
+            name = files.name(number)
+            with files.open_to_seek(number) as stream:
+                header = self._read_header(_Feed(Lines(stream, name, blank=True)), name)
+                for cursor in picked:
+                    stream.seek(cursor.offset)
+                    feed = _Feed(Lines(stream, name, cursor.offset, cursor.line, blank=True))
+                    row = None if header is None else next(self._records(feed, header, cursor, name), None)
+                    if row is None:
+                        raise ReadError(
+                            f"{name}: ends before byte {cursor.offset}, where a row was before: it was cut off"
+                        )
+                    yield row
+
     def _read_header(self, feed: _Feed, name: str) -> list[str] | None:
         """The names of the columns; ``None`` for a file without a line. Raises ``SourceError``."""
         try:
@@ -184,3 +201,26 @@ class _Format:
                 )
             yield malformed_row(cursor, f"{locate(cursor)}: {problem}; saw: {excerpt(feed.record[0].text)}")
             index += 1
+
+
+class _Seeker:
+    """Single records; where one begins is told by reading those before it."""
+
+    def __init__(self, files: InputFiles, format_: _Format) -> None:
+        self._files = files
+        self._format = format_
+
+    def at(self, cursors: Sequence[Cursor]) -> Iterator[Row]:
+        return self._format.at(self._files, cursors)
+
+    def marks(self, rows: int) -> Iterator[Mark]:
+        start, count = START, 0
+        for row in self._format.read(self._files, START):
+            if count == rows:
+                yield Mark(start, count)
+                count = 0
+            if not count:
+                start = row.cursor
+            count += 1
+        if count:
+            yield Mark(start, count)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
 from llmbatch.core.words import excerpt
-from llmbatch.sources.base import START, Source, SourceSettings
+from llmbatch.sources.base import START, Mark, Seeker, Source, SourceSettings
 from llmbatch.sources.places import expand
 from llmbatch.sources.rows import choose_columns
-from llmbatch.sources.tables import BATCH, plain_fields, table_row
+from llmbatch.sources.tables import BATCH, numbered_marks, plain_fields, table_row
 
 
 def open_dataset(settings: SourceSettings) -> Source:
@@ -65,6 +65,25 @@ class DatasetSource:
     def places(self, start: Cursor = START) -> Iterator[Row]:
         return self.rows(start)
 
+    def seeks(self) -> Seeker | None:
+        """A streamed one is read forward."""
+        return None if self._length() is None else self
+
+    def at(self, cursors: Sequence[Cursor]) -> Iterator[Row]:
+        for start in range(0, len(cursors), BATCH):
+            some = cursors[start : start + BATCH]
+            chosen = self._data.select([cursor.offset for cursor in some]).with_format(None)
+            try:
+                columns = chosen[:]
+            except Exception as error:  # whatever the library raises
+                raise self._failed(some[0].offset, error) from error
+            for cursor, values in zip(some, zip(*columns.values(), strict=True), strict=True):
+                fields = plain_fields(dict(zip(columns, values, strict=True)), list(columns))
+                yield table_row(fields, cursor, self._id_field, self.locate)
+
+    def marks(self, rows: int) -> Iterator[Mark]:
+        return numbered_marks(self._length() or 0, rows)
+
     def files(self) -> list[str]:
         return [Path(self._name).name]
 
@@ -97,10 +116,13 @@ class DatasetSource:
                 yield batch
                 position += len(next(iter(batch.values()), ()))
         except Exception as error:  # whatever the library and the network below it raise
-            raise ReadError(
-                f"{self._name}: cannot be read beyond row {position}: {type(error).__name__}: {excerpt(str(error))}; "
-                "run the same command again to go on from there"
-            ) from error
+            raise self._failed(position, error) from error
+
+    def _failed(self, position: int, error: Exception) -> ReadError:
+        return ReadError(
+            f"{self._name}: cannot be read beyond row {position}: {type(error).__name__}: {excerpt(str(error))}; "
+            "run the same command again to go on from there"
+        )
 
 
 def _select(data: Any, name: str, id_field: str | None, columns: tuple[str, ...] | None) -> Any:

@@ -10,9 +10,10 @@ from typing import Any
 
 from llmbatch.core.errors import SourceError
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources.base import START, Source, SourceSettings
+from llmbatch.sources.base import START, Mark, Seeker, Source, SourceSettings
 from llmbatch.sources.draw import Variable, draw, make_variable
 from llmbatch.sources.rows import make_row
+from llmbatch.sources.tables import numbered_marks
 
 
 def open_drawn(settings: SourceSettings) -> Source:
@@ -36,10 +37,19 @@ class DrawnRows:
 
     def rows(self, start: Cursor = START) -> Iterator[Row]:
         for index in count(start.index) if self._rows is None else range(start.index, self._rows):
-            yield make_row(self._drawn(index), Cursor(index, 0, index, index), self._id_field, self.locate)
+            yield self._row(index)
 
     def places(self, start: Cursor = START) -> Iterator[Row]:
         return self.rows(start)
+
+    def seeks(self) -> Seeker | None:
+        return None if self._rows is None else self
+
+    def at(self, cursors: Sequence[Cursor]) -> Iterator[Row]:
+        return (self._row(cursor.index) for cursor in cursors)
+
+    def marks(self, rows: int) -> Iterator[Mark]:
+        return numbered_marks(self._rows or 0, rows)
 
     def files(self) -> Sequence[str]:
         return ("drawn",)
@@ -61,6 +71,9 @@ class DrawnRows:
 
     def progress(self, cursor: Cursor) -> float | None:
         return None if self._rows is None else min(1.0, cursor.index / self._rows)
+
+    def _row(self, index: int) -> Row:
+        return make_row(self._drawn(index), Cursor(index, 0, index, index), self._id_field, self.locate)
 
     def _drawn(self, index: int) -> dict[str, Any]:
         turn, places = index, {}

@@ -14,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -22,10 +23,11 @@ import zstandard
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources.base import START, SourceSettings
+from llmbatch.sources.base import START, Seeker, SourceSettings
 from llmbatch.sources.places import File, Found, LocalPlace, Place, Together, as_text, find_here, is_url
 
 _CHUNK = 1 << 20
+_LITTLE = 1 << 14
 _ENDS = 1 << 16  # bytes at each end of a file that go into its fingerprint
 _AT_A_TIME = 16  # paths elsewhere that are looked for
 _LISTED = 1_000  # files that have an entry each in it
@@ -235,6 +237,26 @@ class InputFiles:
                 self._measure()
                 self._opened = None
 
+    @contextlib.contextmanager
+    def open_to_seek(self, number: int) -> Iterator[BinaryIO]:
+        """A plain file of which single lines are read: little is read at a time. Raises ``ReadError``."""
+        name = self.name(number)
+        with reading(name, lambda: 0):
+            stream = io.BufferedReader(self.place.raw(number), _LITTLE)
+        with stream:
+            yield stream
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether all of them are files of this machine that are not compressed: any byte of them can be gone to."""
+        if self._stdin is not None or is_url(self.place.folder):
+            return False
+        for number in range(len(self)):
+            with reading(self.name(number), lambda: 0), self.raw(number) as raw:
+                if is_url(self.path(number)) or _compression(self.place.files[number].name, raw):
+                    return False
+        return True
+
     def raw(self, number: int) -> BinaryIO:
         """The bytes of a file as they lie there. Opening and reading raise ``OSError``."""
         return io.BufferedReader(self.place.raw(number), _CHUNK)
@@ -373,17 +395,23 @@ def _compression(name: str, raw: Any) -> str:
 
 
 class FileSource:
-    """A source over files whose format is a function that reads rows from a place on."""
+    """A source over files whose format is a function that reads rows from a place on; ``seeker`` reads single ones."""
 
-    def __init__(self, files: InputFiles, read: Callable[[InputFiles, Cursor], Iterator[Row]]) -> None:
+    def __init__(
+        self, files: InputFiles, read: Callable[[InputFiles, Cursor], Iterator[Row]], seeker: Seeker | None = None
+    ) -> None:
         self._files = files
         self._read = read
+        self._seeker = seeker
 
     def rows(self, start: Cursor = START) -> Iterator[Row]:
         return self._read(self._files, start)
 
     def places(self, start: Cursor = START) -> Iterator[Row]:
         return self.rows(start)
+
+    def seeks(self) -> Seeker | None:
+        return self._seeker if self._seeker is not None and self._files.plain else None
 
     def files(self) -> list[str]:
         return self._files.names()

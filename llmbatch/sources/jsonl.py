@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import jsonlines
@@ -18,9 +20,9 @@ from llmbatch.core.errors import SourceError
 from llmbatch.core.record import json_decoder
 from llmbatch.core.types import Cursor, Row
 from llmbatch.core.words import excerpt, is_encodable
-from llmbatch.sources.base import Source, SourceSettings
+from llmbatch.sources.base import Mark, Source, SourceSettings
 from llmbatch.sources.input_files import FileSource, InputFiles, suffix_of
-from llmbatch.sources.lines import MAX_LINE, Lines, first_line
+from llmbatch.sources.lines import MAX_LINE, Lines, PickedLines, first_line
 from llmbatch.sources.rows import MAX_DEPTH, depth, make_row, malformed_row
 
 Complaint = Callable[[dict[str, Any]], str | None]
@@ -56,31 +58,65 @@ def json_lines(
     def locate(cursor: Cursor) -> str:
         return f"{files.name(cursor.file)}:{cursor.line + 1}"
 
+    def rows_on(lines: Lines | PickedLines, index: int, number: int) -> Iterator[Row]:
+        """The rows on lines of one file, of which the first has this index; that of a picked line is its own."""
+        read_value = jsonlines.Reader(lines, loads=_loads).read
+        while True:
+            data: Any = None
+            try:
+                data = read_value()
+            except EOFError:
+                return
+            except (jsonlines.InvalidLineError, RecursionError) as error:
+                problem: str | None = _explain(error, lines)
+            else:
+                problem = _problem(data, lines.raw) or (complaint(data) if complaint else None)
+            cursor = lines.cursor or Cursor(index, number, lines.start, lines.number - 1)
+            if problem is None:
+                yield make_row(data, cursor, id_field, locate, optional=optional_id)
+            else:
+                yield malformed_row(cursor, f"{locate(cursor)}: {problem}; saw: {excerpt(lines.raw)}")
+            index += 1
+
     def read(files: InputFiles, start: Cursor) -> Iterator[Row]:
         index, offset, before = start.index, start.offset, start.line
         for number in range(start.file, len(files)):
             with files.open(number, offset) as stream:
-                lines = Lines(stream, files.name(number), offset, before)
-                read_value = jsonlines.Reader(lines, loads=_loads).read
-                while True:
-                    data: Any = None
-                    try:
-                        data = read_value()
-                    except EOFError:
-                        break
-                    except (jsonlines.InvalidLineError, RecursionError) as error:
-                        problem: str | None = _explain(error, lines)
-                    else:
-                        problem = _problem(data, lines.raw) or (complaint(data) if complaint else None)
-                    cursor = Cursor(index, number, lines.start, lines.number - 1)
-                    if problem is None:
-                        yield make_row(data, cursor, id_field, locate, optional=optional_id)
-                    else:
-                        yield malformed_row(cursor, f"{locate(cursor)}: {problem}; saw: {excerpt(lines.raw)}")
-                    index += 1
+                for row in rows_on(Lines(stream, files.name(number), offset, before), index, number):
+                    yield row
+                    index = row.index + 1
             offset = before = 0
 
-    return FileSource(files, read)
+    def at(cursors: Sequence[Cursor]) -> Iterator[Row]:
+        for number, picked in groupby(cursors, attrgetter("file")):
+            with files.open_to_seek(number) as stream:
+                yield from rows_on(PickedLines(stream, files.name(number), picked), 0, number)
+
+    return FileSource(files, read, LineSeeker(files, at))
+
+
+class LineSeeker:
+    """Finds the lines of plain files for less than reading what is on them: a row is a line that is not blank."""
+
+    def __init__(self, files: InputFiles, at: Callable[[Sequence[Cursor]], Iterator[Row]]) -> None:
+        self._files = files
+        self.at = at
+
+    def marks(self, rows: int) -> Iterator[Mark]:
+        start, index, count = Cursor(0), 0, 0
+        for number in range(len(self._files)):
+            with self._files.open(number) as stream:
+                lines = Lines(stream, self._files.name(number))
+                for _ in lines:
+                    if count == rows:
+                        yield Mark(start, count)
+                        count = 0
+                    if not count:
+                        start = Cursor(index, number, lines.start, lines.number - 1)
+                    index += 1
+                    count += 1
+        if count:
+            yield Mark(start, count)
 
 
 def json_value(raw: bytes) -> Any:
@@ -126,7 +162,7 @@ def _half_a_character(data: Any, raw: bytes) -> str | None:
     return None
 
 
-def _explain(error: BaseException, lines: Lines) -> str:
+def _explain(error: BaseException, lines: Lines | PickedLines) -> str:
     cause = error.__cause__
     if lines.too_long:
         return f"a line longer than {MAX_LINE >> 20} MiB; split it into several rows"

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources.base import START, Source
+from llmbatch.sources.base import START, Mark, Seeker, Source
 
 
 class Limited:
@@ -22,6 +22,10 @@ class Limited:
 
     def places(self, start: Cursor = START) -> Iterator[Row]:
         return islice(self._source.places(start), max(0, self._limit - start.index))
+
+    def seeks(self) -> Seeker | None:
+        seeker = self._source.seeks()
+        return None if seeker is None else _LimitedSeeker(seeker, self._limit)
 
     def files(self) -> Sequence[str]:
         return self._source.files()
@@ -42,3 +46,18 @@ class Limited:
     def progress(self, cursor: Cursor) -> float | None:
         """The greater of the share of the limit and the share of the input, which may end before the limit."""
         return max(min(1.0, cursor.index / self._limit), self._source.progress(cursor) or 0.0)
+
+
+class _LimitedSeeker:
+    def __init__(self, seeker: Seeker, limit: int) -> None:
+        self._seeker = seeker
+        self._limit = limit
+        self.at = seeker.at
+
+    def marks(self, rows: int) -> Iterator[Mark]:
+        for mark in self._seeker.marks(rows):
+            left = self._limit - mark.start.index
+            if left > 0:
+                yield Mark(mark.start, min(mark.rows, left))
+            if left <= mark.rows:
+                return

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+from llmbatch.core.errors import ReadError
+from llmbatch.core.types import Cursor
 from llmbatch.sources.input_files import InputFiles, reading
 
 MAX_LINE = 64 << 20  # bytes; what is longer is no row, and would cost memory many times its length
@@ -19,6 +21,7 @@ class Lines:
     """
 
     __slots__ = ("_blank", "_name", "_stream", "end", "number", "raw", "start", "too_long")
+    cursor: Cursor | None = None  # which row a line is, is told by counting
 
     def __init__(self, stream: BinaryIO, name: str, offset: int = 0, before: int = 0, *, blank: bool = False) -> None:
         """``before`` counts the lines before ``offset``; ``blank`` says whether lines of white space come too."""
@@ -54,6 +57,35 @@ class Lines:
             self.end += len(rest)
             if rest.endswith(b"\n"):
                 return
+
+
+class PickedLines:
+    """As ``Lines``, of the lines that start at these cursors; ``cursor`` is that of the line at hand."""
+
+    def __init__(self, stream: BinaryIO, name: str, cursors: Iterable[Cursor]) -> None:
+        self._stream = stream
+        self._name = name
+        self._cursors = cursors
+        self.cursor: Cursor | None = None
+        self.start = self.number = 0
+        self.raw = b""
+        self.too_long = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        with reading(self._name, lambda: self.start):
+            for cursor in self._cursors:
+                self.cursor, self.start, self.number = cursor, cursor.offset, cursor.line + 1
+                self._stream.seek(cursor.offset)
+                raw = self._stream.readline(MAX_LINE)
+                if not raw:
+                    raise ReadError(
+                        f"{self._name}: ends before byte {cursor.offset}, where a row was before: it was cut off"
+                    )
+                if not cursor.offset and raw.startswith(_BOM):
+                    raw = raw[len(_BOM) :]
+                self.too_long = len(raw) == MAX_LINE and not raw.endswith(b"\n")
+                self.raw = raw[:400] if self.too_long else raw
+                yield b"\0" if self.too_long else raw
 
 
 def first_line(files: InputFiles) -> bytes:

@@ -21,9 +21,6 @@ from llmbatch.sources.places import Found, expand, is_url
 from llmbatch.sources.repeated import Repeated
 from llmbatch.sources.requests import format_of_requests
 
-_KNOWN = {**FORMATS, **dict.fromkeys(WIRE_FORMATS, FORMATS["requests"])}
-"""Every name of ``input.format``: the containers, and the wire formats, whose lines are JSON."""
-
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "columns": ("csv", "parquet", "dataset"),
@@ -49,11 +46,16 @@ def open_source(settings: SourceSettings) -> Source:
         raise SourceError(str(error)) from error
 
 
+def _known() -> dict[str, str]:
+    """Every name of ``input.format``: the containers, and the wire formats, whose lines are JSON."""
+    return {**FORMATS, **dict.fromkeys(WIRE_FORMATS, FORMATS["requests"])}
+
+
 def _open(settings: SourceSettings) -> Source:
     if settings.storage_options and not is_url(settings.path):
         raise SourceError(f"input.storage_options is for URLs, and {settings.path} is none: leave it out")
     name = settings.format or guess_format(settings.path, settings.storage_options)
-    factory: SourceFactory = find(_KNOWN, name, "input format", error=SourceError)
+    factory: SourceFactory = find(_known(), name, "input format", error=SourceError)
     for option, formats in _ONLY_FOR.items():
         if getattr(settings, option) and name not in formats:
             raise SourceError(
@@ -102,7 +104,7 @@ def guess_format(path: str, options: Mapping[str, Any] = _NO_OPTIONS) -> str:
     # a text that is named alone may hold a row a line, or be one
     if not name or (name == "documents" and not has_magic(path) and suffix_of(path) in _LINES_PERHAPS):
         raise SourceError(
-            f"{files.name(0)}: cannot tell its format from its name; set input.format to one of {', '.join(_KNOWN)}"
+            f"{files.name(0)}: cannot tell its format from its name; set input.format to one of {', '.join(_known())}"
         )
     if name == "jsonl":
         return format_of_requests(files) or "jsonl"

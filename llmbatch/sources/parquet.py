@@ -10,7 +10,7 @@ from typing import Any
 
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources.base import START, Source, SourceSettings
+from llmbatch.sources.base import START, Seeker, Source, SourceSettings
 from llmbatch.sources.input_files import PUT_RIGHT, InputFiles, read_error
 from llmbatch.sources.places import is_url
 from llmbatch.sources.rows import choose_columns
@@ -54,6 +54,10 @@ class ParquetSource:
 
     def places(self, start: Cursor = START) -> Iterator[Row]:
         return self.rows(start)
+
+    def seeks(self) -> Seeker | None:
+        """``None``: a row is had by decoding all of its row group."""
+        return None
 
     def files(self) -> list[str]:
         return self._files.names()

@@ -8,15 +8,18 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from llmbatch.core.errors import SourceError
+from llmbatch.core.words import near
 
 _URL = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*(://|::.*://)"
 )  # the second: one in another, zip://*.jsonl::s3://bucket/a.zip
+
+_NAMES_LOOKED_AT = 10_000  # of a folder, for one that is near
 
 
 class File(NamedTuple):
@@ -77,14 +80,25 @@ def find_here(path: str, *, folders: bool = False) -> Found:
             return _below(expanded)
         raise SourceError(f"{path}: a folder; name its files, for example {path.rstrip('/')}/*.jsonl")
     if not glob.has_magic(expanded):
-        raise SourceError(
-            f"{path}: no such file; looked in {Path(expanded).absolute().parent} "
-            "(for a dataset on the Hugging Face hub set input.format=dataset)"
-        )
+        raise SourceError(_not_found(path, Path(expanded)))
     names = sorted(Path(name) for name in glob.glob(expanded, recursive=True) if Path(name).is_file())  # noqa: PTH207
     if not names:
+        folder = fixed_part(expanded)
+        if folder and not Path(folder).is_dir():
+            raise SourceError(f"{path}: there is no folder {folder}; looked in {Path.cwd()}")
         raise SourceError(f"{path}: the pattern matches no file; quote it, so that the shell leaves it alone")
     return Found(_seen(map(str, names), fixed_part(str(Path(expanded)))))
+
+
+def _not_found(path: str, file: Path) -> str:
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        return f"{path}: there is no folder {folder} (for a dataset on the Hugging Face hub set input.format=dataset)"
+    names = [name for name in islice(os.listdir(folder), _NAMES_LOOKED_AT) if not name.startswith(".")]  # noqa: PTH208
+    return (
+        f"{path}: no such file{near(file.name, names)}; looked in {folder} "
+        "(for a dataset on the Hugging Face hub set input.format=dataset)"
+    )
 
 
 def fixed_part(pattern: str) -> str:

@@ -35,7 +35,7 @@ class Reader:
 
     def seek(self, start: Cursor) -> None:
         """Be before the row at ``start``."""
-        if self._rows is None or self._next is None or self._next.index != start.index:
+        if self._rows is None or self._next is None or self._next.cursor.index != start.index:
             self._rows = self.failure = None
             self._next = self._read(start, passed=False)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llmbatch.core.types import Cursor, Row
-from llmbatch.sources.base import START, Source
+from llmbatch.sources.base import START, Mark, Seeker, Source
 
 
 class Repeated:
@@ -25,6 +25,10 @@ class Repeated:
     def places(self, start: Cursor = START) -> Iterator[Row]:
         return self._each(self._source.places(self._inner(start)), start)
 
+    def seeks(self) -> Seeker | None:
+        seeker = self._source.seeks()
+        return None if seeker is None else _RepeatedSeeker(seeker, self._times)
+
     def files(self) -> Sequence[str]:
         return self._source.files()
 
@@ -32,8 +36,7 @@ class Repeated:
         first = start.index % self._times
         for row in rows:
             for number in range(first, self._times):
-                index = row.index * self._times + number
-                yield Row(index, f"{row.id}#{number}", row.data, row.cursor._replace(index=index), row.failure)
+                yield _repeated(row, number, self._times)
             first = 0
 
     def locate(self, cursor: Cursor) -> str:
@@ -54,3 +57,29 @@ class Repeated:
 
     def _inner(self, cursor: Cursor) -> Cursor:
         return cursor._replace(index=cursor.index // self._times)
+
+
+class _RepeatedSeeker:
+    def __init__(self, seeker: Seeker, times: int) -> None:
+        self._seeker = seeker
+        self._times = times
+
+    def at(self, cursors: Sequence[Cursor]) -> Iterator[Row]:
+        inner = {cursor.index // self._times: cursor for cursor in cursors}
+        rows = self._seeker.at([cursor._replace(index=index) for index, cursor in inner.items()])
+        row = next(rows, None)
+        for cursor in cursors:
+            index, number = divmod(cursor.index, self._times)
+            while row is not None and row.index < index:
+                row = next(rows, None)
+            if row is not None:
+                yield _repeated(row, number, self._times)
+
+    def marks(self, rows: int) -> Iterator[Mark]:
+        for start, count in self._seeker.marks(max(1, rows // self._times)):
+            yield Mark(start._replace(index=start.index * self._times), count * self._times)
+
+
+def _repeated(row: Row, number: int, times: int) -> Row:
+    index = row.index * times + number
+    return Row(index, f"{row.id}#{number}", row.data, row.cursor._replace(index=index), row.failure)

@@ -13,7 +13,7 @@ from llmbatch.formats import FORMATS
 from llmbatch.formats.base import RECORD, Format, wire_format
 from llmbatch.formats.openai.format import OpenAI
 from llmbatch.formats.openai.validation import problems
-from llmbatch.sources.base import START, Source, SourceSettings
+from llmbatch.sources.base import START, Seeker, Source, SourceSettings
 from llmbatch.sources.csv import open_csv
 from llmbatch.sources.input_files import FileSource, InputFiles
 from llmbatch.sources.jsonl import json_lines
@@ -75,6 +75,9 @@ class _Table:
 
     def places(self, start: Cursor = START) -> Iterator[Row]:
         return self._source.places(start)
+
+    def seeks(self) -> Seeker | None:
+        return None
 
     def _record(self, row: Row) -> Row:
         if row.failure is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from llmbatch.core.types import Cursor, Row
+from llmbatch.sources.base import Mark
 from llmbatch.sources.rows import make_row, malformed_row, plain
 
 BATCH = 256  # rows that are Python objects at a time; documents can be long
@@ -48,3 +49,9 @@ def table_row(fields: Fields, cursor: Cursor, id_field: str | None, locate: Call
     if isinstance(fields, ValueError):
         return malformed_row(cursor, f"{locate(cursor)}: {fields}; put the value right, or leave its column out")
     return make_row(fields, cursor, id_field, locate)
+
+
+def numbered_marks(count: int, rows: int) -> Iterator[Mark]:
+    """The blocks of so many ``rows`` of a source whose cursors are its rows' numbers."""
+    for start in range(0, count, rows):
+        yield Mark(Cursor(start, 0, start, start), min(rows, count - start))

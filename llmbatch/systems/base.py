@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,6 +86,27 @@ def read_job_document(path: Path, assets: Assets) -> FromDocument | None:
         if system.recognizes(document, path):
             return system.job(document, path, assets)
     return None
+
+
+def unused_assets(path: Path, assets: Mapping[str, str]) -> list[str]:
+    """Sentences about the beginnings of addresses that no address of a document has, as where one is misspelt."""
+    names = [name for name in assets if "/" in name]
+    if not names or _LINES.search(path.name):
+        return []
+    addresses = list(_texts(_read(path)))
+    return [
+        f"--asset {name}: no address in {path} begins with it"
+        for name in names
+        if not any(f"{text}/".startswith(f"{name.rstrip('/')}/") for text in addresses)
+    ]
+
+
+def _texts(document: Any) -> Iterator[str]:
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, dict | list):
+        for inner in document.values() if isinstance(document, dict) else document:
+            yield from _texts(inner)
 
 
 def _read(path: Path) -> Any:

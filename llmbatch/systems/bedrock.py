@@ -59,9 +59,7 @@ class BedrockInvocation:
     name = "bedrock"
 
     def recognizes(self, document: Any, path: Path) -> bool:  # noqa: ARG002
-        if not isinstance(document, dict) or not {"modelId", "inputDataConfig"} <= document.keys():
-            return False
-        return "outputDataConfig" in document
+        return isinstance(document, dict) and not document.keys().isdisjoint(("inputDataConfig", "outputDataConfig"))
 
     def job(self, document: Any, path: Path, assets: Assets) -> FromDocument:
         asked = checked(_Invocation, document, path)

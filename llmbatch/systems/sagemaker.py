@@ -113,7 +113,7 @@ class SageMakerTransform:
     name = "sagemaker"
 
     def recognizes(self, document: Any, path: Path) -> bool:  # noqa: ARG002
-        return isinstance(document, dict) and {"TransformInput", "TransformOutput"} <= document.keys()
+        return isinstance(document, dict) and not document.keys().isdisjoint(("TransformInput", "TransformOutput"))
 
     def job(self, document: Any, path: Path, assets: Assets) -> FromDocument:
         """One record of the input, as it is split, is a row."""

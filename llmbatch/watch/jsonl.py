@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from llmbatch.core.events import Event, Replica, Watcher
+from llmbatch.core.ledger import WorstFailure
 from llmbatch.core.types import Usage
 from llmbatch.watch.base import own_stream
 
@@ -48,6 +49,8 @@ def _plain(value: Any) -> Any:
         return value.as_dict()
     if isinstance(value, Replica):
         return event_to_dict(value)
+    if isinstance(value, WorstFailure):
+        return value._asdict()
     if isinstance(value, tuple):
         return [_plain(inner) for inner in value]
     if isinstance(value, Mapping):
@@ -59,6 +62,6 @@ def _plain(value: Any) -> Any:
 
 @contextlib.contextmanager
 def watch_jsonl() -> Iterator[Watcher]:
-    """JSON lines on stdout."""
-    with own_stream(sys.stdout) as stream:
+    """JSON lines on stdout. What a library prints there meanwhile, as Ray does, goes to stderr: each line of stdout is an event."""
+    with own_stream(sys.stdout) as stream, contextlib.redirect_stdout(sys.stderr):
         yield JsonLog(stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import TextIO
 
 from llmbatch.core import words
 from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Replica, Snapshot, Started, Watcher
+from llmbatch.core.ledger import WorstFailure
 from llmbatch.core.types import Status
 from llmbatch.watch.base import own_stream
 
@@ -18,11 +20,14 @@ SHARE_BETWEEN_LINES = 0.1
 
 
 class LineLog:
-    """A watcher that writes a line for what happened, and where the run stands every 30 s or 10% of the rows."""
+    """A watcher that writes a line for what happened, and where the run stands every 30 s or 10% of the rows.
 
-    def __init__(self, stream: TextIO) -> None:
+    ``at_once``: the first line of these comes at once, as of a run that goes on already.
+    """
+
+    def __init__(self, stream: TextIO, *, at_once: bool = False) -> None:
         self._stream = stream
-        self._last_elapsed = 0.0
+        self._last_elapsed = -math.inf if at_once else 0.0
         self._last_share = 0.0
 
     def __call__(self, event: Event) -> None:
@@ -78,6 +83,8 @@ def progress_line(snapshot: Snapshot) -> str:
     parts.append(f"in flight {words.count(snapshot.in_flight)}")
     if snapshot.seconds_left is not None and snapshot.seconds_left >= 1:
         parts.append(f"about {words.rough(snapshot.seconds_left)} left")
+    if snapshot.worst is not None:
+        parts.append(f"worst: {worst_text(snapshot.worst)}")
     return "; ".join(parts)
 
 
@@ -110,6 +117,13 @@ def replica_text(replica: Replica) -> str:
     if replica.deaths:
         parts.append("1 death" if replica.deaths == 1 else f"{words.count(replica.deaths)} deaths")
     return " · ".join(parts)
+
+
+def worst_text(worst: WorstFailure) -> str:
+    """``schema 12, as at row 'c': 'age' is missing``: the kind that most rows failed with, and an example's first line."""
+    said = words.one_line(worst.message.strip().partition("\n")[0])
+    row = f"row {words.short(worst.id)}"
+    return f"{worst.kind} {words.count(worst.rows)}, as at {said if said.startswith(row) else f'{row}: {said}'}"
 
 
 @contextlib.contextmanager

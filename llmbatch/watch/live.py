@@ -24,7 +24,7 @@ from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Sn
 from llmbatch.core.styles import NOTE_STYLES, STYLES, note_text
 from llmbatch.core.types import Status
 from llmbatch.watch.base import own_stream
-from llmbatch.watch.lines import accepted_text, replica_text, rows_text
+from llmbatch.watch.lines import accepted_text, replica_text, rows_text, worst_text
 
 REDRAWS_PER_SECOND = 4
 NOTES_SHOWN = 2
@@ -128,6 +128,8 @@ def _figures(snapshot: Snapshot) -> RenderableType:
         figures.add_row("accepted", accepted)
     if any(snapshot.by_failure.values()):
         figures.add_row("failures", words.counts(snapshot.by_failure))
+    if snapshot.worst is not None:
+        figures.add_row("worst", Text(worst_text(snapshot.worst), style="red"))
     if snapshot.attempts_retried:
         figures.add_row("sent back", f"{words.count(snapshot.attempts_retried)} answers")
     figures.add_row("speed", _speed(snapshot))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import termios
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,3 +77,26 @@ def slow(commands: Commands) -> Commands:
     """The same run with an engine that takes longer for each answer than any test."""
     commands.run += ["--set", "engine.args.latency=600"]
     return commands
+
+
+@pytest.fixture
+def terminal(forked: None) -> Callable[..., tuple[int, str]]:
+    """Runs a command line on a terminal of so many lines and columns, to its end: (exit code, what the terminal was sent)."""
+
+    def run(arguments: list[str], lines: int = 50, columns: int = 120, **environment: str) -> tuple[int, str]:
+        screen, device = pty.openpty()
+        fcntl.ioctl(device, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        known = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "LINES", "COLUMNS")}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "llmbatch.cli", *arguments],
+            stdin=device, stdout=device, stderr=device, env={**known, "TERM": "xterm-256color", **environment},
+        )  # fmt: skip
+        os.close(device)
+        seen = b""
+        with contextlib.suppress(OSError):  # the end, on Linux
+            while more := os.read(screen, 1 << 16):
+                seen += more
+        os.close(screen)
+        return process.wait(), seen.decode().replace("\r\n", "\n")
+
+    return run

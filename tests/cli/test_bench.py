@@ -42,6 +42,13 @@ def test_lines_that_are_broken_are_left_out_and_counted(tmp_path: Path) -> None:
     assert (info["num_requests"], info["failed_requests"]) == (2, 3)
 
 
+@pytest.mark.parametrize("setting", ["plan.fold=true", "sweep.sampling.temperature=[0, 1]"], ids=["fold", "sweep"])
+def test_requests_that_are_not_asked_once_and_for_themselves_are_refused(setting: str) -> None:
+    done = bench("--dataset", str(EXAMPLES / "dataset.jsonl"), "--set", setting)
+    assert done.exit_code == 2
+    assert "each request is measured" in done.output
+
+
 def test_only_so_many_requests_are_asked(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     done = bench(
@@ -71,3 +78,19 @@ def test_what_is_not_done_is_refused(arguments: list[str], said: str) -> None:
     done = bench("--dataset", str(EXAMPLES / "dataset.jsonl"), *arguments)
     assert done.exit_code == 2
     assert said in done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gone/report.json", "--report-json {0}: there is no folder {1}; make it, or name another file"),
+        (".", "--report-json {0}: is a folder; name a file in it"),
+    ],
+)
+def test_a_file_that_could_not_be_written_is_said_before_anything_is_measured(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    path = tmp_path / name
+    done = bench("--dataset", str(EXAMPLES / "dataset.jsonl"), "--report-json", str(path))
+    assert done.exit_code == 2
+    assert said.format(path, path.parent) in done.stderr

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from llmbatch.cli.main import main
-from llmbatch.prompt.library import shipped_prompts
+from llmbatch.prompt.shipped import shipped_prompts
 
 
 def prompts(*arguments: str) -> Result:

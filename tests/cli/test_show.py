@@ -120,3 +120,20 @@ def test_a_child_is_shown_with_its_row(commands: Any, tmp_path: Any) -> None:
     assert "row a (index 0" in text and "child a/1, status ok" in text
     assert "item: two" in text and "about two" in text and "about one" not in text
     assert commands("show", commands.folder, "a/7").exit_code == 2
+
+
+def test_on_a_terminal_json_has_colours_and_what_fits_the_screen_is_not_paged(done: Any, terminal: Any) -> None:
+    code, seen = terminal(["show", str(done.folder), "a"], lines=200, PAGER="false")
+    assert code == 0
+    assert '\x1b[1;34m"text"\x1b[0m: \x1b[32m"first"\x1b[0m' in seen  # a key, a value
+
+
+def test_what_is_longer_than_the_screen_goes_through_the_pager(done: Any, terminal: Any) -> None:
+    paged = terminal(["show", str(done.folder), "a"], lines=5, PAGER="sed s/^/paged:/")
+    assert "paged:" in paged[1]
+    assert "paged:" not in terminal(["show", str(done.folder), "a", "--no-pager"], lines=5, PAGER="sed s/^/paged:/")[1]
+
+
+def test_nothing_is_paged_that_goes_into_a_file(done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAGER", "false")
+    assert "row a (index 0" in done("show", done.folder, "a").stdout

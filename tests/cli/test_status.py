@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
+import os
+import pty
+import subprocess
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,3 +85,72 @@ def test_a_folder_without_a_run_is_refused(commands: Any, tmp_path: Path) -> Non
     result = commands("status", tmp_path)
     assert result.exit_code == 1
     assert "no run has begun here" in result.stderr
+
+
+def under_way(slow: Any) -> Any:
+    """The process of a run that has one row failed and others in flight."""
+    process = slow.start(*slow.run)
+    wait_for(lambda: (slow.folder / "progress.json").exists() and status_of(slow)["snapshot"]["in_flight"])
+    wait_for(lambda: status_of(slow)["snapshot"]["worst"])
+    return process
+
+
+def test_a_run_is_watched_until_it_is_over(slow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = under_way(slow)
+    looks = 0
+
+    def end(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        process.kill()
+        process.wait()
+
+    monkeypatch.setattr(
+        importlib.import_module("llmbatch.cli.status"), "time", SimpleNamespace(sleep=end, time=time.time)
+    )
+    lines = [json.loads(line) for line in slow("status", slow.folder, "--watch", "--json").stdout.splitlines()]
+    assert looks == 1
+    assert [line.get("event") for line in lines] == ["snapshot", None]
+    assert lines[0]["worst"]["kind"] == lines[1]["worst"]["kind"] == "malformed_row"
+    assert lines[1]["state"] == "dead"
+
+
+def test_ctrl_c_ends_the_view_and_not_the_run(slow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = under_way(slow)
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        importlib.import_module("llmbatch.cli.status"), "time", SimpleNamespace(sleep=interrupt, time=time.time)
+    )
+    result = slow("status", slow.folder, "--watch")
+    assert result.exit_code == 0
+    assert "stopped" not in result.output
+    assert process.poll() is None
+
+
+def test_on_a_terminal_the_view_is_drawn_anew_and_at_last_stands_the_summary(slow: Any) -> None:
+    process = under_way(slow)
+    screen, terminal = pty.openpty()
+    command = [sys.executable, "-m", "llmbatch.cli", "status", str(slow.folder), "--watch"]
+    there = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
+    viewer = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env={**there, "TERM": "xterm"})
+    os.close(terminal)
+    seen = b""
+    while b"in flight" not in seen:
+        seen += os.read(screen, 1 << 16)
+    process.kill()
+    process.wait()
+    with contextlib.suppress(OSError):  # Linux has no end of file here
+        while more := os.read(screen, 1 << 16):
+            seen += more
+    os.close(screen)
+    assert viewer.wait() == 0
+    assert b"worst" in seen and b"malformed_row 1, as at" in seen
+    assert b"the same command goes on" in seen[seen.rindex(b"in flight") :]
+
+
+def test_of_a_run_that_is_over_the_watch_shows_the_end_at_once(commands: Any) -> None:
+    commands(*commands.run)
+    assert "finished: 2 of 5 rows are not ok" in commands("status", commands.folder, "--watch").stdout

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.core.ledger import Ledger
+from llmbatch.core.ledger import Ledger, WorstFailure
 from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Reused, Status, Usage
 
 counts = st.integers(0, 1_000)
@@ -164,3 +164,11 @@ def test_a_row_that_was_never_sent_has_no_answer_that_was_sent_back() -> None:
 def test_data_that_is_not_a_ledger_is_refused() -> None:
     with pytest.raises(KeyError):
         Ledger.from_dict({"by_status": {}})
+
+
+def test_the_worst_failure_is_the_one_that_most_rows_ended_with_and_its_first_row_the_example() -> None:
+    ledger = Ledger()
+    assert ledger.worst is None
+    for index, kind in enumerate((FailureKind.SCHEMA, FailureKind.CHOICE, FailureKind.CHOICE)):
+        ledger.add(Record(index, f"r{index}", kind.status, failure=Failure(kind, f"message {index}")))
+    assert ledger.worst == WorstFailure("choice", 2, "r1", "message 1")

@@ -3,6 +3,7 @@ nodes are killed, and nodes join; one cluster for the whole file."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -304,6 +305,19 @@ def started_as_client(jobs: Any, nodes: Nodes, rows: Path, latency: float) -> An
     wait_for(lambda: process.poll() is not None or any(path.stat().st_size for path in parts.glob("*.journal")))
     assert process.poll() is None, process.communicate()
     return process
+
+
+def test_a_client_outside_of_the_cluster_goes_on_when_an_actor_dies(jobs: Any, nodes: Nodes) -> None:
+    rows = jobs.rows(text_rows(200))
+    process = started_as_client(jobs, nodes, rows, 0.5)
+    actor = workers()[0].parent()
+    assert actor is not None
+    actor.kill()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, (process.returncode, out, err)
+    (session,) = json.loads((jobs.path / "out" / "report.json").read_text())["sessions"]
+    assert session["engine_restarts"] == 1
+    assert jobs.results() == plain(jobs, rows)
 
 
 def test_a_client_whose_server_in_the_cluster_dies_ends_with_a_word_about_it_and_goes_on_without(

@@ -564,16 +564,18 @@ def test_thinking_is_ended_at_its_budget_by_vllm_or_by_two_requests_alike(tmp_pa
 def test_a_seeded_request_gets_the_same_answer_when_its_prompt_is_computed_in_several_steps(tmp_path: Path) -> None:
     seeded = Sampling((("max_tokens", 24), ("temperature", 1.5), ("seed", 3)))
     found = []
-    for tokens_a_step in (256, 16):
-        settings = EngineSettings(args={**SMALL, "max_num_batched_tokens": tokens_a_step}, in_process=True)
+    for tokens_a_step, in_process in ((256, True), (16, True), (16, False)):
+        args = {**SMALL, "max_num_batched_tokens": tokens_a_step}
+        settings = EngineSettings(args=args, in_process=in_process)
         engine = VllmEngine(str(DEMO_MODEL), settings, ChatSettings(), tmp_path / "log")
         engine.start()
         try:
             found.append([answer.token_ids for answer in ask(engine, NUMBERS[:12], seeded)])
         finally:
             engine.stop()
-    at_once, in_pieces = found
+    at_once, in_pieces, in_pieces_apart = found
     assert in_pieces == at_once
+    assert in_pieces_apart == at_once
     assert len(set(at_once)) > 1
 
 

@@ -25,7 +25,8 @@ from llmbatch.core.types import (
 )
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.vllm import loop as vllm_loop
-from llmbatch.engines.vllm.loop import Intake, Loop, Tools
+from llmbatch.engines.vllm.handing import Tools
+from llmbatch.engines.vllm.loop import Intake, Loop
 from llmbatch.engines.vllm.sampling import Setting
 from llmbatch.engines.vllm.score import Limits
 from llmbatch.engines.vllm.sight import Sight

@@ -225,3 +225,26 @@ def test_the_command_refuses_what_cannot_be_compared_without_a_traceback(make: M
     result = CliRunner().invoke(main, ["compare", str(first), str(make("b", answers(2, 2), task="other"))])
     assert result.exit_code == 2
     assert "only runs of one task" in result.output
+
+
+def test_the_page_of_a_comparison_leads_with_the_better_run_and_has_every_pair(make: Make, tmp_path: Path) -> None:
+    hostile = "</script><script>alert(1)</script>"
+    first = make("a", [*answers(60, 0), *[hostile] * 40])
+    second, third = make("b", answers(95, 5)), make("c", answers(94, 6))
+    path = tmp_path / "page.html"
+    done = CliRunner().invoke(
+        main, ["compare", *map(str, (first, second, third)), "--html", str(path)], catch_exceptions=False
+    )
+    assert done.exit_code == 0 and "B is better" in done.stdout
+    page = path.read_text()
+    assert "<h1>b is better than a (0.6) by accuracy: 0.95; it cannot be told apart from c</h1>" in page
+    assert [pair in page for pair in ("B against A", "C against A", "C against B")] == [True] * 3
+    assert "alert(1)" in page and "<script>alert" not in page
+    assert "://" not in page
+
+
+def test_the_page_of_runs_that_are_alike_says_so(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    runs = [str(make(name, answers(50, 50))) for name in ("a", "b")]
+    assert CliRunner().invoke(main, ["compare", *runs, "--html", str(path)], catch_exceptions=False).exit_code == 0
+    assert "no run is better than another" in path.read_text()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch.core.events import Replica, Snapshot
+from llmbatch.core.ledger import WorstFailure
 from llmbatch.core.types import Usage
 from llmbatch.folder.progress import read_progress, write_progress
 
@@ -25,6 +26,12 @@ def test_the_engines_of_a_snapshot_come_back_too(tmp_path: Path, snapshot: Snaps
     write_progress(tmp_path, many)
     progress = read_progress(tmp_path)
     assert progress is not None and progress.snapshot == many
+
+
+def test_the_worst_failure_of_a_snapshot_comes_back_too(tmp_path: Path, snapshot: Snapshot) -> None:
+    write_progress(tmp_path, bad := replace(snapshot, worst=WorstFailure("schema", 12, "c", "'age' is missing")))
+    progress = read_progress(tmp_path)
+    assert progress is not None and progress.snapshot == bad
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"written_at": 1}', "\x00"])

@@ -55,7 +55,9 @@ def read(body: Any, **options: Any) -> Any:
 def line(body: Any, options: Any = None, strict: bool = False, **fields: Any) -> dict[str, Any]:
     record = {"id": "r", "index": 7, "status": "ok", "output": "out", "finish_reason": "stop", "usage": USAGE, **fields}
     row = {} if body is ... else {"recordId": "r", "modelInput": body}
-    return made(**(options or {})).line(Answered(record, row, Asked(), "m", 1_700_000_000), strict=strict)
+    asked = made(**(options or {})).read(row, ()) if row else None
+    how = Asked(own_check=isinstance(asked, Rendered) and asked.output is not None)
+    return made(**(options or {})).line(Answered(record, row, how, "m", 1_700_000_000), strict=strict)
 
 
 @pytest.mark.parametrize("family", sorted(BODY))

@@ -10,7 +10,7 @@ from llmbatch.core.errors import SourceError
 from llmbatch.core.types import Failure, FailureKind, Prompt, Rendered
 from llmbatch.formats.base import Answered, Asked, wire_format
 from llmbatch.formats.json_path import Misfit
-from llmbatch.formats.outcome import Error, Success
+from llmbatch.formats.outcome import Error, Success, outcome_of
 from llmbatch.formats.sagemaker import SageMaker
 
 CHAT = [{"role": "user", "content": "hi"}]
@@ -42,11 +42,17 @@ def answered(
     return Answered(line, {} if record is ... else {"record": record}, Asked(), "demo", 1_700_000_000)
 
 
+def outcome(row: Answered, *, strict: bool = False) -> Success | Error:
+    read = made().read(row.row, ()) if row.row else None
+    asked = Asked(own_check=isinstance(read, Rendered) and read.output is not None)
+    return outcome_of(row.record, asked, strict=strict)
+
+
 def written(record: Any, options: Any = None, **fields: Any) -> Any:
     format_, row = made(**(options or {})), answered(record, **fields)
-    outcome = format_.outcome(row)
-    assert isinstance(outcome, Success)
-    return format_.written(row, outcome)
+    said = outcome_of(row.record, row.asked)
+    assert isinstance(said, Success)
+    return format_.written(row, said)
 
 
 def test_a_text_is_the_prompt() -> None:
@@ -157,10 +163,10 @@ def test_an_answer_that_does_not_pass_the_check_of_its_request_is_one_unless_str
     chat = {"messages": CHAT, "response_format": {"type": "json_object"}}
     error = {"kind": "invalid_json", "message": "no JSON"}
     row = answered(chat, "invalid", None, raw="hm", error=error)
-    assert made().outcome(row) == Success("hm", "stop")
-    assert made().outcome(row, strict=True) == Error("invalid_json", "no JSON")
-    assert made().outcome(answered("a", "invalid", None, raw="hm", error=error)) == Error("invalid_json", "no JSON")
-    assert isinstance(made().outcome(answered(..., "failed", None, error=error)), Error)
+    assert outcome(row) == Success("hm", "stop")
+    assert outcome(row, strict=True) == Error("invalid_json", "no JSON")
+    assert outcome(answered("a", "invalid", None, raw="hm", error=error)) == Error("invalid_json", "no JSON")
+    assert isinstance(outcome(answered(..., "failed", None, error=error)), Error)
 
 
 def test_a_placeholder_stands_where_the_answer_would() -> None:

@@ -116,7 +116,9 @@ def test_a_line_without_inputs_is_no_request() -> None:
 
 def answered(row: dict[str, Any], output: Any, samples: int = 1, **record: Any) -> Answered:
     told = {"id": "a", "index": 1, "status": "ok", "output": output, "finish_reason": "stop", "usage": USAGE, **record}
-    return Answered(told, row, Asked(chat=False, samples=samples), "demo", 5, 4)
+    asked = wire_format("v2").read(row, ())
+    held = isinstance(asked, Rendered) and asked.output is not None
+    return Answered(told, row, Asked(chat=False, samples=samples, own_check=held), "demo", 5, 4)
 
 
 def test_several_prompts_are_answered_in_their_shape() -> None:

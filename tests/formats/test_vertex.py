@@ -143,8 +143,10 @@ def test_an_instance_reads_back_as_the_same(prompt: Prompt, sampling: dict[str, 
 def line(
     record: Record, instance: Any, samples: int = 1, *, rich: bool = False, strict: bool = False, **options: Any
 ) -> Any:
-    row = Answered(record_to_dict(record), {"record": instance}, Asked(samples=samples), "demo", 0)
-    return Vertex(VertexSettings(**options)).line(row, rich=rich, strict=strict)
+    format_, data = Vertex(VertexSettings(**options)), {"record": instance}
+    read = format_.read(data, ())
+    asked = Asked(samples=samples, own_check=isinstance(read, Rendered) and read.output is not None)
+    return format_.line(Answered(record_to_dict(record), data, asked, "demo", 0), rich=rich, strict=strict)
 
 
 OK = Record(0, 0, Status.OK, "said", "length", 1, Usage(4, 3, 2))

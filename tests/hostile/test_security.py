@@ -228,7 +228,7 @@ def test_remote_code_is_allowed_to_the_engine_only_where_the_job_says_so() -> No
 
 
 NAMES = re.compile(
-    r"out(/parts(/part-\d{5}\.(jsonl|meta\.json))?|/(job\.yaml|run\.json|report\.json|progress\.json|errors\.jsonl"
+    r"out(/parts(/part-\d{5}\.(jsonl|meta\.json))?|/(job\.yaml|run\.json|report\.(json|html)|(progress|timeline)\.json|errors\.jsonl"
     r"|results\.(jsonl|parquet|openai\.jsonl)))?"
 )
 

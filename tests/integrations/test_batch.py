@@ -84,8 +84,9 @@ def test_an_engine_that_died_is_made_anew_and_costs_no_answer(tmp_path: Path) ->
     assert batches.run("some", asked("x", "y", "z")) == ["x", "y", "z"]
 
 
-def test_several_replicas_can_serve_a_batch(tmp_path: Path) -> None:
-    batches = Batches("any", {"name": "scripted", "replicas": 2}, tmp_path)
+@pytest.mark.parametrize("engine", [{"replicas": 2}, {"hosted": True}], ids=["two", "apart"])
+def test_engines_that_cannot_be_kept_can_serve_a_batch(tmp_path: Path, engine: dict[str, Any]) -> None:
+    batches = Batches("any", {"name": "scripted", **engine}, tmp_path)
     assert batches.run("some", asked(*"abcdef")) == list("abcdef")
 
 

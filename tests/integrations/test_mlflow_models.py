@@ -53,6 +53,26 @@ def test_it_raises_where_it_is_to() -> None:
         model.predict(["one", "bad"])
 
 
+def test_a_call_is_not_told_the_failures_of_another_that_came_in_between() -> None:
+    model = LlmbatchModel(JOB, raise_on_error=True)  # type: ignore[arg-type]
+    turn, others = model._turn, [["bad"]]
+
+    class Turn:
+        """The lock; whoever lets it go finds that another call was faster."""
+
+        def __enter__(self) -> None:
+            turn.acquire()
+
+        def __exit__(self, *exception: object) -> None:
+            turn.release()
+            if others:
+                with pytest.raises(RunError, match="1 of 1 rows"):
+                    model.predict(others.pop())
+
+    model._turn = Turn()  # type: ignore[assignment]
+    assert model.predict(["one"]) == ["one"]
+
+
 def test_parameters_of_a_call_go_over_the_jobs_and_the_engine_stays(tmp_path: Path) -> None:
     (tmp_path / "script.yaml").write_text("starts: 1\n")
     model = LlmbatchModel({**JOB, "engine": {"name": "scripted", "script": str(tmp_path / "script.yaml")}})  # type: ignore[typeddict-item]

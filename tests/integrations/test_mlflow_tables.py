@@ -55,3 +55,18 @@ def test_a_record_without_truth_is_told(done: Any, tmp_path: Path) -> None:
         evaluation_table(done, [{"a": 1}])
     with pytest.raises(SourceError, match="cannot be read as JSON Lines"):
         evaluation_table(done, tmp_path / "gone.jsonl")
+
+
+def test_a_line_of_the_truth_ends_at_a_line_feed_alone_and_is_counted_as_in_the_file(done: Any, tmp_path: Path) -> None:
+    path, said = tmp_path / "truth.jsonl", "one\u2028more\x85"
+    good = [json.dumps({"id": name, "output": said}, ensure_ascii=False) + "\n" for name in "ab"]
+    path.write_text(good[0] + "\n" + good[1], encoding="utf-8")
+    assert evaluation_table(done, path)["expected"].tolist() == [said, said]
+    for bad, why in (
+        ("{", "cannot be read"),
+        ("{}", "is no object with"),
+        ('{"id": [1], "output": 1}', "an id is a text"),
+    ):
+        path.write_text(good[0] + "\n" + bad + "\n", encoding="utf-8")
+        with pytest.raises(SourceError, match=f"truth.jsonl:3: .*{why}"):
+            evaluation_table(done, path)

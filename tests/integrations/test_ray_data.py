@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -88,9 +89,12 @@ def test_a_batch_without_rows_has_the_same_columns() -> None:
     [
         ({"engine": {"name": "scripted", "cluster": "ray"}}, "Ray Data places this stage itself"),
         ({"accept": {"rows": 3}}, "one record for every row"),
+        ({"sweep": {"sampling.temperature": [0, 1]}}, "every row comes once"),
+        ({"input": {"limit": 1}}, "of input only id_field counts"),
+        ({"output": "out"}, "a run folder"),
         ({"engine": {"name": "no"}}, "no"),
     ],
-    ids=["cluster", "accept", "engine"],
+    ids=["cluster", "accept", "sweep", "input", "output", "engine"],
 )
 def test_what_is_wrong_with_a_stage_is_said_when_it_is_made(more: dict[str, Any], said: str) -> None:
     with pytest.raises(JobError, match=said):
@@ -101,3 +105,25 @@ def test_columns_that_are_there_already_are_not_overwritten() -> None:
     stage = llmbatch.ray.Stage(**COMMON, prompt="{{ text }}")
     with pytest.raises(JobError, match="columns of these names already: output; give the stage a prefix"):
         stage({"text": ["a"], "output": ["b"]})
+
+
+def test_a_program_that_is_a_function_lasts_as_long_as_the_stage() -> None:
+    def made() -> Any:
+        def twice(row: llmbatch.RowAsk) -> llmbatch.Program:
+            first = yield row.ask()
+            return None if first is None else 2 * str(first.value)
+
+        return twice
+
+    stage = llmbatch.ray.Stage(**COMMON, prompt="{{ text }}", program=made())
+    gc.collect()
+    assert stage({"text": ["a", "b"]}).column("output").to_pylist() == ["aa", "bb"]
+
+
+@pytest.mark.parametrize(
+    "engine", [{"replicas": 2}, {"hosted": True}, {"replicas": "auto"}], ids=["two", "apart", "auto"]
+)
+def test_engines_that_cannot_be_kept_answer_each_batch_anew(engine: dict[str, Any]) -> None:
+    stage = llmbatch.ray.Stage(**{**COMMON, "engine": {"name": "scripted", **engine}}, prompt="{{ text }}")
+    for text in ("a", "b"):
+        assert stage({"text": [text]}).column("output").to_pylist() == [text]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import llmbatch
 from llmbatch.core.errors import JobError, UsageError
 from llmbatch.integrations.spark.ai_query import SchemaText
 from llmbatch.integrations.spark.base import Call, Endpoints, function_of
@@ -185,3 +186,12 @@ def test_equal_calls_have_one_digest_and_others_another() -> None:
     assert call(modelParameters={"max_tokens": 5}).digest == call(modelParameters={"max_tokens": Decimal(5)}).digest
     assert call().digest != call(failOnError=False).digest
     assert json.loads(call().text)["model"] == "demo"
+
+
+def test_a_program_that_only_this_process_knows_is_refused_when_it_is_registered() -> None:
+    def mine(row: llmbatch.RowAsk) -> llmbatch.Program:
+        yield row.ask()
+        return None
+
+    with pytest.raises(JobError, match="demo: program: an executor is another process"):
+        llmbatch.spark.register(None, model="demo", engine={"name": "scripted"}, program=mine)

@@ -128,6 +128,16 @@ def test_an_answer_that_is_not_as_its_call_asks_is_given_as_it_came_or_is_an_err
     assert null == Answer(None, None)
 
 
+def test_an_answer_that_was_cut_off_is_an_error_where_what_is_not_as_asked_is_one(hosting: Hosting) -> None:
+    script = {"rules": [{"answer": "ye", "finish_reason": "length"}]}
+    profile = {"model": "demo", "engine": {"name": "scripted", "args": script}, "retry": {"max_attempts": 1}}
+    job = job_for(profile, answer={"choice": ["yes"], "constrained": False})
+    ((lenient,),) = answered([["a"]], Call(job, as_it_came=True), hosting)
+    assert lenient == Answer("ye", None)
+    ((strict,),) = answered([["a"]], Call(job, fails=False), hosting)
+    assert strict.text is None and strict.error is not None and strict.error.startswith("truncated: ")
+
+
 def test_a_host_that_is_killed_is_followed_by_another_and_what_it_had_answered_is_not_asked_again(
     hosting: Hosting,
 ) -> None:

@@ -55,6 +55,8 @@ def load(folder: Path, text: str) -> Job:
     [
         ({"modle": "x"}, "unknown key 'modle': did you mean model? known keys: model, prompt, input"),
         ({"retry": {"max_atempts": 2}}, "unknown key 'retry.max_atempts': did you mean retry.max_attempts?"),
+        ({"max_tokens": 2}, "unknown key 'max_tokens': did you mean sampling.max_tokens? known keys: model"),
+        ({"limit": 2}, "unknown key 'limit': did you mean input.limit? known keys: model"),
         ({"prompt": {"path": "p", "variabels": {}}}, "unknown key 'prompt.variabels': did you mean prompt.variables?"),
         ({"answer": {"shema": {}}}, "unknown key 'answer.shema': did you mean answer.schema?"),
         ({"input": {"path": "x", "id-field": "y"}}, "unknown key 'input.id-field': did you mean input.id_field?"),

@@ -7,54 +7,164 @@ from typing import Any
 import pytest
 
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, make_engine
-from llmbatch.job.job import DEMO_MODEL, job_from
-from llmbatch.measure.autotune import Trial, autotune, candidates, is_clear, read, write
+from llmbatch.engines.base import Candidate, Engine, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.side_by_side import SideBySide
+from llmbatch.job.tuning import TuningSettings
+from llmbatch.measure.autotune import Known, autotune, read, sentences, write
 from llmbatch.measure.speed import Measured, Slice
+from llmbatch.measure.trials import Round, Trial
+from llmbatch.measure.verdicts import Judged
 from llmbatch.model.tokenizer import ChatSettings
 
-SAMPLING = Sampling((("max_tokens", 1000),))
-SLOW = {"latency": 0.03, "concurrency": 4}
+SAMPLING = Sampling((("max_tokens", 1000), ("temperature", 0)))
+SLOW: dict[str, Any] = {"latency": 0.03, "concurrency": 4}
+OTHER_ANSWERS = [{"when": {"index": [3, 40]}, "answer": "another"}]
 
 
-def make(settings: EngineSettings) -> Engine:
+def make_one(settings: EngineSettings, _number: int = 0) -> Engine:
     return make_engine("any", settings, ChatSettings(), Path("engine.log"))
 
 
-def requests(_engine: Engine, _info: EngineInfo, count: int = 120) -> Sequence[Request]:
-    return [Request(RequestKey(i), Prompt(text="12345"), SAMPLING, token_ids=[1] * 5) for i in range(count)]
+def make(settings: EngineSettings) -> Engine:
+    return make_one(settings) if settings.engines == 1 else SideBySide(make_one, settings)
 
 
-def tune(sample: Any = requests, **args: Any) -> dict[str, Any]:
-    return autotune(make, EngineSettings(name="scripted", args=args), sample, lambda _: None)
+def requests(_engine: Engine, _info: EngineInfo, count: int = 120, sampling: Sampling = SAMPLING) -> Sequence[Request]:
+    return [Request(RequestKey(i), Prompt(text="12345"), sampling, token_ids=[1] * 5) for i in range(count)]
+
+
+def tune(sample: Any = requests, tuning: dict[str, Any] | None = None, **args: Any) -> dict[str, Any]:
+    known = Known(TuningSettings.model_validate(tuning or {}))
+    return autotune(make, EngineSettings(name="scripted", args=args), sample, lambda _: None, known)
+
+
+def own(*, exact: bool = True, tolerance: Any = None, max_time: float = 600, **args: Any) -> dict[str, Any]:
+    """Tuning that tries one candidate of the job's own, and nothing else."""
+    candidate = {"args": args, "exact": exact}
+    return {"kinds": [], "candidates": {"mine": candidate}, "tolerance": tolerance, "max_time": max_time}
 
 
 def by_name(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {tried["name"]: tried for tried in found["tried"]}
 
 
-def steady(rate: int, slices: int = 10) -> list[Measured]:
-    """A measurement without noise, or with some where ``slices`` is small."""
-    return [Measured(tuple(Slice(1.0, rate, rate, 0) for _ in range(slices)), (), 1)]
+def mine(found: dict[str, Any]) -> dict[str, Any]:
+    return by_name(found)["mine"]
 
 
-@pytest.mark.usefixtures("clock")
+pytestmark = pytest.mark.usefixtures("clock")
+
+
 def test_a_setting_that_is_clearly_faster_is_chosen() -> None:
     found = tune(**SLOW)
     assert found["chosen"] == "in_flight=8"
     assert found["changes"] == {"in_flight": 8}
     tried = by_name(found)
-    assert tried["default"]["rounds"] == tried["in_flight=8"]["rounds"] == 2
-    assert tried["in_flight=2"]["rounds"] == 1
-    assert "in_flight=8" in found["said"]
+    assert tried["in_flight=8"]["verdict"] == "chosen"
+    assert tried["in_flight=2"]["verdict"] == "slower"
+    assert [len(tried[name]["rounds"]) for name in ("default", "in_flight=8", "in_flight=2")] == [3, 3, 1]
+    assert found["engine_starts"] == 8
+    assert "in_flight=8 is 2.00x" in found["said"]
 
 
-@pytest.mark.usefixtures("clock")
+def test_a_candidate_of_one_point_three_times_the_speed_wins() -> None:
+    found = tune(tuning=own(latency=0.03 / 1.3), **SLOW)
+    assert found["chosen"] == "mine"
+    assert found["changes"] == {"args": {"latency": 0.03 / 1.3, "concurrency": 4}}
+    assert mine(found)["settings"] == {"args": {"latency": 0.03 / 1.3}}
+    ratio = mine(found)["ratio"]
+    assert 1.05 < ratio["low"] <= ratio["expected"] <= ratio["high"]
+    assert ratio["expected"] == pytest.approx(1.3, rel=0.02)
+
+
+def test_a_candidate_of_one_point_zero_one_times_the_speed_does_not_win() -> None:
+    found = tune(tuning=own(latency=0.03 / 1.01), **SLOW)
+    assert found["chosen"] == "default"
+    assert found["changes"] == {}
+    assert mine(found)["verdict"] == "unclear"
+    assert len(mine(found)["rounds"]) == 1  # more rounds would make no winner of it
+
+
+def test_what_changes_answers_is_refused_at_exact() -> None:
+    found = tune(tuning=own(latency=0.01, rules=OTHER_ANSWERS, exact=False, tolerance="exact"), **SLOW)
+    assert found["chosen"] == "default"
+    assert mine(found)["verdict"] == "refused"
+    assert mine(found)["agreement"] == {
+        "equal": 118,
+        "compared": 120,
+        "share": 118 / 120,
+        "low": pytest.approx(0.949, abs=0.01),
+    }
+    assert "118 of 120 greedy answers are as without it, less than the tolerance of exact" in mine(found)["reason"]
+
+
+def test_what_changes_few_answers_is_kept_where_the_tolerance_allows_it() -> None:
+    found = tune(tuning=own(latency=0.01, rules=OTHER_ANSWERS, exact=False, tolerance=0.95), **SLOW)
+    assert found["chosen"] == "mine"
+    assert "98.3% of 120 greedy answers are as without it" in found["said"]
+
+
+def test_without_a_tolerance_what_may_change_answers_is_shown_and_not_kept() -> None:
+    found = tune(tuning=own(latency=0.01, exact=False), **SLOW)
+    assert found["chosen"] == "default"
+    assert mine(found)["verdict"] == "refused"
+    assert mine(found)["agreement"]["share"] == 1
+    assert "to use what agrees so far give --tolerance exact" in mine(found)["reason"]
+    assert any("mine is not used: 3.0" in said for said in sentences(found))
+
+
+def test_too_few_answers_are_no_proof_that_they_agree() -> None:
+    tuning = own(latency=0.01, exact=False, tolerance=0.995)
+    found = tune(tuning=tuning, **SLOW)
+    assert "120 answers could be compared, of 200 that a tolerance of 0.995 needs" in mine(found)["reason"]
+
+
+def test_answers_that_are_drawn_are_compared_by_greedy_versions() -> None:
+    drawn = Sampling((("max_tokens", 1000), ("seed", 1), ("temperature", 1.0)))
+    found = tune(lambda e, i: requests(e, i, sampling=drawn), own(latency=0.01, exact=False, tolerance="exact"), **SLOW)
+    assert not found["sample"]["greedy"]
+    assert mine(found)["agreement"]["compared"] == 120
+    assert found["chosen"] == "mine"
+
+
+def test_longer_answers_are_no_gain() -> None:
+    """A request counts the tokens of its untuned answer: twice as many in twice the time is half the speed."""
+    longer = [{"answer": "1234512345123451234512345"}]
+    found = tune(tuning=own(latency=0.06, rules=longer, exact=False, tolerance=0.5), **SLOW)
+    assert mine(found)["ratio"]["expected"] == pytest.approx(0.5, rel=0.02)
+    assert mine(found)["answer_tokens"] == 25
+
+
 def test_a_candidate_that_cannot_start_is_recorded_and_the_default_kept() -> None:
     found = tune(**SLOW, out_of_memory_above=4)
     assert found["chosen"] == "default"
     assert found["changes"] == {}
-    assert "no memory for 8 requests" in by_name(found)["in_flight=8"]["error"]
+    tried = by_name(found)["in_flight=8"]
+    assert tried["verdict"] == "failed"
+    assert "no memory for 8 requests" in tried["reason"]
+
+
+def test_a_candidate_that_dies_ends_nothing_but_its_own_trial() -> None:
+    candidates = {
+        "dies": {"args": {"rules": [{"when": {"index": 50}, "die": True}]}, "exact": True},
+        "fast": {"args": {"latency": 0.01}, "exact": True},
+    }
+    found = tune(tuning={"kinds": [], "candidates": candidates}, **SLOW)
+    assert by_name(found)["dies"]["verdict"] == "failed"
+    assert "died of row 50" in by_name(found)["dies"]["reason"]
+    assert found["chosen"] == "fast"
+
+
+def test_a_candidate_that_refuses_what_the_default_answers_has_failed() -> None:
+    found = tune(tuning=own(rules=[{"when": {"index": 7}, "fail": "no"}]), **SLOW)
+    assert mine(found)["verdict"] == "failed"
+    assert "1 requests were refused" in mine(found)["reason"]
+
+
+def test_a_candidate_with_an_argument_that_is_wrong_has_failed() -> None:
+    found = tune(tuning=own(nonsense=1), **SLOW)
+    assert mine(found)["verdict"] == "failed"
+    assert "nonsense" in mine(found)["reason"]
 
 
 def test_a_default_that_cannot_start_is_left_to_the_run() -> None:
@@ -63,123 +173,89 @@ def test_a_default_that_cannot_start_is_left_to_the_run() -> None:
     assert "nothing was tried" in found["said"]
 
 
-@pytest.mark.usefixtures("clock")
-def test_an_engine_that_dies_while_it_is_tried_does_not_break_the_run(tmp_path: Path) -> None:
-    script = tmp_path / "script.yaml"
-    script.write_text("{latency: 0.03, concurrency: 4, die_after: [200]}")
-    settings = EngineSettings(name="scripted", script=str(script))
-    found = autotune(make, settings, requests, lambda _: None)
-    assert found["changes"] == {}
-    assert "died after 200 requests" in by_name(found)["in_flight=8"]["error"]
-
-
 def test_with_too_few_requests_nothing_is_tried() -> None:
     found = tune(lambda engine, info: requests(engine, info, 7), **SLOW)
     assert [tried["name"] for tried in found["tried"]] == ["default"]
-    assert "too few requests" in found["said"]
+    assert "7 requests are too few" in found["said"]
+
+
+def test_no_trial_is_begun_that_the_time_does_not_hold() -> None:
+    found = tune(tuning={"max_time": 60, "kinds": None}, start_seconds=10, **SLOW)
+    tried = by_name(found)
+    assert tried["in_flight=8"]["rounds"]
+    assert tried["in_flight=2"]["verdict"] == "not tried"
+    assert "--autotune-time" in tried["in_flight=2"]["reason"]
+    assert found["seconds"] <= 60
+
+
+def test_what_wins_by_itself_is_tried_together_where_it_is_of_two_kinds() -> None:
+    tuning = {"candidates": {"mine": {"args": {"latency": 0.02}, "exact": True}}}
+    found = tune(tuning=tuning, **SLOW)
+    assert found["chosen"] == "in_flight=8 + mine"
+    assert found["changes"] == {"in_flight": 8, "args": {"latency": 0.02, "concurrency": 4}}
+    assert by_name(found)["in_flight=8 + mine"]["ratio"]["expected"] == pytest.approx(3.0, rel=0.03)
+    assert by_name(found)["in_flight=8"]["verdict"] == "faster"
+
+
+def test_several_engines_are_tried_as_one(clock: None) -> None:
+    with_two = Candidate("two", {"replicas": 2}, "replicas", exact=False)
+    engine = make(EngineSettings(name="scripted", args={"concurrency": 4}).model_copy(update=dict(with_two.changes)))
+    info = engine.start()
+    assert info.engines == 2
+    engine.stop()
+
+
+def test_speculation_that_wins_says_how_much_must_be_right() -> None:
+    found = tune(tuning=own(latency=0.03 * 0.75, accepts=[0.4], exact=False, tolerance="exact"), **SLOW)
+    assert found["chosen"] == "mine"
+    # as many guessed as there are tokens, 0.4 of them right, in 0.75 of the time: 0.6 steps, and 0.15 for a guessed token each
+    assert found["changes"]["least_acceptance"] == pytest.approx(0.15, abs=0.01)
+    assert mine(found)["acceptance"] == {"drafts": 360, "draft_tokens": 1800, "accepted_tokens": 720}
+
+
+# verdicts, of figures that are given
+
+
+def measured(*rates: int) -> Measured:
+    return Measured(tuple(Slice(1.0, rate, rate, 0) for rate in rates), (1,), 1)
+
+
+def judged(ours: Sequence[Measured], theirs: Sequence[Measured]) -> tuple[Judged, Trial]:
+    default, trial = Trial(Candidate("default", {}, "default")), Trial(Candidate("x", {"in_flight": 1}))
+    for side, figures in ((default, theirs), (trial, ours)):
+        side.rounds += [Round(number, each) for number, each in enumerate(figures, 1)]
+    return Judged(default, [trial], None, EngineSettings()), trial
+
+
+STEADY = [measured(*[1000] * 10)] * 2
 
 
 def test_a_little_faster_is_not_clearly_faster() -> None:
-    default = Trial("default", {}, measured=steady(1000))
-    assert not is_clear(Trial("x", {}, measured=steady(1040)), default)
-    assert is_clear(Trial("x", {}, measured=steady(1100)), default)
+    for rate, clear in ((1040, False), (1100, True)):
+        both, trial = judged([measured(*[rate] * 10)] * 2, STEADY)
+        assert both.is_clear(trial) is clear
+
+
+def test_one_round_makes_no_winner() -> None:
+    both, trial = judged([measured(*[1500] * 10)], STEADY)
+    assert not both.is_clear(trial)
 
 
 def test_what_chance_explains_is_not_clearly_faster() -> None:
-    def uneven(*rates: int) -> list[Measured]:
-        return [Measured(tuple(Slice(1.0, rate, rate, 0) for rate in rates), (), 1)]
-
-    default = Trial("default", {}, measured=uneven(500, 1500, 700, 1300))
-    assert not is_clear(Trial("x", {}, measured=uneven(600, 1600, 800, 1500)), default)
-    assert not is_clear(Trial("x", {}, measured=uneven(2000)), default)
+    both, trial = judged([measured(600, 1600, 800, 1500)] * 2, [measured(500, 1500, 700, 1300)] * 2)
+    assert not both.is_clear(trial)
 
 
-INFO = EngineInfo("vllm", "0.32", "m", 4096, 256, max_num_batched_tokens=8192)
-
-
-def test_vllm_is_tried_with_twice_and_half_of_each_batch_size() -> None:
-    found = candidates(EngineSettings(args={"dtype": "half"}), INFO)
-    assert [trial.name for trial in found] == [
-        "max_num_seqs=512", "max_num_seqs=128", "max_num_batched_tokens=16384", "max_num_batched_tokens=4096",
-    ]  # fmt: skip
-    assert all(trial.changes["args"]["dtype"] == "half" for trial in found)
-
-
-def test_what_the_job_sets_itself_is_left_alone() -> None:
-    found = candidates(EngineSettings(args={"max_num_seqs": 256}), INFO)
-    assert [trial.name for trial in found] == ["max_num_batched_tokens=16384", "max_num_batched_tokens=4096"]
-    assert candidates(EngineSettings(name="scripted", in_flight=5), INFO) == []
+def test_rounds_that_disagree_are_no_proof() -> None:
+    both, trial = judged([measured(*[1100] * 10), measured(*[1900] * 10)], STEADY)
+    assert not both.is_clear(trial)
 
 
 def test_what_was_found_is_kept_for_the_same_engine_only(tmp_path: Path) -> None:
     path = tmp_path / "autotune.json"
     assert read(path, "a") is None
     write(path, "a", {"changes": {"in_flight": 8}})
-    assert (read(path, "a") or {})["changes"] == {"in_flight": 8}
+    assert read(path, "a") == {"changes": {"in_flight": 8}}
     assert read(path, "b") is None
     path.write_text("{")
     assert read(path, "a") is None
-
-
-# in a run
-
-
-@pytest.fixture
-def job(jobs: Any, clock: None) -> Any:
-    rows = jobs.rows([{"id": i, "text": f"row {i}"} for i in range(60)])
-    return jobs.job(rows, engine={"name": "scripted", "args": SLOW}, run={"autotune": True})
-
-
-def test_the_report_says_what_was_tried_and_a_note_what_was_chosen(jobs: Any, job: Any) -> None:
-    result = jobs.run(job)
-    tuned = result.report["engine"]["autotune"]
-    assert tuned["chosen"] == "in_flight=8"
-    assert result.report["engine"]["max_num_seqs"] == 8
-    assert {tried["name"] for tried in tuned["tried"]} == {"default", "in_flight=8", "in_flight=2"}
-    assert tuned["said"] in jobs.notes()
-    assert len(jobs.records()) == 60
-
-
-def test_a_resumed_run_does_not_tune_again(jobs: Any, job: Any) -> None:
-    jobs.run(job.model_copy(update={"input": job.input.model_copy(update={"limit": 30})}))
-    kept = (jobs.path / "out" / "autotune.json").read_bytes()
-    jobs.events.clear()
-    assert jobs.run(job).report["engine"]["max_num_seqs"] == 8
-    assert (jobs.path / "out" / "autotune.json").read_bytes() == kept
-    assert not any("trying" in note for note in jobs.notes())
-
-
-def test_tuning_changes_no_byte_of_the_results(jobs: Any, job: Any) -> None:
-    jobs.run(job)
-    plain = job.model_copy(
-        update={"run": job.run.model_copy(update={"autotune": False}), "output": jobs.path / "plain"}
-    )
-    jobs.run(plain)
-    assert jobs.results() == jobs.results("plain")
-
-
-@pytest.mark.vllm
-def test_vllm_is_tuned_on_the_jobs_own_rows_and_answers_as_without(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "llmbatch.measure.autotune._SECONDS", 800.0
-    )  # each trial ends with the sample, on a slow machine too
-    tens = ("twenty", "thirty", "forty", "fifty")
-    texts = [f"{ten}-{one}" for ten in tens for one in ("one", "two", "five", "seven")]
-    languages = ("French", "German", "Spanish")
-    rows = [{"text": text, "language": language} for text in texts for language in languages]
-    # one size is left to try; in float32 the answers are the same in batches of any size
-    args = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28, "max_num_seqs": 16, "dtype": "float32"}
-    data = jobs.data(jobs.rows(rows), engine={"name": "vllm", "args": args}, model="demo", run={"autotune": True})
-    data["prompt"] = str(DEMO_MODEL.parent / "prompts" / "translate-number.yaml")
-    report = jobs.run(job_from(data)).report
-    tried = by_name(report["engine"]["autotune"])
-    assert len(tried) == 3  # the default, twice and half of its max_num_batched_tokens
-    assert all(trial["error"] is None and trial["tokens_per_second"] > 0 for trial in tried.values())
-    chosen = report["engine"]["autotune"]["chosen"]
-    size = report["engine"]["max_num_batched_tokens"]
-    others = {f"max_num_batched_tokens={2 * size}", f"max_num_batched_tokens={size // 2}"}
-    assert tried.keys() - {"default"} == others if chosen == "default" else chosen == f"max_num_batched_tokens={size}"
-    tuned = [record["output"] for record in jobs.records()]
-    jobs.run(job_from({**data, "run": {"autotune": False}, "output": str(jobs.path / "plain")}))
-    assert tuned == [record["output"] for record in jobs.records("plain")]
-    assert len(tuned) == 48

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from llmbatch.core.errors import PromptError
-from llmbatch.prompt.library import read_prompt, shipped_prompts
+from llmbatch.prompt.library import read_prompt
+from llmbatch.prompt.shipped import shipped_prompts
 
 
 def test_the_shipped_prompts_are_these() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from llmbatch.core.types import Cursor, Rendered, Row
 from llmbatch.prompt.base import PromptSettings
-from llmbatch.prompt.library import load_file, shipped_prompts
+from llmbatch.prompt.library import load_file
+from llmbatch.prompt.shipped import shipped_prompts
 from llmbatch.prompt.template import bind, load_prompt
 
 OF_TASKS = ("compare", "draft-critique-revise", "judge", "merge-summaries", "revise", "topic-questions")

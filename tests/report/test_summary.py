@@ -8,7 +8,8 @@ from rich.console import Console
 
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Failure, FailureKind, Record, Status
-from llmbatch.report.html import report_to_html
+from llmbatch.report.page.run import run_page
+from llmbatch.report.page.sample import Sample
 from llmbatch.report.report import Facts, Report, SessionFacts, build_report
 from llmbatch.report.summary import headline, next_steps, print_summary
 
@@ -98,5 +99,5 @@ def test_what_became_of_the_children_of_rows_is_counted(ledger: Ledger, session:
         "out",
         "3",
     ]
-    assert "children: invalid" in report_to_html(report)
+    assert "children: invalid" in run_page(report, Sample()).decode()
     assert "children" not in printed(build_report(ledger, session, facts))

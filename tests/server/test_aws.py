@@ -15,6 +15,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, WaiterError
 
+from llmbatch.server import working
+
 AWS = Path(__file__).parents[1] / "examples" / "aws"
 _PATIENCE = 60.0
 BODY = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 64}
@@ -207,6 +209,20 @@ def test_an_input_that_is_not_there_fails_the_job(site: Any, bucket: Any) -> Non
     job = transformed(sagemaker, "demo-transform")
     assert job["TransformJobStatus"] == "Failed"
     assert "input/**: the pattern matches no file" in job["FailureReason"]
+
+
+def test_a_job_whose_bucket_may_not_be_written_to_fails(sites: Any, bucket: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(working, "_PAUSES", (0.01,))
+    site = sites.start(names=NAMES)
+    put_tree(bucket, "sagemaker/s3")
+    bucket.server.fails = lambda request: 403 if request.startswith("PUT") else None
+    sagemaker = client(site, "sagemaker")
+    sagemaker.create_transform_job(**document("sagemaker/create-transform-job.json", bucket))
+    job = transformed(sagemaker, "demo-transform")
+    assert job["TransformJobStatus"] == "Failed"
+    assert "could not be written, again and again: Access Denied; what is finished is kept" in job["FailureReason"]
+    [batch] = site.server.store.batches("", front="sagemaker", after=None, limit=9)
+    assert batch.facts.done + batch.facts.failed == batch.facts.rows > 0
 
 
 # Bedrock

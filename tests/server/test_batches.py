@@ -81,43 +81,65 @@ def test_a_batch_whose_disk_is_full_goes_on_once_there_is_room(sites, lines, beg
     assert len(calls) == 3
 
 
-def test_a_batch_that_the_engine_cannot_do_fails_and_keeps_what_is_finished(
-    sites, lines, begin, ended, monkeypatch
+def _refused() -> WriteError:
+    error = WriteError("the row says secret, in a place of this machine")
+    error.__cause__ = PermissionError(errno.EACCES, "Permission denied", "a secret place")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (EngineError("it keeps dying"), "it keeps dying"),
+        (RuntimeError("the row says secret"), "its log says more"),
+        (_refused(), "could not be written, again and again: Permission denied"),
+    ],
+    ids=["engine", "bug", "refused"],
+)
+def test_a_batch_that_cannot_go_on_fails_and_keeps_what_is_finished(
+    sites, lines, begin, ended, monkeypatch, caplog, error: Exception, said: str
 ) -> None:
-    monkeypatch.setattr(working, "_PAUSES", (0.1,))
+    monkeypatch.setattr(working, "_PAUSES", (0.01,))
     site = sites.start(job=WINDOW)
     run = site.server.batches._worker._run
 
     def broken(*given):
         run(*given)
-        raise EngineError("it keeps dying")
+        raise error
 
     monkeypatch.setattr(site.server.batches._worker, "_run", broken)
     client = site.openai()
     batch = ended(client, begin(client, lines.many(5)))
     assert batch.status == "failed"
-    assert "it keeps dying" in batch.errors.data[0].message
+    assert said in batch.errors.data[0].message
     assert lines.ids(lines.of(client, batch.output_file_id)) == [f"row-{i}" for i in range(5)]
-
-
-def test_a_batch_that_a_bug_breaks_fails_and_keeps_what_is_finished(
-    sites, lines, begin, ended, monkeypatch, caplog
-) -> None:
-    monkeypatch.setattr(working, "_PAUSES", (0.1,))
-    site = sites.start(job=WINDOW)
-    run = site.server.batches._worker._run
-
-    def broken(*given):
-        run(*given)
-        raise RuntimeError("the row says secret")
-
-    monkeypatch.setattr(site.server.batches._worker, "_run", broken)
-    client = site.openai()
-    batch = ended(client, begin(client, lines.many(5)))
-    assert batch.status == "failed"
-    assert lines.ids(lines.of(client, batch.output_file_id)) == [f"row-{i}" for i in range(5)]
-    assert "RuntimeError" in caplog.text
+    assert type(error).__name__ in caplog.text
     assert "secret" not in batch.errors.data[0].message + caplog.text
+
+
+def test_a_batch_may_be_cancelled_while_its_results_are_written(sites, lines, begin, ended, until, monkeypatch) -> None:
+    site = sites.start(job=WINDOW)
+    front, store, asked, go_on = site.server.fronts["openai"], site.server.store, threading.Event(), threading.Event()
+    finish = front.finish
+
+    def slowly(over):
+        asked.set()
+        assert go_on.wait(60)
+        return finish(over)
+
+    monkeypatch.setattr(front, "finish", slowly)
+    client = site.openai()
+    batch_id = begin(client, lines.many(5))
+    assert asked.wait(60)
+    assert client.batches.retrieve(batch_id).status == "finalizing"
+    assert client.batches.cancel(batch_id).status == "cancelling"
+    go_on.set()
+    batch = ended(client, batch_id)
+    assert (batch.status, batch.request_counts.completed) == ("cancelled", 5)
+    assert lines.ids(lines.of(client, batch.output_file_id)) == [f"row-{i}" for i in range(5)]
+    assert {file.id for file in store.files("", purpose=None, after=None, limit=9, descending=True)} == {
+        batch.input_file_id, batch.output_file_id,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("step", ["check", "finish"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 from collections.abc import Callable
@@ -9,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from llmbatch.core.errors import WriteError
+from llmbatch.server import working
+from llmbatch.server.fronts import google_results
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 VERTEX = EXAMPLES / "vertex"
@@ -133,6 +138,30 @@ def test_a_job_for_gemini_leaves_its_lines(google, bucket, difference) -> None:
     expected = lines_of(VERTEX / "gemini" / "expected" / "prediction-model-TIME" / "predictions.jsonl")
     assert difference(lines_of(path), expected) is None
     assert lines_of(path)[0]["response"]["modelVersion"] == "gemini-2.5-flash"
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_job_whose_bucket_may_not_be_written_to_comes_to_an_end(
+    google, bucket, until, monkeypatch, cancelled: bool
+) -> None:
+    def refused(*_: Any) -> None:
+        raise WriteError("in a place of this machine") from PermissionError(errno.EACCES, "Access Denied")
+
+    monkeypatch.setattr(working, "_PAUSES", (0.01,))
+    monkeypatch.setattr(google_results, "upload", refused)
+    if cancelled:  # while it is tried again, which has no end here
+        monkeypatch.setattr(working, "_REFUSALS", 1 << 30)
+    (bucket / "in.jsonl").write_bytes((VERTEX / "gemini" / "gcs" / "in.jsonl").read_bytes())
+    client = google(names=("gemini-2.5-flash",))
+    name = client.good("POST", JOBS, json.loads((VERTEX / "gemini" / "job.json").read_text()))["name"]
+    if cancelled:
+        [batch] = client._site.server.store.unfinished()
+        until(lambda: client._site.server.store.batch(batch.id).state, lambda state: state == "finalizing")
+        client.good("POST", f"/v1/{name}:cancel", {})
+    job = until(lambda: client.good("GET", f"/v1/{name}"), lambda job: job["state"].endswith(OVER))
+    assert job["state"] == ("JOB_STATE_CANCELLED" if cancelled else "JOB_STATE_FAILED")
+    assert "could not be written, again and again: Access Denied" in job["error"]["message"]
+    assert "machine" not in job["error"]["message"]
 
 
 @pytest.mark.parametrize("pieces", [1, 3])

@@ -225,3 +225,16 @@ def test_metadata_comes_back(shared, lines, begin) -> None:
     client = shared.openai()
     batch_id = begin(client, lines.many(1), metadata={"team": "a"})
     assert client.batches.retrieve(batch_id).metadata == {"team": "a"}
+
+
+@pytest.mark.parametrize("answer", [{}, {"choice": ["yes"], "constrained": False}], ids=["free", "checked"])
+def test_an_answer_that_was_cut_off_is_an_error_where_the_server_itself_asks_for_a_check(
+    sites, lines, begin, ended, answer: dict[str, Any]
+) -> None:
+    script = {"rules": [{"answer": "ye", "finish_reason": "length"}]}
+    client = sites.start(script, job={"answer": answer, "retry": {"max_attempts": 1}}).openai()
+    batch = ended(client, begin(client, lines.jsonl([lines.chat("a", "x")])))
+    assert (batch.request_counts.completed, batch.request_counts.failed) == ((0, 1) if answer else (1, 0))
+    if answer:
+        [line] = lines.of(client, batch.error_file_id)
+        assert line["response"]["status_code"] == 422

@@ -135,3 +135,13 @@ def test_without_a_key_where_one_is_needed_nothing_is_answered(sites, path: str)
     status, _, said = site.ask("POST", path, b"{}", {"content-type": "application/json"})
     assert status == 401
     assert {"error", "status"} & set(json.loads(said))
+
+
+@pytest.mark.parametrize(("answer", "status"), [({}, 200), ({"choice": ["yes"], "constrained": False}, 422)])
+def test_an_answer_that_was_cut_off_is_an_error_where_the_server_itself_asks_for_a_check(
+    sites, answer: dict[str, Any], status: int
+) -> None:
+    script = {"rules": [{"answer": "ye", "finish_reason": "length"}]}
+    site = sites.start(script, job={"answer": answer, "retry": {"max_attempts": 1}})
+    assert infer(site, {"inputs": [text_input("x", "y")]})[0] == status
+    assert predict(site, {"data": {"ndarray": [["x"], ["y"]]}})[0] == status

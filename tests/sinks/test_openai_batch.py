@@ -159,7 +159,10 @@ def test_an_empty_answer_is_an_answer(jobs: Any) -> None:
     assert line["response"]["body"]["choices"][0]["text"] == ""
 
 
-@pytest.mark.parametrize(("answer", "file"), [({}, "output"), ({"choice": ["yes"], "constrained": False}, "error")])
+@pytest.mark.parametrize(
+    ("answer", "file"),
+    [({}, "output"), ({"choice": ["yes"], "constrained": False}, "error"), ({"reject": ["/sorry/"]}, "error")],
+)
 def test_an_answer_that_was_cut_off_is_an_error_where_the_job_itself_asks_for_a_check(
     jobs: Any, answer: dict[str, Any], file: str
 ) -> None:

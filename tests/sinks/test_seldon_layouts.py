@@ -79,3 +79,15 @@ def test_a_killed_run_is_finished_by_the_same_command_with_the_same_bytes(jobs: 
     lines = [(jobs.path / name / "output" / "output.jsonl").read_text().splitlines() for name in ("killed", "whole")]
     assert lines[0] == lines[1]
     assert len(lines[0]) == 40
+
+
+@pytest.mark.parametrize("format_", ["v2", "seldon"])
+def test_of_several_prompts_the_answers_that_were_cut_off_are_there(jobs: Any, format_: str) -> None:
+    tensor = {"name": "text_input", "shape": [2], "datatype": "BYTES", "data": ["one", "two"]}
+    rows = jobs.rows([json.dumps({"inputs": [tensor]} if format_ == "v2" else [["one"], ["two"]])])
+    script = {"rules": [{"when": {"contains": "two"}, "answer": "tw", "finish_reason": "length"}]}
+    given = {"input": {"format": format_}, "sinks": {"layout": {"name": format_}}}
+    folder = jobs.run(job_from(jobs.data(rows, script, prompt=None, model="demo", **given))).folder / "output"
+    [line] = map(json.loads, (folder / "output.jsonl").read_text().splitlines())
+    said = line["outputs"][0]["data"] if format_ == "v2" else line["data"]["ndarray"]
+    assert said == (["one", "tw"] if format_ == "v2" else [["one"], ["tw"]])

@@ -48,7 +48,10 @@ def test_stdin_is_json_lines_and_a_folder_or_hub_name_a_dataset(tmp_path: Path) 
     ("path", "settings", "said"),
     [
         ("missing.jsonl", {}, "missing.jsonl: no such file"),
-        ("d/*.jsonl", {}, "the pattern matches no file"),
+        ("godo.jsonl", {}, "godo.jsonl: no such file (did you mean 'good.jsonl'?); looked in"),
+        ("d/good.jsonl", {}, "there is no folder"),
+        ("d/*.jsonl", {}, "there is no folder"),
+        ("*.ndjson", {}, "the pattern matches no file"),
         ("empty.jsonl", {}, "empty.jsonl: the file is empty"),
         ("blank.jsonl", {}, "there is no row in it"),
         ("notes.txt", {}, "set input.format to one of jsonl, requests, csv, parquet, dataset"),

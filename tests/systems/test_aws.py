@@ -296,6 +296,8 @@ def test_a_filter_that_matches_nothing_is_an_error_of_its_object(run: Run, bucke
         ("TransformOutput.Accept", "text/csv", "accept must be of the same kind as content"),
         ("TransformOutput.S3OutputPath", ..., r"TransformOutput\.S3OutputPath: is missing"),
         ("TransformResources", ..., "TransformResources: is missing"),
+        ("TransformInput", ..., "document.json: TransformInput: is missing"),
+        ("TransformOutput", ..., "document.json: TransformOutput: is missing"),
         ("MaxPayloadInMB", 101, r"MaxPayloadInMB: Input should be less than or equal to 100 \(got 101\)"),
         ("DataProcessing.InputFilter", "features", r"the filter 'features' does not begin with \$"),
         ("TransformInput.DataSource.S3DataSource.S3DataType", "AugmentedManifestFile", "is not for transform jobs"),
@@ -461,6 +463,9 @@ def test_the_time_limit_of_an_invocation_job_is_the_run_s(tmp_path: Path) -> Non
         ("inputDataConfig.s3InputDataConfig.s3InputFormat", "CSV", "s3InputFormat: Input should be 'JSONL'"),
         ("modelId", "", "modelId: String should have at least 1 character"),
         ("roleArn", ..., "roleArn: is missing"),
+        ("modelId", ..., "modelId: is missing"),
+        ("outputDataConfig", ..., "outputDataConfig: is missing"),
+        ("inputDataConfig", ..., "inputDataConfig: is missing"),
         ("outputDataConfig.s3OutputDataConfig", ..., "outputDataConfig.s3OutputDataConfig: is missing"),
     ],
 )

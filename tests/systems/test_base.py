@@ -8,7 +8,7 @@ import pytest
 
 from llmbatch.core.errors import JobError
 from llmbatch.systems import SYSTEMS
-from llmbatch.systems.base import Assets, FromDocument, read_job_document
+from llmbatch.systems.base import Assets, FromDocument, read_job_document, unused_assets
 
 
 class Kitchen:
@@ -50,6 +50,17 @@ def test_any_other_file_is_none(tmp_path: Path, name: str, text: str) -> None:
 def test_a_file_of_json_lines_is_the_input(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
     assert read_job_document(tmp_path / name, Assets()) == FromDocument({"input": {"path": str(tmp_path / name)}}, "a")
+
+
+def test_an_asset_that_no_address_begins_with_is_said(tmp_path: Path) -> None:
+    document = tmp_path / "a.json"
+    document.write_text('{"Recipe": "m", "Pots": ["s3://kitchen/pots/1"]}')
+    given = {"s3://kitchen": "k", "s3://kitchen/pots/": "p", "s3://kitchn": "k", "s3://kitchen/pot": "p", "m": "demo"}
+    assert unused_assets(document, given) == [
+        f"--asset {name}: no address in {document} begins with it" for name in ("s3://kitchn", "s3://kitchen/pot")
+    ]
+    (tmp_path / "a.jsonl").write_text("{}")
+    assert unused_assets(tmp_path / "a.jsonl", given) == []
 
 
 def test_broken_json_is_said(tmp_path: Path) -> None:

@@ -4,10 +4,13 @@ import io
 import json
 from dataclasses import replace
 
-from llmbatch.core.events import Event, Replica, Snapshot
+import pytest
+
+from llmbatch.core.events import Event, Note, Replica, Snapshot
+from llmbatch.core.ledger import WorstFailure
 from llmbatch.core.types import Usage
 from llmbatch.report.report import Report
-from llmbatch.watch.jsonl import JsonLog, event_to_dict
+from llmbatch.watch.jsonl import JsonLog, event_to_dict, watch_jsonl
 
 
 def test_every_event_is_a_line_of_json_with_its_name_and_its_fields(events: list[Event], report: Report) -> None:
@@ -40,3 +43,17 @@ def test_the_engines_of_a_snapshot_are_plain_data(snapshot: Snapshot) -> None:
             "usage": {"prompt_tokens": 3, "completion_tokens": 2, "cached_tokens": 1}, "deaths": 0,
         }
     ]  # fmt: skip
+
+
+def test_the_worst_failure_of_a_snapshot_is_plain_data(snapshot: Snapshot) -> None:
+    told = event_to_dict(replace(snapshot, worst=WorstFailure("schema", 12, "c", "'age' is missing")))
+    assert told["worst"] == {"kind": "schema", "rows": 12, "id": "c", "message": "'age' is missing"}
+
+
+def test_what_is_printed_while_events_go_to_stdout_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    with watch_jsonl() as watcher:
+        print("a library's word")
+        watcher(Note("info", "an event"))
+    out, err = capfd.readouterr()
+    assert [json.loads(line)["message"] for line in out.splitlines()] == ["an event"]
+    assert err == "a library's word\n"

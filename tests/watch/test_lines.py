@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmbatch.core.events import Event, Finished, Note, Snapshot, Started
+from llmbatch.core.ledger import WorstFailure
 from llmbatch.watch.lines import LineLog
 
 
@@ -55,3 +56,16 @@ def test_a_resumed_run_says_what_was_done_before() -> None:
 
 def test_an_info_note_needs_no_level() -> None:
     assert lines_of(Note("info", "hello"), Finished("stopped")) == ["hello", "stopped"]
+
+
+def test_of_a_run_that_goes_on_already_the_first_line_comes_at_once(snapshot: Snapshot) -> None:
+    stream = io.StringIO()
+    log = LineLog(stream, at_once=True)
+    for second in (1, 2, 31):
+        log(at(snapshot, float(second), second))
+    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["1", "31"]
+
+
+def test_a_line_ends_with_the_worst_failure(snapshot: Snapshot) -> None:
+    (line,) = lines_of(replace(snapshot, worst=WorstFailure("schema", 12, "c", "'age' is missing\nseen was {}")))
+    assert line.endswith("; worst: schema 12, as at row 'c': 'age' is missing")

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from llmbatch.core.events import EngineReady, Event, Note, Replica, Snapshot
+from llmbatch.core.ledger import WorstFailure
 from llmbatch.core.types import Usage
 from llmbatch.watch.live import LiveView
 
@@ -110,3 +111,16 @@ def test_of_many_engines_a_few_are_shown(snapshot: Snapshot) -> None:
     said = drawn(replace(snapshot, replicas=many))
     assert said.count("starting\n") + said.count("starting ") >= 8 and "replica 8" not in said
     assert "and 56 more, see report.json" in said
+
+
+def test_the_worst_failure_is_shown_with_an_example_on_one_line(snapshot: Snapshot) -> None:
+    bad = replace(snapshot, worst=WorstFailure("schema", 1200, "c", "'age' is missing\x1b[31m\nseen was {}"))
+    said = drawn(bad, width=200)
+    assert "worst      schema 1,200, as at row 'c': 'age' is missing\\x1b[31m" in said
+    assert "seen was" not in said
+    assert "worst" not in drawn(snapshot)
+
+
+def test_a_row_that_the_message_names_already_is_not_named_twice(snapshot: Snapshot) -> None:
+    bad = replace(snapshot, worst=WorstFailure("prompt", 1, 7, "row 7: the variable 'a' is null"))
+    assert "prompt 1, as at row 7: the variable 'a' is null" in drawn(bad, width=200)

@@ -42,7 +42,7 @@ from llmbatch.core.types import (
     Score,
     Usage,
 )
-from llmbatch.engines.base import EngineInfo, EngineSettings
+from llmbatch.engines.base import Drafts, EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed, Requests
 from llmbatch.engines.scripted.images import with_digests
 from llmbatch.engines.scripted.instance import smallest_instance
@@ -56,6 +56,7 @@ from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
 _AS_ARRAYS = f"utf-32-{sys.byteorder[0]}e"
 _WITH_IDS = ("continue", "ids", "score", *get_args(PoolingTask))
+_STRETCH = 100  # answers of which the same share of guessed tokens is right
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
 
 
@@ -75,6 +76,8 @@ class ScriptedEngine:
         self._told: list[Completion] = []  # answers that were told to their end
         self._prompt_tokens = self._completion_tokens = 0
         self._busy = 0.0
+        self._answers = 0
+        self._drafts = Drafts()
 
     def start(self) -> EngineInfo:
         script = self._script
@@ -219,9 +222,16 @@ class ScriptedEngine:
     def _count(self, usage: Usage) -> None:
         self._prompt_tokens += usage.prompt_tokens
         self._completion_tokens += usage.completion_tokens
+        if shares := self._script.accepts:
+            share = shares[min(self._answers // _STRETCH, len(shares) - 1)]
+            self._answers += 1
+            self._drafts += Drafts(1, usage.completion_tokens, round(share * usage.completion_tokens))
 
     def busy(self) -> float:
         return self._busy
+
+    def drafts(self) -> Drafts:
+        return self._drafts
 
     def _delay(self, request: Request) -> float:
         script = self._script

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmbatch.core.types import Pooling
 from llmbatch.engines.base import (
+    Around,
     Candidate,
     Engine,
     EngineInfo,
@@ -21,7 +22,9 @@ from llmbatch.model.tokenizer import ChatSettings
 _LEAST_SEQS = 2
 _LEAST_AFTER_OUT_OF_MEMORY = 8
 _USUAL_SEQS = 256
-_SPEED = frozenset({"concurrency", "die_after", "jitter", "latency", "out_of_memory_above", "start_seconds", "starts"})
+_SPEED = frozenset(
+    {"accepts", "concurrency", "die_after", "jitter", "latency", "out_of_memory_above", "start_seconds", "starts"}
+)
 
 
 def _make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
@@ -41,11 +44,19 @@ def _smaller(settings: EngineSettings, info: EngineInfo | None) -> Smaller | Non
     return Smaller(settings.model_copy(update={"in_flight": seqs // 2}), f"max_num_seqs={seqs // 2}")
 
 
-def _candidates(settings: EngineSettings, info: EngineInfo) -> list[Candidate]:
+def _candidates(settings: EngineSettings, around: Around) -> list[Candidate]:
     if settings.in_flight is not None:
         return []
-    sizes = (2 * info.max_num_seqs, info.max_num_seqs // 2)
-    return [Candidate(f"in_flight={size}", {"in_flight": size}) for size in sizes if size >= _LEAST_SEQS]
+    size = around.info.max_num_seqs
+    return [
+        Candidate(f"in_flight={other}", {"in_flight": other}) for other in (2 * size, size // 2) if other >= _LEAST_SEQS
+    ]
+
+
+def _unspeculating(settings: EngineSettings) -> EngineSettings | None:
+    if not load_script(settings).accepts:
+        return None
+    return settings.model_copy(update={"args": {**settings.args, "accepts": []}})
 
 
 def _limits(settings: EngineSettings, model: ModelFacts) -> EngineInfo:
@@ -73,5 +84,6 @@ KIND = EngineKind(
     devices=lambda _: 1,
     limits=_limits,
     pooled=_pooled,
+    unspeculating=_unspeculating,
     images=lambda settings, _: not load_script(settings).no_images,
 )

@@ -88,6 +88,11 @@ class Script(BaseModel):
     die_after: list[int] = Field(
         default_factory=list, description="the engine dies when it has answered so many requests"
     )
+    accepts: list[float] = Field(
+        default_factory=list,
+        description="as an engine that guesses tokens ahead, one for each of an answer: the share that is right in its first 100 "
+        "answers, in the next 100, ...; the last goes on",
+    )
     out_of_memory_above: int | None = Field(None, description="starting with more concurrent requests than this fails")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from llmbatch.core.errors import JobError
 from llmbatch.core.settings import is_named_as_path, is_there
 from llmbatch.engines.base import (
+    Around,
     Candidate,
     Engine,
     EngineInfo,
@@ -56,11 +57,11 @@ def _smaller(settings: EngineSettings, info: EngineInfo | None) -> Smaller | Non
     return Smaller(settings.model_copy(update={"args": args}), f"max_num_seqs={seqs // 2}")
 
 
-def _candidates(settings: EngineSettings, info: EngineInfo) -> list[Candidate]:
+def _candidates(settings: EngineSettings, around: Around) -> list[Candidate]:
     """Twice and half of the batch size, where the job leaves it open."""
     if "max_num_seqs" in settings.args:
         return []
-    sizes = (2 * info.max_num_seqs, info.max_num_seqs // 2)
+    sizes = (2 * around.info.max_num_seqs, around.info.max_num_seqs // 2)
     return [
         Candidate(f"max_num_seqs={size}", {"args": {**settings.args, "max_num_seqs": size}})
         for size in sizes

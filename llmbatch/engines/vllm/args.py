@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ _TOKENS_PER_SEQUENCE = 256  # prompt and answer of a short row; more sequences t
 _CACHED_TOKENS_PER_SEQUENCE = 512  # and as much again for prefixes that stay
 _CACHED_CONTEXTS = 4  # rows of the greatest length that run at a time at least
 _CPU_SEQUENCES = 256  # vLLM's max_num_seqs on a CPU
+_CPU_WORKER = "llmbatch.engines.vllm.seeds.SeededWorker"
 _LOGITS_BYTES = 12  # float32, and the copies that sampling makes
 # what the prompt's ids depend on, for a renderer without an engine
 _RENDER_ARGS = (
@@ -53,7 +55,7 @@ def engine_args(model: str, settings: EngineSettings, chat: ChatSettings) -> dic
         "trust_remote_code": settings.trust_remote_code,
         # which models that give numbers can share prefixes vLLM knows
         **({} if given.get("runner") == "pooling" else {"enable_prefix_caching": True}),
-        "disable_log_stats": True,
+        "disable_log_stats": given.get("speculative_config") is None,  # its counts tell whether guessing pays
         **(_cpu_defaults(model, given, settings.engines) if is_cpu() else {}),
     }
     if chat.template is not None:
@@ -110,6 +112,7 @@ def environment(*, in_process: bool) -> Iterator[None]:
         wanted["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # a fork would copy the locks that other threads hold
     before = {name: os.environ.get(name) for name in wanted}
     _forget_cached_environment()
+    _let_llvmlite_be_looked_at()
     os.environ.update(wanted)
     try:
         yield
@@ -130,6 +133,16 @@ def _forget_cached_environment() -> None:
         forget()
 
 
+def _let_llvmlite_be_looked_at() -> None:
+    """Speculation by n-grams imports numba, after which vLLM 0.32 starts no further engine on the CPU in the same process.
+
+    As it starts it looks at what is in all modules, and llvmlite's handle of its library, asked for its ``__dict__``, gives a
+    function of that name ("'_lib_fn_wrapper' object has no attribute 'get'"). With this it gives a mapping.
+    """
+    if (module := sys.modules.get("llvmlite.binding.ffi")) is not None:
+        getattr(module.lib, "_fntab", {})["__dict__"] = {}
+
+
 def _check_names(given: Mapping[str, Any]) -> None:
     from vllm import LLM
     from vllm.engine.arg_utils import EngineArgs
@@ -147,7 +160,10 @@ def _check_names(given: Mapping[str, Any]) -> None:
 
 def _cpu_defaults(model: str, given: Mapping[str, Any], engines: int) -> dict[str, Any]:
     """``engines`` share the machine's memory."""
-    defaults: dict[str, Any] = {"block_size": 32}  # vLLM's 128 never shares a shorter prefix
+    defaults: dict[str, Any] = {
+        "block_size": 32,  # vLLM's 128 never shares a shorter prefix
+        "worker_cls": _CPU_WORKER,
+    }
     if not _has_bf16():
         defaults["dtype"] = "float32"  # 2.4 times as fast as bfloat16 that is emulated
     size_is_given = bool({"kv_cache_memory_bytes", "gpu_memory_utilization"} & given.keys())

@@ -11,20 +11,21 @@ from typing import Any
 
 from llmbatch.core.errors import EngineDied, EngineError, JobError
 from llmbatch.core.types import Constraint, Outcome, Prompt, Usage
-from llmbatch.engines.base import EngineInfo, EngineSettings
+from llmbatch.engines.base import Drafts, EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.thinking import Marks, in_two_requests
 from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import log as vllm_log
 from llmbatch.engines.vllm import trouble
-from llmbatch.engines.vllm.loop import Intake, Loop, Tools
+from llmbatch.engines.vllm.drafts import DraftCounter
+from llmbatch.engines.vllm.handing import Tools
+from llmbatch.engines.vllm.loop import Intake, Loop
 from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.processes import Processes
 from llmbatch.engines.vllm.reasoning import ends_thinking, load_reasoning
 from llmbatch.engines.vllm.render import Chat, Encoded, Encoder, vllm_renderer
 from llmbatch.engines.vllm.sampling import Samplings
 from llmbatch.engines.vllm.score import Limits
-from llmbatch.engines.vllm.seeds import rewind_on_cpu
 from llmbatch.engines.vllm.sight import Sight, sees
 from llmbatch.engines.vllm.text import Detokenizer
 from llmbatch.model.tokenizer import ChatSettings, load_template, load_tokenizer
@@ -60,6 +61,7 @@ class VllmEngine:
         self._loop: Loop | None = None
         self._sight: Sight | None = None
         self._marks: Marks | None = None  # of thinking, where vLLM does not end it itself
+        self._drafts: DraftCounter | None = None  # where it speculates
         self._counts = Usage()  # of the loop, once it is gone
         self._busy = 0.0
 
@@ -75,8 +77,6 @@ class VllmEngine:
         in_process = vllm_args.is_cpu() if self._settings.in_process is None else self._settings.in_process
         from vllm import LLM
 
-        if in_process and vllm_args.is_cpu():
-            rewind_on_cpu()
         try:
             with vllm_log.captured(self._log), vllm_args.environment(in_process=in_process), self._processes.starting():
                 self._llm = LLM(**vllm_args.with_backend_for(args, self._constraints))
@@ -101,6 +101,7 @@ class VllmEngine:
             self._loop.abort()
 
     def stop(self) -> None:
+        self.drafts()  # while there is something to read
         llm, self._llm = self._llm, None
         loop, self._loop = self._loop, None
         sight, self._sight = self._sight, None
@@ -121,6 +122,9 @@ class VllmEngine:
 
     def busy(self) -> float:
         return self._busy if self._loop is None else self._loop.busy
+
+    def drafts(self) -> Drafts:
+        return Drafts() if self._drafts is None else self._drafts.read(self._llm)
 
     def _prepare(self) -> tuple[dict[str, Any], Encoder]:
         """Import vLLM, check the arguments, make the encoder; once, whichever thread comes first."""
@@ -183,6 +187,8 @@ class VllmEngine:
         self._marks = None if tools.reasoning is None or ends_thinking(self._llm) else tools.reasoning.marks
         does = {"constraint", "continue", "score", "stream"} if tools.poolings is None else tools.poolings.can
         self._loop = Loop(self._llm, intake, tools, self._kill, self._death)
+        counts = config.speculative_config is not None and self._llm.llm_engine.log_stats
+        self._drafts = DraftCounter() if counts else None
         return EngineInfo(
             name="vllm",
             version=str(vllm.__version__),

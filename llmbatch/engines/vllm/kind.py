@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.table import find
 from llmbatch.engines.base import (
+    Around,
     Candidate,
     Engine,
     EngineInfo,
@@ -19,6 +20,8 @@ from llmbatch.engines.base import (
     TokenizerSource,
     named_models,
 )
+from llmbatch.engines.vllm.candidates import CANDIDATES
+from llmbatch.engines.vllm.candidates.speculation import unspeculating
 from llmbatch.engines.vllm.places import devices, places
 from llmbatch.engines.vllm.purpose import settings_for
 from llmbatch.engines.vllm.settings import VllmSettings, identity
@@ -26,7 +29,6 @@ from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.model.vision import takes_text_alone
 
 _USUAL_SEQS = 256  # where nothing tells how many vLLM will take
-_LEAST_SEQS = 2
 _LEAST_TOKENS = 512
 _LEAST_AFTER_OUT_OF_MEMORY = 8
 
@@ -55,27 +57,9 @@ def _smaller(settings: EngineSettings, info: EngineInfo | None) -> Smaller | Non
     return Smaller(settings.model_copy(update={"args": args}), f"max_num_seqs={seqs // 2}")
 
 
-def _candidates(settings: EngineSettings, info: EngineInfo) -> list[Candidate]:
-    """Twice and half of each batch size that the job leaves to vLLM."""
-    found = []
-    context = (info.context_length or 0) if settings.args.get("enable_chunked_prefill") is False else 0
-    tokens = info.max_num_batched_tokens
-    for name, size, least in (
-        ("max_num_seqs", info.max_num_seqs, _LEAST_SEQS),
-        ("max_num_batched_tokens", tokens, max(_LEAST_TOKENS, info.max_num_seqs, context)),
-    ):
-        if isinstance(size, int) and name not in settings.args:
-            for other in (2 * size, size // 2):
-                if other >= least:
-                    args = {**_fixed(settings, name, tokens), name: other}
-                    found.append(Candidate(f"{name}={other}", {"args": args}))
-    return found
-
-
-def _fixed(settings: EngineSettings, name: str, tokens: int | None) -> dict[str, Any]:
-    """The job's own arguments; vLLM may derive the one size from the other, so the one that is not tried is held fixed."""
-    hold = {"max_num_batched_tokens": tokens} if name == "max_num_seqs" and tokens is not None else {}
-    return {**hold, **settings.args}
+def _candidates(settings: EngineSettings, around: Around) -> list[Candidate]:
+    """Those of every kind in the table."""
+    return [candidate for kind in CANDIDATES for candidate in find(CANDIDATES, kind, "kind")(settings, around)]
 
 
 def _limits(settings: EngineSettings, model: ModelFacts) -> EngineInfo:
@@ -146,5 +130,6 @@ KIND = EngineKind(
         "quantized": "quantization",
     },
     shared=_shared,
+    unspeculating=unspeculating,
     quick={"enforce_eager": True},  # to compile so small a model takes longer than to run it
 )

@@ -6,38 +6,20 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from llmbatch.core.errors import EngineDied
-from llmbatch.core.types import (
-    Completion,
-    Failure,
-    FailureKind,
-    FinishReason,
-    Outcome,
-    Piece,
-    Refusal,
-    Request,
-    RequestKey,
-    Usage,
-)
+from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Refusal, Request, RequestKey, Usage
 from llmbatch.engines.feed import Requests
 from llmbatch.engines.vllm import trouble
-from llmbatch.engines.vllm.pooling import Poolings
-from llmbatch.engines.vllm.reasoning import Reasoning
-from llmbatch.engines.vllm.sampling import Samplings, Setting
-from llmbatch.engines.vllm.score import Limits, Scoring
-from llmbatch.engines.vllm.score import Piece as ScoredPiece
-from llmbatch.engines.vllm.sight import Sight, no_sight
-from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json
+from llmbatch.engines.vllm.answers import Answers
+from llmbatch.engines.vllm.handing import Handed, Handing, Pending, Pooled, Scored, Tools, refused
+from llmbatch.engines.vllm.sight import no_sight
 
 _SHORT = 16  # tokens of an answer
 _NEWS = 0.05  # share of the last step in how long answers are
 _URGENT = -1  # vLLM's priority of what goes first, where its scheduler looks at that
 _WAIT_SECONDS = 0.5  # how long the loop waits for the engine, or for the feed, before it looks around
-_FINISH: Mapping[str, FinishReason] = {
-    "stop": "stop", "length": "length", "abort": "abort", "error": "error", "repetition": "repetition",
-}  # fmt: skip
 
 Death = Callable[[BaseException | None, str], EngineDied]
 """(what was raised, what was seen) -> the exception that says it."""
@@ -58,44 +40,6 @@ class Intake:
     with_room: int | None = None
 
 
-@dataclass(frozen=True)
-class Tools:
-    """What the loop puts a request and an answer together with."""
-
-    samplings: Samplings
-    detokenizer: Detokenizer
-    reasoning: Reasoning | None
-    loras: Mapping[str, Any]  # vllm.lora.request.LoRARequest by name
-    limits: Limits
-    poolings: Poolings | None = None  # of a model that gives numbers
-    sight: Sight | None = None  # of a model that takes images
-
-
-class _Pending(NamedTuple):
-    """A request that vLLM has."""
-
-    request: Request
-    setting: Setting
-    tokens: int
-
-
-class _Scored(NamedTuple):
-    """A request for a likelihood, of which vLLM has one piece."""
-
-    scoring: Scoring
-    piece: ScoredPiece
-    lora: Any
-    tokens: int
-
-
-class _Pooled(NamedTuple):
-    """A request for numbers that vLLM has."""
-
-    request: Request
-    poolings: Poolings
-    tokens: int
-
-
 class Loop:
     """Drives one ``vllm.LLM``. ``kill`` ends a hanging engine's processes, ``death`` makes the exception for a dead one."""
 
@@ -105,15 +49,16 @@ class Loop:
         self._outputs: Any = getattr(self._core, "outputs_queue", None)  # of an engine in its own process
         self._intake = intake
         self._tools = tools
+        self._handing = Handing(tools, intake.context_length)
+        self._answers = Answers(tools.detokenizer, tools.reasoning)
         self._kill = kill
         self._death = death
         self._deaths = trouble.deaths()
         self._numbers = itertools.count()
-        self._pending: dict[str, _Pending | _Scored | _Pooled] = {}
+        self._pending: dict[str, Pending | Scored | Pooled] = {}
         self._tokens = 0
         self._length = 2.0 * _SHORT  # of answers, about
         self._seen = 0  # how many of those have images
-        self._told: dict[str, tuple[int, int]] = {}  # of those that stream: characters and tokens that were told
         self._progress_at = time.monotonic()
         self._marked_at = time.monotonic()
         self.busy = 0.0
@@ -142,44 +87,41 @@ class Loop:
         if self._tools.sight is not None:
             self._tools.sight.clear()
         self._pending.clear()
-        self._told.clear()
         self._tokens = self._seen = 0
 
     def _cancel(self, keys: Sequence[RequestKey]) -> list[Outcome]:
         """End requests that nobody wants any more. One that vLLM does not have yet, as its images are being loaded, goes on."""
         wanted = set(keys)
-        names = [name for name, had in self._pending.items() if isinstance(had, _Pending) and had.request.key in wanted]
-        if names:
-            self._engine.abort_request(names)
-        ended: list[Outcome] = []
-        for name in names:
-            had = self._pending.pop(name)
-            self._told.pop(name, None)
+        found = {
+            name: had for name, had in self._pending.items() if isinstance(had, Pending) and had.request.key in wanted
+        }
+        if found:
+            self._engine.abort_request(list(found))
+        for name, had in found.items():
+            del self._pending[name]
             self._tokens -= had.tokens
-            if isinstance(had, _Pending):
-                self._seen -= bool(had.request.prompt.images)
-                ended.append(Completion(had.request.key, "", "abort", Usage()))
-        return ended
+            self._seen -= bool(had.request.prompt.images)
+        return [Completion(had.request.key, "", "abort", Usage()) for had in found.values()]
 
     def _fill(self, feed: Requests) -> list[Outcome]:
         """Hand over what there is room for; what vLLM refuses is an outcome at once."""
         sight = self._tools.sight
         slots = self._most - len(self._pending)
-        refused: list[Outcome] = []
+        outcomes: list[Outcome] = []
         if sight is not None and sight:
             slots -= len(sight)
             for seen in sight.take(sight.most - self._seen):
                 failure = seen.prompt if isinstance(seen.prompt, Failure) else self._submit(seen.request, seen.prompt)
                 if failure is not None:
-                    refused.append(Refusal(seen.request.key, failure))
+                    outcomes.append(Refusal(seen.request.key, failure))
         tokens = self._intake.tokens - self._tokens
         if (slots <= 0 or (tokens <= 0 and self._pending)) and not feed.urgent:
-            return refused
+            return outcomes
         for request in feed.take(slots, tokens):
             failure = self._look(request) if request.prompt.images else self._submit(request)
             if failure is not None:
-                refused.append(Refusal(request.key, failure))
-        return refused
+                outcomes.append(Refusal(request.key, failure))
+        return outcomes
 
     @property
     def _most(self) -> int:
@@ -207,103 +149,24 @@ class Loop:
 
     def _submit(self, request: Request, seen: Mapping[str, Any] | None = None) -> Failure | None:
         """Hand a request over; ``seen`` is vLLM's input for one with images."""
-        if request.pooling is not None or self._tools.poolings is not None:
-            return self._submit_pooling(request, seen)
-        if request.target is not None:
-            return self._submit_target(request)
-        ids = [*(request.token_ids or ()), *request.partial]
-        if len(ids) >= self._intake.context_length:
-            room = f"no room for an answer in the context of {self._intake.context_length:,}"
-            return Failure(FailureKind.TOO_LONG, f"the prompt has {len(ids):,} tokens, which leaves {room}")
-        lora = self._adapter(request)
-        if isinstance(lora, Failure):
-            return lora
-        try:
-            setting, params = self._tools.samplings.of(request)
-        except Exception as error:
-            return _refused(error)
-        prompt = {"type": "token", "prompt_token_ids": ids} if seen is None else seen
-        failure = self._hand_over(prompt, params, lora, _Pending(request, setting, len(ids)), urgent=request.urgent)
+        handed = self._handing.of(request, seen)
+        failure = handed if isinstance(handed, Failure) else self._hand_over(handed)
         self._seen += failure is None and seen is not None
         return failure
 
-    def _submit_pooling(self, request: Request, seen: Mapping[str, Any] | None) -> Failure | None:
-        poolings = self._tools.poolings
-        if poolings is None or request.pooling is None:
-            does, asked = ("text", "numbers") if poolings is None else ("numbers", "text")
-            return Failure(FailureKind.REFUSED, f"the model was loaded to give {does}, and this asks for {asked}")
-        ids = [*(request.token_ids or ()), *request.target_ids]
-        if len(ids) > self._intake.context_length:
-            said = f"{len(ids):,} tokens, more than the context of {self._intake.context_length:,}"
-            return Failure(FailureKind.TOO_LONG, f"the text has {said}")
-        lora = self._adapter(request)
-        if isinstance(lora, Failure):
-            return lora
+    def _hand_over(self, handed: Handed) -> Failure | None:
+        name, priority = str(next(self._numbers)), _URGENT if handed.urgent else 0
         try:
-            params = poolings.of(request, request.pooling)
-        except Exception as error:
-            return _refused(error)
-        prompt = {"type": "token", "prompt_token_ids": ids} if seen is None else seen
-        pooled = _Pooled(request, poolings, len(ids))
-        failure = self._hand_over(prompt, params, lora, pooled, urgent=request.urgent)
-        self._seen += failure is None and seen is not None
-        return failure
-
-    def _submit_target(self, request: Request) -> Failure | None:
-        scoring = Scoring(request, self._tools.limits)
-        tokens, limit = len(scoring.ids), self._intake.context_length
-        if not request.token_ids or not request.target_ids:
-            what = "prompt" if not request.token_ids else "continuation"
-            return Failure(FailureKind.REFUSED, f"a likelihood needs a {what} of at least one token, and this has none")
-        if tokens > limit:
-            return Failure(
-                FailureKind.TOO_LONG,
-                f"prompt and continuation have {tokens:,} tokens, more than the context of {limit:,}",
-            )
-        lora = self._adapter(request)
-        return lora if isinstance(lora, Failure) else self._submit_piece(scoring, lora)
-
-    def _submit_piece(self, scoring: Scoring, lora: Any) -> Failure | None:
-        piece = scoring.piece
-        following = scoring.ids[piece.end] if piece.following else None
-        try:
-            params = self._tools.samplings.of_scores(scored=piece.scored, following=following)
-        except Exception as error:
-            return _refused(error)
-        waiting = _Scored(scoring, piece, lora, len(scoring.ids))
-        prompt = {"type": "token", "prompt_token_ids": scoring.ids[: piece.end]}
-        return self._hand_over(prompt, params, lora, waiting, urgent=scoring.urgent)
-
-    def _adapter(self, request: Request) -> Any:
-        """vLLM's request for the adapter that is asked for, None without one."""
-        if request.lora is None:
-            return None
-        if (lora := self._tools.loras.get(request.lora)) is None:
-            known = ", ".join(self._tools.loras) or "none (give them with engine.lora)"
-            return Failure(FailureKind.REFUSED, f"unknown LoRA adapter {request.lora!r}; there are: {known}")
-        return lora
-
-    def _hand_over(
-        self,
-        prompt: Mapping[str, Any],
-        params: Any,
-        lora: Any,
-        pending: _Pending | _Scored | _Pooled,
-        *,
-        urgent: bool,
-    ) -> Failure | None:
-        name = str(next(self._numbers))
-        try:
-            self._engine.add_request(name, prompt, params, lora_request=lora, priority=_URGENT if urgent else 0)
+            self._engine.add_request(name, handed.prompt, handed.params, lora_request=handed.lora, priority=priority)
         except self._deaths as error:
             raise self._death(error, "vLLM's engine failed while a request was handed to it") from error
         except Exception as error:  # whatever else is raised is about this request
             self._engine.abort_request([name])  # it may have been taken half-way
-            return _refused(error)
+            return refused(error)
         if not self._pending:  # an engine that had nothing to do gave no sign of life: its time begins now
             self._progress_at = time.monotonic()
-        self._pending[name] = pending
-        self._tokens += pending.tokens
+        self._pending[name] = handed.pending
+        self._tokens += handed.pending.tokens
         return None
 
     def _step(self, feed: Requests) -> list[Outcome]:
@@ -320,31 +183,10 @@ class Loop:
         if self._outputs is None:
             self.busy += self._progress_at - began
         if len(finished) < len(outputs):  # the others stream
-            feed.tell(
-                [piece for output in outputs if not output.finished and (piece := self._piece(output)) is not None]
-            )
+            streaming = ((self._pending.get(output.request_id), output) for output in outputs if not output.finished)
+            pieces = (self._answers.piece(had, output) for had, output in streaming if isinstance(had, Pending))
+            feed.tell([piece for piece in pieces if piece is not None])
         return self._outcomes(finished) if finished else []
-
-    def _piece(self, output: Any) -> Piece | None:
-        """What came of an answer since it was told last; None where that is no text yet, or not known to be of the answer.
-
-        Before the thinking is at its end nothing is told, and nothing where there is a prefill: what the text of such an answer is,
-        is known when it is finished.
-        """
-        had, answer = self._pending.get(output.request_id), output.outputs[0]
-        if not isinstance(had, _Pending) or had.request.prompt.prefill or had.request.partial:
-            return None
-        text = str(answer.text)
-        if (reasoning := self._tools.reasoning) is not None:
-            if reasoning.end is None or reasoning.end not in text:
-                return None
-            text = reasoning.split(text).content
-        start, tokens = self._told.get(output.request_id, (0, 0))
-        if len(text) <= start:
-            return None
-        self._told[output.request_id] = len(text), len(answer.token_ids)
-        logprobs = None if answer.logprobs is None else logprobs_json(answer.logprobs[tokens:])
-        return Piece(had.request.key, start, text[start:], logprobs)
 
     def _has_output(self) -> bool:
         """Whether an engine in its own process has sent something. vLLM's ``step`` would wait for a dead one for ever."""
@@ -367,7 +209,7 @@ class Loop:
         return False
 
     def _outcomes(self, finished: Sequence[Any]) -> list[Outcome]:
-        pending: list[_Pending] = []
+        pending: list[Pending] = []
         answered: list[Any] = []
         done: list[Outcome] = []
         for output in finished:
@@ -375,82 +217,40 @@ class Loop:
             if had is None:
                 continue  # it was cancelled when it was on its way
             self._tokens -= had.tokens
-            if self._told:
-                self._told.pop(output.request_id, None)
-            if isinstance(had, _Scored):
+            if isinstance(had, Scored):
                 done += self._score(had, output)
                 continue
             self._seen -= bool(had.request.prompt.images)
-            if isinstance(had, _Pooled):
+            if isinstance(had, Pooled):
                 done.append(self._pooled(had, output))
             else:
                 pending.append(had)
                 answered.append(output)
-        return done + self._answers(pending, answered) if pending else done
+        if not pending:
+            return done
+        if self._intake.with_room is not None:
+            mean = sum(len(output.outputs[0].token_ids) for output in answered) / len(answered)
+            self._length += _NEWS * (mean - self._length)
+        for completion in self._answers.of(pending, answered):
+            self.counts = self.counts + completion.usage
+            done.append(completion)
+        return done
 
-    def _pooled(self, had: _Pooled, output: Any) -> Outcome:
+    def _pooled(self, had: Pooled, output: Any) -> Outcome:
         outcome = had.poolings.outcome(had.request, output)
         if isinstance(outcome, Completion):
             self.counts = self.counts + outcome.usage
         return outcome
 
-    def _score(self, had: _Scored, output: Any) -> list[Outcome]:
+    def _score(self, had: Scored, output: Any) -> list[Outcome]:
         """The outcome of a request for a likelihood; empty while there are more pieces of it."""
         completion = had.scoring.take(had.piece, output)
         if completion is not None:
             self.counts = self.counts + completion.usage
             return [completion]
-        failure = self._submit_piece(had.scoring, had.lora)
+        handed = self._handing.piece(had.scoring, had.lora)
+        failure = handed if isinstance(handed, Failure) else self._hand_over(handed)
         return [] if failure is None else [Refusal(had.scoring.key, failure)]
-
-    def _answers(self, pending: Sequence[_Pending], finished: Sequence[Any]) -> list[Outcome]:
-        ours = [
-            i
-            for i, p in enumerate(pending)
-            if not _stops_after_partial(p) and (p.setting.detokenize or p.request.partial)
-        ]
-        texts = self._tools.detokenizer.texts([_answer(pending[i], finished[i]) for i in ours])
-        text_of = dict(zip(ours, texts, strict=True))
-        if self._intake.with_room is not None:
-            mean = sum(len(output.outputs[0].token_ids) for output in finished) / len(finished)
-            self._length += _NEWS * (mean - self._length)
-        outcomes: list[Outcome] = []
-        for i, output in enumerate(finished):
-            completion = self._completion(pending[i], output, text_of.get(i))
-            self.counts = self.counts + completion.usage
-            outcomes.append(completion)
-        return outcomes
-
-    def _completion(self, pending: _Pending, output: Any, text: str | None) -> Completion:
-        request, answer = pending.request, output.outputs[0]
-        ids, finish_reason, stop_reason = answer.token_ids, _FINISH[answer.finish_reason], answer.stop_reason
-        if _stops_after_partial(pending):
-            ending = self._tools.detokenizer.ending(
-                _answer(pending, output),
-                pending.setting.params.stop,
-                already=len(request.partial),
-                include_stop=pending.setting.include_stop,
-            )
-            text = ending.text
-            if ending.stop is not None:
-                ids, finish_reason, stop_reason = ids[: ending.tokens - len(request.partial)], "stop", ending.stop
-        elif text is None:
-            text = answer.text
-        if request.prompt.prefill:
-            text = self._tools.detokenizer.after_prefill(text, request.prompt.prefill, request.token_ids or ())
-        reasoning = None
-        if self._tools.reasoning is not None:
-            reasoning, text = self._tools.reasoning.split(text)
-        return Completion(
-            key=request.key,
-            text=text,
-            finish_reason=finish_reason,
-            usage=Usage(len(output.prompt_token_ids), len(answer.token_ids), output.num_cached_tokens or 0),
-            token_ids=(*request.partial, *ids),
-            reasoning=reasoning,
-            stop_reason=stop_reason,
-            logprobs=None if answer.logprobs is None else logprobs_json(answer.logprobs[: len(ids)]),
-        )
 
     def _mark(self) -> None:
         """Count the time since the last mark as busy if there was work; an engine in this process counts its steps."""
@@ -460,19 +260,4 @@ class Loop:
         self._marked_at = now
 
 
-def _refused(error: BaseException) -> Failure:
-    return Failure(FailureKind.REFUSED, f"vLLM refuses this request: {' '.join(str(error).split()) or repr(error)}")
-
-
-def _answer(pending: _Pending, output: Any) -> Answer:
-    """The ids whose text is the answer: the whole one, without the token that ended it."""
-    request, answer = pending.request, output.outputs[0]
-    ids = [*request.partial, *answer.token_ids]
-    if answer.finish_reason == "stop" and not isinstance(answer.stop_reason, str) and not pending.setting.include_stop:
-        ids.pop()
-    return Answer(request.token_ids or (), ids, pending.setting.skip_special_tokens)
-
-
-def _stops_after_partial(pending: _Pending) -> bool:
-    """Whether a stop string may have begun in the partial answer, where vLLM does not look for it."""
-    return bool(pending.request.partial and pending.setting.params.stop)
+__all__ = ["Intake", "Loop"]

@@ -1,52 +1,50 @@
-"""vLLM's runner for a CPU in; the same out, in which the prompt of a request with a seed may be computed in several steps.
+"""vLLM's worker for a CPU in; the same out, in which the prompt of a request with a seed may be computed in several steps.
 
 A step that computes part of a prompt draws a token all the same, and throws it away. vLLM then takes the request's random
 generator back by what a GPU counts, which those of a CPU have not: the engine dies of "CPU Generator does not use offset" (seen in
 0.32). Here the generator's state from before the draw is put back, so that the answer does not depend on how the prompt was cut.
+
+vLLM imports this by its name, in whichever process the worker is to run: nothing else here does.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-_DONE = "_llmbatch_rewinds"
+from vllm.v1.worker.cpu_worker import CPUModelRunner, CPUWorker
 
 
-def rewind_on_cpu() -> None:
-    """Change the runner in this process, once. An engine core in a process of its own is not reached."""
-    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+class SeededWorker(CPUWorker):  # type: ignore[misc]
+    """The worker with a runner that puts generators back."""
 
-    if _DONE in vars(CPUModelRunner) or not hasattr(CPUModelRunner, "_bookkeeping_sync"):
-        return
-    sample, keep_books = CPUModelRunner._sample, CPUModelRunner._bookkeeping_sync
+    def init_device(self) -> None:
+        super().init_device()
+        # of another vLLM the runner may be another class, which draws in another way
+        if type(self.model_runner) is CPUModelRunner and hasattr(CPUModelRunner, "_bookkeeping_sync"):
+            self.model_runner.__class__ = _SeededRunner
 
-    @functools.wraps(sample)
-    def sampled(self: Any, *arguments: Any, **named: Any) -> Any:
-        before = [(generator, generator.get_state()) for generator in _thrown_away(self).values()]
-        result = sample(self, *arguments, **named)
+
+class _SeededRunner(CPUModelRunner):  # type: ignore[misc]
+    def _sample(self, *arguments: Any, **named: Any) -> Any:
+        before = [(generator, generator.get_state()) for generator in self._thrown_away().values()]
+        result = super()._sample(*arguments, **named)
         for generator, state in before:
             generator.set_state(state)
         return result
 
-    @functools.wraps(keep_books)
-    def kept_books(self: Any, *arguments: Any, **named: Any) -> Any:
-        generators, hidden = self.input_batch.generators, _thrown_away(self)
+    def _bookkeeping_sync(self, *arguments: Any, **named: Any) -> Any:
+        generators, hidden = self.input_batch.generators, self._thrown_away()
         for number in hidden:
             del generators[number]
         try:
-            return keep_books(self, *arguments, **named)
+            return super()._bookkeeping_sync(*arguments, **named)
         finally:
             generators.update(hidden)
 
-    CPUModelRunner._sample, CPUModelRunner._bookkeeping_sync = sampled, kept_books
-    setattr(CPUModelRunner, _DONE, True)
-
-
-def _thrown_away(runner: Any) -> dict[int, Any]:
-    """The generators of requests whose token of this step is thrown away, by their place in the batch."""
-    generators = runner.input_batch.generators
-    if not generators:
-        return {}
-    mask = runner.discard_request_mask.np
-    return {number: generator for number, generator in generators.items() if mask[number]}
+    def _thrown_away(self) -> dict[int, Any]:
+        """The generators of requests whose token of this step is thrown away, by their place in the batch."""
+        generators = self.input_batch.generators
+        if not generators:
+            return {}
+        mask = self.discard_request_mask.np
+        return {number: generator for number, generator in generators.items() if mask[number]}

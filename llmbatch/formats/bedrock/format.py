@@ -71,10 +71,7 @@ class Bedrock:
         """The line with ``modelOutput``, or with an ``error``, never both."""
         record, row = answered.record, answered.row
         line = {"recordId": row.get("recordId", made_id(record["index"])), "modelInput": row.get("modelInput")}
-        failed = record["status"] != "ok"
-        asked = self.read(row, ()) if failed and row else None
-        checks = isinstance(asked, Rendered) and asked.output is not None
-        outcome = outcome_of(record, checks_itself=checks, job_checks=answered.checked, strict=strict)
+        outcome = outcome_of(record, answered.asked, strict=strict)
         if isinstance(outcome, Error):
             return {**line, "error": {"errorCode": outcome.code.http, "errorMessage": outcome.message}}
         body = _body(row)

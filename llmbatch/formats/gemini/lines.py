@@ -8,7 +8,7 @@ from typing import Any
 
 from llmbatch.core.types import EMPTY
 from llmbatch.formats.base import Answered
-from llmbatch.formats.gemini.requests import RequestProblem, named, output_of, thinking_of
+from llmbatch.formats.gemini.requests import RequestProblem, named, thinking_of
 from llmbatch.formats.gemini.schema import SchemaProblem
 from llmbatch.formats.outcome import Code, Error, Success, outcome_of
 from llmbatch.formats.samples import Sample, samples_of
@@ -26,7 +26,7 @@ def vertex_line(answered: Answered, *, strict: bool = False, time: str = "") -> 
     Keys beside the request are copied, as far as their names are not those of the line. ``time`` is when it is said to be done.
     """
     request = answered.row.get("request", {})
-    outcome = _outcome(answered, request, strict)
+    outcome = outcome_of(answered.record, answered.asked, strict=strict)
     line = {
         "status": "" if isinstance(outcome, Success) else _status(outcome),
         "processed_time": time,
@@ -39,7 +39,7 @@ def vertex_line(answered: Answered, *, strict: bool = False, time: str = "") -> 
 
 def api_line(answered: Answered, *, strict: bool = False) -> dict[str, Any]:
     """A line of the Gemini API's output: the key with a response or an error."""
-    outcome = _outcome(answered, answered.row.get("request", {}), strict)
+    outcome = outcome_of(answered.record, answered.asked, strict=strict)
     line: dict[str, Any] = {"key": answered.row.get("key")}
     if isinstance(outcome, Success):
         return {**line, "response": response(answered, outcome)}
@@ -69,19 +69,6 @@ def response(answered: Answered, success: Success) -> dict[str, Any]:
         },
         "modelVersion": answered.model,
     }
-
-
-def _outcome(answered: Answered, request: Mapping[str, Any], strict: bool) -> Success | Error:
-    record = answered.record
-    checked = record["status"] != "ok" and not strict and _asks_for_a_check(request)
-    return outcome_of(record, checks_itself=checked, job_checks=answered.checked, strict=strict)
-
-
-def _asks_for_a_check(request: Mapping[str, Any]) -> bool:
-    try:
-        return output_of(named(named(request, "").get("generationConfig", EMPTY), "")) is not None
-    except (RequestProblem, SchemaProblem):
-        return False
 
 
 def _shows_thoughts(request: Mapping[str, Any]) -> bool:

@@ -157,15 +157,6 @@ def output_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return outputs[0] if outputs else None
 
 
-def checks_itself(body: Mapping[str, Any]) -> bool:
-    """Whether a body that can be read asks for a check of its answer."""
-    if any(body.get(key) is not None for key in ("structured_outputs", *_GUIDED)):
-        return True
-    text = body.get("text")
-    asked = body.get("response_format") or (text.get("format") if isinstance(text, Mapping) else None)
-    return isinstance(asked, Mapping) and asked.get("type") != "text"
-
-
 def schema_of(key: str, described: Any) -> Mapping[str, Any]:
     """The JSON Schema that is described. Raises ``RequestError``."""
     return _checked(key, "schema", described.get("schema") if isinstance(described, Mapping) else None)
@@ -283,19 +274,6 @@ def choices_of(answered: Answered, success: Success) -> list[Choice]:
 
 def _reason(reason: str | None) -> str:
     return reason if reason in _FINISH else "stop"
-
-
-def texts_of(record: Mapping[str, Any]) -> list[Any]:
-    """The answers of a record that has several, where a check refused some with these as they came; ``None`` for one without text.
-
-    The text of the first that was refused is the record's, those of others are in its history.
-    """
-    last = {attempt["sample"]: attempt.get("text") for attempt in record.get("history", ())}
-    raw, found = record.get("raw"), list(record["output"] or ())
-    for sample, output in enumerate(found):
-        if output is None:
-            found[sample], raw = (last.get(sample) if raw is None else raw), None
-    return found
 
 
 def usage_of(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from llmbatch.core.types import FailureKind
 from llmbatch.formats.base import Answered
-from llmbatch.formats.openai.body import RequestError, checks_itself, texts_of
+from llmbatch.formats.openai.body import RequestError
 from llmbatch.formats.openai.format import answer, read_line
 from llmbatch.formats.outcome import Error, Success, outcome_of
 
@@ -31,11 +31,8 @@ class Line(NamedTuple):
 
 def line_of(answered: Answered, *, strict: bool = False) -> Line:
     """The line of a row. ``strict``: an answer that did not pass the check which its request asks for is an error."""
-    record, body = answered.record, answered.row.get("body")
-    checked = record["status"] != "ok" and isinstance(body, Mapping) and checks_itself(body)
-    outcome = outcome_of(record, checks_itself=checked, job_checks=answered.checked, strict=strict)
-    if record["status"] != "ok" and isinstance(outcome, Success) and answered.asked.samples > 1:
-        outcome = _several(record, outcome)
+    record = answered.record
+    outcome = outcome_of(record, answered.asked, strict=strict)
     status = 200 if isinstance(outcome, Success) else outcome.code.http
     said = answer(answered, outcome) if isinstance(outcome, Success) else {"error": _error(answered, outcome)}
     number = f"{answered.created:x}{record['index']:010x}"
@@ -48,14 +45,6 @@ def line_not_run(index: int, custom_id: str | int, created: int, code: NotRun) -
     """The line of the error file for a row that nobody got to."""
     error = {"code": code, "message": _NOT_RUN[code]}
     return {"id": f"batch_req_{created:x}{index:010x}", "custom_id": str(custom_id), "response": None, "error": error}
-
-
-def _several(record: Mapping[str, Any], outcome: Success) -> Success | Error:
-    """Of several answers all of them, those that a check refused as they came; an error where one has no text at all."""
-    texts = texts_of(record)
-    if None in texts:
-        return Error(record["error"]["kind"], record["error"]["message"])
-    return Success(texts, outcome.finish_reason)
 
 
 def _error(answered: Answered, error: Error) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmbatch.api import AProgram, Schema
 from llmbatch.api import run as run_rows
-from llmbatch.core.errors import JobError, RunError
+from llmbatch.core.errors import JobError
 from llmbatch.core.events import Watcher
 from llmbatch.core.imports import extra
 
@@ -49,10 +49,6 @@ def run(
         model=model, input=_rows(df.orderBy(id), id), output=output, prompt=prompt, program=program, schema=schema,
         watchers=watchers, **sections,
     )  # fmt: skip
-    if done.report["outcome"] != "finished":
-        raise RunError(
-            f"{done.folder}: {done.report['error'] or 'the run was stopped'}; the same call goes on from here"
-        )
     dataset = done.to_dataset()  # writes the table where it is not there
     found = _frame(df.sparkSession, done.folder / "results.parquet", dataset)
     found = found.select(

@@ -29,6 +29,7 @@ from llmbatch.core.events import EngineReady, Event, Note
 from llmbatch.core.record import record_to_dict
 from llmbatch.core.types import Record
 from llmbatch.engines.guardian import start_time
+from llmbatch.formats.base import Asked as HowAsked
 from llmbatch.formats.outcome import Success, outcome_of
 from llmbatch.integrations.spark.engines import Engines
 from llmbatch.integrations.spark.wire import (
@@ -193,7 +194,8 @@ def _reply(connection: Connection, replies: SimpleQueue[Future[bytes] | None]) -
 
 
 def _answer(record: Record, asked: Asked) -> Answer:
-    outcome = outcome_of(record_to_dict(record), checks_itself=asked.as_it_came)
+    how = HowAsked(own_check=asked.as_it_came)
+    outcome = outcome_of(record_to_dict(record), how, strict=not asked.as_it_came)
     if isinstance(outcome, Success):
         said = outcome.output
         return Answer(said if isinstance(said, str) else json.dumps(said, ensure_ascii=False), None)

@@ -18,6 +18,7 @@ from llmbatch.integrations.spark.hosting import Hosting
 from llmbatch.integrations.spark.rewriting import rewritten
 from llmbatch.integrations.spark.wire import Facts
 from llmbatch.job.job import load_job_data
+from llmbatch.programs.given import is_given
 
 _ERRORS = ("last", "strict")
 _OWN = "_llmbatch"  # the attribute of a session
@@ -177,7 +178,12 @@ def _profile(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if "model" not in profile:
         raise JobError(f"profiles.{name}: model is missing")
     try:
-        whole = job_given(job_for(profile), None).absolute().data()
+        job = job_given(job_for(profile), None)
+        if is_given(job.program.name):
+            raise JobError(
+                "program: an executor is another process: put the function into a module, and give its import path"
+            )
+        whole = job.absolute().data()
     except UsageError as error:
         raise type(error)(f"{name}: {error}") from None
     kept = {key: value for key, value in whole.items() if key not in ("input", "output")}

@@ -20,7 +20,7 @@ from llmbatch.core.errors import EngineError, LlmbatchError
 from llmbatch.core.record import record_to_dict
 from llmbatch.core.types import Cursor, Outcome, Piece, Record, Refusal, Row
 from llmbatch.core.words import clip
-from llmbatch.formats.base import Answered
+from llmbatch.formats.base import Answered, Asked
 from llmbatch.formats.openai.format import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from llmbatch.formats.openai.lines import line_of
 from llmbatch.formats.outcome import code_of
@@ -106,6 +106,10 @@ class LiveRequests:
         self._count(record)
         return record
 
+    def asked(self, line: Mapping[str, Any]) -> Asked:
+        """How what would be a line of a batch is asked."""
+        return self._server.answering.asked(Row(0, "live", line, Cursor(0)))
+
     def _see_room(self) -> None:
         if self._running >= self._server.settings.live_requests:
             raise ApiError(
@@ -118,8 +122,7 @@ class LiveRequests:
         return JSONResponse(said, status, {} if status == 200 else {"x-should-retry": "false"})
 
     def _said(self, answer: Answer, record: Record) -> tuple[int, Any]:
-        row = Row(record.index, "live", answer.line, Cursor(record.index))
-        asked = self._server.answering.asked(row)
+        asked = self.asked(answer.line)
         line = line_of(Answered(record_to_dict(record), answer.line, asked, answer.model, answer.created)).data
         response = line["response"]
         body = response["body"]

@@ -47,7 +47,7 @@ class SeldonFront(Synchronous):
     async def _predict(self, request: Request, message: dict[str, Any]) -> Response:
         row = {RECORD: message}
         answered = await self.answered(request, self._format.read(row, ()), row, self.model(None))
-        outcome = outcome_of(answered.record)
+        outcome = outcome_of(answered.record, answered.asked)
         if isinstance(outcome, Error):
             raise ApiError(outcome.code.http, outcome.message, code=outcome.kind)
         return JSONResponse(reply_of(message, answered, outcome))

@@ -14,7 +14,7 @@ from llmbatch.core.errors import RunError
 from llmbatch.core.record import record_to_dict
 from llmbatch.core.types import Failure, Rendered
 from llmbatch.core.words import clip
-from llmbatch.formats.base import Answered, Asked, wire_format
+from llmbatch.formats.base import Answered, wire_format
 from llmbatch.formats.outcome import code_of
 from llmbatch.server.base import Checked, Ended, Finished
 from llmbatch.server.errors import ApiError
@@ -39,11 +39,10 @@ class Synchronous:
             failure = read
             said = "the request has no prompt" if failure is None else failure.message
             raise ApiError(400 if failure is None else code_of(failure.kind).http, said, code="invalid_value")
-        record = await self._live.record(request, self._openai.write("live", read, model))
-        samples = (1 + len(read.more)) * int(read.sampling.get("n") or 1)
-        return Answered(
-            record_to_dict(record), row, Asked(read.prompt.messages is not None, samples), model, int(time.time())
-        )
+        line = self._openai.write("live", read, model)
+        record = await self._live.record(request, line)
+        asked = self._live.asked(line)
+        return Answered(record_to_dict(record), row, asked, model, int(time.time()))
 
     def model(self, name: str | None) -> str:
         """The model of this name; None: the only one. Raises ``ApiError``."""

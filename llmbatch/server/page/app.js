@@ -165,7 +165,7 @@ function showActions(batch) {
     href: `/v1/files/${id}/content`, download: `${batch.id}_${role}.jsonl`, text: role === "output" ? "Download answers" : "Download errors",
     onclick: (event) => download(event, id, `${batch.id}_${role}.jsonl`),
   }));
-  if (["validating", "in_progress"].includes(batch.state)) actions.push(make("button", { type: "button", text: "Cancel", onclick: () => act(batch, "cancel") }));
+  if (["validating", "in_progress", "finalizing"].includes(batch.state)) actions.push(make("button", { type: "button", text: "Cancel", onclick: () => act(batch, "cancel") }));
   if (OVER.includes(batch.state) && batch.failed) actions.push(make("button", { type: "button", text: `Try ${count(batch.failed)} failed ${batch.failed === 1 ? "row" : "rows"} again`, onclick: () => act(batch, "retry") }));
   $("actions").replaceChildren(...actions);
 }

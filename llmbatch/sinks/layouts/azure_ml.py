@@ -7,17 +7,15 @@ A row is file, index within the file, and text, as pandas writes a DataFrame wit
 from __future__ import annotations
 
 import csv
-import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.words import one_line
 from llmbatch.formats.outcome import Success, outcome_of
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written
+from llmbatch.sinks.layouts.base import Written, answered
 
 NOTHING_SUCCEEDED = "No succeeded mini batch item returned from run()"
 _ERRORS = Path("logs") / "user" / "error.txt"
@@ -53,13 +51,13 @@ class AzureML:
                 None if name is None else stack.enter_context((folder / name).open("w", encoding="utf-8", newline=""))
             )
             table = None if output is None else csv.writer(output, delimiter=" ", lineterminator="\n")
-            for record, row in finished.pairs():
-                file, index = row.cursor.file, index + 1 if row.cursor.file == file else 0
-                outcome = outcome_of(record, job_checks=finished.checks)
+            for number, row in answered(finished):
+                file, index = number, index + 1 if number == file else 0
+                outcome = outcome_of(row.record, row.asked)
                 rows += 1
                 if isinstance(outcome, Success):
                     if table is not None:
-                        table.writerow((names[file], index, _text(outcome.output)))
+                        table.writerow((names[file], index, outcome.text))
                 else:
                     failed += 1
                     errors.write(f"{names[file]} {index}: {outcome.kind}: {one_line(outcome.message, 1000)}\n")
@@ -73,7 +71,3 @@ class AzureML:
                 f"{failed} rows failed, and error_threshold tolerates {self._settings.error_threshold}: see {_ERRORS}"
             )
         return None
-
-
-def _text(output: Any) -> str:
-    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)

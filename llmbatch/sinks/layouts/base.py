@@ -70,7 +70,7 @@ def answers(finished: Finished) -> Iterator[Answered]:
 def answered_of(finished: Finished, record: dict[str, Any], row: Row) -> Answered:
     """What became of one row."""
     asked, line = _FoundOut(finished, row), row.cursor.line
-    return Answered(record, row.data, asked, finished.model, finished.created, line, finished.checks)
+    return Answered(record, row.data, asked, finished.model, finished.created, line)
 
 
 class _FoundOut:
@@ -98,3 +98,11 @@ class _FoundOut:
     @property
     def vector(self) -> bool:
         return self._asked().vector
+
+    @property
+    def own_check(self) -> bool:
+        return self._asked().own_check
+
+    @property
+    def job_check(self) -> bool:
+        return self._asked().job_check

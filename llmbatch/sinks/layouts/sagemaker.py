@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmbatch.core.words import clip
 from llmbatch.formats.base import Answered
 from llmbatch.formats.json_path import Misfit
-from llmbatch.formats.outcome import Error
+from llmbatch.formats.outcome import Error, outcome_of
 from llmbatch.formats.sagemaker import SageMaker, SageMakerSettings
 from llmbatch.sinks.base import Finished
 from llmbatch.sinks.layouts.base import Written
@@ -78,7 +78,7 @@ class SageMakerLayout:
         """Raises ``_RecordFailed`` for the first record without an output."""
         with path.open("x", encoding="utf-8", newline="") as stream:
             for number, row in enumerate(rows):
-                outcome = format_.outcome(row, strict=self._settings.errors == "strict")
+                outcome = outcome_of(row.record, row.asked, strict=self._settings.errors == "strict")
                 try:
                     if isinstance(outcome, Error):
                         raise _RecordFailed(f"record {number} (line {row.line + 1}): {outcome.kind}: {outcome.message}")

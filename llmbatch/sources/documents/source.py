@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import lzma
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import PurePosixPath
@@ -22,11 +22,11 @@ import zstandard
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.table import find
 from llmbatch.core.types import Cursor, Failure, FailureKind, Row
-from llmbatch.sources.base import START, Source, SourceSettings
+from llmbatch.sources.base import START, Mark, Seeker, Source, SourceSettings
 from llmbatch.sources.documents import DOCUMENTS, LIBRARIES, READERS
 from llmbatch.sources.documents.base import LIMITS, MAX_TEXT, Document, ReadDocument, Unreadable, too_long
 from llmbatch.sources.input_files import InputFiles, find_input, reading, suffix_of
-from llmbatch.sources.places import Found, as_text, suffixes
+from llmbatch.sources.places import Found, as_text, is_url, suffixes
 from llmbatch.sources.rows import make_row
 
 _CHUNK = 1 << 20
@@ -72,6 +72,16 @@ class DocumentSource:
         if self._id_field not in (None, "path", "name", "media_type"):
             return self.rows(start)
         return map(self._place, range(start.file, len(self._files)))
+
+    def seeks(self) -> Seeker | None:
+        return None if is_url(self._files.name(0)) else self
+
+    def at(self, cursors: Sequence[Cursor]) -> Iterator[Row]:
+        return (self._row(cursor.file) for cursor in cursors)
+
+    def marks(self, rows: int) -> Iterator[Mark]:
+        count = len(self._files)
+        return (Mark(Cursor(at, at), min(rows, count - at)) for at in range(0, count, rows))
 
     def files(self) -> list[str]:
         return self._files.names()

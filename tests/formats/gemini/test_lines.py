@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from llmbatch.core.record import record_to_dict
-from llmbatch.core.types import Failure, FailureKind, Record, Status, Usage
-from llmbatch.formats.base import Answered, Asked
+from llmbatch.core.types import Failure, FailureKind, Record, Rendered, Status, Usage
+from llmbatch.formats.base import Answered, Asked, wire_format
 from llmbatch.formats.gemini.lines import api_line, vertex_line
 
 REQUEST = {"contents": [{"role": "user", "parts": [{"text": "x"}]}]}
@@ -16,7 +16,10 @@ SCHEMA = Failure(FailureKind.SCHEMA, "'a' is a required property")
 
 def answered(record: Record, samples: int = 1, config: dict[str, Any] | None = None, **row: Any) -> Answered:
     request = REQUEST if config is None else {**REQUEST, "generationConfig": config}
-    return Answered(record_to_dict(record), {"request": request, **row}, Asked(samples=samples), "demo", 1_700_000_000)
+    data = {"request": request, **row}
+    read = wire_format("gemini").read(data, ())
+    asked = Asked(samples=samples, own_check=isinstance(read, Rendered) and read.output is not None)
+    return Answered(record_to_dict(record), data, asked, "demo", 1_700_000_000)
 
 
 def ok(output: Any, finish_reason: Any = "stop", **more: Any) -> Record:

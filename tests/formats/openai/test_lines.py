@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbatch.core.types import FailureKind
-from llmbatch.formats.base import Answered, Asked
+from llmbatch.core.types import FailureKind, Rendered
+from llmbatch.formats.base import Answered, Asked, wire_format
 from llmbatch.formats.openai.lines import Line, line_not_run, line_of
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "cached_tokens": 0}
@@ -34,7 +34,9 @@ def line(
         "url": "/v1/chat/completions",
         "body": {"messages": [{"role": "user", "content": "x"}], **dict(body)},
     }
-    return line_of(Answered({**told, **record}, row, Asked(samples=samples), "demo", 255), strict=strict)
+    read = wire_format("openai").read(row, ())
+    asked = Asked(samples=samples, own_check=isinstance(read, Rendered) and read.output is not None)
+    return line_of(Answered({**told, **record}, row, asked, "demo", 255), strict=strict)
 
 
 def test_what_was_answered_is_in_the_output_file() -> None:

@@ -1,0 +1,33 @@
+"""A run's timeline in, its ``timeline.json`` out, and back. It is small, and of a fixed size however long the run takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from llmbatch.core.errors import WriteError
+from llmbatch.report.timeline import Timeline
+
+TIMELINE = "timeline.json"
+
+
+def read_timeline(folder: Path) -> Timeline | None:
+    """What a run did over time; ``None`` where that is not known."""
+    try:
+        return Timeline.from_dict(json.loads((folder / TIMELINE).read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # it is only for show
+        return None
+
+
+def write_timeline(folder: Path, timeline: Timeline) -> None:
+    """Not through ``atomic_write``: nothing is lost with it, so it need not wait for the disk. Raises ``WriteError``."""
+    path = folder / TIMELINE
+    temporary = path.with_name(f"{TIMELINE}.tmp")
+    try:
+        temporary.write_text(json.dumps(timeline.as_dict(), separators=(",", ":")), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise WriteError(f"{path}: {error.strerror}; finished rows are safe, the same command goes on") from error
+
+
+__all__ = ["TIMELINE", "read_timeline", "write_timeline"]

@@ -1,0 +1,228 @@
+"""Settings to try in; an engine started with them, measured on a sample and ended, out: how fast, and which answers.
+
+All trials run the same requests in the same order, with an empty prefix cache. A request counts the tokens that its untuned answer
+had, so that settings under which answers become longer do not look faster for it. Whatever goes wrong is the trial's error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from llmbatch.core.errors import LlmbatchError
+from llmbatch.core.types import Completion, Request, RequestKey, Sampling, Usage
+from llmbatch.engines.base import NO_DRAFTS, Candidate, Drafts, Engine, EngineInfo, EngineSettings, Speculates
+from llmbatch.measure.ratios import Agreement, Pair, ratio_in, ratio_of
+from llmbatch.measure.speed import Interval, Measured, run_for, warm_up
+
+_GREEDY = 256  # requests that are asked greedily besides, where the job draws its answers
+
+Make = Callable[[EngineSettings], Engine]
+"""Settings, which may be those of several engines, -> one engine with them, not yet started."""
+
+SampleOf = Callable[[Engine, EngineInfo], Sequence[Request]]
+"""A started engine, and what it is -> the requests to try it with."""
+
+
+class Round(NamedTuple):
+    """One start of the engine, and what was measured then."""
+
+    number: int
+    measured: Measured
+
+
+@dataclass(slots=True)
+class Trial:
+    """One candidate, and what came of it. ``error``: why it could not be tried to the end; ``not_tried``: why not at all."""
+
+    candidate: Candidate
+    rounds: list[Round] = field(default_factory=list)
+    start_seconds: float | None = None
+    error: str | None = None
+    not_tried: str | None = None
+    alike: dict[RequestKey, bool] = field(
+        default_factory=dict
+    )  # requests whose answers are the default's, in all rounds
+    drafts: Drafts = NO_DRAFTS
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
+
+    @property
+    def agreement(self) -> Agreement:
+        """With the default's answers."""
+        return agreement_of(self.alike)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over all rounds."""
+        seconds = sum(each.seconds for one in self.rounds for each in one.measured.slices)
+        tokens = sum(each.prompt_tokens + each.completion_tokens for one in self.rounds for each in one.measured.slices)
+        return tokens / seconds if seconds > 0 else 0.0
+
+    @property
+    def answer_tokens(self) -> float | None:
+        """Tokens of an answer on average, its own."""
+        lengths = [length for one in self.rounds for length in one.measured.lengths]
+        return sum(lengths) / len(lengths) if lengths else None
+
+    def pairs(self, default: Trial) -> list[Pair]:
+        """Its measurements, each with the default's of the same round."""
+        theirs = {one.number: one.measured for one in default.rounds}
+        return [(one.measured, theirs[one.number]) for one in self.rounds if one.number in theirs]
+
+    def ratio(self, default: Trial) -> Interval | None:
+        """How many times as fast as the default it is, with bounds."""
+        return ratio_of(self.pairs(default)) if self.error is None else None
+
+    def point(self, default: Trial) -> float:
+        """The same without bounds, also where there is too little for any; 0 where nothing was measured."""
+        if self.error is not None:
+            return 0.0
+        if (known := self.ratio(default)) is not None:
+            return known.expected
+        found = [ratio for pair in self.pairs(default) if (ratio := ratio_in(pair)) is not None]
+        return sum(found) / len(found) if found else 0.0
+
+
+class _Answer(NamedTuple):
+    content: int  # a hash of it: that of some thousand long answers need not be kept
+    usage: Usage
+
+
+Answers = dict[RequestKey, _Answer]
+
+
+class Stand:
+    """Where candidates are tried: makes their engines, keeps the sample, and what the untuned engine answered."""
+
+    def __init__(self, make: Make, settings: EngineSettings) -> None:
+        self._make = make
+        self._settings = settings
+        self._requests: Sequence[Request] = ()
+        self._greedy: list[Request] = []  # those that are asked besides; none where the job's are greedy
+        self._untuned: Answers = {}
+        self._untuned_greedy: Answers = {}
+        self._refused_before = False
+        self.is_greedy = True
+        self.starts = 0
+
+    def first(self, default: Trial, sample: SampleOf, seconds: float) -> EngineInfo | None:
+        """Start the default, have the sample made with its help, and measure it; what the engine is, None where it failed."""
+        found: list[EngineInfo] = []
+
+        def take(engine: Engine, info: EngineInfo) -> Sequence[Request]:
+            found.append(info)
+            self._requests = sample(engine, info)
+            compared = [request for request in self._requests if request.target is None and request.pooling is None]
+            self.is_greedy = all(map(_is_greedy, compared))
+            if not self.is_greedy:
+                self._greedy = _as_greedy(compared[:_GREEDY])
+            return self._requests
+
+        self._visit(default, 1, seconds, take)
+        return found[0] if found and default.error is None else None
+
+    def visit(self, trial: Trial, number: int, seconds: float) -> None:
+        """One round of a trial: start, warm up, measure for so many seconds, end."""
+        self._visit(trial, number, seconds, lambda *_: self._requests)
+
+    def _visit(self, trial: Trial, number: int, seconds: float, sample: SampleOf) -> None:
+        self.starts += 1
+        engine: Engine | None = None
+        try:
+            engine = self._make(self._settings.model_copy(update=dict(trial.candidate.changes)))
+            began = time.monotonic()
+            info = engine.start()
+            trial.start_seconds = time.monotonic() - began
+            if requests := sample(engine, info):
+                self._measure(trial, number, engine, requests, seconds)
+        except LlmbatchError as error:
+            trial.error = str(error)
+        finally:
+            if engine is not None:
+                engine.stop()
+
+    def _measure(self, trial: Trial, number: int, engine: Engine, requests: Sequence[Request], seconds: float) -> None:
+        untuned = not trial.candidate.changes
+        warm_up(engine, requests, seconds)
+        answers: Answers = {}
+
+        def counts_as(answer: Completion) -> Usage:
+            answers[answer.key] = _Answer(_content(answer), answer.usage)
+            return self._untuned.get(answer.key, answers[answer.key]).usage
+
+        before = _drafts(engine)
+        measured = run_for(engine, requests, seconds, counts_as)
+        trial.drafts += _drafts(engine) - before
+        if not measured.lengths:
+            trial.error = f"nothing was answered within {2 * seconds:.0f} s"
+            return
+        if measured.refused and not untuned and not self._refused_before:
+            trial.error = f"{measured.refused:,} requests were refused, and none is without it"
+            return
+        trial.rounds.append(Round(number, measured))
+        greedy = self._ask_greedily(engine, seconds) if untuned or not trial.candidate.exact else {}
+        if untuned:
+            self._refused_before = self._refused_before or measured.refused > 0
+            self._compare(trial, answers, greedy)
+            self._untuned = {**answers, **self._untuned}
+            self._untuned_greedy = {**greedy, **self._untuned_greedy}
+        elif not trial.candidate.exact:
+            self._compare(trial, answers, greedy)
+
+    def _ask_greedily(self, engine: Engine, seconds: float) -> Answers:
+        """Greedy versions of some requests, where the job draws its answers."""
+        found: Answers = {}
+
+        def keep(answer: Completion) -> Usage:
+            found[answer.key] = _Answer(_content(answer), answer.usage)
+            return answer.usage
+
+        run_for(engine, self._greedy, seconds, keep)
+        return found
+
+    def _compare(self, trial: Trial, answers: Answers, greedy: Answers) -> None:
+        """With what the default answered first; the default itself too, whose answers may not be the same every time."""
+        ours, theirs = (answers, self._untuned) if self.is_greedy else (greedy, self._untuned_greedy)
+        for key in ours.keys() & theirs.keys():
+            trial.alike[key] = trial.alike.get(key, True) and ours[key].content == theirs[key].content
+
+
+def _content(answer: Completion) -> int:
+    numbers = None if answer.numbers is None else tuple(answer.numbers)
+    return hash((answer.text, tuple(answer.token_ids), answer.finish_reason, answer.score, numbers))
+
+
+def _drafts(engine: Engine) -> Drafts:
+    return engine.drafts() if isinstance(engine, Speculates) else NO_DRAFTS
+
+
+def _is_greedy(request: Request) -> bool:
+    return bool(request.sampling.get("temperature") == 0)
+
+
+def _as_greedy(requests: Sequence[Request]) -> list[Request]:
+    made: dict[int, Sampling] = {}  # requests share these objects
+    for request in requests:
+        if id(request.sampling) not in made:
+            made[id(request.sampling)] = request.sampling.replace(temperature=0.0, seed=None)
+    return [replace(request, sampling=made[id(request.sampling)], seed=None) for request in requests]
+
+
+def agreement_of(alike: Mapping[RequestKey, bool]) -> Agreement:
+    """Of the requests that were compared, those whose answers are the same."""
+    return Agreement(sum(alike.values()), len(alike))
+
+
+def json_of(changes: Any, settings: EngineSettings) -> dict[str, Any]:
+    """What a candidate changes, as JSON data, without the arguments that are the job's own."""
+    found = {name: value for name, value in dict(changes).items() if name != "args"}
+    args = {name: value for name, value in dict(changes).get("args", {}).items() if settings.args.get(name) != value}
+    return {**found, **({"args": args} if args else {})}
+
+
+__all__ = ["Make", "Round", "SampleOf", "Stand", "Trial", "json_of"]

@@ -1,0 +1,1 @@
+"""The page of a run: one HTML file with all that is in it."""

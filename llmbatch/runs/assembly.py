@@ -1,0 +1,265 @@
+"""The one place where the rooms meet: a job, its folder and its source in; all that takes part in one session of its run out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from llmbatch.accept.similar import BYTES
+from llmbatch.core.errors import JobError, RunError
+from llmbatch.core.events import EngineReady, Event, Note, Snapshot, Started, Watcher
+from llmbatch.core.files import atomic_write
+from llmbatch.engines.base import (
+    Driver,
+    EngineFactory,
+    EngineInfo,
+    EngineSettings,
+    SharedDriver,
+    is_hosted,
+)
+from llmbatch.engines.chosen import Chosen
+from llmbatch.engines.making import Maker
+from llmbatch.engines.replicas import drive
+from llmbatch.folder.folder import JOB_FILE, RunFolder
+from llmbatch.folder.progress import write_progress
+from llmbatch.job.job import Job
+from llmbatch.job.prepare import Preparer
+from llmbatch.job.recipe import Recipe, engine_of, see_engine
+from llmbatch.report.report import AcceptCounts, NoteReport
+from llmbatch.reuse.memory import Reuse
+from llmbatch.runs.brakes import Brakes, Stop
+from llmbatch.runs.budget import Budget, gpus_of, spent_by
+from llmbatch.runs.finish import accept_counts
+from llmbatch.runs.governor import Governor
+from llmbatch.runs.held_to import HeldTo
+from llmbatch.runs.history import History
+from llmbatch.runs.loop import Loop
+from llmbatch.runs.meter import Meter
+from llmbatch.runs.pacing import Pace, Pacing
+from llmbatch.runs.process import calm_collector, stopped_by_signals
+from llmbatch.runs.read_ahead import ReadAhead
+from llmbatch.runs.reading import Reading
+from llmbatch.runs.resume import Left
+from llmbatch.runs.tuning import Tuner
+from llmbatch.runs.window import OpenWindow
+from llmbatch.runs.writer import Writer
+from llmbatch.sources.base import Source
+from llmbatch.sources.shard import Shard
+
+_AHEAD = 1  # windows that are planned before the loop has room for them
+_MUCH = 256 << 20  # bytes
+_CRASHES = 2  # sessions in a row that were killed without getting anywhere, before the engine is put apart
+
+
+class Told:
+    """Passes events on to the watchers; keeps the notes for the report, and where the run stands for ``llmbatch status``."""
+
+    def __init__(self, watchers: Sequence[Watcher], folder: Path) -> None:
+        self._watchers = watchers
+        self._folder = folder
+        self.notes: list[NoteReport] = []
+        self.history = History(folder)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self.notes.append({"level": event.level, "message": event.message})
+        elif isinstance(event, Snapshot):
+            write_progress(self._folder, event)
+        self.history(event)
+        for watcher in self._watchers:
+            watcher(event)
+
+
+class How(NamedTuple):
+    """How a session goes about its job, as ``run_job`` is told."""
+
+    extend: bool
+    make: EngineFactory
+    stop: Stop
+    pace: Pace | None
+    again: bool
+    driver: SharedDriver | None
+
+
+class Assembly:
+    """All that takes part in one session, put together. Making it begins the session in the run's manifest."""
+
+    def __init__(
+        self,
+        job: Job,
+        folder: RunFolder,
+        source: Source,
+        recipe: Recipe,
+        left: Left,
+        tell: Told,
+        how: How,
+    ) -> None:
+        self.left = left
+        self.tuner: Tuner | None = None
+        self._job = job
+        self._folder = folder
+        self._source = source
+        self._recipe = recipe
+        self._tell = tell
+        self._stop = how.stop
+        self._said_unknown = False
+        # made first: what is wrong with its settings is said before anything is begun
+        settings, apart = self._engines(engine_of(job, recipe), how, left.crashes)
+        self._governor = _pacing(job, recipe, self.driver, how.pace, settings.engines)
+        self.budget = Budget(job.run, gpus := gpus_of(settings), spent_by(folder.sessions, folder.path, gpus))
+        self._held_to = HeldTo(job, folder, left.identity, tell)
+        try:
+            self.number = folder.begin_session(left.identity, left.fingerprint, left.done)
+        except BaseException:
+            self._held_to.close()
+            raise
+        atomic_write(folder.path / JOB_FILE, job.to_yaml(folder.path).encode())
+        tell(Started(folder.path, left.rows, self.number))
+        if apart:
+            tell(
+                Note(
+                    "warning",
+                    f"the last {left.crashes} sessions were killed before they finished a row: the engine now runs in a process of "
+                    "its own, so that a row that kills it can be found and set apart",
+                )
+            )
+        if (unique := _memory_of_unique(job)) is not None:
+            tell(Note("info", unique))
+        self._held_to.begin()
+        self.writer = Writer(folder.parts, job.run.commit_seconds)
+        rows, part = _row_indexes(job.run.rows), job.input.slice
+        self.meter = Meter(
+            source, self.driver, tell,
+            sealed=left.ledger, journals=left.journals, last=left.last, rows=None if rows is None else len(rows),
+            slices=1 if job.input.shard is None else Shard.named(job.input.shard).of, governor=self._governor,
+        )  # fmt: skip
+        cache = self._held_to.cache
+        plan = job.plan if job.run.order != "input" else job.plan.model_copy(update={"order": "input"})
+        preparer = Preparer(recipe, plan, self.driver.tokenize, self._context_length)
+        cached = None if cache is None else cache.get
+        in_blocks = rows is None and part is not None
+        reading = Reading(
+            source, preparer, self.driver, folder.parts, job.run, job.plan, part if in_blocks else rows, in_blocks, cached,
+            self._governor,
+        )  # fmt: skip
+        self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
+        reuse = Reuse(job.reuse, None if cache is None else cache.put)
+        brakes = Brakes(job.run, self.budget, how.stop, tell, self._governor)
+        self._loop = Loop(self._windows, preparer, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell)
+
+    def _engines(self, engine: EngineSettings, how: How, crashes: int) -> tuple[EngineSettings, bool]:
+        """Set the driver; returns the settings of its engines, and whether they are put apart from this process after crashes."""
+        job = self._job
+        self.driver: Driver
+        if how.driver is not None:
+            if job.run.autotune:
+                raise JobError(
+                    "run.autotune: the engine is shared with others and runs already, so it cannot be tuned: leave it out"
+                )
+            how.driver.hear(self._hear)
+            self.driver = how.driver
+            return engine, False
+        make = Maker(
+            job.model_path, engine, job.chat, self._folder.path, make=how.make, expect=self._recipe.constraints
+        )
+        settings = make.settings
+        here = gpus_of(settings).number > 0  # one behind a server kills no session
+        apart = here and crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
+        if apart:
+            settings = settings.model_copy(update={"in_process": False})
+        driver_of = partial(drive, make, tell=self._hear, more=make.more)
+        if job.run.autotune:
+            path = self._folder.path / "autotune.json"
+            self.tuner = Tuner(job, self._source, path, make, lambda said: self._tell(Note("info", said)))
+            self.driver = Chosen(driver_of, settings, self.tuner)
+        else:
+            self.driver = driver_of(settings)
+        return settings, apart
+
+    @contextlib.contextmanager
+    def going(self) -> Iterator[Iterator[list[OpenWindow]]]:
+        """The run, as long as it goes on. Ended in reverse: the engine first, the writer last, when nobody gives it work."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(calm_collector())
+            stack.callback(self.writer.close)
+            stack.callback(self._held_to.close)
+            stack.callback(self._windows.stop)
+            if self._governor is not None:
+                stack.callback(self._governor.stop)
+            stack.callback(self.driver.stop)
+            stack.enter_context(stopped_by_signals(self._stop, self.driver))
+            yield stack.enter_context(contextlib.closing(self._loop.steps()))
+
+    def accept_counts(self) -> AcceptCounts | None:
+        """What was decided about candidates, where the number of accepted rows ends the run."""
+        if not isinstance(self._governor, Governor) or self._job.accept is None:
+            return None
+        return accept_counts(self._job.accept, self._governor.decided)
+
+    def _context_length(self) -> int | None:
+        """Where the cache knows it, no engine is started to ask for it: all that is asked may be in the cache."""
+        known = self._held_to.context_length
+        return self.driver.wait_ready().context_length if known is None else known
+
+    def _hear(self, event: Event) -> None:
+        """Pass on what the engine's supervision says; an engine that is up is looked at before it answers anything."""
+        if isinstance(event, EngineReady) and self.driver.info is not None:
+            see_engine(self.driver.info, self._recipe)
+            self._held_to.engine_is_up(self.driver.info if self.tuner is None else self.tuner.settled(self.driver.info))
+        self._tell(event)
+        if isinstance(event, EngineReady) and self.driver.info is not None:
+            self._say_what_cannot_be_known(self.driver.info)
+
+    def _say_what_cannot_be_known(self, info: EngineInfo) -> None:
+        mode, said = self._job.plan.overflow, self._said_unknown
+        self._said_unknown = True  # once, and not after each death
+        if not said and mode != "error" and (info.context_length is None or "ids" not in info.can):
+            lacks = "how long its context is" if info.context_length is None else "a prompt's token ids"
+            self._tell(
+                Note(
+                    "warning",
+                    f"plan.overflow={mode} has no effect: the engine does not tell {lacks}, so what fits cannot be known before it "
+                    "is asked, and what it refuses as too long fails",
+                )
+            )
+
+
+def _pacing(job: Job, recipe: Recipe, driver: Driver, pace: Pace | None, engines: int) -> Pacing | None:
+
+    def slots() -> int | None:
+        if (info := driver.info) is None:
+            return None
+        requests = (job.engine.in_flight or 2 * info.max_num_seqs) * engines
+        return max(1, requests // recipe.requests_a_row)
+
+    if pace is not None:
+        return pace(job.run, slots)
+    if job.accept is None or job.accept.rows is None:
+        return None
+    return Governor(job.accept, job.run, slots, job.input.repeat or 1)
+
+
+def _memory_of_unique(job: Job) -> str | None:
+    """What comparing with the accepted rows takes, where that is worth a word."""
+    accept = job.accept
+    if accept is None or accept.rows is None or accept.unique is None or accept.rows * BYTES < _MUCH:
+        return None
+    mib = accept.rows * BYTES / 2**20
+    return (
+        f"accept.unique: to find near-duplicates of {accept.rows:,} accepted rows takes up to {mib:,.0f} MiB of memory"
+    )
+
+
+def _row_indexes(path: Path | None) -> frozenset[int] | None:
+    if path is None:
+        return None
+    try:
+        return frozenset(int(line) for line in path.read_text(encoding="utf-8").split())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: is to hold a row index a line: {error}") from error
+
+
+__all__ = ["Assembly", "How", "Told"]

@@ -1,0 +1,189 @@
+"""``llmbatch report``, and the page that it writes in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+SCREENSHOTS = os.environ.get("LLMBATCH_SCREENSHOTS")  # a folder, for whoever wants to look at them
+
+
+def test_it_writes_the_page_of_a_finished_run_anew(commands: Any, tmp_path: Path) -> None:
+    commands(*commands.run)
+    page = commands.folder / "report.html"
+    page.unlink()
+    result = commands("report", commands.folder)
+    assert (result.exit_code, result.stdout.strip()) == (0, str(page))
+    assert "Finished: 2 of 5 rows are not ok" in page.read_text()
+    elsewhere = tmp_path / "mail.html"
+    assert commands("report", commands.folder, "--output", elsewhere).exit_code == 0
+    assert elsewhere.read_text() == page.read_text()
+
+
+def test_the_job_need_not_be_readable_any_more(commands: Any) -> None:
+    commands(*commands.run)
+    (commands.folder / "job.yaml").write_text("model: [")
+    assert commands("report", commands.folder).exit_code == 0
+    assert "the job cannot be read any more" in (commands.folder / "report.html").read_text()
+
+
+def test_a_run_that_was_killed_has_a_page_of_what_is_there(slow: Any) -> None:
+    process = slow.start(*slow.run)
+    for _ in range(1800):
+        if (slow.folder / "progress.json").exists() and json.loads((slow.folder / "progress.json").read_bytes())[
+            "in_flight"
+        ]:
+            break
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    assert slow("report", slow.folder).exit_code == 0
+    page = (slow.folder / "report.html").read_text()
+    assert f"Dead: process {process.pid}" in page
+    assert "malformed_row" in page
+
+
+def test_a_folder_without_a_run_is_refused(commands: Any, tmp_path: Path) -> None:
+    result = commands("report", tmp_path)
+    assert result.exit_code == 1
+    assert "no run has begun here" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Any]:
+    """Opens a page; at the end it has said nothing to the console, and asked nobody for anything."""
+    contexts, problems = [], []
+
+    def open_page(path: Path, **options: Any) -> Any:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda said: problems.append(said.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda sent: None if sent.url == path.as_uri() else problems.append(sent.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def page(commands: Any) -> Path:
+    """Of a run with a row that is a hostile text, and one that is ok at its second answer."""
+    rows = Path(commands.run[commands.run.index("--input") + 1])
+    hostile = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    rows.write_text(rows.read_text() + json.dumps({"id": hostile, "text": f"never {hostile}"}) + "\n")
+    commands(*commands.run)
+    found: Path = commands.folder / "report.html"
+    return found
+
+
+def test_records_are_filtered_and_one_is_read_with_its_attempts(visit: Any, page: Path) -> None:
+    opened = visit(page)
+    rows = opened.locator("#rows tbody tr")
+    assert rows.count() == 6
+    opened.locator("#status").select_option("ok")
+    assert rows.count() == 3
+    opened.locator("#status").select_option("retried")
+    assert rows.count() == 3
+    opened.locator("#status").select_option("")
+    opened.locator("#kind").select_option("choice")
+    assert opened.get_by_role("status").inner_text() == "3 of 6 records"
+    opened.get_by_role("searchbox", name="Text").fill("ALERT(1)")
+    assert rows.count() == 1
+    opened.get_by_role("searchbox", name="Text").fill("second")
+    opened.get_by_role("button", name="c", exact=True).click()
+    dialog = opened.get_by_role("dialog")
+    assert "Say: second" in dialog.inner_text()
+    assert "Attempt 1, sent back: choice" in dialog.inner_text()
+    assert dialog.locator("del").inner_text() == "wrong"
+    assert dialog.locator("ins").inner_text() == "blue"
+    dialog.get_by_label("against the answer before").uncheck()
+    assert not dialog.locator("del").is_visible()
+    opened.keyboard.press("Escape")
+    assert not dialog.is_visible()
+
+
+def test_a_failure_opens_with_examples_and_leads_to_its_records(visit: Any, page: Path) -> None:
+    opened = visit(page)
+    first = opened.locator("details.kind").first
+    assert first.locator("details.record").count() == 2
+    assert first.locator(".why").first.is_visible()
+    opened.evaluate("document.querySelector('a[data-kind]').click()")
+    assert opened.locator("#kind").input_value() == "choice"
+
+
+def test_it_is_used_with_the_keyboard(visit: Any, page: Path) -> None:
+    opened = visit(page)
+    opened.locator("#rows button").first.focus()
+    opened.keyboard.press("Enter")
+    title = opened.locator("#record-title")
+    assert title.inner_text() == "Row a"
+    opened.keyboard.press("ArrowRight")
+    assert title.inner_text() == "Row b"
+    opened.keyboard.press("Escape")
+    assert opened.evaluate("document.activeElement.textContent") == "a"
+
+
+def test_without_its_script_counts_failures_and_tables_are_there(visit: Any, page: Path) -> None:
+    opened = visit(page, java_script_enabled=False)
+    assert opened.get_by_role("heading", name="Finished: 3 of 6 rows are not ok").is_visible()
+    assert opened.locator("details.kind .why").first.is_visible()
+    assert opened.get_by_text("let this file run its script").is_visible()
+    assert not opened.locator("#browser").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_text_stands_out_from_what_is_behind_it(visit: Any, page: Path, scheme: str) -> None:
+    opened = visit(page, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 360
+    if SCREENSHOTS:
+        opened.screenshot(path=Path(SCREENSHOTS) / f"report-phone-{scheme}.png", full_page=True)
+    assert opened.evaluate(CONTRASTS) == []
+
+
+# The texts whose contrast is below 4.5 (WCAG AA).
+CONTRASTS = """() => {
+  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const found = parts(getComputedStyle(at).backgroundColor);
+      if (found.length < 4 || found[3] === 1) return found;
+    }
+    return [255, 255, 255];
+  };
+  const low = [];
+  for (const element of document.querySelectorAll("main *, footer")) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!own || !element.checkVisibility() || element.closest("script, option, select, svg, .label")) continue;
+    const [a, b] = [light(parts(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);
+    const contrast = (a + 0.05) / (b + 0.05);
+    if (contrast < 4.5) low.push(`${element.tagName} ${element.className}: ${contrast.toFixed(2)}`);
+  }
+  return low;
+}"""

@@ -1,0 +1,230 @@
+"""Commands as a page has them in; the same commands run here out, with a scripted engine in place of every model that is not here.
+
+``python rehearsal.py SOCKET`` imports what commands import, once, and then forks for every command that a shim of the page's
+shell hands over (``SHIM`` in ``conftest.py``). What is put in place of what:
+
+| a page says | here |
+|---|---|
+| any engine | its own settings, checked as ever, and the scripted engine behind them |
+| a model on the hub | the demo model's config and tokenizer |
+| ``...`` in a command | a prompt, an input, a model and a folder, where the command names none |
+| a public data set, in ``eval`` | three made-up rows with its columns |
+| ``s3://``, ``gs://``, ``az://`` | the folder ``buckets`` beside the page's files |
+| the hub, in ``publish --push-to`` | nothing is sent |
+| ``llmbatch serve`` | it goes on in the background once it answers, on a free port |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import re
+import runpy
+import signal
+import socket
+import sys
+import time
+import traceback
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "tests" / "evals" / "samples"
+IMPORTED = (
+    "datasets", "jsonschema_rs", "numpy", "pandas", "pyarrow.parquet", "rich.table", "scipy.stats", "llmbatch.api",
+    "llmbatch.cli.run",
+    "llmbatch.cli.plan", "llmbatch.cli.evaluate", "llmbatch.cli.publish", "llmbatch.cli.compare", "llmbatch.evals.api",
+    "llmbatch.cli.serve", "llmbatch.audit.audit", "transformers.models.auto.tokenization_auto", "llmbatch.server.running",
+)  # fmt: skip
+
+
+def stand_in() -> None:
+    """Put in place what the docstring above lists. No file of llmbatch is changed, and nothing is checked less."""
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    from llmbatch import api
+    from llmbatch.engines import ENGINES
+    from llmbatch.engines.base import EngineSettings, kind_of
+    from llmbatch.engines.devices import Place
+    from llmbatch.engines.scripted.engine import ScriptedEngine
+    from llmbatch.engines.scripted.script import ScriptedSettings
+    from llmbatch.evals import api as evals_api
+    from llmbatch.evals import evaluate as evals
+    from llmbatch.job.job import DEMO_MODEL, Job
+    from llmbatch.publishing import hub
+
+    def make(model: str, engine: EngineSettings, chat: Any, log: Path) -> ScriptedEngine:
+        plain = ScriptedSettings(name="scripted", in_flight=engine.in_flight, reasoning_parser=engine.reasoning_parser)
+        return ScriptedEngine(model, plain, chat, log)
+
+    kinds = ModuleType("rehearsed")
+    for name in ENGINES.keys() - {"scripted"}:
+        kind = replace(
+            kind_of(name), make=make, hosted=False, places=lambda settings, _: [Place()] * settings.engines,
+            images=lambda *_: True, pooled=lambda settings, *_: settings,
+        )  # fmt: skip
+        setattr(kinds, name, kind)
+        ENGINES[name] = f"rehearsed:{name}"
+    sys.modules["rehearsed"] = kinds
+
+    def model_path(job: Job) -> str:
+        return job.model if Path(job.model).is_dir() else str(DEMO_MODEL)
+
+    Job.model_path = property(model_path)  # type: ignore[method-assign,assignment]
+
+    run_task = evals.evaluate
+
+    def on_samples(task: Any, asked: Any, *arguments: Any, **named: Any) -> Any:
+        if asked.data is None and (SAMPLES / task.name).is_dir():
+            asked = asked._replace(data=SAMPLES / task.name)
+        return run_task(task, asked, *arguments, **named)
+
+    evals.evaluate = evals_api.run_task = on_samples
+
+    def push(_folder: Path, repo: str, **_named: Any) -> str:
+        return f"https://hub.invalid/datasets/{repo}"
+
+    hub.push = api.push = push
+
+    class Buckets(LocalFileSystem):  # type: ignore[misc]
+        protocol = ("s3", "gs", "az")
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**{**options, "auto_mkdir": True})  # as a bucket has no folders
+
+        @classmethod
+        def _strip_protocol(cls, path: Any) -> str:
+            plain = re.sub(r"^\w+://", f"{Path.cwd()}/buckets/", str(path))
+            return str(LocalFileSystem._strip_protocol(plain))
+
+        def unstrip_protocol(self, name: str) -> str:
+            return "s3://" + name.removeprefix(f"{Path.cwd()}/buckets/")
+
+    for protocol in Buckets.protocol:
+        fsspec.register_implementation(protocol, Buckets, clobber=True)
+
+
+def filled_in(argv: list[str]) -> list[str]:
+    """The arguments of a command, with what ``...`` stands for."""
+    if "..." not in argv:
+        return argv
+    at = argv.index("...")
+    given = {"--model": "demo", "--prompt": "{{ text }}", "--input": "rows.jsonl", "--output": f"run-{os.getpid()}"}
+    if argv[0] == "plan":
+        del given["--output"]
+    more = [part for name, value in given.items() if name not in argv for part in (name, value)]
+    return [*argv[:at], *more, *argv[at + 1 :]]
+
+
+def run(name: str, argv: list[str]) -> int:
+    """A command of a page to its end; returns its exit code."""
+    try:
+        if name == "llmbatch" and argv[:1] == ["serve"] and "--help" not in argv:
+            return serve(argv)
+        if name == "llmbatch":
+            from llmbatch.cli.main import main
+
+            main(filled_in(argv), prog_name="llmbatch")
+        elif name == "python":
+            sys.argv = argv[1:] if argv[0] == "-m" else argv
+            sys.path.insert(0, str(Path.cwd()))
+            if argv[0] == "-m":
+                runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+            else:
+                runpy.run_path(argv[0], run_name="__main__")
+        else:
+            importlib.import_module(f"read_{name}").read(Path(argv[0]))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def serve(argv: list[str]) -> int:
+    """The server in a process of its own, which whoever runs the page ends; back once it answers."""
+    port = os.environ["PORT"]
+    pid = os.fork()
+    if pid == 0:
+        from llmbatch.cli.main import main
+
+        log = os.open("serve.log", os.O_CREAT | os.O_WRONLY, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        try:
+            main([*argv, "--port", port])
+        finally:
+            os._exit(1)
+    Path("serve.pid").write_text(str(pid))
+    for _ in range(600):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            break
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return 0
+        except OSError:
+            time.sleep(0.05)
+    print(Path("serve.log").read_text(), file=sys.stderr)
+    return 1
+
+
+def become(message: bytes, files: list[int]) -> int:
+    """Be the process of a command, with its folder, environment and streams."""
+    asked = json.loads(message)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, (file, name) in enumerate(zip(files, ("stdin", "stdout", "stderr"), strict=True)):
+        os.dup2(file, number)
+        os.close(file)
+        setattr(sys, name, os.fdopen(number, "w" if number else "r", 1 if number == 2 else -1, closefd=False))
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.chdir(asked["folder"])
+    code = run(asked["name"], asked["argv"])
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # the reader of a pipe is gone
+            code = code or 1
+    return code
+
+
+def main(place: str) -> None:
+    """Listen until whoever started this goes: its end of stdin is closed then."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    for module in IMPORTED:
+        importlib.import_module(module)
+    stand_in()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(place)
+        listener.listen(16)
+        print("ready", flush=True)
+        while True:
+            connection, _ = listener.accept()
+            message, files, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            if message == b"end":
+                return
+            if os.fork() == 0:
+                listener.close()
+                code = 1
+                try:
+                    code = become(message, files)
+                finally:
+                    connection.send(str(code).encode())
+                    os._exit(code)
+            connection.close()
+            for file in files:
+                os.close(file)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

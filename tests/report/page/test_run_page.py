@@ -1,0 +1,189 @@
+"""The page of a report: well formed, whole by itself, and all that comes from outside is text in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from llmbatch.core.events import Replica
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.record import record_to_dict
+from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
+from llmbatch.report.page.plots import dots
+from llmbatch.report.page.run import run_page
+from llmbatch.report.page.sample import Sample, prompt_of, shown, within
+from llmbatch.report.report import Facts, Report, SessionFacts, build_report
+
+VOID = {"meta", "input", "link", "br"}
+HOSTILE = "<script>alert(1)</script> </script> <img src=x onerror=alert(2)> {{ 7 * 7 }} &amp; \u202e\x00\x1b[31m"
+
+
+class Elements(HTMLParser):
+    """The tags of a page, and whether each that must be closed is."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def written(report: Report, sample: Sample | None = None, **given: Any) -> str:
+    return run_page(report, sample or Sample(), **given).decode()
+
+
+def hostile_record(**changes: Any) -> Record:
+    back = Attempt(RequestKey(0), Failure(FailureKind.SCHEMA, HOSTILE), Usage(1, 1, 0), text=HOSTILE)
+    record = Record(
+        0, HOSTILE, Status.INVALID, attempts=2, usage=Usage(5, 5, 0), failure=Failure(FailureKind.SCHEMA, HOSTILE), raw=HOSTILE,
+        history=(back,), input={HOSTILE: HOSTILE}, details={HOSTILE: [HOSTILE]},
+    )  # fmt: skip
+    return replace(record, **changes)
+
+
+def test_the_page_leads_with_what_happened_and_four_figures(report: Report) -> None:
+    page = written(report)
+    assert Elements(page).open == []
+    assert "<h1>Finished: 2 of 4 rows are not ok</h1>" in page
+    assert re.findall(r"<dt>(.*?)</dt><dd><b>(.*?)</b>", page)[:4] == [
+        ("rows ok", "50%"), ("rows not ok", "2"), ("took", "30 s"), ("tokens", "310"),
+    ]  # fmt: skip
+    assert "llmbatch retry-failed" in page
+
+
+def test_it_loads_nothing(report: Report) -> None:
+    page = written(report)
+    elements = Elements(page)
+    assert {"link", "img", "iframe", "object", "base"}.isdisjoint(elements.tags)
+    assert not [value for name, value in elements.attributes if name in ("src", "srcset", "action", "data")]
+    assert all((value or "").startswith("#") for name, value in elements.attributes if name == "href")
+    assert "://" not in page and "url(" not in page and "@import" not in page
+
+
+def test_what_comes_from_outside_is_text_and_no_markup(session: SessionFacts, facts: Facts) -> None:
+    ledger, record = Ledger(), hostile_record()
+    ledger.add(record)
+    outside = replace(
+        facts, folder=f"out/{HOSTILE}", job={"model": HOSTILE, "prompt": HOSTILE}, engine={HOSTILE: HOSTILE},
+        notes=[{"level": "error", "message": HOSTILE}, {"level": "info", "message": HOSTILE}], outputs=[HOSTILE],
+    )  # fmt: skip
+    report = build_report(ledger, session, outside, error=HOSTILE)
+    sample = Sample(
+        1, [5], [5], {2: 1}, [{**shown(record_to_dict(record)), "prompt": prompt_of(None, HOSTILE), "place": HOSTILE}]
+    )
+    figures = [(HOSTILE, 0.5, 0.4, 0.6, HOSTILE, "in", True)]
+    page = written(report, sample, scores=[dots(HOSTILE, figures, span=(0, 1), say=str)])
+    clean = written(report, replace(sample, records=[{"index": 0, "id": "x", "status": "invalid", "kind": "schema"}]))
+    elements = Elements(page)
+    assert elements.open == []
+    assert elements.tags.count("script") == Elements(clean).tags.count("script") == 2
+    assert "img" not in elements.tags
+    assert not [name for name, _ in elements.attributes if name.startswith("on")]
+    assert "{{ 7 * 7 }}" in page
+    assert not set("\x00\x1b\u202e") & set(page)
+
+
+def test_the_records_for_the_script_are_what_they_were(report: Report) -> None:
+    records = [shown(record_to_dict(hostile_record()))]
+    page = written(report, Sample(4, records=records))
+    [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert json.loads(data) == records
+
+
+def test_a_run_without_a_row_has_a_page(session: SessionFacts, facts: Facts) -> None:
+    page = written(build_report(Ledger(), replace(session, rows=0), replace(facts, engine=None)))
+    assert "all 0 rows are ok" in page and "There are no records yet" in page
+
+
+def test_several_engines_have_a_table_and_one_alone_has_none(
+    report: Report, ledger: Ledger, session: SessionFacts, facts: Facts
+) -> None:
+    assert "Engines of the last session" not in written(report)
+    one = Replica(0, "left out", 10.0, 9.0, Usage(100, 50, 40), 3)
+    page = written(build_report(ledger, replace(session, replicas=(one,)), facts))
+    assert "Engines of the last session" in page and "left out" in page
+
+
+def test_what_it_cost_is_said_by_row(report: Report) -> None:
+    page = written({**report, "cost": 12.0, "gpu_hours": 4.0})
+    assert "<dt>cost</dt><dd><b>12.00</b><span>6.00 per row that is ok</span>" in page
+    assert "<dt>Cost: a thousand rows</dt><dd>3,000.00</dd>" in page
+
+
+TRIED = {
+    "chosen": "max_num_seqs=512", "margin": 1.05, "said": "autotune: it is faster",
+    "tried": [
+        {"name": "default", "verdict": "default", "ratio": None, "tokens_per_second": 10.0, "reason": ""},
+        {"name": "max_num_seqs=512", "verdict": "chosen", "ratio": {"expected": 1.31, "low": 1.27, "high": 1.35},
+         "agreement": {"share": 0.998}, "reason": "1.31x"},
+        {"name": "ngram<8>", "verdict": "failed", "ratio": None, "agreement": None, "reason": "out of memory"},
+    ],
+}  # fmt: skip
+
+
+def test_the_settings_that_were_tried_are_a_plot_and_what_failed_is_said(report: Report) -> None:
+    page = written({**report, "engine": {**(report["engine"] or {}), "autotune": TRIED}})
+    assert "1.31× , 99.8%".replace(" ,", ",") in page
+    assert "autotune: it is faster" in page
+    assert "ngram&lt;8&gt;" in page and "out of memory" in page
+
+
+def test_the_settings_that_an_older_run_tried_are_a_plot_too(report: Report) -> None:
+    old = {"chosen": "a", "tried": [{"name": "a", "gain": 0.2, "noise": 0.01, "error": None}]}
+    assert "1.20× (chosen)" in written({**report, "engine": {"autotune": old}})
+
+
+def test_a_page_is_bounded_however_long_the_texts_are() -> None:
+    long = shown(record_to_dict(hostile_record(raw="x" * 10**6, history=(), details=None, input=None)))
+    assert len(json.dumps(long)) < 10_000
+    assert "(997,000 more characters)" in long["raw"]
+    records = [{**long, "index": index} for index in range(10_000)]
+    assert len(json.dumps(within(records))) < 1_600_000
+
+
+SEE = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:,AAA"}}]
+
+
+@pytest.mark.parametrize(
+    ("messages", "text", "expected"),
+    [
+        (None, "Say: x", [{"role": "prompt", "text": "Say: x"}]),
+        ([{"role": "user", "content": "x"}], None, [{"role": "user", "text": "x"}]),
+        (
+            [{"role": "user", "content": SEE}],
+            None,
+            [{"role": "user", "text": "see\n[image_url: data:,AAA]"}],
+        ),
+    ],
+    ids=["text", "a message", "an image"],
+)  # fmt: skip
+def test_a_prompt_is_a_role_and_a_text_for_each_message(messages: Any, text: str | None, expected: list[Any]) -> None:
+    assert prompt_of(messages, text) == expected
+
+
+def test_of_a_long_conversation_the_start_and_the_end_are_kept() -> None:
+    messages = [{"role": "user", "content": str(number)} for number in range(100)]
+    kept = prompt_of(messages, None)
+    assert (kept[0]["text"], kept[-1]["text"]) == ("0", "99")
+    assert len(kept) <= 14
+    assert any("messages are left out" in each["text"] for each in kept)

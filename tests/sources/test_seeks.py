@@ -1,0 +1,143 @@
+"""Single rows of a source, wherever they are: every source that can be entered anywhere gives the rows that reading it gives."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmbatch.core.errors import ReadError
+from llmbatch.sources.base import Source, SourceSettings
+from llmbatch.sources.opening import open_source
+
+Write = Callable[..., Path]
+LINES = [
+    '{"id": "a", "text": "one"}',
+    "",
+    '{"text": "zwei ü"}',
+    "{not json",
+    "  ",
+    '{"text": 3}',
+    "[1]",
+    '{"text": "last"}',
+]
+
+
+def jsonl(path: Path) -> dict[str, Any]:
+    (path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + "\n".join(LINES).encode())  # the last line is not ended
+    (path / "b.jsonl").write_text('\n\n{"text": "of another file"}\r\n')
+    return {"path": str(path / "*.jsonl")}
+
+
+def csv(path: Path) -> dict[str, Any]:
+    (path / "a.csv").write_text('id,text\n\nx,"two\n\nlines"\ny,1,2\nz,"broken" quotes\nw,last\n')
+    (path / "b.csv").write_text("text,id\nother,o\n")
+    return {"path": str(path / "*.csv")}
+
+
+def requests(path: Path) -> dict[str, Any]:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+    lines = [
+        json.dumps({"custom_id": f"r{i}", "method": "POST", "url": "/v1/chat/completions", "body": body})
+        for i in range(5)
+    ]
+    (path / "r.jsonl").write_text("\n".join([*lines[:3], "{}", *lines[3:]]))
+    return {"path": str(path / "r.jsonl"), "format": "requests"}
+
+
+def documents(path: Path) -> dict[str, Any]:
+    for number in range(5):
+        (path / f"{number}.md").write_text("" if number == 3 else f"# {number}")
+    return {"path": str(path)}
+
+
+def dataset(path: Path) -> dict[str, Any]:
+    import datasets
+
+    rows = [{"id": f"d{i}", "text": f"text {i}", "number": i / 3} for i in range(7)]
+    datasets.Dataset.from_list(rows).save_to_disk(str(path / "data"))
+    return {"path": str(path / "data")}
+
+
+def drawn(_path: Path) -> dict[str, Any]:
+    return {"draw": {"name": ["a", "b", "c"]}, "rows": 7}
+
+
+def limited(path: Path) -> dict[str, Any]:
+    return {**jsonl(path), "limit": 4}
+
+
+def repeated(path: Path) -> dict[str, Any]:
+    return {**jsonl(path), "limit": 4, "repeat": 3}
+
+
+KINDS = (jsonl, csv, requests, documents, dataset, drawn, limited, repeated)
+
+
+def opened(settings: Mapping[str, Any]) -> Source:
+    return open_source(SourceSettings(**settings))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_rows_are_those_that_reading_all_gives(kind: Callable[[Path], dict[str, Any]], tmp_path: Path) -> None:
+    source = opened(kind(tmp_path))
+    rows, seeker = list(source.rows()), source.seeks()
+    assert seeker is not None
+    for some in (rows, rows[1::2], rows[::3], rows[-1:], rows[2:4], []):
+        assert list(seeker.at([row.cursor for row in some])) == some
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize("kind", KINDS)
+def test_marks_are_blocks_that_together_are_all_of_the_input(
+    kind: Callable[[Path], dict[str, Any]], size: int, tmp_path: Path
+) -> None:
+    source = opened(kind(tmp_path))
+    rows, seeker = list(source.rows()), source.seeks()
+    assert seeker is not None
+    marks = list(seeker.marks(size))
+    assert sum(mark.rows for mark in marks) == len(rows)
+    at = 0
+    for mark in marks:
+        assert mark.start == rows[at].cursor
+        at += mark.rows
+
+
+@given(st.lists(st.sampled_from([*LINES, '{"text": "x"}']), min_size=1, max_size=40), st.integers(1, 9))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_marks_count_lines_as_rows_do(tmp_path: Path, lines: list[str], size: int) -> None:
+    (tmp_path / "x.jsonl").write_text("\n".join([*lines, '{"text": "one row at least"}']))
+    source = opened({"path": str(tmp_path / "x.jsonl")})
+    rows, seeker = list(source.rows()), source.seeks()
+    assert seeker is not None
+    assert [(m.start, m.rows) for m in seeker.marks(size)] == [
+        (rows[at].cursor, min(size, len(rows) - at)) for at in range(0, len(rows), size)
+    ]
+
+
+def test_what_is_compressed_or_a_column_store_is_read_forward(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n'))
+    (tmp_path / "odd.jsonl").write_bytes(gzip.compress(b'{"text": "x"}\n'))  # not told by its name
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "x.parquet")
+    for name in ("x.jsonl.gz", "odd.jsonl", "x.parquet"):
+        assert opened({"path": str(tmp_path / name)}).seeks() is None
+
+
+@pytest.mark.parametrize("kind", [jsonl, csv])
+def test_a_file_that_was_cut_off_is_an_error_of_reading(kind: Callable[[Path], dict[str, Any]], tmp_path: Path) -> None:
+    source = opened(kind(tmp_path))
+    rows, seeker = list(source.rows()), source.seeks()
+    assert seeker is not None
+    last = max((path for path in tmp_path.iterdir()), key=lambda path: path.name)
+    last.write_bytes(last.read_bytes()[:1])
+    with pytest.raises(ReadError, match="was cut off"):
+        list(seeker.at([rows[-1].cursor]))

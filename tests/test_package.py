@@ -1,0 +1,112 @@
+"""The wheel and the source distribution: what is in them, and that the wheel works where nothing else of the repository is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+
+import pytest
+
+import llmbatch
+
+ROOT = Path(__file__).parents[1]
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both, built as ``make package`` builds them, but by the hatchling that is installed here."""
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    [path] = built.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_package_and_nothing_of_tests_or_measurements(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"llmbatch"}
+    for needed in (
+        "py.typed",
+        "prompts/summarize.yaml",
+        "demo/model/model.safetensors",
+        "evals/tasks/demo-numbers.yaml",
+    ):
+        assert f"llmbatch/{needed}" in names
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
+    assert wheel.stat().st_size < 6 * MIB
+
+
+def test_its_version_is_that_of_the_module(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = HeaderParser().parsestr(archive.read(name).decode())
+    assert metadata["Version"] == llmbatch.__version__
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_source_distribution_has_what_is_needed_to_build_and_test_it(built: Path) -> None:
+    [path] = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    root = {"pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "Makefile", "constraints.txt"}
+    assert {
+        *root,
+        "llmbatch/py.typed",
+        "prompts/summarize.yaml",
+        "tests/conftest.py",
+        "docs/index.md",
+        "mkdocs.yml",
+    } <= names
+    assert path.stat().st_size < 12 * MIB
+
+
+def test_extras_that_the_documents_name_are_there_and_all_is_all_but_an_engine() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"gpu", "cpu", "transformers", "ray", "spark", "server", "eval", "publish", "all"} <= extras.keys()
+    [everything] = extras["all"]
+    named = set(everything.partition("[")[2].rstrip("]").split(","))
+    assert named == extras.keys() - {"all", "cpu", "dev", "docs", "gpu"}
+
+
+def test_in_an_environment_of_its_own_it_runs_a_job(wheel: Path, tmp_path: Path) -> None:
+    """The libraries are those of this environment: nothing is fetched. ``make package`` tries it with nothing there before."""
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    site = environment / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)  # noqa: S202 - built here
+    (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")  # as a path alone: no .pth in it counts
+    (tmp_path / "rows.jsonl").write_text('{"text": "two"}\n{"text": "three"}\n')
+    code = (
+        "import sys, llmbatch; assert llmbatch.__file__.startswith(sys.prefix), llmbatch.__file__\n"
+        "sys.modules.update(scipy=None, sacrebleu=None, fastapi=None, aiohttp=None)  # of extras, which are not asked for\n"
+        "from llmbatch.cli.main import main\n"
+        "run = 'run --engine scripted --model any --prompt summarize --input rows.jsonl --output out'\n"
+        "for command in (run, 'status out', 'show out 0', 'report out', 'audit out'):\n"
+        "    try:\n"
+        "        main(command.split())\n"
+        "    except SystemExit as end:\n"
+        "        assert not end.code, command\n"
+    )
+    done = subprocess.run(
+        [str(environment / "bin" / "python"), "-c", code], cwd=tmp_path, env={"HOME": str(tmp_path)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 2
