@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 # with pytest-xdist; the suite is the same without
+PATIENCE_SECONDS = 120.0
 MOST_WORKERS = 8  # whoever has the longest file takes as long however many there are
 WORKER_BYTES = 5 << 29  # vLLM imported, an engine in the worker or in processes below it
 
@@ -97,6 +99,9 @@ def pytest_configure() -> None:
     # With engine.args.enforce_eager vLLM still has single functions compiled, by the machine's C++ compiler: that takes longer than
     # all else that an engine does here. The test of the demo goes without this, and without enforce_eager.
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    os.environ.setdefault(
+        "HF_HUB_OFFLINE", "1"
+    )  # no test needs a network; where there is none, the hub is tried for half a minute
     gc.collect = _collect_but_not_for_vllm
 
 
@@ -124,6 +129,41 @@ LONGEST = [
     "runs/test_chaos.py", "engines/test_hosted.py", "evals/test_evaluate.py", "hostile/test_security.py",
     "runs/test_overflow_in_runs.py", "runs/test_retry_failed.py", "cli/test_plan.py", "runs/test_merge.py", "test_api.py",
 ]  # fmt: skip
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Under xdist the first worker reads the test files before the others do: pytest compiles them, and keeps what it compiled.
+
+    In a fresh clone each would do so, which takes longer than to read them.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        return (yield)
+    read = _was_read(session.config)
+    end = time.monotonic() + PATIENCE_SECONDS
+    while worker != "gw0" and not read.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    try:
+        return (yield)
+    finally:
+        if worker == "gw0":
+            read.touch()
+
+
+def _was_read(config: Any) -> Path:
+    """Is there once the first worker has read the test files."""
+    return Path(tempfile.gettempdir()) / f"llmbatch-tests-read-{config.workerinput['testrunuid']}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A worker has told all that it has to tell, and ends at once: to take to pieces what it imported takes seconds."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker == "gw0":
+        _was_read(config).unlink(missing_ok=True)
+    if worker is not None:
+        fork_server.leave(None)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -21,9 +21,10 @@ import runpy
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 
 def serve(connection: socket.socket) -> dict[str, Any]:
@@ -81,13 +82,18 @@ def _adopt_orphans(yes: bool) -> None:
     ctypes.CDLL(None).prctl(36, int(yes), 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
-def spawned(server: Callable[[], socket.socket], _python: object, command: list[str], passed: Sequence[int]) -> int:
-    """In the place of ``multiprocessing.util.spawnv_passfds``: what vLLM starts is forked too."""
+def spawned(server: Callable[[], socket.socket], python: Any, command: Sequence[Any], passed: Sequence[int]) -> int:
+    """In the place of ``multiprocessing.util.spawnv_passfds``: the processes that vLLM spawns are forked too."""
+    if "--multiprocessing-fork" not in command:  # Python's own tracker of resources
+        return _spawn(python, command, passed)
     asked = {
-        "command": command, "environment": dict(os.environ), "folder": str(Path.cwd()), "umask": -1, "session": False,
-        "passed": list(passed),
+        "command": [os.fsdecode(argument) for argument in command], "environment": dict(os.environ),
+        "folder": str(Path.cwd()), "umask": -1, "session": False, "passed": list(passed),
     }  # fmt: skip
     return forked(server(), asked, [0, 1, 2, *passed])
+
+
+_spawn = multiprocessing.util.spawnv_passfds
 
 
 def become(asked: dict[str, Any]) -> None:
@@ -109,7 +115,7 @@ def become(asked: dict[str, Any]) -> None:
         os.umask(asked["umask"])
     if asked["session"]:
         os.setsid()
-    if "vllm" in sys.modules and "-c" not in asked["command"]:
+    if "vllm" in sys.modules:
         server = _server_below()
         multiprocessing.util.spawnv_passfds = functools.partial(spawned, lambda: server)
     match asked["command"][1:]:
@@ -133,13 +139,22 @@ def _run_module(name: str, arguments: list[str]) -> None:
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
+def leave(code: object) -> NoReturn:
+    """End as Python does, but for taking all that was imported to pieces: of vLLM that takes some seconds."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    if not (code is None or isinstance(code, int)):
+        print(code, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(1 if not (code is None or isinstance(code, int)) else (code or 0) & 0xFF)
+
+
 def _server_below() -> socket.socket:
     """The socket of another server, which is as this process is now, and ends with it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    between = os.fork()
-    if between == 0:
-        if os.fork():
-            os._exit(0)
+    if os.fork() == 0:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         ours.close()
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -147,12 +162,11 @@ def _server_below() -> socket.socket:
             os.dup2(nothing, number)
         become(serve(theirs))
         sys.exit()
-    os.waitpid(between, 0)
     theirs.close()
     return ours
 
 
-MOST_FILES = 8
+MOST_FILES = 64
 COMMAND = ("llmbatch.cli.run", "llmbatch.runs.session", "llmbatch.evals.evaluate", "rich.console", "rich.table")
 MODULES = {
     "llmbatch": COMMAND,
@@ -172,8 +186,12 @@ if __name__ == "__main__":
     gc.enable()
     # From its start to its end an engine looks nine times through all that there is, which takes as long as the rest of its start.
     gc.freeze()
-    atexit.register(gc.unfreeze)  # else extension modules complain at the end of what is left
     gc.unfreeze = lambda: None  # by vLLM, at the end of an engine
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         asked = serve(connection)
-    become(asked)
+    try:
+        become(asked)
+    except SystemExit as end:
+        leave(end.code)
+    else:
+        leave(None)

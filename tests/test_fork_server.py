@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
+import multiprocessing.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fork_server
+import psutil
 import pytest
 
 SCRIPT = "import huggingface_hub.constants, os\nprint(huggingface_hub.constants.HF_HOME, os.environ.get('HF_HOME'))\n"
@@ -71,3 +77,26 @@ def test_what_a_fork_server_answers_to_a_test_that_was_interrupted_is_not_taken_
             subprocess.run([sys.executable, str(script)], stdout=subprocess.DEVNULL, check=True)
     process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     assert process.communicate()[0] == f"{process.pid}\n"
+
+
+def test_what_multiprocessing_spawns_is_forked_with_the_files_that_it_is_given(
+    fork_servers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawned = functools.partial(fork_server.spawned, lambda: fork_servers.of("llmbatch"))
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", spawned)
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        process = spawn.Process(target=theirs.send, args=("here",))
+        process.start()
+        commands = " ".join(psutil.Process(process.pid).cmdline())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()
+    assert ours.recv() == "here"
+    with pytest.raises(EOFError):
+        ours.recv()
+    process.join()
+    assert process.exitcode == 0
+    assert "fork_server.py" in commands or "spawn_main" in commands

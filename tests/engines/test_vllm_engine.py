@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -312,18 +312,28 @@ def test_a_stop_string_across_the_border_of_a_continued_answer_ends_it_where_an_
     tokenizer = bare.get_tokenizer()
     (ids,) = engine.tokenize([NUMBERS[15]])
     (whole,) = ask(engine, [NUMBERS[15]])
-    for cut in range(1, len(whole.token_ids) - 1):
+    assert not isinstance(ids, Failure)
+
+    def request(cut: int, **more: Any) -> Request:
         border = len(tokenizer.decode(whole.token_ids[:cut]))
-        stop = whole.text[border - 1 : border + 1]
-        values = (("include_stop_str_in_output", include), ("logprobs", 1), *GREEDY.values, ("stop", ("never", stop)))
-        sampling = Sampling(values)
-        (uncut,) = ask(engine, [NUMBERS[15]], sampling)
-        (part,) = ask(engine, [NUMBERS[15]], sampling, max_tokens=cut)
-        if part.finish_reason == "stop":
-            continue  # the same two characters came earlier
-        request = Request(RequestKey(1), NUMBERS[15], sampling, token_ids=ids, partial=tuple(part.token_ids))  # type: ignore[arg-type]
-        (rest,) = run(engine, [request])
-        assert isinstance(rest, Completion)
+        stops = ("never", whole.text[border - 1 : border + 1])
+        values = (("include_stop_str_in_output", include), ("logprobs", 1), *GREEDY.values, ("stop", stops))
+        return Request(RequestKey(cut), NUMBERS[15], Sampling(values), token_ids=ids, **more)
+
+    def answers(requests: Iterable[Request]) -> dict[int, Completion]:
+        found = {outcome.key.index: outcome for outcome in run(engine, list(requests))}
+        assert all(isinstance(outcome, Completion) for outcome in found.values()), found
+        return found  # type: ignore[return-value]
+
+    cuts = range(1, len(whole.token_ids) - 1)
+    uncuts = answers(map(request, cuts))
+    parts = answers(request(cut, max_tokens=cut) for cut in cuts)
+    cuts = [cut for cut in cuts if parts[cut].finish_reason != "stop"]  # the same two characters came earlier
+    rests = answers(request(cut, partial=tuple(parts[cut].token_ids)) for cut in cuts)
+    assert len(rests) > 5
+    for cut, rest in rests.items():
+        uncut, part = uncuts[cut], parts[cut]
+        stop = request(cut).sampling.get("stop")[1]
         assert (rest.text, rest.finish_reason, rest.stop_reason) == (uncut.text, "stop", stop)
         assert list(rest.token_ids) == list(uncut.token_ids)
         assert part.logprobs is not None

@@ -45,11 +45,15 @@ class Clock:
         return self.now
 
 
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_loop, "_WAIT_SECONDS", 0.001)
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(vllm_loop, "time", clock)
-    monkeypatch.setattr(vllm_loop, "_WAIT_SECONDS", 0.001)
     return clock
 
 

@@ -14,6 +14,7 @@ import pytest
 from llmbatch.job.job import Job
 
 CHAOS = Path(__file__).parents[2] / "eval" / "reliability"
+ROWS = 160  # of a run: enough for all windows to open, more than `die_after` counts; make chaos has more
 
 
 @pytest.fixture
@@ -22,6 +23,7 @@ def chaos(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     if not CHAOS.is_dir():  # a source distribution has the tests without eval/
         pytest.skip("eval/ is not part of this distribution")
     monkeypatch.syspath_prepend(str(CHAOS))
+    monkeypatch.setattr(importlib.import_module("corpora"), "ROWS", ROWS)
     yield importlib.import_module
     for name in ("corpora", "sessions", "kills", "publications", "real_engine", "side_by_side"):
         sys.modules.pop(name, None)
