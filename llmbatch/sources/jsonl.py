@@ -12,8 +12,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-import jsonlines
-
 from llmbatch.core.errors import SourceError
 from llmbatch.core.record import json_decoder
 from llmbatch.core.types import Cursor, Row
@@ -61,17 +59,15 @@ def json_lines(
         for number in range(start.file, len(files)):
             with files.open(number, offset) as stream:
                 lines = Lines(stream, files.name(number), offset, before)
-                read_value = jsonlines.Reader(lines, loads=_loads).read
-                while True:
+                for raw in lines:
                     data: Any = None
                     try:
-                        data = read_value()
-                    except EOFError:
-                        break
-                    except (jsonlines.InvalidLineError, RecursionError) as error:
+                        text = raw.decode()
+                        data = _loads(text[1:] if text.startswith(_MARKS) else text)
+                    except (ValueError, RecursionError) as error:
                         problem: str | None = _explain(error, lines)
                     else:
-                        problem = _problem(data, lines.raw) or (complaint(data) if complaint else None)
+                        problem = _problem(data, raw) or (complaint(data) if complaint else None)
                     cursor = Cursor(index, number, lines.start, lines.number - 1)
                     if problem is None:
                         yield make_row(data, cursor, id_field, locate, optional=optional_id)
@@ -107,6 +103,8 @@ def json_value(raw: bytes) -> Any:
 
 def _problem(data: Any, raw: bytes) -> str | None:
     """Why a value that is JSON is no row, or ``None``. Looks inside only where the line's bytes give a reason to."""
+    if data is None:
+        return "a JSON null, and a row is a JSON object; leave the line out"
     if type(data) is not dict:
         return f'{_KINDS[type(data)]}, and a row is a JSON object; write it as {{"name": value, ...}} on one line'
     return _too_deep(data, raw) or _half_a_character(data, raw)
@@ -126,25 +124,26 @@ def _half_a_character(data: Any, raw: bytes) -> str | None:
     return None
 
 
-def _explain(error: BaseException, lines: Lines) -> str:
-    cause = error.__cause__
+def _explain(error: ValueError | RecursionError, lines: Lines) -> str:
     if lines.too_long:
         return f"a line longer than {MAX_LINE >> 20} MiB; split it into several rows"
     if isinstance(error, RecursionError):
         return _TOO_DEEP
-    if isinstance(cause, UnicodeDecodeError):
-        byte = cause.object[cause.start]
-        return f"not UTF-8: 0x{byte:02x} is byte {cause.start + 1} of the line; convert it, e.g. with iconv -t UTF-8"
-    if isinstance(cause, json.JSONDecodeError):
+    if isinstance(error, UnicodeDecodeError):
+        byte = error.object[error.start]
+        return f"not UTF-8: 0x{byte:02x} is byte {error.start + 1} of the line; convert it, e.g. with iconv -t UTF-8"
+    if isinstance(error, json.JSONDecodeError):
         cut = "" if lines.raw.endswith(b"\n") else " (the file ends in this line: it may have been cut off)"
-        return f"not JSON: {cause.msg.removesuffix(' at')} at column {cause.colno}{cut}; write one JSON object a line"
-    if isinstance(cause, ValueError) and "digits" in str(cause):
+        return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}{cut}; write one JSON object a line"
+    if "digits" in str(error):
         return "a whole number with more than 4,300 digits; write it as text"
-    if cause is not None:
-        return f"not JSON: {cause}"
-    return "a JSON null, and a row is a JSON object; leave the line out"  # the one value that jsonlines itself refuses
+    return f"not JSON: {error}"
 
 
+_MARKS = (
+    "\ufeff",
+    "\x1e",
+)  # that some writers begin a line with: a byte order mark, and the separator of JSON text sequences
 _TOO_DEEP = f"nested more than {MAX_DEPTH} deep; write the inner part as text"
 _KINDS = {
     list: "a JSON list",
