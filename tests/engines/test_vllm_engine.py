@@ -573,6 +573,7 @@ def test_a_second_start_loads_what_the_first_compiled_and_computes_the_very_same
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)
     monkeypatch.delenv("VLLM_USE_AOT_COMPILE", raising=False)
     told = Sampling((("logprobs", 1), ("max_tokens", 16), ("temperature", 0.0)))
     settings = EngineSettings(args={**SMALL, "enforce_eager": False}, in_process=True)

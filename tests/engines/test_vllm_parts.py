@@ -261,9 +261,12 @@ def test_a_cpus_start_compiles_nothing_that_it_cannot_load_again_unless_the_user
         assert os.environ["VLLM_USE_AOT_COMPILE"] == "1"
 
 
-def test_what_torch_compiled_has_what_vllm_asks_of_it_while_that_is_loaded() -> None:
+def test_what_torch_compiled_has_what_vllm_asks_of_it_while_that_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._dynamo.aot_compile_types import BundledAOTAutogradSerializableCallable as Saved
 
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    assert not can_load()
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE")
     assert can_load()
     with loadable():
         assert Saved.finalize_loading(object(), object()) is None

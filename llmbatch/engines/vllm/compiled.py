@@ -8,6 +8,7 @@ there is nothing left to do.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,9 +17,12 @@ _METHOD = "finalize_loading"
 
 
 def can_load() -> bool:
-    """Whether what this vLLM compiles for a CPU can be loaded again, with ``loadable``."""
+    """Whether what this vLLM compiles for a CPU can be loaded again, with ``loadable``: not where torch is told to compile nothing."""
+    from torch._dynamo import config
     from vllm.compilation import decorators
 
+    if config.disable or os.environ.get("TORCHDYNAMO_DISABLE") == "1":
+        return False
     return _saved_by_torch() is not None and hasattr(decorators, "_try_load_aot_compiled_fn")
 
 
