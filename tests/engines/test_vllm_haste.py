@@ -84,3 +84,14 @@ def test_a_package_that_was_imported_before_is_there() -> None:
     importlib.import_module(ABSENT)
     with without(ABSENT):
         importlib.import_module(ABSENT)
+
+
+def test_what_stays_is_looked_at_by_no_later_search_until_it_is_let_go() -> None:
+    gone: list[str] = []
+    with no_search(keeps=True):
+        Cycle(gone)
+    gc.collect()
+    assert not gone
+    gc.unfreeze()
+    gc.collect()
+    assert gone == ["gone"]

@@ -17,7 +17,7 @@ _METHOD = "finalize_loading"
 
 
 def can_load() -> bool:
-    """Whether what this vLLM compiles for a CPU can be loaded again, with ``loadable``: not where torch is told to compile nothing."""
+    """Whether what this vLLM compiles for a CPU can be loaded again, with ``loadable``: not where torch is to compile nothing."""
     from torch._dynamo import config
     from vllm.compilation import decorators
 

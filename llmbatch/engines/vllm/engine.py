@@ -136,22 +136,24 @@ class VllmEngine:
         with self._preparing:
             if self._prepared is None:
                 trouble.check_model(self._model)
-                with vllm_log.captured(self._log), self._in_haste(True):
+                with vllm_log.captured(self._log), self._in_haste(True, keeps=True):
                     import vllm  # noqa: F401
 
                     args = vllm_args.engine_args(self._model, self._settings, self._chat)
                     self._prepared = args, self._make_encoder(args)
-                gc.freeze()  # what was imported stays: no search need look at it
             return self._prepared
 
     @contextlib.contextmanager
-    def _in_haste(self, here: bool) -> Iterator[None]:
-        """``here``: nothing is measured meanwhile that needs garbage to be gone, as the memory of a GPU is."""
+    def _in_haste(self, here: bool, *, keeps: bool = False) -> Iterator[None]:
+        """``here``: nothing is measured meanwhile that needs garbage to be gone, as the memory of a GPU is.
+
+        ``keeps``: what is imported meanwhile stays.
+        """
         with contextlib.ExitStack() as stack:
             if self._settings.args.get("distributed_executor_backend") != "ray":
                 stack.enter_context(without("ray"))
             if here:
-                stack.enter_context(no_search())
+                stack.enter_context(no_search(keeps=keeps))
             yield
 
     def _make_encoder(self, args: dict[str, Any]) -> Encoder:

@@ -23,13 +23,16 @@ _before: dict[str, Any] = {}
 
 
 @contextmanager
-def no_search() -> Iterator[None]:
-    """Meanwhile nobody searches for cyclic garbage: not Python by itself, and not vLLM where it asks for it."""
+def no_search(*, keeps: bool = False) -> Iterator[None]:
+    """Meanwhile nobody searches for cyclic garbage: not Python by itself, and not vLLM where it asks for it.
+
+    ``keeps``: what is there at the end is there to stay, and no later search looks at it until ``gc.unfreeze``.
+    """
     _hold()
     try:
         yield
     finally:
-        _release()
+        _release(keeps)
 
 
 def _hold() -> None:
@@ -43,10 +46,12 @@ def _hold() -> None:
         _holders += 1
 
 
-def _release() -> None:
+def _release(keeps: bool) -> None:
     global _holders
     with _lock:
         _holders -= 1
+        if keeps:
+            _before["freeze"]()
         if not _holders:
             for name in _SEARCHES:
                 setattr(gc, name, _before[name])
