@@ -227,6 +227,27 @@ def pipeline_text(figures: Mapping[str, Any]) -> str:
     )
 
 
+def start_text(figure: Mapping[str, Any]) -> str:
+    """Whole commands on a few rows, from the start of their process to its end."""
+    rounds, titles = figure["rounds"], figure["titles"]
+    first, *_ = titles
+    table = Table("command", "seconds", "first answer on disk after", "llmbatch against it", "equal answers")
+    for name, title in titles.items():
+        against = [done[name]["seconds"] / done[first]["seconds"] for done in rounds]
+        table.add(
+            title,
+            spread([done[name]["seconds"] for done in rounds]),
+            spread([done[name]["first"] for done in rounds], unit=" s"),
+            "" if name == first else times(against),
+            "" if name == first else f"{figure['equal'][name]:,} of {figure['rows']:,}",
+        )
+    return (
+        f"## Whole commands on {figure['rows']:,} rows\n\n{table}\n"
+        "From the start of a process to its end, on a machine where earlier ones left what they compiled and read. The commands "
+        "take turns. Made by `eval/bench/start.py`.\n"
+    )
+
+
 def simulation_text(path: Path) -> str:
     if not path.exists():
         return ""
@@ -293,7 +314,7 @@ def _bar(left: float, x: Any, y: float, values: Sequence[float], colour: str, th
 
 def report(results: Mapping[str, Any], folder: Path) -> str:
     sections = [INTRO]
-    figures = [*results.get("shapes", {}).values(), *results.get("pipeline", {}).values()]
+    figures = [figure for part in ("shapes", "pipeline", "start") for figure in results.get(part, {}).values()]
     if any(figure["forced"] and not figure["quiet"] for figure in figures):
         sections.append(BUSY)
     if any(figure["scale"] != 1 for figure in figures):
@@ -303,6 +324,8 @@ def report(results: Mapping[str, Any], folder: Path) -> str:
         sections += [shapes_text(results), hits_text(results), peers_text(results), seconds_text(results)]
     if results.get("pipeline"):
         sections.append(pipeline_text(results["pipeline"]))
+    if "start" in results:
+        sections.append(start_text(results["start"]["start"]))
     sections.append(simulation_text(folder / "simulation.json"))
     return "\n".join(section for section in sections if section)
 

@@ -18,6 +18,7 @@ import click
 
 from llmbatch import __version__
 from llmbatch.cli import COMMANDS
+from llmbatch.cli.leaving import leave
 from llmbatch.core.errors import EngineError, LlmbatchError, ReadError, Stopped, WriteError
 from llmbatch.core.screen import open_streams, shown
 from llmbatch.core.table import find
@@ -34,7 +35,12 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         open_streams()
-        return super().main(*args, **kwargs)
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            if not args and kwargs.get("args") is None:  # it is this process's own command, and not called by a program
+                leave(end)
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)

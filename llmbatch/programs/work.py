@@ -141,15 +141,13 @@ class Work:
 
     def _ask(self, branch: Branch, wanted: Any) -> list[Request]:
         """The requests for what a branch yielded, which it waits for from now on."""
+        if wanted.__class__ is Ask and wanted.samples == 1 and not wanted.more:
+            return self._ask_one(branch, wanted)
         lines: list[Line] = []
         requests: list[Request] = []
         index = self.row.index
         for ask in (wanted,) if isinstance(wanted, ONE) else self._several(wanted):
-            step = branch.number()
-            if step >= _MOST_STEPS:
-                raise RunError(
-                    f"row {self.row.id!r}: its program has branches in branches, too deep for their requests to be numbered"
-                )
+            step = self._next_step(branch)
             if isinstance(ask, Failure):
                 lines.append(Line.unsent(RequestKey(index, step), ask, branch))
                 continue
@@ -180,6 +178,35 @@ class Work:
         self._lines += lines
         branch.wanted, branch.lines, branch.open = wanted, lines, len(requests)
         return requests
+
+    def _ask_one(self, branch: Branch, ask: Ask) -> list[Request]:
+        """The same of nearly every row: one ask for one answer."""
+        request = Request(
+            RequestKey(self.row.index, self._next_step(branch)),
+            ask.prompt,
+            ask.sampling,
+            ask.constraint,
+            ask.seed,
+            ask.max_tokens,
+            ask.lora,
+            (),
+            ask.token_ids,
+            ask.target,
+            ask.target_ids,
+            ask.pooling,
+        )
+        line = self._open[request.key] = Line(request, ask.check, branch, ask.origin)
+        self._lines.append(line)
+        branch.wanted, branch.lines, branch.open = ask, (line,), 1
+        return [request]
+
+    def _next_step(self, branch: Branch) -> int:
+        step = branch.number()
+        if step >= _MOST_STEPS:
+            raise RunError(
+                f"row {self.row.id!r}: its program has branches in branches, too deep for their requests to be numbered"
+            )
+        return step
 
     def _several(self, wanted: Any) -> Sequence[Ask | Failure]:
         if isinstance(wanted, Sequence) and all(isinstance(each, ONE) for each in wanted):

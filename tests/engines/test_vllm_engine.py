@@ -579,6 +579,28 @@ def test_a_seeded_request_gets_the_same_answer_when_its_prompt_is_computed_in_se
     assert len(set(at_once)) > 1
 
 
+def test_a_second_start_loads_what_the_first_compiled_and_computes_the_very_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)
+    monkeypatch.delenv("VLLM_USE_AOT_COMPILE", raising=False)
+    told = Sampling((("logprobs", 1), ("max_tokens", 16), ("temperature", 0.0)))
+    settings = EngineSettings(args={**SMALL, "enforce_eager": False}, in_process=True)
+    found = []
+    for name in ("compiles", "loads"):
+        log = tmp_path / f"{name}.log"
+        engine = VllmEngine(str(DEMO_MODEL), settings, ChatSettings(), log)
+        engine.start()
+        try:
+            found.append([(answer.token_ids, answer.logprobs) for answer in ask(engine, NUMBERS[:8], told)])
+        finally:
+            engine.stop()
+        assert ("Directly load AOT compilation" in log.read_text()) == (name == "loads")
+    compiled, loaded = found
+    assert loaded == compiled
+
+
 def _adapter(folder: Path) -> str:
     """A LoRA adapter of random weights for the demo model."""
     import torch

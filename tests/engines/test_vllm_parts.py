@@ -20,8 +20,10 @@ from llmbatch.core.sampling import LOOPS, Loops
 from llmbatch.core.types import Constraint, Failure, FailureKind, Prompt
 from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.thinking import Marks
+from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.args import engine_args, environment, is_cpu, with_backend_for
+from llmbatch.engines.vllm.compiled import can_load, loadable
 from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.engines.vllm.log import captured, redirect_loggers, tail
 from llmbatch.engines.vllm.reasoning import load_reasoning
@@ -245,16 +247,30 @@ def test_the_environment_is_as_before_afterwards(monkeypatch: pytest.MonkeyPatch
     assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "1"
 
 
+@pytest.mark.parametrize("can", [True, False])
 def test_a_cpus_start_compiles_nothing_that_it_cannot_load_again_unless_the_user_wants_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, can: bool
 ) -> None:
+    monkeypatch.setattr(vllm_args, "can_load", lambda: can)
     monkeypatch.delenv("VLLM_USE_AOT_COMPILE", raising=False)
     with environment(in_process=True):
-        assert os.environ.get("VLLM_USE_AOT_COMPILE") == ("0" if is_cpu() else None)
+        assert os.environ.get("VLLM_USE_AOT_COMPILE") == (str(int(can)) if is_cpu() else None)
     assert "VLLM_USE_AOT_COMPILE" not in os.environ
     monkeypatch.setenv("VLLM_USE_AOT_COMPILE", "1")
     with environment(in_process=True):
         assert os.environ["VLLM_USE_AOT_COMPILE"] == "1"
+
+
+def test_what_torch_compiled_has_what_vllm_asks_of_it_while_that_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.aot_compile_types import BundledAOTAutogradSerializableCallable as Saved
+
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    assert not can_load()
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE")
+    assert can_load()
+    with loadable():
+        assert Saved.finalize_loading(object(), object()) is None
+    assert not hasattr(Saved, "finalize_loading")
 
 
 # -- sampling -----------------------------------------------------------------------------------------------------------

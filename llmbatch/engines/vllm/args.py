@@ -23,6 +23,7 @@ from llmbatch.core.errors import JobError
 from llmbatch.core.types import Constraint
 from llmbatch.core.words import short
 from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.vllm.compiled import can_load
 from llmbatch.engines.vllm.sampling import xgrammar_takes
 from llmbatch.engines.vllm.settings import argument_problem
 from llmbatch.model.memory import cache_bytes_per_token
@@ -36,8 +37,11 @@ _TOKENS_PER_SEQUENCE = 256  # prompt and answer of a short row; more sequences t
 _CACHED_TOKENS_PER_SEQUENCE = 512  # and as much again for prefixes that stay
 _CACHED_CONTEXTS = 4  # rows of the greatest length that run at a time at least
 _CPU_SEQUENCES = 256  # vLLM's max_num_seqs on a CPU
-_CPU_WORKER = "llmbatch.engines.vllm.seeds.SeededWorker"
+_CPU_WORKER = "llmbatch.engines.vllm.cpu_worker.Worker"
 _LOGITS_BYTES = 12  # float32, and the copies that sampling makes
+# unless the user says otherwise: nothing is told to vLLM's makers, and how much memory a GPU has for the cache is measured by the
+# first start and taken over by later ones as long as nothing changed
+_WHILE_STARTING = {"VLLM_NO_USAGE_STATS": "1", "VLLM_ENABLE_STARTUP_PLAN": "1"}
 # what the prompt's ids depend on, for a renderer without an engine
 _RENDER_ARGS = (
     "code_revision", "config_format", "convert", "download_dir", "hf_config_path", "hf_overrides", "hf_token",
@@ -104,10 +108,10 @@ def with_backend_for(args: Mapping[str, Any], constraints: Sequence[Constraint])
 def environment(*, in_process: bool) -> Iterator[None]:
     """The environment variables that vLLM reads while it starts; as before afterwards."""
     wanted = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0" if in_process else "1"}
+    wanted |= {name: value for name, value in _WHILE_STARTING.items() if name not in os.environ}
     if is_cpu() and "VLLM_USE_AOT_COMPILE" not in os.environ:
-        # On a CPU vLLM 0.32 saves the compiled model and cannot load it again ("no attribute 'finalize_loading'"), so that every
-        # start compiles it anew. Without that, torch's own cache serves: a second start takes 9 s instead of 14 (demo model).
-        wanted["VLLM_USE_AOT_COMPILE"] = "0"
+        # what a start compiled is loaded by the next one; else not even compiled so, as torch's own cache is then quicker
+        wanted["VLLM_USE_AOT_COMPILE"] = "1" if can_load() else "0"
     if threading.active_count() > 1 and "VLLM_WORKER_MULTIPROC_METHOD" not in os.environ:
         wanted["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # a fork would copy the locks that other threads hold
     before = {name: os.environ.get(name) for name in wanted}

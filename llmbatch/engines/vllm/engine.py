@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import threading
@@ -19,6 +20,7 @@ from llmbatch.engines.vllm import log as vllm_log
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.drafts import DraftCounter
 from llmbatch.engines.vllm.handing import Tools
+from llmbatch.engines.vllm.haste import no_search, without
 from llmbatch.engines.vllm.loop import Intake, Loop
 from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.processes import Processes
@@ -59,6 +61,7 @@ class VllmEngine:
         self._processes = Processes()
         self._llm: Any = None
         self._loop: Loop | None = None
+        self._here = False  # it runs in this process, on the CPU
         self._sight: Sight | None = None
         self._marks: Marks | None = None  # of thinking, where vLLM does not end it itself
         self._drafts: DraftCounter | None = None  # where it speculates
@@ -78,7 +81,13 @@ class VllmEngine:
         from vllm import LLM
 
         try:
-            with vllm_log.captured(self._log), vllm_args.environment(in_process=in_process), self._processes.starting():
+            self._here = in_process and vllm_args.is_cpu()
+            with (
+                vllm_log.captured(self._log),
+                vllm_args.environment(in_process=in_process),
+                self._processes.starting(),
+                self._in_haste(self._here),
+            ):
                 self._llm = LLM(**vllm_args.with_backend_for(args, self._constraints))
             return self._ready(in_process, encoder)
         except Exception as error:
@@ -112,9 +121,11 @@ class VllmEngine:
         del loop
         with vllm_log.captured(self._log):
             if llm is not None:
-                self._shut_down(llm)
+                with self._in_haste(self._here):
+                    self._shut_down(llm)
             del llm
             gc.collect()
+            gc.unfreeze()
             self._processes.end()
 
     def counts(self) -> Usage:
@@ -131,12 +142,25 @@ class VllmEngine:
         with self._preparing:
             if self._prepared is None:
                 trouble.check_model(self._model)
-                with vllm_log.captured(self._log):
+                with vllm_log.captured(self._log), self._in_haste(True, keeps=True):
                     import vllm  # noqa: F401
 
                     args = vllm_args.engine_args(self._model, self._settings, self._chat)
                     self._prepared = args, self._make_encoder(args)
             return self._prepared
+
+    @contextlib.contextmanager
+    def _in_haste(self, here: bool, *, keeps: bool = False) -> Iterator[None]:
+        """``here``: nothing is measured meanwhile that needs garbage to be gone, as the memory of a GPU is.
+
+        ``keeps``: what is imported meanwhile stays.
+        """
+        with contextlib.ExitStack() as stack:
+            if self._settings.args.get("distributed_executor_backend") != "ray":
+                stack.enter_context(without("ray"))
+            if here:
+                stack.enter_context(no_search(keeps=keeps))
+            yield
 
     def _make_encoder(self, args: dict[str, Any]) -> Encoder:
         try:

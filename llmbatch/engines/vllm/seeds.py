@@ -1,27 +1,21 @@
-"""vLLM's worker for a CPU in; the same out, in which the prompt of a request with a seed may be computed in several steps.
+"""vLLM's model runner for a CPU in; the same put right: the prompt of a request with a seed may be computed in several steps.
 
 A step that computes part of a prompt draws a token all the same, and throws it away. vLLM then takes the request's random
 generator back by what a GPU counts, which those of a CPU have not: the engine dies of "CPU Generator does not use offset" (seen in
 0.32). Here the generator's state from before the draw is put back, so that the answer does not depend on how the prompt was cut.
-
-vLLM imports this by its name, in whichever process the worker is to run: nothing else here does.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from vllm.v1.worker.cpu_worker import CPUModelRunner, CPUWorker
+from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
 
-class SeededWorker(CPUWorker):  # type: ignore[misc]
-    """The worker with a runner that puts generators back."""
-
-    def init_device(self) -> None:
-        super().init_device()
-        # of another vLLM the runner may be another class, which draws in another way
-        if type(self.model_runner) is CPUModelRunner and hasattr(CPUModelRunner, "_bookkeeping_sync"):
-            self.model_runner.__class__ = _SeededRunner
+def put_right(runner: Any) -> None:
+    """Make it put generators back. Another vLLM's may be another class, which draws in another way: that is left alone."""
+    if type(runner) is CPUModelRunner and hasattr(CPUModelRunner, "_bookkeeping_sync"):
+        runner.__class__ = _SeededRunner
 
 
 class _SeededRunner(CPUModelRunner):  # type: ignore[misc]
@@ -48,3 +42,6 @@ class _SeededRunner(CPUModelRunner):  # type: ignore[misc]
             return {}
         mask = self.discard_request_mask.np
         return {number: generator for number, generator in generators.items() if mask[number]}
+
+
+__all__ = ["put_right"]
