@@ -17,6 +17,7 @@ shell hands over (``SHIM`` in ``conftest.py``). What is put in place of what:
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -198,9 +199,13 @@ def become(message: bytes, files: list[int]) -> int:
 def main(place: str) -> None:
     """Listen until whoever started this goes: its end of stdin is closed then."""
     sys.path.insert(0, str(Path(__file__).parent))
-    for module in IMPORTED:
-        importlib.import_module(module)
+    sys.path.insert(1, str(ROOT / "tests"))
+    gc.disable()
+    importlib.import_module("fork_server").import_modules(IMPORTED)
+    del sys.path[1]
     stand_in()
+    gc.enable()
+    gc.freeze()  # else each fork looks through, and so copies, all that is there
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(place)
         listener.listen(16)
