@@ -74,6 +74,7 @@ def job_of(source: Path, output: Path, order: str, window: int = 16_384, **secti
             "input": {"path": str(source)},
             "output": str(output),
             "sampling": {"temperature": 0, "max_tokens": 16},
+            "retry": {"max_attempts": 1},  # an answer that is cut off is asked for once: both orders do the same work
             "run": {"order": order, "window": window},
             **sections,
         }
