@@ -100,9 +100,27 @@ def pytest_configure() -> None:
 def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
     """Workers are forked from one process that has imported, and in a fresh clone compiled, what each would have to."""
     _set_environment(len(specs))
+    if fits_in_memory(MEMORY, len(specs)):
+        os.environ.setdefault(
+            "PYTEST_DEBUG_TEMPROOT", str(MEMORY)
+        )  # where pytest makes folders for tests, without --basetemp
     servers = ForkServers()
     config.add_cleanup(servers.close)
     subprocess.Popen = servers.popen("worker", [fork_server.WORKER])  # type: ignore[misc]
+
+
+MEMORY = Path("/dev/shm")  # noqa: S108
+FOLDERS_BYTES = 4 << 30  # several times what folders of tests take
+
+
+def fits_in_memory(place: Path, workers: int) -> bool:
+    """Whether folders of tests can lie in memory: a run waits for a disk a dozen times, until what it wrote is sure to be there."""
+    try:
+        there = os.statvfs(place)
+    except OSError:
+        return False
+    room = min(there.f_bavail * there.f_frsize, usable_memory() - workers * WORKER_BYTES)
+    return os.access(place, os.W_OK) and not there.f_flag & os.ST_NOEXEC and room >= FOLDERS_BYTES
 
 
 def _set_environment(workers: int) -> None:
@@ -227,14 +245,25 @@ def longest(nodeid: str) -> int:
     return next((n for n, start in enumerate(LONGEST) if name.startswith(start)), len(LONGEST))
 
 
-def pytest_collection_finish() -> None:
-    """What is there by now stays: no search for garbage looks at it, so that forks of this process share its memory.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """After the tests of a file what they imported stays too: engines have all that is not so looked through, several times."""
+    result = yield
+    if "PYTEST_XDIST_WORKER" in os.environ and nextitem is not None and nextitem.path != item.path:
+        keep_what_is_there()
+    return result
 
-    What plans in this process keeps torch from being imported, where it is not there yet, for all tests that come after it.
-    """
+
+def pytest_collection_finish() -> None:
+    """What plans in this process keeps torch from being imported for all tests that come after it, where it is not there yet."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         with contextlib.suppress(ImportError):
             importlib.import_module("torch")
+    keep_what_is_there()
+
+
+def keep_what_is_there() -> None:
+    """No search for garbage looks at it any more, and forks of this process share its memory."""
     gc.collect()
     gc.freeze()
 
