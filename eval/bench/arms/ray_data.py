@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,9 @@ from ray.data.llm import (  # type: ignore[import-not-found, unused-ignore]
 
 from arms.worker import Task, serve
 
+# Ray's workers stand back behind whatever else computes (niceness 15): beside other work the engine's start takes for ever. In a
+# benchmark nothing else computes, and this makes no difference.
+os.environ.setdefault("RAY_worker_niceness", "0")
 _LOGICAL_CPUS = 8  # what Ray schedules by, not how much runs: each of its stages wants one, and the engine one
 
 
