@@ -20,13 +20,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import machine
 import pipeline
+import psutil
 import shapes
 
 HERE = Path(__file__).resolve().parent
@@ -124,7 +125,10 @@ class Worker:
         try:
             self._process.wait(60)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            first = psutil.Process(self._process.pid)
+            for process in (first, *first.children(recursive=True)):  # an arm that hangs may have started a server
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             self._process.wait()
         self._process.stdout.close()
         self._log.close()

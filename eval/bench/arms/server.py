@@ -1,4 +1,4 @@
-"""Engine settings in; ``vllm serve`` of the benchmark's own environment out, for peers that ask a server and have no vLLM."""
+"""Engine settings in; vLLM's server of the benchmark's own environment out, for peers that ask one and have no vLLM."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Server:
         self.url = f"http://127.0.0.1:{self._port}"
         options = [f"--{name.replace('_', '-')}={value}" for name, value in engine.items()]
         self._process = subprocess.Popen(
-            [python, "-m", "vllm.entrypoints.cli.main", "serve", str(shapes.MODEL), "--served-model-name", "demo",
+            [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(shapes.MODEL), "--served-model-name", "demo",
              "--host", "127.0.0.1", "--port", str(self._port), "--disable-uvicorn-access-log", *options],
             env={**os.environ, "VLLM_SERVER_DEV_MODE": "1"},  # which has the address that empties the prefix cache
         )  # fmt: skip
         while not self._ready():
             if (code := self._process.poll()) is not None:
-                raise RuntimeError(f"RuntimeError: vllm serve ended with exit code {code} before it was ready")
+                raise RuntimeError(f"vllm serve ended with exit code {code} before it was ready")
             time.sleep(_POLL_SECONDS)
 
     def reset(self) -> None:
