@@ -160,7 +160,7 @@ class Worker:
         """Of its log, and of an error where there is one."""
         lines = Path(self._log.name).read_text(encoding="utf-8", errors="replace").splitlines()
         errors = [line for line in lines if "Error:" in line]
-        return (errors or lines or ["its log is empty"])[-1].strip()[:300]
+        return (errors or lines or ["its log is empty"])[-1].strip().replace(f"{shapes.ROOT}/", "")[:300]
 
 
 def measure_shape(
