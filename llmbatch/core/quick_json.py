@@ -47,8 +47,9 @@ class Form:
     To make the objects of a line and write them takes four times as long, and this is done for every row.
     """
 
-    def __init__(self, value: Any) -> None:
-        text = to_json(value).decode().replace("%", "%%")
+    def __init__(self, value: Any, write: Callable[[Any], str] = value_json) -> None:
+        """``write`` writes values as JSON."""
+        text = write(value).replace("%", "%%")
         self._text = _WITHIN.sub(r"%(\1)s", _WHOLE.sub(r"%(\1)s", text)) + "\n"
 
     def line(self, texts: Mapping[str, str | int]) -> bytes:

@@ -186,12 +186,13 @@ class LiveJob:
         """Take back what the engine was asked and nobody waits for any more; returns how many requests."""
         with self._state:
             unwanted = [
-                future
-                for key, future in self._in_engine.items()
+                key
+                for key in self._in_engine
                 if key not in self._inboxes
                 and not any(other.key in self._inboxes for other in self._reuse.waiting_for(key))
             ]
-        self._live.give_up(unwanted)
+            futures = [self._in_engine.pop(key) for key in unwanted]
+        self._live.give_up(futures)
         return len(unwanted)
 
     def _fail(self, error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from llmbatch.core.quick_json import json_line
-from llmbatch.formats import v2
+from llmbatch.core.record import json_encoder
+from llmbatch.formats import seldon, v2
 from llmbatch.formats.base import Answered, Asked
 from llmbatch.formats.bedrock import lines as bedrock
 from llmbatch.formats.bedrock.format import Bedrock, BedrockSettings
@@ -24,6 +26,7 @@ ANY = some.recursive(
     lambda inner: some.lists(inner, max_size=3) | some.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
+SPACED = json_encoder(json.JSONEncoder(ensure_ascii=False))
 NUMBER = 4  # of the line in its file
 TIME = "2026-01-01T00:00:00.000+00:00"
 SAID = {"instructions", "max_output_tokens", "parallel_tool_calls", "temperature", "tool_choice", "top_p", "model"}
@@ -40,6 +43,7 @@ class Way(NamedTuple):
     rows: some.SearchStrategy[dict[str, Any]]
     quick: Callable[[dict[str, Any], dict[str, Any], Run], bytes | None]
     full: Callable[[Answered], Any]
+    write: Callable[[Any], bytes] = json_line
 
 
 def _openai_row(url: str) -> some.SearchStrategy[dict[str, Any]]:
@@ -106,6 +110,23 @@ _V2 = Way(
     lambda answered: v2.line_of(answered, strict=False),
 )
 
+
+def _seldon(data_type: seldon.DataType | None) -> Way:
+    def quick(record: dict[str, Any], row: dict[str, Any], run: Run) -> bytes | None:
+        return seldon.PlainLines(data_type, run.model, SPACED).line(record, row, NUMBER)
+
+    def full(answered: Answered) -> Any:
+        return seldon.line_of(answered, data_type, answered.model, strict=False)
+
+    data = some.fixed_dictionaries(
+        {"ndarray": some.lists(some.lists(TEXT, min_size=1, max_size=1), min_size=1, max_size=1)}
+    )
+    tags = some.dictionaries(TEXT | some.sampled_from(["batch_id", "batch_index", "mine"]), ANY, max_size=3)
+    meta = some.fixed_dictionaries({}, optional={"tags": ANY | tags, "more": ANY})
+    message = some.fixed_dictionaries({"data": data}, optional={"meta": ANY | meta, "names": ANY})
+    return Way(some.fixed_dictionaries({"record": message}), quick, full, lambda value: SPACED(value).encode() + b"\n")
+
+
 WAYS = {
     "openai chat": _openai("/v1/chat/completions"),
     "openai completions": _openai("/v1/completions"),
@@ -114,6 +135,8 @@ WAYS = {
     "gemini": _gemini(TIME),
     "gemini_api": _gemini(None),
     "v2": _V2,
+    "seldon": _seldon(None),
+    "seldon raw": _seldon("raw"),
 }
 each_way = pytest.mark.parametrize("name", WAYS)
 
@@ -128,7 +151,7 @@ def record(**fields: Any) -> dict[str, Any]:
 
 
 def in_full(way: Way, record: dict[str, Any], row: dict[str, Any], run: Run) -> bytes:
-    return json_line(way.full(Answered(record, row, Asked(), run.model, run.created, NUMBER)))
+    return way.write(way.full(Answered(record, row, Asked(), run.model, run.created, NUMBER)))
 
 
 @each_way
@@ -189,6 +212,13 @@ def test_a_row_with_more_to_say_has_no_quick_line(name: str, fields: dict[str, A
         ("v2", {"inputs": [{"name": "a", "shape": [1], "datatype": "BYTES", "data": ["a"]}], "parameters": {"n": 1}}),
         ("v2", {"inputs": [{}, {}]}),
         ("v2", {"text": "no request"}),
+        ("seldon", {"record": {"strData": "a"}}),
+        ("seldon", {"record": {"data": {"ndarray": [["a", "b"]]}}}),
+        ("seldon", {"record": {"data": {"ndarray": ["a"]}}}),
+        ("seldon", {"record": {"data": ["a"]}}),
+        ("seldon", {"record": [["a"]]}),
+        ("seldon", {"record": "a"}),
+        ("seldon", {"text": "no request"}),
     ],
 )
 def test_of_a_row_that_asks_for_something_else_there_is_no_quick_line(name: str, row: dict[str, Any]) -> None:

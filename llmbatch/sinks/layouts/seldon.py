@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.record import json_encoder
 from llmbatch.core.types import Row
-from llmbatch.formats.seldon import DataType, line_of
+from llmbatch.formats.seldon import DataType, PlainLines, line_of
 from llmbatch.sinks.base import Finished
 from llmbatch.sinks.layouts.base import Written, answered_of
 from llmbatch.sinks.layouts.by_input import write_by_input
@@ -46,8 +46,11 @@ class SeldonLines:
     def write(self, finished: Finished, folder: Path) -> Written:
         given = self._settings
         strict = given.errors == "strict"
+        plain = PlainLines(given.data_type, given.batch_id, _encode)
 
         def line(record: dict[str, Any], row: Row) -> bytes:
+            if (text := plain.line(record, row.data, row.cursor.line)) is not None:
+                return text
             message = line_of(answered_of(finished, record, row), given.data_type, given.batch_id, strict=strict)
             return _encode(message).encode() + b"\n"
 
