@@ -136,7 +136,7 @@ class LocalPlace:
 
     def raw(self, number: int) -> io.RawIOBase:
         file = self.files[number]
-        return _AsItWas(self.folder + file.name, file.size)
+        return LocalFile(self.folder + file.name, file.size)
 
     def only(self, files: Sequence[File]) -> LocalPlace:
         return LocalPlace(self.folder, files)
@@ -225,7 +225,7 @@ def _walk(base: str) -> Iterator[tuple[str, bool]]:
             ) from error
 
 
-class _AsItWas(io.RawIOBase):
+class LocalFile(io.RawIOBase):
     """A file up to the size that it had when the input was opened: what is appended meanwhile, half a line perhaps, is not read."""
 
     def __init__(self, path: str, size: int) -> None:
@@ -241,6 +241,10 @@ class _AsItWas(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         room = max(0, self._size - self._file.tell())
         return int(self._file.readinto(memoryview(buffer)[:room]) or 0)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """So many bytes from an offset on, fewer at the end; ``tell`` stays."""
+        return os.pread(self._file.fileno(), max(0, min(size, self._size - offset)), offset)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_END:
