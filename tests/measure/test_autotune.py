@@ -136,7 +136,7 @@ def test_a_sample_that_ends_before_its_time_is_asked_again_by_all_equally_often(
     found = tune(few, own(latency=0.015, exact=True), **SLOW)
     first = [by_name(found)[name]["rounds"][0] for name in ("default", "mine")]
     assert [one["requests"] for one in first] == [16 * 40, 16 * 40]
-    assert first[0]["seconds"] == pytest.approx(16 * 0.3, rel=0.01)
+    assert first[0]["seconds"] == pytest.approx(2 * first[1]["seconds"], rel=0.01)
     assert found["chosen"] == "mine"
     assert mine(found)["ratio"]["expected"] == pytest.approx(2.0, rel=0.01)
 
@@ -245,7 +245,9 @@ def test_speculation_that_wins_says_how_much_must_be_right() -> None:
     assert found["chosen"] == "mine"
     # as many guessed as there are tokens, 0.4 of them right, in 0.75 of the time: 0.6 steps, and 0.15 for a guessed token each
     assert found["changes"]["least_acceptance"] == pytest.approx(0.15, abs=0.01)
-    assert mine(found)["acceptance"] == {"drafts": 360, "draft_tokens": 1800, "accepted_tokens": 720}
+    asked = sum(one["requests"] for one in mine(found)["rounds"])
+    assert asked >= 3 * 120
+    assert mine(found)["acceptance"] == {"drafts": asked, "draft_tokens": 5 * asked, "accepted_tokens": 2 * asked}
 
 
 # verdicts, of figures that are given
