@@ -14,14 +14,12 @@ input. A part holds its rows by their index all the same, so that the parts toge
 from __future__ import annotations
 
 import hashlib
-import io
+import heapq
 import json
 import shutil
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -175,60 +173,20 @@ def in_input_order(parts: Sequence[Path | Iterable[bytes]]) -> Iterator[bytes]:
     Of each part a little is read at a time, and no file stays open, so any number of parts will do.
     """
     size = max(1 << 13, min(1 << 20, _MERGE_BYTES // max(1, len(parts))))
-    ahead = [_Ahead(_blocks(part, size) if isinstance(part, Path) else iter([list(part)]), size) for part in parts]
-    while ahead := [part for part in ahead if part.fill()]:
-        # up to there every part is read: what comes first among all of them is known
-        sure = min(part.last for part in ahead)
-        lines = [line for part in ahead for line in part.up_to(sure)]
-        lines.sort()  # no two have the same index
-        for _, line in lines:
-            yield line
+    return heapq.merge(*(_lines(part, size) if isinstance(part, Path) else part for part in parts), key=index_of)
 
 
-class _Ahead:
-    """The next lines of one part, each with its index."""
-
-    def __init__(self, blocks: Iterator[list[bytes]], size: int) -> None:
-        self._blocks = blocks
-        self._size = size
-        self._lines: list[tuple[int, bytes]] = []
-        self._bytes = 0
-
-    @property
-    def last(self) -> int:
-        return self._lines[-1][0]
-
-    def fill(self) -> bool:
-        """Read on where little is left; whether there is a line."""
-        while self._bytes < self._size // 2 and (block := next(self._blocks, None)) is not None:
-            self._lines += [(index_of(line), line) for line in block]
-            self._bytes += sum(map(len, block))
-        return bool(self._lines)
-
-    def up_to(self, index: int) -> list[tuple[int, bytes]]:
-        """Take the lines up to this one."""
-        count = bisect_right(self._lines, index, key=_first)
-        taken, self._lines = self._lines[:count], self._lines[count:]
-        self._bytes -= sum(len(line) for _, line in taken)
-        return taken
-
-
-_first = itemgetter(0)
-
-
-def _blocks(part: Path, size: int) -> Iterator[list[bytes]]:
-    """Whole lines of about so many bytes together."""
+def _lines(part: Path, size: int) -> Iterator[bytes]:
     offset, rest = 0, b""
     while True:
         with reading(part), part.open("rb", buffering=0) as file:
             file.seek(offset)
             data = file.read(size)
+        offset += len(data)
+        *lines, rest = (rest + data).split(b"\n")
+        yield from (line + b"\n" for line in lines)
         if not data:
             break
-        offset += len(data)
-        lines = io.BytesIO(rest + data).readlines()
-        rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
-        yield lines
     if rest:
         raise FolderError(f"{part}: a sealed part ends in the middle of a line; see llmbatch audit")
 

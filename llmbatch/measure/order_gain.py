@@ -19,6 +19,7 @@ from llmbatch.sources.opening import open_source
 
 _LARGEST_SAMPLE = 16_384  # rows
 _STRETCHES = 8  # of the input that are looked at, where that can be
+_SHORTEST = 64  # rows of one
 _FEWEST = 4_096  # rows of which auto thinks about an order at all
 _MOST_FIELDS, _FIELDS_SAMPLE = 6, 4_096  # fields that are tried in other orders, and rows of which that is told
 _FIRST = 256  # rows from which is told whether there is more than a window
@@ -50,7 +51,7 @@ def looked_at(job: Job, recipe: Recipe, source: Source) -> Looked | None:
     """
     most = min(job.run.window, _LARGEST_SAMPLE)
     seeker = source.seeks() if job.input.limit is None else None
-    if isinstance(seeker, Scattered):
+    if isinstance(seeker, Scattered) and most >= _STRETCHES * _SHORTEST:
         count, stretches = _STRETCHES, seeker.stretches(_STRETCHES, most // _STRETCHES)
     else:
         count, stretches = 1, iter([islice(source.rows(), most)])
