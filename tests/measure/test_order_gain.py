@@ -54,7 +54,7 @@ def test_what_auto_would_do_is_told(jobs: Any) -> None:
     assert foreseen_of(jobs.job(path, prompt={"path": "{{ document }}"}, run={"window": 16384})) is None
 
 
-@pytest.mark.parametrize("window", [1, 3, 100, 512, 700, 16_384])
+@pytest.mark.parametrize("window", [3, 7, 100, 512, 700, 16_384])
 def test_a_sample_is_had_with_any_window(jobs: Any, window: int) -> None:
     """Also where it is smaller than the number of places that are looked at."""
     job = jobs.job(jobs.rows(rows(80, 8)), prompt={"path": "{{ document }}\n{{ question }}"}, run={"window": window})
