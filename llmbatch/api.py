@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import tempfile
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -109,7 +110,9 @@ class Run:
 
         That file is written where it is not there or older than the results. Raises as iterating does, and ``WriteError``.
         """
-        from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+        with warnings.catch_warnings():  # in a notebook tqdm asks for a widget library, and no bar is shown here
+            warnings.filterwarnings("ignore", "IProgress not found")
+            from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
         from llmbatch.folder.records import part_lines
         from llmbatch.sinks.base import dimensions_of

@@ -46,6 +46,15 @@ finally:
     server.terminate()
     server.wait()
 ''',
+    "images.py": '''
+from PIL import Image
+from llmbatch.core.types import Image as Named
+from llmbatch.images.base import ImageSettings
+from llmbatch.images.content import as_data_uri, pixels
+Image.new("RGB", (40, 20), "red").save("a.png")
+assert pixels(Named("a.png"), ImageSettings(longest_side=10)).size == (10, 5)
+assert as_data_uri(Named("a.png"), ImageSettings(longest_side=10)).startswith("data:image/png")
+''',
     "frames.py": '''
 import polars as pl
 import llmbatch.polars
@@ -62,7 +71,7 @@ TRIED = {
     "http": "python serve.py",
     "server": "python serve.py",
     "documents": "llmbatch run --engine scripted --model any --prompt '{{ text }}' --input docs/ --output out --quiet",
-    "images": "python -c 'import PIL.Image; from llmbatch.images import base'",
+    "images": "python images.py",
     "remote": "python remote.py",
     "publish": f"{RUN} && llmbatch publish out --split test=0.5",
     "language": f"{RUN} --set answer.language=en",

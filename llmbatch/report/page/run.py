@@ -195,11 +195,12 @@ def _sweep(settings: Sequence[SettingReport]) -> Dots | None:
     for each in settings:
         good = each["ok"] if each["meet"] is None else each["meet"]
         said = f"{words.share(good / each['rows'])} of {words.count(each['rows'])}"
-        name = ", ".join(f"{place}={value}" for place, value in each["setting"].items()) or "as the job says"
+        last = ((place.rpartition(".")[2], value) for place, value in each["setting"].items())
+        name = ", ".join(f"{place}={value}" for place, value in last) or "as the job says"
         figures.append((words.clip(name, 60), good / each["rows"], None, None, said, "in", False))
-    best = max(figure[1] for figure in figures)
+    best, worst = max(figure[1] for figure in figures), min(figure[1] for figure in figures)
     drawn = sorted(figures, key=lambda figure: -figure[1])[:_SETTINGS] if len(figures) > _SETTINGS else figures
-    strong = [(*figure[:6], figure[1] == best and figure[1] > 0) for figure in drawn]
+    strong = [(*figure[:6], figure[1] == best > worst) for figure in drawn]
     note = f"The best {_SETTINGS} of {len(figures):,}." if len(drawn) < len(figures) else ""
     return dots(f"Rows {what}, by setting", strong, span=(0.0, 1.0), say=words.share, note=note)
 

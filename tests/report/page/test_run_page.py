@@ -197,8 +197,8 @@ def swept(meet: int | None) -> list[SettingReport]:
 def test_the_settings_of_a_sweep_are_a_plot_of_the_rows_that_came_out_well(report: Report) -> None:
     page = written({**report, "settings": swept(None)})
     assert "<strong>Rows ok, by setting</strong>" in page
-    assert re.findall(r'class="dot( strong)?"><span class="name">(sampling.*?)</span>', page) == [
-        (" strong", "sampling.temperature=0"), ("", "sampling.temperature=&lt;b&gt;1"),
+    assert re.findall(r'class="dot( strong)?"><span class="name">(temperature.*?)</span>', page) == [
+        (" strong", "temperature=0"), ("", "temperature=&lt;b&gt;1"),
     ]  # fmt: skip
     assert "90% of 10" in page and "50% of 10" in page
     accepted = written({**report, "settings": swept(4)})
