@@ -19,6 +19,7 @@ from llmbatch.engines import DEFAULT_ENGINE, ENGINES
 from llmbatch.engines.devices import Machine, Place
 from llmbatch.engines.feed import Feed
 from llmbatch.images.base import ImageSettings
+from llmbatch.model.hub import see_model
 from llmbatch.model.tokenizer import ChatSettings
 
 _MOST_REPLICAS = 256
@@ -388,6 +389,12 @@ def named_models(settings: EngineSettings, model: str) -> list[NamedModel]:
     ]
 
 
+def see_models(models: Sequence[NamedModel]) -> None:
+    """See that they can be had, before an engine is imported. Raises as ``see_model``."""
+    for each in models:
+        see_model(each.setting, each.place, each.revision, each.folder)
+
+
 @dataclass(frozen=True, slots=True)
 class EngineKind:
     """All that the rest of llmbatch knows of an engine that is not started: one value an engine, named in the room's table."""
@@ -508,4 +515,5 @@ __all__ = [
     "kind_of",
     "make_engine",
     "resolved",
+    "see_models",
 ]
