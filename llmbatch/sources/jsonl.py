@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any, NoReturn
@@ -56,8 +56,8 @@ def json_lines(
     def locate(cursor: Cursor) -> str:
         return f"{files.name(cursor.file)}:{cursor.line + 1}"
 
-    def rows_on(lines: Lines | PickedLines, index: int, number: int) -> Iterator[Row]:
-        """The rows on lines of one file, of which the first has this index; that of a picked line is its own."""
+    def rows_on(lines: Lines | PickedLines, index: int, number: int) -> Generator[Row, None, int]:
+        """The rows on lines of one file, of which the first has this index; that of a picked line is its own. Returns the next."""
         for raw in lines:
             data: Any = None
             try:
@@ -72,14 +72,13 @@ def json_lines(
             else:
                 yield malformed_row(cursor, f"{locate(cursor)}: {problem}; saw: {excerpt(lines.raw)}")
             index += 1
+        return index
 
     def read(files: InputFiles, start: Cursor) -> Iterator[Row]:
         index, offset, before = start.index, start.offset, start.line
         for number in range(start.file, len(files)):
             with files.open(number, offset) as stream:
-                for row in rows_on(Lines(stream, files.name(number), offset, before), index, number):
-                    yield row
-                    index = row.index + 1
+                index = yield from rows_on(Lines(stream, files.name(number), offset, before), index, number)
             offset = before = 0
 
     def at(cursors: Sequence[Cursor]) -> Iterator[Row]:
