@@ -51,7 +51,7 @@ def quick_lookups() -> Iterator[None]:
 
 @contextmanager
 def distributions_beside() -> Iterator[None]:
-    """Another process begins to look up the packages' distributions; who asks ``importlib.metadata`` meanwhile gets what it found."""
+    """Another process looks up which distributions have which packages; who asks ``importlib.metadata`` meanwhile gets that."""
     own = importlib.metadata.packages_distributions
     process = _begin()
     if process is None:
