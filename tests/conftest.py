@@ -149,7 +149,8 @@ def _collect_but_not_for_vllm(generation: int = 2) -> int:
 
 
 # Tests are handed out by file; of these files first, in this order, and single tests of some of them by themselves: what takes
-# longest goes first, so that no worker is left alone with it at the end. The rest goes by its number of tests.
+# longest goes first, so that no worker is left alone with it at the end. The rest goes by its number of tests. But what starts
+# vLLM in its worker goes before all others: once a worker has had tests with a bucket, and so Flask, no engine starts there any more.
 LONGEST = (
     "runs/test_chaos.py::test_no_number_of_kills_at_random_moments_loses_doubles_or_changes_a_row",
     "engines/test_vllm_engine.py",
@@ -234,10 +235,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     sizes = Counter(item.path for item in items)
+    with_vllm = {item.path for item in items if item.get_closest_marker("vllm") is not None}
 
-    def place(item: pytest.Item) -> tuple[int, int, Path]:
+    def place(item: pytest.Item) -> tuple[bool, int, int, Path]:
         at = longest(item.nodeid)
-        return at, -sizes[item.path], item.path
+        return item.path not in with_vllm, at, -sizes[item.path], item.path
 
     items.sort(key=place)
 
