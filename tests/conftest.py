@@ -150,7 +150,7 @@ def _collect_but_not_for_vllm(generation: int = 2) -> int:
 
 # Tests are handed out by file; of these files first, in this order, and single tests of some of them by themselves: what takes
 # longest goes first, so that no worker is left alone with it at the end. The rest goes by its number of tests. But what starts
-# vLLM in its worker goes before all others: once a worker has had tests with a bucket, and so Flask, no engine starts there any more.
+# vLLM in its worker goes before all others: once a worker has had tests with a bucket, and so Flask, no engine starts there.
 LONGEST = (
     "runs/test_chaos.py::test_no_number_of_kills_at_random_moments_loses_doubles_or_changes_a_row",
     "engines/test_vllm_engine.py",
