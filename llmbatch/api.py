@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -111,7 +112,9 @@ class Run:
         That file is written where it is not there, or is older than the results, or of an older llmbatch and has fewer columns; it
         is given as it is where the folder cannot be written. Raises as iterating does, and ``WriteError``.
         """
-        from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+        with warnings.catch_warnings():  # in a notebook tqdm asks for a widget library, and no bar is shown here
+            warnings.filterwarnings("ignore", "IProgress not found")
+            from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
         from llmbatch.folder.records import part_lines
         from llmbatch.sinks.base import dimensions_of

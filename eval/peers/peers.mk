@@ -19,9 +19,12 @@ PEER_litellm := litellm==1.110.2
 # distilabel asks for requests and does not say so
 PEER_distilabel := distilabel[openai]==1.5.3 requests==2.34.2
 PEER_datadesigner := data-designer==0.9.7
+# both in the benchmark; the second one's vLLM is ours
+PEER_datatrove := datatrove[inference]==0.10.1
+PEER_daft := daft==0.7.26
 
-# Peers in whose processes llmbatch itself runs: behind their own packages they see those of our environment.
-WITH_OURS := spark sparkudf
+# Peers in whose processes llmbatch or its vLLM runs: behind their own packages they see those of our environment.
+WITH_OURS := spark sparkudf daft
 
 SITE := "import sysconfig; print(sysconfig.get_path('purelib'))"
 

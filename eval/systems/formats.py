@@ -5,8 +5,8 @@
 Each format is a run of its own in a process of its own, on the scripted engine, which answers at once: rows in, layout out.
 ``read`` is how fast its rows are read and become prompts, ``run`` the whole run, layout included, each as a share of what plain
 JSON lines with a prompt of one variable do. No row says how answers are drawn: with a temperature of 0 equal requests would be
-looked for, which costs every format the same. Memory is the most that the process had, at a tenth of the rows and at all of
-them: it is flat where the two are close. No other program may run beside it.
+looked for, which costs every format the same. Memory is the most that the process had, at a tenth of the rows and at all of them:
+it is flat where the two are close. No other program may run beside it.
 
 A new format is one line in ``FORMATS``: what a line of its input is, and the sections of its job.
 """

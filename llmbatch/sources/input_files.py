@@ -26,7 +26,7 @@ from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
 from llmbatch.sources.base import START, Seeker, SourceSettings
 from llmbatch.sources.file_list import File
-from llmbatch.sources.places import Found, LocalPlace, Place, Together, as_text, find_here, is_url
+from llmbatch.sources.places import Found, LocalFile, LocalPlace, Place, Together, as_text, find_here, is_url
 
 _CHUNK = 1 << 20
 _LITTLE = 1 << 14
@@ -247,6 +247,15 @@ class InputFiles:
             stream = io.BufferedReader(self.place.raw(number), _LITTLE)
         with stream:
             yield stream
+
+    @contextlib.contextmanager
+    def open_to_pick(self, number: int) -> Iterator[Callable[[int, int], bytes]]:
+        """What reads so many bytes from an offset on, of a file of an input that is ``plain``. Raises ``ReadError``."""
+        with reading(self.name(number), lambda: 0):
+            file = self.place.raw(number)
+        assert isinstance(file, LocalFile)  # noqa: S101 - for the type checker
+        with file:
+            yield file.read_at
 
     @cached_property
     def plain(self) -> bool:

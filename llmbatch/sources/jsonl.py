@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -83,18 +83,50 @@ def json_lines(
 
     def at(cursors: Sequence[Cursor]) -> Iterator[Row]:
         for number, picked in groupby(cursors, attrgetter("file")):
-            with files.open_to_seek(number) as stream:
-                yield from rows_on(PickedLines(stream, files.name(number), picked), 0, number)
+            with files.open_to_pick(number) as look:
+                yield from rows_on(PickedLines(look, files.name(number), picked), 0, number)
 
-    return FileSource(files, read, LineSeeker(files, at))
+    def behind(number: int, offset: int) -> Iterator[Row]:
+        """The rows of one file whose lines begin at a byte or behind it; they and their lines are counted from there."""
+        with files.open(number, max(0, offset - 1)) as stream:
+            if offset:
+                offset += len(stream.readline(MAX_LINE)) - 1
+            yield from rows_on(Lines(stream, files.name(number), offset), 0, number)
+
+    return FileSource(files, read, LineSeeker(files, at, behind))
 
 
 class LineSeeker:
-    """Finds the lines of plain files for less than reading what is on them: a row is a line that is not blank."""
+    """Finds the lines of plain files for less than reading what is on them: a row is a line that is not blank.
 
-    def __init__(self, files: InputFiles, at: Callable[[Sequence[Cursor]], Iterator[Row]]) -> None:
+    ``behind`` gives the rows of a file from a byte on. Implements ``Scattered``.
+    """
+
+    def __init__(
+        self,
+        files: InputFiles,
+        at: Callable[[Sequence[Cursor]], Iterator[Row]],
+        behind: Callable[[int, int], Iterator[Row]],
+    ) -> None:
         self._files = files
+        self._behind = behind
         self.at = at
+
+    def stretches(self, count: int, rows: int) -> Iterator[Iterator[Row]]:
+        total = sum(self._files.sizes)
+        for number in range(count):
+            yield islice(self._between(total * number // count, total * (number + 1) // count), rows)
+
+    def _between(self, begin: int, end: int) -> Iterator[Row]:
+        """The rows that begin in these bytes of all files together."""
+        before = 0
+        for number, size in enumerate(self._files.sizes):
+            if before + size > begin and before < end:
+                for row in self._behind(number, max(0, begin - before)):
+                    if before + row.cursor.offset >= end:
+                        return
+                    yield row
+            before += size
 
     def marks(self, rows: int) -> Iterator[Mark]:
         start, index, count = Cursor(0), 0, 0

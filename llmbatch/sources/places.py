@@ -129,7 +129,7 @@ class LocalPlace:
 
     def raw(self, number: int) -> io.RawIOBase:
         file = self.files[number]
-        return _AsItWas(self.folder + file.name, file.size)
+        return LocalFile(self.folder + file.name, file.size)
 
     def only(self, files: Iterable[File]) -> LocalPlace:
         return LocalPlace(self.folder, FileList(files))
@@ -250,7 +250,7 @@ def _entered(base: str, name: str, above: Sequence[_Folder]) -> _Folder | None:
     return _Folder(name, place, iter(names), frozenset(folders))
 
 
-class _AsItWas(io.RawIOBase):
+class LocalFile(io.RawIOBase):
     """A file up to the size that it had when the input was opened: what is appended meanwhile, half a line perhaps, is not read."""
 
     def __init__(self, path: str, size: int) -> None:
@@ -266,6 +266,10 @@ class _AsItWas(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         room = max(0, self._size - self._file.tell())
         return int(self._file.readinto(memoryview(buffer)[:room]) or 0)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """So many bytes from an offset on, fewer at the end; ``tell`` stays."""
+        return os.pread(self._file.fileno(), max(0, min(size, self._size - offset)), offset)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_END:
