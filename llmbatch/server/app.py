@@ -59,6 +59,7 @@ def _refuse_in_form(app: FastAPI, server: Server) -> None:
     """Every error has the form of the front whose path was asked for."""
 
     def answer(request: Request, error: ApiError) -> Response:
+        error.message = server.places.hidden(error.message)
         return server.front_of(request.url.path).refusal(error)
 
     @app.exception_handler(ApiError)
