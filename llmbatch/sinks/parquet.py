@@ -21,6 +21,7 @@ _JSON = (
     "details",
     "history",
     "input",
+    "tool_calls",
 )  # as JSON text; of these what is text stays as it is
 
 
@@ -43,8 +44,8 @@ def fill_table(lines: Iterable[bytes], stream: BinaryIO, dimensions: int | None 
     Columns: ``id`` (text), ``index``, ``status``, ``output`` (text; JSON text where it is none), ``finish_reason``,
     ``attempts``, ``prompt_tokens``, ``completion_tokens``, ``cached_tokens`` and the same three with ``wasted_`` before
     them, ``error_kind``, ``error_message``, ``raw``, ``reasoning`` (text; of several samples JSON text), and as JSON text
-    ``logprobs``, ``details``, ``history``, ``input``. Where outputs are vectors of so many ``dimensions`` the column ``output``
-    holds lists of that size, of 32-bit numbers; null for a row that is not ok.
+    ``logprobs``, ``details``, ``history``, ``input``, ``tool_calls``. Where outputs are vectors of so many ``dimensions`` the
+    column ``output`` holds lists of that size, of 32-bit numbers; null for a row that is not ok.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -73,7 +74,7 @@ def _schema(dimensions: int | None = None) -> Any:
         "attempts": number, "prompt_tokens": number, "completion_tokens": number, "cached_tokens": number,
         "wasted_prompt_tokens": number, "wasted_completion_tokens": number, "wasted_cached_tokens": number,
         "error_kind": pa.string(), "error_message": pa.string(), "raw": text, "reasoning": text,
-        "logprobs": text, "details": text, "history": text, "input": text,
+        "logprobs": text, "details": text, "history": text, "input": text, "tool_calls": text,
     }  # fmt: skip
     return pa.schema(list(columns.items()))
 
