@@ -61,10 +61,11 @@ def test_a_fork_server_that_ended_is_followed_by_another(forked: None, fork_serv
 
 
 def test_what_a_fork_server_answers_to_a_test_that_was_interrupted_is_not_taken_by_the_next(
-    forked: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    forked: None, fork_servers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text("import os\nprint(os.getpid())\n")
+    environment = fork_servers.environment  # an engine of an earlier test may have left this process another
     send = socket.send_fds
 
     def interrupted(*arguments: Any) -> None:
@@ -74,8 +75,8 @@ def test_what_a_fork_server_answers_to_a_test_that_was_interrupted_is_not_taken_
     with monkeypatch.context() as patched:
         patched.setattr(socket, "send_fds", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            subprocess.run([sys.executable, str(script)], stdout=subprocess.DEVNULL, check=True)
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+            subprocess.run([sys.executable, str(script)], env=environment, stdout=subprocess.DEVNULL, check=True)
+    process = subprocess.Popen([sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True)
     assert process.communicate()[0] == f"{process.pid}\n"
 
 

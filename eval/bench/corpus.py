@@ -74,6 +74,7 @@ def job_of(source: Path, output: Path, order: str, window: int = 16_384, **secti
             "input": {"path": str(source)},
             "output": str(output),
             "sampling": {"temperature": 0, "max_tokens": 16},
+            "retry": {"max_attempts": 1},  # an answer that is cut off is asked for once: both orders do the same work
             "run": {"order": order, "window": window},
             **sections,
         }
@@ -113,7 +114,7 @@ def hits(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def _requests(source: Path, output: Path, arm: str, encode: Any) -> Iterator[tuple[Any, int]]:
     """The rows' requests with token ids, in the order in which a run reads them, and so many tokens of answer each."""
-    from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
+    from llmbatch.core.types import Failure, Prompt, Request, RequestKey, Sampling
     from llmbatch.folder.ordered import Ordered
     from llmbatch.job.swept import recipe_of
     from llmbatch.runs.ordering import make_order
@@ -128,6 +129,8 @@ def _requests(source: Path, output: Path, arm: str, encode: Any) -> Iterator[tup
     while some := list(islice(stream, 1024)):
         prompts: list[Any] = [recipe.render(row) for row in some]
         for row, ids in zip(some, encode([rendered.prompt for rendered in prompts]), strict=True):
+            if isinstance(ids, Failure):  # a run gives it a record and asks nothing
+                continue
             key = RequestKey(row.index)
             yield Request(key, Prompt(text=""), sampling, token_ids=array("I", ids)), Random(row.index).randint(4, 16)
 
