@@ -48,7 +48,7 @@ def main() -> int:
         code = subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=False).returncode
         if code:
             failed.append(name)
-        said = f"it failed (exit code {code}), and its figures before stay" if code else "done"
+        said = f"it failed (exit code {code})" if code else "done"
         print(f"{name}: {said}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     write()
     return 1 if failed else 0
