@@ -117,7 +117,7 @@ def _requests(source: Path, output: Path, arm: str, encode: Any) -> Iterator[tup
     from llmbatch.core.types import Failure, Prompt, Request, RequestKey, Sampling
     from llmbatch.folder.ordered import Ordered
     from llmbatch.job.swept import recipe_of
-    from llmbatch.runs.ordering import make_order
+    from llmbatch.runs.order_making import make_order
     from llmbatch.sources.opening import open_source
 
     job = job_of(source, output, "corpus" if arm == "corpus" else "window")

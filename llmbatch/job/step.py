@@ -137,7 +137,7 @@ class Step:
             rendered = replace(rendered, prompt=prompt)
         if (offered := rendered.prompt.tools) is not None and (problem := self._no_tools(offered)):
             return Failure(FailureKind.PROMPT, f"row {short(row.id)}: {problem}")
-        if rendered.sampling and (problem := self._too_many({**rendered.sampling, **self._overrides})):
+        if "n" in rendered.sampling and (problem := self._too_many({**rendered.sampling, **self._overrides})):
             return Failure(FailureKind.PROMPT, f"row {short(row.id)}: n {problem}")
         if rendered.output is not None:
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,12 @@ from llmbatch.core.types import Message, Prompt, Rendered
 from llmbatch.formats.base import Answered
 from llmbatch.formats.openai import tools
 from llmbatch.formats.openai.body import (
+    CHOICE,
+    CREATED,
+    INDEX,
+    MODEL,
     NEUTRAL,
+    USAGE,
     Choice,
     RequestError,
     adapter_of,
@@ -75,22 +80,34 @@ def write(rendered: Rendered) -> dict[str, Any]:
 
 def answer(answered: Answered, success: Success) -> dict[str, Any]:
     """The body that answers a row."""
-    number, body = answered.record["index"], answered.row.get("body")
+    record, body = answered.record, answered.row.get("body")
     named = isinstance(body, Mapping) and isinstance(body.get("tool_choice"), Mapping)
+    number = record["index"]
+    choices = [
+        _choice(index, each, f"{number}_{index}", named=named)
+        for index, each in enumerate(choices_of(answered, success))
+    ]
+    return _completion(number, answered.created, answered.model, choices, usage_of(record))
+
+
+def plain(*, cut: bool) -> dict[str, Any]:  # noqa: ARG001 - its reason is in a hole
+    """The same with holes, of a row that is answered with one text and nothing more."""
+    return _completion(INDEX, CREATED, MODEL, [_choice(0, CHOICE)], USAGE)
+
+
+def _completion(index: Any, created: Any, model: Any, choices: Sequence[Any], usage: Any) -> dict[str, Any]:
     return {
-        "id": f"chatcmpl-{number}",
+        "id": f"chatcmpl-{index}",
         "object": "chat.completion",
-        "created": answered.created,
-        "model": answered.model,
-        "choices": [
-            _choice(index, each, f"{number}_{index}", named=named)
-            for index, each in enumerate(choices_of(answered, success))
-        ],
-        "usage": usage_of(answered.record),
+        "created": created,
+        "model": model,
+        "choices": choices,
+        "usage": usage,
     }
 
 
-def _choice(index: int, choice: Choice, number: str, *, named: bool) -> dict[str, Any]:
+def _choice(index: int, choice: Choice, number: str = "", *, named: bool = False) -> dict[str, Any]:
+    """``number`` says in the ids of calls which answer's they are; ``named``: the request names the tool that is called."""
     message: dict[str, Any] = {"role": "assistant", "content": choice.text}
     reason = choice.finish_reason
     if choice.calls:
