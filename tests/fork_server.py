@@ -32,25 +32,26 @@ from typing import Any, NamedTuple, NoReturn
 def serve(connection: socket.socket) -> dict[str, Any]:
     """Fork for every message. Returns the message in the fork; in the server, which ends with its connection, never.
 
-    The forks are orphans, which whoever asked for them takes in. They are told of twice: by their number, and when they are.
+    The forks are orphans, which whoever asked for them takes in. They are told of twice, as what was asked for: by their number,
+    and when they are.
     """
     while True:
         message, files, _, _ = socket.recv_fds(connection, 1 << 20, MOST_FILES)
         if not message:
             os._exit(0)
+        asked: dict[str, Any] = json.loads(message)
         between = os.fork()
         if between == 0:
             if pid := os.fork():
-                connection.send(str(pid).encode())
+                connection.send(f"{asked['name']} {pid}".encode())
                 os._exit(0)
             connection.close()
-            asked: dict[str, Any] = json.loads(message)
             _put(files, [0, 1, 2, *asked["passed"]])
             return asked
         os.waitpid(between, 0)
         for file in files:
             os.close(file)
-        connection.send(b"orphaned")
+        connection.send(f"{asked['name']} orphaned".encode())
 
 
 def _put(files: list[int], numbers: list[int]) -> None:
@@ -65,18 +66,28 @@ def _put(files: list[int], numbers: list[int]) -> None:
 
 def forked(server: socket.socket, asked: dict[str, Any], files: Sequence[int]) -> int:
     """What a server forks for this message: the number of a process that is now a child of this one."""
+    asked["name"] = os.urandom(8).hex()
     asked["blocked"] = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
     _adopt_orphans(True)
     try:
         socket.send_fds(server, [json.dumps(asked).encode()], files)
-        pid = int(server.recv(100))
-        assert server.recv(100) == b"orphaned", "the fork server has ended"  # else: from now on it is ours
+        pid = int(_told(server, asked["name"]))
+        assert _told(server, asked["name"]) == "orphaned"  # from now on it is ours
     except BaseException:  # the next one asks another server: this one's answers would be taken for its own
         server.close()
         raise
     finally:
         _adopt_orphans(False)
     return pid
+
+
+def _told(server: socket.socket, name: str) -> str:
+    """What the server says of this; what it says to somebody who was killed before he heard it is of another name."""
+    while answer := server.recv(100).decode():
+        of, _, said = answer.partition(" ")
+        if of == name:
+            return said
+    raise EOFError("the fork server has ended")
 
 
 def _adopt_orphans(yes: bool) -> None:

@@ -55,6 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self) -> None:
+        if not self.path.startswith("/api/models"):
+            self.send_error(404)
+            return
         body = json.dumps([{"id": name, "modelId": name, "_id": name} for name in self.hub.found]).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

@@ -79,10 +79,11 @@ class LlmbatchModel:
             table = self._table({name: value for name, value in (params or {}).items() if value is not None})
             frame = isinstance(model_input, pd.DataFrame)
             rows = list(_rows(model_input, list(table.facts.needs)))
-            answers = _of_executor(table, rows) if in_task() else table.answers(rows, len(rows), ())
+            for_spark = in_task()
+            answers = _of_executor(table, rows) if for_spark else table.answers(rows, len(rows), ())
             self.errors = answers[_ERROR]
         self._see(answers[_ERROR])
-        if frame and not _is_list(model_input):
+        if frame and (for_spark or not _is_list(model_input)):
             return pd.DataFrame(answers, index=model_input.index, dtype=object)
         return answers[_OUTPUT]
 
@@ -242,7 +243,7 @@ def _of_executor(table: TableJob, rows: Sequence[Mapping[str, Any]]) -> dict[str
 
 
 def _is_list(frame: pd.DataFrame) -> bool:
-    """Whether MLflow made the frame of a list of values."""
+    """Whether MLflow made the frame of a list of values, or of a column for Spark, which is to get both columns."""
     return list(frame.columns) == [0]
 
 

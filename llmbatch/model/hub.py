@@ -68,7 +68,7 @@ def _ask(said: str, name: str, revision: str | None, folder: str | None) -> None
     """Ask the hub for the head of a file of the model. Raises as ``see_model``."""
     from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
 
-    hub = constants.ENDPOINT
+    hub, no_answer = constants.ENDPOINT, errors.HfHubHTTPError.__bases__[0]  # the base of what its HTTP library raises
     try:
         get_hf_file_metadata(hf_hub_url(name, _FILE, revision=revision, endpoint=hub))
     except errors.EntryNotFoundError:
@@ -96,7 +96,7 @@ def _ask(said: str, name: str, revision: str | None, folder: str | None) -> None
         ) from error
     except errors.HfHubHTTPError as error:
         _refused(said, hub, error)
-    except Exception as error:  # of whichever HTTP library the hub's own stands on
+    except (OSError, no_answer) as error:
         raise EngineError(
             f"{said} is not on this machine, and {hub} cannot be reached: {one_line(str(error) or repr(error), 200)}. "
             "Try again, or give a folder with the model"

@@ -18,3 +18,14 @@ def test_what_torch_picks_is_known_once_the_thread_is_at_its_end() -> None:
     assert thread is not None
     thread.join()
     assert valid_vec_isa_list.cache_info().currsize == 1
+
+
+def test_what_torch_is_was_read_once_the_thread_is_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails where a new torch does not keep it: then every start reads its source again, and nothing else."""
+    from torch._inductor import codecache
+
+    thread = look()
+    assert thread is not None
+    thread.join()
+    monkeypatch.setattr(codecache, "build_code_hash", None)  # nothing is read any more
+    assert len(codecache.torch_key()) == 32

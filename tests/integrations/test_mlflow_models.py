@@ -128,3 +128,7 @@ def test_in_a_task_of_spark_the_executor_s_engine_answers(monkeypatch: pytest.Mo
     model = LlmbatchModel(JOB)  # type: ignore[arg-type]
     assert model.predict(["one", ""], {"temperature": 0.5}) == ["elsewhere one", None]
     assert model.errors == [None, "prompt: blank"]
+    found = model.predict(
+        pd.DataFrame({0: ["one", ""]}), {"temperature": 0.5}
+    )  # as MLflow makes it of a column of Spark's
+    assert found.to_dict("list") == {"output": ["elsewhere one", None], "error": [None, "prompt: blank"]}

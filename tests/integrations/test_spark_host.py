@@ -284,7 +284,9 @@ def test_rows_of_a_model_that_every_worker_loads_are_answered_by_the_one_engine(
 
 
 @pytest.mark.parametrize(
-    "context", [None, SimpleNamespace(get=lambda: None), SimpleNamespace(get=SimpleNamespace)], ids=str
+    "context",
+    [None, SimpleNamespace(get=lambda: None), SimpleNamespace(get=SimpleNamespace)],
+    ids=["no context", "no task", "a task"],
 )
 def test_only_a_process_with_a_task_is_at_work_for_spark(monkeypatch: pytest.MonkeyPatch, context: Any) -> None:
     """``pyspark`` is a stand-in here."""

@@ -23,6 +23,7 @@ from llmbatch.engines.vllm.drafts import DraftCounter
 from llmbatch.engines.vllm.handing import Tools
 from llmbatch.engines.vllm.haste import models_built_later, no_search, without, without_traces
 from llmbatch.engines.vllm.later import later
+from llmbatch.engines.vllm.lookups import quick_lookups
 from llmbatch.engines.vllm.loop import Intake, Loop
 from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.processes import Processes
@@ -152,7 +153,12 @@ class VllmEngine:
         with self._preparing:
             if self._prepared is None:
                 trouble.check_model(self._model)
-                with vllm_log.captured(self._log), self._in_haste(True, keeps=True), models_built_later():
+                with (
+                    vllm_log.captured(self._log),
+                    self._in_haste(True, keeps=True),
+                    models_built_later(),
+                    quick_lookups(),
+                ):
                     import vllm  # noqa: F401
 
                     if self._settings.args.get("otlp_traces_endpoint") is None:

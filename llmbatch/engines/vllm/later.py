@@ -2,9 +2,9 @@
 
 transformers imports scikit-learn for one function of assisted generation, and with it pandas and scipy.stats; scipy.optimize for
 one function of the losses of object detectors; accelerate for models that are spread over devices. vLLM imports scipy.signal for
-audio. Together that is a quarter of the imports of a start. A stand-in gives a name that is listed here as a name which fetches
-the real thing when it is called or looked into. Any other name makes it import the module at once, as without it: another version
-of who imports it starts as slowly as before, and no worse.
+audio, and boto3 for models in S3. Together that is a quarter of the imports of a start. A stand-in gives a name that is listed here
+as a name which fetches the real thing when it is called or looked into. Any other name makes it import the module at once, as
+without it: another version of who imports it starts as slowly as before, and no worse.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ LATER: Mapping[str, Sequence[str]] = {
     "scipy": (),
     "scipy.optimize": ("linear_sum_assignment",),
     "scipy.signal": (),
+    "boto3": (),
     "accelerate": ("PartialState", "dispatch_model"),
     "accelerate.hooks": ("AlignDevicesHook", "add_hook_to_module"),
     "accelerate.utils": (
