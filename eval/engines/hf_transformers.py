@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     given.output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(figures, indent=1, ensure_ascii=False))
+
+
+def report(figures: Mapping[str, Any]) -> list[str]:
+    """The figures in words."""
+    lines = [
+        "## transformers: the library's own `generate_batch`",
+        "",
+        "| tokenizer | rows | equal, greedy | equal, seeded | seconds, ours | the library's | its time over ours |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, one in figures["families"].items():
+        seconds = one["median_seconds"]
+        cells = [
+            name, one["rows"], one["equal_greedy"], f"{one['equal_seeded']} of {one['seeded_rows']}", seconds["ours"],
+            seconds["library"], one["library_time_over_ours"],
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
 
 
 if __name__ == "__main__":

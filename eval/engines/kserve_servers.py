@@ -91,7 +91,7 @@ def main() -> None:
                 figures["cases"].append(measured(case, Path(folder) / str(number), given.rows))
                 print(json.dumps(figures["cases"][-1]), file=sys.stderr, flush=True)
     FIGURES.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    wrong = [case["name"] for case in figures["cases"] if not case.get("right")]
+    wrong = [case["name"] for case in figures["cases"] if "not_shown" not in case and not case.get("right")]
     if wrong:
         raise RuntimeError(f"did not come out right: {', '.join(wrong)}")
 

@@ -1,12 +1,12 @@
 """The openai engine in figures: against vLLM's own server on this machine, and against a stand-in that fails and is killed.
 
-    python eval/engines/openai_server.py [--rows 2000] [--repetitions 3] [--parts chaos,levels,speed]
+    python eval/engines/openai_server.py [--rows 2000] [--repetitions 3] [--parts chaos,levels,vllm_levels,speed]
 
 Seconds from file to file, interleaved: llmbatch over the server, a plain asyncio script with OpenAI's client, datatrove's runner
-(in an environment of its own, where that installs), llmbatch at fixed levels; then llmbatch with vLLM in its own process, from
-when its engine is ready to its last answer. On a stand-in: the level that is found against fixed ones, and a server that fails
-every tenth request and is killed twice. Writes ``openai_server.json`` beside this file, part by part; a part that is not run stays
-as it is there.
+(in an environment of its own, where that installs); then llmbatch with vLLM in its own process, from when its engine is ready to
+its last answer. The level that is found against fixed ones, on vLLM's server and on a stand-in. A stand-in that fails every tenth
+request and is killed twice. Writes ``openai_server.json`` beside this file, part by part; a part that is not run stays as it is
+there.
 DATATROVE_PYTHON names an interpreter that has datatrove already.
 """
 
@@ -152,27 +152,22 @@ def datatrove_python(folder: Path) -> str | None:
 
 
 def speed(folder: Path, count: int, repetitions: int) -> dict[str, Any]:
-    """Seconds of each arm on the same rows, and of each fixed level."""
+    """Seconds of each arm on the same rows."""
     rows = make_rows(folder / "rows.jsonl", count)
     python = datatrove_python(folder)
     seconds: dict[str, list[float]] = {}
-    levels: list[list[int]] = []
     with vllm_server(folder) as url:
         engine = {"name": "openai", "urls": [url]}
         ours(rows, folder / "warm", engine)
 
         def arms(turn: int) -> Iterator[tuple[str, float]]:
-            output = folder / f"ours-{turn}"
-            yield "llmbatch, server", ours(rows, output, engine)
-            levels.append(level_of(output))
+            yield "llmbatch, server", ours(rows, folder / f"ours-{turn}", engine)
             yield (
                 "script with OpenAI's client",
                 peer("plain", sys.executable, rows, folder / f"plain-{turn}.jsonl", url, 2 * SEQS),
             )
             if python is not None:
                 yield "datatrove", peer("datatrove", python, rows, folder / f"datatrove-{turn}", url, 2 * SEQS)
-            for level in VLLM_LEVELS:
-                yield f"fixed {level}", ours(rows, folder / f"fixed-{level}-{turn}", {**engine, "in_flight": level})
 
         for turn in range(repetitions):
             for name, took in arms(turn):
@@ -184,12 +179,35 @@ def speed(folder: Path, count: int, repetitions: int) -> dict[str, Any]:
         print(f"{turn} in process: {took:.2f} s", flush=True)
     middle = {name: statistics.median(took) for name, took in seconds.items()}
     peers = [middle[name] for name in ("script with OpenAI's client", "datatrove") if name in middle]
-    fixed = [took for name, took in middle.items() if name.startswith("fixed")]
     return {
-        "rows": count, "seconds": seconds, "medians": middle, "levels_found": levels,
+        "rows": count, "seconds": seconds, "medians": middle,
         "datatrove": "ran" if python is not None else "does not install here",
         "speed_against_best_peer": min(peers) / middle["llmbatch, server"],
-        "speed_against_best_fixed_level": min(fixed) / middle["llmbatch, server"],
+    }  # fmt: skip
+
+
+def vllm_levels(folder: Path, count: int, repetitions: int) -> dict[str, Any]:
+    """On vLLM's server: the level that is found against fixed ones, by turns."""
+    rows = make_rows(folder / "rows.jsonl", count)
+    seconds: dict[str, list[float]] = {}
+    found: list[list[int]] = []
+    with vllm_server(folder) as url:
+        engine = {"name": "openai", "urls": [url]}
+        ours(rows, folder / "levels-warm", engine)
+        for turn in range(repetitions):
+            for level in (None, *VLLM_LEVELS):
+                name = "found" if level is None else f"fixed {level}"
+                output = folder / f"levels-{level}-{turn}"
+                took = ours(rows, output, engine if level is None else {**engine, "in_flight": level})
+                if level is None:
+                    found.append(level_of(output))
+                seconds.setdefault(name, []).append(took)
+                print(f"{turn} {name}: {took:.2f} s", flush=True)
+    middle = {name: statistics.median(took) for name, took in seconds.items()}
+    fixed = [took for name, took in middle.items() if name != "found"]
+    return {
+        "rows": count, "sequences": SEQS, "seconds": seconds, "medians": middle, "levels_found": found,
+        "speed_against_best_fixed_level": min(fixed) / middle["found"],
     }  # fmt: skip
 
 
@@ -249,11 +267,38 @@ def answered(log: Path) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
+def report(figures: Mapping[str, Any]) -> list[str]:
+    """The figures in words; of a part that was not run there are none."""
+    lines = ["## openai: vLLM's own server, and a stand-in that fails", ""]
+    if speed := figures.get("speed"):
+        told = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in speed["medians"].items())
+        ratio = speed["speed_against_best_peer"]
+        lines += [
+            f"- {speed['rows']:,} rows from file to file, medians of {len(speed['seconds']['llmbatch, server'])}: {told}. "
+            f"{ratio:.2f} times as fast as the best other program on the server (datatrove {speed['datatrove']}).",
+        ]
+    for name, server in (("vllm_levels", "vLLM's server"), ("levels", "a stand-in")):
+        if level := figures.get(name):
+            found = level.get("levels_found") or level["level_found"]
+            lines.append(
+                f"- Requests at a time, found by itself on {server}: {found}; "
+                f"{level['speed_against_best_fixed_level']:.2f} times as fast as the best fixed number."
+            )
+    if chaos := figures.get("chaos"):
+        lines.append(
+            f"- A server that fails every tenth request and was killed after {chaos['kills_after_answers']} answers: of "
+            f"{chaos['rows']:,} rows {chaos['ok']:,} ok, {chaos['answered_twice']} answered twice."
+        )
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--parts", default="chaos,levels,speed", help="speed alone needs vLLM, the others a stand-in")
+    parser.add_argument(
+        "--parts", default="chaos,levels,vllm_levels,speed", help="the last two need vLLM, the others a stand-in"
+    )
     given = parser.parse_args()
     result = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     with tempfile.TemporaryDirectory(prefix="llmbatch-openai-") as path:
@@ -261,6 +306,7 @@ def main() -> None:
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             "chaos": lambda: chaos(folder, given.rows),
             "levels": lambda: levels(folder, 4 * given.rows),
+            "vllm_levels": lambda: vllm_levels(folder, given.rows, given.repetitions),
             "speed": lambda: speed(folder, given.rows, given.repetitions),
         }
         for name in given.parts.split(","):

@@ -2,9 +2,10 @@
 
     run.py [NAME...]
 
-A module beside this one measures one thing: its ``main()`` writes its figures as JSON beside it, under its own name. A
+A program beside this one measures one thing, and writes its figures as JSON beside it, under its own name. A
 ``report(figures)`` of its own gives the lines of its section from them; without one they are shown as they are. With names
-only those are measured anew; the others' figures stay.
+only those are measured anew; the others' figures stay. Each runs in a process of its own: what one keeps in memory, or how it
+ends, is nothing to the others.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -43,12 +45,11 @@ def main() -> int:
     for name in given:
         began = time.monotonic()
         print(f"{name} ...", file=sys.stderr, flush=True)
-        try:
-            importlib.import_module(name).main()
-        except Exception as error:  # one that fails must not keep the others from being measured
+        code = subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=False).returncode
+        if code:
             failed.append(name)
-            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
-        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        said = f"it failed (exit code {code})" if code else "done"
+        print(f"{name}: {said}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     write()
     return 1 if failed else 0
 

@@ -173,6 +173,25 @@ def _write_transform_records(scenario: Scenario, folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in part), encoding="utf-8")
 
 
+_COUNT = {"type": "function", "function": {"name": "count", "parameters": {"type": "object"}}}
+_COUNTS = {
+    "when": {"matches": "[2468]$"}, "answer": '<tool_call>{"name": "count", "arguments": {"row": {index}}}</tool_call>'
+}  # fmt: skip
+
+
+def _write_tools(scenario: Scenario, folder: Path) -> None:
+    """Requests of OpenAI's that offer a tool, in two files: some must call it, and of some it is none."""
+    for name, numbers in (("a", range(ROWS // 3)), ("b", range(ROWS // 3, ROWS))):
+        lines = []
+        for i in numbers:
+            said = [{"role": "user", "content": f"number {i % scenario.distinct}"}]
+            tools = [{"type": "other"}] if i % 59 == 11 else [_COUNT]
+            body = {"messages": said, "tools": tools, "tool_choice": "required" if i % 7 == 3 else "auto"}
+            request = {"custom_id": f"r{i}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+            lines.append('{"custom_id": cut' if i % 41 == 7 else json.dumps(request))
+        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
 def _write_invocations(scenario: Scenario, folder: Path) -> None:
     """Bodies of three families, some without an id; of forty one is broken, or one that nothing can be done with."""
     bodies: list[Callable[[str], dict[str, Any]]] = [
@@ -451,6 +470,20 @@ SCENARIOS = (
         distinct=150,
         files=("results.jsonl", "errors.jsonl", "output"),
         write=_write_batch,
+        ready_made=True,
+    ),
+    Scenario(
+        "tools",
+        {"rules": [FAILS_ONCE, _COUNTS]},
+        {
+            "run": {"window": 32},
+            "engine": {"tool_call_parser": "hermes"},
+            "input": {"format": "openai"},
+            "sinks": {"layout": {"name": "openai"}},
+        },
+        distinct=150,
+        files=("results.jsonl", "errors.jsonl", "output"),
+        write=_write_tools,
         ready_made=True,
     ),
     Scenario(

@@ -23,7 +23,12 @@ from llmbatch.job.job import DEMO_MODEL
 
 SYSTEM, VERTA = "Harnesses and agents", "Verta"
 _PEERS = ("litellm", "distilabel", "datadesigner")
-_FAILS = ("--set", 'engine.args.rules=[{"when": {"contains": "BOOM"}, "fail": "the model says no"}]')
+_CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Bern"}}</tool_call>'
+_RULES = [
+    {"when": {"contains": "BOOM"}, "fail": "the model says no"},
+    {"when": {"contains": "Is it raining"}, "answer": f"Let me see. {_CALL}"},
+]
+_SCRIPT = ("--set", f"engine.args.rules={json.dumps(_RULES)}", "--set", "engine.tool_call_parser=hermes")
 _VLLM = ("--engine", "vllm", "--set", "engine.args.dtype=float32", "--set", "engine.args.enforce_eager=true")
 _TASKS = ROOT / "eval" / "harness" / "tasks"
 _LIMIT = 24
@@ -38,12 +43,18 @@ def results() -> Iterator[Shown]:
         scripted, real = folder / "scripted", folder / "real"
         scripted.mkdir()
         real.mkdir()
-        with Served(scripted, *_FAILS) as server:
+        with Served(scripted, *_SCRIPT) as server:
             yield _row(
                 SYSTEM,
                 "Inspect: openai-api/SERVICE/MODEL, chat and Responses API",
                 "inspect-ai",
                 lambda: _inspect(server.place, scripted),
+            )
+            yield _row(
+                SYSTEM,
+                "Inspect: a tool is called and what it gave goes back, chat and Responses API",
+                "inspect-ai",
+                lambda: _inspect_tools(server.place, scripted),
             )
             for peer in _PEERS:
                 claim, program = f"{peer} on the live endpoint", HERE / "live_clients_peer.py"
@@ -66,14 +77,44 @@ def _row(system: str, claim: str, package: str, show: Callable[[], str]) -> Show
 def _inspect(place: str, folder: Path) -> str:
     """An evaluation whose answers are what was asked, by each of the two APIs."""
     from inspect_ai import Task
-    from inspect_ai import eval as inspect
     from inspect_ai.dataset import Sample
-    from inspect_ai.model import get_model
     from inspect_ai.scorer import exact
     from inspect_ai.solver import generate
 
     texts = [f"text {number}" for number in range(20)]
-    task = Task([Sample(text, target=text) for text in texts], solver=generate(), scorer=exact())
+    return _by_each_api(
+        place, folder, Task([Sample(text, target=text) for text in texts], solver=generate(), scorer=exact())
+    )
+
+
+def _inspect_tools(place: str, folder: Path) -> str:
+    """An evaluation whose answers are what a tool gave, which the model called."""
+    from inspect_ai import Task
+    from inspect_ai.dataset import Sample
+    from inspect_ai.scorer import exact
+    from inspect_ai.solver import generate, use_tools
+    from inspect_ai.tool import tool
+
+    @tool
+    def weather() -> Any:
+        async def execute(city: str) -> str:
+            """Say how the weather is.
+
+            Args:
+                city: Where.
+            """
+            return f"rain in {city}"
+
+        return execute
+
+    samples = [Sample(f"Is it raining, {number}?", target="rain in Bern") for number in range(20)]
+    return _by_each_api(place, folder, Task(samples, solver=[use_tools(weather()), generate()], scorer=exact()))
+
+
+def _by_each_api(place: str, folder: Path, task: Any) -> str:
+    from inspect_ai import eval as inspect
+    from inspect_ai.model import get_model
+
     said = []
     for responses in (False, True):
         model = get_model(
@@ -94,9 +135,13 @@ def _inspect(place: str, folder: Path) -> str:
 
 
 def _lm_eval(place: str, folder: Path, model: str, path: str, task: str, *more: str, settings: str = "") -> Any:
-    """The harness's own command on tasks of this repository: what it found. Raises ``AssertionError`` with how it ended."""
+    """The harness's own command on a model that is the server: what it found. Raises ``AssertionError`` with how it ended."""
+    return _harness(folder, model, f"model=demo,base_url=http://{place}/v1/{path},max_retries=1{settings}", task, *more)
+
+
+def _harness(folder: Path, model: str, given: str, task: str, *more: str) -> Any:
+    """The harness's own command on tasks of this repository."""
     out = folder / f"{model}-{task}"
-    given = f"model=demo,base_url=http://{place}/v1/{path},max_retries=1{settings}"
     command = [
         sys.executable, "-m", "lm_eval", "--model", model, "--model_args", given, "--tasks", task, "--include_path", str(_TASKS),
         "--limit", str(_LIMIT), "--output_path", str(out), *more,
@@ -142,7 +187,12 @@ def _completions(place: str, folder: Path) -> str:
 
 
 def _likelihoods(place: str, folder: Path) -> str:
-    """By the log-probabilities of prompts (echo with logprobs), one document at a time and four."""
+    """By the log-probabilities of prompts (echo with logprobs), one document at a time and four; and by the harness's own ``hf``.
+
+    That one is to add up in double precision, as the harness does with what a server says. In single precision, its default, the
+    first two of the four choices of one document are equally likely, though the second is the beginning of the first; of such a
+    tie the first counts, which is the right one.
+    """
     found = []
     for size in ("1", "4"):
         each = folder / size
@@ -152,8 +202,10 @@ def _likelihoods(place: str, folder: Path) -> str:
             settings=f",num_concurrent=2,tokenizer={DEMO_MODEL}",
         )  # fmt: skip
         found.append(said["acc,none"])
-    assert found[0] == found[1] > _CHANCE, found
-    return f"accuracy {found[0]:g} of {_LIMIT} documents, one and four to a request"
+    double = f"pretrained={DEMO_MODEL},dtype=float32,softmax_dtype=float64"
+    found.append(_harness(folder, "hf", double, "numbers_choice", "--device", "cpu", "--batch_size", "4")["acc,none"])
+    assert found[0] == found[1] == found[2] > _CHANCE, found
+    return f"accuracy {found[0]:g} of {_LIMIT} documents, one and four to a request, and by the harness's own hf in doubles"
 
 
 _HARNESS = (

@@ -109,7 +109,10 @@ def _print_result(console: Console, record: Record) -> None:
         _reason(console, record.failure)
     else:
         _heading(console, "result", "green")
-        _value(console, record.output)
+        if record.output is not None or not record.tool_calls:
+            _value(console, record.output)
+        if record.tool_calls:
+            _value(console, record.tool_calls)
     usage = record.usage
     _text(
         console,

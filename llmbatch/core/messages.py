@@ -6,6 +6,7 @@ A content is one text, or a list of parts where there are images among them: ``{
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from llmbatch.core.words import is_encodable, near, short, type_name
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _KEYS = frozenset({"role", "content", "name"})
+_CALLS, _OF_CALL = "tool_calls", "tool_call_id"
 _TEXTS = ("text", "input_text")
 _IMAGES = ("image_url", "input_image")
 _DETAILS = ("auto", "low", "high", "original")
@@ -23,8 +25,9 @@ def ready_messages(value: object) -> tuple[Message, ...] | str:
     """The messages that a row brings, or what is wrong, in words.
 
     A message is ``{role, content}``, with ``name`` where a chat template wants it. A content in text parts becomes one
-    text, its parts on lines of their own, as vLLM joins them; one with images stays in parts. Other keys may be there only if they
-    are null or empty.
+    text, its parts on lines of their own, as vLLM joins them; one with images stays in parts. The assistant may have called tools,
+    beside its content or in place of one, and ``tool`` says what such a call gave. Other keys may be there only if they are null or
+    empty.
     """
     if not isinstance(value, (list, tuple)):
         return f"must be a list of messages, not of type {type_name(value)}"
@@ -46,20 +49,56 @@ def _plain(message: object) -> dict[str, Any] | str:
     if role not in ROLES if isinstance(role, str) else True:
         hint = near(role, ROLES) if isinstance(role, str) else ""
         return f"has the role {short(role)}{hint}; known are {', '.join(sorted(ROLES))}"
+    of_tools: dict[str, Any] = {}
     for key, value in message.items():
         if value and key not in _KEYS:
-            return f"has the key {short(key)}, which is not supported (tool calls are not)"
-    if content.__class__ is not str:
-        try:
-            content = _joined(content)
-        except ValueError as error:
-            return str(error)
+            if key not in (_CALLS, _OF_CALL):
+                return f"has the key {short(key)}, which is not supported"
+            of_tools[key] = value
+    try:
+        if of_tools:
+            of_tools = _of_tools(str(role), of_tools)
+        if content.__class__ is not str:
+            content = "" if content is None and _CALLS in of_tools else _joined(content)
+    except ValueError as error:
+        return str(error)
     if not (is_encodable(content) if isinstance(content, str) else all(map(is_encodable, map(_said, content)))):
         return "holds half a surrogate pair, which is no character"
-    plain = {"role": role, "content": content}
+    plain = {"role": role, "content": content, **of_tools}
     if name := message.get("name"):
         plain["name"] = name
     return plain
+
+
+def _of_tools(role: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a message says of calls. Raises ``ValueError``, in words."""
+    for key, by in ((_CALLS, "assistant"), (_OF_CALL, "tool")):
+        if key in given and role != by:
+            raise ValueError(f"has the key {key}, which a message by {by} has, and not one by {role}")
+    if not isinstance(of := given.get(_OF_CALL, ""), str) or not is_encodable(of):
+        raise ValueError(f"has the {_OF_CALL} {short(of)}, and it is the id of a call")
+    calls = given.get(_CALLS, [])
+    if not isinstance(calls, (list, tuple)):
+        raise ValueError(f"has tool_calls of type {type_name(calls)}, and they are a list")  # noqa: TRY004
+    return {**given, _CALLS: list(map(_call, calls))} if calls else dict(given)
+
+
+def _call(call: object) -> dict[str, Any]:
+    """A call of a function, its arguments as text. Raises ``ValueError``, in words."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if isinstance(call, Mapping) and isinstance(function, Mapping) and call.get("type") in (None, "function"):
+        name, arguments, of = function.get("name"), function.get("arguments"), call.get("id")
+        if arguments is None or isinstance(arguments, Mapping):
+            arguments = json.dumps(arguments or {}, ensure_ascii=False)
+        if isinstance(name, str) and isinstance(arguments, str) and (of is None or isinstance(of, str)):
+            if not all(map(is_encodable, (name, arguments, of or ""))):
+                raise ValueError("holds half a surrogate pair, which is no character")
+            said = {"type": "function", "function": {"name": name, "arguments": arguments}}
+            return said if of is None else {"id": of, **said}
+    raise ValueError(
+        f"has a call that cannot be read ({short(call)}); the form is "
+        '{"id": ..., "type": "function", "function": {"name": ..., "arguments": JSON text}}'
+    )
 
 
 def image_part(url: str, detail: str | None = None) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Records in, lines of ``results.jsonl`` out, and back.
 
 A line is one JSON object in UTF-8. ``id``, ``index``, ``status``, ``output``, ``finish_reason``, ``attempts`` and ``usage``
-are always there; ``error``, ``raw``, ``reasoning``, ``stop_reason``, ``logprobs``, ``details``, ``history`` and ``input`` only
-where there is something to say. The line depends on the input, the job and the model's answers alone, and not on when or in which
-order things ran; ``usage.cached_tokens`` is the one exception: it tells what the prefix cache happened to hold.
+are always there; ``tool_calls``, ``error``, ``raw``, ``reasoning``, ``stop_reason``, ``logprobs``, ``details``, ``history`` and
+``input`` only where there is something to say. The line depends on the input, the job and the model's answers alone, and not on
+when or in which order things ran; ``usage.cached_tokens`` is the one exception: it tells what the prefix cache happened to hold.
 """
 
 from __future__ import annotations
@@ -90,6 +90,8 @@ def record_to_line(record: Record) -> bytes:
 def _besides(record: Record) -> dict[str, Any]:
     """What is only there where there is something to say."""
     line: dict[str, Any] = {}
+    if record.tool_calls is not None:
+        line["tool_calls"] = record.tool_calls
     if record.failure is not None:
         line["error"] = {"kind": record.failure.kind.value, "message": record.failure.message}
     if record.raw is not None:
@@ -131,6 +133,7 @@ def record_from_dict(line: dict[str, Any]) -> Record:
         input=line.get("input"),
         details=line.get("details"),
         stop_reason=line.get("stop_reason"),
+        tool_calls=line.get("tool_calls"),
     )
 
 

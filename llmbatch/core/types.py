@@ -133,6 +133,23 @@ class Image(NamedTuple):
 
 
 @fast_dataclass(frozen=True, slots=True)
+class Tools:
+    """Functions that the model is offered, as OpenAI's protocol has them, and what it is to do with them: call which it likes, if
+    any (``auto``), none, one at least (``required``), or the one that is ``named``. Not ``parallel``: one call at most.
+    """
+
+    offered: tuple[Mapping[str, Any], ...]
+    choice: Literal["auto", "none", "required", "named"] = "auto"
+    name: str = ""
+    parallel: bool = True
+
+    @property
+    def forced(self) -> bool:
+        """Whether the answer is to be a call, and nothing else."""
+        return self.choice in ("required", "named")
+
+
+@fast_dataclass(frozen=True, slots=True)
 class Prompt:
     """What the model is to answer: ``messages`` for a chat model, ``text`` for plain completion, or the token ``ids`` of a
     text, which the model is given as they are; exactly one is set.
@@ -140,7 +157,7 @@ class Prompt:
     ``prefill`` is a start of the answer that the model goes on from; it is part of the answer that is checked. A ``long`` one may
     be longer than any context: its tokens are asked for, and it is not sent as a whole. ``pair`` is the second of two texts
     that are judged together, of which ``text`` is the first: see ``Pooling``. ``images`` are those that parts of the messages
-    name, in their order.
+    name, in their order. ``tools`` are shown to the model with the messages.
     """
 
     messages: tuple[Message, ...] | None = None
@@ -150,6 +167,7 @@ class Prompt:
     pair: str | None = None
     images: tuple[Image, ...] = ()
     ids: tuple[int, ...] | None = None
+    tools: Tools | None = None
 
 
 class PairIds(list[int]):
@@ -322,6 +340,7 @@ class Completion:
     ``text`` is without the reasoning part where a reasoning parser is set. ``usage`` is of this request alone.
     ``logprobs`` is JSON: one object a token, ``{"token", "logprob", "top": [{"token", "logprob"}, ...]}``; the engine gives those
     of the tokens that are new, and the row's work puts them behind those of the partial answer.
+    ``tool_calls`` are those of the prompt's tools, in the form of ``core/tools.py``; then ``text`` is what is beside them.
     ``reused_from`` is set where it was not computed for this request, but for an equal one: of a row of this run, or of an
     earlier run whose answers are in the cache. Then ``usage`` is what it took there.
     """
@@ -338,6 +357,7 @@ class Completion:
     score: Score | None = None  # of the request's target; then there is no answer, and ``text`` is empty
     # of a request with ``pooling``, of 32 bits each; then ``text`` is empty, or for classes their names as a JSON list
     numbers: array[float] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -411,6 +431,9 @@ class Record:
     input: Mapping[str, Any] | None = None  # the input fields that ``--keep`` joins in
     details: Mapping[str, Any] | None = None  # JSON: what the row's program has to say of how it came to the output
     stop_reason: str | list[str | None] | None = None  # the stop sequence that ended the answer; as of ``reasoning``
+    tool_calls: list[Any] | None = (
+        None  # then ``output`` is the text beside them, None without; of several samples a list
+    )
 
     def _repr_html_(self) -> str:
         """What a notebook shows of it."""

@@ -14,7 +14,7 @@ from llmbatch.core.errors import JobError
 from llmbatch.core.events import Replica, Watcher
 from llmbatch.core.settings import Counts, IsPath, is_there
 from llmbatch.core.table import find
-from llmbatch.core.types import Constraint, Failure, Outcome, Pooling, Prompt, Usage
+from llmbatch.core.types import Constraint, Failure, Outcome, Pooling, Prompt, Tools, Usage
 from llmbatch.engines import DEFAULT_ENGINE, ENGINES
 from llmbatch.engines.devices import Machine, Place
 from llmbatch.engines.feed import Feed
@@ -90,6 +90,9 @@ class EngineSettings(BaseModel):
         5, ge=0, description="engine deaths survived without an answer between them, before the run stops"
     )
     reasoning_parser: str | None = Field(None, description="vLLM's reasoning parser that splits the thinking part off")
+    tool_call_parser: str | None = Field(
+        None, description="vLLM's tool parser that reads the calls of tools in answers, as hermes or llama3_json"
+    )
     lora: Annotated[dict[str, str], IsPath(is_there, each=True)] = Field(
         default_factory=dict, description="LoRA adapters: name to path"
     )
@@ -389,6 +392,21 @@ def named_models(settings: EngineSettings, model: str) -> list[NamedModel]:
     ]
 
 
+def _no_tools(settings: EngineSettings, _: Tools) -> str | None:
+    return f"tools are not supported by the engine {settings.name}: the engines vllm and openai take them"
+
+
+def needs_parser(settings: EngineSettings, tools: Tools) -> str | None:
+    """``EngineKind.tools`` of an engine that reads calls by a parser: where one is asked for, the answer is held to JSON."""
+    if tools.choice != "auto" or settings.tool_call_parser is not None:
+        return None
+    return (
+        "tools with tool_choice auto need a parser that knows how this model writes its calls: give "
+        "--set engine.tool_call_parser=NAME (hermes, llama3_json, mistral, ...: those of vllm serve --tool-call-parser), or ask "
+        "with tool_choice required, none or the name of a tool"
+    )
+
+
 def see_models(models: Sequence[NamedModel]) -> None:
     """See that they can be had, before an engine is imported. Raises as ``see_model``."""
     for each in models:
@@ -420,6 +438,9 @@ class EngineKind:
     images: Callable[[EngineSettings, str], bool] = lambda *_: (
         False
     )  # whether it gives the model images, and nothing tells that this model takes none
+    tools: Callable[[EngineSettings, Tools], str | None] = (
+        _no_tools  # why it cannot be offered these; None where it can
+    )
     packages: tuple[str, ...] = ()  # whose versions its answers depend on
     hosted: bool = False  # whether several of it need a process each
     places: Callable[[EngineSettings, Machine], list[Place]] = lambda settings, _: (
@@ -514,6 +535,7 @@ __all__ = [
     "is_hosted",
     "kind_of",
     "make_engine",
+    "needs_parser",
     "resolved",
     "see_models",
 ]

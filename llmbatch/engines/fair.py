@@ -217,7 +217,7 @@ def as_own(o: Outcome) -> Outcome:
         return Refusal(key, o.failure)
     return Completion(
         key, o.text, o.finish_reason, o.usage, o.token_ids, o.reasoning, o.stop_reason, o.logprobs, o.reused_from, o.score,
-        o.numbers,
+        o.numbers, o.tool_calls,
     )  # fmt: skip
 
 

@@ -152,7 +152,7 @@ def ask(requests: Iterable[Request]) -> Ask:
             (
                 tuple(r.key), prompt.text, prompt.messages, prompt.prefill, sampling, constraint, r.seed, r.max_tokens, r.lora,
                 _packed(r.partial), None if r.token_ids is None else _packed(r.token_ids), r.target, _packed(r.target_ids),
-                r.pooling, prompt.pair, prompt.images, prompt.ids,
+                r.pooling, prompt.pair, prompt.images, prompt.ids, prompt.tools,
             )
         )  # fmt: skip
     return Ask(rows, samplings, constraints, live)
@@ -171,13 +171,14 @@ class Asked:
         live = message.live
         return [
             Request(
-                RequestKey(*key), Prompt(messages, text, prefill, pair=pair, images=images, ids=prompt_ids), samplings[sampling],
-                None if constraint < 0 else constraints[constraint], seed, max_tokens, lora, tuple(partial), ids, target, targets,
+                RequestKey(*key), Prompt(messages, text, prefill, pair=pair, images=images, ids=prompt_ids, tools=tools),
+                samplings[sampling], None if constraint < 0 else constraints[constraint], seed, max_tokens, lora,
+                tuple(partial), ids, target, targets,
                 None if pooling is None else self._one(pooling), *live.get(number, _NOT_LIVE),
             )
             for number, (
                 key, text, messages, prefill, sampling, constraint, seed, max_tokens, lora, partial, ids, target, targets,
-                pooling, pair, images, prompt_ids,
+                pooling, pair, images, prompt_ids, tools,
             ) in enumerate(message.rows)
         ]  # fmt: skip
 
@@ -199,6 +200,7 @@ def answered(outcomes: Iterable[Outcome], counts: Usage, busy: float, drafts: Dr
             (
                 tuple(o.key), o.text, o.finish_reason, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens,
                 _packed(o.token_ids), o.reasoning, o.stop_reason, o.logprobs, None if score is None else tuple(score), o.numbers,
+                o.tool_calls,
             )
         )  # fmt: skip
     return Answered(rows, (counts.prompt_tokens, counts.completion_tokens, counts.cached_tokens), busy, drafts)
@@ -212,12 +214,22 @@ def outcomes_of(message: Answered) -> list[Outcome]:
         if len(row) == 3:
             outcomes.append(Refusal(key, Failure(FailureKind(row[1]), row[2])))
             continue
-        _, text, finish, prompt, completion, cached, ids, reasoning, stop, logprobs, score, numbers = row
+        _, text, finish, prompt, completion, cached, ids, reasoning, stop, logprobs, score, numbers, calls = row
         usage = Usage(prompt, completion, cached)
         likelihood = None if score is None else Score(*score)
         outcomes.append(
             Completion(
-                key, text, finish, usage, ids, reasoning, stop, logprobs=logprobs, score=likelihood, numbers=numbers
+                key,
+                text,
+                finish,
+                usage,
+                ids,
+                reasoning,
+                stop,
+                logprobs=logprobs,
+                score=likelihood,
+                numbers=numbers,
+                tool_calls=calls,
             )
         )
     return outcomes

@@ -86,6 +86,8 @@ def outcome_entry(outcome: Outcome) -> bytes:
             body["score"] = list(outcome.score)
         if outcome.numbers is not None:  # as bytes, as there may be NaN among them
             body["numbers"] = b64encode(outcome.numbers.tobytes()).decode()
+        if outcome.tool_calls is not None:
+            body["tool_calls"] = outcome.tool_calls
     return json.dumps({"outcome": {"key": outcome.key[:4], **body}}, separators=(",", ":")).encode() + b"\n"
 
 
@@ -162,6 +164,7 @@ def _outcome(body: dict[str, Any]) -> Outcome:
         body.get("reused_from"),
         Score(*body["score"]) if "score" in body else None,
         array("f", b64decode(body["numbers"], validate=True)) if "numbers" in body else None,
+        body.get("tool_calls"),
     )
 
 

@@ -112,8 +112,8 @@ def outcome_of(record: Mapping[str, Any], asked: HowAsked, *, strict: bool = Fal
 def plain_text(record: Mapping[str, Any]) -> str | None:
     """The text of a row that was answered with one and nothing more, as nearly all of a batch are; ``None`` for any other.
 
-    Such a record has no reasoning, log-probabilities, stop sequence or attempts that failed, and how its row was asked is of no
-    account.
+    Such a record has no calls of tools, reasoning, log-probabilities, stop sequence or attempts that failed, and how its row was
+    asked is of no account.
     """
     output = record["output"]
     return output if len(record) == _PLAIN and output.__class__ is str and record["status"] == "ok" else None

@@ -71,7 +71,7 @@ def _length(ids: Sequence[int] | Failure) -> int:
 
 def with_target(prompt: Prompt, target: str) -> Prompt:
     """The prompt with a continuation."""
-    return Prompt(prompt.messages, prompt.text, prompt.prefill + target, images=prompt.images)
+    return Prompt(prompt.messages, prompt.text, prompt.prefill + target, images=prompt.images, tools=prompt.tools)
 
 
 def _characters(prompt: Prompt) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from llmbatch.check.answer import make_check, with_content
@@ -69,6 +70,7 @@ class Step:
         self.settings = _sampling(self._defaults, self._overrides)
         if problem := _thinking_problem(self.settings, job):
             raise JobError(problem)
+        self._no_tools = partial(kind_of(job.engine.name).tools, job.engine)
         self._keeps_origin = keeps_origin(job.plan)
         self._max_samples = job.plan.max_samples
         if problem := self._too_many(self.settings):
@@ -133,6 +135,8 @@ class Step:
             if isinstance(prompt, Failure):
                 return prompt
             rendered = replace(rendered, prompt=prompt)
+        if (offered := rendered.prompt.tools) is not None and (problem := self._no_tools(offered)):
+            return Failure(FailureKind.PROMPT, f"row {short(row.id)}: {problem}")
         if "n" in rendered.sampling and (problem := self._too_many({**rendered.sampling, **self._overrides})):
             return Failure(FailureKind.PROMPT, f"row {short(row.id)}: n {problem}")
         if rendered.output is not None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmbatch.core.errors import EngineError, JobError
 from llmbatch.core.messages import text_of
 from llmbatch.core.settings import Counts, IsPath
-from llmbatch.core.types import Failure, FailureKind, Message, PairIds, Prompt
+from llmbatch.core.types import Failure, FailureKind, Message, PairIds, Prompt, Tools
 from llmbatch.model.hub import see_model
 from llmbatch.model.memory import text_config
 
@@ -126,7 +126,7 @@ class Tokenizer:
         if prompt.messages is None:
             text: str | Failure = (prompt.text or "") + prompt.prefill
         else:
-            text = self._render_chat(prompt.messages, prompt.prefill)
+            text = self._render_chat(prompt.messages, prompt.prefill, prompt.tools)
         if isinstance(text, str) and not prompt.long and len(text) > self._longest_token * self.context_length:
             most = self._longest_token * self.context_length
             return Failure(
@@ -142,7 +142,7 @@ class Tokenizer:
         kwargs = {"skip_special_tokens": skip_special_tokens, "clean_up_tokenization_spaces": False}
         return [str(text) for text in self.hf.batch_decode(batch, **kwargs)]
 
-    def _render_chat(self, messages: Sequence[Message], prefill: str) -> str | Failure:
+    def _render_chat(self, messages: Sequence[Message], prefill: str, tools: Tools | None) -> str | Failure:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         if self.template is None:
@@ -156,7 +156,7 @@ class Tokenizer:
                 chat.append(_conversation({"role": "assistant", "content": prefill}, self._wrap))
             rendered, _ = render_jinja_template(
                 conversations=[chat],
-                tools=self._tools,
+                tools=self._tools if tools is None else list(tools.offered),
                 documents=self._documents,
                 chat_template=self.template,
                 add_generation_prompt=not prefill,
@@ -176,6 +176,8 @@ class Tokenizer:
 
 def is_plain(prompt: Prompt) -> bool:
     """Whether a prompt is text, or messages of plain text by system, user and assistant: what ``Tokenizer`` covers exactly."""
+    if prompt.tools is not None:
+        return False
     for message in prompt.messages or ():
         if (
             message.keys() - _PLAIN_KEYS
@@ -323,12 +325,23 @@ def _aliases(tree: Any, names: set[str], is_name: Callable[[Any, set[str]], bool
 def _conversation(message: Message, wrap: bool) -> dict[str, Any]:
     """A message as vLLM hands it to the template: its content one text, or a list of parts where the template takes those."""
     content = message.get("content")
+    if "tool_calls" in message:
+        message = {**message, "tool_calls": [_with_object(call) for call in message["tool_calls"]]}
     if content.__class__ is str and not wrap:
         return message  # type: ignore[return-value]
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
     if wrap:
         return {**message, "content": [part if part["type"] == "text" else {"type": "image"} for part in parts]}
     return {**message, "content": text_of(parts)}
+
+
+def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call with its arguments as an object, as templates have them. Those that are none are left out, as by vLLM."""
+    try:
+        arguments = json.loads(call["function"]["arguments"])
+    except (ValueError, RecursionError):
+        arguments = None
+    return {**call, "function": {**call["function"], "arguments": arguments if isinstance(arguments, dict) else {}}}
 
 
 def _chat_template(hf: Any, given: str | None) -> str | None:

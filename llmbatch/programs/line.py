@@ -136,6 +136,8 @@ class Line:
             elif request.pooling is not None:
                 self.text = None
                 value, failure = _numbers(outcome)
+            elif outcome.tool_calls is not None:  # which are no text to be checked, and may be all of the answer
+                value, failure = text or None, None
             else:
                 value, failure = _verdict(self.check or rules.check, text, outcome, request, row)
             if failure is None:

@@ -261,6 +261,7 @@ class Work:
             input=self.kept,
             details=details,
             stop_reason=_each([_stop(line.completion) for line in group]),
+            tool_calls=_each([line.completion.tool_calls if line.completion else None for line in group]),
         )
 
     def _quickly(self, line: Line, value: Any) -> Record | None:
@@ -286,6 +287,7 @@ class Work:
             self.kept,
             None,
             _stop(last),
+            last.tool_calls,
         )
 
 

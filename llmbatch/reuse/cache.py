@@ -202,6 +202,7 @@ def _entry(key: bytes, completion: Completion) -> _Entry:
             "logprobs": completion.logprobs,
             **({} if completion.score is None else {"score": list(completion.score)}),
             **({} if (numbers := completion.numbers) is None else {"numbers": b64encode(numbers.tobytes()).decode()}),
+            **({} if completion.tool_calls is None else {"tool_calls": completion.tool_calls}),
         },
         separators=(",", ":"),
     )

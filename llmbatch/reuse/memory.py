@@ -143,6 +143,7 @@ def _without_ids(c: Completion) -> Completion:
         c.reused_from,
         c.score,
         c.numbers,
+        c.tool_calls,
     )
 
 
@@ -155,6 +156,8 @@ def _size(outcome: Outcome) -> int:
         size += outcome.numbers.itemsize * len(outcome.numbers)
     if outcome.reasoning is not None:
         size += 2 * len(outcome.reasoning)
+    if outcome.tool_calls is not None:
+        size += 2 * sum(len(call["function"]["arguments"]) for call in outcome.tool_calls)
     if outcome.logprobs is not None:
         size += 400 * sum(1 + len(token.get("top", ())) for token in outcome.logprobs)
     return size

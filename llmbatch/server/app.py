@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from llmbatch import __version__
@@ -59,6 +60,7 @@ def _refuse_in_form(app: FastAPI, server: Server) -> None:
     """Every error has the form of the front whose path was asked for."""
 
     def answer(request: Request, error: ApiError) -> Response:
+        error.message = server.places.hidden(error.message)
         return server.front_of(request.url.path).refusal(error)
 
     @app.exception_handler(ApiError)
@@ -77,9 +79,12 @@ def _refuse_in_form(app: FastAPI, server: Server) -> None:
         if isinstance(error.__cause__, ApiError):  # FastAPI's word for whatever happens while it reads a body
             return answer(request, error.__cause__)
         said = _SAID.get(error.status_code, "The request cannot be understood")
-        return answer(
+        refusal = answer(
             request, ApiError(error.status_code, said, code="not_found" if error.status_code == 404 else None)
         )
+        if error.status_code == 405:
+            refusal.headers["allow"] = ", ".join(_methods(app, request))
+        return refusal
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
@@ -94,6 +99,15 @@ def _refuse_in_form(app: FastAPI, server: Server) -> None:
     async def unread(request: Request, _: ReadError) -> Response:
         said = "the server cannot read its disk just now; try again in a moment"
         return answer(request, ApiError(503, said, code="unavailable", retry=True))
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """Those that the path of a request takes; where several fit, as ``{id}`` fits ``{id}:cancel`` too, the longest is meant."""
+    fitting = [
+        route for route in app.routes if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE
+    ]
+    meant = max((route.path for route in fitting), key=len, default="")
+    return sorted({method for route in fitting if route.path == meant for method in route.methods or ()})
 
 
 @contextlib.asynccontextmanager

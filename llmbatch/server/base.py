@@ -12,6 +12,7 @@ from llmbatch.job.job import Job
 from llmbatch.runs.brakes import Stop
 from llmbatch.runs.session import RunResult
 from llmbatch.server.outputs import Pair, pairs
+from llmbatch.server.places import Places
 from llmbatch.server.store import Batch, Store, StoredFile
 
 
@@ -32,10 +33,19 @@ class Ended:
     state: str  # completed, cancelled, expired or failed
     job: Job
     store: Store
+    places: Places
 
     def pairs(self) -> Iterator[Pair]:
-        """Every row of the input in order, with its record where it has one. Raises as ``pairs`` does."""
-        return pairs(self.job)
+        """Every row of the input in order, with its record where it has one. Raises as ``pairs`` does.
+
+        Where something lies here is nothing to whoever sent it: of that the records do not tell.
+        """
+        folder = f"{self.store.batch_folder(self.batch.id)}/"
+        for row, record in pairs(self.job):
+            if record is not None and (error := record.get("error")) is not None:
+                message = self.places.hidden(error["message"].replace(folder, ""))
+                record = {**record, "error": {**error, "message": message}}
+            yield Pair(row, record)
 
 
 @dataclass(frozen=True, slots=True)

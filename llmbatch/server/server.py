@@ -13,6 +13,7 @@ from llmbatch.server.batches import Batches
 from llmbatch.server.errors import ApiError, Room
 from llmbatch.server.fronts import FRONTS
 from llmbatch.server.metrics import Metrics
+from llmbatch.server.places import Places
 from llmbatch.server.settings import ServerSettings
 from llmbatch.server.store import OwnerFull, Store, StoredFile
 from llmbatch.server.working import Worker
@@ -48,15 +49,17 @@ class Server:
     batches: Batches
     answering: Answering
     metrics: Metrics
+    places: Places
     fronts: Mapping[str, Front]
 
     @classmethod
     def of(cls, settings: ServerSettings, store: Store, run: Runner, answering: Answering) -> Server:
         """A server that runs nothing yet."""
         fronts: dict[str, Any] = {}
-        worker = Worker(store, settings, run)
+        places = Places(settings)
+        worker = Worker(store, settings, run, places)
         batches = Batches(store, fronts, worker, sessions=settings.sessions, slice_seconds=settings.slice_seconds)
-        server = cls(settings, store, batches, answering, Metrics(store.counts, store.stored), fronts)
+        server = cls(settings, store, batches, answering, Metrics(store.counts, store.stored), places, fronts)
         fronts |= {name: find(FRONTS, name, "front")(server) for name in FRONTS}
         return server
 

@@ -7,7 +7,8 @@
     DIR/lock                 which server has DIR
 
 A file's content is there before its row is, and goes after it: what lies there without a row was not finished, and goes at the next
-start.
+start. A batch's folder goes with the last of its files, and of one that has none here, as its results are in a bucket, some time
+after its end: nobody can delete it.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ MIGRATIONS = (
 """Each brings the database one version further; ``user_version`` says how many were done. None is ever changed."""
 
 ENDED = ("completed", "failed", "expired", "cancelled")
+_KEPT_SECONDS = 30 * 86400  # that the folder of a batch without files here is kept after its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +221,12 @@ class Store:
         rows = self._read("select * from files where expires <= ?", (time.time(),))
         for file in map(_file, rows):
             self.remove_file(file.id, file.owner)
+        marks = ", ".join("?" * len(ENDED))
+        long_ago = time.time() - _KEPT_SECONDS
+        old = self._read(f"select * from batches where created < ? and state in ({marks})", (long_ago, *ENDED))  # noqa: S608
+        for batch in map(_batch, (row for row in old if self.batch_folder(row[1]).is_dir())):
+            if max(batch.facts.times.values(), default=0) < long_ago and not self._files_of(batch):
+                shutil.rmtree(self.batch_folder(batch.id), ignore_errors=True)
 
     # Batches.
 
@@ -353,9 +361,13 @@ class Store:
             "select * from batches where instr(given, ?) or instr(facts, ?)", (json.dumps(file_id), json.dumps(file_id))
         )
         for batch in map(_batch, rows):
-            named = {*batch.facts.results.values(), *(v for v in batch.given.values() if isinstance(v, str))}
-            if batch.ended and not any(self.file(name, batch.owner) for name in named):
+            if batch.ended and not self._files_of(batch):
                 shutil.rmtree(self.batch_folder(batch.id), ignore_errors=True)
+
+    def _files_of(self, batch: Batch) -> bool:
+        """Whether its input or one of its results is a file here."""
+        named = {*batch.facts.results.values(), *(v for v in batch.given.values() if isinstance(v, str))}
+        return any(self.file(name, batch.owner) for name in named)
 
     def _unlink(self, path: Path) -> None:
         with writing(path):

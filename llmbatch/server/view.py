@@ -35,6 +35,7 @@ from llmbatch.server.server import Server
 from llmbatch.server.store import Batch, StoredFile, new_id
 
 _PAGE = Path(__file__).parent / "page"
+_MADE = ("sections", "to", "layout")  # of what was given what a front made of it, with places of this machine
 _SHOWN = 300  # characters of an answer in the table of rows
 _LOOK_SECONDS = 2.0  # that a search may take before it shows what it has
 _ID = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
@@ -153,7 +154,10 @@ class View:
         ) -> Response:
             """Rows that are done, from behind an index on, that hold a text."""
             folder = self._server.store.run_folder(self._own(batch_id, request).id)
-            return JSONResponse(await run_in_threadpool(_found, folder, search, status, after, limit))
+            found = await run_in_threadpool(_found, folder, search, status, after, limit)
+            for row in found["rows"]:
+                row["error"] = self._for_clients(row["error"])
+            return JSONResponse(found)
 
         @router.get("/batches/{batch_id}/rows/{index}")
         async def row(request: Request, batch_id: _ID, index: int) -> Response:
@@ -169,7 +173,8 @@ class View:
             "id": batch.id, "front": batch.front, "state": batch.state, "created": batch.created, "times": facts.times,
             "expires": batch.expires, "model": facts.model, "rows": facts.rows, "done": facts.done,
             "failed": facts.failed, "errors": facts.errors, "files": facts.results, "usage": facts.usage,
-            "given": batch.given, "given_up": batch.given_up, "running": session is not None,
+            "given": {key: value for key, value in batch.given.items() if key not in _MADE}, "given_up": batch.given_up,
+            "running": session is not None,
         }  # fmt: skip
         if session is not None and (snapshot := session.snapshot) is not None and not batch.ended:
             done = snapshot.by_status.get(Status.OK, 0)
@@ -211,7 +216,16 @@ class View:
             pair = next((pair for pair in pairs(self._job(batch)) if pair.row.index == index), None)
         except (SourceError, ReadError):  # the input is gone
             return None
-        return None if pair is None else {"request": dict(pair.row.data), "record": pair.record}
+        if pair is None:
+            return None
+        record = pair.record
+        if record is not None and "error" in record:
+            record = {**record, "error": self._for_clients(record["error"])}
+        return {"request": dict(pair.row.data), "record": record}
+
+    def _for_clients(self, error: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """An error of a record without the places of this machine."""
+        return None if error is None else {**error, "message": self._server.places.hidden(error["message"])}
 
     def _retry(self, batch: Batch, owner: Owner) -> Batch:
         """Raises ``ApiError`` where there is nothing to try again."""
@@ -266,7 +280,8 @@ def _found(folder: Path, search: str, status: str, after: int, limit: int) -> di
 
 
 def _brief(record: Mapping[str, Any]) -> dict[str, Any]:
-    output = record["output"] if record["output"] is not None else record.get("raw")
+    said = (record["output"], record.get("tool_calls"), record.get("raw"))
+    output = next((each for each in said if each is not None), None)
     text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
     return {
         "index": record["index"], "id": record["id"], "status": record["status"],

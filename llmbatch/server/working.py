@@ -17,6 +17,7 @@ from llmbatch.job.job import Job
 from llmbatch.runs.brakes import Stop
 from llmbatch.server.base import BatchKind, Ended, Runner, Share
 from llmbatch.server.errors import place_of
+from llmbatch.server.places import Places
 from llmbatch.server.settings import ServerSettings
 from llmbatch.server.store import Batch, Store
 
@@ -54,10 +55,11 @@ class Running(Protocol):
 class Worker:
     """Serves batches, several at a time, each in its own thread."""
 
-    def __init__(self, store: Store, settings: ServerSettings, run: Runner) -> None:
+    def __init__(self, store: Store, settings: ServerSettings, run: Runner, places: Places) -> None:
         self._store = store
         self._settings = settings
         self._run = run
+        self._places = places
         self._broken: Counter[str] = Counter()  # how often a batch could not go on, by its id
 
     def serve(self, session: Running, kind: BatchKind) -> None:
@@ -84,7 +86,8 @@ class Worker:
             if checked is None:
                 raise Closing
             if checked.errors:
-                self._store.change(batch.id, "failed", errors=checked.errors, rows=0, model=checked.model)
+                errors = [{**each, "message": self._places.hidden(each["message"])} for each in checked.errors]
+                self._store.change(batch.id, "failed", errors=errors, rows=0, model=checked.model)
                 _log.info("batch %s failed: its input has %d errors", batch.id, len(checked.errors))
                 return
             point("batch-checked")
@@ -143,14 +146,14 @@ class Worker:
     def _finish(self, batch: Batch, ending: str, message: str | None, job: Job | UsageError, kind: BatchKind) -> None:
         """Write the results, and say that it is over; where it is cancelled meanwhile, they are written as of one that was."""
         point("batch-run")
-        errors = _said("server_error", message)
+        errors = self._said("server_error", message)
         batch = self._store.change(batch.id, "finalizing", only=_BEFORE_ITS_END, ending=ending, errors=errors)
         if batch.state == "cancelling":
             ending, errors = "cancelled", []
         if not isinstance(job, Job):
             self._store.change(batch.id, ending)
             return
-        done = kind.finish(Ended(batch, ending, job, self._store))
+        done = kind.finish(Ended(batch, ending, job, self._store, self._places))
         point("batch-results-written")
         after = self._store.change(
             batch.id,
@@ -161,7 +164,7 @@ class Worker:
             done=done.done,
             failed=done.failed,
             usage=done.usage,
-            errors=errors or _said("job_failed", done.failure),
+            errors=errors or self._said("job_failed", done.failure),
         )
         if not after.ended:
             self._finish(after, "cancelled", None, job, kind)
@@ -172,8 +175,13 @@ class Worker:
         """End a batch whose results cannot be written; what is finished of it stays in its run folder."""
         now = self._store.batch(batch.id) or batch
         ending = "cancelled" if now.state == "cancelling" else "failed"
-        self._store.change(batch.id, ending, errors=_said("server_error", said))
+        self._store.change(batch.id, ending, errors=self._said("server_error", said))
         _log.error("batch %s %s: it was tried again in vain", batch.id, ending)
+
+    def _said(self, code: str, message: str | None) -> list[dict[str, Any]]:
+        """What a client is told of a batch, without the places of this machine."""
+        hidden = message and self._places.hidden(message)
+        return [{"code": code, "line": None, "message": hidden, "param": None}] if message else []
 
     def _may_pass(self, batch: Batch, error: Exception) -> bool:
         """Whether to try again what could not be read or written: without end only where a disk is full, or in use."""
@@ -198,15 +206,10 @@ class Worker:
 
 
 def _refused(error: Exception) -> str:
-    """Without the places of this machine, which the error itself names."""
     cause = error.__cause__
     reason = (cause.strerror or str(cause)) if isinstance(cause, OSError) else type(cause or error).__name__
     what = "its results could not be written" if isinstance(error, WriteError) else "its input could not be read"
     return f"{what}, again and again: {clip(' '.join(reason.split()), 300)}; what is finished is kept on the server"
-
-
-def _said(code: str, message: str | None) -> list[dict[str, Any]]:
-    return [{"code": code, "line": None, "message": message, "param": None}] if message else []
 
 
 __all__ = ["Closing", "Later", "Worker"]

@@ -22,6 +22,27 @@ def test_keys_that_are_null_or_empty_do_not_matter() -> None:
     assert ready_messages([message]) == ({"role": "assistant", "content": "a"},)
 
 
+def test_calls_of_tools_and_what_they_gave_are_kept() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    given = [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{**call, "function": {"name": "f", "arguments": {"x": 1}}}],
+        },
+        {"role": "assistant", "content": "so", "tool_calls": [call, {"function": {"name": "g"}}]},
+        {"role": "tool", "content": "5", "tool_call_id": "1"},
+    ]
+    assert ready_messages(given) == (
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {
+            "role": "assistant", "content": "so",
+            "tool_calls": [call, {"type": "function", "function": {"name": "g", "arguments": "{}"}}],
+        },
+        {"role": "tool", "content": "5", "tool_call_id": "1"},
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
@@ -47,7 +68,14 @@ def test_keys_that_are_null_or_empty_do_not_matter() -> None:
             "has an image with the detail 'best'; known are auto, low, high, original",
         ),
         ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "has a part that is neither text nor an image"),
-        ([{"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}], "has the key 'tool_calls'"),
+        ([{"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}], "has a call that cannot be read"),
+        ([{"role": "assistant", "content": "", "tool_calls": "x"}], "has tool_calls of type string"),
+        ([{"role": "user", "content": "", "tool_calls": [{"id": "x"}]}], "which a message by assistant has"),
+        ([{"role": "user", "content": "x", "tool_call_id": "x"}], "which a message by tool has"),
+        ([{"role": "tool", "content": "x", "tool_call_id": 5}], "has the tool_call_id 5"),
+        ([{"role": "tool", "content": None, "tool_call_id": "x"}], "must have a content of text"),
+        ([{"role": "assistant", "content": None, "tool_calls": []}], "must have a content of text"),
+        ([{"role": "user", "content": "x", "task": "y"}], "has the key 'task'"),
         ([{"role": "user", "content": "a\udc00"}], "half a surrogate pair"),
     ],
 )

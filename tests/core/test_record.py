@@ -42,6 +42,7 @@ def records(draw: st.DrawFn) -> Record:
         logprobs=draw(st.none() | st.lists(st.dictionaries(text, values, max_size=2), min_size=1, max_size=2)),
         history=tuple(draw(st.lists(attempts, max_size=3))),
         input=draw(st.none() | st.dictionaries(text, values, max_size=3)),
+        tool_calls=draw(st.none() | st.lists(st.dictionaries(text, values, max_size=2), min_size=1, max_size=2)),
     )
 
 

@@ -22,6 +22,7 @@ from llmbatch.core.types import (
     RequestKey,
     Sampling,
     Score,
+    Tools,
     Usage,
 )
 from llmbatch.engines.messages import Asked, answered, ask, death_of, died, error_of, failed, outcomes_of
@@ -50,8 +51,9 @@ def crossed(message: Any) -> Any:
             target_ids=[2],
             pooling=Pooling("pairs", 3),
         ),
+        Request(RequestKey(0), Prompt(CHAT.messages, tools=Tools(({"type": "function"},), "named", "f")), Sampling()),
     ],
-    ids=["everything", "without ids", "a target", "bytes", "numbers of a pair"],
+    ids=["everything", "without ids", "a target", "bytes", "numbers of a pair", "tools"],
 )
 def test_a_request_comes_out_as_it_went_in(request_: Request) -> None:
     (out,) = Asked().requests(crossed(ask([request_])))
@@ -73,9 +75,10 @@ def test_a_request_comes_out_as_it_went_in(request_: Request) -> None:
         Completion(RequestKey(1, 2), "text", "stop", Usage(5, 3, 1), (7, 8), "thought", 2, [{"token": "a"}]),
         Completion(RequestKey(1), "", "stop", Usage(5, 1), score=Score(-1.5, True, 3)),
         Completion(RequestKey(1), '["a", "b"]', "stop", Usage(5), numbers=array("f", [0.1, float("inf")])),
+        Completion(RequestKey(1), "", "stop", Usage(5, 1), tool_calls=[{"type": "function"}]),
         Refusal(RequestKey(4), Failure(FailureKind.TOO_LONG, "it is")),
     ],
-    ids=["answer", "score", "numbers", "refusal"],
+    ids=["answer", "score", "numbers", "calls", "refusal"],
 )
 def test_an_outcome_comes_out_as_it_went_in(outcome: Outcome) -> None:
     (out,) = outcomes_of(crossed(answered([outcome], Usage(), 0.0)))

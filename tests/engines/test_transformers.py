@@ -433,7 +433,14 @@ def test_arguments_that_it_cannot_use_are_refused_naming_them(tmp_path: Path, ar
 
 
 @pytest.mark.parametrize(
-    "settings", [{"script": "a.yaml"}, {"reasoning_parser": "qwen3"}, {"in_process": False}, {"lora": {"a": "b"}}]
+    "settings",
+    [
+        {"script": "a.yaml"},
+        {"reasoning_parser": "qwen3"},
+        {"tool_call_parser": "hermes"},
+        {"in_process": False},
+        {"lora": {"a": "b"}},
+    ],
 )
 def test_settings_that_it_has_no_use_for_are_refused_naming_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]

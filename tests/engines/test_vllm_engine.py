@@ -475,6 +475,16 @@ CHATS = [
     ),
     Prompt(messages=({"role": "developer", "content": "be"}, {"role": "user", "content": "x"})),
     Prompt(messages=({"role": "user", "content": "x"}, {"role": "tool", "content": "y", "tool_call_id": "1"})),
+    Prompt(
+        messages=(
+            {"role": "user", "content": "x"},
+            {
+                "role": "assistant",
+                "content": "so",
+                "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            },
+        )
+    ),
 ]
 
 

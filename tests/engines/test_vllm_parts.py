@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -17,12 +18,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from llmbatch.core.errors import EngineDied, EngineError, JobError, OutOfMemory
 from llmbatch.core.sampling import LOOPS, Loops
-from llmbatch.core.types import Constraint, Failure, FailureKind, Prompt
+from llmbatch.core.types import Constraint, Failure, FailureKind, Prompt, Tools
 from llmbatch.engines.base import EngineSettings, make_engine
 from llmbatch.engines.thinking import Marks
 from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.args import engine_args, environment, is_cpu, with_backend_for
+from llmbatch.engines.vllm.calls import load_calls
 from llmbatch.engines.vllm.compiled import can_load, loadable
 from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.engines.vllm.log import captured, redirect_loggers, tail
@@ -341,6 +343,51 @@ def test_a_reasoning_parser_that_does_not_fit_the_model_is_refused() -> None:
         load_reasoning("deepseek_r1", load_tokenizer(str(DEMO_MODEL), ChatSettings()).hf, {}, None)
 
 
+# -- calls of tools ---------------------------------------------------------------------------------------------------
+
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string"}}}}}  # fmt: skip
+CALLED = {
+    "hermes": ("Let me see.\n", '<tool_call>\n{"name": "weather", "arguments": {"city": "Bern"}}\n</tool_call>'),
+    "pythonic": ("", "[weather(city='Bern')]"),
+}
+
+
+def demo_tokenizer() -> Any:
+    return load_tokenizer(str(DEMO_MODEL), ChatSettings()).hf
+
+
+def test_an_unknown_tool_parser_is_refused_with_vllms_own_list() -> None:
+    with pytest.raises(JobError, match=r"no parser 'hermess'.*hermes"):
+        load_calls("hermess", demo_tokenizer())
+
+
+def test_a_tool_parser_that_does_not_fit_the_model_is_refused() -> None:
+    with pytest.raises(JobError, match=r"'llama3_json' does not fit this model: .*python_tag"):
+        load_calls("llama3_json", demo_tokenizer())
+
+
+@pytest.mark.parametrize("name", list(CALLED))
+def test_calls_are_read_by_vllms_parsers_and_other_text_stays(name: str) -> None:
+    calls, tools = load_calls(name, demo_tokenizer()), Tools((WEATHER,))
+    before, said = CALLED[name]
+    rest, found = calls.read(before + said, tools)
+    assert rest == before
+    assert found is not None
+    assert [call["function"]["name"] for call in found] == ["weather"]
+    assert json.loads(found[0]["function"]["arguments"]) == {"city": "Bern"}
+    assert calls.read("It rains.", tools) == ("It rains.", None)
+
+
+@pytest.mark.parametrize("name", list(CALLED))
+def test_of_an_answer_that_comes_in_pieces_no_part_of_a_call_is_told(name: str) -> None:
+    before, said = CALLED[name]
+    told = load_calls(name, demo_tokenizer()).telling(Tools((WEATHER,)))
+    seen = [told.so_far((before + said)[:end], tuple(range(end))) for end in range(1, len(before + said) + 1)]
+    assert seen[-1] == before
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(seen))
+
+
 # -- rendering ----------------------------------------------------------------------------------------------------------
 
 CHAT = Prompt(messages=({"role": "system", "content": "s"}, {"role": "user", "content": "one 🙂"}))
@@ -376,6 +423,26 @@ def test_our_rendering_of_a_template_agrees_with_vllms(name: str, tmp_path: Path
     assert encoder.note == ""
     (ours,) = encoder.encode([CHAT])
     assert ours == theirs(CHAT) or (isinstance(ours, Failure) and "no system here" in ours.message)
+
+
+def test_tools_and_their_calls_are_shown_by_the_template_as_by_vllm() -> None:
+    chat = ChatSettings(
+        template="{% for t in tools or [] %}[{{ t.function.name }}]{% endfor %}{% for m in messages %}{{ m.role }}:{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}<{{ c.function.name }} {{ c.function.arguments.city }}>{% endfor %};{% endfor %}"
+    )
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}
+    messages = (
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": "Let me see.", "tool_calls": [call]},
+        {"role": "tool", "content": "rain", "tool_call_id": "1"},
+    )
+    prompt = Prompt(messages, tools=Tools((WEATHER,)))
+    theirs = vllm_renderer({"model": str(DEMO_MODEL)}, Chat(chat.template, {}))
+    ours = load_tokenizer(str(DEMO_MODEL), chat)
+    assert ours.render(prompt) == "[weather]user:Weather?;assistant:Let me see.<weather Bern>;tool:rain;"
+    assert ours.encode([prompt]) == [theirs(prompt)]
+    assert call["function"]["arguments"] == '{"city": "Bern"}', "vLLM changes what it is given"  # type: ignore[index]
+    assert Encoder(ours, theirs).encode([prompt]) == [theirs(prompt)]
 
 
 def test_where_ours_does_not_agree_vllms_own_renderer_is_used() -> None:

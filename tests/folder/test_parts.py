@@ -21,8 +21,9 @@ from llmbatch.folder.parts import Parts
 BOUNDS = Bounds(3, Cursor(6, 0, 60, 6), Cursor(8, 0, 80, 8), Cursor(9, 0, 90, 9), 3)
 LINES = [b'{"id":"r%d","index":%d}\n' % (i, i) for i in (6, 7, 8)]
 ANSWER = Completion(
-    RequestKey(6, attempt=2), "ja \udc80", "length", Usage(3, 2, 1), (5, 6), "because", 7, [{"token": "j"}]
-)
+    RequestKey(6, attempt=2), "ja \udc80", "length", Usage(3, 2, 1), (5, 6), "because", 7, [{"token": "j"}],
+    tool_calls=[{"type": "function", "function": {"name": "f", "arguments": "{}"}}],
+)  # fmt: skip
 REFUSAL = Refusal(RequestKey(7), Failure(FailureKind.ENGINE, "no"))
 
 

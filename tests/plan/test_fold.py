@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llmbatch.core.demand import Demands
 from llmbatch.core.digest import Digests, pack
-from llmbatch.core.types import Constraint, Prompt, Request, RequestKey, Sampling
+from llmbatch.core.types import Constraint, Prompt, Request, RequestKey, Sampling, Tools
 from llmbatch.plan.fold import fold
 
 GREEDY = Sampling((("max_tokens", 8), ("temperature", 0)))
@@ -74,6 +74,7 @@ def test_an_answer_drawn_at_random_is_never_shared(sampling: Sampling) -> None:
         {"constraint": Constraint("regex", "a+")},
         {"constraint": Constraint("choice", "a+")},
         {"prompt": Prompt(text="x", prefill="{")},
+        {"prompt": Prompt(text="x", tools=Tools(({"type": "function"},)))},
         {"sampling": GREEDY.replace(stop=("\n",))},
         {"token_ids": None},
     ],

@@ -125,7 +125,7 @@ def test_keys_that_do_not_touch_the_answer_are_ignored() -> None:
         ({"messages": USER, "temprature": 0}, "body.temprature is not supported (did you mean 'temperature'?)"),
         ({"messages": USER, "temperature": "hot"}, "body.temperature is of type string"),
         ({"messages": USER, "stream": True}, "answers are not streamed"),
-        ({"messages": USER, "tools": [{"type": "function"}]}, "tool calls are not supported"),
+        ({"messages": USER, "tools": [{"type": "function"}]}, "body.tools: number 1 is no function"),
         ({"messages": USER, "chat_template_kwargs": {"enable_thinking": False}}, "chat.template_kwargs"),
         ({"messages": USER, "reasoning_effort": "high"}, "chat.template_kwargs"),
         ({"messages": USER, "top_logprobs": 3}, "needs body.logprobs = true"),

@@ -14,6 +14,7 @@ import pytest
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.events import EngineReady, Event, Snapshot
+from llmbatch.core.tools import call_of
 from llmbatch.core.types import Completion, Failure, FailureKind, Prompt, Refusal, Request, RequestKey, Sampling, Usage
 from llmbatch.reuse.cache import AnswerCache
 from llmbatch.reuse.memory import Reuse, ReuseSettings
@@ -289,6 +290,7 @@ def test_an_answer_comes_back_as_it_was_kept(tmp_path: Path) -> None:
     kept = [
         Completion(RequestKey(1), "a \ud800 \u2028 ü", "stop", usage, (), "thought", "</s>", logprobs),
         Completion(RequestKey(2), "cut", "length", usage, (7, 8)),
+        Completion(RequestKey(3), "", "stop", usage, tool_calls=[call_of("f", "{}")]),
     ]
     cache = AnswerCache(tmp_path / "sub" / "answers.db", {"model": "m"})
     for number, completion in enumerate(kept):
@@ -298,7 +300,7 @@ def test_an_answer_comes_back_as_it_was_kept(tmp_path: Path) -> None:
     found = again.get(bytes([number]) * 16 for number in range(600) if number < 256)
     again.close()
     assert cache.trouble is None
-    assert sorted(found) == [bytes(16), bytes([1]) * 16]
+    assert sorted(found) == [bytes([number]) * 16 for number in range(len(kept))]
     for number, completion in enumerate(kept):
         back = found[bytes([number]) * 16]
         assert (back.text, back.finish_reason, back.usage, back.reasoning) == (
@@ -307,7 +309,7 @@ def test_an_answer_comes_back_as_it_was_kept(tmp_path: Path) -> None:
         assert (back.stop_reason, back.logprobs, tuple(back.token_ids)) == (
             completion.stop_reason, completion.logprobs, tuple(completion.token_ids),
         )  # fmt: skip
-        assert back.reused_from == "cache"
+        assert (back.tool_calls, back.reused_from) == (completion.tool_calls, "cache")
 
 
 def test_a_cache_is_refused_where_folding_is_off(jobs: Any, ten: Path) -> None:

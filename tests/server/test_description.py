@@ -72,3 +72,15 @@ def test_each_part_of_a_path_is_described(shared) -> None:
         for path, methods in paths.items()
     }
     assert told == {path: set(re.findall(r"{(\w+)}", path)) for path in paths}
+
+
+def test_a_method_that_a_path_does_not_take_is_refused_with_those_that_it_takes(shared) -> None:
+    for path, taken in (
+        ("/v1/batches", "GET, POST"),
+        ("/health", "GET"),
+        ("/model-invocation-job", "POST"),
+        ("/google/v1/batches/1:cancel", "POST"),
+        ("/google/v1/batches/1", "GET"),
+    ):
+        status, headers, _ = shared.ask("TRACE", path)
+        assert (status, headers["allow"]) == (405, taken)

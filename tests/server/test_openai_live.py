@@ -154,10 +154,11 @@ def test_texts_become_vectors_where_the_model_gives_them(sites) -> None:
         ({"temperature": "hot"}, 400, "temperature"),
         ({"messages": []}, 400, "messages"),
         ({"messages": [{"role": "user", "content": " "}]}, 400, None),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, None),
+        ({"tools": [{"type": "function"}]}, 400, "tools"),
         ({"n": 100_000}, 400, None),
     ],
-    ids=["model", "temperature", "no-messages", "blank", "tools", "many"],
+    ids=["model", "temperature", "no-messages", "blank", "no-parser", "tools", "many"],
 )
 def test_what_cannot_be_asked_is_refused_once(
     client, given: dict[str, Any], status: int, param: str | None, stream: bool

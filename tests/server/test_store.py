@@ -156,3 +156,29 @@ def test_where_there_are_no_hard_links_the_input_is_copied(store: Store, monkeyp
     store.add_batch(batch("batch_1"), store.content("file-1"))
     store.remove_file("file-1", "a")
     assert store.input("batch_1").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("ended", "kept_file", "stays"),
+    [(100, False, False), (100, True, True), (None, False, True)],
+    ids=["long ago", "long ago, of a file that is here", "just now"],
+)
+def test_the_folder_of_a_batch_whose_results_are_elsewhere_goes_long_after_its_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch, ended: int | None, kept_file: bool, stays: bool
+) -> None:
+    if kept_file:
+        keep(store, "file-1")
+    store.add_batch(batch("batch_1"))
+    with monkeypatch.context() as then:
+        if ended is not None:
+            then.setattr("llmbatch.server.store.time.time", lambda: ended)
+        store.change("batch_1", "completed")
+    store.remove_expired()
+    assert store.batch_folder("batch_1").is_dir() is stays
+    assert store.batch("batch_1") is not None, "what became of it is still told"
+
+
+def test_the_folder_of_a_batch_that_is_not_over_stays(store: Store) -> None:
+    store.add_batch(batch("batch_1"))
+    store.remove_expired()
+    assert store.batch_folder("batch_1").is_dir()

@@ -84,12 +84,19 @@ def test_a_vector_may_have_large_numbers(tmp_path: Path, seal: Seal) -> None:
         assert vector == list(record.output)
 
 
-def test_the_stop_sequence_that_ended_an_answer_is_the_last_column(tmp_path: Path, seal: Seal) -> None:
+def test_the_stop_sequence_that_ended_an_answer_and_calls_of_tools_are_the_last_columns(
+    tmp_path: Path, seal: Seal
+) -> None:
     said: tuple[Any, ...] = ("\n\n", None, ["END", None])
-    records = [Record(n, n, Status.OK, "a", "stop", 1, stop_reason=each) for n, each in enumerate(said)]
+    calls: tuple[Any, ...] = (None, [{"type": "function"}], None)
+    records = [
+        Record(n, n, Status.OK, "a", "stop", 1, stop_reason=each, tool_calls=called)
+        for n, (each, called) in enumerate(zip(said, calls, strict=True))
+    ]
     write_sinks(PARQUET, seal(records, 3), tmp_path)
     table = pq.read_table(tmp_path / "results.parquet")
-    assert table.column_names[-1] == "stop_reason"
+    assert table.column_names[-2:] == ["stop_reason", "tool_calls"]
+    assert table["tool_calls"].to_pylist() == [None, json.dumps(calls[1]), None]
     assert table["stop_reason"].to_pylist() == ["\n\n", None, json.dumps(["END", None])]
 
 

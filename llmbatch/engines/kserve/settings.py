@@ -61,6 +61,7 @@ class KserveSettings(HttpSettings):
         if self.args:
             name = next(iter(self.args))
             raise ValueError(f"engine.args.{name}: a server is given its arguments where it is started: take it out")
-        if self.reasoning_parser is not None:
-            raise ValueError("engine.reasoning_parser: text is all that such a server gives: take it out")
+        for name in ("reasoning_parser", "tool_call_parser"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"engine.{name}: text is all that such a server gives: take it out")
         return self

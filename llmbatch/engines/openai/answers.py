@@ -46,7 +46,7 @@ def _completion(request: Request, data: Mapping[str, Any], dialect: Dialect, not
     if reason == "content_filter":
         message = "the server's content filter kept the answer back"
         return Refusal(request.key, Failure(FailureKind.REFUSED, message))
-    text, reasoning = _text(choice)
+    text, reasoning, calls = _text(choice)
     text = dialect.unwrapped(_without_prefill(text, request.prompt.prefill), request.constraint)
     return Completion(
         key=request.key,
@@ -56,6 +56,7 @@ def _completion(request: Request, data: Mapping[str, Any], dialect: Dialect, not
         reasoning=reasoning,
         stop_reason=_stop_reason(choice.get("stop_reason")),
         logprobs=_sound_logprobs(choice.get("logprobs")),
+        tool_calls=calls,
     )
 
 
@@ -72,18 +73,19 @@ def data_in(body: bytes) -> dict[str, Any]:
     return data
 
 
-def _text(choice: Mapping[str, Any]) -> tuple[str, str | None]:
-    """(the answer's text, the thinking before it)."""
+def _text(choice: Mapping[str, Any]) -> tuple[str, str | None, list[Any] | None]:
+    """(the answer's text, the thinking before it, the calls of tools as they come)."""
     message = choice.get("message")
     if not isinstance(message, dict):
-        return _plain(choice.get("text")), None
+        return _plain(choice.get("text")), None, None
     reasoning = message.get("reasoning") or message.get("reasoning_content")
     text = _plain(message.get("content"))
-    if calls := message.get("tool_calls"):
-        text = json.dumps({"content": text or None, "tool_calls": calls}, ensure_ascii=False)
-    elif not text and isinstance(message.get("refusal"), str):
+    calls = message.get("tool_calls") or None
+    if calls is not None and not all(isinstance(call["function"]["arguments"], str) for call in calls):
+        raise TypeError("a call of a tool without a function and its arguments")
+    if calls is None and not text and isinstance(message.get("refusal"), str):
         text = message["refusal"]
-    return text, reasoning if isinstance(reasoning, str) else None
+    return text, reasoning if isinstance(reasoning, str) else None, calls
 
 
 def _plain(content: Any) -> str:

@@ -73,5 +73,6 @@ KIND = EngineKind(
     models=lambda *_: [],  # the server has it
     tells_thinking=lambda _: True,
     images=lambda *_: True,
+    tools=lambda *_: None,  # the server reads the calls, or refuses
     pooled=_pooled,
 )

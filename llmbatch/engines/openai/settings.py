@@ -103,6 +103,11 @@ class OpenAISettings(HttpSettings):
                 "engine.reasoning_parser: the server splits the thinking off, and is told so there (vllm serve "
                 "--reasoning-parser): take it out"
             )
+        if self.tool_call_parser is not None:
+            raise ValueError(
+                "engine.tool_call_parser: the server reads the calls, and is told so there (vllm serve --tool-call-parser "
+                "--enable-auto-tool-choice): take it out"
+            )
         for name in self.args:
             if (place := _OURS.get(name)) is not None:
                 raise ValueError(f"engine.args.{name} has a place of its own in a job: {place}")

@@ -16,6 +16,7 @@ from llmbatch.engines.openai.answers import completion_of
 from llmbatch.engines.openai.dialect import Dialect
 from llmbatch.engines.openai.embeddings import EMBEDDINGS, embedding_fields, embedding_of
 from llmbatch.engines.openai.words import error_of, is_without_quota, words
+from llmbatch.formats.openai.tools import written_tools
 from llmbatch.images.ahead import for_server
 from llmbatch.images.base import ImageSettings
 
@@ -61,6 +62,7 @@ class OpenAIWire:
             "model": request.lora or self._model,
             **self._prompt(request, messages),
             **self._settings(request, chat),
+            **({} if request.prompt.tools is None else written_tools(request.prompt.tools)),
         }
         if request.seed is not None:
             body["seed"] = request.seed
@@ -136,13 +138,17 @@ class OpenAIWire:
 
     def _settings(self, request: Request, chat: bool) -> dict[str, Any]:
         """What requests share: sampling, constraint and the job's own fields, made once for each distinct setting."""
-        key = (id(request.sampling), request.constraint, chat)
+        tools = request.prompt.tools
+        constraint = (
+            None if tools is not None and tools.forced else request.constraint
+        )  # which the server makes of the tools
+        key = (id(request.sampling), constraint, chat)
         made = self._made.get(key)
         if made is None:
             if len(self._made) >= _KEPT:
                 self._made.clear()
             # the sampling is kept with it, so that its identity is not another's later
-            made = self._made[key] = (request.sampling, self._make(request.sampling, request.constraint, chat))
+            made = self._made[key] = (request.sampling, self._make(request.sampling, constraint, chat))
         return made[1]
 
     def _make(self, sampling: Sampling, constraint: Constraint | None, chat: bool) -> dict[str, Any]:

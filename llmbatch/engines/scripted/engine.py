@@ -26,6 +26,7 @@ from typing import Any, get_args
 
 from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
 from llmbatch.core.logprobs import ASKED, of_prompt
+from llmbatch.core.tools import calls_in
 from llmbatch.core.types import (
     Completion,
     Constraint,
@@ -45,6 +46,7 @@ from llmbatch.core.types import (
 )
 from llmbatch.engines.base import Drafts, EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed, Requests
+from llmbatch.engines.scripted.calls import read_calls
 from llmbatch.engines.scripted.images import with_digests
 from llmbatch.engines.scripted.instance import smallest_instance
 from llmbatch.engines.scripted.pooled import given, numbers_of
@@ -348,7 +350,11 @@ class ScriptedEngine:
         text = tokens.decode("utf-8", "ignore")
         reasoning, text = split(text) if thinks else (None, text)
         ids = () if no_ids else tokens
-        return Completion(request.key, text, finish_reason, usage, ids, reasoning, stopped, logprobs)
+        calls = None
+        if request.prompt.tools is not None and finish_reason == "stop":
+            parser = None if self._settings.tool_call_parser is None else read_calls
+            text, calls = calls_in(text, request.prompt.tools, parser)
+        return Completion(request.key, text, finish_reason, usage, ids, reasoning, stopped, logprobs, tool_calls=calls)
 
     def _rule(self, request: Request) -> Rule | None:
         text: str | None = None
@@ -444,8 +450,9 @@ def _encode(prompt: Prompt) -> bytes:
     if prompt.messages is None:
         return ((prompt.text or "") + prompt.prefill).encode("utf-8", "replace")
     messages = with_digests(prompt) if prompt.images else prompt.messages
-    text = "".join([f"<{m['role']}>{m['content']}\n" for m in messages])
-    return f"{text}<assistant>{prompt.prefill}".encode("utf-8", "replace")
+    text = "".join([f"<{m['role']}>{m['content']}{m.get('tool_calls', '')}\n" for m in messages])
+    tools = "" if prompt.tools is None else f"<tools>{json.dumps(prompt.tools.offered)}\n"
+    return f"{tools}{text}<assistant>{prompt.prefill}".encode("utf-8", "replace")
 
 
 def _ids(prompt: Prompt) -> array[int]:

@@ -15,6 +15,7 @@ from llmbatch.engines.base import (
     EngineSettings,
     ModelFacts,
     Smaller,
+    needs_parser,
 )
 from llmbatch.engines.scripted.script import ScriptedSettings, load_script
 from llmbatch.model.tokenizer import ChatSettings
@@ -85,5 +86,6 @@ KIND = EngineKind(
     limits=_limits,
     pooled=_pooled,
     unspeculating=_unspeculating,
+    tools=needs_parser,
     images=lambda settings, _: not load_script(settings).no_images,
 )

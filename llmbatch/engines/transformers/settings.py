@@ -44,6 +44,10 @@ class TransformersSettings(EngineSettings):
     def _of_this_engine(self) -> TransformersSettings:
         if self.script is not None:
             raise ValueError("engine.script is for the scripted engine alone: give --engine scripted, or take it out")
+        if self.tool_call_parser is not None:
+            raise ValueError(
+                "engine.tool_call_parser: these are vLLM's parsers, which this engine has not: take it out"
+            )
         if self.reasoning_parser is not None:
             raise ValueError(
                 "engine.reasoning_parser: these are vLLM's parsers, which this engine has not: take it out"

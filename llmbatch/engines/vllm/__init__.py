@@ -18,6 +18,7 @@ Only this package knows vLLM's names, and it imports vLLM when an engine starts 
 | `render` | prompts -> token ids, by our tokenizer where it agrees with vLLM's renderer, else by that |
 | `text` | token ids of an answer -> its text and log-probabilities |
 | `reasoning` | an answer's text -> its thinking part and the rest |
+| `calls` | an answer's text -> the calls of tools in it and the rest |
 | `processes` | start and end of the engine's own processes |
 | `log` | whatever vLLM and its processes print -> a file |
 | `trouble` | vLLM's exceptions -> ours, with what to try |

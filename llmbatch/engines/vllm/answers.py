@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmbatch.core.tools import calls_in
 from llmbatch.core.types import Completion, FinishReason, Piece, Request, Usage
+from llmbatch.engines.vllm.calls import Calls
 from llmbatch.engines.vllm.handing import Pending
 from llmbatch.engines.vllm.reasoning import Reasoning
 from llmbatch.engines.vllm.text import Answer, Detokenizer, logprobs_json, prompt_logprobs_json
@@ -18,15 +20,16 @@ _FINISH: Mapping[str, FinishReason] = {
 class Answers:
     """Of one engine."""
 
-    def __init__(self, detokenizer: Detokenizer, reasoning: Reasoning | None) -> None:
+    def __init__(self, detokenizer: Detokenizer, reasoning: Reasoning | None, calls: Calls | None = None) -> None:
         self._detokenizer = detokenizer
         self._reasoning = reasoning
+        self._calls = calls
 
     def piece(self, pending: Pending, output: Any) -> Piece | None:
         """What came of an answer since it was told last; None where that is no text yet, or not known to be of the answer.
 
         Before the thinking is at its end nothing is told, and nothing where there is a prefill: what the text of such an answer is,
-        is known when it is finished.
+        is known when it is finished. Calls of tools are told with the whole.
         """
         request, answer = pending.request, output.outputs[0]
         if request.prompt.prefill or request.partial:
@@ -36,12 +39,25 @@ class Answers:
             if reasoning.end is None or reasoning.end not in text:
                 return None
             text = reasoning.split(text).content
+        if request.prompt.tools is not None:
+            text = self._without_calls(pending, text, tuple(answer.token_ids))
         start, tokens = pending.told
         if len(text) <= start:
             return None
         pending.told = len(text), len(answer.token_ids)
         logprobs = None if answer.logprobs is None else logprobs_json(answer.logprobs[tokens:])
         return Piece(request.key, start, text[start:], logprobs)
+
+    def _without_calls(self, pending: Pending, text: str, ids: tuple[int, ...]) -> str:
+        """What of an answer that is not finished is sure to be no call of a tool."""
+        tools = pending.request.prompt.tools
+        if tools is None or tools.choice == "none" or (tools.choice == "auto" and self._calls is None):
+            return text
+        if tools.forced or self._calls is None:
+            return ""
+        if pending.telling is None:
+            pending.telling = self._calls.telling(tools)
+        return pending.telling.so_far(text, ids)
 
     def of(self, pending: Sequence[Pending], finished: Sequence[Any]) -> list[Completion]:
         """The completions of requests with their outputs."""
@@ -74,6 +90,15 @@ class Answers:
         reasoning = None
         if self._reasoning is not None:
             reasoning, text = self._reasoning.split(text)
+        calls = None
+        if (
+            request.prompt.tools is not None and finish_reason == "stop"
+        ):  # one that was cut off may be cut off in a call
+            text, calls = calls_in(text, request.prompt.tools, None if self._calls is None else self._calls.read)
+            if calls is not None and pending.telling is not None:
+                text = (
+                    pending.telling.told
+                )  # a parser may tell white space before a call that it leaves out of the whole
         return Completion(
             key=request.key,
             text=text,
@@ -83,6 +108,7 @@ class Answers:
             reasoning=reasoning,
             stop_reason=stop_reason,
             logprobs=self._logprobs(request, output, len(ids)),
+            tool_calls=calls,
         )
 
     def _logprobs(self, request: Request, output: Any, tokens: int) -> list[dict[str, Any]] | None:

@@ -18,6 +18,7 @@ from llmbatch.engines.thinking import Marks, in_two_requests
 from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import log as vllm_log
 from llmbatch.engines.vllm import trouble
+from llmbatch.engines.vllm.calls import load_calls
 from llmbatch.engines.vllm.drafts import DraftCounter
 from llmbatch.engines.vllm.handing import Tools
 from llmbatch.engines.vllm.haste import models_built_later, no_search, without, without_traces
@@ -273,7 +274,13 @@ class VllmEngine:
         defaults = dict(model_config.get_diff_sampling_param())
         if reasoning is not None and reasoning.needs_special_tokens:
             defaults["skip_special_tokens"] = False
-        samplings = Samplings(self._llm, defaults, can_detokenize=detokenizer.supported)
+        calls = None if (parser := self._settings.tool_call_parser) is None else load_calls(parser, tokenizer)
+        samplings = Samplings(
+            self._llm,
+            defaults,
+            can_detokenize=detokenizer.supported,
+            marks_calls=calls is not None and calls.needs_special_tokens,
+        )
         adapters = sorted(self._settings.lora.items())
         loras = {n: LoRARequest(n, i, path) for i, (n, path) in enumerate(adapters, 1)}
         poolings = Poolings(self._llm) if model_config.runner_type == "pooling" else None
@@ -283,7 +290,7 @@ class VllmEngine:
                 f"model {self._model!r} gives numbers, not text ({able}): "
                 "take a model that generates text, or a program that asks for numbers, such as --program embed"
             )
-        return Tools(samplings, detokenizer, reasoning, loras, limits, poolings, self._sight)
+        return Tools(samplings, detokenizer, reasoning, loras, limits, poolings, self._sight, calls)
 
     def _kill(self) -> None:
         self._processes.notice()

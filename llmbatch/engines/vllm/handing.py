@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from llmbatch.core.types import Failure, FailureKind, Request
+from llmbatch.engines.vllm.calls import Calls, Telling
 from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.reasoning import Reasoning
 from llmbatch.engines.vllm.sampling import Samplings, Setting
@@ -26,6 +27,7 @@ class Tools:
     limits: Limits
     poolings: Poolings | None = None  # of a model that gives numbers
     sight: Sight | None = None  # of a model that takes images
+    calls: Calls | None = None  # of a parser of tool calls
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +38,7 @@ class Pending:
     setting: Setting
     tokens: int
     told: tuple[int, int] = (0, 0)  # where it streams: characters and tokens of the answer that were told
+    telling: Telling | None = None  # where it streams, and calls of tools are not to be told as text
 
 
 class Scored(NamedTuple):

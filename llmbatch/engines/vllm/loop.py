@@ -50,7 +50,7 @@ class Loop:
         self._intake = intake
         self._tools = tools
         self._handing = Handing(tools, intake.context_length)
-        self._answers = Answers(tools.detokenizer, tools.reasoning)
+        self._answers = Answers(tools.detokenizer, tools.reasoning, tools.calls)
         self._kill = kill
         self._death = death
         self._deaths = trouble.deaths()

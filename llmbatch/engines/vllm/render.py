@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.messages import with_parts
-from llmbatch.core.types import Failure, FailureKind, PairIds, Prompt
+from llmbatch.core.types import Failure, FailureKind, Message, PairIds, Prompt
 from llmbatch.model.tokenizer import Tokenizer, is_plain
 
 Encoded = list[int] | Failure
@@ -77,7 +78,7 @@ class Chat(NamedTuple):
             (made,) = LLM._preprocess_cmpl(llm, [(prompt.text or "") + prompt.prefill])
             return made
         messages = with_parts(prompt.messages, shown) if prompt.images else prompt.messages
-        chat = [dict(message) for message in messages]
+        chat = [_as_sent(message) for message in messages]
         if prompt.prefill:
             chat.append({"role": "assistant", "content": prompt.prefill})
         (made,) = LLM._preprocess_chat(
@@ -87,8 +88,16 @@ class Chat(NamedTuple):
             chat_template_kwargs=dict(self.template_kwargs) or None,
             add_generation_prompt=not prompt.prefill,
             continue_final_message=bool(prompt.prefill),
+            tools=None if prompt.tools is None else [dict(tool) for tool in prompt.tools.offered],
         )
         return made
+
+
+def _as_sent(message: Message) -> dict[str, Any]:
+    """A message as a client of vLLM's server sends it. Of one with calls vLLM changes what it is given, so it is a copy."""
+    if "tool_calls" not in message:
+        return dict(message)
+    return {**message, "content": message["content"] or None, "tool_calls": deepcopy(message["tool_calls"])}
 
 
 class _WithoutMedia:

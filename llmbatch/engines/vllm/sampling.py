@@ -36,9 +36,14 @@ class Setting(NamedTuple):
 
 
 class Samplings:
-    """The settings of one engine. ``defaults`` are the model's own (its generation config), by vLLM's names."""
+    """The settings of one engine. ``defaults`` are the model's own (its generation config), by vLLM's names.
 
-    def __init__(self, llm: Any, defaults: Mapping[str, Any], *, can_detokenize: bool) -> None:
+    ``marks_calls``: the model writes calls of tools with special tokens, which a request that offers tools needs in its text.
+    """
+
+    def __init__(
+        self, llm: Any, defaults: Mapping[str, Any], *, can_detokenize: bool, marks_calls: bool = False
+    ) -> None:
         engine = llm.llm_engine
         self._checks = (
             engine.model_config,
@@ -50,18 +55,22 @@ class Samplings:
         # a request without max_tokens asks for none, and is planned so; vLLM would stop after 16
         self._defaults = {**defaults, "max_tokens": None}
         self._can_detokenize = can_detokenize
-        self._made: dict[tuple[int, Constraint | None], tuple[Sampling, Setting]] = {}
+        self._marks_calls = marks_calls
+        self._made: dict[tuple[int, Constraint | None, bool], tuple[Sampling, Setting]] = {}
         self._of_scores: dict[tuple[bool, bool], Any] = {}
 
     def of(self, request: Request) -> tuple[Setting, Any]:
         """The shared setting of a request and its own parameters. Raises ``ValueError`` for what vLLM would refuse."""
-        key = (id(request.sampling), request.constraint)
+        tools = request.prompt.tools
+        marks = self._marks_calls and tools is not None and tools.choice == "auto"
+        key = (id(request.sampling), request.constraint, marks)
         made = self._made.get(key)
         if made is None:
             if len(self._made) >= _KEPT:
                 self._made.clear()
             # the sampling is kept with it, so that its identity is not another's later
-            made = self._made[key] = (request.sampling, self._make(request.sampling, request.constraint))
+            sampling = request.sampling.replace(skip_special_tokens=False) if marks else request.sampling
+            made = self._made[key] = (request.sampling, self._make(sampling, request.constraint))
         setting = made[1]
         if request.seed is None and request.max_tokens is None and not request.stream:
             return setting, setting.params

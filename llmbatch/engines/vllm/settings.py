@@ -14,6 +14,7 @@ _ELSEWHERE = {
     "chat_template": "chat.template",
     "trust_remote_code": "engine.trust_remote_code",
     "reasoning_parser": "engine.reasoning_parser",
+    "tool_call_parser": "engine.tool_call_parser",
     "lora_modules": "engine.lora",
 }
 # Engine arguments that change how fast answers come, and the answers at most by the rounding of their arithmetic.

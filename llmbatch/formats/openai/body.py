@@ -63,9 +63,10 @@ _ADVICE = {
     "chat_template": "set it for the whole job, under chat.template",
     "chat_template_kwargs": "set it for the whole job, under chat.template_kwargs",
     "reasoning_effort": "set it for the whole job, under chat.template_kwargs",
-    "tools": "tool calls are not supported",
-    "functions": "tool calls are not supported",
-    "tool_choice": "tool calls are not supported",
+    "tools": "a chat or a response offers them",
+    "functions": "give them as tools",
+    "function_call": "give it as tool_choice",
+    "tool_choice": "a chat or a response has it",
     "stream": "answers are not streamed",
     "use_beam_search": "beam search is not supported",
     "truncate_prompt_tokens": "what happens to a long prompt is the job's overflow policy",
@@ -94,6 +95,7 @@ class Choice(NamedTuple):
     reasoning: str | None
     tokens: list[dict[str, Any]] | None
     stop_reason: str | None = None
+    calls: list[dict[str, Any]] | None = None  # of tools; then ``text`` is what is beside them
 
     @property
     def more(self) -> dict[str, Any]:
@@ -274,26 +276,36 @@ def choices_of(answered: Answered, success: Success, *, echo: bool = False) -> l
     """
     record, output = answered.record, success.output
     reasoning, tokens, stop = record.get("reasoning"), record.get("logprobs"), record.get("stop_reason")
+    called = record.get("tool_calls")
     if isinstance(output, list) and (count := answered.asked.samples) > 1:
         reasons = (record.get("details") or EMPTY).get("finish_reasons") or [success.finish_reason] * count
-        told = [reasons, *([None] * count if value is None else value for value in (output, reasoning, tokens, stop))]
+        told = [
+            reasons,
+            *([None] * count if value is None else value for value in (output, reasoning, tokens, stop, called)),
+        ]
         if all(isinstance(value, list) and len(value) == count for value in told):
             return [
-                Choice(text_of_output(each), reason_of(reason), thought, given if echo else of_answer(given), by)
-                for reason, each, thought, given, by in zip(*told, strict=True)
+                Choice(_text(each, calls), reason_of(reason), thought, given if echo else of_answer(given), by, calls)
+                for reason, each, thought, given, by, calls in zip(*told, strict=True)
             ]
     alone = tokens is not None and all(isinstance(token, dict) for token in tokens)
     thought = reasoning if isinstance(reasoning, str) else None
     given = None if not alone else tokens if echo else of_answer(tokens)
+    calls = called if called is not None and all(isinstance(call, dict) for call in called) else None
     return [
         Choice(
-            text_of_output(output),
+            _text(output, calls),
             reason_of(success.finish_reason),
             thought,
             given,
             stop if isinstance(stop, str) else None,
+            calls,
         )
     ]
+
+
+def _text(output: Any, calls: Any) -> str:
+    return "" if output is None and calls else text_of_output(output)
 
 
 def reason_of(reason: str | None) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llmbatch.core.messages import images_in, ready_messages, text_of
 from llmbatch.core.types import Message, Prompt, Rendered
 from llmbatch.formats.base import Answered
+from llmbatch.formats.openai import tools
 from llmbatch.formats.openai.body import (
     CHOICE,
     CREATED,
@@ -27,7 +29,7 @@ from llmbatch.formats.openai.body import (
 )
 from llmbatch.formats.outcome import Success
 
-_OWN = frozenset({"messages", "prompt"})
+_OWN = frozenset({"messages", "prompt"}) | tools.KEYS
 _CONTINUED = {**NEUTRAL, "continue_final_message": (True,), "add_generation_prompt": (True, False)}
 
 
@@ -35,7 +37,12 @@ def read(body: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
     """What a body asks for. Raises ``RequestError``."""
     prompt = chat_prompt(body)
     neutral = _CONTINUED if body.get("continue_final_message") else NEUTRAL
-    return Rendered(prompt, sampling_of(body, _OWN, neutral=neutral), output_of(body), adapter_of(body, adapters))
+    sampling, output = sampling_of(body, _OWN, neutral=neutral), output_of(body)
+    if (offered := tools.tools_of(body)) is not None:
+        if prompt.prefill:
+            raise RequestError("continue_final_message is not supported beside tools", "continue_final_message")
+        prompt, output = replace(prompt, tools=offered), tools.output_of(offered) or output
+    return Rendered(prompt, sampling, output, adapter_of(body, adapters))
 
 
 def chat_prompt(body: Mapping[str, Any]) -> Prompt:
@@ -64,14 +71,23 @@ def write(rendered: Rendered) -> dict[str, Any]:
         start = {"role": "assistant", "content": prompt.prefill}
         messages = {"messages": [*messages["messages"], start]}
         messages |= {"continue_final_message": True, "add_generation_prompt": False}
-    return messages | written_sampling(rendered.sampling, chat=True) | written_output(rendered.output)
+    output = rendered.output
+    if prompt.tools is not None:
+        messages |= tools.written_tools(prompt.tools)
+        output = None if tools.output_of(prompt.tools) else output
+    return messages | written_sampling(rendered.sampling, chat=True) | written_output(output)
 
 
 def answer(answered: Answered, success: Success) -> dict[str, Any]:
     """The body that answers a row."""
-    record = answered.record
-    choices = [_choice(index, each) for index, each in enumerate(choices_of(answered, success))]
-    return _completion(record["index"], answered.created, answered.model, choices, usage_of(record))
+    record, body = answered.record, answered.row.get("body")
+    named = isinstance(body, Mapping) and isinstance(body.get("tool_choice"), Mapping)
+    number = record["index"]
+    choices = [
+        _choice(index, each, f"{number}_{index}", named=named)
+        for index, each in enumerate(choices_of(answered, success))
+    ]
+    return _completion(number, answered.created, answered.model, choices, usage_of(record))
 
 
 def plain(*, cut: bool) -> dict[str, Any]:  # noqa: ARG001 - its reason is in a hole
@@ -90,12 +106,17 @@ def _completion(index: Any, created: Any, model: Any, choices: Sequence[Any], us
     }
 
 
-def _choice(index: int, choice: Choice) -> dict[str, Any]:
-    message = {"role": "assistant", "content": choice.text}
+def _choice(index: int, choice: Choice, number: str = "", *, named: bool = False) -> dict[str, Any]:
+    """``number`` says in the ids of calls which answer's they are; ``named``: the request names the tool that is called."""
+    message: dict[str, Any] = {"role": "assistant", "content": choice.text}
+    reason = choice.finish_reason
+    if choice.calls:
+        message |= {"content": choice.text or None, "tool_calls": tools.with_ids(choice.calls, number)}
+        reason = reason if named else "tool_calls"  # of a tool that is named the protocol has it so
     if choice.reasoning is not None:
         message["reasoning"] = choice.reasoning
     logprobs = None if choice.tokens is None else {"content": list(map(_token, choice.tokens))}
-    said = {"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
+    said = {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
     return said | choice.more
 
 

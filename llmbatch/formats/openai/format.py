@@ -151,7 +151,7 @@ def answer(answered: Answered, success: Success) -> dict[str, Any]:
 
 
 def _is_blank(prompt: Prompt) -> bool:
-    if prompt.ids is not None:
+    if prompt.ids is not None or (prompt.messages and prompt.messages[-1]["role"] == "tool"):  # which may give nothing
         return False
     last = prompt.messages[-1]["content"] if prompt.messages else prompt.text
     return not last or (isinstance(last, str) and last.isspace())

@@ -1,11 +1,11 @@
 """``/v1/responses``: a body in, what it asks for out; a row's answer in, a ``response`` out.
 
-Of a conversation only messages are taken: nothing is kept between responses, and no tool is called.
+Of a conversation messages are taken, and calls of functions with what they gave: nothing is kept between responses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from llmbatch.core.messages import images_in, ready_messages
@@ -13,6 +13,7 @@ from llmbatch.core.quick_json import hole
 from llmbatch.core.types import Prompt, Rendered
 from llmbatch.core.words import is_encodable, short, type_name
 from llmbatch.formats.base import Answered
+from llmbatch.formats.openai import tools
 from llmbatch.formats.openai.body import (
     CHOICE,
     CREATED,
@@ -29,12 +30,10 @@ from llmbatch.formats.openai.body import (
 )
 from llmbatch.formats.outcome import Success
 
-_OWN = frozenset({"input", "instructions", "max_output_tokens", "text"})
+_OWN = frozenset({"input", "instructions", "max_output_tokens", "text"}) | tools.KEYS
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "stream": (False,),
     "background": (False,),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "truncation": ("disabled",),
     "include": ([], ["reasoning.encrypted_content"]),  # reasoning is given as it is
     "reasoning": ({}, *({"summary": summary} for summary in (None, "auto", "concise", "detailed"))),
@@ -60,8 +59,23 @@ def read(body: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
             raise
         said = str(error).replace("body.max_tokens", "body.max_output_tokens")
         raise RequestError(said, "max_output_tokens") from None
-    prompt = Prompt(messages=messages, images=images_in(messages))
-    return Rendered(prompt, sampling, _output(body.get("text")), adapter_of(body, adapters))
+    offered = tools.tools_of(_as_in_chats(body))
+    prompt = Prompt(messages=messages, images=images_in(messages), tools=offered)
+    output = _output(body.get("text"))
+    return Rendered(prompt, sampling, tools.output_of(offered) or output, adapter_of(body, adapters))
+
+
+def _as_in_chats(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of tools as a chat has them: there a function's own keys are one level down."""
+
+    def deeper(value: Any) -> Any:
+        if not isinstance(value, Mapping) or value.get("type") != "function" or "function" in value:
+            return value
+        return {"type": "function", "function": {key: each for key, each in value.items() if key != "type"}}
+
+    given = body.get("tools")
+    offered = list(map(deeper, given)) if isinstance(given, list) else given
+    return {**body, "tools": offered, "tool_choice": deeper(body.get("tool_choice"))}
 
 
 def _messages(body: Mapping[str, Any]) -> Any:
@@ -77,7 +91,7 @@ def _messages(body: Mapping[str, Any]) -> Any:
     if instructions is not None and not is_encodable(instructions):
         raise RequestError("body.instructions holds half a surrogate pair, which is no character", "instructions")
     before = [{"role": "system", "content": instructions}] if instructions else []
-    ready = ready_messages([*before, *map(_item, given)])
+    ready = ready_messages([*before, *_joined(map(_item, given))])
     if isinstance(ready, str):
         raise RequestError(f"body.input: {ready}", "input")
     return ready
@@ -87,8 +101,15 @@ def _item(item: Any) -> Any:
     """An item of the conversation as a message, where it is one."""
     if not isinstance(item, Mapping):
         return item
-    if item.get("type") not in (None, "message"):
-        raise RequestError(f"body.input has an item of the type {short(item['type'])}; known is message", "input")
+    kind = item.get("type")
+    if kind == "function_call":
+        call = {"id": item.get("call_id"), "function": {key: item.get(key) for key in ("name", "arguments")}}
+        return {"role": "assistant", "content": None, "tool_calls": [call]}
+    if kind == "function_call_output":
+        return {"role": "tool", "content": item.get("output"), "tool_call_id": item.get("call_id")}
+    if kind not in (None, "message"):
+        known = "message, function_call and function_call_output"
+        raise RequestError(f"body.input has an item of the type {short(kind)}; known are {known}", "input")
     message = {key: value for key, value in item.items() if key not in _OF_ITEMS}
     content = message.get("content")
     if isinstance(content, list):
@@ -99,6 +120,20 @@ def _item(item: Any) -> Any:
             for part in content
         ]
     return message
+
+
+def _joined(messages: Iterable[Any]) -> Iterator[Any]:
+    """The messages, with what the assistant says and calls one after another as one message, as a chat has it."""
+    last: Any = None
+    for message in messages:
+        is_calls = isinstance(message, Mapping) and "tool_calls" in message
+        if is_calls and isinstance(last, Mapping) and last.get("role") == "assistant":
+            last = {**last, "tool_calls": [*last.get("tool_calls", ()), *message["tool_calls"]]}
+            continue
+        if last is not None:
+            yield last
+        last = message
+    yield last
 
 
 def _output(text: Any) -> Mapping[str, Any] | None:
@@ -148,6 +183,7 @@ def asked_of(body: Mapping[str, Any]) -> dict[str, Any]:
         "parallel_tool_calls": body.get("parallel_tool_calls") is not False,
         "temperature": body.get("temperature"),
         "tool_choice": body.get("tool_choice") or "auto",
+        "tools": body.get("tools") or [],
         "top_p": body.get("top_p"),
     }
 
@@ -167,6 +203,8 @@ def _response(
     output: list[dict[str, Any]] = [
         {"id": f"msg_{index}", "type": "message", "role": "assistant", "status": status, "content": [content]}
     ]
+    if choice.calls:
+        output = [*(output if choice.text else ()), *_calls(choice.calls, index)]
     if choice.reasoning is not None:
         thought = [{"type": "reasoning_text", "text": choice.reasoning}]
         output.insert(0, {"id": f"rs_{index}", "type": "reasoning", "summary": [], "content": thought})
@@ -184,7 +222,7 @@ def _response(
         "parallel_tool_calls": asked["parallel_tool_calls"],
         "temperature": asked["temperature"],
         "tool_choice": asked["tool_choice"],
-        "tools": [],
+        "tools": asked["tools"],
         "top_p": asked["top_p"],
         "usage": {
             "input_tokens": usage["prompt_tokens"],
@@ -194,3 +232,14 @@ def _response(
             "total_tokens": usage["total_tokens"],
         },
     }
+
+
+def _calls(calls: list[tools.Call], number: int) -> list[dict[str, Any]]:
+    """Calls as items of a response."""
+    return [
+        {
+            "id": f"fc_{number}_{place}", "type": "function_call", "status": "completed", "call_id": call["id"],
+            **{key: call["function"][key] for key in ("name", "arguments")},
+        }
+        for place, call in enumerate(tools.with_ids(calls, str(number)))
+    ]  # fmt: skip

@@ -38,13 +38,14 @@ def shown(record: Json) -> dict[str, Any]:
     """A record as the page has it: short names, short texts, and nothing where there is nothing."""
     error, usage = record.get("error") or {}, record["usage"]
     history = record.get("history") or ()
+    output = record.get("tool_calls") if record["output"] is None else record["output"]
     values: dict[str, Any] = {
         "index": record["index"],
         "id": _cut(str(record["id"])),
         "status": record["status"],
         "kind": error.get("kind", ""),
         "why": _cut(error.get("message", "")),
-        "output": "" if record["output"] is None else text_of(record["output"]),
+        "output": "" if output is None else text_of(output),
         "raw": text_of(record["raw"]) if record.get("raw") is not None else "",
         "reasoning": text_of(record["reasoning"]) if record.get("reasoning") else "",
         "history": [_attempt(each) for each in history[-ATTEMPTS:]],

@@ -36,7 +36,7 @@ _STATES = {
 }  # fmt: skip
 _CODES = {
     401: (403, "AccessDeniedException"), 403: (403, "AccessDeniedException"), 404: (404, "ResourceNotFoundException"),
-    409: (400, "ConflictException"), 429: (429, "ThrottlingException"),
+    405: (405, "UnknownOperationException"), 409: (400, "ConflictException"), 429: (429, "ThrottlingException"),
 }  # fmt: skip
 _ECHOED = (
     "jobName", "modelId", "clientRequestToken", "roleArn", "inputDataConfig", "outputDataConfig", "vpcConfig",

@@ -72,7 +72,8 @@ class DocumentBatches:
         """Raises ``JobError``, also for an address that is not for clients to read or write."""
         settings = self.server.settings
         roots = tuple(Path(expand(each)).resolve() for each in settings.assets.values() if not is_url(each))
-        assets = _ForClients({**dict.fromkeys(settings.models, settings.model), **settings.assets}, roots)
+        here = {name: at if is_url(at) else str(Path(expand(at)).absolute()) for name, at in settings.assets.items()}
+        assets = _ForClients({**dict.fromkeys(settings.models, settings.model), **here}, roots)
         for address in _addresses(document):
             assets.place(address)
         job = dict(self._system.job(document, Path("document"), assets).job)

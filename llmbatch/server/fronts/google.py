@@ -20,6 +20,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import StringConstraints
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from llmbatch.core.errors import SourceError, UsageError
@@ -63,6 +64,15 @@ _LOOK_EVERY = 1000  # rows, to see whether it is to stop
 _UPLOAD = re.compile(r"/google/upload/[^/]+/files/[^/]+")  # the bytes of a file, and not what announces it
 _GEMINI_SECONDS = 48 * 3600  # that the Gemini API gives a batch, and keeps a file
 _VERTEX = "/projects/{project}/locations/{location}/batchPredictionJobs"
+
+
+class _Name(StringConvertor):
+    """A part of a path that has no verb behind a colon, as ``123:cancel`` has."""
+
+    regex = "[^/:]+"
+
+
+register_url_convertor("name", _Name())
 
 
 class GoogleFront:
@@ -150,7 +160,7 @@ class GoogleFront:
             jobs = {"batchPredictionJobs": [job_object(each, self._snapshot(each)) for each in found]}
             return JSONResponse(jobs | following)
 
-        @router.get(f"/{{version}}{_VERTEX}/{{number}}")
+        @router.get(f"/{{version}}{_VERTEX}/{{number:name}}")
         async def get_job(request: Request, parent: _Parent, number: _ID) -> Response:
             """Where a job stands."""
             batch = self._own_job(number, parent, request)
@@ -196,12 +206,12 @@ class GoogleFront:
             file = self._file(file_id, request)
             return FileResponse(store.content(file.id), media_type="application/octet-stream", filename=file.filename)
 
-        @router.get("/{version}/files/{file_id}")
+        @router.get("/{version}/files/{file_id:name}")
         async def get_file(request: Request, file_id: _ID) -> Response:
             """What is known of a file."""
             return JSONResponse(file_object(self._file(file_id, request)))
 
-        @router.delete("/{version}/files/{file_id}")
+        @router.delete("/{version}/files/{file_id:name}")
         async def delete_file(request: Request, file_id: _ID) -> Response:
             """Remove a file; a batch that was made of it has its own copy."""
             if not await run_in_threadpool(store.remove_file, file_id, _owner(request).name):
@@ -234,7 +244,7 @@ class GoogleFront:
             found, following = self._page(request, size, token, lambda batch: "parent" not in batch.given)
             return JSONResponse({"operations": [operation(b, self._snapshot(b)) for b in found], **following})
 
-        @router.get("/{version}/batches/{batch_id}")
+        @router.get("/{version}/batches/{batch_id:name}")
         async def get_batch(request: Request, batch_id: _ID) -> Response:
             """Where a batch stands; with its responses, where its requests came in its own creation."""
             batch = self._own(batch_id, request)

@@ -99,15 +99,13 @@ def write_results(ended: Ended, *, keep_empty_errors: bool) -> Finished:
 def _lines(ended: Ended) -> Iterator[tuple[str, dict[str, Any], Mapping[str, Any] | None]]:
     """(role of its file, line, record) of each row of the batch, in input order."""
     batch, recipe = ended.batch, recipe_of(ended.job)
-    manifest, folder = read_manifest(ended.job.output), ended.store.batch_folder(batch.id)
+    manifest = read_manifest(ended.job.output)
     created = int(manifest.created) if manifest is not None else batch.created
     for row, record in ended.pairs():
         name = f"{batch.id.removeprefix('batch_')}{row.index:08x}"  # that no line of any other batch has
         if record is None:
             yield "error", {**_not_run(row, ended), "id": f"batch_req_{name}"}, None
             continue
-        if (error := record.get("error")) is not None:  # where it lies here is nothing to whoever sent it
-            record = {**record, "error": {**error, "message": error["message"].replace(f"{folder}/", "")}}
         answered = Answered(record, row.data, recipe.asked(row), batch.facts.model or "", created, row.cursor.line)
         ok, line = line_of(answered)
         line |= {"id": f"batch_req_{name}", "response": {**line["response"], "request_id": f"req_{name}"}}

@@ -10,6 +10,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -104,7 +105,10 @@ class LiveRequests:
         finally:
             self._running -= 1
         self._count(record)
-        return record
+        if record.failure is None:
+            return record
+        said = self._server.places.hidden(record.failure.message)
+        return replace(record, failure=replace(record.failure, message=said))
 
     def asked(self, line: Mapping[str, Any]) -> Asked:
         """How what would be a line of a batch is asked."""
@@ -157,7 +161,7 @@ class LiveRequests:
         self, answer: Answer, first: Piece | Outcome, items: AsyncIterator[Piece | Outcome], with_usage: bool
     ) -> AsyncIterator[bytes]:
         try:
-            async for event in events_of(answer, _again(first, items), with_usage):
+            async for event in events_of(answer, self._all(first, items), with_usage):
                 yield event
             self._server.metrics.live.labels("streamed").inc()
         except EngineError:
@@ -165,6 +169,17 @@ class LiveRequests:
             yield b"data: " + json.dumps(said).encode() + b"\n\n"
         finally:
             self._running -= 1
+
+    async def _all(
+        self, first: Piece | Outcome, items: AsyncIterator[Piece | Outcome]
+    ) -> AsyncIterator[Piece | Outcome]:
+        yield first
+        async for item in items:
+            if isinstance(item, Refusal):
+                said = self._server.places.hidden(item.failure.message)
+                yield replace(item, failure=replace(item.failure, message=said))
+            else:
+                yield item
 
     def _count(self, record: Record) -> None:
         metrics = self._server.metrics
@@ -182,12 +197,6 @@ class LiveRequests:
                 code="model_not_found", param="model",
             )  # fmt: skip
         return model
-
-
-async def _again(first: Piece | Outcome, items: AsyncIterator[Piece | Outcome]) -> AsyncIterator[Piece | Outcome]:
-    yield first
-    async for item in items:
-        yield item
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -44,15 +44,25 @@ class Answer:
         if "id" not in body:
             return body
         named = {**body, "id": self.id}
-        for item in named.get("output", ()):
+        for choice in named.get("choices", ()):
+            for place, call in enumerate(choice.get("message", {}).get("tool_calls", ())):
+                call["id"] = f"call_{self.number}_{choice['index']}_{place}"
+        for place, item in enumerate(named.get("output", ())):
             item["id"] = f"{item['id'].partition('_')[0]}_{self.number}"
+            if item["type"] == "function_call":  # of which there may be several
+                item |= {"id": f"{item['id']}_{place}", "call_id": f"call_{self.number}_{place}"}
         return named
 
     def body(
-        self, text: str, finish_reason: str | None, usage: Usage, logprobs: list[dict[str, Any]] | None = None
+        self,
+        text: str,
+        finish_reason: str | None,
+        usage: Usage,
+        logprobs: list[dict[str, Any]] | None = None,
+        calls: list[dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
-        """What says this text, as a whole answer would."""
-        record = {"index": 0, "output": text, "logprobs": logprobs, "usage": usage.as_dict()}
+        """What says this text, as a whole answer would, and makes these calls."""
+        record = {"index": 0, "output": text, "logprobs": logprobs, "usage": usage.as_dict(), "tool_calls": calls}
         asked = Asked(chat=self.endpoint in (CHAT, RESPONSES))
         answered = Answered(record, self.line, asked, self.model, self.created)
         body: dict[str, Any] = ENDPOINTS[self.endpoint].answer(answered, Success(text, finish_reason))
@@ -88,6 +98,8 @@ async def _chunks(
             return
         else:
             usage = usage + item.usage
+            if item.tool_calls:
+                yield _chunk(answer, _choice(sample, {"delta": {"tool_calls": _calls(answer, item)}}), with_usage)
             end: dict[str, Any] = {"delta": {}} if answer.endpoint == CHAT else {"text": ""}
             yield _chunk(answer, _choice(sample, end, _reason(answer, item)), with_usage)
     if with_usage:
@@ -118,8 +130,18 @@ def _said(answer: Answer, piece: Piece) -> dict[str, Any]:
     return _choice(piece.key.sample, {"text": choice["text"], "logprobs": logprobs})
 
 
+def _calls(answer: Answer, completion: Completion) -> list[dict[str, Any]]:
+    """The calls of tools, each whole: a client that puts parts together has it in one."""
+    (choice,) = answer.body("", None, Usage(), calls=completion.tool_calls)["choices"]
+    sample = completion.key.sample
+    return [
+        {"index": place, **call, "id": f"call_{answer.number}_{sample}_{place}"}
+        for place, call in enumerate(choice["message"]["tool_calls"])
+    ]
+
+
 def _reason(answer: Answer, completion: Completion) -> str:
-    (choice,) = answer.body("", completion.finish_reason, Usage())["choices"]
+    (choice,) = answer.body("", completion.finish_reason, Usage(), calls=completion.tool_calls)["choices"]
     return str(choice["finish_reason"])
 
 
@@ -141,9 +163,13 @@ async def _of_responses(
     part = {"type": "output_text", "text": "", "annotations": []}
     yield event("created", response=begun)
     yield event("in_progress", response=begun)
-    yield event("output_item.added", output_index=0, item=item)
-    yield event("content_part.added", **at, part=part)
+    says = False
     async for came in items:
+        calls = isinstance(came, Completion) and came.tool_calls
+        if not says and not isinstance(came, Refusal) and not calls:
+            says = True
+            yield event("output_item.added", output_index=0, item=item)
+            yield event("content_part.added", **at, part=part)
         if isinstance(came, Piece):
             yield event("output_text.delta", **at, delta=came.text, logprobs=[])
         elif isinstance(came, Refusal):
@@ -151,11 +177,20 @@ async def _of_responses(
             yield event("failed", response={**begun, "status": "failed", "error": said})
             return
         else:
-            done = answer.body(came.text, came.finish_reason, came.usage)
-            message = done["output"][-1]
-            yield event("output_text.done", **at, text=came.text, logprobs=[])
-            yield event("content_part.done", **at, part=message["content"][0])
-            yield event("output_item.done", output_index=0, item=message)
+            done = answer.body(came.text, came.finish_reason, came.usage, calls=came.tool_calls)
+            if says:
+                message = next(each for each in done["output"] if each["type"] == "message")
+                yield event("output_text.done", **at, text=came.text, logprobs=[])
+                yield event("content_part.done", **at, part=message["content"][0])
+                yield event("output_item.done", output_index=0, item=message)
+            for place, call in enumerate(done["output"]):
+                if call["type"] == "function_call":
+                    told = {"item_id": call["id"], "output_index": place}
+                    begins = {**call, "status": "in_progress", "arguments": ""}
+                    yield event("output_item.added", output_index=place, item=begins)
+                    yield event("function_call_arguments.delta", **told, delta=call["arguments"])
+                    yield event("function_call_arguments.done", **told, name=call["name"], arguments=call["arguments"])
+                    yield event("output_item.done", output_index=place, item=call)
             yield event(str(done["status"]), response=done)
 
 

@@ -238,6 +238,7 @@ async function showRow(index) {
     else {
       for (const attempt of record.history || []) parts.push(...block(`attempt ${attempt.attempt}, sent back: ${attempt.error.kind} — ${attempt.error.message}`, attempt.text || "no answer"));
       if (record.reasoning) parts.push(...block("thinking", record.reasoning));
+      if (record.tool_calls) parts.push(...block("calls", record.tool_calls));
       if (record.error) parts.push(...block(`${record.status}: ${record.error.kind}`, record.error.message));
       parts.push(...block(`answer (${record.status}${record.finish_reason ? `, ${record.finish_reason}` : ""})`, record.output === null ? record.raw || "none" : record.output));
       parts.push(make("p", { class: "soft", text: `${count(record.usage.prompt_tokens)} tokens in, ${count(record.usage.completion_tokens)} out, ${record.attempts} attempts` }));

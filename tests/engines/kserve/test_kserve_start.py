@@ -166,9 +166,10 @@ def test_an_input_that_the_model_requires_is_given_a_value_for_all_rows(tmp_path
             "engine.args.dtype: a server is given its arguments where it is started",
         ),
         ({"urls": NOBODY, "reasoning_parser": "qwen3"}, "engine.reasoning_parser: text is all"),
+        ({"urls": NOBODY, "tool_call_parser": "hermes"}, "engine.tool_call_parser: text is all"),
         ({"urls": NOBODY, "replicas": 2}, "engine.urls"),
     ],
-    ids=["no-url", "args", "reasoning", "replicas"],
+    ids=["no-url", "args", "reasoning", "calls", "replicas"],
 )
 def test_settings_that_are_not_for_a_server_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -371,6 +371,7 @@ def test_a_url_where_nothing_listens_is_said_at_once(jobs: Any, server: Any, onl
         ({"args": {"temperature": 1}}, "sampling.temperature"),
         ({"replicas": 2}, "engine.urls"),
         ({"reasoning_parser": "qwen3"}, "vllm serve"),
+        ({"tool_call_parser": "hermes"}, "--enable-auto-tool-choice"),
         ({"trust_remote_code": True}, "engine.trust_remote_code"),
         ({"in_flight_tokens": 5}, "engine.in_flight"),
     ],

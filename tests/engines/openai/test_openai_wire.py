@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from llmbatch.core.types import Completion, Constraint, Failure, Prompt, Refusal, Request, RequestKey, Sampling, Usage
+from llmbatch.core.types import (
+    Completion,
+    Constraint,
+    Failure,
+    Prompt,
+    Refusal,
+    Request,
+    RequestKey,
+    Sampling,
+    Tools,
+    Usage,
+)
 from llmbatch.engines.http.base import NoAnswer, Packed, Reply
 from llmbatch.engines.openai.dialect import DIALECTS, vllm_dialect
 from llmbatch.engines.openai.wire import OpenAIWire
@@ -189,8 +200,22 @@ def test_the_thinking_is_apart_by_either_name() -> None:
 def test_tool_calls_are_kept_as_they_come() -> None:
     calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}]
     found = completion({"message": {"content": None, "tool_calls": calls}, "finish_reason": "tool_calls"})
-    assert json.loads(found.text) == {"content": None, "tool_calls": calls}
-    assert found.finish_reason == "stop"
+    assert (found.text, found.tool_calls, found.finish_reason) == ("", calls, "stop")
+
+
+def test_calls_without_a_function_are_no_answer() -> None:
+    with pytest.raises(NoAnswer, match="a call of a tool without a function"):
+        completion({"message": {"content": None, "tool_calls": [{"id": "1", "function": {"arguments": None}}]}})
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_tools_are_offered_to_the_server_which_holds_the_answer_to_them(choice: Any) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    schema = Constraint("json", '{"type": "array"}')
+    asked = replace(request(Prompt(messages=(USER,), tools=Tools((tool,), choice))), constraint=schema)
+    sent = body(wire().pack(asked))
+    assert (sent["tools"], sent["tool_choice"]) == ([tool], choice)
+    assert any(key in sent for key in ("response_format", "structured_outputs")) is (choice == "auto")
 
 
 def test_logprobs_of_chat_and_of_completions_come_in_the_same_shape() -> None:

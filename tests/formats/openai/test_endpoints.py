@@ -93,7 +93,8 @@ def test_a_response_is_a_chat() -> None:
     ("body", "said"),
     [
         ({}, "body.input must be a text, or a list of messages"),
-        ({"input": [{"type": "function_call_output"}]}, "an item of the type 'function_call_output'"),
+        ({"input": [{"type": "function_call_output"}]}, "body.input: message 1 of 1 must have a content"),
+        ({"input": [{"type": "web_search_call"}]}, "an item of the type 'web_search_call'"),
         ({"input": [{"role": "user"}]}, "body.input: message 1 of 1"),
         ({"input": "a", "instructions": 1}, "body.instructions must be a text"),
         ({"input": "a", "max_output_tokens": 0}, "body.max_output_tokens is 0"),
