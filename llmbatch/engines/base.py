@@ -191,6 +191,14 @@ class Speculates(Protocol):
 
 
 @runtime_checkable
+class Forgets(Protocol):
+    """An engine with a prefix cache that can be emptied."""
+
+    def forget(self) -> None:
+        """Empty it. Only while nothing is in flight."""
+
+
+@runtime_checkable
 class CanBeKilled(Protocol):
     """An engine that lives elsewhere, and need not be asked to end."""
 

@@ -219,12 +219,15 @@ def become(message: bytes, files: list[int]) -> int:
 def main(place: str) -> None:
     """Listen until whoever started this goes: its end of stdin is closed then."""
     sys.path.insert(0, str(Path(__file__).parent))
-    for module in IMPORTED:
-        importlib.import_module(module)
+    sys.path.insert(1, str(ROOT / "tests"))
+    gc.disable()
+    importlib.import_module("fork_server").import_modules(IMPORTED)
+    del sys.path[1]
     stand_in()
     warm_up()
+    gc.enable()
     gc.collect()
-    gc.freeze()  # what is there now is looked through by no process of a command
+    gc.freeze()  # else each fork looks through, and so copies, all that is there
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(place)
         listener.listen(16)
