@@ -18,7 +18,7 @@ else
 INSTALL_OPTIONS := --torch-backend auto
 endif
 
-.PHONY: demo test tests tests-without-bf16 check cluster docs format package bench chaos engines fuzz harness peers scale systems clean
+.PHONY: demo test tests tests-without-bf16 check cluster docs format package bounds bench chaos engines fuzz harness peers scale systems clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt
@@ -60,6 +60,9 @@ format: $(VENV)/ready-$(ENGINE)
 docs: $(VENV)/ready-$(ENGINE)  ## the site, with every link checked: build/site/index.html
 	$(BIN)/python eval/docs/site/figures.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+bounds: $(VENV)/ready-$(ENGINE)  ## the lowest versions that pyproject.toml allows, tried: one environment an extra
+	$(BIN)/python eval/package/bounds.py
 
 package: $(VENV)/ready-$(ENGINE)  ## wheel and source distribution, looked at, and tried in an empty environment; all extras resolved
 	$(BIN)/python eval/package/package.py --extras
