@@ -61,10 +61,11 @@ def test_a_fork_server_that_ended_is_followed_by_another(forked: None, fork_serv
 
 
 def test_what_a_fork_server_answers_to_a_test_that_was_interrupted_is_not_taken_by_the_next(
-    forked: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    forked: None, fork_servers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text("import os\nprint(os.getpid())\n")
+    environment = fork_servers.environment  # an engine of an earlier test may have left this process another
     send = socket.send_fds
 
     def interrupted(*arguments: Any) -> None:
@@ -74,8 +75,8 @@ def test_what_a_fork_server_answers_to_a_test_that_was_interrupted_is_not_taken_
     with monkeypatch.context() as patched:
         patched.setattr(socket, "send_fds", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            subprocess.run([sys.executable, str(script)], stdout=subprocess.DEVNULL, check=True)
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+            subprocess.run([sys.executable, str(script)], env=environment, stdout=subprocess.DEVNULL, check=True)
+    process = subprocess.Popen([sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True)
     assert process.communicate()[0] == f"{process.pid}\n"
 
 
@@ -100,3 +101,12 @@ def test_what_multiprocessing_spawns_is_forked_with_the_files_that_it_is_given(
     process.join()
     assert process.exitcode == 0
     assert "fork_server.py" in commands or "spawn_main" in commands
+
+
+def test_a_worker_of_xdist_is_forked_and_runs_what_it_is_told_as_main(fork_servers: Any) -> None:
+    started = fork_servers.popen("llmbatch", [fork_server.WORKER])
+    code = "import sys; exec(sys.stdin.readline())"
+    told = "print(__name__, sys.modules['__main__'].__dict__ is globals(), sys.argv, 'llmbatch.runs.session' in sys.modules)\n"
+    process = started([sys.executable, *fork_server.WORKER, code], stdin=-1, stdout=-1, text=True)
+    assert process.communicate(told)[0] == "__main__ True ['-c'] True\n"
+    assert process.returncode == 0

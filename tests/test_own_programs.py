@@ -80,7 +80,7 @@ def test_a_closure_is_a_program_and_the_same_call_goes_on_or_is_done(tmp_path: P
     before = (tmp_path / "out" / "report.json").read_bytes()
     run(tmp_path, program=asking(2))
     assert (tmp_path / "out" / "report.json").read_bytes() == before
-    with pytest.raises(FolderError, match=r"program\.name \(source\) was"):
+    with pytest.raises(FolderError, match=r"program\.name \(source\) is another"):
         run(tmp_path, program=asking(3))
 
 
@@ -125,7 +125,9 @@ def test_a_program_is_told_why_an_answer_that_it_asks_to_be_told_of_failed(tmp_p
     assert {(record.status, record.output) for record in done} == {(Status.OK, "it was rejected")}
 
 
-def test_a_script_s_own_program_survives_a_kill_and_no_other_command_can_go_on_with_it(tmp_path: Path) -> None:
+def test_a_script_s_own_program_survives_a_kill_and_no_other_command_can_go_on_with_it(
+    forked: None, tmp_path: Path
+) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
 
@@ -142,7 +144,7 @@ def test_a_script_s_own_program_survives_a_kill_and_no_other_command_can_go_on_w
     results = (tmp_path / "out" / "results.jsonl").read_bytes()
     assert results == (tmp_path / "whole" / "results.jsonl").read_bytes() and b'"so 19"' in results
     other = call("out", word="other")
-    assert other.returncode != 0 and "program.name (source) was" in other.stderr
+    assert other.returncode != 0 and "program.name (source) is another" in other.stderr
     command = [sys.executable, "-m", "llmbatch.cli", "retry-failed", str(tmp_path / "out"), "--max-attempts", "9"]
     told = subprocess.run(command, capture_output=True, text=True)
     assert told.returncode == 2

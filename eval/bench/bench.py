@@ -4,7 +4,8 @@
 
 Every arm is a process that loads its engine once; then the arms take turns, so that a drift of the machine's speed meets all
 of them, and nothing else computes meanwhile. A repetition goes from the input file to an output file on disk, with an empty
-prefix cache. A round in which other work took part of the machine is run again; a machine that stays busy ends the run.
+prefix cache. A round in which other work took part of the machine is run again; a machine that stays busy ends the run. A peer that
+cannot be started is left out, and the results say why.
 """
 
 from __future__ import annotations
@@ -13,23 +14,26 @@ import argparse
 import datetime
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import machine
 import pipeline
+import psutil
 import shapes
 
 HERE = Path(__file__).resolve().parent
 WARM_UP_ROWS = 8  # an arm has started when it has answered so many
 _AGAIN = 3  # disturbed rounds that may be run again, for each shape
+_START_SECONDS = 600.0  # an arm that has not answered its first rows by then does not run here
 
 
 class ArmSpec(NamedTuple):
@@ -50,6 +54,10 @@ ARMS = {
     "run_batch": ArmSpec("vllm run-batch", "arms.run_batch", shapes="neutral"),
     "generate": ArmSpec("transformers generate", "arms.generate", shapes="neutral"),
     "ray_data": ArmSpec("Ray Data LLM", "arms.ray_data", shapes="neutral", venv=".venv-bench"),
+    "datatrove": ArmSpec(
+        "datatrove's inference runner on `vllm serve`", "arms.datatrove", shapes="neutral", venv=".venv-datatrove"
+    ),
+    "daft": ArmSpec("Daft's prompt function, its vLLM", "arms.daft", shapes="neutral", venv=".venv-daft"),
     # to find out what a default should be; only when asked for by --arms
     "one_thread": ArmSpec("llmbatch, one OpenMP thread", "arms.ours", shapes="none", env={"OMP_NUM_THREADS": "1"}),
     "own_process": ArmSpec(
@@ -64,25 +72,32 @@ class Busy(Exception):
     """Something else computes on the machine."""
 
 
+class CannotRun(Exception):
+    """An arm does not run here; the message says why."""
+
+
 class Worker:
     """One arm's process."""
 
     def __init__(self, arm: str, engine: Mapping[str, Any], folder: Path) -> None:
         spec = ARMS[arm]
         self.arm, self._folder, self._count = arm, folder, 0
-        python = shapes.ROOT / spec.venv / "bin" / "python" if spec.venv else sys.executable
+        python = shapes.ROOT / spec.venv / "bin" / "python" if spec.venv else Path(sys.executable)
+        if not python.exists():
+            raise CannotRun(f"its environment {spec.venv} is not there (`make {spec.venv}/ready`)")
         self._log: IO[bytes] = (folder / f"{arm}.log").open("ab")
         self._began = time.perf_counter()
+        settings = {"engine": dict(engine), "python": sys.executable, **spec.settings}
         self._process = subprocess.Popen(
-            [str(python), "-m", spec.module, json.dumps({"engine": dict(engine), **spec.settings})],
-            cwd=HERE, env={**os.environ, **spec.env}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
+            [str(python), "-m", spec.module, json.dumps(settings)], cwd=HERE, env={**os.environ, **spec.env},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip
         self.start_up = 0.0
 
     def start(self, shape: str) -> None:
-        """Have it answer a few rows; that is when it has started."""
+        """Have it answer a few rows; that is when it has started. Raises ``CannotRun``."""
         source, requests = shapes.write(shape, WARM_UP_ROWS, self._folder)
-        self._run(shape, source, requests)
+        self._run(shape, source, requests, _START_SECONDS)
         self.start_up = time.perf_counter() - self._began
 
     def repeat(self, shape: str, source: Path, requests: Path) -> dict[str, Any]:
@@ -110,35 +125,48 @@ class Worker:
         try:
             self._process.wait(60)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            first = psutil.Process(self._process.pid)
+            for process in (first, *first.children(recursive=True)):  # an arm that hangs may have started a server
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             self._process.wait()
         self._process.stdout.close()
         self._log.close()
 
-    def _run(self, shape: str, source: Path, requests: Path) -> dict[str, Any]:
+    def _run(self, shape: str, source: Path, requests: Path, patience: float | None = None) -> dict[str, Any]:
         self._count += 1
         target = self._folder / f"{self.arm}-{shape}-{self._count}"
         target.mkdir()
         paths = {"source": str(source), "requests": str(requests), "target": str(target)}
-        said = self._ask({"do": "run", "shape": shape, **paths})
+        said = self._ask({"do": "run", "shape": shape, **paths}, patience)
         return {**said, "answers": str(target / said["answers"])}
 
-    def _ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask(self, command: Mapping[str, Any], patience: float | None = None) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass
+        if not select.select([self._process.stdout], [], [], patience)[0]:
+            raise CannotRun(f"no answer in {patience:.0f} s; the last line of its log: {self._last_line()}")
         answer = self._process.stdout.readline()
         if not answer:
-            raise SystemExit(f"the arm {self.arm} ended; its log is {self._log.name}")
+            raise CannotRun(f"it ended: {self._last_line()}")
         said: dict[str, Any] = json.loads(answer)
         return said
 
+    def _last_line(self) -> str:
+        """Of its log, and of an error where there is one."""
+        lines = Path(self._log.name).read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = [line for line in lines if "Error:" in line]
+        return (errors or lines or ["its log is empty"])[-1].strip().replace(f"{shapes.ROOT}/", "")[:300]
 
-def measure_shape(name: str, workers: Sequence[Worker], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """All rounds of one shape. Raises ``Busy`` where the machine does not keep quiet."""
+
+def measure_shape(
+    name: str, workers: Sequence[Worker], not_run: dict[str, str], options: argparse.Namespace, folder: Path
+) -> dict[str, Any]:
+    """All rounds of one shape. Raises ``Busy`` where the machine does not keep quiet; a peer that ends goes to ``not_run``."""
     shape = shapes.SHAPES[name]
     rows = max(round(shape.rows * options.scale), 16)
     source, requests = shapes.write(name, rows, folder)
@@ -146,7 +174,16 @@ def measure_shape(name: str, workers: Sequence[Worker], options: argparse.Namesp
     disturbed, worst_kept = 0, 0.0
     while len(rounds) < options.repetitions:
         turn = len(rounds) % len(workers)
-        done = {w.arm: w.repeat(name, source, requests) for w in (*workers[turn:], *workers[:turn])}
+        done = dict[str, dict[str, Any]]()
+        for worker in (*workers[turn:], *workers[:turn]):
+            try:
+                done[worker.arm] = worker.repeat(name, source, requests)
+            except CannotRun as reason:
+                if ARMS[worker.arm].shapes == "all":
+                    raise
+                not_run[worker.arm] = str(reason)
+                print(f"{worker.arm} does not go on: {reason}", flush=True)
+        workers = [worker for worker in workers if worker.arm not in not_run]
         seconds = ", ".join(f"{arm} {said['seconds']:.2f} s" for arm, said in done.items())
         worst = max((said["elsewhere"] for said in done.values() if said["elsewhere"] is not None), default=0.0)
         print(f"{name}: {seconds}; elsewhere at most {worst:.1%}", flush=True)
@@ -164,7 +201,7 @@ def measure_shape(name: str, workers: Sequence[Worker], options: argparse.Namesp
     constrained = _constrained(requests)
     block = (last["ours"]["engine"] or {}).get("block_size") if "ours" in last else None
     return {
-        "title": shape.title, "note": shape.note, "rows": rows, "must_reach": shape.must_reach,
+        "title": shape.title, "note": shape.note, "source": shape.source(), "rows": rows, "must_reach": shape.must_reach,
         "engine": dict(shape.engine),
         "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "scale": options.scale,
@@ -234,17 +271,28 @@ def _without_paths(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
 
 
 @contextmanager
-def started(arms: Sequence[str], engine: Mapping[str, Any], shape: str, folder: Path) -> Iterator[list[Worker]]:
-    """The arms with these engine settings, started one after another."""
+def started(
+    arms: Sequence[str], engine: Mapping[str, Any], shape: str, folder: Path
+) -> Iterator[tuple[list[Worker], dict[str, str]]]:
+    """The arms with these engine settings, started one after another; and why some peers were not."""
     with ExitStack() as stack:
-        workers = []
+        workers, not_run = list[Worker](), dict[str, str]()
         for arm in arms:
-            worker = Worker(arm, engine, folder)
-            stack.callback(worker.close)
-            worker.start(shape)
+            try:
+                with ExitStack() as starting:
+                    worker = Worker(arm, engine, folder)
+                    starting.callback(worker.close)
+                    worker.start(shape)
+                    stack.push(starting.pop_all())
+            except CannotRun as reason:
+                if ARMS[arm].shapes == "all":
+                    raise SystemExit(f"{arm}: {reason}; its log is {folder / arm}.log") from None
+                not_run[arm] = str(reason)
+                print(f"{arm} does not run: {reason}", flush=True)
+                continue
             print(f"{arm} has started: {worker.start_up:.1f} s", flush=True)
             workers.append(worker)
-        yield workers
+        yield workers, not_run
 
 
 def groups(names: Sequence[str]) -> Iterator[list[str]]:
@@ -269,6 +317,11 @@ class Results:
         self._path, self._forced = path, forced
         self.data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
+    def put_not_run(self, asked: Sequence[str], reasons: Mapping[str, str]) -> None:
+        """Of the arms that were asked for: why some did not run."""
+        kept = {arm: why for arm, why in self.data.get("not_run", {}).items() if arm not in asked}
+        self.data["not_run"] = {**kept, **reasons}
+
     def put(self, section: str, name: str, value: dict[str, Any]) -> None:
         self.data["machine"] = machine.describe()
         self.data["arms"] = {arm: spec.title for arm, spec in ARMS.items()}
@@ -282,7 +335,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", default=",".join(shapes.SHAPES), help="which shapes, with commas between")
     parser.add_argument(
-        "--arms", help=f"which arms: {', '.join(ARMS)}; by default run-batch and others for neutral only"
+        "--arms", help=f"which arms: {', '.join(ARMS)}; by default run-batch and other peers for neutral only"
     )
     parser.add_argument("--parts", default="shapes,pipeline", help="shapes, pipeline, or both")
     parser.add_argument("--figures", default=",".join(pipeline.FIGURES), help="which figures of the pipeline")
@@ -312,10 +365,13 @@ def main() -> None:
         if "shapes" in parts:
             for names in groups(options.shapes.split(",")):
                 arms = arms_of(names, options.arms)
-                with started(arms, shapes.SHAPES[names[0]].engine, names[0], work) as workers:
+                with started(arms, shapes.SHAPES[names[0]].engine, names[0], work) as (workers, not_run):
                     for name in names:
-                        taking_part = [worker for worker in workers if worker.arm in arms_of([name], options.arms)]
-                        results.put("shapes", name, measure_shape(name, taking_part, options, work))
+                        asked = [arm for arm in arms_of([name], options.arms) if arm not in not_run]
+                        taking_part = [worker for worker in workers if worker.arm in asked]
+                        figures = measure_shape(name, taking_part, not_run, options, work)
+                        results.put_not_run(arms, not_run)
+                        results.put("shapes", name, figures)
         if "pipeline" in parts:
             for name in options.figures.split(","):
                 use, figure = pipeline.measure(name, options.scale, options.repetitions, work)
@@ -326,6 +382,8 @@ def main() -> None:
                 results.put("pipeline", name, {**figure, "use": asdict(use), "quiet": quiet, "scale": options.scale})
     except Busy as busy:
         raise SystemExit(f"{busy}. It is not in the results; --force measures all the same") from None
+    except CannotRun as reason:
+        raise SystemExit(f"an arm did not go on: {reason}. Its logs are in {work}") from None
     shutil.rmtree(work)
 
 

@@ -89,6 +89,7 @@ def machine_text(machine: Mapping[str, Any]) -> str:
 def shapes_text(results: Mapping[str, Any]) -> str:
     shapes = results["shapes"]
     table = Table("shape", "rows", "must reach", "measured", "", "against `LLM.chat` tuned", "rows/s", "equal answers")
+    sources = {shape["source"] for shape in shapes.values() if shape["title"].endswith("real text")}
     for shape in shapes.values():
         found = ratios(shape, "chat")
         name = shape["title"] + (f" ({shape['note']})" if shape["note"] else "")
@@ -110,7 +111,9 @@ def shapes_text(results: Mapping[str, Any]) -> str:
         "*Equal answers*: share of the rows whose answer is "
         "that of `LLM.chat`, JSON by its value. vLLM's default lets the model put white space anywhere between "
         "JSON's tokens and llmbatch does not; on prompts unlike those of its training the demo model makes use of that, and "
-        "its answer may then be another.\n"
+        "its answer may then be another."
+        + (f" *Real text*: {'; '.join(sorted(sources))}; rows of the other shapes are made." if sources else "")
+        + "\n"
     )
 
 
@@ -153,7 +156,10 @@ def hits_text(results: Mapping[str, Any]) -> str:
 
 def peers_text(results: Mapping[str, Any]) -> str:
     shape = results["shapes"].get("neutral")
-    peers = (("run_batch", 1.3, 3.0), ("ray_data", 1.3, 3.0), ("generate", None, None))
+    peers = (
+        ("run_batch", 1.3, 3.0), ("ray_data", 1.3, 3.0), ("datatrove", None, None), ("daft", None, None), ("generate", None, None),
+    )  # fmt: skip
+    not_run = [f"- {results['arms'][arm]} was not run: {why}\n" for arm, why in results.get("not_run", {}).items()]
     if shape is None or not any(ratios(shape, arm) for arm, *_ in peers):
         return ""
     table = Table("llmbatch against", "start-up left out", "must reach", "", "start-up counted", "must reach", "")
@@ -179,8 +185,11 @@ def peers_text(results: Mapping[str, Any]) -> str:
         "functions of its own command, with the engine kept up between repetitions, so that its start-up can be told apart. Ray "
         "Data LLM starts an engine for every pipeline; its time without start-up is that from its first request to its last file, "
         "which leaves its reading and tokenizing out as well, and whether "
-        "other work disturbed it is not metered, as its processes come and go. transformers "
+        "other work disturbed it is not metered, as its processes come and go. datatrove's runner asks a `vllm serve` that is "
+        "started for it with the same engine settings, and is kept up. Daft starts its engine for every query; its time without "
+        "start-up is that from when its engine was there. transformers "
         "runs in batches of 128 in input order, padded on the left, in the model's own float32.\n"
+        + ("\n" + "".join(not_run) if not_run else "")
     )
 
 

@@ -1,27 +1,29 @@
 """Seeds in; the corpora of the benchmark out: one shape of corpus each, the same rows for every arm.
 
-Rows are the demo model's own tasks wherever the shape allows it, so that answers are real and can be compared. A shape is
-read in one of two forms: rows for a prompt file, or requests in the OpenAI batch format where rows differ in their settings.
+Rows are the demo model's own tasks wherever the shape allows it, so that answers are real and can be compared; each shape is there
+once more with text that nobody made for a benchmark (``NAME-real``, see ``real``). A shape is read in one of two forms: rows for a
+prompt file, or requests in the OpenAI batch format where rows differ in their settings.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import bodies
+import real
+import texts
 import yaml
+from bodies import DEMO, PREFIX_TOKENS, Body
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-DEMO = ROOT / "llmbatch" / "demo"
-MODEL = DEMO / "model"
+ROOT, MODEL = bodies.ROOT, bodies.MODEL
 
 sys.path.append(str(HERE.parent / "demo_model"))
 from data import Example, number_example, order_example  # noqa: E402
@@ -29,9 +31,8 @@ from data import Example, number_example, order_example  # noqa: E402
 TRANSLATE, EXTRACT = "translate-number", "extract-order"
 ENGINE = {"kv_cache_memory_bytes": 512 << 20}  # for every arm: more than any shape needs that is not about the cache
 SMALL_CACHE = {"kv_cache_memory_bytes": 32 << 20}  # 16,384 tokens in 16 bits, half of the 64 prefixes
-GROUPS, PREFIX_TOKENS = 64, 512
-
-Body = dict[str, Any]
+GROUPS = 64
+MADE = "made, of the demo model's own tasks"
 
 
 class Ask(NamedTuple):
@@ -45,7 +46,7 @@ class Ask(NamedTuple):
 
 @dataclass(frozen=True)
 class Shape:
-    """``make`` gives lines of the input: rows where there is a ``prompt``, else bodies of requests."""
+    """``make`` gives lines of the input: rows where there is a ``prompt``, else bodies of requests. ``source`` says whose text."""
 
     title: str
     must_reach: float  # times as fast as LLM.chat
@@ -54,6 +55,7 @@ class Shape:
     prompt: str | None = None
     engine: Mapping[str, Any] = field(default_factory=lambda: ENGINE)
     note: str = ""
+    source: Callable[[], str] = lambda: MADE
 
 
 def distinct(draw: Callable[..., Example], rows: int, seed: str) -> list[Body]:
@@ -77,7 +79,9 @@ def neutral(rows: int) -> list[Body]:
 def duplicates(rows: int) -> list[Body]:
     """Every row of 70% of them once; the other 30% repeat some of these."""
     rng = random.Random("duplicates")
-    return _shuffled(_with_repeats(distinct(number_example, rows - rows * 3 // 10, "duplicates"), rows, rng), rng)
+    return bodies.shuffled(
+        bodies.with_repeats(distinct(number_example, rows - rows * 3 // 10, "duplicates"), rows, rng), rng
+    )
 
 
 def schema(rows: int) -> list[Body]:
@@ -89,10 +93,13 @@ def prefixes(rows: int) -> list[Body]:
     rng = random.Random("prefixes")
     numbers = distinct(number_example, rows, "prefixes")
     glossaries = [_glossary(rng) for _ in range(max(rows // 8, 1))]
-    bodies = [
-        _body(glossaries[i % len(glossaries)], numbers[i]["text"], temperature=0, max_tokens=16) for i in range(rows)
-    ]
-    return _shuffled(bodies, rng)
+    return bodies.shuffled(
+        [
+            bodies.body(glossaries[i % len(glossaries)], numbers[i]["text"], temperature=0, max_tokens=16)
+            for i in range(rows)
+        ],
+        rng,
+    )
 
 
 def skewed(rows: int) -> list[Body]:
@@ -100,7 +107,8 @@ def skewed(rows: int) -> list[Body]:
     rng = random.Random("skewed")
     numbers = distinct(number_example, rows, "skewed")
     return [
-        _body(f"Translate to {row['language']}.", row["text"], **_length(rng, median=32, sigma=1.0)) for row in numbers
+        bodies.body(f"Translate to {row['language']}.", row["text"], **bodies.length(rng, median=32, sigma=1.0))
+        for row in numbers
     ]
 
 
@@ -112,15 +120,16 @@ def mixed(rows: int) -> list[Body]:
     numbers = distinct(number_example, once, "mixed")
     groups = max(rows // 8, 2)
     systems = [_glossary(rng) if group % 2 else _order_book(rng) for group in range(groups)]
-    form = {"type": "json_schema", "json_schema": {"name": "order", "schema": prompt_file(EXTRACT)["output"]["schema"]}}
-    bodies = []
+    form = bodies.form("order", prompt_file(EXTRACT)["output"]["schema"])
+    made = []
     for i in range(once):
         group = i % groups
         if group % 2:
-            bodies.append(_body(systems[group], numbers[i]["text"], **_length(rng, median=24, sigma=0.9)))
+            made.append(bodies.body(systems[group], numbers[i]["text"], **bodies.length(rng, median=24, sigma=0.9)))
         else:
-            bodies.append(_body(systems[group], orders[i]["text"], temperature=0, max_tokens=128, response_format=form))
-    return _shuffled(_with_repeats(bodies, rows, rng), rng)
+            settings = {"temperature": 0, "max_tokens": 128, "response_format": form}
+            made.append(bodies.body(systems[group], orders[i]["text"], **settings))
+    return bodies.shuffled(bodies.with_repeats(made, rows, rng), rng)
 
 
 SHAPES: dict[str, Shape] = {
@@ -140,20 +149,34 @@ SHAPES: dict[str, Shape] = {
         note="shared prefixes, duplicates, skewed lengths, a schema on half of the rows",
     ),
 }  # fmt: skip
+_REAL = {
+    "neutral": (real.neutral, texts.of_passages),
+    "duplicates": (real.duplicates, texts.of_passages),
+    "schema": (real.schema, texts.of_languages),
+    "prefixes": (real.prefixes, texts.of_passages),
+    "skewed": (real.skewed, texts.of_passages),
+    "mixed": (real.mixed, lambda: f"{texts.of_passages()}; {texts.of_languages()}"),
+}
+SHAPES |= {
+    f"{name}-real": replace(
+        SHAPES[name], title=f"{SHAPES[name].title}, real text", make=make, prompt=None, source=source
+    )
+    for name, (make, source) in _REAL.items()
+}
 
 
 def write(name: str, rows: int, folder: Path) -> tuple[Path, Path]:
     """Write a shape's input; returns (what llmbatch and the scripts read, the same as requests for run-batch)."""
     shape = SHAPES[name]
     folder.mkdir(parents=True, exist_ok=True)
-    bodies = shape.make(rows)
+    made = shape.make(rows)
     requests = folder / f"{name}-{rows}.requests.jsonl"
-    lines = [_request(f"{name}-{i:05}", body, shape.prompt) for i, body in enumerate(bodies)]
+    lines = [_request(f"{name}-{i:05}", body, shape.prompt) for i, body in enumerate(made)]
     _write_lines(requests, lines)
     if shape.prompt is None:
         return requests, requests
     source = folder / f"{name}-{rows}.jsonl"
-    _write_lines(source, [{"id": f"{name}-{i:05}", **body} for i, body in enumerate(bodies)])
+    _write_lines(source, [{"id": f"{name}-{i:05}", **body} for i, body in enumerate(made)])
     return source, requests
 
 
@@ -197,7 +220,7 @@ def possible_hit_rate(path: Path, name: str, block: int) -> float:
     """
     chats = [ask.messages for ask in read(name, path)]
     seen, hits, total = set[tuple[int, ...]](), 0, 0
-    for ids in {tuple(ids) for ids in _ids(chats)}:
+    for ids in {tuple(ids) for ids in bodies.ids(chats)}:
         blocks = [ids[: end + block] for end in range(0, (len(ids) - 1) // block * block, block)]
         hits += block * sum(prefix in seen for prefix in blocks)
         seen.update(blocks)
@@ -205,17 +228,9 @@ def possible_hit_rate(path: Path, name: str, block: int) -> float:
     return hits / total
 
 
-def _ids(chats: Iterable[Sequence[Mapping[str, str]]]) -> list[list[int]]:
-    from tokenizers import Tokenizer
-
-    texts = ["".join(f"<|{m['role']}|>{m['content']}<|end|>" for m in chat) + "<|assistant|>" for chat in chats]
-    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
-    return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
-
-
 def _glossary(rng: random.Random) -> str:
     language = rng.choice(("French", "German", "Spanish"))
-    return _grow(f"Translate to {language}.", lambda: f" {_pair(rng, language)};")
+    return bodies.grow(f"Translate to {language}.", lambda: f" {_pair(rng, language)};")
 
 
 def _pair(rng: random.Random, language: str) -> str:
@@ -225,24 +240,7 @@ def _pair(rng: random.Random, language: str) -> str:
 
 
 def _order_book(rng: random.Random) -> str:
-    return _grow("Extract the order as JSON.", lambda: f" {order_example(rng, held_out=False).row['text']}")
-
-
-def _grow(text: str, more: Callable[[], str]) -> str:
-    """The text, grown until its message has as many tokens as a prefix is to have."""
-    while len(_ids([[{"role": "system", "content": text}]])[0]) < PREFIX_TOKENS + 2:  # <|end|><|assistant|>
-        text += more()
-    return text
-
-
-def _length(rng: random.Random, *, median: int, sigma: float) -> dict[str, Any]:
-    drawn = round(rng.lognormvariate(math.log(median), sigma))
-    return {"temperature": 0, "max_tokens": min(max(drawn, 4), 512), "ignore_eos": True}
-
-
-def _body(system: str, user: str, **settings: Any) -> Body:
-    messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-    return {"model": "demo", "messages": messages, **settings}
+    return bodies.grow("Extract the order as JSON.", lambda: f" {order_example(rng, held_out=False).row['text']}")
 
 
 def _request(custom_id: str, body: Body, prompt: str | None) -> Body:
@@ -250,8 +248,7 @@ def _request(custom_id: str, body: Body, prompt: str | None) -> Body:
         document = prompt_file(prompt)
         body = {"model": "demo", "messages": fill(document["messages"], body), **document["sampling"]}
         if output := document.get("output"):
-            form = {"name": "answer", "schema": output["schema"]}
-            body["response_format"] = {"type": "json_schema", "json_schema": form}
+            body["response_format"] = bodies.form("answer", output["schema"])
     return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
 
 
@@ -265,14 +262,6 @@ def _settings(body: Body) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
         form = settings.pop("response_format", None)
         _known[key] = settings, form["json_schema"]["schema"] if form else None
     return _known[key]
-
-
-def _with_repeats(rows: list[Body], count: int, rng: random.Random) -> list[Body]:
-    return rows + rng.choices(rows, k=count - len(rows))
-
-
-def _shuffled(rows: list[Body], rng: random.Random) -> list[Body]:
-    return rng.sample(rows, len(rows))
 
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The installed packages in; long texts that nobody made for a benchmark (licences, documentation) out, with their names.
+"""The installed packages in; text that nobody made for a benchmark (licences, documentation, a table) out, with whose it is.
 
 The same packages give the same passages. A passage is known by where it begins, so that any number of different ones can be had.
 """
@@ -10,6 +10,7 @@ import re
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from random import Random
 
@@ -50,6 +51,31 @@ def passages(count: int, shortest: int, longest: int, seed: int = 1) -> Iterator
         )
     for start in random.sample(range(last), count):
         yield " ".join(all_words[start : start + random.randint(shortest, longest)])
+
+
+def languages(count: int) -> list[str]:
+    """So many rows of the table of languages that ``language_data`` ships, each as a line; from the first again where it ends."""
+    names = ("code", "name", "family", "scripts", "other names")
+    path = Path(sysconfig.get_path("purelib")) / "language_data" / "data" / "wiktionary" / "codes-en.csv"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise SystemExit(f"the table of languages cannot be read: {error}. Install llmbatch[language]") from None
+    rows = [
+        "; ".join(f"{name}: {cell}" for name, cell in zip(names, line.split("\t"), strict=False) if cell)
+        for line in lines
+    ]
+    return [rows[i % len(rows)] for i in range(count)]
+
+
+def of_passages() -> str:
+    """Whose the passages are, in a few words."""
+    return f"licences and documentation of {len(packages())} installed packages, {len(words()):,} words"
+
+
+def of_languages() -> str:
+    """Whose the table is."""
+    return f"the table of languages in language_data {version('language_data')}"
 
 
 @cache

@@ -1,6 +1,7 @@
 """A real Ray cluster on this machine in; what crossing to its actors costs, and what is lost by kills of actors and nodes, out.
 
-    cluster.py [--actors 1,2,4] [--seconds S] [--kills N] [--vllm-rows N] [--peer-rows N] [--parts crossing,kills,vllm,peer]
+    cluster.py [--actors 1,2,4] [--seconds S] [--kills N] [--vllm-rows N] [--peer-rows N] [--peer-runs whole,killed]
+               [--parts crossing,kills,vllm,peer]
 
 All nodes are on one machine, so what a network takes is not in the figures, and engines share its processors. ``peer`` is the same
 rows through Ray Data LLM.
@@ -179,7 +180,7 @@ def report(options: argparse.Namespace) -> list[str]:
             "",
         ]
     if "peer" in parts:
-        lines += peer.report(options.peer_rows)
+        lines += peer.report(options.peer_rows, options.peer_runs.split(","), options.peer_limit)
     return lines
 
 
@@ -188,6 +189,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--vllm-rows", type=int, default=2000, help="of the run with real engines in actors")
     parser.add_argument("--peer-rows", type=int, default=20_000, help="of the runs beside Ray Data LLM")
+    parser.add_argument(
+        "--peer-runs", default=",".join(peer.RUNS), help="undisturbed, with what answers killed half-way"
+    )
+    parser.add_argument("--peer-limit", type=float, default=1200, help="seconds that a run of Ray Data LLM may take")
     parser.add_argument("--parts", default=",".join(PARTS), help="parts of the cluster's figures; empty: none")
 
 

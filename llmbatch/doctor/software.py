@@ -26,7 +26,7 @@ def software() -> Iterator[Finding]:
     yield Finding(
         "python",
         "ok",
-        f"{found['python']}, {sys.executable}, on {platform.system()} {platform.release()} ({platform.machine()})",
+        f"{found['python']}, {sys.executable}, on {platform.platform(terse=True)} ({platform.machine()})",
     )
     libraries = [f"{name} {version}" for name, version in found.items() if name not in ("llmbatch", "python")]
     yield Finding("libraries", "ok", ", ".join(libraries) or "none")

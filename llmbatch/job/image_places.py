@@ -27,8 +27,9 @@ from llmbatch.sources.places import as_text, is_url
 class ImagePlaces:
     """Where the images of one input's rows lie. The input is looked for when the first row names one."""
 
-    def __init__(self, settings: SourceSettings, allowed: Sequence[str] | None) -> None:
+    def __init__(self, settings: SourceSettings, output: Path, allowed: Sequence[str] | None) -> None:
         self._settings = settings
+        self._output = output
         self._allowed = allowed
 
     def located(self, prompt: Prompt, row: Row, *, ready_made: bool) -> Prompt | Failure:
@@ -55,7 +56,7 @@ class ImagePlaces:
     def _files(self) -> list[str]:
         """The paths of the input's files, by their number in a cursor; none where it is not one of files."""
         path = self._settings.path
-        if not path or path == "-" or _is_copy(path):
+        if not path or path == "-" or _is_copy(Path(path), self._output):
             return []
         try:
             place = find_input(path, self._settings.storage_options, folders=True).place
@@ -74,10 +75,11 @@ class ImagePlaces:
         return folder if is_url(file) else f"{Path(folder).absolute()}/"
 
 
-def _is_copy(path: str) -> bool:
-    """Whether an input is what a run folder keeps of rows that are nowhere else."""
-    copy = Path(path)
-    return copy.name == KEPT and (copy.parent / JOB_FILE).exists()
+def _is_copy(path: Path, output: Path) -> bool:
+    """Whether an input is what a run folder keeps of rows that are nowhere else: the job's own, begun or not, or another run's."""
+    if path.name != KEPT:
+        return False
+    return path.parent.absolute() == output.expanduser().absolute() or (path.parent / JOB_FILE).exists()
 
 
 __all__ = ["ImagePlaces"]

@@ -51,7 +51,7 @@ class Step:
         self.template = template
         self.output = output
         self._lora = lora
-        self._places = ImagePlaces(job.input, job.engine.images.allow)
+        self._places = ImagePlaces(job.input, job.output, job.engine.images.allow)
         if template.takes_images and not kind_of(job.engine.name).images(job.engine, job.model_path):
             raise JobError(
                 f"the prompt {template.name} has images, and the model {job.model} on the engine {job.engine.name} takes text "
@@ -133,7 +133,7 @@ class Step:
             if isinstance(prompt, Failure):
                 return prompt
             rendered = replace(rendered, prompt=prompt)
-        if rendered.sampling and (problem := self._too_many({**rendered.sampling, **self._overrides})):
+        if "n" in rendered.sampling and (problem := self._too_many({**rendered.sampling, **self._overrides})):
             return Failure(FailureKind.PROMPT, f"row {short(row.id)}: n {problem}")
         if rendered.output is not None:
             try:

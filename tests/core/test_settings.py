@@ -36,7 +36,7 @@ def test_these_settings_of_a_job_are_paths() -> None:
         "model", "prompt.path", "input.path", "output", "engine.script", "engine.lora", "chat.template", "answer.schema",
         "answer.grammar", "reuse.cache", "run.rows", "program.prompts.*.path", "program.prompts.*.answer.schema",
         "program.prompts.*.answer.grammar", "answer.glossary.terms", "program.prompts.*.answer.glossary.terms",
-        "input.draw.*.items_of", "input.more", "sinks.to",
+        "input.draw.*.items_of", "input.more", "run.tuning.draft", "sinks.to",
     }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from llmbatch.core.types import (
     Sampling,
     Usage,
 )
-from llmbatch.engines.base import EngineInfo, EngineSettings, checked, kind_of, make_engine
+from llmbatch.engines.base import Around, EngineInfo, EngineSettings, checked, kind_of, make_engine
 from llmbatch.engines.devices import Machine
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.transformers import kind as kind_module
@@ -463,9 +463,9 @@ def test_with_less_memory_half_as_many_run_at_a_time_down_to_one() -> None:
 
 def test_what_may_be_faster_is_tried_where_the_job_leaves_it_open() -> None:
     kind = kind_of("transformers")
-    tried = kind.candidates(EngineSettings(name="transformers"), INFO)
+    tried = kind.candidates(EngineSettings(name="transformers"), Around(INFO))
     assert [candidate.name for candidate in tried] == ["max_num_seqs=128", "max_num_seqs=32"]
-    assert kind.candidates(EngineSettings(name="transformers", args={"max_num_seqs": 8}), INFO) == []
+    assert kind.candidates(EngineSettings(name="transformers", args={"max_num_seqs": 8}), Around(INFO)) == []
 
 
 def test_several_engines_have_a_gpu_each_or_a_share_of_the_processors() -> None:

@@ -64,6 +64,16 @@ def test_a_listed_class_is_held_against_and_looked_into_as_the_class() -> None:
     assert isinstance(Class(), imported("heavy.part").Class)
 
 
+def test_a_class_may_be_derived_from_a_listed_one_while_it_is_stood_in_for() -> None:
+    with later(NAMES):
+
+        class Derived(imported("heavy.part").Class):  # type: ignore[misc]
+            pass
+
+    assert Derived.__mro__[1] is imported("heavy.part").Class
+    assert isinstance(Derived(), imported("heavy.part").Class)
+
+
 def test_any_other_name_imports_the_module_at_once() -> None:
     with later(NAMES):
         part = imported("heavy.part")

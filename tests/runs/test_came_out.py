@@ -170,7 +170,7 @@ def test_an_adapter_that_was_overwritten_in_place_is_refused(jobs: Any, ten: Pat
     job = jobs.job(ten, engine={"lora": {"a": str(adapter)}}, run=SMALL)
     begin(job, comes_out())
     weights.write_bytes(bytes(500) + b"1" + bytes(499))
-    with pytest.raises(FolderError, match=r"engine\.lora\.a adapter_model\.safetensors was"):
+    with pytest.raises(FolderError, match=r"engine\.lora\.a adapter_model\.safetensors is another"):
         go_on(job, comes_out())
 
 
@@ -238,7 +238,7 @@ def test_rows_are_not_tried_again_with_an_adapter_that_was_overwritten_unless_on
     go_on(refuses_the_first(jobs, ten, engine={"lora": {"a": str(adapter)}}), comes_out())
     weights.write_bytes(bytes(500) + b"1" + bytes(499))
     with pytest.raises(
-        FolderError, match=r"the model is not what it was.*engine\.lora\.a adapter_model\.safetensors was"
+        FolderError, match=r"the model is not what it was.*engine\.lora\.a adapter_model\.safetensors is another"
     ):
         again(jobs, comes_out(loads=lambda: pytest.fail("the engine was started for it")))
     assert not (jobs.path / "out" / "retries" / "001" / "run.json").exists()
@@ -254,7 +254,8 @@ def test_a_prompt_that_was_edited_since_is_said_where_rows_are_tried_again(jobs:
     assert not any("changed since" in note for note in again(jobs, comes_out()))
     prompt.write_text("name: p\nvariables: {text: {type: string}}\ntext: 'Say {{ text }}'\n")
     assert any(
-        re.search(r"changed since the run was made.*prompt \(text\) was", note) for note in again(jobs, comes_out())
+        re.search(r"changed since the run was made.*prompt \(text\) is another", note)
+        for note in again(jobs, comes_out())
     )
     assert not any("changed since" in note for note in again(jobs, comes_out(), prompt=str(prompt)))
 
@@ -345,4 +346,4 @@ def test_a_run_is_not_gone_on_with_when_the_code_of_its_checks_was_changed(jobs:
     path.write_text("def refuse(value):\n    return 'text 4' in value\n")
     code, _, err = jobs.finish(job, environment=environment)
     assert code == 1
-    assert "answer.reject (rules_of_the_author:refuse) was" in " ".join(err.split())
+    assert "answer.reject (rules_of_the_author:refuse) is another" in " ".join(err.split())

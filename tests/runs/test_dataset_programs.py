@@ -199,7 +199,7 @@ def test_changed_settings_and_a_changed_function_are_another_job(jobs: Any, monk
         run_job(job_from(other))
     module.write_text("def length(value):\n    return -len(value)\n")
     del sys.modules[name]
-    with pytest.raises(FolderError, match=rf"program\.settings \({name}:length\) was"):
+    with pytest.raises(FolderError, match=rf"program\.settings \({name}:length\) is another"):
         run_job(job_from(made))
 
 

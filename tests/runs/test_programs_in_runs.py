@@ -140,7 +140,7 @@ def test_a_changed_prompt_of_a_step_is_another_job(jobs: Any, programs: str) -> 
     jobs.run(job_from(data))
     text = (jobs.path / "judge.yaml").read_text()
     (jobs.path / "judge.yaml").write_text(text.replace("judge {{", "rate {{"))
-    with pytest.raises(FolderError, match=r"program\.prompts\.judge \(text\) was"):
+    with pytest.raises(FolderError, match=r"program\.prompts\.judge \(text\) is another"):
         jobs.run(job_from(data))
 
 
@@ -153,7 +153,7 @@ def test_a_changed_program_is_another_job(jobs: Any, programs: str) -> None:
     module.write_text(module.read_text().replace("if verdict is None else", "if not verdict else"))
     del sys.modules[programs]
     linecache.checkcache()
-    with pytest.raises(FolderError, match=r"program\.name \(source\) was"):
+    with pytest.raises(FolderError, match=r"program\.name \(source\) is another"):
         jobs.run(job_from(data))
 
 

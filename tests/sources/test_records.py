@@ -45,7 +45,6 @@ class AnyFormat:
 @pytest.fixture(autouse=True)
 def any_format(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FORMATS, "any", f"{__name__}:AnyFormat")
-    monkeypatch.setitem(opening._KNOWN, "any", opening._KNOWN["requests"])
     monkeypatch.setitem(opening._ONLY_FOR, "options", ("any",))
     monkeypatch.setitem(opening._ONLY_FOR, "more", ("any", "jsonl"))
 

@@ -218,9 +218,8 @@ def test_what_is_not_done_is_refused_by_name(tmp_path: Path, made: dict[str, Any
 
 @pytest.mark.parametrize(
     "other",
-    [{}, {"inputConfig": {}, "outputConfig": {}}, {"input": {"path": "a"}, "output": "b"}, [], "job",
-     {"inputDataConfig": {"s3InputDataConfig": {}}, "outputDataConfig": {}}],
-)  # fmt: skip
+    [{}, {"inputConfig": {}, "outputConfig": {}}, {"input": {"path": "a"}, "output": "b"}, [], "job"],
+)
 def test_other_documents_are_not_taken_for_one(tmp_path: Path, other: Any) -> None:
     (tmp_path / "job.json").write_text(json.dumps(other))
     assert read_job_document(tmp_path / "job.json", Assets()) is None

@@ -143,6 +143,10 @@ class VllmEngine:
     def drafts(self) -> Drafts:
         return Drafts() if self._drafts is None else self._drafts.read(self._llm)
 
+    def forget(self) -> None:
+        if self._llm is not None:
+            self._llm.reset_prefix_cache()
+
     def _prepare(self) -> tuple[dict[str, Any], Encoder]:
         """Import vLLM, check the arguments, make the encoder; once, whichever thread comes first."""
         with self._preparing:

@@ -159,6 +159,13 @@ class _Name:
     def __instancecheck__(self, instance: object) -> bool:
         return isinstance(instance, self._real())
 
+    def __subclasscheck__(self, subclass: type) -> bool:
+        return issubclass(subclass, self._real())
+
+    def __mro_entries__(self, _bases: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A class that is derived from it is derived from the real one."""
+        return (self._real(),)
+
 
 def _package(module: str) -> str:
     return module.partition(".")[0]
