@@ -234,6 +234,9 @@ def main(source: str, output: str, began: str, *options: str) -> None:
                 "name": "scripted",
                 "args": {"tokenizer": str(shapes.MODEL)} if "--tokenizer" in options else {},
             },
+            "run": {
+                "order": "window"
+            },  # what the pass ahead of an order for all of the input takes is a figure of ``corpus.py``
         }
     )
     started = time.perf_counter()
