@@ -18,7 +18,7 @@ else
 INSTALL_OPTIONS := --torch-backend auto
 endif
 
-.PHONY: demo test tests check cluster docs format package bench chaos engines fuzz harness peers scale systems clean
+.PHONY: demo test tests tests-without-bf16 check cluster docs format package bench chaos engines fuzz harness peers scale systems clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt
@@ -38,7 +38,12 @@ test: $(VENV)/ready-$(ENGINE)  ## linters, types and every test, those of the re
 	$(MAKE) --no-print-directory --jobs 2 check tests
 
 tests: $(VENV)/ready-$(ENGINE)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# As root. What reads /proc/cpuinfo then sees no bf16: engines compute in float32, as on older processors.
+tests-without-bf16: $(VENV)/ready-$(ENGINE)  ## every test on a processor that has bf16 as if it had not
+	sed -E 's/ (avx512_bf16|amx_bf16|avx_ne_convert|bf16)\b//g' /proc/cpuinfo > $(VENV)/cpuinfo-without-bf16
+	unshare --mount sh -c 'mount --bind $(VENV)/cpuinfo-without-bf16 /proc/cpuinfo && exec $(MAKE) --no-print-directory tests'
 
 cluster: $(VENV)/ready-$(ENGINE)  ## the tests on Ray clusters of several nodes, which take minutes
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m cluster

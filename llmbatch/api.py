@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -107,17 +109,21 @@ class Run:
     def to_dataset(self) -> Dataset:
         """The results as a ``datasets.Dataset``, a row a record, with the columns of ``results.parquet``.
 
-        That file is written where it is not there or older than the results. Raises as iterating does, and ``WriteError``.
+        That file is written where it is not there, or is older than the results, or of an older llmbatch and has fewer columns; it
+        is given as it is where the folder cannot be written. Raises as iterating does, and ``WriteError``.
         """
-        from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+        with warnings.catch_warnings():  # in a notebook tqdm asks for a widget library, and no bar is shown here
+            warnings.filterwarnings("ignore", "IProgress not found")
+            from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
         from llmbatch.folder.records import part_lines
         from llmbatch.sinks.base import dimensions_of
-        from llmbatch.sinks.parquet import write_table
+        from llmbatch.sinks.parquet import VERSION, version_of, write_table
 
         next(iter(self), None)
         results, path = self.folder / RESULTS, self.folder / "results.parquet"
-        if not path.exists() or path.stat().st_mtime_ns < results.stat().st_mtime_ns:
+        old = not path.exists() or path.stat().st_mtime_ns < results.stat().st_mtime_ns
+        if old or (version_of(path) < VERSION and os.access(self.folder, os.W_OK)):
             dimensions = dimensions_of(part_lines([results])) if _gives_vectors(self.folder) else None
             write_table(part_lines([results]), path, dimensions)
         shown = not are_progress_bars_disabled()

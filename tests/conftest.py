@@ -62,13 +62,13 @@ WORKER_BYTES = 5 << 29  # vLLM imported, an engine in the worker or in processes
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """The workers of ``-n auto``: two for each processor that we may use, as far as memory goes round.
+    """The workers of ``-n auto``: three for each processor that we may use, as far as memory goes round.
 
     Half of the time that tests take they wait: for answers that take a while, a disk, an engine that is to look dead.
     """
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return None  # xdist reads it itself
-    return max(1, min(MOST_WORKERS, 2 * usable_processors(), usable_memory() // WORKER_BYTES))
+    return max(1, min(MOST_WORKERS, 3 * usable_processors(), usable_memory() // WORKER_BYTES))
 
 
 def usable_processors() -> int:
@@ -92,8 +92,40 @@ def cgroup(name: str) -> str:
 
 
 def pytest_configure() -> None:
+    _set_environment(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    gc.collect = _collect_but_not_for_vllm
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
+    """Workers are forked from one process that has imported, and in a fresh clone compiled, what each would have to."""
+    _set_environment(len(specs))
+    if fits_in_memory(MEMORY, len(specs)):
+        os.environ.setdefault(
+            "PYTEST_DEBUG_TEMPROOT", str(MEMORY)
+        )  # where pytest makes folders for tests, without --basetemp
+    servers = ForkServers()
+    config.add_cleanup(servers.close)
+    subprocess.Popen = servers.popen("worker", [fork_server.WORKER])  # type: ignore[misc]
+
+
+MEMORY = Path("/dev/shm")  # noqa: S108
+FOLDERS_BYTES = 4 << 30  # several times what folders of tests take
+
+
+def fits_in_memory(place: Path, workers: int) -> bool:
+    """Whether folders of tests can lie in memory: a run waits for a disk a dozen times, until what it wrote is sure to be there."""
+    try:
+        there = os.statvfs(place)
+    except OSError:
+        return False
+    room = min(there.f_bavail * there.f_frsize, usable_memory() - workers * WORKER_BYTES)
+    return os.access(place, os.W_OK) and not there.f_flag & os.ST_NOEXEC and room >= FOLDERS_BYTES
+
+
+def _set_environment(workers: int) -> None:
     """Beside other workers an engine takes one thread: more would only wait for each other's processor."""
-    if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     # With engine.args.enforce_eager vLLM still has single functions compiled, by the machine's C++ compiler: that takes longer than
@@ -102,7 +134,6 @@ def pytest_configure() -> None:
     os.environ.setdefault(
         "HF_HUB_OFFLINE", "1"
     )  # no test needs a network; where there is none, the hub is tried for half a minute
-    gc.collect = _collect_but_not_for_vllm
 
 
 _collect = gc.collect
@@ -117,18 +148,46 @@ def _collect_but_not_for_vllm(generation: int = 2) -> int:
     return 0 if caller.startswith("vllm.") else _collect(generation)
 
 
-# Tests of vLLM whose engines are in processes that are forked (see ``forked``), and those in processes that are started. All other
-# tests of vLLM have their engines in the worker's own process, and follow each other in one worker: it alone imports vLLM.
-FORKED = {
-    "cli/test_plan.py", "engines/openai/test_openai_vllm.py", "engines/test_vllm_process.py", "engines/test_vllm_replicas.py",
-    "hostile/test_security.py", "runs/test_chaos.py", "runs/test_map_reduce_in_runs.py",
-}  # fmt: skip
-STARTED = {"demo/test_demo.py"}
-# of the others those that take longest, and the longest first; the rest goes by its number of tests
-LONGEST = [
-    "runs/test_chaos.py", "engines/test_hosted.py", "evals/test_evaluate.py", "hostile/test_security.py",
-    "runs/test_overflow_in_runs.py", "runs/test_retry_failed.py", "cli/test_plan.py", "runs/test_merge.py", "test_api.py",
-]  # fmt: skip
+# Tests are handed out by file; of these files first, in this order, and single tests of some of them by themselves: what takes
+# longest goes first, so that no worker is left alone with it at the end. The rest goes by its number of tests.
+LONGEST = (
+    "runs/test_chaos.py::test_no_number_of_kills_at_random_moments_loses_doubles_or_changes_a_row",
+    "engines/test_vllm_engine.py",
+    "engines/test_vllm_process.py::test_an_engine_process_answers_and_is_seen_to_die_when_it_is_killed",
+    "engines/test_vllm_replicas.py",
+    "engines/openai/test_openai_vllm.py",
+    "runs/test_chaos.py::test_a_kill_at_every_fault_point_is_survived",
+    "engines/test_vllm_process.py",
+    "runs/test_chaos.py::test_a_run_on_vllm_that_is_killed_twice_comes_to_the_same_bytes",
+    "docs/test_pages.py",
+    "runs/test_tuning.py",
+    "demo/test_demo.py",
+    "runs/test_session.py",
+    "runs/test_map_reduce_in_runs.py",
+    "runs/test_chaos.py",
+    "engines/test_transformers_models.py",
+    "runs/test_ordering.py",
+    "engines/test_transformers.py",
+    "test_own_programs.py",
+    "engines/test_hosted.py",
+    "runs/test_overflow_in_runs.py",
+    "integrations/test_ray_data.py",
+    "plan/test_simulate.py",
+    "server/test_batches.py",
+    "server/test_aws.py",
+    "server/test_google.py",
+    "azureml/test_run.py",
+    "runs/test_retry_failed.py",
+    "evals/test_evaluate.py",
+    "engines/openai/test_openai_batch.py",
+    "runs/test_programs_in_runs.py",
+    "hostile/test_security.py",
+    "server/test_page.py",
+    "cli/test_plan.py",
+    "test_api.py",
+    "runs/test_merge.py",
+    "runs/test_disk.py",
+)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -168,47 +227,57 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under xdist tests are handed out by group, and those without one by file, in this order.
-
-    What starts vLLM goes first, then the other files as long as they take: so no worker is left alone with a long one at the end.
-    """
+    """Under xdist tests are handed out in this order."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     sizes = Counter(item.path for item in items)
 
     def place(item: pytest.Item) -> tuple[int, int, Path]:
-        name = item.path.relative_to(Path(__file__).parent).as_posix()
-        if item.get_closest_marker("vllm") is None:
-            return (3, LONGEST.index(name), item.path) if name in LONGEST else (4, -sizes[item.path], item.path)
-        if name in STARTED:
-            return 2, sizes[item.path], item.path
-        item.add_marker(pytest.mark.xdist_group("vllm, forked" if name in FORKED else "vllm"))
-        return 0 if name in FORKED else 1, sizes[item.path], item.path
+        at = longest(item.nodeid)
+        return at, -sizes[item.path], item.path
 
     items.sort(key=place)
 
 
-def pytest_collection_finish() -> None:
-    """What is there by now stays: no search for garbage looks at it, so that forks of this process share its memory.
+def longest(nodeid: str) -> int:
+    """The place of a test among those that take longest."""
+    name = nodeid.removeprefix("tests/")
+    return next((n for n, start in enumerate(LONGEST) if name.startswith(start)), len(LONGEST))
 
-    What plans in this process keeps torch from being imported, where it is not there yet, for all tests that come after it.
-    """
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """After the tests of a file what they imported stays too: engines have all that is not so looked through, several times."""
+    result = yield
+    if "PYTEST_XDIST_WORKER" in os.environ and nextitem is not None and nextitem.path != item.path:
+        keep_what_is_there()
+    return result
+
+
+def pytest_collection_finish() -> None:
+    """What plans in this process keeps torch from being imported for all tests that come after it, where it is not there yet."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         with contextlib.suppress(ImportError):
             importlib.import_module("torch")
+    keep_what_is_there()
+
+
+def keep_what_is_there() -> None:
+    """No search for garbage looks at it any more, and forks of this process share its memory."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    from xdist.scheduler import LoadGroupScheduling
+    from xdist.scheduler import LoadFileScheduling
 
-    class Scheduling(LoadGroupScheduling):
+    class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return str(super()._split_scope(nodeid)).partition("::")[0]
+            place = longest(nodeid)
+            return LONGEST[place] if place < len(LONGEST) else str(super()._split_scope(nodeid))
 
-    return Scheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def _hung_up(connection: socket.socket) -> bool:
@@ -225,7 +294,9 @@ class ForkServers:
     """Sockets of processes that have imported much already; each is started when it is first asked for (``fork_server.py``)."""
 
     def __init__(self) -> None:
-        self._started: dict[str, tuple[socket.socket, subprocess.Popen[bytes]]] = {}
+        self._started: dict[str, tuple[socket.socket, subprocess.Popen[bytes] | psutil.Process]] = {}
+        if fork_server.below is not None:  # this process is a fork itself
+            self._started["vllm"] = fork_server.below.connection, psutil.Process(fork_server.below.pid)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - what servers say; it would be the output of any test
         self.environment = dict(os.environ)  # before any test changes it: what was imported goes by it
 
@@ -251,9 +322,10 @@ class ForkServers:
             self._started[imported] = ours, server
         return self._started[imported][0]
 
-    def popen(self, imported: str) -> type[Forked]:
-        """``subprocess.Popen``, whose processes are forked from the one that has imported that."""
-        return type("Forked", (Forked,), {"server": lambda: self.of(imported), "environment_there": self.environment})
+    def popen(self, imported: str, commands: Sequence[Sequence[str]] | None = None) -> type[Forked]:
+        """``subprocess.Popen``, whose processes are forked from the one that has imported that: those of such ``commands``."""
+        there = {"server": lambda: self.of(imported), "environment_there": self.environment}
+        return type("Forked", (Forked,), {**there, "commands": COMMANDS if commands is None else commands})
 
     def close(self) -> None:
         for connection, server in self._started.values():
@@ -271,6 +343,7 @@ class Forked(subprocess.Popen[Any]):
     asking = Lock()  # replicas are started by a thread each
     server: Callable[[], socket.socket]
     environment_there: Mapping[str, str]  # of what it is forked from
+    commands: Sequence[Sequence[str]]
 
     def _execute_child(self, *arguments: Any, **named: Any) -> None:
         start = super()._execute_child  # type: ignore[misc]
@@ -297,12 +370,13 @@ class Forked(subprocess.Popen[Any]):
     @classmethod
     def _can_be_forked(cls, command: Sequence[str], environment: Mapping[str, str], given: Mapping[str, Any]) -> bool:
         known = command[0] == _PYTHON and (
-            command[1:3] in COMMANDS or command[1:4] in COMMANDS or command[1].endswith(".py")
+            command[1:3] in cls.commands or command[1:4] in cls.commands or command[1].endswith(".py")
         )
         there = cls.environment_there
         changed = {name for name in environment.keys() | there.keys() if environment.get(name) != there.get(name)}
         if environment.get("PYTHONPATH") == os.pathsep.join(part or str(Path.cwd()) for part in sys.path):
             changed.discard("PYTHONPATH")  # what is imported is found there as well
+        changed -= SET_BY_LIBRARIES
         at_start = any(name.startswith(("PYTHON", "LC_", "LANG", "HF_H", "HF_E", "OMP_")) for name in changed)
         return known and not at_start and sys.platform == "linux" and given["preexec_fn"] is None
 
@@ -310,8 +384,11 @@ class Forked(subprocess.Popen[Any]):
 _Popen = subprocess.Popen
 _PYTHON = sys.executable
 COMMANDS = [
-    ["-m", "llmbatch.cli"], ["-P", "-m", "llmbatch.integrations.spark.host"], ["-m", "vllm.entrypoints.openai.api_server"],
+    ["-m", "llmbatch.cli"], ["-m", "llmbatch.runs.order_pass"], ["-P", "-m", "llmbatch.integrations.spark.host"],
+    ["-m", "vllm.entrypoints.openai.api_server"],
 ]  # fmt: skip
+SET_BY_LIBRARIES = {"HF_HUB_ENABLE_HF_TRANSFER", "PYTHONBREAKPOINT"}
+"""Variables that lm_eval and Ray set in the process that imports them: nothing that a command does goes by them."""
 if importlib.util.find_spec("setproctitle") is not None:  # tests find it by its command
     COMMANDS.append(["-P", "-m", "llmbatch.engines.worker"])
 

@@ -1,7 +1,7 @@
 """A process that has imported what the command imports, or vLLM too: forks of it run what ``python`` would be told to.
 
 ``conftest.py`` starts it with a socket, whose messages each hold a command and come with the files that it is to have open: its
-input and output, and those that are passed on to it.
+input and output, and those that are passed on to it. Workers of pytest-xdist are such forks too.
 No engine was ever started in it.
 """
 
@@ -17,38 +17,41 @@ import importlib
 import json
 import multiprocessing.util
 import os
+import pkgutil
 import runpy
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 
 def serve(connection: socket.socket) -> dict[str, Any]:
     """Fork for every message. Returns the message in the fork; in the server, which ends with its connection, never.
 
-    The forks are orphans, which whoever asked for them takes in. They are told of twice: by their number, and when they are.
+    The forks are orphans, which whoever asked for them takes in. They are told of twice, as what was asked for: by their number,
+    and when they are.
     """
     while True:
         message, files, _, _ = socket.recv_fds(connection, 1 << 20, MOST_FILES)
         if not message:
             os._exit(0)
+        asked: dict[str, Any] = json.loads(message)
         between = os.fork()
         if between == 0:
             if pid := os.fork():
-                connection.send(str(pid).encode())
+                connection.send(f"{asked['name']} {pid}".encode())
                 os._exit(0)
             connection.close()
-            asked: dict[str, Any] = json.loads(message)
             _put(files, [0, 1, 2, *asked["passed"]])
             return asked
         os.waitpid(between, 0)
         for file in files:
             os.close(file)
-        connection.send(b"orphaned")
+        connection.send(f"{asked['name']} orphaned".encode())
 
 
 def _put(files: list[int], numbers: list[int]) -> None:
@@ -63,18 +66,28 @@ def _put(files: list[int], numbers: list[int]) -> None:
 
 def forked(server: socket.socket, asked: dict[str, Any], files: Sequence[int]) -> int:
     """What a server forks for this message: the number of a process that is now a child of this one."""
+    asked["name"] = os.urandom(8).hex()
     asked["blocked"] = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
     _adopt_orphans(True)
     try:
         socket.send_fds(server, [json.dumps(asked).encode()], files)
-        pid = int(server.recv(100))
-        assert server.recv(100) == b"orphaned", "the fork server has ended"  # else: from now on it is ours
+        pid = int(_told(server, asked["name"]))
+        assert _told(server, asked["name"]) == "orphaned"  # from now on it is ours
     except BaseException:  # the next one asks another server: this one's answers would be taken for its own
         server.close()
         raise
     finally:
         _adopt_orphans(False)
     return pid
+
+
+def _told(server: socket.socket, name: str) -> str:
+    """What the server says of this; what it says to somebody who was killed before he heard it is of another name."""
+    while answer := server.recv(100).decode():
+        of, _, said = answer.partition(" ")
+        if of == name:
+            return said
+    raise EOFError("the fork server has ended")
 
 
 def _adopt_orphans(yes: bool) -> None:
@@ -115,10 +128,19 @@ def become(asked: dict[str, Any]) -> None:
         os.umask(asked["umask"])
     if asked["session"]:
         os.setsid()
+    worker = asked["command"][1:3] == WORKER
     if "vllm" in sys.modules:
-        server = _server_below()
-        multiprocessing.util.spawnv_passfds = functools.partial(spawned, lambda: server)
+        global below
+        below = _server_below()
+        if not worker:
+            server = below.connection
+            multiprocessing.util.spawnv_passfds = functools.partial(spawned, lambda: server)
     match asked["command"][1:]:
+        case [*_, code] if worker:
+            sys.argv = ["-c"]
+            sys.path[0] = ""
+            main = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(code, main.__dict__)  # noqa: S102
         case ["-P", "-m", module, *arguments]:
             del sys.path[0]
             _run_module(module, arguments)
@@ -151,11 +173,23 @@ def leave(code: object) -> NoReturn:
     os._exit(1 if not (code is None or isinstance(code, int)) else (code or 0) & 0xFF)
 
 
-def _server_below() -> socket.socket:
-    """The socket of another server, which is as this process is now, and ends with it."""
+class Below(NamedTuple):
+    """A server that is a child of this process."""
+
+    connection: socket.socket
+    pid: int
+
+
+below: Below | None = None
+"""In a process with vLLM: a server that is as the process was before it ran anything."""
+
+
+def _server_below() -> Below:
+    """Another server, which is as this process is now, and ends with it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if os.fork() == 0:
+    if (pid := os.fork()) == 0:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _stay_frozen()
         ours.close()
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in range(3):  # else whoever reads what this process prints waits for the server too
@@ -163,30 +197,65 @@ def _server_below() -> socket.socket:
         become(serve(theirs))
         sys.exit()
     theirs.close()
-    return ours
+    return Below(ours, pid)
 
 
+def _stay_frozen() -> None:
+    """vLLM, at the end of an engine, may not have all that is imported here looked at again."""
+    gc.unfreeze = lambda: None
+
+
+WORKER = ["-u", "-c"]
+"""How pytest-xdist starts its workers."""
 MOST_FILES = 64
-COMMAND = ("llmbatch.cli.run", "llmbatch.runs.session", "llmbatch.evals.evaluate", "rich.console", "rich.table")
+COMMAND = (
+    "llmbatch.cli.run", "llmbatch.runs.session", "llmbatch.evals.evaluate", "pandas", "pyarrow.parquet", "rich.console",
+    "rich.table",
+)  # fmt: skip
+ROOMS = (
+    "accept", "check", "core", "engines.http", "engines.openai", "engines.scripted", "folder", "formats", "measure", "plan",
+    "programs", "prompt", "report", "reuse", "runs", "sinks", "sources", "systems", "watch",
+)  # fmt: skip
+VLLM = ("vllm.entrypoints.llm", "vllm.v1.worker.cpu_worker")
+TESTS = (
+    "boto3", "datasets", "hypothesis.strategies", "llmbatch.server.running", "llmbatch.server.serve", "moto.server", "openai",
+    "requests", "schemathesis", "scipy.stats",
+)  # fmt: skip
 MODULES = {
     "llmbatch": COMMAND,
     "plan": (*COMMAND, "llmbatch.cli.plan", "transformers.models.auto.tokenization_auto"),
-    "vllm": (*COMMAND, "vllm.entrypoints.llm", "vllm.v1.worker.cpu_worker"),
+    "vllm": (*COMMAND, *VLLM),
+    "worker": (*COMMAND, *VLLM, *TESTS),
 }
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """What can be imported of modules, and of rooms of llmbatch, most of whose files a command imports once it is asked."""
+    for name in names:
+        with contextlib.suppress(ImportError):  # vLLM may not be here, nor what an extra brings
+            importlib.import_module(name)
+    for room in ROOMS:
+        package = importlib.import_module(f"llmbatch.{room}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
+
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()
     if sys.argv[2] == "plan":
         sys.modules["torch"] = None  # type: ignore[assignment]  # as planning does it itself
-    for module in MODULES[sys.argv[2]]:
-        importlib.import_module(module)
+    import_modules(MODULES[sys.argv[2]])
     from llmbatch.core import faults
 
     gc.enable()
     # From its start to its end an engine looks nine times through all that there is, which takes as long as the rest of its start.
     gc.freeze()
-    gc.unfreeze = lambda: None  # by vLLM, at the end of an engine
+    if sys.argv[2] == "worker":  # for which this is the module that tests import
+        sys.modules["fork_server"] = sys.modules["__main__"]
+    else:
+        _stay_frozen()
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         asked = serve(connection)
     try:

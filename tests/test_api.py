@@ -300,6 +300,16 @@ def test_the_dataset_is_made_anew_when_the_results_changed(tmp_path: Path) -> No
     assert len(run(tmp_path, input=more, extend=True).to_dataset()) == 11
 
 
+def test_the_dataset_has_the_columns_of_now_also_where_an_older_version_wrote_the_table(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    pq = pytest.importorskip("pyarrow.parquet")
+    done = run(tmp_path, sinks={"formats": ["parquet"]})
+    path = done.folder / "results.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["stop_reason"]).replace_schema_metadata(None), path)
+    assert done.to_dataset()["stop_reason"][:] == [None] * len(ROWS)
+
+
 def test_results_that_are_damaged_are_an_error_that_names_the_audit(tmp_path: Path) -> None:
     done = run(tmp_path)
     (done.folder / "results.jsonl").write_text("{}\n")

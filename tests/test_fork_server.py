@@ -101,3 +101,12 @@ def test_what_multiprocessing_spawns_is_forked_with_the_files_that_it_is_given(
     process.join()
     assert process.exitcode == 0
     assert "fork_server.py" in commands or "spawn_main" in commands
+
+
+def test_a_worker_of_xdist_is_forked_and_runs_what_it_is_told_as_main(fork_servers: Any) -> None:
+    started = fork_servers.popen("llmbatch", [fork_server.WORKER])
+    code = "import sys; exec(sys.stdin.readline())"
+    told = "print(__name__, sys.modules['__main__'].__dict__ is globals(), sys.argv, 'llmbatch.runs.session' in sys.modules)\n"
+    process = started([sys.executable, *fork_server.WORKER, code], stdin=-1, stdout=-1, text=True)
+    assert process.communicate(told)[0] == "__main__ True ['-c'] True\n"
+    assert process.returncode == 0

@@ -125,7 +125,9 @@ def test_a_program_is_told_why_an_answer_that_it_asks_to_be_told_of_failed(tmp_p
     assert {(record.status, record.output) for record in done} == {(Status.OK, "it was rejected")}
 
 
-def test_a_script_s_own_program_survives_a_kill_and_no_other_command_can_go_on_with_it(tmp_path: Path) -> None:
+def test_a_script_s_own_program_survives_a_kill_and_no_other_command_can_go_on_with_it(
+    forked: None, tmp_path: Path
+) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
 

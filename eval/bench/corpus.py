@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -117,7 +118,7 @@ def _requests(source: Path, output: Path, arm: str, encode: Any) -> Iterator[tup
     from llmbatch.core.types import Failure, Prompt, Request, RequestKey, Sampling
     from llmbatch.folder.ordered import Ordered
     from llmbatch.job.swept import recipe_of
-    from llmbatch.runs.ordering import make_order
+    from llmbatch.runs.order_making import make_order
     from llmbatch.sources.opening import open_source
 
     job = job_of(source, output, "corpus" if arm == "corpus" else "window")
@@ -272,13 +273,16 @@ def _pss(process: psutil.Process) -> float:
 
 
 def one(source: str, output: str, order: str, window: str) -> None:
-    """One run on the scripted engine; says how long it took."""
+    """One run on the scripted engine; says how long it took, and of the processors, with all processes that it started."""
     from llmbatch.runs.session import run_job
 
     began = time.perf_counter()
     result = run_job(job_of(Path(source), Path(output), order, int(window), engine={"name": "scripted"}))
     seconds = time.perf_counter() - began
-    print(json.dumps({"rows": result.report["rows"]["total"], "seconds": seconds, "outcome": result.outcome}))
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    processor = sum(each.ru_utime + each.ru_stime for each in used)
+    rows = result.report["rows"]["total"]
+    print(json.dumps({"rows": rows, "seconds": seconds, "processor_seconds": processor, "outcome": result.outcome}))
 
 
 def _pass(output: Path) -> Mapping[str, Any]:

@@ -12,6 +12,8 @@ PEER_azureml := azure-ai-ml==1.35.2
 PEER_google := google-cloud-aiplatform==2.7.0
 PEER_genai := google-genai==3.6.1
 PEER_spark := pyspark==4.3.0 pandas<3
+# MLflow and Spark in one process; apart from the other, as MLflow's packages would take the places of ours that vLLM needs
+PEER_sparkudf := pyspark==4.3.0 mlflow==3.17.2 pandas<3
 PEER_sagemaker := sagemaker==2.257.7
 PEER_litellm := litellm==1.110.2
 # distilabel asks for requests and does not say so
@@ -22,7 +24,7 @@ PEER_datatrove := datatrove[inference]==0.10.1
 PEER_daft := daft==0.7.26
 
 # Peers in whose processes llmbatch or its vLLM runs: behind their own packages they see those of our environment.
-WITH_OURS := spark daft
+WITH_OURS := spark sparkudf daft
 
 SITE := "import sysconfig; print(sysconfig.get_path('purelib'))"
 

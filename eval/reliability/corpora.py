@@ -352,6 +352,10 @@ _NO_NUMBERS = {"when": {"matches": "3[12]$"}, "answer": "[0.5, NaN]"}
 _TIME = "2026-11-24T13:14:15Z"
 _OF_BOTH = {"name": "rerank", "settings": {"encoder": "bi", "top_n": 3}}
 
+_TUNING = {
+    "kinds": [], "candidates": {"quick": {"args": {"latency": 0.02}}}, "tolerance": "exact", "requests": 32, "max_time": 6,
+}  # fmt: skip
+
 SCENARIOS = (
     Scenario("retries", {"rules": [FAILS_ONCE, FAILS_TWICE, FAILS_ALWAYS]}, {"run": {"window": 16, "windows_open": 3}}),
     Scenario("duplicates", {"rules": [FAILS_ONCE]}, {"run": {"window": 48}, "sinks": {"keep": ["id"]}}, distinct=90),
@@ -490,6 +494,12 @@ SCENARIOS = (
             "order-block:1", "order-sorted:1", "temp-written/places:1", "renamed/places:1", "order-placed:1",
             "temp-written/order.json:1", "renamed/order.json:1",
         ),
+    ),
+    Scenario(
+        "tuned",  # what is chosen is held to, as answers may depend on it
+        {"rules": [FAILS_ONCE]},
+        {"run": {"window": 32, "autotune": True, "tuning": _TUNING}},
+        faults=("temp-written/autotune.json:1", "renamed/autotune.json:1"),
     ),
     Scenario(
         "images",

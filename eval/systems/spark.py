@@ -1,4 +1,6 @@
-"""``ai_query`` and its like on a real, local Spark: in the environment of the peer ``spark``, see ``spark_peer.py``."""
+"""``ai_query`` and its like, and MLflow's ``spark_udf`` of our models, on a real, local Spark: see ``spark_peer.py`` and
+``spark_udf_peer.py``, each in the environment of a peer.
+"""
 
 from __future__ import annotations
 
@@ -14,3 +16,5 @@ def results() -> Iterator[Shown]:
     """Everything on the scripted engine, and the six statements once on a real model."""
     program = Path(__file__).with_name("spark_peer.py")
     yield from from_peer("spark", program, system=SYSTEM, claim="ai_query on a local Spark")
+    program = Path(__file__).with_name("spark_udf_peer.py")
+    yield from from_peer("sparkudf", program, system=SYSTEM, claim="mlflow.pyfunc.spark_udf on a local Spark")

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ _FOLDER = EXAMPLES / "databricks"
 _SCRIPTED = {"name": "scripted"}
 _REFUSING = {"rules": [{"when": {"contains": "scarves"}, "fail": "this engine has no scarves"}]}
 _PATIENCE_SECONDS = 120.0
+CLUSTER = "local-cluster[2,1,1024]"  # a master, and two workers with an executor each, of a core and so many MiB
 
 
 def statements() -> list[str]:
@@ -43,12 +45,12 @@ def statements() -> list[str]:
 
 
 @contextmanager
-def session(**settings: str) -> Iterator[Any]:
-    """A local Spark of two cores that listens on the loopback address alone."""
+def session(master: str = "local[2,4]", **settings: str) -> Iterator[Any]:
+    """A Spark of this machine, by default of two cores in one process, that listens on the loopback address alone."""
     from pyspark.sql import SparkSession
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    builder = SparkSession.builder.master("local[2,4]").appName("llmbatch")
+    builder = SparkSession.builder.master(master).appName("llmbatch")
     common = {
         "spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1",
         "spark.sql.shuffle.partitions": "2", "spark.sql.warehouse.dir": tempfile.mkdtemp(),
@@ -71,6 +73,18 @@ def hosts() -> list[psutil.Process]:
         for each in psutil.process_iter()
         if "llmbatch.integrations.spark.host" in _command(each) and _is_ours(each)
     ]
+
+
+def counts_of_hosts() -> list[dict[str, int]]:
+    """What each of them has counted; with what one counted that was killed, and whose place it took."""
+    found: list[dict[str, int]] = []
+    for host in hosts():
+        counts: Counter[str] = Counter()
+        for line in (Path(json.loads(_command(host)[-1])["folder"]) / "counts.jsonl").read_text().splitlines():
+            name, number = json.loads(line)
+            counts[name] += number
+        found.append(counts)
+    return found
 
 
 def _command(process: psutil.Process) -> list[str]:
@@ -211,6 +225,35 @@ def tried_again(spark: Any, rows: int) -> str:
     return f"{rows:,} rows, all there and right; {reused:,} of them, asked again, took answers that were there or on their way"
 
 
+def cancelled(spark: Any, rows: int) -> str:
+    """A statement that is cancelled in the middle: what its tasks had asked is taken back, and the engine has room again."""
+    query = f"SELECT ai_query('slower', concat('cancelled ', id)) AS a FROM range(0, {rows}, 1, 2)"  # noqa: S608
+    said: list[str] = []
+
+    def ask() -> None:
+        try:
+            spark.sql(query).collect()
+        except Exception as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    (host,) = hosts()
+    counts = Path(json.loads(_command(host)[-1])["folder"]) / "counts.jsonl"
+    thread.start()
+    time.sleep(4)
+    spark.sparkContext.cancelAllJobs()
+    thread.join(_PATIENCE_SECONDS)
+    assert said and "cancel" in said[0].lower(), said or "it was not cancelled"
+    began = time.monotonic()
+    while "given_up" not in counts.read_text() and time.monotonic() - began < _PATIENCE_SECONDS:
+        time.sleep(0.1)
+    took = time.monotonic() - began
+    spark.sql("SELECT ai_query('slower', concat('after it ', id)) AS a FROM range(2)").collect()
+    facts = _facts(spark)
+    assert facts.given_up > rows // 4, facts
+    return f"{facts.given_up:,} requests of {rows:,} rows were taken back {took:.0f} s after the statement had ended"
+
+
 def remembered(spark: Any) -> str:
     """A statement again after its host was killed: the answers are in the cache, and no engine is started for them."""
     query = "SELECT ai_query('demo', concat('again ', id)) AS a FROM range(0, 2000, 1, 2)"
@@ -247,6 +290,41 @@ def on_model(spark: Any) -> str:
     return f"6 statements; NULL stays NULL; engine starts: {facts.engine_starts}; an answer: {found[0][1][1][:60]!r}"
 
 
+def on_executors(spark: Any, rows: int) -> str:
+    """So many rows on executors that are processes of their own; then one of these is killed -9 in the middle of a statement."""
+    query = f"SELECT id, ai_query('demo', concat('row ', id)) AS a FROM range(0, {rows}, 1, 8)"  # noqa: S608
+    whole = f"SELECT count_if(a = concat('row ', id)), count(*) FROM ({query})"  # noqa: S608
+    assert tuple(spark.sql(whole).collect()[0]) == (rows, rows)
+    each = spark._llmbatch.executors()
+    assert [facts.engine_starts for facts in each] == [1, 1], each
+    assert sum(facts.rows for facts in each) == rows and all(facts.rows for facts in each), each
+    return (
+        f"{rows:,} rows on {len(each)} executors; engine starts: {', '.join(str(facts.engine_starts) for facts in each)}; rows: "
+        + (", ".join(f"{facts.rows:,}" for facts in each))
+    )
+
+
+def executor_killed(spark: Any, rows: int) -> str:
+    """One of the executors killed -9 in the middle of a statement: its host goes with it, and another takes its place."""
+    query = f"SELECT id, ai_query('slow', concat('lost ', id)) AS a FROM range(0, {rows}, 1, 4)"  # noqa: S608
+    whole = f"SELECT count_if(a = concat('lost ', id)), count(*) FROM ({query})"  # noqa: S608
+    done: list[Any] = []
+    thread = threading.Thread(target=lambda: done.extend(spark.sql(whole).collect()))
+    before = {int(json.loads(_command(host)[-1])["executor"][0]): host for host in hosts()}
+    thread.start()
+    time.sleep(5)
+    pid, host = next(iter(before.items()))
+    os.kill(pid, signal.SIGKILL)
+    thread.join(_PATIENCE_SECONDS)
+    assert [tuple(row) for row in done] == [(rows, rows)], done
+    assert not _command(host), "its host lives on"
+    after = spark._llmbatch.executors()
+    return (
+        f"{rows:,} rows, all there and right; executors that told of themselves so far: {len(after)}, engine starts: "
+        + (", ".join(str(facts.engine_starts) for facts in after))
+    )
+
+
 def _facts(spark: Any) -> Facts:
     """Of the only executor."""
     return next(iter(spark._llmbatch.executors()), Facts("", 0, 0, 0, 0))
@@ -265,7 +343,7 @@ def main() -> None:
 
     def claim(text: str, show: Callable[[], str]) -> None:
         if given.only in text:
-            print(tried(SYSTEM, text, "pyspark, local[2]", number, show).as_line(), flush=True)
+            print(tried(SYSTEM, text, f"pyspark, {spark.sparkContext.master}", number, show).as_line(), flush=True)
 
     profiles = {
         name: {"model": "demo", "engine": {"name": "scripted", "args": {"latency": 0.02, "concurrency": number}}}
@@ -285,6 +363,7 @@ def main() -> None:
             "a task that Spark runs again takes the answers that are there (scripted engine)",
             lambda: tried_again(spark, 8000),
         )
+        claim("a cancelled statement takes its requests back (scripted engine)", lambda: cancelled(spark, 40_000))
         claim("answers outlive the host that is killed (scripted engine)", lambda: remembered(spark))
         claim("llmbatch.spark.run joins by id, and a second call goes on (scripted engine)", lambda: joined(spark))
         script = (
@@ -295,6 +374,14 @@ def main() -> None:
         claim(
             "a refused row has its errorMessage, the others their answers (scripted engine)", lambda: on_refusing(spark)
         )
+    with session(CLUSTER) as spark:
+        llmbatch.spark.register(spark, model="demo", engine=_SCRIPTED, profiles=profiles)
+        llmbatch.spark.enable(spark)
+        claim(
+            "several executors, each a process of its own: one engine an executor (scripted engine)",
+            lambda: on_executors(spark, given.rows),
+        )
+        claim("an executor killed in the middle costs no row (scripted engine)", lambda: executor_killed(spark, 8000))
     with session() as spark:
         # what the small model was not taught it writes without an end
         llmbatch.spark.register(spark, model="demo", sampling={"max_tokens": 200}, retry={"max_attempts": 1})

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from llmbatch.core.errors import InputChanged, ReadError, SourceError
 from llmbatch.core.words import count
-from llmbatch.sources.places import File, Place, as_text, find_here, is_url
+from llmbatch.sources.file_list import File
+from llmbatch.sources.places import Place, as_text, find_here, is_url
 from llmbatch.sources.reader import again
 
 

@@ -104,13 +104,13 @@ def score(ctx: click.Context, asked: Asked, *, quiet: bool, as_json: bool) -> No
 
 def asked_of_run(ctx: click.Context) -> Asked | None:
     """What ``llmbatch run`` was asked for, where its job file is a document with a scoring script; else ``None``."""
+    document = job_file_of(ctx)
+    if document is None or document.suffix not in (".yml", ".yaml") or not document.is_file():
+        return None
     from llmbatch.core.errors import JobError
     from llmbatch.systems.azure_ml.document import read_yaml
     from llmbatch.systems.azure_ml.reading import has_script
 
-    document = job_file_of(ctx)
-    if document is None or document.suffix not in (".yml", ".yaml") or not document.is_file():
-        return None
     try:
         if not has_script(read_yaml(document).value):
             return None

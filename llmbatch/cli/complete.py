@@ -5,8 +5,12 @@ A shell asks at every press of the key, so what is known from a room's table is 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
@@ -14,6 +18,8 @@ from click.shell_completion import CompletionItem
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 _DEPTH = 3  # folders that run folders are looked for in, below what was typed
+_LINES = 20_000  # of results that are looked at for ids
+_OFFERED = 100  # ids
 _LOOKED_AT = 2_000  # entries of folders, at most
 
 
@@ -29,6 +35,31 @@ def folders(_ctx: click.Context, _parameter: click.Parameter, typed: str) -> lis
 
 def files(_ctx: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
     return [CompletionItem(typed, type="file")]
+
+
+def row_ids(ctx: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Ids of rows of the run folder before it that begin so, those that are not ok first; of a large run not all are looked at."""
+    from llmbatch.core.errors import FolderError
+    from llmbatch.folder.records import head_of, id_of
+
+    found: dict[str, str] = {}
+    with contextlib.suppress(FolderError, OSError, ValueError):
+        for line in islice(_result_lines(Path(ctx.params["folder"]).expanduser()), _LINES):
+            given = json.loads(id_of(line))
+            name = given if isinstance(given, str) else json.dumps(given)
+            if name.startswith(typed) and name.isprintable():
+                found.setdefault(name, head_of(line)[1])
+            if len(found) >= _OFFERED:
+                break
+    return [CompletionItem(name, help=status) for name, status in found.items()]
+
+
+def _result_lines(folder: Path) -> Iterator[bytes]:
+    """Those of rows that are not ok, and then all, as far as a run is."""
+    files = [folder / "errors.jsonl", folder / "results.jsonl"]
+    for file in [file for file in files if file.exists()] or sorted((folder / "parts").glob("*.jsonl")):
+        with file.open("rb") as lines:
+            yield from (line for line in lines if line.endswith(b"\n"))
 
 
 def prompts(_ctx: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:

@@ -71,17 +71,22 @@ def evaluate(
 
     TASK is a task file, or the name of one that comes with llmbatch (--list). The run folder (--output, by default
     evals/MODEL/TASK) gets scores.json, with an interval for every figure, and examples.jsonl, with every row. The same command
-    again goes on where an interrupted run stopped. Of several tasks each has a folder in --output.
+    again goes on where an interrupted run stopped. Of several tasks each has a folder in --output, with a page over all.
     """
     from llmbatch.evals.evaluate import Asked, score_folder
     from llmbatch.evals.group import one_metric
+    from llmbatch.evals.page import write_scored_page
     from llmbatch.evals.task import TaskGroup, load_task
+    from llmbatch.folder.folder import PAGE, find_report
 
     mode = "json" if as_json else "quiet" if quiet else "auto"
     if listed:
         return _list()
     if again is not None:
-        return _show([(again, score_folder(again, allow_code=allow_code))], None, mode)
+        scores = score_folder(again, allow_code=allow_code)
+        if (again / PAGE).exists() and (report := find_report(again)) is not None:
+            write_scored_page(again, report)
+        return _show([(again, scores)], None, mode)
     if not tasks or model is None:
         missing = "TASK" if not tasks else "--model"
         raise UsageError(
@@ -118,6 +123,7 @@ def _run(
     from llmbatch.engines.keeper import EngineKeeper
     from llmbatch.evals.evaluate import evaluate as run_task
     from llmbatch.evals.group import group_scores, write_group
+    from llmbatch.evals.group_page import write_group_page
     from llmbatch.integrations.tracking import tracking
     from llmbatch.watch.watching import watching
 
@@ -141,6 +147,8 @@ def _run(
     if group is not None:
         over = group_scores(group.name, group.weight, [scores for _, scores in found])
         write_group(over, base)
+    if len(found) > 1 and asked[0][1].settings.get("run", {}).get("page", True):
+        write_group_page(base)
     _show(found, over, mode)
     ctx.exit(worst)
 

@@ -70,6 +70,7 @@ OPTIONS = {
         Option("--language", "CODE", "Such as en.", several=True),
         Option("--shard-mb", "N", "Size of a Parquet file; by default 256.", int),
         Option("--arrow", "", "Also as load_from_disk reads it.", bool),
+        Option("--report", "", "With the page of each run, which has rows that are not in the dataset.", bool),
     ),
 }
 """The options under the headings that ``--help`` lists them under."""

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llmbatch.cli.complete import run_folders
+
 if TYPE_CHECKING:
     from llmbatch.report.report import Report
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path), shell_complete=run_folders)
 @click.option(
     "--output",
     metavar="FILE",
@@ -23,8 +25,15 @@ def report(folder: Path, output: Path | None) -> None:
     """Write the page of the run in DIR, which every run writes at its end, anew; also while the run goes on.
 
     It is one HTML file that needs nothing else: what happened in a sentence, what failed and why, plots of rows, tokens and engines
-    over time, and records to look through. It holds prompts and answers.
+    over time, and records to look through. It holds prompts and answers. Of a folder with several evaluations it is one
+    page over all of them.
     """
+    if any(folder.glob("*/scores.json")):
+        from llmbatch.evals.group_page import holds_evaluations, write_group_page
+
+        if holds_evaluations(folder):
+            click.echo(str(write_group_page(folder, output)))
+            return
     from llmbatch.cli.status import standing_of
     from llmbatch.runs.until_now import report_until_now
 

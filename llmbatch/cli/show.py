@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmbatch.cli.complete import run_folders
+from llmbatch.cli.complete import row_ids, run_folders
 from llmbatch.cli.pager import paged, pager_option
 from llmbatch.core.errors import FolderError, LlmbatchError, UsageError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path), shell_complete=run_folders)
-@click.argument("row_id", metavar="ID")
+@click.argument("row_id", metavar="ID", shell_complete=row_ids)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, one line for each row with this id.")
 @pager_option
 def show(folder: Path, row_id: str, as_json: bool, pager: bool) -> None:

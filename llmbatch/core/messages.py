@@ -69,13 +69,13 @@ def image_part(url: str, detail: str | None = None) -> dict[str, Any]:
 
 def images_in(messages: Sequence[Message]) -> tuple[Image, ...]:
     """The images that parts of the messages name, in their order."""
-    return tuple(
-        Image(part["image_url"]["url"])
-        for message in messages
-        if not isinstance(content := message["content"], str)
-        for part in content
-        if part["type"] == "image_url"
-    )
+    images: list[Image] = []
+    for (
+        message
+    ) in messages:  # a generator would take twice as long where there are none, and this is done for every row
+        if not isinstance(content := message["content"], str):
+            images += [Image(part["image_url"]["url"]) for part in content if part["type"] == "image_url"]
+    return tuple(images)
 
 
 def with_parts(messages: Sequence[Message], change: Callable[[str], Mapping[str, Any]]) -> tuple[Message, ...]:

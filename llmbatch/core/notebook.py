@@ -66,7 +66,8 @@ def bar(parts: Mapping[str, float], total: float) -> str:
 
 
 def badge(status: str) -> str:
-    return f'<span style="color:{COLOURS.get(status, "inherit")};font-weight:bold">{escape(status)}</span>'
+    style = f"color:{COLOURS.get(status, 'inherit')};font-weight:bold;white-space:nowrap"
+    return f'<span style="{style}">{escape(status)}</span>'
 
 
 def table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:

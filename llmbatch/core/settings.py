@@ -6,6 +6,7 @@ module lists settings by name.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -55,8 +56,13 @@ class Marked(NamedTuple):
         return settings
 
 
-def marked(settings: type[BaseModel], mark: Any) -> Iterator[Marked]:
+@functools.cache  # every start of a run asks, several times
+def marked(settings: type[BaseModel], mark: Any) -> tuple[Marked, ...]:
     """The fields of settings and of their sections that have this mark, or one of this class."""
+    return tuple(_marked(settings, mark))
+
+
+def _marked(settings: type[BaseModel], mark: Any) -> Iterator[Marked]:
     for name, field in settings.model_fields.items():
         key = field.alias or name
         for each in field.metadata:

@@ -19,6 +19,7 @@ from llmbatch.engines import DEFAULT_ENGINE, ENGINES
 from llmbatch.engines.devices import Machine, Place
 from llmbatch.engines.feed import Feed
 from llmbatch.images.base import ImageSettings
+from llmbatch.model.hub import see_model
 from llmbatch.model.tokenizer import ChatSettings
 
 _MOST_REPLICAS = 256
@@ -187,6 +188,14 @@ class Speculates(Protocol):
 
     def drafts(self) -> Drafts:
         """What it guessed since its start, by its own count; a second late at most, and none where it does not speculate."""
+
+
+@runtime_checkable
+class Forgets(Protocol):
+    """An engine with a prefix cache that can be emptied."""
+
+    def forget(self) -> None:
+        """Empty it. Only while nothing is in flight."""
 
 
 @runtime_checkable
@@ -380,6 +389,12 @@ def named_models(settings: EngineSettings, model: str) -> list[NamedModel]:
     ]
 
 
+def see_models(models: Sequence[NamedModel]) -> None:
+    """See that they can be had, before an engine is imported. Raises as ``see_model``."""
+    for each in models:
+        see_model(each.setting, each.place, each.revision, each.folder)
+
+
 @dataclass(frozen=True, slots=True)
 class EngineKind:
     """All that the rest of llmbatch knows of an engine that is not started: one value an engine, named in the room's table."""
@@ -500,4 +515,5 @@ __all__ = [
     "kind_of",
     "make_engine",
     "resolved",
+    "see_models",
 ]

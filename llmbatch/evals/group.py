@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from llmbatch.core.errors import JobError
+from llmbatch.core.errors import FolderError, JobError
 from llmbatch.core.files import atomic_write
 from llmbatch.evals.scores import Figure, Scores
 
@@ -62,6 +62,20 @@ def _mean(figures: Sequence[Figure], weight: str) -> Figure | None:
     return Figure(mean, mean - half, mean + half, "independent tasks", rows, left_out)
 
 
+def read_group(folder: Path) -> GroupScores | None:
+    """What was written of a group; None where nothing was. Raises ``FolderError``."""
+    path = folder / GROUP
+    try:
+        body = json.loads(path.read_bytes())
+        figure = None if body["figure"] is None else Figure(**body["figure"])
+        tasks = {name: Figure(**each) for name, each in body["tasks"].items()}
+        return GroupScores(body["group"], body["metric"], body["weight"], figure, tasks)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FolderError(f"{path}: cannot be read: {error!r}; the same llmbatch eval again writes it anew") from error
+
+
 def write_group(scores: GroupScores, folder: Path) -> None:
     """Raises ``WriteError``."""
     body: dict[str, Any] = {
@@ -74,4 +88,4 @@ def write_group(scores: GroupScores, folder: Path) -> None:
     atomic_write(folder / GROUP, json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
-__all__ = ["GROUP", "GroupScores", "group_scores", "one_metric", "write_group"]
+__all__ = ["GROUP", "GroupScores", "group_scores", "one_metric", "read_group", "write_group"]

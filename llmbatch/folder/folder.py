@@ -266,6 +266,12 @@ class RunFolder:
         """What the rows that are done came out with, and those that they are to stand beside."""
         return {**self._alike, **(self.manifest.came_out if self.manifest is not None else {})}
 
+    def mark_session(self, **facts: Any) -> None:
+        """Write down of the session what later ones are to know, however it ends."""
+        assert self.manifest is not None  # noqa: S101 - for the type checker
+        self.manifest.sessions[-1].update(facts)
+        self._write()
+
     def end_session(self, outcome: str, **facts: Any) -> None:
         """Write down how the session ended."""
         if self.manifest is not None and self.manifest.sessions:

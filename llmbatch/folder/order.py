@@ -68,9 +68,8 @@ class Order:
         with reading(path, "the order of the corpus"), path.open("rb", buffering=0) as stream:
             stream.seek(start * _WIDTH)
             data = stream.read(min(count, self.rows - start) * _WIDTH)
-        numbers = array("q", data)
-        six = zip(*[iter(numbers)] * _COLUMNS, strict=True)
-        return [Place(Cursor(row, file, at, line), spool, spot) for row, file, at, line, spool, spot in six]
+        rows, files, at, lines, spools, spots = (array("q", data)[column::_COLUMNS] for column in range(_COLUMNS))
+        return list(map(Place, map(Cursor, rows, files, at, lines), spools, spots))
 
     def indexes(self, bounds: Bounds) -> list[int]:
         """The indexes of the rows that a window holds, ascending; of one behind the order they are its places."""

@@ -1,4 +1,4 @@
-"""A source and an order of its rows in; the same source, which gives its rows in that order, out.
+"""A source and an order of its rows in, or what makes one; the same source, which gives its rows in that order, out.
 
 A cursor's ``index`` is a place in the order, a row's own ``index`` what it ever was. What the input has beyond the order, because
 it has grown since, comes behind it as it stands there.
@@ -7,7 +7,8 @@ it has grown since, comes behind it as it stands there.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Ordered:
         return cursor.index / rows if cursor.index <= rows else self.source.progress(cursor)
 
     def _block(self, start: int, places: Sequence[Place]) -> Iterator[Row]:
-        by_index = sorted(places, key=lambda place: place.cursor.index)
+        by_index = sorted(places)
         if self.order.facts["spooled"]:
             rows = _copies(self.order.folder, by_index)
         elif self._seeker is not None:
@@ -66,20 +67,70 @@ class Ordered:
                 "the input can no longer be entered at any row, and the order of this run needs that: restore it"
             )
         found = {row.index: row for row in rows}
-        for at, place in enumerate(places, start):
-            row = found.get(place.cursor.index)
+        for at, (cursor, _, _) in enumerate(places, start):
+            row = found.get(cursor.index)
             if row is None:
                 raise ReadError(
-                    f"{self.locate(place.cursor)}: row {place.cursor.index} is not there any more; restore the input, and run the "
-                    "same command again"
+                    f"{self.locate(cursor)}: row {cursor.index} is not there any more; restore the input, and run the same command "
+                    "again"
                 )
-            _, file, offset, line = place.cursor
-            yield Row(row.index, row.id, row.data, Cursor(at, file, offset, line), row.failure)
+            index, file, offset, line = cursor
+            yield Row(index, row.id, row.data, Cursor(at, file, offset, line), row.failure)
+
+
+class Coming:
+    """Implements ``Source``: an input whose order is made when its first row is asked for; whoever else asks waits.
+
+    ``make`` is called once, with what tells whether nobody waits for it any more: then it is to raise. Where it finds that no order
+    is needed it returns ``None``.
+    """
+
+    def __init__(self, source: Source, make: Callable[[Callable[[], bool]], Order | None]) -> None:
+        self.source = source
+        self._make = make
+        self._lock = threading.Lock()
+        self._given_up = False
+        self._found: Source | None = None
+        self._failure: BaseException | None = None
+        self.files, self.notes, self.locate = source.files, source.notes, source.locate
+        self.fingerprint = source.fingerprint
+
+    def rows(self, start: Cursor = START) -> Iterator[Row]:
+        return self._as_read().rows(start)
+
+    def places(self, start: Cursor = START) -> Iterator[Row]:
+        return self.rows(start)
+
+    def seeks(self) -> Seeker | None:
+        return None
+
+    def digest(self, start: Cursor, stop: Cursor | None) -> str | None:
+        return self._as_read().digest(start, stop)
+
+    def progress(self, cursor: Cursor) -> float | None:
+        return None if self._found is None else self._found.progress(cursor)
+
+    def give_up(self) -> None:
+        """Let who makes the order end. May be called from any thread."""
+        self._given_up = True
+
+    def _as_read(self) -> Source:
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            if self._found is None:
+                try:
+                    order = self._make(lambda: self._given_up)
+                except BaseException as error:
+                    self._failure = error
+                    raise
+                self._found = self.source if order is None else Ordered(self.source, order)
+            return self._found
 
 
 def as_it_lies(source: Source) -> Source:
     """The input itself, in whichever order a run reads it."""
-    return source.source if isinstance(source, Ordered) else source
+    return source.source if isinstance(source, Ordered | Coming) else source
 
 
 def what_was_read(order: Order | None, windows: Sequence[Known]) -> list[Known]:
@@ -124,4 +175,4 @@ def _copies(folder: Path, places: Sequence[Place]) -> Iterator[Row]:
             ) from error
 
 
-__all__ = ["Ordered", "as_it_lies", "copied_row", "copies_path", "read_by", "what_was_read"]
+__all__ = ["Coming", "Ordered", "as_it_lies", "copied_row", "copies_path", "read_by", "what_was_read"]

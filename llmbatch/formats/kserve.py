@@ -338,19 +338,19 @@ def written_answers(model: str, asked: Asked, answers: Sequence[Answer]) -> dict
         (TOKENS_IN, "UINT32", [answer.prompt_tokens for answer in answers]),
         (TOKENS_OUT, "UINT32", [answer.completion_tokens for answer in answers]),
     )
-    outputs: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "shape": list(asked.shape),
-            "datatype": datatype,
-            **({"parameters": {"content_type": "str"}} if name == TEXT_OUTPUT else {}),
-            "data": data,
-        }
-        for name, datatype, data in columns
-        if None not in data
-    ]
+    outputs = [_output(name, datatype, list(asked.shape), data) for name, datatype, data in columns if None not in data]
     named = {} if asked.id is None else {"id": asked.id}
     return {"model_name": model, **named, "outputs": outputs}
+
+
+def text_output(shape: Any, data: Any) -> dict[str, Any]:
+    """The output that holds the answers."""
+    return _output(TEXT_OUTPUT, _TEXT, shape, data)
+
+
+def _output(name: str, datatype: str, shape: Any, data: Any) -> dict[str, Any]:
+    parameters = {"parameters": {"content_type": "str"}} if name == TEXT_OUTPUT else {}
+    return {"name": name, "shape": shape, "datatype": datatype, **parameters, "data": data}
 
 
 def _sizes(shape: Any, count: int, name: str) -> tuple[int, ...]:

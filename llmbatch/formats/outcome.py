@@ -109,6 +109,19 @@ def outcome_of(record: Mapping[str, Any], asked: HowAsked, *, strict: bool = Fal
     return Error(kind, error["message"])
 
 
+def plain_text(record: Mapping[str, Any]) -> str | None:
+    """The text of a row that was answered with one and nothing more, as nearly all of a batch are; ``None`` for any other.
+
+    Such a record has no reasoning, log-probabilities, stop sequence or attempts that failed, and how its row was asked is of no
+    account.
+    """
+    output = record["output"]
+    return output if len(record) == _PLAIN and output.__class__ is str and record["status"] == "ok" else None
+
+
+_PLAIN = 7  # keys of a record that has only what all have
+
+
 def _is_told(kind: str, asked: HowAsked) -> bool:
     return asked.own_check if kind in _CHECKED else kind in _AS_IT_CAME and (asked.own_check or not asked.job_check)
 

@@ -6,18 +6,19 @@ Several texts are several prompts of one row, and the answer has the same form.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.digest import uuid_of
+from llmbatch.core.quick_json import Form, hole, text_json
 from llmbatch.core.sampling import SAMPLING, sampling_problem
 from llmbatch.core.types import EMPTY, Failure, FailureKind, Prompt, Rendered, RowId
 from llmbatch.core.words import is_encodable, near, short, type_name
 from llmbatch.formats.base import RECORD, Answered, Container
 from llmbatch.formats.openai.body import text_of_output
-from llmbatch.formats.outcome import Success, outcome_of
+from llmbatch.formats.outcome import Success, outcome_of, plain_text
 
 DataType = Literal["data", "json", "str", "raw"]
 _PROMPTS = (
@@ -27,7 +28,7 @@ _PROMPTS = (
     "args",
     "text",
 )  # of a JSON object the key with the prompt, the likeliest first
-_CONTENTS = ("data", "strData", "jsonData")
+_CONTENTS = dict.fromkeys(("data", "strData", "jsonData")).keys()
 _NAME = "text_output"
 
 
@@ -94,9 +95,7 @@ class Seldon:
 
 def line_of(answered: Answered, data_type: DataType | None, batch: str, *, strict: bool) -> dict[str, Any]:
     """The message that answers a row of a batch of this name. Without a data type it is told from the record."""
-    index = answered.record["index"]
-    instance = uuid_of(f"{batch}/{index}")
-    tags = {"batch_id": batch, "batch_instance_id": instance, "batch_index": answered.line}
+    tags = _tags(batch, answered.record["index"], answered.line)
     outcome = outcome_of(answered.record, answered.asked, strict=strict)
     if not isinstance(outcome, Success):
         return {"status": {"info": "FAILURE", "reason": outcome.message, "status": 1}, "meta": tags}
@@ -105,13 +104,43 @@ def line_of(answered: Answered, data_type: DataType | None, batch: str, *, stric
     return reply_of(message, answered, outcome, tags)
 
 
+def _tags(batch: str, index: int, line: int) -> dict[str, Any]:
+    return {"batch_id": batch, "batch_instance_id": uuid_of(f"{batch}/{index}"), "batch_index": line}
+
+
+class PlainLines:
+    """The lines of rows that asked for one text in an ``ndarray``, ``[["text"]]``, and got that and nothing more, as bytes: as
+    ``line_of`` and ``write``, which writes values as JSON, make them.
+    """
+
+    def __init__(self, data_type: DataType | None, batch: str, write: Callable[[Any], str]) -> None:
+        self._raw = data_type in (None, "raw")
+        self._batch = batch
+        self._write = write
+        self._form = Form(_message(hole("tags"), {"data": _data([[hole("text")]])}), write)
+
+    def line(self, record: Mapping[str, Any], row: Mapping[str, Any], number: int) -> bytes | None:
+        """The line of a row's record, or ``None`` where it is another kind of row. ``number`` is as ``Answered.line``."""
+        text, message = plain_text(record), row.get(RECORD)
+        if text is None or not self._raw or message.__class__ is not dict or message.keys() & _CONTENTS != {"data"}:
+            return None
+        if not _has_one_text(message["data"]):
+            return None
+        tags = {**_own_tags(message), **_tags(self._batch, record["index"], number)}
+        return self._form.line({"tags": self._write(tags), "text": text_json(text)})
+
+
+def _has_one_text(data: Any) -> bool:
+    ndarray = data.get("ndarray") if isinstance(data, dict) else None
+    row = ndarray[0] if isinstance(ndarray, list) and len(ndarray) == 1 else None
+    return isinstance(row, list) and len(row) == 1 and row[0].__class__ is str
+
+
 def reply_of(
     message: Mapping[str, Any], answered: Answered, success: Success, tags: Mapping[str, Any] = EMPTY
 ) -> dict[str, Any]:
     """The message that answers one. It has the tags of that, and ``tags`` besides."""
-    meta = message.get("meta")
-    given = meta.get("tags") if isinstance(meta, Mapping) else None
-    own = given if isinstance(given, Mapping) else {}
+    own = _own_tags(message)
     output = success.output
     texts = iter(map(text_of_output, output if isinstance(output, list) and answered.asked.samples > 1 else [output]))
     if "strData" in message:
@@ -119,8 +148,22 @@ def reply_of(
     elif "jsonData" in message:
         answer = {"jsonData": output}
     else:
-        answer = {"data": {"names": [_NAME], "ndarray": _filled(message["data"]["ndarray"], texts)}}
-    return {"meta": {"tags": {**own, **tags}}, **answer}
+        answer = {"data": _data(_filled(message["data"]["ndarray"], texts))}
+    return _message({**own, **tags}, answer)
+
+
+def _own_tags(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    meta = message.get("meta")
+    given = meta.get("tags") if isinstance(meta, dict) else None
+    return given if isinstance(given, dict) else EMPTY
+
+
+def _data(ndarray: Any) -> dict[str, Any]:
+    return {"names": [_NAME], "ndarray": ndarray}
+
+
+def _message(tags: Any, answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {"meta": {"tags": tags}, **answer}
 
 
 def message_of(record: Any, data_type: DataType) -> Mapping[str, Any]:
@@ -139,7 +182,7 @@ def message_of(record: Any, data_type: DataType) -> Mapping[str, Any]:
                 f"a record of the data type data is a list of lists, and this is of type {type_name(record)}"
             )
         return {"data": {"ndarray": record}}
-    if not isinstance(record, Mapping):
+    if not isinstance(record, dict):
         raise _Unreadable(
             f"a record of the data type raw is a message, an object, and this is of type {type_name(record)}"
         )
@@ -147,7 +190,7 @@ def message_of(record: Any, data_type: DataType) -> Mapping[str, Any]:
     if len(found) != 1:
         raise _Unreadable(f"a message has one of {', '.join(_CONTENTS)}, and this has {', '.join(record) or 'nothing'}")
     if found[0] == "data" and not (
-        isinstance(record["data"], Mapping) and isinstance(record["data"].get("ndarray"), list)
+        isinstance(record["data"], dict) and isinstance(record["data"].get("ndarray"), list)
     ):
         raise _Unreadable("the data of a message is an ndarray here, as tensors hold numbers and a prompt is text")
     return record
@@ -158,7 +201,7 @@ def _told(record: Any) -> DataType:
         return "data"
     if isinstance(record, str):
         return "str"
-    return "raw" if isinstance(record, Mapping) and any(key in record for key in _CONTENTS) else "json"
+    return "raw" if isinstance(record, dict) and not _CONTENTS.isdisjoint(record) else "json"
 
 
 def _texts(message: Mapping[str, Any]) -> Iterator[str]:
@@ -208,4 +251,4 @@ def _filled(form: Any, texts: Iterator[str]) -> Any:
     return [_filled(each, texts) for each in form] if isinstance(form, list) else next(texts)
 
 
-__all__ = ["DataType", "Seldon", "line_of", "message_of", "reply_of"]
+__all__ = ["DataType", "PlainLines", "Seldon", "line_of", "message_of", "reply_of"]

@@ -7,12 +7,13 @@ input ``sampling_parameters`` (JSON text), are the row's sampling.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.digest import uuid_of
+from llmbatch.core.quick_json import Form, hole, text_json, value_json
 from llmbatch.core.sampling import SAMPLING, sampling_problem, token_biases
 from llmbatch.core.types import Failure, FailureKind, Prompt, Rendered, RowId
 from llmbatch.core.words import is_encodable, near, short, type_name
@@ -26,9 +27,10 @@ from llmbatch.formats.kserve import (
     Asked,
     WireError,
     read_request,
+    text_output,
     written_answers,
 )
-from llmbatch.formats.outcome import Error, Success, outcome_of
+from llmbatch.formats.outcome import Error, Success, outcome_of, plain_text
 
 _TOLD = {f"return_{name}": name for name in (FINISH_REASON, TOKENS_IN, TOKENS_OUT)}
 """An input that asks for an output, and that output's name."""
@@ -123,9 +125,50 @@ def line_of(answered: Answered, *, strict: bool, ids: bool = False) -> dict[str,
     if isinstance(body, Error):
         named = {"id": row["id"]} if ids and isinstance(row.get("id"), str) else {}
         return {**named, "parameters": place, "error": {"status": "preprocessing error", "msg": body.message}}
-    given = body.get("id") or uuid_of(f"{answered.created}/{answered.record['index']}")
-    parameters = {**place, "inference_id": given}
-    return {"model_name": answered.model, "id": given, "parameters": parameters, "outputs": body["outputs"]}
+    given = body.get("id") or _made_id(answered.created, answered.record["index"])
+    return _line(answered.model, given, answered.line, body["outputs"])
+
+
+def _line(model: str, given: str, number: Any, outputs: Sequence[Any]) -> dict[str, Any]:
+    parameters = {"batch_index": number, "inference_id": given}
+    return {"model_name": model, "id": given, "parameters": parameters, "outputs": outputs}
+
+
+def _made_id(created: int, index: int) -> str:
+    return uuid_of(f"{created}/{index}")
+
+
+class PlainLines:
+    """The lines of rows that asked for one text, and got that and nothing more, as bytes: as ``line_of`` and ``json_line`` make
+    them.
+    """
+
+    def __init__(self, model: str, created: int) -> None:
+        self._model = text_json(model)
+        self._created = created
+
+    def line(self, record: Mapping[str, Any], row: Mapping[str, Any], number: int) -> bytes | None:
+        """The line of a row's record, or ``None`` where it is another kind of row. ``number`` is as ``Answered.line``."""
+        text, inputs = plain_text(record), row.get("inputs")
+        # the row was answered: what it has of these is as the protocol says
+        if text is None or row.get("parameters") or inputs.__class__ is not list or len(inputs) != 1:
+            return None
+        data = inputs[0]["data"]
+        if data.__class__ is not list or len(data) != 1 or data[0].__class__ is not str:
+            return None
+        named = row.get("id")
+        given = named if named and isinstance(named, str) else _made_id(self._created, record["index"])
+        texts: dict[str, str | int] = {
+            "model": self._model,
+            "id": text_json(given),
+            "number": number,
+            "shape": value_json(inputs[0]["shape"]),
+            "text": text_json(text),
+        }
+        return _PLAIN.line(texts)
+
+
+_PLAIN = Form(_line(hole("model"), hole("id"), hole("number"), [text_output(hole("shape"), [hole("text")])]))
 
 
 def reply_of(answered: Answered, *, strict: bool) -> dict[str, Any] | Error:
@@ -233,4 +276,4 @@ def _outputs(asked: Any) -> None:
             )
 
 
-__all__ = ["V2", "line_of", "reply_of"]
+__all__ = ["V2", "PlainLines", "line_of", "reply_of"]

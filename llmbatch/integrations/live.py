@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
 from llmbatch.core.errors import EngineError, LlmbatchError
 from llmbatch.core.events import Watcher
-from llmbatch.core.types import Failure, Outcome, Prompt, Refusal, Request, RequestKey
+from llmbatch.core.types import Completion, Failure, Outcome, Prompt, Refusal, Request, RequestKey, Usage
 from llmbatch.engines.base import EngineInfo, EngineSettings
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.making import Maker
@@ -45,6 +45,7 @@ class LiveEngine:
         self._tokenizing = threading.Lock()
         self._state = threading.Lock()  # for what follows
         self._futures: dict[RequestKey, Future[Outcome]] = {}
+        self._unwanted: set[RequestKey] = set()  # of these
         self._broken: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -105,6 +106,19 @@ class LiveEngine:
         self._feed.push(sent)
         return futures
 
+    def give_up(self, futures: Collection[Future[Outcome]]) -> None:
+        """Nobody wants these any more: what waits is not asked, and what is in flight is ended where the engine can do that.
+
+        They get an outcome all the same, by and by: an answer with the finish reason ``abort``, or the answer itself.
+        """
+        given = set(map(id, futures))
+        with self._state:
+            keys = {key for key, future in self._futures.items() if id(future) in given}
+            self._unwanted |= keys
+        for key in self._feed.withdraw(keys):
+            self._settle(Completion(key, "", "abort", Usage()))
+        self._feed.cancel(keys.__contains__)
+
     def close(self) -> None:
         """End the engines; what is not answered by then never is. May be called twice."""
         self._closing = True
@@ -127,6 +141,8 @@ class LiveEngine:
             for outcomes in self._driver.stream(self._feed):
                 for outcome in outcomes:
                     self._settle(outcome)
+                if self._unwanted:  # what could not be taken back where it waited is ended once an engine has it
+                    self._feed.cancel(self._unwanted.__contains__)
                 if self._closing:
                     self._driver.abort()
                     return
@@ -141,6 +157,7 @@ class LiveEngine:
     def _settle(self, outcome: Outcome) -> None:
         with self._state:
             future = self._futures.pop(outcome.key)
+            self._unwanted.discard(outcome.key)
         if future.set_running_or_notify_cancel():  # nobody waits for one that was cancelled
             future.set_result(outcome)
 
@@ -149,6 +166,7 @@ class LiveEngine:
         with self._state:
             self._broken = self._broken or error
             waiting, self._futures = list(self._futures.values()), {}
+            self._unwanted.clear()
         for future in waiting:
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)

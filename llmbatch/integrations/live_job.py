@@ -30,6 +30,12 @@ Inbox = SimpleQueue["Outcome | BaseException"]
 """Where one caller hears what its requests came to, or why nothing will come."""
 
 
+class Gone(Exception):
+    """Whoever asked does not want the answers any more. ``given_up`` says how many requests nobody else waited for."""
+
+    given_up = 0
+
+
 class LiveJob:
     """One job on an engine that it does not own. ``records`` may be called from several threads at a time.
 
@@ -52,11 +58,13 @@ class LiveJob:
         cache = self._remembered.cache
         self._reuse = Reuse(job.reuse, None if cache is None else cache.put)
         self._inboxes: dict[RequestKey, Inbox] = {}
+        self._in_engine: dict[RequestKey, Future[Outcome]] = {}
 
-    def records(self, rows: Iterable[Mapping[str, Any]]) -> tuple[list[Record], int]:
+    def records(self, rows: Iterable[Mapping[str, Any]], inbox: Inbox | None = None) -> tuple[list[Record], int]:
         """A record for each row, in their order, and how many of them took an answer that was there or on its way already.
 
-        Returns when all are there. ``index`` and ``id`` of a record say nothing.
+        Returns when all are there. ``index`` and ``id`` of a record say nothing. Whoever gives the ``inbox`` can end the call by
+        putting ``Gone`` into it, which is raised; what was answered until then is in the cache.
 
         Raises ``EngineError`` where the engine cannot start or keeps dying; then this job can be asked nothing more.
         """
@@ -66,7 +74,7 @@ class LiveJob:
             work = works[index] = self._prepare.begin(Row(index, index, data, Cursor(index)))
             requests += work.start()
         left = {index for index, work in works.items() if work.record is None}
-        inbox: Inbox = SimpleQueue()
+        inbox = inbox or SimpleQueue()
         try:
             self._ask(requests, inbox)
             while left:
@@ -77,8 +85,14 @@ class LiveJob:
                     if work.record is not None:
                         left.discard(outcome.key.index)
                 self._ask([request for request in following if request.key.index in left], inbox)
-        finally:
+        except Gone as gone:
             self._forget(works)
+            gone.given_up = self._give_up()
+            raise
+        except BaseException:
+            self._forget(works)
+            raise
+        self._forget(works)
         reused = sum(work.reused is not None for work in works.values())
         return [work.record for work in works.values() if work.record is not None], reused
 
@@ -142,6 +156,8 @@ class LiveJob:
         except BaseException as error:  # others may wait for the same answers
             self._fail(error)
             raise
+        with self._state:
+            self._in_engine.update((request.key, future) for request, future in zip(requests, futures, strict=True))
         for request, future in zip(requests, futures, strict=True):
             future.add_done_callback(partial(self._settle, request.key))
 
@@ -153,20 +169,35 @@ class LiveJob:
             return
         outcome = replace(future.result(), key=key)
         with self._state:
+            self._in_engine.pop(key, None)
             shared = self._reuse.settle(outcome)
             self._deliver(outcome)
             for other in shared.outcomes if shared else ():
                 self._deliver(other)
-        if shared and shared.alone:
-            self._send(shared.alone)
+            alone = [request for request in shared.alone if request.key in self._inboxes] if shared else []
+        self._send(alone)
 
     def _deliver(self, outcome: Outcome) -> None:
         inbox = self._inboxes.pop(outcome.key, None)
         if inbox is not None:  # else whoever asked has gone
             inbox.put(outcome)
 
+    def _give_up(self) -> int:
+        """Take back what the engine was asked and nobody waits for any more; returns how many requests."""
+        with self._state:
+            unwanted = [
+                key
+                for key in self._in_engine
+                if key not in self._inboxes
+                and not any(other.key in self._inboxes for other in self._reuse.waiting_for(key))
+            ]
+            futures = [self._in_engine.pop(key) for key in unwanted]
+        self._live.give_up(futures)
+        return len(unwanted)
+
     def _fail(self, error: BaseException) -> None:
         with self._state:
+            self._in_engine.clear()
             inboxes, self._inboxes = list(self._inboxes.values()), {}
         for inbox in {id(inbox): inbox for inbox in inboxes}.values():
             inbox.put(error)
@@ -195,4 +226,4 @@ def _all_there(inbox: Inbox) -> list[Outcome]:
             return found
 
 
-__all__ = ["LiveJob"]
+__all__ = ["Gone", "Inbox", "LiveJob"]

@@ -29,6 +29,7 @@ from llmbatch.core.imports import extra
 from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.integrations.frames import JobArguments, TableJob
 from llmbatch.integrations.frames_pandas import rows_of
+from llmbatch.integrations.spark.tables import executor_answers, in_task
 from llmbatch.job.job import load_job_data
 from llmbatch.prompt.library import read_prompt
 
@@ -49,7 +50,11 @@ _logger = logging.getLogger("llmbatch.mlflow")
 
 
 class LlmbatchModel:
-    """The model as MLflow loads it. One engine, started by the first rows, serves all calls, one after another."""
+    """The model as MLflow loads it. One engine, started by the first rows, serves all calls, one after another.
+
+    In tasks of Spark (``mlflow.pyfunc.spark_udf``) it is the executor's, and serves all of its Python workers: each of these loads
+    the model.
+    """
 
     def __init__(self, job: JobArguments, *, raise_on_error: bool = False) -> None:
         self._job = job
@@ -74,10 +79,11 @@ class LlmbatchModel:
             table = self._table({name: value for name, value in (params or {}).items() if value is not None})
             frame = isinstance(model_input, pd.DataFrame)
             rows = list(_rows(model_input, list(table.facts.needs)))
-            answers = table.answers(rows, len(rows), ())
+            for_spark = in_task()
+            answers = _of_executor(table, rows) if for_spark else table.answers(rows, len(rows), ())
             self.errors = answers[_ERROR]
         self._see(answers[_ERROR])
-        if frame and not _is_list(model_input):
+        if frame and (for_spark or not _is_list(model_input)):
             return pd.DataFrame(answers, index=model_input.index, dtype=object)
         return answers[_OUTPUT]
 
@@ -230,8 +236,14 @@ def _rows(given: Any, needs: Sequence[str]) -> Iterator[Mapping[str, Any]]:
             )
 
 
+def _of_executor(table: TableJob, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """As ``TableJob.answers``, in a task of Spark's."""
+    found = executor_answers(table.job, rows)
+    return {_OUTPUT: [answer.text for answer in found], _ERROR: [answer.error for answer in found]}
+
+
 def _is_list(frame: pd.DataFrame) -> bool:
-    """Whether MLflow made the frame of a list of values."""
+    """Whether MLflow made the frame of a list of values, or of a column for Spark, which is to get both columns."""
     return list(frame.columns) == [0]
 
 

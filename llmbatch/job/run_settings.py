@@ -63,6 +63,9 @@ class RunSettings(BaseModel):
         64_000_000, ge=1, description="a window ends before its prompts are longer than this together"
     )
     max_failures: Failures = Field(None, description="stop when so many rows failed: a count, or a share such as 5%")
+    check_first: bool = Field(
+        True, description="end, before a model is loaded, where no row of a whole first window can be sent"
+    )
     max_time: Seconds | None = Field(
         None, gt=0, description="stop when all sessions of the run took so long: seconds, or 8h, 30m; resumable"
     )

@@ -133,7 +133,7 @@ class Step:
             if isinstance(prompt, Failure):
                 return prompt
             rendered = replace(rendered, prompt=prompt)
-        if rendered.sampling and (problem := self._too_many({**rendered.sampling, **self._overrides})):
+        if "n" in rendered.sampling and (problem := self._too_many({**rendered.sampling, **self._overrides})):
             return Failure(FailureKind.PROMPT, f"row {short(row.id)}: n {problem}")
         if rendered.output is not None:
             try:

@@ -2,6 +2,8 @@
 
 Candidates (``EngineKind.candidates``) are tried in rounds. In each the default runs too, so that a machine that became slower is
 not taken for a worse setting; after each only those stay that may still win, half of them at most, and are measured for longer.
+Those that are merely shown, as they may change answers, are measured twice, since one round may have been a lucky one.
+
 One wins whose whole interval lies above the margin. What may change answers must besides agree with the untuned answers as far as
 the job's tolerance says. Every trial needs a start of the engine, so with a large model the starts take most of the time.
 """
@@ -21,12 +23,13 @@ from llmbatch.engines.devices import Machine
 from llmbatch.job.tuning import TuningSettings
 from llmbatch.measure import verdicts
 from llmbatch.measure.trials import Make, SampleOf, Stand, Trial
-from llmbatch.measure.verdicts import MARGIN, Judged
+from llmbatch.measure.verdicts import LEAST_ROUNDS, MARGIN, Judged
 
 AUTOTUNE_VERSION = 2
 DEFAULT = "default"
 _ROUNDS = 3  # that a winner is measured in
 _MOST_AFTER = (4, 2)  # candidates that go on after the first round, and after the second
+_MOST_SHOWN = 2  # that may change answers more than is allowed, and are measured twice all the same, to be shown
 _MEASURED_SHARE = 1 / 75  # of the time that all may take, for one measurement of the first round: 8 s of 10 minutes
 _LONGER = (1.0, 1.5, 2.0, 2.0)  # times as long, by round
 _LEAST_SECONDS = 1.0
@@ -147,7 +150,8 @@ class _Tuning:
                 self._visit(trial, 1)
         number, left = 1, list(trials)
         while number < _ROUNDS:
-            left = judged.hopeful(left)[: min(_MOST_AFTER[number - 1], max(1, -(-len(left) // 2)))]
+            shown = judged.tempting(left)[:_MOST_SHOWN] if number == 1 else []
+            left = judged.hopeful(left)[: min(_MOST_AFTER[number - 1], max(1, -(-len(left) // 2)))] + shown
             number += 1
             if not left or not self._round(judged, left, number):
                 return
@@ -208,7 +212,7 @@ def sentences(found: dict[str, Any]) -> Iterator[str]:
     """What a person is told of a result: what was chosen, and what else would be faster, and is not used."""
     yield found["said"]
     for tried in found["tried"]:
-        if tried["verdict"] == "refused":
+        if tried["verdict"] == "refused" and len(tried["rounds"]) >= LEAST_ROUNDS:
             yield f"autotune: {tried['name']} is not used: {tried['reason']}"
 
 

@@ -1,8 +1,9 @@
-"""A job, its recipe and its source in; what an order of all of its rows would save, told from its first rows, out."""
+"""A job, its recipe and its source in; what an order of all of its rows would save, told from some of them, out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -13,10 +14,12 @@ from llmbatch.job.swept import recipe_of
 from llmbatch.plan.corpus_order import NO_PROMPT, Gain, Key, foreseen, key_of, said
 from llmbatch.prompt.field_order import lines_of_their_own
 from llmbatch.prompt.library import load_file
-from llmbatch.sources.base import Source
+from llmbatch.sources.base import Scattered, Source
 from llmbatch.sources.opening import open_source
 
 _LARGEST_SAMPLE = 16_384  # rows
+_STRETCHES = 8  # of the input that are looked at, where that can be
+_SHORTEST = 64  # rows of one
 _FEWEST = 4_096  # rows of which auto thinks about an order at all
 _MOST_FIELDS, _FIELDS_SAMPLE = 6, 4_096  # fields that are tried in other orders, and rows of which that is told
 _FIRST = 256  # rows from which is told whether there is more than a window
@@ -42,27 +45,63 @@ class Looked(NamedTuple):
 
 
 def looked_at(job: Job, recipe: Recipe, source: Source) -> Looked | None:
-    """Look at a window of the first rows; ``None`` where there is not more than one. Where the number of rows cannot be told, it
-    is taken to be what was seen."""
+    """Look at a window of rows: stretches from all over the input where it can be entered anywhere, else its first rows.
+
+    ``None`` where there is not more than a window. Where the number of rows cannot be told, it is taken to be what was seen.
+    """
     most = min(job.run.window, _LARGEST_SAMPLE)
-    keys: list[Key] = []
-    size = 0
-    last: Row | None = None
-    for row in source.rows():
-        if len(keys) == most or size >= job.run.window_characters:
-            break
-        last = row
-        key = key_of_row(recipe, row)
-        keys.append(key)
-        size += key.size
-        if len(keys) == _FIRST and not _windows(job, source, row, size):
-            return None
+    seeker = source.seeks() if job.input.limit is None else None
+    if isinstance(seeker, Scattered) and most >= _STRETCHES * _SHORTEST:
+        count, stretches = _STRETCHES, seeker.stretches(_STRETCHES, most // _STRETCHES)
     else:
-        return None  # all of it is in one window
-    if last is None:
-        return None
-    rows = _rows(source, last) or last.index + 1
-    return Looked(rows, round(size * rows / len(keys)), foreseen(keys, rows))
+        count, stretches = 1, iter([islice(source.rows(), most)])
+    found: list[_Stretch] = []
+    for rows in stretches:
+        stretch = _Stretch([], None, None)
+        for row in rows:
+            stretch.add(row, key_of_row(recipe, row))
+            if len(stretch.keys) == _FIRST and not found and not _windows(job, source, row, stretch.size):
+                return None
+            if stretch.size >= job.run.window_characters // count:
+                stretch.cut = True
+                break
+        stretch.cut = stretch.cut or len(stretch.keys) == most // count
+        found.append(stretch)
+    seen, size = sum(len(stretch.keys) for stretch in found), sum(stretch.size for stretch in found)
+    if not any(stretch.cut for stretch in found):
+        return None  # all of it was seen, and is in one window
+    rows_ = max(seen, _rows_by(source, found) or seen)
+    gain = foreseen([stretch.keys for stretch in found], rows_, job.run.window)
+    return Looked(rows_, round(size * rows_ / seen), gain)
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """Neighbours in the input. ``cut``: there are more behind them that are not looked at."""
+
+    keys: list[Key]
+    first: Row | None
+    last: Row | None
+    size: int = 0
+    cut: bool = False
+
+    def add(self, row: Row, key: Key) -> None:
+        self.first, self.last = self.first or row, row
+        self.keys.append(key)
+        self.size += key.size
+
+
+def _rows_by(source: Source, stretches: Sequence[_Stretch]) -> int | None:
+    """About how many rows there are, by the share of the input that the stretches take."""
+    rows, share = 0, 0.0
+    for stretch in stretches:
+        if stretch.first is None or stretch.last is None or stretch.first is stretch.last:
+            continue
+        begin, end = source.progress(stretch.first.cursor), source.progress(stretch.last.cursor)
+        if begin is None or end is None:
+            return None
+        rows, share = rows + len(stretch.keys) - 1, share + end - begin
+    return round(rows / share) if share > 0 else None
 
 
 def key_of_row(recipe: Recipe, row: Row) -> Key:
@@ -121,7 +160,7 @@ def fields_first(job: Job) -> tuple[str, dict[str, Any]] | None:
     def spared(order: Sequence[str]) -> float:
         prompt = job.prompt and job.prompt.model_copy(update={"field_order": tuple(order)})
         recipe = recipe_of(job.model_copy(update={"prompt": prompt}))
-        return foreseen([key_of_row(recipe, row) for row in rows], count).corpus
+        return foreseen([[key_of_row(recipe, row) for row in rows]], count, len(rows)).corpus
 
     now, best = spared(job.prompt.field_order), list[str]()
     while len(best) < len(names) - 1:

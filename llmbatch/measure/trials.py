@@ -1,11 +1,14 @@
 """Settings to try in; an engine started with them, measured on a sample and ended, out: how fast, and which answers.
 
-All trials run the same requests in the same order, with an empty prefix cache. A request counts the tokens that its untuned answer
-had, so that settings under which answers become longer do not look faster for it. Whatever goes wrong is the trial's error.
+All trials run the same requests in the same order, with an empty prefix cache. Where these are answered before their time is over
+they are asked again, in all trials of a round equally often, as far as the time goes: of a second or less little can be told. A
+request counts the tokens that its untuned answer had, so that settings under which answers become longer do not look faster for it.
+Whatever goes wrong is the trial's error.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,11 +16,13 @@ from typing import Any, NamedTuple
 
 from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.types import Completion, Request, RequestKey, Sampling, Usage
-from llmbatch.engines.base import NO_DRAFTS, Candidate, Drafts, Engine, EngineInfo, EngineSettings, Speculates
+from llmbatch.engines.base import NO_DRAFTS, Candidate, Drafts, Engine, EngineInfo, EngineSettings, Forgets, Speculates
 from llmbatch.measure.ratios import Agreement, Pair, ratio_in, ratio_of
 from llmbatch.measure.speed import Interval, Measured, run_for, warm_up
 
 _GREEDY = 256  # requests that are asked greedily besides, where the job draws its answers
+_ENOUGH_SECONDS = 8.0  # of a sample that takes less the requests are asked again
+_MOST_TIMES = 16
 
 Make = Callable[[EngineSettings], Engine]
 """Settings, which may be those of several engines, -> one engine with them, not yet started."""
@@ -107,6 +112,10 @@ class Stand:
         self._untuned: Answers = {}
         self._untuned_greedy: Answers = {}
         self._refused_before = False
+        self._once: float | None = None  # seconds in which the untuned engine answers the whole sample, as far as known
+        self._times: dict[
+            int, int
+        ] = {}  # that the sample is asked, by round: what is known later changes nothing in it
         self.is_greedy = True
         self.starts = 0
 
@@ -123,7 +132,7 @@ class Stand:
                 self._greedy = _as_greedy(compared[:_GREEDY])
             return self._requests
 
-        self._visit(default, 1, seconds, take)
+        self._visit(default, 0, seconds, take)
         return found[0] if found and default.error is None else None
 
     def visit(self, trial: Trial, number: int, seconds: float) -> None:
@@ -152,12 +161,14 @@ class Stand:
         answers: Answers = {}
 
         def counts_as(answer: Completion) -> Usage:
-            answers[answer.key] = _Answer(_content(answer), answer.usage)
-            return self._untuned.get(answer.key, answers[answer.key]).usage
+            said = answers.setdefault(answer.key, _Answer(_content(answer), answer.usage))
+            return self._untuned.get(answer.key, said).usage
 
         before = _drafts(engine)
-        measured = run_for(engine, requests, seconds, counts_as)
+        measured, once = _run(engine, requests, seconds, self._times_in(number, seconds), counts_as)
         trial.drafts += _drafts(engine) - before
+        if untuned:
+            self._once = once
         if not measured.lengths:
             trial.error = f"nothing was answered within {2 * seconds:.0f} s"
             return
@@ -173,6 +184,12 @@ class Stand:
             self._untuned_greedy = {**greedy, **self._untuned_greedy}
         elif not trial.candidate.exact:
             self._compare(trial, answers, greedy)
+
+    def _times_in(self, number: int, seconds: float) -> int:
+        """How often the sample is asked in this round."""
+        enough = min(seconds, _ENOUGH_SECONDS)
+        times = 1 if self._once is None else min(_MOST_TIMES, math.ceil(enough / max(self._once, 1e-3)))
+        return self._times.setdefault(number, times)
 
     def _ask_greedily(self, engine: Engine, seconds: float) -> Answers:
         """Greedy versions of some requests, where the job draws its answers."""
@@ -190,6 +207,25 @@ class Stand:
         ours, theirs = (answers, self._untuned) if self.is_greedy else (greedy, self._untuned_greedy)
         for key in ours.keys() & theirs.keys():
             trial.alike[key] = trial.alike.get(key, True) and ours[key].content == theirs[key].content
+
+
+def _run(
+    engine: Engine, requests: Sequence[Request], seconds: float, times: int, counts_as: Callable[[Completion], Usage]
+) -> tuple[Measured, float | None]:
+    """Ask all of them so often, as far as the time goes; also how long they took the first time, where it went so far."""
+    began = time.monotonic()
+    done: list[Measured] = []
+    once: float | None = None
+    while len(done) < times and (not done or time.monotonic() - began < seconds):
+        if done and isinstance(engine, Forgets):
+            engine.forget()
+        done.append(run_for(engine, requests, seconds - (time.monotonic() - began), counts_as))
+        if len(done) == 1 and done[0].sent == len(requests) and not done[0].unfinished:
+            once = time.monotonic() - began
+    lengths = [length for each in done for length in each.lengths]
+    slices = [part for each in done for part in each.slices]
+    sent, unfinished = sum(each.sent for each in done), sum(each.unfinished for each in done)
+    return Measured(tuple(slices), tuple(lengths), sent, unfinished, max(each.refused for each in done)), once
 
 
 def _content(answer: Completion) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from llmbatch.measure.tuning_sample import SEED, lengths
 
 MARGIN = 1.05
 """A winner is more than so many times as fast, all of its interval."""
-_LEAST_ROUNDS = 2  # of a winner: one start of an engine may have been a lucky one
+LEAST_ROUNDS = 2  # of a winner: one start of an engine may have been a lucky one
 _LEAST_COMPARED = 32  # answers, before anything is said of how many agree
 
 Tolerance = Literal["exact"] | float | None
@@ -38,8 +38,14 @@ class Judged:
 
     def hopeful(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those that may still win, the fastest first."""
-        found = [trial for trial in trials if self._may_win(trial) and self.objection(trial) is None]
-        return sorted(found, key=lambda trial: -trial.point(self.default))
+        return self._fastest(trial for trial in trials if self._may_win(trial) and self.objection(trial) is None)
+
+    def tempting(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those that may be as fast, and are not used as they may change answers: a person may want them. The fastest first."""
+        return self._fastest(trial for trial in trials if self._may_win(trial) and self.objection(trial) is not None)
+
+    def _fastest(self, trials: Iterable[Trial]) -> list[Trial]:
+        return sorted(trials, key=lambda trial: -trial.point(self.default))
 
     @property
     def chosen(self) -> Trial:
@@ -52,7 +58,7 @@ class Judged:
     def is_clear(self, trial: Trial) -> bool:
         """Whether it is faster by more than a little, and by more than chance explains."""
         known = trial.ratio(self.default)
-        return known is not None and known.low > MARGIN and len(trial.pairs(self.default)) >= _LEAST_ROUNDS
+        return known is not None and known.low > MARGIN and len(trial.pairs(self.default)) >= LEAST_ROUNDS
 
     def objection(self, trial: Trial) -> str | None:
         """Why its answers do not do; ``None`` where they do."""
@@ -194,8 +200,8 @@ def _verdict(trial: Trial, judged: Judged, chosen: Trial) -> tuple[Verdict, str]
         return "unclear", f"{speed}: not surely more than {MARGIN:g}x"
     if (objection := judged.objection(trial)) is not None:
         return "refused", f"{speed}, but {objection}"
-    if len(pairs) < _LEAST_ROUNDS:
-        return "unclear", f"{speed}: {_LEAST_ROUNDS} are needed, and others were faster, or the time was over"
+    if len(pairs) < LEAST_ROUNDS:
+        return "unclear", f"{speed}: {LEAST_ROUNDS} are needed, and others were faster, or the time was over"
     return ("chosen", speed) if trial is chosen else ("faster", f"{speed}: {chosen.name} is faster still")
 
 
@@ -228,4 +234,4 @@ def _tried(judged: Judged) -> Iterator[str]:
             yield f"{trial.name} " + ("failed" if trial.error else f"{ratio:.2f}x" if ratio else "not tried")
 
 
-__all__ = ["MARGIN", "Judged", "result", "times"]
+__all__ = ["LEAST_ROUNDS", "MARGIN", "Judged", "result", "times"]

@@ -16,10 +16,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch.core.errors import JobError
+from llmbatch.core.errors import EngineError, JobError
 from llmbatch.core.messages import text_of
 from llmbatch.core.settings import Counts, IsPath
 from llmbatch.core.types import Failure, FailureKind, Message, PairIds, Prompt
+from llmbatch.model.hub import see_model
 from llmbatch.model.memory import text_config
 
 _PLAIN_KEYS = frozenset({"role", "content", "name"})
@@ -202,9 +203,13 @@ def load_tokenizer(
     if without_torch and "torch" not in sys.modules:
         # transformers 5 has no setting for it, and asks the import system whether torch is installed.
         sys.modules["torch"] = None  # type: ignore[assignment]
+    name = tokenizer or model
+    try:
+        see_model("model" if tokenizer is None else "tokenizer", name, revision)
+    except EngineError as error:  # the hub cannot be reached
+        raise JobError(str(error)) from error
     from transformers import AutoTokenizer
 
-    name = tokenizer or model
     try:
         hf = AutoTokenizer.from_pretrained(
             name, revision=revision, trust_remote_code=trust_remote_code, truncation_side="left"

@@ -73,6 +73,9 @@ class PublishSettings(BaseModel):
     language: Texts = ()
     shard_mb: int = Field(256, ge=1, description="size of a Parquet file")
     arrow: bool = Field(False, description="also as load_from_disk reads it, in the folder arrow/")
+    report: bool = Field(
+        False, description="with the page of each run, in the folder reports/: it has rows that are not in the dataset"
+    )
 
     @field_validator("layout")
     @classmethod

@@ -16,6 +16,9 @@ from llmbatch.publishing.base import PublishSettings, layout_of
 UNKNOWN = "unknown"
 """What the hub calls a licence that nobody has named."""
 
+REPORTS = "reports"
+"""The folder beside the card with the pages of the runs, where they are published."""
+
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
           (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))  # fmt: skip
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -99,6 +102,8 @@ def _body(
     yield from _selection(settings, counts, compared)
     for run in runs:
         yield from _run(run)
+        if settings.report:
+            yield f"How it went: [{run['run']}.html]({REPORTS}/{run['run']}.html).\n"
 
 
 def _licence(settings: PublishSettings) -> Iterator[str]:

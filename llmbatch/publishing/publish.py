@@ -13,11 +13,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmbatch import __version__
-from llmbatch.core.errors import JobError
-from llmbatch.core.files import atomic_write
+from llmbatch.core.errors import FolderError, JobError
+from llmbatch.core.files import atomic_write, writing
+from llmbatch.folder.folder import PAGE
 from llmbatch.job.problems import explain
 from llmbatch.publishing.base import PublishSettings
-from llmbatch.publishing.card import card
+from llmbatch.publishing.card import REPORTS, card
 from llmbatch.publishing.facts import facts_of
 from llmbatch.publishing.filters import Filter
 from llmbatch.publishing.finished import FinishedRun
@@ -83,11 +84,27 @@ def _make(
     with Making(folder, runs, settings, tell) as making:
         making.read(keep)
         making.write()
+    if settings.report:
+        _copy_pages(runs, folder)
     facts = [facts_of(run) for run in runs]
     text = card(title, settings, making.counts, facts, making.compared, making.types())
     atomic_write(folder / CARD, text.encode())
     shown = settings.model_dump(mode="json", exclude_defaults=True)
     return {"settings": shown, "counts": making.counts.as_dict(), "runs": facts}
+
+
+def _copy_pages(runs: Sequence[FinishedRun], folder: Path) -> None:
+    """Put the page of each run beside the dataset. Raises ``FolderError`` for a run without one, and ``WriteError``."""
+    for run in runs:
+        try:
+            page = (run.folder / PAGE).read_bytes()
+        except OSError as error:
+            raise FolderError(
+                f"{run.folder / PAGE}: cannot be read: {error.strerror}; llmbatch report {run.folder} writes it"
+            ) from error
+        with writing(folder / REPORTS):
+            (folder / REPORTS).mkdir(exist_ok=True)
+        atomic_write(folder / REPORTS / f"{run.name}.html", page)
 
 
 def _runs(folders: Sequence[Path], settings: PublishSettings) -> list[FinishedRun]:
@@ -110,6 +127,8 @@ def _made_of(runs: Sequence[FinishedRun], settings: PublishSettings) -> str:
     for run in runs:
         stat = run.path.stat()
         sources.append([run.name, run.manifest.identity, run.path.name, stat.st_size, stat.st_mtime_ns])
+        if settings.report and (run.folder / PAGE).is_file():
+            sources[-1].append((run.folder / PAGE).stat().st_mtime_ns)
     said = json.dumps([__version__, sources, settings.model_dump(mode="json")], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
 

@@ -8,7 +8,7 @@ requests. A record is the same whether its answers were reused or not, but for `
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -79,6 +79,11 @@ class Reuse:
         self._waiting[digest] = []
         self._sent[request.key] = digest
         return True
+
+    def waiting_for(self, key: RequestKey) -> Sequence[Request]:
+        """The requests that wait for the outcome of this one, which is on its way."""
+        digest = self._sent.get(key)
+        return () if digest is None else self._waiting[digest]
 
     def settle(self, outcome: Outcome) -> Shared | None:
         """Take what the engine answered. Outcomes that may be others at another time are not shared.

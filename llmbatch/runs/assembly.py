@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from llmbatch.engines.chosen import Chosen
 from llmbatch.engines.making import Maker
 from llmbatch.engines.replicas import drive
 from llmbatch.folder.folder import JOB_FILE, RunFolder
+from llmbatch.folder.ordered import Coming
 from llmbatch.folder.progress import write_progress
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer
@@ -34,10 +35,12 @@ from llmbatch.runs.brakes import Brakes, Stop
 from llmbatch.runs.budget import Budget, gpus_of, spent_by
 from llmbatch.runs.finish import accept_counts
 from llmbatch.runs.governor import Governor
+from llmbatch.runs.guessing import Guessing
 from llmbatch.runs.held_to import HeldTo
 from llmbatch.runs.history import History
 from llmbatch.runs.loop import Loop
 from llmbatch.runs.meter import Meter
+from llmbatch.runs.ordering import in_order
 from llmbatch.runs.pacing import Pace, Pacing
 from llmbatch.runs.process import calm_collector, stopped_by_signals
 from llmbatch.runs.read_ahead import ReadAhead
@@ -55,22 +58,27 @@ _CRASHES = 2  # sessions in a row that were killed without getting anywhere, bef
 
 
 class Told:
-    """Passes events on to the watchers; keeps the notes for the report, and where the run stands for ``llmbatch status``."""
+    """Passes events on to the watchers; keeps the notes for the report, and where the run stands for ``llmbatch status``.
+
+    May be told from any thread: the others wait.
+    """
 
     def __init__(self, watchers: Sequence[Watcher], folder: Path) -> None:
+        self._lock = threading.RLock()
         self._watchers = watchers
         self._folder = folder
         self.notes: list[NoteReport] = []
         self.history = History(folder)
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Note):
-            self.notes.append({"level": event.level, "message": event.message})
-        elif isinstance(event, Snapshot):
-            write_progress(self._folder, event)
-        self.history(event)
-        for watcher in self._watchers:
-            watcher(event)
+        with self._lock:
+            if isinstance(event, Note):
+                self.notes.append({"level": event.level, "message": event.message})
+            elif isinstance(event, Snapshot):
+                write_progress(self._folder, event)
+            self.history(event)
+            for watcher in self._watchers:
+                watcher(event)
 
 
 class How(NamedTuple):
@@ -101,11 +109,14 @@ class Assembly:
         self.tuner: Tuner | None = None
         self._job = job
         self._folder = folder
-        self._source = source
         self._recipe = recipe
         self._tell = tell
         self._stop = how.stop
         self._said_unknown = False
+        self._guessing = Guessing(folder, tell)
+        self._source = source = in_order(
+            job, folder, source, recipe, left.identity, tell, lambda: self.driver.info, paced=how.pace is not None
+        )
         # made first: what is wrong with its settings is said before anything is begun
         settings, apart = self._engines(engine_of(job, recipe), how, left.crashes)
         self._governor = _pacing(job, recipe, self.driver, how.pace, settings.engines)
@@ -146,6 +157,8 @@ class Assembly:
             self._governor,
         )  # fmt: skip
         self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
+        if isinstance(source, Coming) and cached is None:
+            self.driver.need()  # it starts while the order is made; with a cache it may not be needed
         reuse = Reuse(job.reuse, None if cache is None else cache.put)
         brakes = Brakes(job.run, self.budget, how.stop, tell, self._governor)
         self._loop = Loop(self._windows, preparer, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell)
@@ -170,7 +183,10 @@ class Assembly:
         apart = here and crashes >= _CRASHES and settings.in_process is not False and not is_hosted(settings)
         if apart:
             settings = settings.model_copy(update={"in_process": False})
-        driver_of = partial(drive, make, tell=self._hear, more=make.more)
+
+        def driver_of(settings: EngineSettings) -> Driver:
+            return drive(make, self._guessing.settings(settings), tell=self._hear, more=make.more)
+
         if job.run.autotune:
             path = self._folder.path / "autotune.json"
             self.tuner = Tuner(job, self._source, path, make, lambda said: self._tell(Note("info", said)))
@@ -187,6 +203,8 @@ class Assembly:
             stack.callback(self.writer.close)
             stack.callback(self._held_to.close)
             stack.callback(self._windows.stop)
+            if isinstance(self._source, Coming):
+                stack.callback(self._source.give_up)
             if self._governor is not None:
                 stack.callback(self._governor.stop)
             stack.callback(self.driver.stop)
@@ -211,6 +229,7 @@ class Assembly:
             self._held_to.engine_is_up(self.driver.info if self.tuner is None else self.tuner.settled(self.driver.info))
         self._tell(event)
         if isinstance(event, EngineReady) and self.driver.info is not None:
+            self._guessing.see(self.driver.speculation())
             self._say_what_cannot_be_known(self.driver.info)
 
     def _say_what_cannot_be_known(self, info: EngineInfo) -> None:

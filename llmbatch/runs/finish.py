@@ -119,7 +119,7 @@ def write_outputs(job: Job, finished: Finished, path: Path, facts: Facts) -> Fac
     failures: list[str | None] = []
     finished = replace(finished, counted=counted.__setitem__, laid_out=failures.append)
     written = write_sinks(job.sinks, finished, path)
-    plan_upload(job.sinks, path, written)
+    plan_upload(job.sinks, path, written, page=job.run.page)
     facts = replace(facts, outputs=_names(written, path))
     facts = replace(facts, children=counted.get("children"), layout=_layout(job, failures))
     results = finished.parts
@@ -223,7 +223,7 @@ def take_over(folder: Path, job: Job, finished: Finished, retries: Sequence[Path
         atomic_write(merged, overlay(sealed_lines(folder), retries, tally))
         whole = replace(finished, parts=[merged], counted=counted.__setitem__, laid_out=failures.append)
         written = write_sinks(job.sinks, whole, folder)
-        plan_upload(job.sinks, folder, written)
+        plan_upload(job.sinks, folder, written, page=job.run.page)
     finally:
         merged.unlink(missing_ok=True)
     ledger, results = ledger_with(folder, retries, tally), [folder / RESULTS]

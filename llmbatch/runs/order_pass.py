@@ -1,7 +1,7 @@
-"""A block of an input in; the keys of its rows as a file out, and copies of the rows where the input cannot be entered anywhere.
+"""Rows of an input in; their keys as a file out, and copies of the rows where the input cannot be entered anywhere.
 
-As a program (``python -m llmbatch.runs.order_pass``) it does so in a process of its own, block after block as it is told on its
-standard input, and sorts at the end: so that all cores read, and what the sort takes is given back. Messages are lines of JSON.
+As a program (``python -m llmbatch.runs.order_pass``) it does so block after block, as it is told on its standard input. Messages
+are lines of JSON.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from llmbatch.core.errors import LlmbatchError, RunError
 from llmbatch.core.faults import point
 from llmbatch.core.files import writing
-from llmbatch.core.types import Cursor, Row
+from llmbatch.core.types import Row
 from llmbatch.folder.bounds import Bounds, bounds_from_dict, bounds_to_dict
 from llmbatch.folder.input import input_digest, kept_input
 from llmbatch.folder.ordered import copied_row, copies_path
@@ -25,10 +26,12 @@ from llmbatch.job.job import job_from
 from llmbatch.job.recipe import Recipe
 from llmbatch.job.swept import recipe_of
 from llmbatch.measure.order_gain import key_of_row
-from llmbatch.plan.corpus_order import COLUMNS, Sorting, sorted_rows
+from llmbatch.plan.sorting import COLUMNS
 from llmbatch.sources.base import Source
 from llmbatch.sources.opening import open_source
-from llmbatch.sources.reader import Reader, again
+from llmbatch.sources.reader import again, each_row
+
+_NAMES = (*COLUMNS, "start", "whole", "work")
 
 
 class Seen(NamedTuple):
@@ -47,28 +50,55 @@ class Pass(NamedTuple):
     spool: bool
 
 
-def read_block(with_: Pass, reader: Reader, number: int, rows: int, stop: Cursor | None = None) -> Seen | None:
-    """Read so many rows from where the reader is; ``None`` where there is none. ``stop``: where the next block starts, if known."""
-    columns: dict[str, list[Any]] = {name: [] for name in (*COLUMNS, "start", "whole", "work")}
-    start = last = None
+def write_keys(with_: Pass, number: int, rows: Iterable[Row]) -> tuple[Row, int]:
+    """Write the keys of a block of rows; returns the last of them, and how many there were. One there must be."""
+    recipe, spool, spot, found = with_.recipe, number if with_.spool else -1, -1, list[tuple[Any, ...]]()
     with _copies(with_, number) as copies:
-        while len(columns["row"]) < rows and (row := reader.next) is not None:
-            reader.take()
-            start, last = start or row.cursor, row.cursor
-            spot = -1 if copies is None else copies.tell()
+        for row in rows:
             if copies is not None:
+                spot = copies.tell()
                 copies.write(copied_row(row))
-            _add(columns, with_.recipe, row, number if copies is not None else -1, spot)
-    if reader.failure is not None:
-        raise reader.failure
-    if start is None or last is None:
-        return None
-    _write(with_.scratch / f"keys-{number:05d}.parquet", columns)
-    behind = reader.next.cursor if reader.next is not None else None
-    bounds = Bounds(number, start, last, stop or behind, len(columns["row"]))
-    seen = Seen(bounds, again(lambda: input_digest(with_.source, bounds)))
+            key = key_of_row(recipe, row)
+            found.append((*row.cursor, spool, spot, key.start, key.whole, key.work))
+    _write(with_.scratch / f"keys-{number:05d}.parquet", found)
+    return row, len(found)
+
+
+def seen(source: Source, bounds: Bounds) -> Seen:
+    """A block whose keys were written, with the digest of what was read."""
+    block = Seen(bounds, again(lambda: input_digest(source, bounds)))
     point("order-block")
-    return seen
+    return block
+
+
+def read_block(with_: Pass, asked: Bounds) -> Seen:
+    """Read a block of which it is known where it starts and how many rows it has. Raises ``RunError`` where that has changed."""
+    rows = each_row(with_.source, asked.start)
+    first = next(rows, None)
+    if first is not None:
+        last, count = write_keys(with_, asked.window, _after(first, islice(rows, asked.rows - 1)))
+        if count == asked.rows:
+            return seen(with_.source, asked._replace(last=last.cursor))
+    raise RunError(
+        f"{with_.source.locate(asked.start)}: the input changed while it was read: run the same command again"
+    )
+
+
+def read_all(with_: Pass, rows_of_a_block: int) -> Iterator[Seen]:
+    """Read all of an input forward, block by block."""
+    rows, number = each_row(with_.source), 0
+    first = next(rows, None)
+    while first is not None:
+        last, count = write_keys(with_, number, _after(first, islice(rows, rows_of_a_block - 1)))
+        start, first = first.cursor, next(rows, None)
+        stop = None if first is None else first.cursor
+        yield seen(with_.source, Bounds(number, start, last.cursor, stop, count))
+        number += 1
+
+
+def _after(first: Row, rest: Iterator[Row]) -> Iterator[Row]:
+    yield first
+    yield from rest
 
 
 @contextlib.contextmanager
@@ -83,38 +113,29 @@ def _copies(with_: Pass, number: int) -> Iterator[IO[bytes] | None]:
         os.fsync(file.fileno())
 
 
-def _add(columns: dict[str, list[Any]], recipe: Recipe, row: Row, spool: int, spot: int) -> None:
-    key = key_of_row(recipe, row)
-    values = (*row.cursor, spool, spot, key.start, key.whole, key.work)
-    for column, value in zip(columns.values(), values, strict=True):
-        column.append(value)
-
-
-def _write(path: Path, columns: Mapping[str, list[Any]]) -> None:
+def _write(path: Path, rows: list[tuple[Any, ...]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {"start": pa.binary()}
-    table = pa.table({name: pa.array(column, types.get(name, pa.int64())) for name, column in columns.items()})
+    columns = {
+        name: pa.array(column, pa.binary() if name == "start" else pa.int64())
+        for name, column in zip(_NAMES, zip(*rows, strict=True), strict=True)
+    }
     with writing(path):
-        pq.write_table(table, path, compression="none", use_dictionary=False)
+        pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False)
 
 
 def main() -> None:
-    """The process: told what to work with, then blocks, then to sort; it ends when nothing more comes."""
+    """The process: told what to work with, then blocks; it ends when nothing more comes."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     begin = json.loads(sys.stdin.readline())
     with_: Pass | None = None
     for line in sys.stdin:
-        told = json.loads(line)
         try:
-            if "sort" in told:
-                _sort(Sorting(Path(begin["scratch"]), told["sort"]))
-                answer: dict[str, Any] = {}
-            else:
-                with_ = with_ or _opened(begin)
-                answer = _read(with_, told)
+            with_ = with_ or _opened(begin)
+            block = read_block(with_, bounds_from_dict(json.loads(line)))
+            answer: dict[str, Any] = {"seen": bounds_to_dict(block.bounds), "digest": block.digest}
         except LlmbatchError as error:
             answer = {"error": type(error).__name__, "message": str(error)}
         print(json.dumps(answer), file=answers, flush=True)
@@ -126,23 +147,7 @@ def _opened(begin: Mapping[str, Any]) -> Pass:
     return Pass(source, recipe_of(job), Path(begin["scratch"]), spool=False)
 
 
-def _read(with_: Pass, told: Mapping[str, Any]) -> dict[str, Any]:
-    asked = bounds_from_dict(told)
-    reader = Reader(with_.source)
-    reader.seek(asked.start)
-    seen = read_block(with_, reader, asked.window, asked.rows, asked.stop)
-    if seen is None or seen.bounds.rows != asked.rows:
-        raise RunError(
-            f"{with_.source.locate(asked.start)}: the input changed while it was read: run the same command again"
-        )
-    return {"seen": bounds_to_dict(seen.bounds), "digest": seen.digest}
-
-
-def _sort(sorting: Sorting) -> None:
-    with writing(sorting.scratch), (sorting.scratch / "places").open("wb") as file:
-        for some in sorted_rows(str(sorting.scratch / "keys-*.parquet"), sorting):
-            file.write(some)
-
-
 if __name__ == "__main__":
     main()
+
+__all__ = ["Pass", "Seen", "read_all", "read_block", "seen", "write_keys"]

@@ -16,6 +16,7 @@ from llmbatch.folder.timeline import read_timeline
 from llmbatch.job.job import Job
 from llmbatch.job.recipe import Recipe
 from llmbatch.job.swept import recipe_of
+from llmbatch.report.page.over_time import Cost
 from llmbatch.report.page.plots import Dots
 from llmbatch.report.page.run import run_page
 from llmbatch.report.page.sample import Sample, prompt_of
@@ -64,8 +65,14 @@ def write_page(
     else:
         sample.prompts = "The prompts are not shown, as the job cannot be read any more."
     path = to or folder / PAGE
-    atomic_write(path, run_page(report, sample, read_timeline(folder), scores, headline))
+    atomic_write(path, run_page(report, sample, read_timeline(folder), scores, headline, _cost(report, job)))
     return path
+
+
+def _cost(report: Report, job: Job | None) -> Cost | None:
+    if job is None or (total := report.get("cost")) is None:
+        return None
+    return Cost(total, job.run.price_per_million, job.run.price_per_gpu_hour is not None)
 
 
 def _add_prompts(sample: Sample, folder: Path, job: Job) -> None:

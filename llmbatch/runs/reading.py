@@ -12,7 +12,7 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
-from llmbatch.core.errors import InputChanged
+from llmbatch.core.errors import InputChanged, JobError
 from llmbatch.core.types import Completion, Cursor, FailureKind, Outcome, Refusal, Request, Row, Status
 from llmbatch.engines.base import Driver
 from llmbatch.folder.bounds import Bounds
@@ -28,6 +28,8 @@ from llmbatch.runs.pacing import Pacing
 from llmbatch.runs.window import OpenWindow
 from llmbatch.sources.base import Source
 from llmbatch.sources.reader import Reader, again
+
+_MANY = 100  # rows of a first window that all fail, before that is said in place of going on
 
 Cached = Callable[[Iterable[bytes]], dict[bytes, Completion]]
 """Digests of requests -> the answers of earlier runs, for those that have one."""
@@ -105,6 +107,8 @@ class Reading:
                     if read is None:
                         return
                     opened = read
+                    if not number and self.rows is None and self.run.check_first:
+                        _see_first(opened.window)
                     digest = partial(input_digest, self.source, opened.window.bounds)
                     opened.window.input_sha256 = again(digest)
                     self.parts.open(opened.window.bounds, opened.window.input_sha256)
@@ -288,6 +292,26 @@ class _Opened:
     window: OpenWindow
     requests: list[Request] = field(default_factory=list)
     size: int = 0  # characters that its rows hold
+
+
+def _see_first(window: OpenWindow) -> None:
+    """Raises ``JobError`` where the input goes on behind a first window of which no row can be sent.
+
+    Then the prompt, or the input, is not what was meant, and nobody wants millions of records that say so. Of a short input they
+    are there at once.
+    """
+    worst = window.ledger.worst
+    if (
+        window.bounds.stop is None
+        or worst is None
+        or sum(window.ledger.by_failure.values()) < max(_MANY, len(window.order))
+    ):
+        return
+    others = "" if worst.rows == len(window.order) else f", most of them for {worst.kind}"
+    raise JobError(
+        f"none of the first {len(window.order):,} rows can be sent to a model{others}: {worst.message}. Nothing was sent. If the "
+        "rows behind them are worth it, --set run.check_first=false goes on with a record for each that says why"
+    )
 
 
 def _feed(window: OpenWindow, work: Work, outcome: Outcome, *, skipped: bool = False) -> list[Request]:

@@ -35,7 +35,6 @@ from llmbatch.runs.assembly import Assembly, How, Told
 from llmbatch.runs.brakes import Stop
 from llmbatch.runs.budget import up_seconds
 from llmbatch.runs.finish import RunResult, earlier_result, finish
-from llmbatch.runs.ordering import in_order
 from llmbatch.runs.pacing import Pace
 from llmbatch.runs.resume import what_is_left
 from llmbatch.runs.tuning import Tuner, speculation_report
@@ -149,9 +148,6 @@ class Session:
             self._tell(Finished("finished", done.report))
             self._result = done
             return
-        self._source = in_order(
-            self._job, self._folder, self._source, self._recipe, identity, self._tell, paced=self._how.pace is not None
-        )
         limit = self._job.input.limit and self._job.input.limit * (self._job.input.repeat or 1)
         left = what_is_left(self._folder, self._source, identity, extend=self._how.extend, limit=limit)
         run = Assembly(self._job, self._folder, self._source, self._recipe, left, self._tell, self._how)

@@ -41,7 +41,8 @@ def open_server(settings: ServerSettings) -> Iterator[Server]:
 
         def run(job: Job, watchers: list[Watcher], stop: Stop, share: Share) -> RunResult:
             # the server's own page shows its batches; llmbatch report makes the page of one
-            job = job.model_copy(update={"run": job.run.model_copy(update={"page": False})})
+            # and whose lines are all wrong has its error for each, as its client expects
+            job = job.model_copy(update={"run": job.run.model_copy(update={"page": False, "check_first": False})})
             return run_job(job, watchers, stop=stop, driver=shared.share(share.name, share.weight, share.priority))
 
         server = Server.of(settings, store, run, answering)

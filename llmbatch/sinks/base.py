@@ -96,11 +96,8 @@ class SinkSettings(BaseModel):
         return tuple(dict.fromkeys(formats))
 
 
-class Pair(NamedTuple):
-    """A record in its JSON form, and the row of the input that it is of."""
-
-    record: dict[str, Any]
-    row: Row
+Pair = tuple[dict[str, Any], Row]
+"""A record in its JSON form, and the row of the input that it is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +147,7 @@ class Finished:
         Raises ``FolderError``, ``ReadError``, and ``InputChanged`` where a row is not there any more or is called otherwise.
         """
         source = self.source()
-        return (Pair(record, row) for _, record, row in self._beside(source, source))
+        return ((record, row) for _, record, row in self._beside(source, source))
 
     def placed(self, source: Source) -> Iterator[tuple[bytes, Cursor]]:
         """Every record's line with the place of its row in the source, which is this run's. Raises as ``pairs`` does."""

@@ -13,6 +13,9 @@ from llmbatch.core.words import short
 from llmbatch.folder.records import parse
 from llmbatch.sinks.base import Finished, Output
 
+VERSION = 2
+"""Of the columns: the second has ``stop_reason``. A table says its own in its schema's metadata."""
+_VERSION_KEY = b"llmbatch.results"
 _BATCH_BYTES = 16 << 20  # of JSON; bounds memory, and is a row group
 _JSON = (
     "output",
@@ -21,6 +24,7 @@ _JSON = (
     "details",
     "history",
     "input",
+    "stop_reason",
 )  # as JSON text; of these what is text stays as it is
 
 
@@ -43,8 +47,9 @@ def fill_table(lines: Iterable[bytes], stream: BinaryIO, dimensions: int | None 
     Columns: ``id`` (text), ``index``, ``status``, ``output`` (text; JSON text where it is none), ``finish_reason``,
     ``attempts``, ``prompt_tokens``, ``completion_tokens``, ``cached_tokens`` and the same three with ``wasted_`` before
     them, ``error_kind``, ``error_message``, ``raw``, ``reasoning`` (text; of several samples JSON text), and as JSON text
-    ``logprobs``, ``details``, ``history``, ``input``. Where outputs are vectors of so many ``dimensions`` the column ``output``
-    holds lists of that size, of 32-bit numbers; null for a row that is not ok.
+    ``logprobs``, ``details``, ``history``, ``input``, and last ``stop_reason`` (text; of several samples JSON text). Where outputs
+    are vectors of so many ``dimensions`` the column ``output`` holds lists of that size, of 32-bit numbers; null for a row that is
+    not ok.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -73,9 +78,26 @@ def _schema(dimensions: int | None = None) -> Any:
         "attempts": number, "prompt_tokens": number, "completion_tokens": number, "cached_tokens": number,
         "wasted_prompt_tokens": number, "wasted_completion_tokens": number, "wasted_cached_tokens": number,
         "error_kind": pa.string(), "error_message": pa.string(), "raw": text, "reasoning": text,
-        "logprobs": text, "details": text, "history": text, "input": text,
+        "logprobs": text, "details": text, "history": text, "input": text, "stop_reason": text,
     }  # fmt: skip
-    return pa.schema(list(columns.items()))
+    return pa.schema(list(columns.items()), metadata={_VERSION_KEY: str(VERSION)})
+
+
+def version_of(path: Path) -> int:
+    """Which columns a table that is there has: 1 where it does not say, as those before ``stop_reason`` do not.
+
+    Raises ``FolderError`` for a file that is no table.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        said = pq.read_schema(path).metadata or {}
+        return int(said.get(_VERSION_KEY, 1))
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise FolderError(
+            f"{path}: is no table that can be read: {error}; remove it, and it is written anew"
+        ) from error
 
 
 def _batches(lines: Iterable[bytes], dimensions: int | None) -> Iterator[list[dict[str, Any]]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from llmbatch.core.errors import FolderError, JobError, WriteError
 from llmbatch.core.files import atomic, writing
+from llmbatch.folder.folder import PAGE
 from llmbatch.folder.uploads import PLAN, Uploads
 from llmbatch.sinks.base import LAYOUT_FOLDER, SinkSettings
 from llmbatch.sources import remote
@@ -43,14 +44,17 @@ def check_destination(settings: SinkSettings, folder: Path) -> None:
             raise JobError(f"sinks.to: {settings.to} is the run folder, or lies in it: give another folder, or a URL")
 
 
-def plan_upload(settings: SinkSettings, folder: Path, files: Sequence[Path]) -> None:
-    """Note that these files, and the report behind them, are to be copied, where the job says so. Raises ``WriteError``."""
+def plan_upload(settings: SinkSettings, folder: Path, files: Sequence[Path], *, page: bool = False) -> None:
+    """Note that these files, and the report behind them, are to be copied, where the job says so. Raises ``WriteError``.
+
+    ``page``: the run's page too, which is still to be made, and may come to nothing.
+    """
     if settings.to is not None:
         if settings.layout is not None:
             laid_out = folder / LAYOUT_FOLDER
             names = [str(path.relative_to(folder)) for path in files if laid_out in path.parents]
         else:
-            names = [*(str(path.relative_to(folder)) for path in files), LAST]
+            names = [*(str(path.relative_to(folder)) for path in files), *([PAGE] if page else []), LAST]
         Uploads(folder).plan(_place(settings.to), names)
 
 
@@ -77,6 +81,9 @@ def upload(settings: SinkSettings, folder: Path, say: Callable[[str], None]) -> 
     if settings.to is None or not owed:
         return
     uploads, to = Uploads(folder), settings.to
+    if PAGE in owed and not (folder / PAGE).is_file():  # it could not be made, which a note in the report says
+        owed.remove(PAGE)
+        uploads.arrived(PAGE)
     if gone := next((name for name in owed if not (folder / name).is_file()), None):
         raise FolderError(
             f"{folder / gone}: is to be copied to {to}, and is not there; remove {folder / PLAN}, and the same command makes and "

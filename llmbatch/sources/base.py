@@ -6,7 +6,7 @@ import glob
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -156,6 +156,17 @@ class Seeker(Protocol):
 
     def marks(self, rows: int) -> Iterator[Mark]:
         """All of the input in blocks of so many rows, the last of fewer; found for less than reading it where that can be."""
+
+
+@runtime_checkable
+class Scattered(Protocol):
+    """A ``Seeker`` that reads rows all over the input without those between them."""
+
+    def stretches(self, count: int, rows: int) -> Iterator[Iterator[Row]]:
+        """From each of so many places, spread evenly, at most so many neighbours, and no row twice; each is read before the next.
+
+        Where they start is as in a cursor, but rows and lines are counted from there.
+        """
 
 
 class Source(Protocol):

@@ -12,7 +12,8 @@ import io
 import lzma
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate
@@ -24,7 +25,8 @@ import zstandard
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
 from llmbatch.sources.base import START, Seeker, SourceSettings
-from llmbatch.sources.places import File, Found, LocalPlace, Place, Together, as_text, find_here, is_url
+from llmbatch.sources.file_list import File
+from llmbatch.sources.places import Found, LocalFile, LocalPlace, Place, Together, as_text, find_here, is_url
 
 _CHUNK = 1 << 20
 _LITTLE = 1 << 14
@@ -150,7 +152,7 @@ class _Stdin:
     def raw(self, number: int) -> io.RawIOBase:
         raise io.UnsupportedOperation(f"stdin is read once, and has no file {number}")
 
-    def only(self, files: Sequence[File]) -> Place:  # noqa: ARG002
+    def only(self, files: Iterable[File]) -> Place:  # noqa: ARG002
         return self
 
 
@@ -159,9 +161,9 @@ class InputFiles:
 
     def __init__(self, place: Place, stdin: BinaryIO | None = None) -> None:
         self.place = place
-        self.sizes = tuple(file.size for file in place.files)
+        self.sizes: Sequence[int] = array("q", (file.size for file in place.files))
         """Bytes on disk of each file, as it was at the first look: no more of it is read."""
-        self._before = tuple(accumulate(self.sizes, initial=0))
+        self._before = array("q", accumulate(self.sizes, initial=0))
         self._stdin = stdin
         self._opened: _Opened | None = None
         self._packing: dict[int, float] = {}  # by compressed file that was read: bytes on disk for a byte of content
@@ -245,6 +247,15 @@ class InputFiles:
             stream = io.BufferedReader(self.place.raw(number), _LITTLE)
         with stream:
             yield stream
+
+    @contextlib.contextmanager
+    def open_to_pick(self, number: int) -> Iterator[Callable[[int, int], bytes]]:
+        """What reads so many bytes from an offset on, of a file of an input that is ``plain``. Raises ``ReadError``."""
+        with reading(self.name(number), lambda: 0):
+            file = self.place.raw(number)
+        assert isinstance(file, LocalFile)  # noqa: S101 - for the type checker
+        with file:
+            yield file.read_at
 
     @cached_property
     def plain(self) -> bool:

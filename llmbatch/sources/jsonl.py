@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -56,8 +56,8 @@ def json_lines(
     def locate(cursor: Cursor) -> str:
         return f"{files.name(cursor.file)}:{cursor.line + 1}"
 
-    def rows_on(lines: Lines | PickedLines, index: int, number: int) -> Iterator[Row]:
-        """The rows on lines of one file, of which the first has this index; that of a picked line is its own."""
+    def rows_on(lines: Lines | PickedLines, index: int, number: int) -> Generator[Row, None, int]:
+        """The rows on lines of one file, of which the first has this index; that of a picked line is its own. Returns the next."""
         for raw in lines:
             data: Any = None
             try:
@@ -72,30 +72,61 @@ def json_lines(
             else:
                 yield malformed_row(cursor, f"{locate(cursor)}: {problem}; saw: {excerpt(lines.raw)}")
             index += 1
+        return index
 
     def read(files: InputFiles, start: Cursor) -> Iterator[Row]:
         index, offset, before = start.index, start.offset, start.line
         for number in range(start.file, len(files)):
             with files.open(number, offset) as stream:
-                for row in rows_on(Lines(stream, files.name(number), offset, before), index, number):
-                    yield row
-                    index = row.index + 1
+                index = yield from rows_on(Lines(stream, files.name(number), offset, before), index, number)
             offset = before = 0
 
     def at(cursors: Sequence[Cursor]) -> Iterator[Row]:
         for number, picked in groupby(cursors, attrgetter("file")):
-            with files.open_to_seek(number) as stream:
-                yield from rows_on(PickedLines(stream, files.name(number), picked), 0, number)
+            with files.open_to_pick(number) as look:
+                yield from rows_on(PickedLines(look, files.name(number), picked), 0, number)
 
-    return FileSource(files, read, LineSeeker(files, at))
+    def behind(number: int, offset: int) -> Iterator[Row]:
+        """The rows of one file whose lines begin at a byte or behind it; they and their lines are counted from there."""
+        with files.open(number, max(0, offset - 1)) as stream:
+            if offset:
+                offset += len(stream.readline(MAX_LINE)) - 1
+            yield from rows_on(Lines(stream, files.name(number), offset), 0, number)
+
+    return FileSource(files, read, LineSeeker(files, at, behind))
 
 
 class LineSeeker:
-    """Finds the lines of plain files for less than reading what is on them: a row is a line that is not blank."""
+    """Finds the lines of plain files for less than reading what is on them: a row is a line that is not blank.
 
-    def __init__(self, files: InputFiles, at: Callable[[Sequence[Cursor]], Iterator[Row]]) -> None:
+    ``behind`` gives the rows of a file from a byte on. Implements ``Scattered``.
+    """
+
+    def __init__(
+        self,
+        files: InputFiles,
+        at: Callable[[Sequence[Cursor]], Iterator[Row]],
+        behind: Callable[[int, int], Iterator[Row]],
+    ) -> None:
         self._files = files
+        self._behind = behind
         self.at = at
+
+    def stretches(self, count: int, rows: int) -> Iterator[Iterator[Row]]:
+        total = sum(self._files.sizes)
+        for number in range(count):
+            yield islice(self._between(total * number // count, total * (number + 1) // count), rows)
+
+    def _between(self, begin: int, end: int) -> Iterator[Row]:
+        """The rows that begin in these bytes of all files together."""
+        before = 0
+        for number, size in enumerate(self._files.sizes):
+            if before + size > begin and before < end:
+                for row in self._behind(number, max(0, begin - before)):
+                    if before + row.cursor.offset >= end:
+                        return
+                    yield row
+            before += size
 
     def marks(self, rows: int) -> Iterator[Mark]:
         start, index, count = Cursor(0), 0, 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from llmbatch.core.errors import ReadError
@@ -11,6 +11,7 @@ from llmbatch.sources.input_files import InputFiles, reading
 
 MAX_LINE = 64 << 20  # bytes; what is longer is no row, and would cost memory many times its length
 _BOM = b"\xef\xbb\xbf"
+_LOOK, _LONGEST_LOOK = 1 << 12, 1 << 16  # bytes that are read of a line at once, before it is known how long it is
 
 
 class Lines:
@@ -59,11 +60,15 @@ class Lines:
                 return
 
 
+ReadAt = Callable[[int, int], bytes]
+"""So many bytes of a file from an offset on, fewer where it ends."""
+
+
 class PickedLines:
     """As ``Lines``, of the lines that start at these cursors; ``cursor`` is that of the line at hand."""
 
-    def __init__(self, stream: BinaryIO, name: str, cursors: Iterable[Cursor]) -> None:
-        self._stream = stream
+    def __init__(self, read: ReadAt, name: str, cursors: Iterable[Cursor]) -> None:
+        self._read = read
         self._name = name
         self._cursors = cursors
         self.cursor: Cursor | None = None
@@ -72,20 +77,35 @@ class PickedLines:
         self.too_long = False
 
     def __iter__(self) -> Iterator[bytes]:
+        read, look = self._read, _LOOK
         with reading(self._name, lambda: self.start):
             for cursor in self._cursors:
                 self.cursor, self.start, self.number = cursor, cursor.offset, cursor.line + 1
-                self._stream.seek(cursor.offset)
-                raw = self._stream.readline(MAX_LINE)
+                raw = read(cursor.offset, look)
+                if end := raw.find(b"\n") + 1:
+                    raw = raw[:end]
+                else:
+                    raw = self._longer(raw)
+                    look = max(look, min(2 * len(raw), _LONGEST_LOOK))
                 if not raw:
                     raise ReadError(
                         f"{self._name}: ends before byte {cursor.offset}, where a row was before: it was cut off"
                     )
+                self.too_long = len(raw) == MAX_LINE and not raw.endswith(b"\n")
                 if not cursor.offset and raw.startswith(_BOM):
                     raw = raw[len(_BOM) :]
-                self.too_long = len(raw) == MAX_LINE and not raw.endswith(b"\n")
                 self.raw = raw[:400] if self.too_long else raw
                 yield b"\0" if self.too_long else raw
+
+    def _longer(self, raw: bytes) -> bytes:
+        """The line at hand, of which a first look saw the beginning; at most ``MAX_LINE`` of it."""
+        while len(raw) < MAX_LINE:
+            more = self._read(self.start + len(raw), min(max(len(raw), _LOOK), MAX_LINE - len(raw)))
+            end = more.find(b"\n") + 1
+            raw += more[: end or None]
+            if end or not more:
+                break
+        return raw
 
 
 def first_line(files: InputFiles) -> bytes:

@@ -14,20 +14,13 @@ from typing import Any, NamedTuple, Protocol
 
 from llmbatch.core.errors import SourceError
 from llmbatch.core.words import near_file
+from llmbatch.sources.file_list import File, FileList
 
 _URL = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*(://|::.*://)"
 )  # the second: one in another, zip://*.jsonl::s3://bucket/a.zip
 
 _NAMES_LOOKED_AT = 10_000  # of a folder, for one that is near
-
-
-class File(NamedTuple):
-    """One file of an input, as it was at the first look."""
-
-    name: str  # below the folder of its place
-    size: int  # bytes; no more of it is read
-    changed: int | str  # differs where the file is another: its time in nanoseconds, or an object store's own mark
 
 
 class Place(Protocol):
@@ -40,7 +33,7 @@ class Place(Protocol):
     def raw(self, number: int) -> io.RawIOBase:
         """The bytes of a file, as they lie there. Opening and reading raise ``OSError``."""
 
-    def only(self, files: Sequence[File]) -> Place:
+    def only(self, files: Iterable[File]) -> Place:
         """The same place with some of its files alone."""
 
 
@@ -136,10 +129,10 @@ class LocalPlace:
 
     def raw(self, number: int) -> io.RawIOBase:
         file = self.files[number]
-        return _AsItWas(self.folder + file.name, file.size)
+        return LocalFile(self.folder + file.name, file.size)
 
-    def only(self, files: Sequence[File]) -> LocalPlace:
-        return LocalPlace(self.folder, files)
+    def only(self, files: Iterable[File]) -> LocalPlace:
+        return LocalPlace(self.folder, FileList(files))
 
 
 class Together:
@@ -159,7 +152,7 @@ class Together:
         place, its = self._of[number]
         return place.raw(its)
 
-    def only(self, files: Sequence[File]) -> Place:
+    def only(self, files: Iterable[File]) -> Place:
         kept = set(files)
         chosen = [at for at, file in zip(self._of, self.files, strict=True) if file in kept]
         return Together([place.only([place.files[number]]) for place, number in chosen])
@@ -174,7 +167,7 @@ def shared_folder(names: Sequence[str]) -> str:
 
 def _seen(paths: Iterable[str], folder: str) -> LocalPlace:
     """The place of some files in a folder, which all their paths begin with. Raises ``SourceError``."""
-    return LocalPlace(folder, [_look_at(path, path.removeprefix(folder)) for path in paths])
+    return LocalPlace(folder, FileList(_look_at(path, path.removeprefix(folder)) for path in paths))
 
 
 def _look_at(path: str, name: str) -> File:
@@ -188,44 +181,76 @@ def _look_at(path: str, name: str) -> File:
 def _below(folder: str) -> Found:
     base = folder if folder.endswith("/") else f"{folder}/"
     hidden = 0
-    names: list[str] = []
-    for name, is_hidden in _walk(base):
-        if is_hidden:
-            hidden += 1
-        else:
-            names.append(name)
-    names.sort(key=by_parts)
-    return Found(_seen((base + name for name in names), base), is_folder=True, hidden=hidden)
+
+    def seen() -> Iterator[File]:
+        nonlocal hidden
+        for name, is_hidden in _walk(base):
+            if is_hidden:
+                hidden += 1
+            else:
+                yield _look_at(base + name, name)
+
+    return Found(LocalPlace(base, FileList(seen())), is_folder=True, hidden=hidden)
+
+
+class _Folder(NamedTuple):
+    """One that is being walked through."""
+
+    name: str  # below the base, with its slash
+    place: tuple[int, int]  # its device and its number there
+    names: Iterator[str]  # of what is in it and was not passed yet, sorted
+    folders: frozenset[str]  # those of them that are folders
 
 
 def _walk(base: str) -> Iterator[tuple[str, bool]]:
-    """(name, whether it is hidden) of all plain files below a folder; a hidden folder is named itself, and not entered.
+    """(name, whether it is hidden) of all plain files below a folder, sorted as ``by_parts``; a hidden folder is named itself, and
+    not entered.
 
-    Links to folders are followed, but for those that lead back to a folder that they lie in.
+    Links to folders are followed, but for those that lead back to a folder that they lie in. The names of one folder at a time are
+    held, and of those above it.
     """
-    folders: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
-    while folders:
-        folder, above = folders.pop()
-        try:
-            state = os.stat(base + folder)  # noqa: PTH116
-            if (here := (state.st_dev, state.st_ino)) in above:
-                continue
-            with os.scandir(base + folder) as entries:
-                for entry in entries:
-                    name = folder + entry.name
-                    if entry.name.startswith("."):
-                        yield name, True
-                    elif entry.is_dir():
-                        folders.append((f"{name}/", (*above, here)))
-                    elif entry.is_file():
-                        yield name, False
-        except OSError as error:
-            raise SourceError(
-                f"{base}{folder}: the folder cannot be looked into: {error.strerror}; make it readable, or name its neighbours"
-            ) from error
+    entered: list[_Folder] = []
+    below: _Folder | None = _entered(base, "", entered)
+    while below is not None or entered:
+        if below is not None:
+            entered.append(below)
+            below = None
+        folder = entered[-1]
+        name = next(folder.names, None)
+        if name is None:
+            entered.pop()
+        elif name in folder.folders:
+            below = _entered(base, f"{folder.name}{name}/", entered)
+        else:
+            yield folder.name + name, name.startswith(".")
 
 
-class _AsItWas(io.RawIOBase):
+def _entered(base: str, name: str, above: Sequence[_Folder]) -> _Folder | None:
+    """A folder with what is in it; ``None`` for one that it lies in itself. Raises ``SourceError``."""
+    try:
+        state = os.stat(base + name)  # noqa: PTH116
+        place = (state.st_dev, state.st_ino)
+        if any(place == folder.place for folder in above):
+            return None
+        names: list[str] = []
+        folders: set[str] = set()
+        with os.scandir(base + name) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    if entry.is_dir():
+                        folders.add(entry.name)
+                    elif not entry.is_file():
+                        continue
+                names.append(entry.name)
+    except OSError as error:
+        raise SourceError(
+            f"{base}{name}: the folder cannot be looked into: {error.strerror}; make it readable, or name its neighbours"
+        ) from error
+    names.sort()
+    return _Folder(name, place, iter(names), frozenset(folders))
+
+
+class LocalFile(io.RawIOBase):
     """A file up to the size that it had when the input was opened: what is appended meanwhile, half a line perhaps, is not read."""
 
     def __init__(self, path: str, size: int) -> None:
@@ -241,6 +266,10 @@ class _AsItWas(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         room = max(0, self._size - self._file.tell())
         return int(self._file.readinto(memoryview(buffer)[:room]) or 0)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """So many bytes from an offset on, fewer at the end; ``tell`` stays."""
+        return os.pread(self._file.fileno(), max(0, min(size, self._size - offset)), offset)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_END:

@@ -70,14 +70,14 @@ class Reader:
         return None
 
 
-def each_row(source: HasRows) -> Iterator[Row]:
-    """All of a source's rows, read as a ``Reader`` does; nothing more than the source's own work for each. Raises ``ReadError``."""
+def each_row(source: HasRows, start: Cursor = _START) -> Iterator[Row]:
+    """A source's rows from ``start`` on, read as a ``Reader`` does, for the source's own work alone. Raises ``ReadError``."""
     last: Row | None = None
     failed_behind: Row | None = None
     tries = 0
     while True:
         try:
-            rows = source.rows(_START if last is None else last.cursor)
+            rows = source.rows(start if last is None else last.cursor)
             if last is not None:
                 next(rows, None)
             for last in rows:

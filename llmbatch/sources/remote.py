@@ -6,7 +6,7 @@ import contextlib
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from glob import has_magic
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from llmbatch.core.remote_files import file_system as _file_system
 from llmbatch.core.remote_files import is_http as _is_http
 from llmbatch.core.remote_files import protocols as _protocols
 from llmbatch.core.remote_files import translated as _translated
-from llmbatch.sources.places import File, Found, Place, by_parts, fixed_part, shared_folder
+from llmbatch.sources.file_list import File
+from llmbatch.sources.places import Found, Place, by_parts, fixed_part, shared_folder
 
 _BLOCK = 1 << 20  # bytes that are fetched and kept as one, where the file is so long
 _KEPT = (
@@ -198,8 +199,8 @@ class _RemotePlace:
     def raw(self, number: int) -> io.RawIOBase:
         return _RemoteFile(self, number)
 
-    def only(self, files: Sequence[File]) -> _RemotePlace:
-        return _RemotePlace(self.file_system, self.base, files, self.mark)
+    def only(self, files: Iterable[File]) -> _RemotePlace:
+        return _RemotePlace(self.file_system, self.base, list(files), self.mark)
 
     def block(self, number: int, block: int) -> bytes:
         """One block of a file. Raises ``OSError``."""

@@ -66,12 +66,40 @@ def test_options_are_offered() -> None:
     assert plain("--ver") == ["--version"]
 
 
-@pytest.mark.parametrize("command", ["status", "show", "audit", "retry-failed", "diff", "compare", "merge", "publish"])
+@pytest.mark.parametrize(
+    "command", ["status", "show", "audit", "retry-failed", "diff", "compare", "merge", "publish", "report"]
+)
 def test_where_a_run_folder_is_wanted_those_that_are_there_are_offered(command: str) -> None:
     assert plain(command, "") == ["out", "runs/a", "runs/deep/b"]
     assert plain(command, "runs/d") == ["runs/deep/b"]
     assert plain(command, "./o") == ["./out"]
     assert completed(command, "da") == ["dir,da"]
+
+
+def line(row_id: object, index: int, status: str) -> str:
+    return json.dumps({"id": row_id, "index": index, "status": status, "output": None}) + "\n"
+
+
+def test_ids_of_a_run_s_rows_are_offered_those_that_are_not_ok_first(folders: Path) -> None:
+    lines = [line("b-1", 0, "ok"), line("b-2", 1, "failed"), line('say "x"', 2, "ok"), line(7, 3, "ok")]
+    (folders / "out" / "results.jsonl").write_text("".join(lines) + "torn")
+    (folders / "out" / "errors.jsonl").write_text(lines[1])
+    assert plain("show", "out", "b") == ["b-2", "b-1"]
+    assert plain("show", "out", "7") == ["7"]
+    assert plain("show", "runs/a", "") == []
+    assert plain("show", "nowhere", "") == []
+
+
+def test_ids_of_a_run_that_goes_on_are_those_of_its_parts(folders: Path) -> None:
+    (folders / "out" / "parts").mkdir()
+    (folders / "out" / "parts" / "0.jsonl").write_text(line("a", 0, "ok"))
+    assert plain("show", "out", "") == ["a"]
+
+
+def test_of_very_many_ids_some_are_offered(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmbatch.cli.complete._OFFERED", 3)
+    (folders / "out" / "results.jsonl").write_text("".join(line(f"r{at}", at, "ok") for at in range(9)))
+    assert plain("show", "out", "r") == ["r0", "r1", "r2"]
 
 
 def test_where_there_are_very_many_files_the_search_ends(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,15 @@ def test_scores_of_a_run_can_be_made_anew(task: Path) -> None:
     assert (task.parent / "out" / "scores.json").exists()
 
 
+def test_scores_that_are_made_anew_are_on_the_page_too(task: Path) -> None:
+    run(task)
+    page = task.parent / "out" / "report.html"
+    before = page.read_text()
+    page.write_text("old")
+    call("eval", "--scores", task.parent / "out")
+    assert page.read_text() == before
+
+
 def test_several_tasks_have_a_folder_each_and_a_group_one_figure(task: Path) -> None:
     other = task.with_name("other.yaml")
     other.write_text(
@@ -85,6 +94,11 @@ def test_several_tasks_have_a_folder_each_and_a_group_one_figure(task: Path) -> 
     for name in ("echo", "other"):
         assert (task.parent / "out" / name / "scores.json").exists()
         assert (task.parent / "two" / name / "scores.json").exists()
+    page = (task.parent / "out" / "report.html").read_text()
+    assert "<h1>both: exact_match 0.875 " in page
+    assert '<a href="echo/report.html">echo</a>' in page and '<a href="other/report.html">other</a>' in page
+    assert '<span class="name">all of both</span>' in page
+    assert "<h1>any on 2 tasks</h1>" in (task.parent / "two" / "report.html").read_text()
 
 
 def test_the_tasks_that_come_along_are_listed_with_what_they_are() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from llmbatch.cli.main import main
 
+a_hub = importlib.import_module("tests.model_hub").a_hub
 PAGE = Path(__file__).parents[2] / "docs" / "mistakes.md"
 MISTAKES = re.findall(r"^```text\n\$ llmbatch (.+)\n(.+)\n```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 ROWS = "".join(json.dumps(row) + "\n" for row in ({"id": "a", "text": "one hundred"}, {"id": "b", "text": "twelve"}))
@@ -35,8 +37,8 @@ def llmbatch(line: str) -> tuple[int, str]:
     return done.exit_code, done.stderr.splitlines()[-1] if done.stderr else ""
 
 
-def test_there_are_twenty() -> None:
-    assert len(MISTAKES) == 20
+def test_there_are_twenty_and_more() -> None:
+    assert len(MISTAKES) >= 20
 
 
 @pytest.mark.parametrize(("line", "answer"), MISTAKES, ids=[f"{number}" for number in range(1, len(MISTAKES) + 1)])
@@ -47,9 +49,18 @@ def test_a_mistake_is_answered_as_the_page_says(
     for name, content in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
+    if "Qwen/" in line:
+        with a_hub(monkeypatch, tmp_path) as hub:
+            hub.has("Qwen/Qwen3-8B")
+            see(line, answer)
+        return
     if " done" in line or " don" in line:
         made = 'run --model demo --engine scripted --prompt "{{ text }}" --input rows.jsonl --output done --quiet'
         assert llmbatch(made) == (0, "")
+    see(line, answer)
+
+
+def see(line: str, answer: str) -> None:
     code, said = llmbatch(line)
     assert code != 0
     assert re.fullmatch(".*".join(map(re.escape, answer.split("..."))), said), said

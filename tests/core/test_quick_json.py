@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from llmbatch.core.quick_json import json_line, parse_line
+from llmbatch.core.quick_json import Form, hole, json_line, parse_line, text_json, value_json
 
 _TEXT = some.text(some.characters(exclude_categories=["Cs"]))
 _JSON = some.recursive(
@@ -68,3 +68,27 @@ def test_what_is_no_json_is_refused(raw: bytes) -> None:
 )
 def test_the_last_of_equal_keys_wins_and_escapes_are_characters(raw: bytes, value: Any) -> None:
     assert repr(parse_line(raw)) == repr(value)
+
+
+@given(_TEXT)
+def test_a_text_is_written_as_it_is_among_other_values(text: str) -> None:
+    assert text_json(text).encode() + b"\n" == json_line(text)
+
+
+@given(_JSON)
+def test_a_value_is_written_as_it_is_on_a_line(value: Any) -> None:
+    assert value_json(value).encode() + b"\n" == json_line(value)
+
+
+@given(_JSON, _JSON, some.integers(0, 10**30), _TEXT)
+def test_a_form_that_is_filled_is_the_line_of_the_value_without_holes(
+    first: Any, second: Any, number: int, beside: str
+) -> None:
+    beside = beside.replace("\0", "")
+
+    def value(a: Any, b: Any, c: Any) -> Any:
+        return {"a": [a, b, a], f"{beside}%s": f"{beside}-{c}-%(c)s", beside: [None, 1.5, beside], "c": c}
+
+    form = Form(value(hole("a"), hole("b"), hole("c")))
+    texts = {"a": value_json(first), "b": value_json(second), "c": number}
+    assert form.line(texts) == json_line(value(first, second, number))

@@ -561,6 +561,7 @@ def test_thinking_is_ended_at_its_budget_by_vllm_or_by_two_requests_alike(tmp_pa
     assert counted == sum((answer.usage for answer in (*itself, *in_two)), Usage())
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_seeded_request_gets_the_same_answer_when_its_prompt_is_computed_in_several_steps(tmp_path: Path) -> None:
     seeded = Sampling((("max_tokens", 24), ("temperature", 1.5), ("seed", 3)))
     found = []

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from llmbatch.core.errors import EngineDied, EngineError, JobError, OutOfMemory
 from llmbatch.core.sampling import LOOPS, Loops
 from llmbatch.core.types import Constraint, Failure, FailureKind, Prompt
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.base import EngineSettings, make_engine
 from llmbatch.engines.thinking import Marks
 from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import trouble
@@ -403,9 +403,11 @@ def test_vllms_renderer_says_which_prompt_is_too_long_and_which_is_wrong() -> No
 @pytest.mark.parametrize(
     ("model", "word"), [("./no/such/folder", "no such folder"), ("/no/such", "no such folder"), ("a b", "no hub name")]
 )
-def test_a_model_that_is_neither_folder_nor_hub_name_is_refused_before_vllm_is_imported(model: str, word: str) -> None:
+def test_a_model_that_is_neither_folder_nor_hub_name_is_refused_before_an_engine_is_made(
+    model: str, word: str, tmp_path: Path
+) -> None:
     with pytest.raises(JobError, match=word):
-        trouble.check_model(model)
+        make_engine(model, EngineSettings(), ChatSettings(), tmp_path / "log")
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

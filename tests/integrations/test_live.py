@@ -103,3 +103,21 @@ def test_nobody_needs_to_wait_for_an_answer() -> None:
     futures[0].cancel()
     assert texts(futures[1:]) == ["b"]
     live.close()
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_what_nobody_wants_any_more_is_taken_back_in_flight_or_not(replicas: int) -> None:
+    rules = [{"when": {"contains": "slow"}, "hang": True}]
+    live = make(args={"rules": rules, "concurrency": 2}, replicas=replicas)
+    slow = live.ask(requests(*(f"slow {number}" for number in range(6))))
+    end = time.monotonic() + PATIENCE_SECONDS
+    while live.info is None and time.monotonic() < end:
+        time.sleep(0.01)
+    wanted = live.ask(requests("a"))
+    live.give_up(slow)
+    assert texts(wanted) == ["a"], "there is room in the engine again"
+    outcomes = [future.result(PATIENCE_SECONDS) for future in slow]
+    assert {outcome.finish_reason for outcome in outcomes if isinstance(outcome, Completion)} == {"abort"}
+    live.give_up(slow)
+    assert texts(live.ask(requests("b"))) == ["b"]
+    live.close()

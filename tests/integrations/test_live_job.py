@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -12,9 +14,11 @@ from llmbatch.core.errors import EngineError, JobError
 from llmbatch.core.events import EngineReady, Event
 from llmbatch.core.types import Record, Status
 from llmbatch.integrations.live import LiveEngine
-from llmbatch.integrations.live_job import LiveJob
+from llmbatch.integrations.live_job import Gone, Inbox, LiveJob
 from llmbatch.job.job import Job, job_from
 from llmbatch.job.swept import recipe_of
+
+PATIENCE_SECONDS = 60
 
 
 def job(**sections: Any) -> Job:
@@ -140,3 +144,45 @@ def test_an_engine_that_does_not_come_up_ends_the_wait_for_it(tmp_path: Path) ->
 def test_a_job_whose_rows_have_not_one_record_each_is_refused(section: dict[str, Any]) -> None:
     with pytest.raises(JobError, match="one record each"):
         make(job(**section))
+
+
+def test_a_caller_who_goes_takes_back_what_nobody_else_waits_for() -> None:
+    live_job, live = make(job(engine={"name": "scripted", "args": {"rules": [{"hang": True}]}}))
+    inboxes: list[Inbox] = [SimpleQueue(), SimpleQueue()]
+    gone: dict[int, int] = {}
+
+    def ask(number: int) -> None:
+        try:
+            live_job.records(rows("both", f"of {number} alone"), inboxes[number])
+        except Gone as error:
+            gone[number] = error.given_up
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
+    end = time.monotonic() + PATIENCE_SECONDS
+    for number, thread in enumerate(threads):
+        thread.start()
+        while len(live._feed.in_flight) < 2 + number and time.monotonic() < end:
+            time.sleep(0.01)
+    for inbox, thread in zip(inboxes, threads, strict=True):
+        inbox.put(Gone())
+        thread.join(PATIENCE_SECONDS)
+    assert gone == {0: 1, 1: 2}, "the first one's request is what the other one waits for too"
+    while live._feed.in_flight and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not live._feed.in_flight and not live_job._inboxes
+    live.close()
+
+
+def test_an_answer_that_was_taken_back_is_not_taken_for_one_by_whoever_asks_the_same(tmp_path: Path) -> None:
+    script = tmp_path / "script.yaml"  # a script of its own, as uses of a rule are counted by script
+    script.write_text('{"rules": [{"hang": true, "times": 1}]}')
+    engine = {"name": "scripted", "script": str(script)}
+    cached = job(engine=engine, reuse={"cache": str(tmp_path / "answers.cache")})
+    live_job, live = make(cached)
+    inbox: Inbox = SimpleQueue()
+    inbox.put(Gone())
+    with pytest.raises(Gone):
+        live_job.records(rows("a"), inbox)
+    assert outputs(live_job.records(rows("a"))) == ["a"]
+    live_job.close()
+    live.close()

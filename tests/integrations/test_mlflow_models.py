@@ -12,6 +12,8 @@ import pytest
 
 from llmbatch.core.errors import JobError, RunError
 from llmbatch.integrations.mlflow_models import LlmbatchModel, load_model, save_model
+from llmbatch.integrations.spark.wire import Answer
+from llmbatch.job.job import Job
 
 RULES = [{"when": {"contains": "bad"}, "fail": "no such luck"}]
 JOB: dict[str, Any] = {
@@ -112,3 +114,21 @@ def test_a_saved_model_is_loaded_by_mlflow_and_by_us(tmp_path: Path) -> None:
 def test_without_mlflow_it_is_said_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"pip install 'llmbatch\[mlflow\]'"):
         save_model(tmp_path / "model", **JOB)
+
+
+def test_in_a_task_of_spark_the_executor_s_engine_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(job: Job, rows: list[dict[str, Any]]) -> list[Answer]:
+        assert job.sampling["temperature"] == 0.5
+        return [
+            Answer(f"elsewhere {row['text']}", None) if row["text"] else Answer(None, "prompt: blank") for row in rows
+        ]
+
+    monkeypatch.setattr("llmbatch.integrations.mlflow_models.in_task", lambda: True)
+    monkeypatch.setattr("llmbatch.integrations.mlflow_models.executor_answers", answers)
+    model = LlmbatchModel(JOB)  # type: ignore[arg-type]
+    assert model.predict(["one", ""], {"temperature": 0.5}) == ["elsewhere one", None]
+    assert model.errors == [None, "prompt: blank"]
+    found = model.predict(
+        pd.DataFrame({0: ["one", ""]}), {"temperature": 0.5}
+    )  # as MLflow makes it of a column of Spark's
+    assert found.to_dict("list") == {"output": ["elsewhere one", None], "error": [None, "prompt: blank"]}

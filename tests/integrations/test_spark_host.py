@@ -23,7 +23,9 @@ import pytest
 from llmbatch.core.errors import EngineError, JobError, RunError
 from llmbatch.integrations.spark.base import Call, job_for
 from llmbatch.integrations.spark.hosting import Hosting, answered
+from llmbatch.integrations.spark.tables import executor_answers, in_task
 from llmbatch.integrations.spark.wire import Answer, Facts, Place
+from llmbatch.job.job import job_from
 
 PATIENCE_SECONDS = 60.0
 
@@ -162,6 +164,18 @@ def test_a_host_that_is_killed_is_followed_by_another_and_what_it_had_answered_i
     assert last.reused >= len(batches) * len(batches[0])
 
 
+def test_what_a_task_was_not_answered_when_it_ended_is_taken_back_from_the_engine(hosting: Hosting) -> None:
+    heard: list[Facts] = []
+    asked, hasty = call(rules=[{"when": {"contains": "slow"}, "hang": True}]), dataclasses.replace(hosting, patience=0)
+    answers = answered([["a"], ["slow 1", "slow 2", "slow 1"], ["b"]], asked, hasty)
+    assert texts([next(answers)]) == [["a"]], "and the second batch is asked"
+    answers.close()  # as Spark does it where it needs no more rows; where it cancels a task it kills its process
+    counts = Path(str(hosting.folder)) / "counts.jsonl"
+    assert until(lambda: "given_up" in counts.read_text())
+    assert texts(list(answered([["c"]], asked, hasty, heard.append))) == [["c"]]
+    assert (heard[-1].given_up, heard[-1].engine_starts) == (2, 1)
+
+
 def test_a_row_that_kills_the_host_is_found_and_the_others_are_answered(hosting: Hosting) -> None:
     poison = {"rules": [{"when": {"contains": "poison"}, "crash": True}]}
     (found,) = answered([["a", "poison", "b"]], call(fails=False, **poison), hosting)
@@ -257,6 +271,27 @@ def test_sparks_number_of_threads_for_a_task_is_not_the_engines(monkeypatch: pyt
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert "OMP_NUM_THREADS" not in Hosting("app").environment()
     assert Hosting("app", threads="4").environment()["OMP_NUM_THREADS"] == "4"
+
+
+def test_rows_of_a_model_that_every_worker_loads_are_answered_by_the_one_engine(hosting: Hosting) -> None:
+    rules = [{"when": {"contains": "bad"}, "fail": "not this one"}]
+    data = {**job_for({"model": "demo", "engine": {"name": "scripted", "args": {"rules": rules}}}), "prompt": "{{ a }}"}
+    found = executor_answers(job_from(data), [{"a": 1.5}, {"a": "bad"}, {}], hosting.folder)
+    assert found[0] == Answer("1.5", None) and found[1].text is None and found[2].text is None
+    assert "not this one" in str(found[1].error) and str(found[2].error).startswith("prompt: ")
+    assert executor_answers(job_from(data), [], hosting.folder) == []
+    assert len(hosts(hosting)) == 1
+
+
+@pytest.mark.parametrize(
+    "context",
+    [None, SimpleNamespace(get=lambda: None), SimpleNamespace(get=SimpleNamespace)],
+    ids=["no context", "no task", "a task"],
+)
+def test_only_a_process_with_a_task_is_at_work_for_spark(monkeypatch: pytest.MonkeyPatch, context: Any) -> None:
+    """``pyspark`` is a stand-in here."""
+    monkeypatch.setitem(sys.modules, "pyspark", SimpleNamespace(TaskContext=context))
+    assert in_task() is (context is not None and context.get() is not None)
 
 
 def test_a_hosts_engine_gets_the_gpus_that_spark_gave_the_task(monkeypatch: pytest.MonkeyPatch) -> None:

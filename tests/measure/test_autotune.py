@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
 from llmbatch.engines.base import Candidate, Engine, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.scripted.engine import ScriptedEngine
 from llmbatch.engines.side_by_side import SideBySide
 from llmbatch.job.tuning import TuningSettings
 from llmbatch.measure.autotune import Known, autotune, read, sentences, write
@@ -113,6 +115,39 @@ def test_without_a_tolerance_what_may_change_answers_is_shown_and_not_kept() -> 
     assert any("mine is not used: 3.0" in said for said in sentences(found))
 
 
+def test_what_is_merely_shown_is_measured_twice_beside_the_default() -> None:
+    found = tune(tuning=own(latency=0.01, exact=False), **SLOW)
+    assert [one["round"] for one in mine(found)["rounds"]] == [1, 2]
+    assert [one["round"] for one in by_name(found)["default"]["rounds"]] == [1, 2]
+    assert "in 2 rounds, but" in mine(found)["reason"]
+
+
+def test_what_one_round_alone_says_is_not_shown() -> None:
+    """A round and a half take all of the time."""
+    found = tune(tuning=own(latency=0.01, exact=False, max_time=50), start_seconds=10, **SLOW)
+    assert len(mine(found)["rounds"]) == 1
+    assert "one round, which is no proof" in mine(found)["reason"]
+    assert not any("mine is not used" in said for said in sentences(found))
+
+
+def test_a_sample_that_ends_before_its_time_is_asked_again_by_all_equally_often() -> None:
+    """One latency for every four of 40 requests: 0.3 s, of 8 s that there are."""
+    few = partial(requests, count=40)
+    found = tune(few, own(latency=0.015, exact=True), **SLOW)
+    first = [by_name(found)[name]["rounds"][0] for name in ("default", "mine")]
+    assert [one["requests"] for one in first] == [16 * 40, 16 * 40]
+    assert first[0]["seconds"] == pytest.approx(2 * first[1]["seconds"], rel=0.01)
+    assert found["chosen"] == "mine"
+    assert mine(found)["ratio"]["expected"] == pytest.approx(2.0, rel=0.01)
+
+
+def test_a_prefix_cache_is_emptied_before_the_sample_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgot: list[int] = []
+    monkeypatch.setattr(ScriptedEngine, "forget", lambda engine: forgot.append(id(engine)), raising=False)
+    tune(partial(requests, count=40), own(latency=0.015), **SLOW)
+    assert len(forgot) == 15 * 6  # in three rounds of two
+
+
 def test_too_few_answers_are_no_proof_that_they_agree() -> None:
     tuning = own(latency=0.01, exact=False, tolerance=0.995)
     found = tune(tuning=tuning, **SLOW)
@@ -210,7 +245,9 @@ def test_speculation_that_wins_says_how_much_must_be_right() -> None:
     assert found["chosen"] == "mine"
     # as many guessed as there are tokens, 0.4 of them right, in 0.75 of the time: 0.6 steps, and 0.15 for a guessed token each
     assert found["changes"]["least_acceptance"] == pytest.approx(0.15, abs=0.01)
-    assert mine(found)["acceptance"] == {"drafts": 360, "draft_tokens": 1800, "accepted_tokens": 720}
+    asked = sum(one["requests"] for one in mine(found)["rounds"])
+    assert asked >= 3 * 120
+    assert mine(found)["acceptance"] == {"drafts": asked, "draft_tokens": 5 * asked, "accepted_tokens": 2 * asked}
 
 
 # verdicts, of figures that are given

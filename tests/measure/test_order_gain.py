@@ -5,7 +5,11 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from llmbatch.measure.order_gain import fields_first, foreseen_of
+import pytest
+
+from llmbatch.job.swept import recipe_of
+from llmbatch.measure.order_gain import fields_first, foreseen_of, looked_at
+from llmbatch.sources.opening import open_source
 
 PROMPT = "Question: {{ question }}\nDocument: {{ document }}"
 
@@ -48,3 +52,26 @@ def test_what_auto_would_do_is_told(jobs: Any) -> None:
     assert data["in_one_order"] > data["in_windows"]
     assert "--order auto takes that order" in said
     assert foreseen_of(jobs.job(path, prompt={"path": "{{ document }}"}, run={"window": 16384})) is None
+
+
+@pytest.mark.parametrize("window", [3, 7, 100, 512, 700, 16_384])
+def test_a_sample_is_had_with_any_window(jobs: Any, window: int) -> None:
+    """Also where it is smaller than the number of places that are looked at."""
+    job = jobs.job(jobs.rows(rows(80, 8)), prompt={"path": "{{ document }}\n{{ question }}"}, run={"window": window})
+    looked = looked_at(job, recipe_of(job), open_source(job.input))
+    assert (looked is None) == (window >= 640)
+    assert looked is None or looked.rows == pytest.approx(640, rel=0.05)
+
+
+def test_an_input_that_changes_its_nature_later_is_looked_at_all_over(jobs: Any) -> None:
+    draw = random.Random(7)
+    alone = [{"document": f"{draw.random()} " * 15, "question": "?"} for _ in range(3000)]
+    job = jobs.job(
+        jobs.rows([*alone, *rows(400, 8)]),
+        prompt={"path": "{{ document }}\n{{ question }}"},
+        run={"window": 1024},
+    )
+    looked = looked_at(job, recipe_of(job), open_source(job.input))
+    assert looked is not None
+    assert looked.rows == pytest.approx(6200, rel=0.05)
+    assert looked.gain.corpus > looked.gain.windows + 0.1

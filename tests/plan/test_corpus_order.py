@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from llmbatch.core.types import Prompt
 from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
-from llmbatch.plan.corpus_order import COLUMNS, DEPTHS, NO_PROMPT, Key, Sorting, foreseen, key_of, said, sorted_rows
+from llmbatch.plan.corpus_order import DEPTHS, NO_PROMPT, Gain, Key, foreseen, key_of, said
 from llmbatch.plan.prefix import build_tree
 from llmbatch.plan.simulate import Cache, simulate
+from llmbatch.plan.sorting import COLUMNS, Sorting, sort
 
 BLOCK = 16
 Order = Callable[[Sequence[Key]], list[int]]
@@ -39,8 +40,8 @@ def ordered(tmp_path: Path) -> Order:
             types = [pa.int64()] * len(COLUMNS) + [pa.binary(), pa.int64(), pa.int64()]
             arrays = {name: pa.array(c, t) for (name, c), t in zip(columns.items(), types, strict=True)}
             pq.write_table(pa.table(arrays), folder / f"{name}.parquet")
-        data = b"".join(sorted_rows(str(folder / "keys-*.parquet"), Sorting(folder, threads=1)))
-        return list(array("q", data))[:: len(COLUMNS)]
+        sort(Sorting(str(folder / "keys-*.parquet"), str(folder / "places"), str(folder), threads=1))
+        return list(array("q", (folder / "places").read_bytes()))[:: len(COLUMNS)]
 
     return ordered
 
@@ -178,35 +179,53 @@ def possible(texts: Sequence[str]) -> float:
     return tree.spared_blocks / sum(map(len, texts))
 
 
-def test_what_an_order_saves_is_foreseen_from_a_window_of_a_shuffled_corpus() -> None:
+def seen(texts: Sequence[str], window: int, stretches: int = 1) -> Gain:
+    """What is foreseen from a window of the texts: its first ones, or stretches from all over."""
+    each = window // stretches
+    starts = [len(texts) * number // stretches for number in range(stretches)]
+    return foreseen([keys_of(texts[start : start + each]) for start in starts], len(texts), window)
+
+
+@pytest.mark.parametrize("stretches", [1, 8])
+def test_what_an_order_saves_is_foreseen_from_a_window_of_a_shuffled_corpus(stretches: int) -> None:
     texts = corpus(groups=2500, rows=8, size=400)
-    gain = foreseen(keys_of(texts[:2000]), len(texts))
+    gain = seen(texts, 2000, stretches)
     assert gain.corpus == pytest.approx(possible(texts), abs=0.1)
     assert gain.windows == pytest.approx(possible(texts[:2000]), abs=0.1)
     assert gain.saving > 0.5
 
 
-def test_where_rows_stand_together_already_nothing_is_foreseen() -> None:
-    texts = sorted(corpus(groups=500, rows=8))
-    gain = foreseen(keys_of(texts[:2000]), len(texts))
+@pytest.mark.parametrize("stretches", [1, 8])
+def test_where_rows_stand_together_already_nothing_is_foreseen(stretches: int) -> None:
+    gain = seen(sorted(corpus(groups=500, rows=8)), 2000, stretches)
     assert gain.saving < 0.05
     assert gain.windows > 0.6
+
+
+def test_of_an_input_that_changes_its_nature_later_stretches_from_all_over_tell() -> None:
+    random = Random(5)
+    texts = [words(random, 400) for _ in range(16_000)] + corpus(groups=1000, rows=16, size=400)
+    assert seen(texts, 4000).saving == pytest.approx(0, abs=0.01)
+    assert seen(texts, 4000, 8).saving > 0.1
+    assert seen(texts[::-1], 4000).corpus > seen(texts[::-1], 4000, 8).corpus > 0.1
 
 
 @pytest.mark.parametrize("common", ["", "The same for all. " * 20])
 def test_where_nothing_else_is_shared_nothing_is_foreseen(common: str) -> None:
     random = Random(3)
     texts = [common + words(random, 300) for _ in range(1500)]
-    assert foreseen(keys_of(texts), 100_000).saving == pytest.approx(0, abs=0.01)
+    assert foreseen([keys_of(texts)], 100_000, 1500).saving == pytest.approx(0, abs=0.01)
 
 
 def test_duplicates_far_apart_are_no_reason_for_an_order() -> None:
     random = Random(4)
     texts = [words(random, 300) for _ in range(500)] * 3
     random.shuffle(texts)
-    assert foreseen(keys_of(texts), 100_000).saving == pytest.approx(0, abs=0.01)
+    assert foreseen([keys_of(texts)], 100_000, 1500).saving == pytest.approx(0, abs=0.01)
 
 
-@pytest.mark.parametrize("sample", [[], [NO_PROMPT] * 9, [key_of(b"short")]], ids=["nothing", "no prompts", "short"])
-def test_of_nothing_nothing_is_foreseen(sample: list[Key]) -> None:
-    assert foreseen(sample, 10).saving == 0
+@pytest.mark.parametrize(
+    "sample", [[], [[]], [[NO_PROMPT] * 9], [[], [key_of(b"short")]]], ids=["none", "nothing", "no prompts", "short"]
+)
+def test_of_nothing_nothing_is_foreseen(sample: list[list[Key]]) -> None:
+    assert foreseen(sample, 10, 5).saving == 0

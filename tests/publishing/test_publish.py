@@ -51,6 +51,21 @@ def test_answers_are_held_to_lengths(run: Any, published: Any) -> None:
     assert done.dropped == {"too_short": 1, "too_long": 1}
 
 
+def test_the_pages_of_runs_are_published_where_that_is_asked_for(run: Any, published: Any) -> None:
+    one, two = run(rows(2), name="one"), run([{"id": "z", "text": "another"}], name="two")
+    published(one)
+    assert not (published.folder / "reports").exists()
+    published(one, two, report=True)
+    for folder in (one, two):
+        assert (published.folder / "reports" / f"{folder.name}.html").read_bytes() == (
+            folder / "report.html"
+        ).read_bytes()
+        assert f"(reports/{folder.name}.html)" in published.card()
+    (two / "report.html").unlink()
+    with pytest.raises(FolderError, match=r"two/report\.html: cannot be read: .*; llmbatch report .*two writes it"):
+        published(two, report=True)
+
+
 def test_where_nothing_is_left_the_reasons_are_said_and_nothing_is_written(run: Any, published: Any) -> None:
     folder = run(rows(2))
     with pytest.raises(

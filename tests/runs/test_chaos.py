@@ -29,6 +29,7 @@ def chaos(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
+@pytest.mark.usefixtures("forked")
 def test_no_number_of_kills_at_random_moments_loses_doubles_or_changes_a_row(chaos: Any, tmp_path: Path) -> None:
     scenarios = len(chaos("corpora").SCENARIOS)
     figures = chaos("kills").random_kills(tmp_path, kills=2 * scenarios, seed=7, at_once=2)
@@ -36,6 +37,7 @@ def test_no_number_of_kills_at_random_moments_loses_doubles_or_changes_a_row(cha
     assert figures.ok, figures
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_kill_at_every_fault_point_is_survived(chaos: Any, tmp_path: Path) -> None:
     figures, missed = chaos("kills").fault_points(tmp_path)
     assert missed == []

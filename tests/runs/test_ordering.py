@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import os
 import random
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,14 +18,19 @@ import pytest
 import zstandard
 
 from llmbatch.audit.audit import audit
-from llmbatch.core.errors import InputChanged, ReadError, RunError
-from llmbatch.core.events import Sealed
+from llmbatch.core.errors import EngineError, InputChanged, ReadError, RunError
+from llmbatch.core.events import EngineReady, Sealed
 from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.order import read_order
-from llmbatch.runs import ordering
+from llmbatch.runs import order_making, ordering
+from llmbatch.runs.asked_process import AskedProcess
+from llmbatch.runs.brakes import Stop
+from llmbatch.runs.order_pass import read_block
 from llmbatch.runs.retry_failed import retry_failed
+from llmbatch.runs.session import run_job
 
 WINDOW = 32
+PATIENCE_SECONDS = 120.0
 PROMPT = "Read: {{ document }} Now say: {{ text }}"
 BROKEN = ["{not json", '{"id": "no text"}', '{"text": 7, "document": "a"}', "[1]"]
 SOME_FAIL = {
@@ -372,34 +380,113 @@ def test_several_processes_make_the_order_that_one_makes(
     jobs: Any, many: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = jobs.rows([*many[:1500], *BROKEN])
-    monkeypatch.setattr(ordering, "_BLOCK", 400)
+    monkeypatch.setattr(order_making, "_BLOCK", 400)
     jobs.run(job(jobs, path, "one", run={"window": 512}))
-    monkeypatch.setattr(ordering, "_FEWEST_FOR_PROCESSES", 0)
-    monkeypatch.setattr(ordering, "_cores", lambda: 2)
-    jobs.run(job(jobs, path, "two", run={"window": 512}))
-    one, two = read_order(jobs.path / "one"), read_order(jobs.path / "two")
-    assert one is not None and two is not None
-    assert (two.facts["processes"], one.facts["processes"]) == (2, 1)
-    assert (one.read, one.facts["sha256"]) == (two.read, two.facts["sha256"])
-    assert jobs.results("one") == jobs.results("two")
+    monkeypatch.setattr(order_making, "_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(order_making, "_cores", lambda: 3)
+    # each of the others reads one block at least
+    asked = AskedProcess.ask
+    everyone = threading.Barrier(3)
+
+    def ask(process: AskedProcess, message: Mapping[str, Any]) -> dict[str, Any]:
+        if message.get("window", 9) < 3:
+            everyone.wait(PATIENCE_SECONDS)
+        return asked(process, message)
+
+    def here(with_: Any, task: Any) -> Any:
+        if task.window < 3:
+            everyone.wait(PATIENCE_SECONDS)
+        return read_block(with_, task)
+
+    monkeypatch.setattr(AskedProcess, "ask", ask)
+    monkeypatch.setattr(order_making, "read_block", here)
+    jobs.run(job(jobs, path, "three", run={"window": 512}))
+    one, three = read_order(jobs.path / "one"), read_order(jobs.path / "three")
+    assert one is not None and three is not None
+    assert (three.facts["processes"], one.facts["processes"]) == (3, 1)
+    assert (one.read, one.facts["sha256"]) == (three.read, three.facts["sha256"])
+    assert jobs.results("one") == jobs.results("three")
 
 
-def test_what_goes_wrong_in_a_process_is_said_as_here(
+def test_an_input_that_changes_while_it_is_read_is_told(
     jobs: Any, many: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ordering, "_FEWEST_FOR_PROCESSES", 0)
+    monkeypatch.setattr(order_making, "_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(order_making, "_cores", lambda: 2)
     path = jobs.rows(many[:200])
-    marks = ordering._Workers.read
 
-    def cut(workers: Any, blocks: Iterator[Any]) -> Any:
-        found = list(blocks)
+    def cut(marks: Iterator[Any]) -> Iterator[Any]:
+        found = list(marks)
         path.write_bytes(path.read_bytes()[:50])
-        return marks(workers, iter(found))
+        yield from tasks(iter(found))
 
-    monkeypatch.setattr(ordering._Workers, "read", cut)
+    tasks = order_making._Tasks._of
+    monkeypatch.setattr(order_making._Tasks, "_of", staticmethod(cut))
     with pytest.raises(RunError, match="the input changed while it was read"):
         jobs.run(job(jobs, path))
     assert read_order(jobs.path / "out") is None
+
+
+def when_the_engine_is_up(jobs: Any, *arguments: Any) -> Any:
+    """Makes the order once the engine has started, which nothing but the order waits for."""
+    go_on = arguments[-1]
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not any(isinstance(event, EngineReady) for event in jobs.events) and time.monotonic() < end:
+        time.sleep(0.01)
+    go_on()
+    return order_making.make_order(*arguments)
+
+
+def test_the_engine_starts_while_the_order_is_made(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = jobs.rows(rows(12))
+    monkeypatch.setattr(ordering, "make_order", functools.partial(when_the_engine_is_up, jobs))
+    jobs.run(job(jobs, path))
+    assert read_order(jobs.path / "out") is not None
+    events = [type(event) for event in jobs.events if isinstance(event, EngineReady | Sealed)]
+    assert events[0] is EngineReady
+    assert jobs.results() == as_in_input_order(jobs, path)
+
+
+@pytest.mark.parametrize("order", ["auto", "corpus"])
+def test_auto_makes_no_order_where_the_cache_holds_all_prompts(
+    jobs: Any, many: list[dict[str, Any]], order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordering, "make_order", functools.partial(when_the_engine_is_up, jobs))
+    large = SOME_FAIL | {"kv_cache_tokens": 10**9}
+    jobs.run(job(jobs, jobs.rows(many), order=order, script=large, run={"window": 1024}))
+    assert (read_order(jobs.path / "out") is None) == (order == "auto")
+    assert jobs.notes()[-1].startswith("order: none is needed") == (order == "auto")
+    assert [record["index"] for record in jobs.records()] == list(range(len(many)))
+
+
+def never(*arguments: Any) -> None:
+    """An order that takes for ever."""
+    while True:
+        arguments[-1]()
+        time.sleep(0.01)
+
+
+def test_a_run_that_is_stopped_while_its_order_is_made_ends_and_goes_on(
+    jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, stop = jobs.rows(rows(12)), Stop()
+
+    def stopped(*arguments: Any) -> None:
+        stop.ask("enough")
+        never(*arguments)
+
+    monkeypatch.setattr(ordering, "make_order", stopped)
+    assert run_job(job(jobs, path), stop=stop).outcome == "stopped"
+    monkeypatch.undo()
+    jobs.run(job(jobs, path))
+    assert read_order(jobs.path / "out") is not None
+    assert jobs.results() == as_in_input_order(jobs, path)
+
+
+def test_an_engine_that_cannot_start_does_not_wait_for_the_order(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ordering, "make_order", never)
+    with pytest.raises(EngineError, match="the scripted engine has no memory"):
+        jobs.run(job(jobs, jobs.rows(rows(12)), script={"concurrency": 1, "out_of_memory_above": 0}))
 
 
 def test_windows_complete_in_the_order_of_the_corpus_and_the_input_is_not_held(

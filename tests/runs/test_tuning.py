@@ -193,6 +193,24 @@ def test_a_run_that_is_killed_before_or_after_it_fell_back_ends_with_the_same_by
     assert jobs.results() == plain(jobs)
 
 
+def test_a_run_that_goes_on_remembers_that_speculation_did_not_pay(jobs: Any) -> None:
+    data = guessing(jobs)
+    jobs.killed(data, "part-sealed:6")
+    assert "fell_back" in json.loads((jobs.path / "out" / "run.json").read_text())["sessions"][0]
+    report = jobs.run(job_from(data)).report
+    assert "speculation" not in report["engine"]
+    assert sum("too little of what speculation guessed was right" in note for note in jobs.notes()) == 1
+    assert sum(isinstance(event, EngineReady) for event in jobs.events) == 1
+    assert jobs.results() == plain(jobs)
+
+
+def test_other_arguments_of_speculation_are_tried_anew(jobs: Any) -> None:
+    data = guessing(jobs)
+    jobs.killed(data, "part-sealed:6")
+    data["engine"]["args"] = {"accepts": [0.9], "concurrency": 8}
+    assert jobs.run(job_from(data)).report["engine"]["speculation"]["fell_back"] is None
+
+
 def test_an_engine_that_dies_before_it_has_answered_what_it_had_is_made_anew_without(jobs: Any, clock: None) -> None:
     """It is given nothing more and answers what it has, each at its time; one of these kills it."""
     args = {**GUESSES_BADLY_LATER, "latency": 1.0, "jitter": 1.0}
@@ -226,6 +244,7 @@ def on_vllm(jobs: Any, rows: Any, args: dict[str, Any], **sections: Any) -> dict
 @pytest.mark.vllm
 def test_vllm_is_tuned_on_the_jobs_own_rows_and_answers_as_without(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmbatch.measure.autotune._ROUNDS", 2)
+    monkeypatch.setattr("llmbatch.measure.trials._MOST_TIMES", 2)
     # each trial ends with the sample, on a slow machine too; one size is left to try
     tuning = {"max_time": "10h", "kinds": ["batch size"]}
     data = on_vllm(jobs, ROWS, VLLM, run={"autotune": True, "tuning": tuning})

@@ -4,6 +4,7 @@ import json
 from array import array
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +13,7 @@ from llmbatch.core.errors import FolderError
 from llmbatch.core.record import record_to_dict
 from llmbatch.core.types import Record, Status, Usage
 from llmbatch.sinks.base import Finished, SinkSettings, write_sinks
+from llmbatch.sinks.parquet import VERSION, version_of
 
 Seal = Callable[..., Finished]
 PARQUET = SinkSettings(formats=("parquet",))
@@ -80,3 +82,30 @@ def test_a_vector_may_have_large_numbers(tmp_path: Path, seal: Seal) -> None:
         write_sinks(PARQUET, seal([record], 1, vectors=True), folder)
         [vector] = pq.read_table(folder / "results.parquet")["output"].to_pylist()
         assert vector == list(record.output)
+
+
+def test_the_stop_sequence_that_ended_an_answer_is_the_last_column(tmp_path: Path, seal: Seal) -> None:
+    said: tuple[Any, ...] = ("\n\n", None, ["END", None])
+    records = [Record(n, n, Status.OK, "a", "stop", 1, stop_reason=each) for n, each in enumerate(said)]
+    write_sinks(PARQUET, seal(records, 3), tmp_path)
+    table = pq.read_table(tmp_path / "results.parquet")
+    assert table.column_names[-1] == "stop_reason"
+    assert table["stop_reason"].to_pylist() == ["\n\n", None, json.dumps(["END", None])]
+
+
+def test_a_table_says_which_columns_it_has_and_one_before_there_was_a_stop_reason_says_nothing(
+    tmp_path: Path, seal: Seal, records: tuple[Record, ...]
+) -> None:
+    write_sinks(PARQUET, seal(records, 5), tmp_path)
+    path = tmp_path / "results.parquet"
+    assert version_of(path) == VERSION
+    table = pq.read_table(path).drop_columns(["stop_reason"]).replace_schema_metadata(None)
+    pq.write_table(table, path)
+    assert version_of(path) == 1
+
+
+def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "results.parquet"
+    path.write_bytes(b"no table")
+    with pytest.raises(FolderError, match=r"results\.parquet: is no table that can be read"):
+        version_of(path)

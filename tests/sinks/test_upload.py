@@ -161,3 +161,18 @@ def test_a_bucket_that_is_not_there_or_cannot_be_reached_is_refused_before_the_r
     options = {"skip_instance_cache": True}  # a file system that was made before has its credentials
     with pytest.raises(JobError, match=f"the bucket {bucket.name} cannot be reached: .*look at the endpoint"):
         check_destination(SinkSettings(to=f"{bucket.url}/runs", storage_options=options), Path("out"))
+
+
+def test_the_page_of_the_run_is_copied_before_its_report_and_one_that_was_not_made_is_not_missed(
+    bucket: Any, out: Path
+) -> None:
+    (out / "report.html").write_text("a page")
+    settings = SinkSettings(to=f"{bucket.url}/run")
+    for expected in (["run/report.html", "run/report.json"], ["run/report.json"]):
+        bucket.server.requests.clear()
+        plan_upload(settings, out, [out / "results.jsonl"], page=True)
+        upload(settings, out, lambda _: None)
+        assert bucket.requests("PUT")[-len(expected) :] == expected
+        assert to_upload(settings, out) == []
+        (out / "report.html").unlink(missing_ok=True)
+    assert bucket.get("run/report.html") == b"a page"

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmbatch.core.errors import ReadError
-from llmbatch.sources.base import Source, SourceSettings
+from llmbatch.sources.base import Scattered, Source, SourceSettings
 from llmbatch.sources.opening import open_source
 
 Write = Callable[..., Path]
@@ -119,6 +119,64 @@ def test_marks_count_lines_as_rows_do(tmp_path: Path, lines: list[str], size: in
     assert [(m.start, m.rows) for m in seeker.marks(size)] == [
         (rows[at].cursor, min(size, len(rows) - at)) for at in range(0, len(rows), size)
     ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
+def test_stretches_are_neighbours_and_no_row_comes_twice(tmp_path: Path, count: int) -> None:
+    source = opened(jsonl(tmp_path))
+    seeker = source.seeks()
+    assert isinstance(seeker, Scattered)
+    assert [(row.data, row.failure is None) for rows in seeker.stretches(count, 100) for row in rows] == [
+        (row.data, row.failure is None) for row in source.rows()
+    ]
+
+
+def test_stretches_begin_all_over_the_input_where_its_rows_are(tmp_path: Path) -> None:
+    numbers = list(range(1000))
+    for name, some in (("a", numbers[:100]), ("b", numbers[100:101]), ("c", numbers[101:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"text": "{number:090d}"}}\n' for number in some))
+    source = opened({"path": str(tmp_path / "*.jsonl")})
+    seeker = source.seeks()
+    assert isinstance(seeker, Scattered)
+    found = [list(rows) for rows in seeker.stretches(4, 3)]
+    assert [[int(row.data["text"]) for row in rows] for rows in found] == [
+        [start, start + 1, start + 2] for start in (0, 250, 500, 750)
+    ]
+    places = {row.index: row.cursor for row in source.rows()}
+    assert [(c.file, c.offset) for c in (row.cursor for row in found[2])] == [places[i][1:3] for i in (500, 501, 502)]
+
+
+@pytest.mark.parametrize("size", [10, 5_000, 200_000])
+def test_single_rows_of_any_length_are_whole(tmp_path: Path, size: int) -> None:
+    lines = [json.dumps({"text": character * (size + place)}) for place, character in enumerate("abcdef")]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    source = opened({"path": str(tmp_path / "x.jsonl")})
+    rows, seeker = list(source.rows()), source.seeks()
+    assert seeker is not None
+    assert list(seeker.at([row.cursor for row in rows[::-2]])) == rows[::-2]
+
+
+def test_a_picked_line_that_is_too_long_is_malformed_as_when_all_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmbatch.sources.lines.MAX_LINE", 10_000)
+    lines = ['{"text": "first"}', json.dumps({"text": "x" * 20_000}), '{"text": "last"}']
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    source = opened({"path": str(tmp_path / "x.jsonl")})
+    rows, seeker = list(source.rows()), source.seeks()
+    assert seeker is not None
+    assert [row.failure is None for row in rows] == [True, False, True]
+    assert list(seeker.at([row.cursor for row in rows])) == rows
+
+
+def test_what_is_appended_meanwhile_is_no_part_of_a_single_row(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n{"text": "b"}')
+    source = opened({"path": str(tmp_path / "x.jsonl")})
+    rows, seeker = list(source.rows()), source.seeks()
+    assert seeker is not None
+    with (tmp_path / "x.jsonl").open("a") as file:
+        file.write("x")
+    assert list(seeker.at([row.cursor for row in rows])) == rows
 
 
 def test_what_is_compressed_or_a_column_store_is_read_forward(tmp_path: Path) -> None:

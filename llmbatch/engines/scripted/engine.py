@@ -95,6 +95,7 @@ class ScriptedEngine:
             model=self._model,
             context_length=None if script.no_context_length else script.context_length,
             max_num_seqs=concurrency,
+            kv_cache_tokens=script.kv_cache_tokens,
             in_flight=concurrency,
             can=frozenset(
                 {

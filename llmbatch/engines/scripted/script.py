@@ -74,6 +74,7 @@ class Script(BaseModel):
     no_ids: bool = Field(
         False, description="as a server that tokenizes itself: it takes prompts and gives text, no ids"
     )
+    kv_cache_tokens: int | None = Field(None, ge=1, description="what it says that its KV cache holds")
     no_images: bool = Field(False, description="as a model that takes text alone")
     no_context_length: bool = Field(False, description="as a server that does not tell how much it takes")
     ends_thinking: bool = Field(

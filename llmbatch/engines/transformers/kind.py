@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from llmbatch.core.errors import JobError
-from llmbatch.core.settings import is_named_as_path, is_there
 from llmbatch.engines.base import (
     Around,
     Candidate,
@@ -19,6 +18,7 @@ from llmbatch.engines.base import (
     Smaller,
     TokenizerSource,
     named_models,
+    see_models,
 )
 from llmbatch.engines.devices import VISIBLE, Machine, Place
 from llmbatch.engines.transformers.settings import TransformersSettings, identity
@@ -29,7 +29,7 @@ _LEAST_SEQS = 2
 
 
 def _make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
-    """The engine, not yet started. Raises ``JobError`` where torch is not installed, or a folder is not there."""
+    """The engine, not yet started. Raises ``JobError`` where torch is not installed; as ``see_models``."""
     if find_spec("torch") is None:
         raise JobError(
             "the transformers engine needs torch, which is not installed: pip install 'llmbatch[transformers]'; "
@@ -37,8 +37,7 @@ def _make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> 
         )
     if engine.lora and find_spec("peft") is None:
         raise JobError("engine.lora needs peft, which is not installed: pip install peft, or take the adapters out")
-    if is_named_as_path(model) and not is_there(model):  # the library would take it for a badly spelled name on the hub
-        raise JobError(f"model {model!r}: there is no such folder; looked in {Path.cwd()}")
+    see_models(_models(engine, model))
     from llmbatch.engines.transformers.engine import TransformersEngine
 
     return TransformersEngine(model, engine, chat, log)

@@ -8,6 +8,8 @@ Only this package knows vLLM's names, and it imports vLLM when an engine starts 
 | `settings` | a job's engine section -> what of it vLLM takes, and what the answers depend on |
 | `engine` | one engine from its start to its end |
 | `loop` | feed -> vLLM -> outcomes |
+| `haste`, `later`, `lookups`, `vector` | a start -> the same without what takes seconds and gives nothing |
+| `compiled`, `cpu_worker` | what an earlier start compiled for a CPU -> loaded again |
 | `args` | settings -> engine arguments, checked, with defaults for offline use |
 | `sampling` | a request's settings -> vLLM's `SamplingParams`, checked once for each distinct setting |
 | `pooling` | a request for numbers -> vLLM's `PoolingParams`, and what vLLM gives -> the numbers |

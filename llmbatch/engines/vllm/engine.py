@@ -20,7 +20,9 @@ from llmbatch.engines.vllm import log as vllm_log
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.drafts import DraftCounter
 from llmbatch.engines.vllm.handing import Tools
-from llmbatch.engines.vllm.haste import no_search, without
+from llmbatch.engines.vllm.haste import models_built_later, no_search, without, without_traces
+from llmbatch.engines.vllm.later import later
+from llmbatch.engines.vllm.lookups import quick_lookups
 from llmbatch.engines.vllm.loop import Intake, Loop
 from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.processes import Processes
@@ -30,6 +32,7 @@ from llmbatch.engines.vllm.sampling import Samplings
 from llmbatch.engines.vllm.score import Limits
 from llmbatch.engines.vllm.sight import Sight, sees
 from llmbatch.engines.vllm.text import Detokenizer
+from llmbatch.engines.vllm.vector import look
 from llmbatch.model.tokenizer import ChatSettings, load_template, load_tokenizer
 
 _TOKENS_PER_REQUEST = 1024  # what vLLM holds for a request that waits is some hundred bytes a token
@@ -62,6 +65,7 @@ class VllmEngine:
         self._llm: Any = None
         self._loop: Loop | None = None
         self._here = False  # it runs in this process, on the CPU
+        self._looking: threading.Thread | None = None  # for the vector instructions of the CPU
         self._sight: Sight | None = None
         self._marks: Marks | None = None  # of thinking, where vLLM does not end it itself
         self._drafts: DraftCounter | None = None  # where it speculates
@@ -82,6 +86,8 @@ class VllmEngine:
 
         try:
             self._here = in_process and vllm_args.is_cpu()
+            if self._looking is not None:
+                self._looking.join()
             with (
                 vllm_log.captured(self._log),
                 vllm_args.environment(in_process=in_process),
@@ -137,14 +143,27 @@ class VllmEngine:
     def drafts(self) -> Drafts:
         return Drafts() if self._drafts is None else self._drafts.read(self._llm)
 
+    def forget(self) -> None:
+        if self._llm is not None:
+            self._llm.reset_prefix_cache()
+
     def _prepare(self) -> tuple[dict[str, Any], Encoder]:
         """Import vLLM, check the arguments, make the encoder; once, whichever thread comes first."""
         with self._preparing:
             if self._prepared is None:
                 trouble.check_model(self._model)
-                with vllm_log.captured(self._log), self._in_haste(True, keeps=True):
+                with (
+                    vllm_log.captured(self._log),
+                    self._in_haste(True, keeps=True),
+                    models_built_later(),
+                    quick_lookups(),
+                ):
                     import vllm  # noqa: F401
 
+                    if self._settings.args.get("otlp_traces_endpoint") is None:
+                        without_traces()
+                    if vllm_args.is_cpu():
+                        self._looking = look()
                     args = vllm_args.engine_args(self._model, self._settings, self._chat)
                     self._prepared = args, self._make_encoder(args)
             return self._prepared
@@ -156,6 +175,7 @@ class VllmEngine:
         ``keeps``: what is imported meanwhile stays.
         """
         with contextlib.ExitStack() as stack:
+            stack.enter_context(later())
             if self._settings.args.get("distributed_executor_backend") != "ray":
                 stack.enter_context(without("ray"))
             if here:

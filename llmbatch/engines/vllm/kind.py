@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from llmbatch.engines.base import (
     Smaller,
     TokenizerSource,
     named_models,
+    see_models,
 )
 from llmbatch.engines.vllm.candidates import CANDIDATES
 from llmbatch.engines.vllm.candidates.speculation import unspeculating
@@ -34,12 +36,14 @@ _LEAST_AFTER_OUT_OF_MEMORY = 8
 
 
 def _make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
-    """The engine, not yet started. Raises ``JobError`` where vLLM is not installed."""
+    """The engine, not yet started. Raises ``JobError`` where vLLM is not installed; as ``see_models``."""
     if find_spec("vllm") is None:
         raise JobError(
             "vLLM is not installed: pip install 'llmbatch[gpu]' for an NVIDIA GPU, 'llmbatch[cpu]' for a CPU; "
             "--engine scripted rehearses a job without it"
         )
+    if "VLLM_USE_MODELSCOPE" not in os.environ:  # else names stand for what another hub has
+        see_models(_models(engine, model))
     from llmbatch.engines.vllm.engine import VllmEngine
 
     return VllmEngine(model, engine, chat, log)

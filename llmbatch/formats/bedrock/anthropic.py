@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from llmbatch.core.quick_json import hole
 from llmbatch.core.types import Rendered
 from llmbatch.core.words import short
 from llmbatch.formats.bedrock.base import BodyError, Family, Reply, blocks_text, chat_prompt, sampling_of
@@ -42,19 +43,31 @@ def _read(body: Mapping[str, Any], _adapters: Collection[str]) -> Rendered:
 
 
 def _write(reply: Reply) -> dict[str, Any]:
+    number, usage = f"{reply.answered.record['index']:012d}", reply.usage
+    reason = reply.reason("max_tokens", "end_turn" if reply.stop is None else "stop_sequence")
+    return _message(
+        number, reply.model, reply.text, reason, reply.stop, usage["prompt_tokens"], usage["completion_tokens"]
+    )
+
+
+def _plain(cut: bool) -> dict[str, Any]:
+    reason = "max_tokens" if cut else "end_turn"
+    return _message(hole("number"), hole("model"), hole("text"), reason, None, hole("asked"), hole("given"))
+
+
+def _message(
+    number: str, model: str, text: str, reason: str, stop: str | None, asked: Any, given: Any
+) -> dict[str, Any]:
     return {
-        "id": f"msg_{reply.answered.record['index']:012d}",
+        "id": f"msg_{number}",
         "type": "message",
         "role": "assistant",
-        "model": reply.model,
-        "content": [{"type": "text", "text": reply.text}],
-        "stop_reason": reply.reason("max_tokens", "end_turn" if reply.stop is None else "stop_sequence"),
-        "stop_sequence": reply.stop,
-        "usage": {
-            "input_tokens": reply.usage["prompt_tokens"],
-            "output_tokens": reply.usage["completion_tokens"],
-        },
+        "model": model,
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": reason,
+        "stop_sequence": stop,
+        "usage": {"input_tokens": asked, "output_tokens": given},
     }
 
 
-ANTHROPIC = Family(lambda body: "anthropic_version" in body, _read, _write)
+ANTHROPIC = Family(lambda body: "anthropic_version" in body, _read, _write, _plain)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llmbatch.core.fast_dataclass import fast_dataclass
+from llmbatch.core.quick_json import hole
 from llmbatch.core.sampling import sampling_problem
 from llmbatch.core.types import FailureKind, Message, Prompt, Rendered
 from llmbatch.core.words import is_encodable, near, short, type_name
-from llmbatch.formats.base import Answered
+from llmbatch.formats.base import Answered, Asked
 
 
 class BodyError(Exception):
@@ -53,11 +55,23 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family. ``fits`` tells its bodies by their keys; ``read`` raises ``BodyError``."""
+    """One family. ``fits`` tells its bodies by their keys; ``read`` raises ``BodyError``.
+
+    ``plain`` is what ``write`` makes of one text, which was ``cut`` or not, and nothing more, with the holes that ``PlainLines``
+    fills; ``None``: such replies are not alike.
+    """
 
     fits: Callable[[Mapping[str, Any]], bool]
     read: Callable[[Mapping[str, Any], Collection[str]], Rendered]
     write: Callable[[Reply], dict[str, Any]]
+    plain: Callable[[bool], dict[str, Any]] | None = None
+
+
+def with_holes(write: Callable[[Reply], dict[str, Any]], cut: bool) -> dict[str, Any]:
+    """``plain`` of a family that puts what it is given into its replies as it is."""
+    usage = {"prompt_tokens": hole("asked"), "completion_tokens": hole("given")}
+    answered = Answered({"usage": usage}, {}, Asked(), "", 0)
+    return write(Reply(hole("text"), hole("text"), cut, hole("model"), answered))
 
 
 def prompt_family(
@@ -75,7 +89,7 @@ def prompt_family(
     def fits(body: Mapping[str, Any]) -> bool:
         return "prompt" in body and body.keys() <= {"prompt", *names, *unchanged}
 
-    return Family(fits, read, write)
+    return Family(fits, read, write, partial(with_holes, write))
 
 
 def prompt_of(body: Mapping[str, Any], key: str) -> Prompt:
@@ -150,7 +164,7 @@ def blocks_text(content: Any, place: str, text_of_block: Callable[[Any], str | N
     """The text of a content: of a list of blocks, each on lines of its own."""
     if isinstance(content, str):
         return content
-    if not isinstance(content, Sequence):
+    if content.__class__ is not list and not isinstance(content, Sequence):
         seen = "is missing" if content is None else f"is of type {type_name(content)}"
         raise BodyError(f"{place} {seen}: it must be a list of blocks")
     texts: list[str] = []

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from llmbatch.core.quick_json import hole
 from llmbatch.core.types import Rendered
 from llmbatch.core.words import short, type_name
 from llmbatch.formats.bedrock.base import BodyError, Family, Reply, blocks_text, chat_prompt, sampling_of
@@ -85,11 +86,20 @@ def _output(config: Any) -> Mapping[str, Any] | None:
 
 
 def _write(reply: Reply) -> dict[str, Any]:
-    put, given = reply.usage["prompt_tokens"], reply.usage["completion_tokens"]
+    asked, given = reply.usage["prompt_tokens"], reply.usage["completion_tokens"]
+    reason = reply.reason("max_tokens", "end_turn" if reply.stop is None else "stop_sequence")
+    return _answer(reply.text, reason, asked, given, asked + given)
+
+
+def _plain(cut: bool) -> dict[str, Any]:
+    return _answer(hole("text"), "max_tokens" if cut else "end_turn", hole("asked"), hole("given"), hole("together"))
+
+
+def _answer(text: str, reason: str, asked: Any, given: Any, together: Any) -> dict[str, Any]:
     return {
-        "output": {"message": {"role": "assistant", "content": [{"text": reply.text}]}},
-        "stopReason": reply.reason("max_tokens", "end_turn" if reply.stop is None else "stop_sequence"),
-        "usage": {"inputTokens": put, "outputTokens": given, "totalTokens": put + given},
+        "output": {"message": {"role": "assistant", "content": [{"text": text}]}},
+        "stopReason": reason,
+        "usage": {"inputTokens": asked, "outputTokens": given, "totalTokens": together},
         "metrics": {"latencyMs": 0},  # required, and of a row in a batch nobody knows it
     }
 
@@ -103,4 +113,4 @@ def _fits(body: Mapping[str, Any]) -> bool:
     return bool(_OWN & body.keys()) or bool(plain)
 
 
-CONVERSE = Family(_fits, _read, _write)
+CONVERSE = Family(_fits, _read, _write, _plain)

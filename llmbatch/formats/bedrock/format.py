@@ -53,7 +53,7 @@ class Bedrock:
     def read(self, line: Mapping[str, Any], adapters: Collection[str]) -> Rendered | Failure:
         try:
             body = _body(line)
-            return self._family(body).read(body, adapters)
+            return self.family(body).read(body, adapters)
         except BodyError as error:
             return Failure(error.kind, str(error))
 
@@ -70,42 +70,46 @@ class Bedrock:
     def line(self, answered: Answered, *, strict: bool = False) -> dict[str, Any]:
         """The line with ``modelOutput``, or with an ``error``, never both."""
         record, row = answered.record, answered.row
-        line = {"recordId": row.get("recordId", made_id(record["index"])), "modelInput": row.get("modelInput")}
+        line = {"recordId": record_id(row, record["index"]), "modelInput": row.get("modelInput")}
         outcome = outcome_of(record, answered.asked, strict=strict)
         if isinstance(outcome, Error):
             return {**line, "error": {"errorCode": outcome.code.http, "errorMessage": outcome.message}}
         body = _body(row)
-        family = self._family(body)
-        return {**line, "modelOutput": family.write(self._reply(answered, outcome, body))}
+        return {**line, "modelOutput": self.family(body).write(self._reply(answered, outcome, body))}
 
     def _reply(self, answered: Answered, success: Success, body: Mapping[str, Any]) -> Reply:
         """What came behind the start of the answer that the body brings."""
-        text, messages = success.text, body.get("messages")
-        if messages and messages[-1]["role"] == "assistant":
-            asked = self._family(body).read(body, ())
+        text = success.text
+        if begins_answer(body):
+            asked = self.family(body).read(body, ())
             text = text.removeprefix(asked.prompt.prefill)
         cut = success.finish_reason == "length"
-        return Reply(text, success.output, cut, self._settings.model or answered.model, answered)
+        return Reply(text, success.output, cut, self.model or answered.model, answered)
 
-    def _family(self, body: Mapping[str, Any]) -> Family:
-        """Raises ``BodyError`` for a body of another family than the model's, and for one of none."""
+    @property
+    def model(self) -> str | None:
+        """The ``modelId`` of all replies, where the job says one."""
+        return self._settings.model
+
+    def family(self, body: Mapping[str, Any]) -> Family:
+        """The family of a body. Raises ``BodyError`` for one of another family than the model's, and for one of none."""
         if self._settings.invocation == "Converse":
-            return family("converse")
+            return family_called("converse")
         own = PROVIDERS.get(self._provider or "", ())
-        if found := next((name for name in own if family(name).fits(body)), None):
-            return family(found)
-        other = next((name for name in FAMILIES if family(name).fits(body)), None)
+        if found := next((name for name in own if family_called(name).fits(body)), None):
+            return family_called(found)
+        other = next((name for name in FAMILIES if family_called(name).fits(body)), None)
         if own and other is None:
-            return family(own[0])  # which says what is wrong with it
+            return family_called(own[0])  # which says what is wrong with it
         if own:
             raise BodyError(
                 f"modelInput is a body of the family {other}, and the model {short(self._settings.model)} takes one of "
                 f"{' or '.join(own)}"
             )
         if other is not None:
-            return family(other)
+            return family_called(other)
         if "prompt" in body:
-            return family("mistral")
+            return family_called("mistral")
         keys = ", ".join(map(short, list(body)[:8])) or "none"
         raise BodyError(
             f"modelInput is a body of no known family: its keys are {keys}; known are {', '.join(FAMILIES)}"
@@ -113,7 +117,7 @@ class Bedrock:
 
 
 @cache
-def family(name: str) -> Family:
+def family_called(name: str) -> Family:
     found: Family = find(FAMILIES, name, "family of models")
     return found
 
@@ -129,6 +133,17 @@ def provider_of(model: str | None) -> str | None:
 def made_id(index: int) -> str:
     """The id of a record that brings none."""
     return f"REC{index:08d}"
+
+
+def record_id(row: Mapping[str, Any], index: int) -> Any:
+    """What the line of a row calls it."""
+    return row["recordId"] if "recordId" in row else made_id(index)
+
+
+def begins_answer(body: Mapping[str, Any]) -> bool:
+    """Whether the last message of a body that was read is the start of the answer."""
+    messages: Any = body.get("messages")
+    return bool(messages) and messages[-1]["role"] == "assistant"
 
 
 def _body(line: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from llmbatch.core.types import Rendered
 from llmbatch.core.words import type_name
-from llmbatch.formats.bedrock.base import BodyError, Family, Reply, prompt_of, sampling_of
+from llmbatch.formats.bedrock.base import BodyError, Family, Reply, prompt_of, sampling_of, with_holes
 
 _SAMPLING = {"maxTokenCount": "max_tokens", "temperature": "temperature", "topP": "top_p", "stopSequences": "stop"}
 
@@ -33,4 +34,4 @@ def _write(reply: Reply) -> dict[str, Any]:
     return {"inputTextTokenCount": reply.usage["prompt_tokens"], "results": [result]}
 
 
-TITAN = Family(lambda body: "inputText" in body, _read, _write)
+TITAN = Family(lambda body: "inputText" in body, _read, _write, partial(with_holes, _write))

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from llmbatch.core.logprobs import of_answer
+from llmbatch.core.quick_json import hole
 from llmbatch.core.sampling import SAMPLING, sampling_problem, token_biases
 from llmbatch.core.types import EMPTY
 from llmbatch.core.words import is_of, near, short, type_name
@@ -104,15 +106,15 @@ class Choice(NamedTuple):
 
 def sampling_of(
     body: Mapping[str, Any],
-    own: Collection[str],
+    own: frozenset[str],
     *,
     neutral: Mapping[str, tuple[Any, ...]] = NEUTRAL,
-    ignored: Collection[str] = IGNORED,
 ) -> Mapping[str, Any]:
     """The sampling that a body asks for, by vLLM's names. ``own`` are the keys that its endpoint reads. Raises ``RequestError``."""
     sampling: dict[str, Any] = {}
+    passed = _passed(own)
     for key, value in body.items():
-        if value is None or key in ignored or key in own or key in _RENAMED or key in _GUIDED:
+        if value is None or key in passed:
             continue
         if key in SAMPLING:
             sampling[key] = value
@@ -137,6 +139,12 @@ def sampling_of(
         except ValueError as error:
             raise RequestError(f"body.logit_bias maps token ids to numbers: {error}", "logit_bias") from error
     return sampling or EMPTY
+
+
+@cache
+def _passed(own: frozenset[str]) -> frozenset[str]:
+    """The keys that say nothing of sampling, or are read elsewhere."""
+    return own | IGNORED | _RENAMED | _GUIDED.keys()
 
 
 def adapter_of(body: Mapping[str, Any], adapters: Collection[str]) -> str | None:
@@ -271,7 +279,7 @@ def choices_of(answered: Answered, success: Success, *, echo: bool = False) -> l
         told = [reasons, *([None] * count if value is None else value for value in (output, reasoning, tokens, stop))]
         if all(isinstance(value, list) and len(value) == count for value in told):
             return [
-                Choice(text_of_output(each), _reason(reason), thought, given if echo else of_answer(given), by)
+                Choice(text_of_output(each), reason_of(reason), thought, given if echo else of_answer(given), by)
                 for reason, each, thought, given, by in zip(*told, strict=True)
             ]
     alone = tokens is not None and all(isinstance(token, dict) for token in tokens)
@@ -280,7 +288,7 @@ def choices_of(answered: Answered, success: Success, *, echo: bool = False) -> l
     return [
         Choice(
             text_of_output(output),
-            _reason(success.finish_reason),
+            reason_of(success.finish_reason),
             thought,
             given,
             stop if isinstance(stop, str) else None,
@@ -288,7 +296,8 @@ def choices_of(answered: Answered, success: Success, *, echo: bool = False) -> l
     ]
 
 
-def _reason(reason: str | None) -> str:
+def reason_of(reason: str | None) -> str:
+    """Why an answer ended, in OpenAI's words."""
     return reason if reason in _FINISH else "stop"
 
 
@@ -296,4 +305,14 @@ def usage_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a row took, as completions have it."""
     usage = record["usage"]
     asked, given = usage["prompt_tokens"], usage["completion_tokens"]
-    return {"prompt_tokens": asked, "completion_tokens": given, "total_tokens": asked + given}
+    return _usage(asked, given, asked + given)
+
+
+def _usage(asked: Any, given: Any, together: Any) -> dict[str, Any]:
+    return {"prompt_tokens": asked, "completion_tokens": given, "total_tokens": together}
+
+
+# The holes of what most rows are answered with: see ``lines.PlainLines``, which fills them.
+INDEX, CREATED, MODEL = hole("index"), hole("created"), hole("model")
+CHOICE = Choice(hole("text"), hole("reason"), None, None)
+USAGE = _usage(hole("asked"), hole("given"), hole("together"))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from llmbatch.core.messages import images_in, ready_messages, text_of
 from llmbatch.core.types import Message, Prompt, Rendered
 from llmbatch.formats.base import Answered
 from llmbatch.formats.openai.body import (
+    CHOICE,
+    CREATED,
+    INDEX,
+    MODEL,
     NEUTRAL,
+    USAGE,
     Choice,
     RequestError,
     adapter_of,
@@ -64,13 +69,24 @@ def write(rendered: Rendered) -> dict[str, Any]:
 
 def answer(answered: Answered, success: Success) -> dict[str, Any]:
     """The body that answers a row."""
+    record = answered.record
+    choices = [_choice(index, each) for index, each in enumerate(choices_of(answered, success))]
+    return _completion(record["index"], answered.created, answered.model, choices, usage_of(record))
+
+
+def plain(*, cut: bool) -> dict[str, Any]:  # noqa: ARG001 - its reason is in a hole
+    """The same with holes, of a row that is answered with one text and nothing more."""
+    return _completion(INDEX, CREATED, MODEL, [_choice(0, CHOICE)], USAGE)
+
+
+def _completion(index: Any, created: Any, model: Any, choices: Sequence[Any], usage: Any) -> dict[str, Any]:
     return {
-        "id": f"chatcmpl-{answered.record['index']}",
+        "id": f"chatcmpl-{index}",
         "object": "chat.completion",
-        "created": answered.created,
-        "model": answered.model,
-        "choices": [_choice(index, each) for index, each in enumerate(choices_of(answered, success))],
-        "usage": usage_of(answered.record),
+        "created": created,
+        "model": model,
+        "choices": choices,
+        "usage": usage,
     }
 
 

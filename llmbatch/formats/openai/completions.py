@@ -5,7 +5,7 @@ A prompt is a text, or token ids, or a list of either; with several prompts, or 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -14,6 +14,11 @@ from llmbatch.core.types import Prompt, Rendered
 from llmbatch.core.words import is_encodable, type_name
 from llmbatch.formats.base import Answered
 from llmbatch.formats.openai.body import (
+    CHOICE,
+    CREATED,
+    INDEX,
+    MODEL,
+    USAGE,
     Choice,
     RequestError,
     adapter_of,
@@ -104,13 +109,24 @@ def answer(answered: Answered, success: Success) -> dict[str, Any]:
     asked = body if isinstance(body, Mapping) and body.get("echo") else _NOTHING
     choices = choices_of(answered, success, echo=bool(asked))
     before, alone = _echoed(asked, len(choices)), _is_prompt_alone(asked)
+    written = [_choice(index, each, next(before), alone=alone) for index, each in enumerate(choices)]
+    record = answered.record
+    return _completion(record["index"], answered.created, answered.model, written, usage_of(record))
+
+
+def plain(*, cut: bool) -> dict[str, Any]:  # noqa: ARG001 - its reason is in a hole
+    """The same with holes, of a row that is answered with one text and nothing more, its prompt neither."""
+    return _completion(INDEX, CREATED, MODEL, [_choice(0, CHOICE, "", alone=False)], USAGE)
+
+
+def _completion(index: Any, created: Any, model: Any, choices: Sequence[Any], usage: Any) -> dict[str, Any]:
     return {
-        "id": f"cmpl-{answered.record['index']}",
+        "id": f"cmpl-{index}",
         "object": "text_completion",
-        "created": answered.created,
-        "model": answered.model,
-        "choices": [_choice(index, each, next(before), alone=alone) for index, each in enumerate(choices)],
-        "usage": usage_of(answered.record),
+        "created": created,
+        "model": model,
+        "choices": choices,
+        "usage": usage,
     }
 
 

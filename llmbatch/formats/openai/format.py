@@ -68,7 +68,7 @@ class OpenAI:
             rendered = read_line(line, adapters)
         except RequestError as error:
             return Failure(FailureKind.PROMPT, str(error))
-        if any(map(_is_blank, (rendered.prompt, *rendered.more))):
+        if _is_blank(rendered.prompt) or (rendered.more and any(map(_is_blank, rendered.more))):
             return Failure(FailureKind.EMPTY_PROMPT, "the request's prompt is blank")
         return rendered
 

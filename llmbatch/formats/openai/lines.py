@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from llmbatch.core.quick_json import Form, hole, text_json, value_json
 from llmbatch.core.types import FailureKind
 from llmbatch.formats.base import Answered
-from llmbatch.formats.openai.body import RequestError
-from llmbatch.formats.openai.format import answer, read_line
-from llmbatch.formats.outcome import Error, Success, outcome_of
+from llmbatch.formats.openai import chat, completions, responses
+from llmbatch.formats.openai.body import RequestError, reason_of
+from llmbatch.formats.openai.format import CHAT, COMPLETIONS, RESPONSES, answer, endpoint_of, read_line
+from llmbatch.formats.openai.responses import asked_of
+from llmbatch.formats.outcome import Error, Success, outcome_of, plain_text
 
 NotRun = Literal["batch_expired", "batch_cancelled"]
 _NOT_RUN: Mapping[NotRun, str] = {
@@ -35,10 +38,62 @@ def line_of(answered: Answered, *, strict: bool = False) -> Line:
     outcome = outcome_of(record, answered.asked, strict=strict)
     status = 200 if isinstance(outcome, Success) else outcome.code.http
     said = answer(answered, outcome) if isinstance(outcome, Success) else {"error": _error(answered, outcome)}
-    number = f"{answered.created:x}{record['index']:010x}"
-    response = {"status_code": status, "request_id": f"req_{number}", "body": said}
-    data = {"id": f"batch_req_{number}", "custom_id": str(record["id"]), "response": response, "error": None}
-    return Line(status == 200, data)
+    number = _number(answered.created, record["index"])
+    return Line(status == 200, _line(number, str(record["id"]), status, said))
+
+
+def _number(created: int, index: int) -> str:
+    return f"{created:x}{index:010x}"
+
+
+def _line(number: str, custom_id: str, status: int, body: Mapping[str, Any]) -> dict[str, Any]:
+    response = {"status_code": status, "request_id": f"req_{number}", "body": body}
+    return {"id": f"batch_req_{number}", "custom_id": custom_id, "response": response, "error": None}
+
+
+class PlainLines:
+    """The lines of rows that are answered with one text and nothing more, as bytes: as ``line_of`` and ``json_line`` make them.
+
+    ``created`` is in Unix seconds.
+    """
+
+    def __init__(self, model: str, created: int) -> None:
+        self._model = text_json(model)
+        self._created = created
+
+    def line(self, record: Mapping[str, Any], row: Mapping[str, Any]) -> bytes | None:
+        """The line of a row's record, or ``None`` where it is another kind of row, for ``line_of``."""
+        text = plain_text(record)
+        if text is None:
+            return None
+        endpoint, body = endpoint_of(row.get("url")), row.get("body")
+        if endpoint not in _PLAIN or body.__class__ is not dict or body.get("echo"):
+            return None
+        usage, index = record["usage"], record["index"]
+        asked, given = usage["prompt_tokens"], usage["completion_tokens"]
+        reason = reason_of(record["finish_reason"])
+        texts: dict[str, str | int] = {
+            "number": _number(self._created, index),
+            "id": text_json(str(record["id"])),
+            "index": index,
+            "created": self._created,
+            "model": self._model,
+            "text": text_json(text),
+            "reason": text_json(reason),
+            "asked": asked,
+            "given": given,
+            "together": asked + given,
+        }
+        if endpoint == RESPONSES:
+            texts["cached"] = usage["cached_tokens"]
+            texts.update((name, value_json(value)) for name, value in asked_of(body).items())
+        return _PLAIN[endpoint][reason == "length"].line(texts)
+
+
+_PLAIN = {
+    endpoint: [Form(_line(hole("number"), hole("id"), 200, form(cut=cut))) for cut in (False, True)]
+    for endpoint, form in ((CHAT, chat.plain), (COMPLETIONS, completions.plain), (RESPONSES, responses.plain))
+}
 
 
 def line_not_run(index: int, custom_id: str | int, created: int, code: NotRun) -> dict[str, Any]:
@@ -62,4 +117,4 @@ def _param(row: Mapping[str, Any]) -> str | None:
     return None
 
 
-__all__ = ["Line", "NotRun", "line_not_run", "line_of"]
+__all__ = ["Line", "NotRun", "PlainLines", "line_not_run", "line_of"]

@@ -9,16 +9,23 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from llmbatch.core.messages import images_in, ready_messages
+from llmbatch.core.quick_json import hole
 from llmbatch.core.types import Prompt, Rendered
 from llmbatch.core.words import is_encodable, short, type_name
 from llmbatch.formats.base import Answered
 from llmbatch.formats.openai.body import (
-    IGNORED,
+    CHOICE,
+    CREATED,
+    INDEX,
+    MODEL,
+    USAGE,
+    Choice,
     RequestError,
     adapter_of,
     choices_of,
     sampling_of,
     schema_of,
+    usage_of,
 )
 from llmbatch.formats.outcome import Success
 
@@ -47,7 +54,7 @@ def read(body: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
     if (limit := body.get("max_output_tokens")) is not None:
         asked["max_tokens"] = limit
     try:
-        sampling = sampling_of(asked, _OWN, neutral=_NEUTRAL, ignored=IGNORED)
+        sampling = sampling_of(asked, _OWN, neutral=_NEUTRAL)
     except RequestError as error:
         if error.param != "max_tokens" or limit is None:
             raise
@@ -118,38 +125,72 @@ def _output(text: Any) -> Mapping[str, Any] | None:
 def answer(answered: Answered, success: Success) -> dict[str, Any]:
     """The body that answers a row."""
     record, body = answered.record, answered.row.get("body")
-    asked: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
-    choice, number, usage = choices_of(answered, success)[0], record["index"], record["usage"]
+    choice, usage = choices_of(answered, success)[0], usage_of(record)
+    asked = asked_of(body if isinstance(body, Mapping) else {})
+    cached = record["usage"]["cached_tokens"]
     cut = choice.finish_reason == "length"
+    return _response(
+        record["index"], answered.created, answered.model, choice, asked, {**usage, "cached": cached}, cut=cut
+    )
+
+
+def plain(*, cut: bool) -> dict[str, Any]:
+    """The same with holes, of a row that is answered with one text and nothing more."""
+    asked = {name: hole(name) for name in asked_of({})}
+    return _response(INDEX, CREATED, MODEL, CHOICE, asked, {**USAGE, "cached": hole("cached")}, cut=cut)
+
+
+def asked_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a response says of its request, in the words of both."""
+    return {
+        "instructions": body.get("instructions"),
+        "max_output_tokens": body.get("max_output_tokens"),
+        "parallel_tool_calls": body.get("parallel_tool_calls") is not False,
+        "temperature": body.get("temperature"),
+        "tool_choice": body.get("tool_choice") or "auto",
+        "top_p": body.get("top_p"),
+    }
+
+
+def _response(
+    index: Any,
+    created: Any,
+    model: Any,
+    choice: Choice,
+    asked: Mapping[str, Any],
+    usage: Mapping[str, Any],
+    *,
+    cut: bool,
+) -> dict[str, Any]:
     status = "incomplete" if cut else "completed"
     content = {"type": "output_text", "text": choice.text, "annotations": []}
     output: list[dict[str, Any]] = [
-        {"id": f"msg_{number}", "type": "message", "role": "assistant", "status": status, "content": [content]}
+        {"id": f"msg_{index}", "type": "message", "role": "assistant", "status": status, "content": [content]}
     ]
     if choice.reasoning is not None:
         thought = [{"type": "reasoning_text", "text": choice.reasoning}]
-        output.insert(0, {"id": f"rs_{number}", "type": "reasoning", "summary": [], "content": thought})
+        output.insert(0, {"id": f"rs_{index}", "type": "reasoning", "summary": [], "content": thought})
     return {
-        "id": f"resp_{number}",
+        "id": f"resp_{index}",
         "object": "response",
-        "created_at": answered.created,
-        "model": answered.model,
+        "created_at": created,
+        "model": model,
         "status": status,
         "error": None,
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-        "instructions": asked.get("instructions"),
-        "max_output_tokens": asked.get("max_output_tokens"),
+        "instructions": asked["instructions"],
+        "max_output_tokens": asked["max_output_tokens"],
         "output": output,
-        "parallel_tool_calls": asked.get("parallel_tool_calls") is not False,
-        "temperature": asked.get("temperature"),
-        "tool_choice": asked.get("tool_choice") or "auto",
+        "parallel_tool_calls": asked["parallel_tool_calls"],
+        "temperature": asked["temperature"],
+        "tool_choice": asked["tool_choice"],
         "tools": [],
-        "top_p": asked.get("top_p"),
+        "top_p": asked["top_p"],
         "usage": {
             "input_tokens": usage["prompt_tokens"],
-            "input_tokens_details": {"cached_tokens": usage["cached_tokens"], "cache_write_tokens": 0},
+            "input_tokens_details": {"cached_tokens": usage["cached"], "cache_write_tokens": 0},
             "output_tokens": usage["completion_tokens"],
             "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": usage["prompt_tokens"] + usage["completion_tokens"],
+            "total_tokens": usage["total_tokens"],
         },
     }

@@ -17,7 +17,8 @@ import socket
 import sys
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
@@ -31,6 +32,7 @@ from llmbatch.core.types import Record
 from llmbatch.engines.guardian import start_time
 from llmbatch.formats.base import Asked as HowAsked
 from llmbatch.formats.outcome import Success, outcome_of
+from llmbatch.integrations.live_job import Gone, Inbox
 from llmbatch.integrations.spark.engines import Engines
 from llmbatch.integrations.spark.wire import (
     AHEAD,
@@ -51,13 +53,18 @@ _WAITING = 128  # connections that may knock at a time
 
 @dataclass(frozen=True, slots=True)
 class HostSettings:
-    """How a host runs; ``apart`` is for one that takes the place of some that were killed."""
+    """How a host runs; ``apart`` is for one that takes the place of some that were killed.
+
+    ``patience``: for so many seconds the rows of a task that ended before it had its answers are gone on with. One that failed
+    is run again by then, and takes what is on its way; the rows of one that was cancelled nobody asks for again.
+    """
 
     folder: str
     executor: tuple[int, int | None]
     idle: float
     engines: int
     apart: bool = False
+    patience: float = 5.0
 
     @property
     def place(self) -> Place:
@@ -114,28 +121,42 @@ class Host:
         """One task: batches are begun as they come, and answered in their order."""
         replies: SimpleQueue[Future[bytes] | None] = SimpleQueue()
         threading.Thread(target=_reply, args=(connection, replies), daemon=True).start()
+        under_way: deque[tuple[Future[bytes], Inbox]] = deque()
         try:
             with ThreadPoolExecutor(AHEAD) as pool:
                 while True:
                     try:
                         message = connection.recv_bytes()
                     except (EOFError, OSError):
-                        break  # the task is done, or was killed: what is under way still gets into the cache
-                    replies.put(pool.submit(self._answered, message))
+                        break  # the task is done, or was cancelled, or was killed
+                    inbox: Inbox = SimpleQueue()
+                    reply = pool.submit(self._answered, message, inbox)
+                    replies.put(reply)
+                    under_way.append((reply, inbox))
+                    while under_way[0][0].done() and len(under_way) > 1:
+                        under_way.popleft()
+                wait([reply for reply, _ in under_way], self._settings.patience)
+                for _, inbox in under_way:
+                    inbox.put(Gone())
         finally:
             replies.put(None)
             with self._state:
                 self._connected -= 1
                 self._idle_since = time.monotonic()
 
-    def _answered(self, message: bytes) -> bytes:
+    def _answered(self, message: bytes, inbox: Inbox) -> bytes:
+        """The reply to a batch; an empty one, which nobody gets, where its task ended (``Gone`` came into the inbox)."""
         try:
             asked = asked_from(message)
             with self._engines.job(asked.job) as job:
-                records, reused = job.records(asked.rows)
+                records, reused = job.records(asked.rows, inbox)
             self._counts.add("rows", len(records))
             self._counts.add("reused", reused)
             return answered_bytes([_answer(record, asked) for record in records], self._counts.facts())
+        except Gone as gone:
+            self._counts.add("given_up", gone.given_up)
+            say(f"a task ended before its answers: {gone.given_up:,} requests were taken back")
+            return b""
         except LlmbatchError as error:
             say(f"a batch failed: {error}")
             return failed_bytes(error)
@@ -167,7 +188,7 @@ class _Counts:
         self._state = threading.Lock()
         pid, started = settings.executor
         self._executor = f"{socket.gethostname()} {pid} {started}"
-        self._numbers: dict[str, int] = {"engine_starts": 0, "host_starts": 0, "rows": 0, "reused": 0}
+        self._numbers: dict[str, int] = {"engine_starts": 0, "host_starts": 0, "rows": 0, "reused": 0, "given_up": 0}
         with contextlib.suppress(FileNotFoundError):
             for line in self._path.read_text(encoding="ascii").splitlines():
                 with contextlib.suppress(ValueError, KeyError):  # the last one may be torn

@@ -36,7 +36,7 @@ _NONE = Answer(None, None)
 class Hosting:
     """What every task is told of its host. ``threads`` is what Spark was told of OMP_NUM_THREADS, None: nothing.
 
-    ``folder`` is for tests: a host there, that ends with this process.
+    ``folder`` is for tests: a host there, that ends with this process. ``patience`` is as ``HostSettings`` has it.
     """
 
     application: str
@@ -44,14 +44,15 @@ class Hosting:
     engines: int = 1
     threads: str | None = None
     folder: str | None = None
+    patience: float = 5.0
 
     def settings(self, *, apart: bool) -> HostSettings:
         """How the host of this process's executor is to run."""
-        pid = _executor()
+        pid = executor()
         started = start_time(pid)
         place = Place.of(self.application, pid, started) if self.folder is None else None
         folder = self.folder if place is None else str(place.folder)
-        return HostSettings(str(folder), (pid, started), self.idle, self.engines, apart)
+        return HostSettings(str(folder), (pid, started), self.idle, self.engines, apart, self.patience)
 
     def environment(self) -> dict[str, str]:
         """The host's. Spark gives its workers as many threads as a task has cores, which are too few for a model."""
@@ -216,18 +217,24 @@ def _start(hosting: Hosting, settings: HostSettings) -> subprocess.Popen[bytes]:
         )
 
 
-def _executor() -> int:
+def executor() -> int:
     """The process of the executor that this worker belongs to: the Java machine above it, else whoever started this process."""
     me = psutil.Process()
     return next((each.pid for each in me.parents() if each.name().startswith("java")), os.getpid())
 
 
+def task() -> Any:
+    """The ``TaskContext`` of the task that this process works on; None where it works on none."""
+    pyspark = sys.modules.get("pyspark")
+    context = None if pyspark is None else getattr(pyspark, "TaskContext", None)
+    return None if context is None else context.get()
+
+
 def _gpus_of_task() -> str:
     """The GPUs that Spark gave the task, as CUDA names them; empty where it gave none."""
-    context = sys.modules.get("pyspark")
-    task = None if context is None else getattr(context, "TaskContext", None)
-    resources = {} if task is None or task.get() is None else task.get().resources()
+    at_work = task()
+    resources = {} if at_work is None else at_work.resources()
     return ",".join(resources["gpu"].addresses) if "gpu" in resources else ""
 
 
-__all__ = ["Hosting", "answered"]
+__all__ = ["Hosting", "answered", "executor", "task"]

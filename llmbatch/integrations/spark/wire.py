@@ -42,6 +42,7 @@ class Facts(NamedTuple):
     host_starts: int
     rows: int
     reused: int  # of them, those that took an answer that was there or on its way already: in the cache, or asked just before
+    given_up: int = 0  # requests that were taken back from the engine, as their task had ended
 
 
 class Asked(NamedTuple):

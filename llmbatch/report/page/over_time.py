@@ -22,6 +22,7 @@ from llmbatch.report.page.plots import (
     steps,
     time_scale,
 )
+from llmbatch.report.page.story import money
 from llmbatch.report.timeline import Columns, Timeline
 
 _STRETCHES = 120  # of a plot
@@ -34,6 +35,14 @@ class OverTime(NamedTuple):
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str
+
+
+class Cost(NamedTuple):
+    """What a run cost, and by which prices: those of a million tokens (in, out, cached in), and whether hours of GPUs have one."""
+
+    total: float
+    per_million: tuple[float, float, float] | None
+    hourly: bool
 
 
 class _Stretch(NamedTuple):
@@ -51,7 +60,7 @@ class _Stretch(NamedTuple):
         return min(1.0, self.sums["busy"] / self.sums["up"]) if self.sums["up"] > 0 else 0.0
 
 
-def over_time(timeline: Timeline) -> OverTime | None:
+def over_time(timeline: Timeline, cost: Cost | None = None) -> OverTime | None:
     """None where it was over too soon to be drawn."""
     number = len(timeline.columns["rows"])
     if number < 3 or timeline.seconds <= 0 or not timeline.sessions:
@@ -63,6 +72,8 @@ def over_time(timeline: Timeline) -> OverTime | None:
         plots += [_prompt_rate(timeline, stretches, x, marks), _answer_rate(timeline, stretches, x, marks)]
     if any(each.sums["up"] for each in stretches):
         plots.append(_engine(timeline, stretches, x, marks))
+    if cost is not None and cost.total > 0:
+        plots.append(_cost_so_far(timeline, stretches, x, marks, cost))
     headings, rows = _table(timeline)
     note = (
         "Time runs while the run does: the pauses between its sessions are left out."
@@ -170,6 +181,49 @@ def _engine(timeline: Timeline, stretches: list[_Stretch], x: Sequence[Tick], ma
     return Plot("Engine busy", said, y, x, [shape], hovers, marks)
 
 
+def _cost_so_far(
+    timeline: Timeline, stretches: list[_Stretch], x: Sequence[Tick], marks: Sequence[Mark], cost: Cost
+) -> Plot:
+    spent, good = 0.0, float(timeline.sessions[0].rows)
+    places, so_far, hovers = [0.0], [0.0], []
+    for each, part in zip(stretches, _costs(stretches, cost), strict=True):
+        spent, good = spent + part, good + each.sums["rows"] - each.sums["not_ok"]
+        places.append(each.end / timeline.seconds)
+        so_far.append(spent)
+        by_row = f", {money(spent / good)} per row that is ok" if good >= 0.5 else ""
+        hovers.append(_hover(timeline, each, f"{clock(round(each.end, 1))}: {money(spent)} so far{by_row}"))
+    top, y = scale(spent, money)
+    said = f"{money(spent)}{f', {money(spent / good)} per row that is ok' if good >= 0.5 else ''}"
+    return Plot(
+        "Cost so far",
+        said,
+        y,
+        x,
+        [Shape("busy", slopes(places, [0.0] * len(places), so_far, top), "cost")],
+        hovers,
+        marks,
+    )
+
+
+def _costs(stretches: list[_Stretch], cost: Cost) -> list[float]:
+    """What each stretch cost. Tokens have their price, and hours of GPUs, which are paid for whatever they do, the rest."""
+    into, out, cached = cost.per_million or (0.0, 0.0, 0.0)
+    parts = [
+        (
+            max(0.0, each.sums["prompt_tokens"] - each.sums["cached_tokens"]) * into
+            + each.sums["completion_tokens"] * out
+            + each.sums["cached_tokens"] * cached
+        )
+        / 1e6
+        for each in stretches
+    ]
+    if cost.hourly:
+        rest = max(0.0, cost.total - sum(parts)) / (stretches[-1].end - stretches[0].start)
+        parts = [part + rest * (each.end - each.start) for part, each in zip(parts, stretches, strict=True)]
+    known = sum(parts)  # a kill took some counts, of tokens that were paid for
+    return [part * cost.total / known if known else cost.total / len(parts) for part in parts]
+
+
 def _widths(timeline: Timeline, stretches: list[_Stretch]) -> list[tuple[float, float]]:
     return [(each.start / timeline.seconds, each.end / timeline.seconds) for each in stretches]
 
@@ -220,4 +274,4 @@ def _table(timeline: Timeline) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
-__all__ = ["OverTime", "over_time"]
+__all__ = ["Cost", "OverTime", "over_time"]

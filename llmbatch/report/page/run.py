@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 from llmbatch.core import words
 from llmbatch.core.types import Status
 from llmbatch.report.page.frame import page
-from llmbatch.report.page.over_time import over_time
+from llmbatch.report.page.over_time import Cost, over_time
 from llmbatch.report.page.plots import Bar, Dots, dots, histogram
 from llmbatch.report.page.sample import Sample
 from llmbatch.report.page.story import money, story, tiles
-from llmbatch.report.report import FailureReport, Report, Tokens
+from llmbatch.report.report import FailureReport, Report, SettingReport, Tokens
 from llmbatch.report.summary import headline, next_steps
 from llmbatch.report.timeline import Timeline
 
+_SETTINGS = 60  # of a sweep that are drawn, the best first
 _EXAMPLES = 3  # of a kind of failure, that open without a script
 _VERDICTS = {"chosen": "ok", "default": "in", "faster": "out", "refused": "warn", "slower": "bad"}
 _WASTE = ("bad", "warn", "out", "busy")
@@ -41,8 +42,12 @@ def run_page(
     timeline: Timeline | None = None,
     scores: Sequence[Dots] = (),
     said: str = "",
+    cost: Cost | None = None,
 ) -> bytes:
-    """The whole file. ``scores`` are plots of the figures of an evaluation; ``said`` is the headline, if not the report's own."""
+    """The whole file. ``scores`` are plots of the figures of an evaluation; ``said`` is the headline, if not the report's own.
+
+    ``cost`` is for the plot of it over time.
+    """
     rows = report["rows"]
     kinds = list(_kinds(report, sample))
     statuses = [(status, number) for status, number in rows["by_status"].items() if number]
@@ -59,7 +64,7 @@ def run_page(
         statuses=statuses,
         bars=[Bar(status, status, number / rows["done"], words.count(number)) for status, number in statuses],
         kinds=kinds,
-        over=None if timeline is None else over_time(timeline),
+        over=None if timeline is None else over_time(timeline, cost),
         lengths=[
             plot
             for plot in (
@@ -78,6 +83,7 @@ def run_page(
         accept=report.get("accept"),
         children=report.get("children"),
         settings=report.get("settings") or (),
+        sweep=_sweep(report.get("settings") or ()),
         sample=sample,
         statuses_shown=sorted({record["status"] for record in sample.records}),
         kinds_shown=_kinds_shown(sample),
@@ -178,6 +184,25 @@ def _cost(report: Report) -> Iterator[tuple[str, str]]:
     total = report["rows"]["total"]
     if report["outcome"] != "finished" and total and rows:
         yield f"all {words.count(total)} rows, if it goes on like this", f"about {money(cost / rows * total)}"
+
+
+def _sweep(settings: Sequence[SettingReport]) -> Dots | None:
+    """The settings of a sweep by the share of rows that came out well: accepted, where the job says what is, else ok."""
+    if len(settings) < 2 or not all(each["rows"] for each in settings):
+        return None
+    what = "ok" if settings[0]["meet"] is None else "accepted"
+    figures = []
+    for each in settings:
+        good = each["ok"] if each["meet"] is None else each["meet"]
+        said = f"{words.share(good / each['rows'])} of {words.count(each['rows'])}"
+        last = ((place.rpartition(".")[2], value) for place, value in each["setting"].items())
+        name = ", ".join(f"{place}={value}" for place, value in last) or "as the job says"
+        figures.append((words.clip(name, 60), good / each["rows"], None, None, said, "in", False))
+    best, worst = max(figure[1] for figure in figures), min(figure[1] for figure in figures)
+    drawn = sorted(figures, key=lambda figure: -figure[1])[:_SETTINGS] if len(figures) > _SETTINGS else figures
+    strong = [(*figure[:6], figure[1] == best > worst) for figure in drawn]
+    note = f"The best {_SETTINGS} of {len(figures):,}." if len(drawn) < len(figures) else ""
+    return dots(f"Rows {what}, by setting", strong, span=(0.0, 1.0), say=words.share, note=note)
 
 
 def _autotune(found: Mapping[str, Any] | None) -> Dots | None:

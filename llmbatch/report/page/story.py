@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,8 +14,10 @@ _MUCH = 0.05  # a share that is worth a sentence
 
 
 def money(amount: float) -> str:
-    """``1,234.50``, ``0.00012``: small ones keep three digits."""
-    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.3g}"
+    """``1,234.50``, ``0.000012``: small ones keep three digits."""
+    if amount >= 1 or amount <= 0:
+        return f"{amount:,.2f}"
+    return f"{amount:.{2 - math.floor(math.log10(amount))}f}".rstrip("0").rstrip(".")
 
 
 class Tile(NamedTuple):

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.quick_json import json_line
 from llmbatch.formats.bedrock.format import Bedrock, BedrockSettings
+from llmbatch.formats.bedrock.lines import PlainLines
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written
+from llmbatch.sinks.layouts.base import Written, answered_of
 from llmbatch.sinks.layouts.objects import by_object, output_objects
 
 MANIFEST = "manifest.json.out"
@@ -47,17 +48,21 @@ class BedrockLayout:
         place = folder / self._settings.job
         files: list[Path] = []
         counts: Counter[str] = Counter()
-        for number, rows in by_object(finished, source):
+        plain = PlainLines(format_, finished.model)
+        for number, pairs in by_object(finished, source):
             path = place / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as stream:
-                for row in rows:
-                    line = format_.line(row, strict=strict)
-                    stream.write(json_line(line))
-                    counts["errors"] += "error" in line
+                for record, row in pairs:
+                    text = plain.line(record, row.data)
+                    if text is None:
+                        line = format_.line(answered_of(finished, record, row), strict=strict)
+                        counts["errors"] += "error" in line
+                        text = json_line(line)
+                    stream.write(text)
                     counts["total"] += 1
-                    counts["in"] += row.record["usage"]["prompt_tokens"]
-                    counts["out"] += row.record["usage"]["completion_tokens"]
+                    counts["in"] += record["usage"]["prompt_tokens"]
+                    counts["out"] += record["usage"]["completion_tokens"]
             files.append(path)
         manifest = place / MANIFEST
         manifest.write_bytes(json_line(_manifest(counts)))

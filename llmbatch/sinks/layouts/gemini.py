@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from llmbatch.core.quick_json import json_line
-from llmbatch.formats.gemini.lines import api_line, vertex_line
+from llmbatch.formats.base import Answered
+from llmbatch.formats.gemini.lines import PlainLines, api_line, vertex_line
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written, answers
+from llmbatch.sinks.layouts.base import Written, answered_of
 from llmbatch.sinks.layouts.vertex import prediction_folder, time_of
 
 
@@ -46,7 +47,8 @@ class GeminiLayout:
         time = time_of(self._settings.time, finished)
         path = prediction_folder(folder, "model", time) / "predictions.jsonl"
         strict, said = self._settings.errors == "strict", time.isoformat(timespec="milliseconds")
-        return _written(path, (vertex_line(each, strict=strict, time=said) for each in answers(finished)))
+        plain = PlainLines(finished.model, said)
+        return _written(path, finished, plain, lambda each: vertex_line(each, strict=strict, time=said))
 
 
 class GeminiApiLayout:
@@ -56,17 +58,21 @@ class GeminiApiLayout:
         self._strict = settings.errors == "strict"
 
     def write(self, finished: Finished, folder: Path) -> Written:
-        lines = (api_line(each, strict=self._strict) for each in answers(finished))
-        return _written(folder / "responses.jsonl", lines)
+        plain = PlainLines(finished.model, None)
+        return _written(folder / "responses.jsonl", finished, plain, lambda each: api_line(each, strict=self._strict))
 
 
-def _written(path: Path, lines: Iterable[dict[str, Any]]) -> Written:
-    done = failed = 0
+def _written(
+    path: Path, finished: Finished, plain: PlainLines, in_full: Callable[[Answered], dict[str, Any]]
+) -> Written:
+    rows = failed = 0
     with path.open("wb") as stream:
-        for line in lines:
-            stream.write(json_line(line))
-            if line.get("response"):
-                done += 1
-            else:
-                failed += 1
-    return Written([path], lines=(done, failed))
+        for record, row in finished.pairs():
+            rows += 1
+            text = plain.line(record, row.data)
+            if text is None:
+                line = in_full(answered_of(finished, record, row))
+                failed += not line.get("response")
+                text = json_line(line)
+            stream.write(text)
+    return Written([path], lines=(rows - failed, failed))

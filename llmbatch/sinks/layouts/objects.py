@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from llmbatch.core.types import Cursor, Row
-from llmbatch.formats.base import Answered
 from llmbatch.sinks.base import Finished, Pair
 from llmbatch.sinks.by_file import distinct, inside
-from llmbatch.sinks.layouts.base import answered_of
 from llmbatch.sources.base import Source
 
 _SUFFIX = ".out"
@@ -28,21 +26,21 @@ def output_objects(source: Source, folder: str | None) -> list[str]:
     return distinct([f"{inside(name)}{_SUFFIX}" for name in names])
 
 
-def by_object(finished: Finished, source: Source) -> Iterator[tuple[int, Iterator[Answered]]]:
-    """(number, what became of its rows) of each object that has rows, and of those that the run passed as they have none."""
+def by_object(finished: Finished, source: Source) -> Iterator[tuple[int, Iterator[Pair]]]:
+    """(number, its rows with their records) of each object that has rows, and of those that the run passed as they have none."""
     last: Row | None = None
 
     def pairs() -> Iterator[Pair]:
         nonlocal last
         for pair in finished.pairs():
-            last = pair.row
+            last = pair[1]
             yield pair
 
     following = 0
-    for number, rows in groupby(pairs(), key=lambda pair: pair.row.cursor.file):
+    for number, rows in groupby(pairs(), key=lambda pair: pair[1].cursor.file):
         yield from ((empty, iter(())) for empty in range(following, number))
         following = number + 1
-        yield number, (answered_of(finished, record, row) for record, row in rows)
+        yield number, rows
     yield from ((empty, iter(())) for empty in range(following, _end(finished, source, last)))
 
 

@@ -12,9 +12,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.quick_json import json_line
-from llmbatch.formats.openai.lines import line_of
+from llmbatch.formats.openai.lines import PlainLines, line_of
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written, answered
+from llmbatch.sinks.layouts.base import Written, answered_of
 
 
 class BatchSettings(BaseModel):
@@ -42,9 +42,15 @@ class OpenAIBatch:
     def write(self, finished: Finished, folder: Path) -> Written:
         output, errors = folder / "output.jsonl", folder / "error.jsonl"
         strict, created = self._settings.errors == "strict", self._settings.created
+        if created is not None:
+            finished = replace(finished, created=created)
+        plain = PlainLines(finished.model, finished.created)
         with output.open("xb") as good, errors.open("xb") as bad:
-            for _, row in answered(finished if created is None else replace(finished, created=created)):
-                line = line_of(row, strict=strict)
+            for record, row in finished.pairs():
+                if (text := plain.line(record, row.data)) is not None:
+                    good.write(text)
+                    continue
+                line = line_of(answered_of(finished, record, row), strict=strict)
                 (good if line.ok else bad).write(json_line(line.data))
         if not output.stat().st_size:
             output.unlink()

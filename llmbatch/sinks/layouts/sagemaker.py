@@ -17,7 +17,7 @@ from llmbatch.formats.json_path import Misfit
 from llmbatch.formats.outcome import Error, outcome_of
 from llmbatch.formats.sagemaker import SageMaker, SageMakerSettings
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written
+from llmbatch.sinks.layouts.base import Written, answered_of
 from llmbatch.sinks.layouts.objects import by_object, output_objects
 
 PLACEHOLDER = "ERROR"
@@ -62,7 +62,8 @@ class SageMakerLayout:
         format_ = SageMaker(SageMakerSettings.model_validate(finished.options))
         files: list[Path] = []
         failed: list[tuple[str, str]] = []
-        for number, rows in by_object(finished, source):
+        for number, pairs in by_object(finished, source):
+            rows = (answered_of(finished, record, row) for record, row in pairs)
             path = folder / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.record import json_encoder
-from llmbatch.formats.base import Answered
-from llmbatch.formats.seldon import DataType, line_of
+from llmbatch.core.types import Row
+from llmbatch.formats.seldon import DataType, PlainLines, line_of
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written
+from llmbatch.sinks.layouts.base import Written, answered_of
 from llmbatch.sinks.layouts.by_input import write_by_input
 
 _encode = json_encoder(json.JSONEncoder(ensure_ascii=False))
@@ -44,9 +44,14 @@ class SeldonLines:
         self._settings = settings
 
     def write(self, finished: Finished, folder: Path) -> Written:
-        return Written(write_by_input(finished, folder, self._line))
-
-    def _line(self, row: Answered) -> bytes:
         given = self._settings
-        line = line_of(row, given.data_type, given.batch_id, strict=given.errors == "strict")
-        return _encode(line).encode() + b"\n"
+        strict = given.errors == "strict"
+        plain = PlainLines(given.data_type, given.batch_id, _encode)
+
+        def line(record: dict[str, Any], row: Row) -> bytes:
+            if (text := plain.line(record, row.data, row.cursor.line)) is not None:
+                return text
+            message = line_of(answered_of(finished, record, row), given.data_type, given.batch_id, strict=strict)
+            return _encode(message).encode() + b"\n"
+
+        return Written(write_by_input(finished, folder, line))

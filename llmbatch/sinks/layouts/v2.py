@@ -6,15 +6,15 @@ Of several input files each has an output file, called as it is.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch.core.quick_json import json_line
-from llmbatch.formats.base import Answered
-from llmbatch.formats.v2 import line_of
+from llmbatch.core.types import Row
+from llmbatch.formats.v2 import PlainLines, line_of
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written
+from llmbatch.sinks.layouts.base import Written, answered_of
 from llmbatch.sinks.layouts.by_input import write_by_input
 
 
@@ -38,8 +38,14 @@ class V2Lines:
         self._settings = settings
 
     def write(self, finished: Finished, folder: Path) -> Written:
-        return Written(write_by_input(finished, folder, self._line))
+        plain, strict, ids = (
+            PlainLines(finished.model, finished.created),
+            self._settings.errors == "strict",
+            self._settings.error_ids,
+        )
 
-    def _line(self, row: Answered) -> bytes:
-        strict = self._settings.errors == "strict"
-        return json_line(line_of(row, strict=strict, ids=self._settings.error_ids))
+        def line(record: dict[str, Any], row: Row) -> bytes:
+            text = plain.line(record, row.data, row.cursor.line)
+            return text or json_line(line_of(answered_of(finished, record, row), strict=strict, ids=ids))
+
+        return Written(write_by_input(finished, folder, line))

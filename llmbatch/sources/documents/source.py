@@ -56,7 +56,7 @@ class DocumentSource:
         self._kinds = [kind for kind in kinds if kind is not None]
         if not self._kinds:
             raise SourceError("; ".join([f"{settings.path}: there is no document in it", *self.notes()]))
-        documents = [file for file, kind in zip(found.place.files, kinds, strict=True) if kind is not None]
+        documents = (file for file, kind in zip(found.place.files, kinds, strict=True) if kind is not None)
         self._files = InputFiles(found.place.only(documents))
         self._first = {kind: self._kinds.index(kind) for kind in LIBRARIES if kind in self._kinds}
         for kind, number in self._first.items():

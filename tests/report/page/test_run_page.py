@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from llmbatch.core.events import Replica
+from llmbatch.core.events import Replica, Snapshot
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_to_dict
 from llmbatch.core.types import Attempt, Failure, FailureKind, Record, RequestKey, Status, Usage
+from llmbatch.report.page.over_time import Cost
 from llmbatch.report.page.plots import dots
 from llmbatch.report.page.run import run_page
 from llmbatch.report.page.sample import Sample, prompt_of, shown, within
-from llmbatch.report.report import Facts, Report, SessionFacts, build_report
+from llmbatch.report.report import Facts, Report, SessionFacts, SettingReport, build_report
+from llmbatch.report.timeline import Timeline
 
 VOID = {"meta", "input", "link", "br"}
 HOSTILE = "<script>alert(1)</script> </script> <img src=x onerror=alert(2)> {{ 7 * 7 }} &amp; \u202e\x00\x1b[31m"
@@ -130,6 +132,37 @@ def test_what_it_cost_is_said_by_row(report: Report) -> None:
     assert "<dt>Cost: a thousand rows</dt><dd>3,000.00</dd>" in page
 
 
+@pytest.fixture
+def timeline(snapshot: Snapshot) -> Timeline:
+    """Ten seconds, each with ten rows, of which one is not ok, and a hundred prompt tokens a row."""
+    timeline = Timeline()
+    timeline.began(1, 0)
+    for at in range(11):
+        usage, rows = Usage(1000 * at, 100 * at, 0), {"ok": 9 * at, "failed": at}
+        timeline.snapshot(replace(snapshot, elapsed=float(at), rows=10 * at, usage=usage, by_status=rows))
+    timeline.ended("finished")
+    return timeline
+
+
+@pytest.mark.parametrize(
+    ("cost", "half"),
+    [
+        (Cost(12.0, None, True), "6.00"),
+        (Cost(12.0, (1.0, 1.0, 0.0), False), "6.00"),
+        (Cost(12.0, (100.0, 0.0, 0.0), True), "6.00"),
+    ],
+    ids=["hours", "tokens", "both"],
+)
+def test_the_cost_so_far_is_a_plot_with_that_of_a_row(
+    report: Report, timeline: Timeline, cost: Cost, half: str
+) -> None:
+    page = written({**report, "cost": 12.0}, timeline=timeline, cost=cost)
+    assert "<strong>Cost so far</strong>" in page
+    assert "12.00, 0.133 per row that is ok" in page
+    assert f"<title>5 s: {half} so far, 0.133 per row that is ok</title>" in page
+    assert "Cost so far" not in written(report, timeline=timeline)
+
+
 TRIED = {
     "chosen": "max_num_seqs=512", "margin": 1.05, "said": "autotune: it is faster",
     "tried": [
@@ -151,6 +184,32 @@ def test_the_settings_that_were_tried_are_a_plot_and_what_failed_is_said(report:
 def test_the_settings_that_an_older_run_tried_are_a_plot_too(report: Report) -> None:
     old = {"chosen": "a", "tried": [{"name": "a", "gain": 0.2, "noise": 0.01, "error": None}]}
     assert "1.20× (chosen)" in written({**report, "engine": {"autotune": old}})
+
+
+def swept(meet: int | None) -> list[SettingReport]:
+    common: Any = {"rows": 10, "prompt_tokens": 1, "completion_tokens": 1}
+    return [
+        {"setting": {"sampling.temperature": 0}, "ok": 9, "meet": meet, **common},
+        {"setting": {"sampling.temperature": "<b>1"}, "ok": 5, "meet": meet, **common},
+    ]
+
+
+def test_the_settings_of_a_sweep_are_a_plot_of_the_rows_that_came_out_well(report: Report) -> None:
+    page = written({**report, "settings": swept(None)})
+    assert "<strong>Rows ok, by setting</strong>" in page
+    assert re.findall(r'class="dot( strong)?"><span class="name">(temperature.*?)</span>', page) == [
+        (" strong", "temperature=0"), ("", "temperature=&lt;b&gt;1"),
+    ]  # fmt: skip
+    assert "90% of 10" in page and "50% of 10" in page
+    accepted = written({**report, "settings": swept(4)})
+    assert "Rows accepted, by setting" in accepted and accepted.count("40% of 10") >= 2
+
+
+def test_of_very_many_settings_the_best_are_drawn(report: Report) -> None:
+    [one, _] = swept(None)
+    page = written({**report, "settings": [{**one, "ok": at % 11} for at in range(200)]})
+    assert "The best 60 of 200." in page
+    assert page.count("100% of 10") >= 18 and ">0% of 10" not in page
 
 
 def test_a_page_is_bounded_however_long_the_texts_are() -> None:
