@@ -52,7 +52,10 @@ class Nodes:
 @contextlib.contextmanager
 def nodes_of(count: int, cpus: int = 1) -> Iterator[Nodes]:
     """So many nodes, to which ``--cluster ray`` leads."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_prestart_worker_first_driver": "0"}
+    # an engine in an actor would stand back behind whatever else computes on the machine (niceness 15)
+    os.environ |= {
+        "RAY_USAGE_STATS_ENABLED": "0", "RAY_prestart_worker_first_driver": "0", "RAY_worker_niceness": "0",
+    }  # fmt: skip
     found = Nodes()
     try:
         for _ in range(count):

@@ -84,16 +84,18 @@ def _ours(source: Path, output: Path, rows: int, *, kills: bool) -> Answered:
         "prompt": str(shapes.DEMO / "prompts" / f"{shapes.SHAPES['neutral'].prompt}.yaml"),
         "engine": {"cluster": "ray", "args": dict(shapes.ENGINE)},
     }  # fmt: skip
+    began = time.monotonic()  # the peer starts its cluster itself
     with nodes_of(1, len(os.sched_getaffinity(0))):
-        began = time.monotonic()
+        cluster_up = time.monotonic()
         report = run_job(job_from(job), [kill]).report
-        seconds = time.monotonic() - began
+        ended = time.monotonic()
         left_over = _end(engines)
     start_up = report["sessions"][0]["seconds"]["start_up"] or 0.0
     answered, distinct = _count([output / "results.jsonl"])
     return Answered(
-        "llmbatch", bool(engines), report["outcome"], rows, answered, distinct, seconds, seconds - start_up, left_over
-    )
+        "llmbatch", bool(engines), report["outcome"], rows, answered, distinct, ended - began,
+        ended - cluster_up - start_up, left_over,
+    )  # fmt: skip
 
 
 def _theirs(source: Path, target: Path, rows: int, limit: float, *, kills: bool) -> Answered:
