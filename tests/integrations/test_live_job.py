@@ -174,8 +174,8 @@ def test_a_caller_who_goes_takes_back_what_nobody_else_waits_for() -> None:
 
 
 def test_an_answer_that_was_taken_back_is_not_taken_for_one_by_whoever_asks_the_same(tmp_path: Path) -> None:
-    script = tmp_path / "script.yaml"  # a script of its own, as uses of a rule are counted by script
-    script.write_text('{"rules": [{"hang": true, "times": 1}]}')
+    script = tmp_path / "script.yaml"
+    script.write_text('{"rules": [{"when": {"index": 0}, "hang": true}]}')
     engine = {"name": "scripted", "script": str(script)}
     cached = job(engine=engine, reuse={"cache": str(tmp_path / "answers.cache")})
     live_job, live = make(cached)
