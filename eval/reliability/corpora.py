@@ -479,7 +479,7 @@ SCENARIOS = (
             "run": {"window": 32},
             "engine": {"tool_call_parser": "hermes"},
             "input": {"format": "openai"},
-            "sinks": {"layout": {"name": "openai"}},
+            "sinks": {"layout": {"name": "openai_batch", "settings": {"created": 1}}},
         },
         distinct=150,
         files=("results.jsonl", "errors.jsonl", "output"),
