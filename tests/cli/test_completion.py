@@ -103,7 +103,7 @@ def test_of_very_many_ids_some_are_offered(folders: Path, monkeypatch: pytest.Mo
 
 
 def test_where_there_are_very_many_files_the_search_ends(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmbatch.cli.complete._LOOKED_AT", 4)  # the entries of this folder, hidden ones apart
+    monkeypatch.setattr("llmbatch.cli.complete._LOOKED_AT", 5)  # the entries of this folder
     assert plain("status", "") == ["out"]
 
 
