@@ -100,27 +100,9 @@ def pytest_configure() -> None:
 def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
     """Workers are forked from one process that has imported, and in a fresh clone compiled, what each would have to."""
     _set_environment(len(specs))
-    if fits_in_memory(MEMORY, len(specs)):
-        os.environ.setdefault(
-            "PYTEST_DEBUG_TEMPROOT", str(MEMORY)
-        )  # where pytest makes folders for tests, without --basetemp
     servers = ForkServers()
     config.add_cleanup(servers.close)
     subprocess.Popen = servers.popen("worker", [fork_server.WORKER])  # type: ignore[misc]
-
-
-MEMORY = Path("/dev/shm")  # noqa: S108
-FOLDERS_BYTES = 4 << 30  # several times what folders of tests take
-
-
-def fits_in_memory(place: Path, workers: int) -> bool:
-    """Whether folders of tests can lie in memory: a run waits for a disk a dozen times, until what it wrote is sure to be there."""
-    try:
-        there = os.statvfs(place)
-    except OSError:
-        return False
-    room = min(there.f_bavail * there.f_frsize, usable_memory() - workers * WORKER_BYTES)
-    return os.access(place, os.W_OK) and not there.f_flag & os.ST_NOEXEC and room >= FOLDERS_BYTES
 
 
 def _set_environment(workers: int) -> None:

@@ -54,7 +54,7 @@ def test_what_was_frozen_before_stays_so_and_nothing_more_is() -> None:
     before = gc.get_freeze_count()
     with no_search():
         gc.freeze()
-        assert gc.get_freeze_count() == before
+        assert gc.get_freeze_count() <= before  # what was frozen may have ended
 
 
 def test_a_collector_that_was_off_stays_off() -> None:
