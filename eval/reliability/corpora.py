@@ -175,7 +175,7 @@ def _write_transform_records(scenario: Scenario, folder: Path) -> None:
 
 _COUNT = {"type": "function", "function": {"name": "count", "parameters": {"type": "object"}}}
 _COUNTS = {
-    "when": {"matches": "[2468]$"}, "answer": '<tool_call>{"name": "count", "arguments": {"row": {index}}}</tool_call>'
+    "when": {"matches": "[2468]$"}, "answer": '<tool_call>{"name": "count", "arguments": {"row": "{text}"}}</tool_call>'
 }  # fmt: skip
 
 
