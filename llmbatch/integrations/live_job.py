@@ -59,6 +59,7 @@ class LiveJob:
         self._reuse = Reuse(job.reuse, None if cache is None else cache.put)
         self._inboxes: dict[RequestKey, Inbox] = {}
         self._in_engine: dict[RequestKey, Future[Outcome]] = {}
+        self._broken: BaseException | None = None
 
     def records(self, rows: Iterable[Mapping[str, Any]], inbox: Inbox | None = None) -> tuple[list[Record], int]:
         """A record for each row, in their order, and how many of them took an answer that was there or on its way already.
@@ -127,6 +128,8 @@ class LiveJob:
         cached = self._cached([digest for digest in digests if digest is not None])
         sent: list[Request] = []
         with self._state:
+            if self._broken is not None:  # else it would wait for an equal request that nobody answers any more
+                raise self._broken
             for request, digest in zip(prepared.ready, digests, strict=True):
                 self._inboxes[request.key] = inbox
                 if digest is not None:
@@ -197,6 +200,7 @@ class LiveJob:
 
     def _fail(self, error: BaseException) -> None:
         with self._state:
+            self._broken = self._broken or error
             self._in_engine.clear()
             inboxes, self._inboxes = list(self._inboxes.values()), {}
         for inbox in {id(inbox): inbox for inbox in inboxes}.values():
