@@ -160,7 +160,7 @@ def test_a_ctrl_c_of_the_terminal_lets_what_is_in_flight_finish_and_a_second_one
         rows,
         model="demo",
         engine={"name": "vllm", "args": ARGS, "in_process": False},
-        sampling={"ignore_eos": True, "max_tokens": 3500 if again else 2000},
+        sampling={"ignore_eos": True, "max_tokens": 3500},
         run={"grace": 600},
     )
     process = jobs.start(data, start_new_session=True)
