@@ -98,7 +98,7 @@ def test_in_an_environment_of_its_own_it_runs_a_job(wheel: Path, tmp_path: Path)
         "sys.modules.update(scipy=None, sacrebleu=None, fastapi=None, aiohttp=None)  # of extras, which are not asked for\n"
         "from llmbatch.cli.main import main\n"
         "run = 'run --engine scripted --model any --prompt summarize --input rows.jsonl --output out'\n"
-        "for command in (run, 'status out', 'show out 0', 'report out', 'audit out'):\n"
+        "for command in (run, 'status out --html page.html', 'status out', 'show out 0', 'report out', 'audit out'):\n"
         "    try:\n"
         "        main(command.split())\n"
         "    except SystemExit as end:\n"

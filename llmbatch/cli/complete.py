@@ -95,7 +95,7 @@ def overflow_modes(_ctx: click.Context, _parameter: click.Parameter, typed: str)
 
 
 def settings(_ctx: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
-    """Settings of a job as ``--set`` takes them, with what they are; behind the = what one of a few values may be."""
+    """Settings of a job as ``--set`` takes them, with what they are."""
     from llmbatch.cli.setting_names import setting_names
 
     return [CompletionItem(f"{name}=", help=text) for name, text in setting_names().items() if name.startswith(typed)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from glob import has_magic
 from pathlib import Path
 
 import click
@@ -73,9 +74,11 @@ def init(
 
 def _from(corpus: str, folder: Path) -> str:
     """How a file in the folder names the corpus."""
+    from llmbatch.sources.places import is_url
+
     path = Path(corpus).expanduser()
-    if not path.exists() and not corpus.startswith(("/", ".", "~")) and "*" not in corpus:
-        return corpus  # a URL, or a dataset's name
+    if corpus == "-" or is_url(corpus) or not (path.exists() or has_magic(corpus)):
+        return corpus  # stdin, a URL, or a dataset's name
     if path.is_absolute():
         return str(path)
     relative = os.path.relpath(path, folder)

@@ -10,7 +10,7 @@ import click
 from llmbatch.cli.complete import run_folders
 
 if TYPE_CHECKING:
-    from llmbatch.report.report import Report
+    from llmbatch.cli.status import Standing
 
 
 @click.command()
@@ -35,29 +35,22 @@ def report(folder: Path, output: Path | None) -> None:
             click.echo(str(write_group_page(folder, output)))
             return
     from llmbatch.cli.status import standing_of
+
+    click.echo(str(write(folder, standing_of(folder), output)))
+
+
+def write(folder: Path, standing: Standing, output: Path | None) -> Path:
+    """The page of a run as it stands. Only of an evaluation is what evaluations need imported: it may not be installed."""
     from llmbatch.runs.until_now import report_until_now
 
-    standing = standing_of(folder)
-    if standing.report is not None and standing.state == standing.report["outcome"]:
-        path = _write(folder, standing.report, output)
-    else:
-        until_now = report_until_now(folder, standing.ledger, standing.rows_total)
-        path = _write(folder, until_now, output, standing.sentence)
-    click.echo(str(path))
-
-
-def _write(folder: Path, report: Report, output: Path | None, headline: str = "") -> Path:
-    """Only of an evaluation is what evaluations need imported: it may not be installed."""
+    known, headline = standing.report, ""
+    if known is None or standing.state != known["outcome"]:
+        known = report_until_now(folder, standing.ledger, standing.rows_total)
+        headline = standing.sentence
     if (folder / "scores.json").exists():
         from llmbatch.evals.page import write_scored_page
 
-        return write_scored_page(folder, report, output, headline)
-    from llmbatch.core.errors import LlmbatchError
-    from llmbatch.job.job import job_of
+        return write_scored_page(folder, known, output, headline)
     from llmbatch.runs.page import write_page
 
-    try:
-        job = job_of(folder)
-    except LlmbatchError:  # the page says that it has no prompts
-        job = None
-    return write_page(folder, report, job, (), output, headline)
+    return write_page(folder, known, to=output, headline=headline)

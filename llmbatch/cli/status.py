@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmbatch.cli.complete import run_folders
-from llmbatch.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -50,7 +49,7 @@ class Standing:
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON; with --watch a line each time that something changed.")
 @click.option(
-    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as an HTML page instead."
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write its page there instead, as llmbatch report does."
 )
 def status(folder: Path, watch: bool, as_json: bool, html: Path | None) -> None:
     """Counts, speed, worst failure and time left of the run in DIR, also while it goes on in another terminal.
@@ -60,7 +59,9 @@ def status(folder: Path, watch: bool, as_json: bool, html: Path | None) -> None:
     """
     standing = standing_of(folder)
     if html is not None:
-        _write_html(standing, folder, html)
+        from llmbatch.cli.report import write
+
+        write(folder, standing, html)
         return
     if watch:
         if not _watch(folder, as_json):
@@ -181,14 +182,6 @@ def _print(standing: Standing) -> None:
         console.print(f"failures: {words.counts(standing.ledger.by_failure)}", highlight=False)
     if (worst := standing.ledger.worst) is not None:
         console.print(Text(f"worst: {worst_text(worst)}", style="red"))
-
-
-def _write_html(standing: Standing, folder: Path, path: Path) -> None:
-    from llmbatch.evals.page import write_scored_page
-
-    if standing.report is None:
-        raise UsageError("there is no report yet: a run writes it when it finishes or stops")
-    write_scored_page(folder, standing.report, path)
 
 
 def _as_dict(standing: Standing) -> dict[str, Any]:

@@ -53,11 +53,10 @@ def devices(
                 "pip install 'llmbatch[gpu]' in a new environment",
             )
     flags = [name for name in _INSTRUCTIONS if name in _cpu_flags()]
-    state, advice = (
-        ("ok", "") if flags or found.gpus or not _cpu_flags() else ("warning", "vLLM on a CPU needs AVX2 at least")
-    )
+    few = not flags and not found.gpus and bool(_cpu_flags())
     said = f"{len(found.cpus)} usable of {os.cpu_count() or 1}" + (f", with {', '.join(flags)}" if flags else "")
-    yield Finding("processors", "warning" if state == "warning" else "ok", said, advice)
+    advice = "vLLM on a CPU needs AVX2 at least" if few else ""
+    yield Finding("processors", "warning" if few else "ok", said, advice)
 
 
 def _of_gpus(listed: str) -> Iterator[Finding]:
@@ -86,11 +85,12 @@ def _nvidia_smi() -> str:
 
 
 def _cpu_flags() -> frozenset[str]:
+    """What an x86 processor can do; nothing of any other."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
         return frozenset()
-    flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
     return frozenset(flags.partition(":")[2].split())
 
 

@@ -16,7 +16,7 @@ from llmbatch.doctor.base import Finding
 from llmbatch.engines import ENGINES
 from llmbatch.engines.base import kind_of
 
-_LEFT_OUT = frozenset({"dev"})
+_LEFT_OUT = frozenset({"dev", "docs"})  # of whoever works on llmbatch
 Version = Callable[[str], str | None]
 
 

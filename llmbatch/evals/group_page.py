@@ -13,11 +13,11 @@ from llmbatch.core.errors import FolderError, LlmbatchError
 from llmbatch.core.files import atomic_write
 from llmbatch.core.words import count, duration
 from llmbatch.evals.group import GroupScores, read_group
-from llmbatch.evals.plot import figure_words
+from llmbatch.evals.plot import figure_words, scored_dots
 from llmbatch.evals.scores import SCORES, Figure, Scores, read_scores
-from llmbatch.folder.folder import PAGE, find_report
+from llmbatch.folder.folder import PAGE, find_report, read_manifest
 from llmbatch.report.page.frame import page
-from llmbatch.report.page.plots import Dots, dots
+from llmbatch.report.page.plots import Dots, Drawn
 from llmbatch.report.page.story import Tile
 from llmbatch.report.report import Report
 
@@ -39,7 +39,7 @@ class Evaluation(NamedTuple):
 
 def holds_evaluations(folder: Path) -> bool:
     """Whether a folder that is no run itself has evaluations in it."""
-    return not (folder / SCORES).exists() and any(folder.glob(f"*/{SCORES}"))
+    return read_manifest(folder) is None and any(folder.glob(f"*/{SCORES}"))
 
 
 def write_group_page(folder: Path, to: Path | None = None) -> Path:
@@ -125,13 +125,12 @@ def _plots(found: Sequence[Evaluation], group: GroupScores | None) -> list[Dots]
     for metric, some in by_metric.items():
         figures = list(_figures(some, group if group is not None and group.metric == metric else None))
         if figures:
-            better = "" if some[0].scores.metrics[0].kind.higher_is_better else ", lower is better"
-            note = f"Lines are {100 * some[0].scores.confidence:g}% intervals."
-            plots.append(dots(f"{metric}{better}", figures, span=_span(figures), say=lambda at: f"{at:.3g}", note=note))
+            higher_is_better = some[0].scores.metrics[0].kind.higher_is_better
+            plots.append(scored_dots(metric, higher_is_better, figures, some[0].scores.confidence))
     return plots
 
 
-def _figures(found: Sequence[Evaluation], group: GroupScores | None) -> Iterator[_Drawn]:
+def _figures(found: Sequence[Evaluation], group: GroupScores | None) -> Iterator[Drawn]:
     for each in found:
         _, figure = each.first
         if figure.value is not None:
@@ -140,18 +139,10 @@ def _figures(found: Sequence[Evaluation], group: GroupScores | None) -> Iterator
         yield f"all of {group.name}", over.value, over.low, over.high, figure_words(over), "ok", True
 
 
-_Drawn = tuple[str, float, float | None, float | None, str, str, bool]
-
-
 def _label(each: Evaluation, found: Sequence[Evaluation]) -> str:
     """The task; where others have it too, the folder."""
     task = each.scores.scored.task
     return task if sum(other.scores.scored.task == task for other in found) == 1 else each.folder.name
-
-
-def _span(figures: Sequence[_Drawn]) -> tuple[float, float]:
-    values = [end for figure in figures for end in figure[1:4] if end is not None]
-    return min(0.0, *values), max(1.0, *values) if max(values) <= 1 else max(values)
 
 
 def _row(each: Evaluation) -> Mapping[str, object]:

@@ -1,4 +1,4 @@
-"""A folder of an evaluation in, its page with its scores out; of any other run its page as it is. And that of a comparison."""
+"""A folder of an evaluation in, its page with its scores out. And that of a comparison."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.files import atomic_write
 from llmbatch.core.words import count
 from llmbatch.evals.compare import Compared, Comparison, letters_of, said_of, verdict
 from llmbatch.evals.plot import figure_words, score_plots
-from llmbatch.evals.scores import SCORES, Scores, read_scores
-from llmbatch.job.job import job_of
+from llmbatch.evals.scores import Scores, read_scores
 from llmbatch.report.page.frame import page
 from llmbatch.report.page.plots import Dots, dots
 from llmbatch.report.page.sample import text_of
@@ -23,15 +21,9 @@ from llmbatch.runs.page import write_page
 
 
 def write_scored_page(folder: Path, report: Report, to: Path | None = None, headline: str = "") -> Path:
-    """The page of a run folder, with the scores that are in it; returns where it is. Raises ``FolderError`` and ``WriteError``."""
-    scores = read_scores(folder) if (folder / SCORES).exists() else None
-    try:
-        job = job_of(folder)
-    except LlmbatchError:  # the page says that it has no prompts
-        job = None
-    if scores is None:
-        return write_page(folder, report, job, (), to, headline)
-    return write_page(folder, report, job, score_plots(scores), to, headline or _scored(scores))
+    """The page of an evaluation's folder, with its scores; returns where it is. Raises ``FolderError`` and ``WriteError``."""
+    scores = read_scores(folder)
+    return write_page(folder, report, None, score_plots(scores), to, headline or _scored(scores))
 
 
 def _scored(scores: Scores) -> str:
@@ -69,6 +61,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
         plots=_plots(comparison, letters),
         percent=f"{100 * comparison.confidence:g}%",
         examples=examples,
+        p=_p,
     )
     atomic_write(path, shown)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llmbatch.core.words import one_line
 from llmbatch.evals.scores import Figure, Scores
-from llmbatch.report.page.plots import Dots, dots
+from llmbatch.report.page.plots import Dots, Drawn, dots
 
 _ROWS = 40
 
@@ -17,17 +17,20 @@ def score_plots(scores: Scores) -> list[Dots]:
     for metric in scores.metrics:
         figures = list(_figures(scores, metric.name))
         if figures:
-            better = "" if metric.kind.higher_is_better else ", lower is better"
-            values = [end for figure in figures for end in figure[1:4] if end is not None]
-            span = (min(0.0, *values), max(1.0, *values) if max(values) <= 1 else max(values))
-            note = f"Lines are {100 * scores.confidence:g}% intervals."
-            plots.append(dots(f"{metric.name}{better}", figures, span=span, say=lambda at: f"{at:.3g}", note=note))
+            plots.append(scored_dots(metric.name, metric.kind.higher_is_better, figures, scores.confidence))
     return plots
 
 
-def _figures(
-    scores: Scores, metric: str
-) -> Iterator[tuple[str, float | None, float | None, float | None, str, str, bool]]:
+def scored_dots(metric: str, higher_is_better: bool, figures: Sequence[Drawn], confidence: float) -> Dots:
+    """Figures of one metric on an axis from 0, and to 1 where none is greater."""
+    values = [end for figure in figures for end in figure[1:4] if end is not None]
+    span = (min(0.0, *values), max(1.0, *values) if max(values) <= 1 else max(values))
+    title = metric if higher_is_better else f"{metric}, lower is better"
+    note = f"Lines are {100 * confidence:g}% intervals."
+    return dots(title, figures, span=span, say=lambda at: f"{at:.3g}", note=note)
+
+
+def _figures(scores: Scores, metric: str) -> Iterator[Drawn]:
     parts = [("all", scores.overall, True), *((name, part, False) for name, part in scores.categories.items())]
     for name, part, whole in parts[:_ROWS]:
         figure = part.figures.get(metric)
@@ -45,4 +48,4 @@ def figure_words(figure: Figure) -> str:
     return f"{said} ({figure.low:.4g} to {figure.high:.4g})"
 
 
-__all__ = ["figure_words", "score_plots"]
+__all__ = ["figure_words", "score_plots", "scored_dots"]

@@ -15,6 +15,8 @@ from typing import Any
 
 from llmbatch.core.errors import ReadError
 from llmbatch.core.types import Cursor, Failure, FailureKind, Row
+from llmbatch.folder.bounds import Bounds
+from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import Known
 from llmbatch.folder.order import Order, Place, read_order
 from llmbatch.folder.parts import Parts
@@ -140,6 +142,15 @@ def what_was_read(order: Order | None, windows: Sequence[Known]) -> list[Known]:
     return [*order.read, *((bounds, digest) for bounds, digest in windows if bounds.start.index >= order.rows)]
 
 
+def entries(run: RunFolder) -> list[Bounds]:
+    """Blocks of the input of a run as it lies, each of which can be read from its start: windows, or what was read for an order.
+
+    Raises ``FolderError``.
+    """
+    known = what_was_read(read_order(run.path), [(bounds, None) for bounds in run.bounds()])
+    return [bounds for bounds, _ in known]
+
+
 def read_by(folder: Path) -> list[Known]:
     """The same of the sealed windows of a run folder. Raises ``FolderError``."""
     parts = Parts(folder / "parts")
@@ -175,4 +186,4 @@ def _copies(folder: Path, places: Sequence[Place]) -> Iterator[Row]:
             ) from error
 
 
-__all__ = ["Coming", "Ordered", "as_it_lies", "copied_row", "copies_path", "read_by", "what_was_read"]
+__all__ = ["Coming", "Ordered", "as_it_lies", "copied_row", "copies_path", "entries", "read_by", "what_was_read"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.types import Failure, Prompt, Row
 from llmbatch.folder.folder import PAGE, RunFolder
 from llmbatch.folder.input import kept_input
+from llmbatch.folder.ordered import entries
 from llmbatch.folder.sample import sample_of
 from llmbatch.folder.timeline import read_timeline
-from llmbatch.job.job import Job
+from llmbatch.job.job import Job, job_of
 from llmbatch.job.recipe import Recipe
 from llmbatch.job.swept import recipe_of
 from llmbatch.report.page.over_time import Cost
@@ -28,6 +30,7 @@ from llmbatch.sources.places import is_url
 _ROWS = 200_000  # of the input that are read to find those that are shown
 _SECONDS = 5.0  # and so long
 _SEVERAL = 3  # further prompts of a row
+_BYTES = 1_500_000  # that all prompts together may take
 
 
 def page_beside(folder: Path, report: Report, job: Job) -> None:
@@ -49,17 +52,18 @@ def page_beside(folder: Path, report: Report, job: Job) -> None:
 def write_page(
     folder: Path,
     report: Report,
-    job: Job | None,
+    job: Job | None = None,
     scores: Sequence[Dots] = (),
     to: Path | None = None,
     headline: str = "",
 ) -> Path:
     """Write the page of a run, into its folder unless ``to`` says where; returns where it is.
 
-    Without a ``job``, where it cannot be read any more, the page has no prompts. ``headline`` is given where it is not the
-    report's. Raises ``FolderError`` and ``WriteError``.
+    ``job`` is by default the one in the folder; where that cannot be read any more, the page has no prompts. ``headline`` is given
+    where it is not the report's. Raises ``FolderError`` and ``WriteError``.
     """
     sample = sample_of(folder, report)
+    job = job or _job_in(folder)
     if job is not None:
         _add_prompts(sample, folder, job)
     else:
@@ -67,6 +71,13 @@ def write_page(
     path = to or folder / PAGE
     atomic_write(path, run_page(report, sample, read_timeline(folder), scores, headline, _cost(report, job)))
     return path
+
+
+def _job_in(folder: Path) -> Job | None:
+    try:
+        return job_of(folder)
+    except LlmbatchError:  # the page says that it has no prompts
+        return None
 
 
 def _cost(report: Report, job: Job | None) -> Cost | None:
@@ -84,24 +95,28 @@ def _add_prompts(sample: Sample, folder: Path, job: Job) -> None:
         return
     by_index = {record["index"]: record for record in sample.records}
     try:
-        recipe, source = recipe_of(job), open_source(kept_input(job.input, folder))
+        recipe, source, room = recipe_of(job), open_source(kept_input(job.input, folder)), _BYTES
         for row in _rows_at(source, RunFolder(folder), by_index):
+            prompt = _prompt(recipe, row)
+            room -= len(json.dumps(prompt))
+            if room < 0:
+                break
             record = by_index.pop(row.index)
             place = source.locate(row.cursor)
             record["place"] = place.rpartition("/")[2] or place
-            if (prompt := _prompt(recipe, row)) is not None:
+            if prompt is not None:
                 record["prompt"] = prompt
     except LlmbatchError as error:
         sample.prompts = f"Prompts are not shown: {error}"
         return
     if by_index:
-        sample.prompts = f"The prompts of {len(by_index):,} of these rows were not looked up; llmbatch show does that."
+        sample.prompts = f"The prompts of {len(by_index):,} of these rows are not in this file; llmbatch show has them."
 
 
 def _rows_at(source: Source, run: RunFolder, wanted: Iterable[int]) -> Iterator[Row]:
-    """The rows with these indexes, as far as they are found soon enough; each window is read from its start once."""
+    """The rows with these indexes, as far as they are found soon enough; each block is read from its start once."""
     end, left = time.monotonic() + _SECONDS, _ROWS
-    bounds = [(each.start, each.last.index) for each in run.bounds()] or [(START, 1 << 62)]
+    bounds = [(each.start, each.last.index) for each in entries(run)] or [(START, 1 << 62)]
     needed = sorted(wanted)
     windows = [(start, [index for index in needed if start.index <= index <= last]) for start, last in bounds]
     # the windows first in which the fewest rows must be read for each that is found

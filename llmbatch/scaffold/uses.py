@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -99,7 +100,7 @@ def evaluate(corpus: Corpus, place: Place) -> Files:
         labels = labels_of(corpus.column(reference))
         prompt, variables = shipped_prompt("classify"), [f"  variables: {{labels: {_flow(labels)}}}"]
         metrics = ["metrics: [exact_match, macro_f1]"]
-    command = f"llmbatch eval task.yaml --model {place.model}"
+    command = f"llmbatch eval task.yaml --model {shlex.quote(place.model)}"
     rehearsal = "--engine scripted --limit 5 --output rehearsal"
     lines = [
         *commented(about(corpus, [f"{command} {rehearsal}", command])),
@@ -110,7 +111,7 @@ def evaluate(corpus: Corpus, place: Place) -> Files:
         "  path: ./prompt.yaml",
         *(f"  {line}" for line in fields),
         *variables,
-        f"references: {reference}  # an expression over the row: what would be right, one value or a list",
+        f"references: {_flow(reference)}  # an expression over the row: what would be right, one value or a list",
         "read: text  # how the answer is read from the output: text, choice, number, regex, last_line, ...",
         *metrics,
         "sampling: {temperature: 0}",

@@ -133,6 +133,15 @@ def test_the_files_of_another_folder_name_the_corpus_from_there(here: Path) -> N
     assert len(records(here / "jobs" / "one" / "out")) == len(REVIEWS)
 
 
+def test_a_url_is_named_as_it_is_wherever_the_files_lie(here: Path) -> None:
+    (here / "data").mkdir()
+    write_jsonl(here / "data" / "reviews.jsonl")
+    url = f"file://{here}/data/*.jsonl"
+    assert llmbatch("init", url, "--folder", "jobs", "--for", "summarize").exit_code == 0
+    assert f'path: "{url}"' in (here / "jobs" / "job.yaml").read_text()
+    assert llmbatch("run", "jobs/job.yaml", "--engine", "scripted", "--quiet").exit_code == 0
+
+
 def test_nothing_is_written_over_unless_that_is_meant(here: Path) -> None:
     write_jsonl(here / "reviews.jsonl")
     (here / "prompt.yaml").write_text("mine")

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-SCREENSHOTS = os.environ.get("LLMBATCH_SCREENSHOTS")  # a folder, for whoever wants to look at them
 
 
 def test_it_writes_the_page_of_a_finished_run_anew(commands: Any, tmp_path: Path) -> None:
@@ -57,38 +51,6 @@ def test_a_folder_without_a_run_is_refused(commands: Any, tmp_path: Path) -> Non
     assert "no run has begun here" in result.stderr
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Any]:
-    """Opens a page; at the end it has said nothing to the console, and asked nobody for anything."""
-    contexts, problems = [], []
-
-    def open_page(path: Path, **options: Any) -> Any:
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda said: problems.append(said.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda sent: None if sent.url == path.as_uri() else problems.append(sent.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert problems == []
-
-
 @pytest.fixture
 def page(commands: Any) -> Path:
     """Of a run with a row that is a hostile text, and one that is ok at its second answer."""
@@ -101,7 +63,7 @@ def page(commands: Any) -> Path:
 
 
 def test_records_are_filtered_and_one_is_read_with_its_attempts(visit: Any, page: Path) -> None:
-    opened = visit(page)
+    opened = visit(page.as_uri())
     rows = opened.locator("#rows tbody tr")
     assert rows.count() == 6
     opened.locator("#status").select_option("ok")
@@ -127,7 +89,7 @@ def test_records_are_filtered_and_one_is_read_with_its_attempts(visit: Any, page
 
 
 def test_a_failure_opens_with_examples_and_leads_to_its_records(visit: Any, page: Path) -> None:
-    opened = visit(page)
+    opened = visit(page.as_uri())
     first = opened.locator("details.kind").first
     assert first.locator("details.record").count() == 2
     assert first.locator(".why").first.is_visible()
@@ -136,7 +98,7 @@ def test_a_failure_opens_with_examples_and_leads_to_its_records(visit: Any, page
 
 
 def test_it_is_used_with_the_keyboard(visit: Any, page: Path) -> None:
-    opened = visit(page)
+    opened = visit(page.as_uri())
     opened.locator("#rows button").first.focus()
     opened.keyboard.press("Enter")
     title = opened.locator("#record-title")
@@ -148,7 +110,7 @@ def test_it_is_used_with_the_keyboard(visit: Any, page: Path) -> None:
 
 
 def test_without_its_script_counts_failures_and_tables_are_there(visit: Any, page: Path) -> None:
-    opened = visit(page, java_script_enabled=False)
+    opened = visit(page.as_uri(), java_script_enabled=False)
     assert opened.get_by_role("heading", name="Finished: 3 of 6 rows are not ok").is_visible()
     assert opened.locator("details.kind .why").first.is_visible()
     assert opened.get_by_text("let this file run its script").is_visible()
@@ -156,11 +118,12 @@ def test_without_its_script_counts_failures_and_tables_are_there(visit: Any, pag
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_and_text_stands_out_from_what_is_behind_it(visit: Any, page: Path, scheme: str) -> None:
-    opened = visit(page, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+def test_it_fits_a_phone_and_text_stands_out_from_what_is_behind_it(
+    visit: Any, shot: Any, page: Path, scheme: str
+) -> None:
+    opened = visit(page.as_uri(), viewport={"width": 360, "height": 740}, color_scheme=scheme)
     assert opened.evaluate("document.documentElement.scrollWidth") <= 360
-    if SCREENSHOTS:
-        opened.screenshot(path=Path(SCREENSHOTS) / f"report-phone-{scheme}.png", full_page=True)
+    shot(opened, f"report-phone-{scheme}")
     assert opened.evaluate(CONTRASTS) == []
 
 

@@ -79,6 +79,7 @@ def test_the_report_can_be_had_as_a_page(commands: Any, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     assert commands("status", commands.folder, "--html", page).exit_code == 0
     assert "finished: 2 of 5 rows are not ok" in page.read_text()
+    assert page.read_text() == (commands.folder / "report.html").read_text()
 
 
 def test_a_folder_without_a_run_is_refused(commands: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,5 @@ def test_a_folder_of_evaluations_is_told_from_one_of_them(folder: Path, tmp_path
     assert not holds_evaluations(tmp_path)
     with pytest.raises(FolderError, match="no evaluation is in it"):
         write_group_page(tmp_path)
+    shutil.copy(folder / "t3" / "run.json", folder)  # a run itself, with evaluations of others in its folder
+    assert not holds_evaluations(folder)

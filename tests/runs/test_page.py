@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from llmbatch.folder.order import read_order
 from llmbatch.folder.timeline import read_timeline
 from llmbatch.runs import page as page_module
 from llmbatch.runs.session import run_job
@@ -152,5 +153,25 @@ def test_the_prompts_of_rows_anywhere_in_the_input_are_found(jobs: Any, monkeypa
     found = [record for record in records if "prompt" in record]
     assert found and all(record["prompt"][0]["text"] == f"text {record['index']}" for record in found)
     assert len(found) < len(records)
-    assert "were not looked up" in page
+    assert "are not in this file" in page
     assert f"{len(records)} of 3,000 records are in this file" in page
+
+
+def test_in_an_order_of_its_own_each_record_has_its_own_prompt(jobs: Any) -> None:
+    """The windows of such a run do not follow the input, nor does the place where a window starts say which row is there."""
+    rows = jobs.rows([{"id": at, "document": f"document {at % 7} " * 30, "text": f"text {at}"} for at in range(60)])
+    prompt = {"path": "{{ document }} {{ text }}"}
+    jobs.run(jobs.job(rows, {"rules": RULES}, prompt=prompt, run={"window": 16, "order": "corpus"}))
+    assert read_order(jobs.path / "out") is not None
+    records = records_of(page_of(jobs))
+    assert len(records) == 60
+    assert all(record["prompt"][0]["text"].endswith(f" text {record['index']}") for record in records)
+
+
+def test_prompts_take_no_more_than_their_share_of_the_page(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = jobs.rows([{"id": at, "text": f"{at} " * 500} for at in range(40)])
+    monkeypatch.setattr(page_module, "_BYTES", 20_000)
+    jobs.run(jobs.job(rows))
+    found = [record["prompt"] for record in records_of(page_of(jobs)) if "prompt" in record]
+    assert 5 < len(found) < 40 and len(json.dumps(found)) <= 20_000
+    assert f"The prompts of {40 - len(found)} of these rows are not in this file" in page_of(jobs)

@@ -2,57 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
-SCREENSHOTS = os.environ.get("LLMBATCH_SCREENSHOTS")  # a folder, for whoever wants to look at them
 PATIENCE_MS = 60_000
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
-def visit(browser: Any) -> Iterator[Any]:
-    """Opens a site's page; at the end it has said nothing to the console, and asked nobody else for anything."""
-    contexts, problems = [], []
-
-    def open_page(site: Any, **options: Any) -> Any:
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "request",
-            lambda sent: None if sent.url.startswith((site.url, "data:", "blob:")) else problems.append(sent.url),
-        )
-        page.goto(site.url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert [said for said in problems if "401" not in said] == []
-
-
-def shot(page: Any, name: str) -> None:
-    if SCREENSHOTS:
-        page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
+def visit(visit: Callable[..., Any]) -> Callable[..., Any]:
+    """Opens the page of a site, which may make files of its own."""
+    return lambda site, **options: visit(site.url, own=(site.url, "data:", "blob:"), **options)
 
 
 def give(page: Any, content: bytes, name: str = "requests.jsonl") -> None:
@@ -67,7 +30,7 @@ RULES = {
 }
 
 
-def test_a_batch_goes_from_its_file_to_its_answers(sites, visit, lines) -> None:
+def test_a_batch_goes_from_its_file_to_its_answers(sites, visit, lines, shot) -> None:
     site = sites.start(RULES)
     page = visit(site)
     give(page, lines.many(20))
@@ -98,7 +61,7 @@ def test_a_batch_goes_from_its_file_to_its_answers(sites, visit, lines) -> None:
     assert len(site.openai().batches.list().data) == 2
 
 
-def test_a_file_that_is_no_batch_is_said_before_it_is_sent(site, visit, lines) -> None:
+def test_a_file_that_is_no_batch_is_said_before_it_is_sent(site, visit, lines, shot) -> None:
     page = visit(site)
     content = lines.jsonl([lines.chat("a", "x"), lines.chat("a", "y"), lines.chat("b", "z", model="other")])
     give(page, content + b"{broken\n")
@@ -110,7 +73,7 @@ def test_a_file_that_is_no_batch_is_said_before_it_is_sent(site, visit, lines) -
     shot(page, "refused")
 
 
-def test_a_running_batch_shows_how_far_it_is_and_is_cancelled(sites, visit, lines, begin) -> None:
+def test_a_running_batch_shows_how_far_it_is_and_is_cancelled(sites, visit, lines, begin, shot) -> None:
     site = sites.start({"latency": 0.3, "concurrency": 4}, job={"run": {"window": 16, "grace": 0.1}})
     begin(site.openai(), lines.many(4000))  # more than are done before anybody looks, however slow the machine
     page = visit(site, color_scheme="dark")
@@ -149,7 +112,7 @@ def test_it_is_used_with_the_keyboard_alone(sites, visit, lines, begin, ended) -
     sync_api.expect(page.get_by_role("dialog")).to_be_hidden(timeout=PATIENCE_MS)
 
 
-def test_it_fits_a_phone(sites, visit, lines, begin, ended) -> None:
+def test_it_fits_a_phone(sites, visit, lines, begin, ended, shot) -> None:
     site = sites.start(RULES)
     client = site.openai()
     ended(client, begin(client, lines.many(9), metadata={"name": "a-name-without-an-end-" * 10}))
@@ -164,7 +127,7 @@ def test_with_keys_it_asks_for_one(sites, visit, lines, begin, ended) -> None:
     site = sites.start(keys="alice alice-has-a-long-key\n")
     client = site.openai("alice-has-a-long-key")
     batch = ended(client, begin(client, lines.many(2)))
-    page = visit(site)
+    page = visit(site, expected="401")
     page.get_by_label("API key").fill("not-a-key-of-anybody")
     page.get_by_role("button", name="Use this key").click()
     page.get_by_text("This key is not known here.").wait_for()

@@ -113,6 +113,10 @@ class Bar(NamedTuple):
     said: str
 
 
+Drawn = tuple[str, float | None, float | None, float | None, str, str, bool]
+"""A figure as it is to be drawn: label, value, low, high, what is said of it, kind, strong."""
+
+
 def nice(most: float, parts: int = 4) -> float:
     """A round step (1, 2 or 5 times a power of ten) of which about so many make up ``most``."""
     if most <= 0:
@@ -208,9 +212,9 @@ def histogram(title: str, values: Sequence[int], what: str, kind: str) -> Plot |
     return Plot(title, said, y, x, [Shape(kind, "".join(shapes), what)], hovers)
 
 
-def dots(title: str, figures: Iterable[tuple[str, float | None, float | None, float | None, str, str, bool]], *,
+def dots(title: str, figures: Iterable[Drawn], *,
          span: tuple[float, float], say: Say, lines: Sequence[tuple[float, str]] = (), note: str = "") -> Dots:  # fmt: skip
-    """Figures (label, value, low, high, what is said of it, kind, strong) on one axis that has all of ``span`` and of them."""
+    """Figures on one axis that has all of ``span`` and of them."""
     figures = list(figures)
     ends = [end for figure in figures for end in figure[1:4] if end is not None]
     low, high = min([span[0], *ends]), max([span[1], *ends])
@@ -231,6 +235,6 @@ def dots(title: str, figures: Iterable[tuple[str, float | None, float | None, fl
 
 
 __all__ = [
-    "Bar", "Dot", "Dots", "Hover", "Lane", "Lanes", "Mark", "Plot", "Shape", "Tick", "clock", "dots", "histogram", "nice", "scale",
-    "short", "slopes", "steps", "time_scale",
+    "Bar", "Dot", "Dots", "Drawn", "Hover", "Lane", "Lanes", "Mark", "Plot", "Shape", "Tick", "clock", "dots", "histogram", "nice",
+    "scale", "short", "slopes", "steps", "time_scale",
 ]  # fmt: skip

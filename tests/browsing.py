@@ -1,0 +1,70 @@
+"""Pages in a real browser: fixtures of whatever has one (``conftest.py`` brings them to every test)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+SCREENSHOTS = os.environ.get("LLMBATCH_SCREENSHOTS")  # a folder, for whoever wants to look at them
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens the page at an address; at the end it has said nothing to the console, and asked for nothing elsewhere.
+
+    It may ask for what begins with one of ``own``, and say what has ``expected`` in it.
+    """
+    contexts, problems = [], []
+
+    def open_page(address: str, own: tuple[str, ...] = (), expected: str | None = None, **options: Any) -> Any:
+        def heard(said: str) -> None:
+            if expected is None or expected not in said:
+                problems.append(said)
+
+        def asked(url: str) -> None:
+            if url != address and not url.startswith(own):
+                problems.append(url)
+
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("console", lambda said: heard(said.text))
+        page.on("pageerror", lambda error: heard(str(error)))
+        page.on("request", lambda sent: asked(sent.url))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def shot() -> Callable[[Any, str], None]:
+    """Keeps what a page looks like, where somebody wants to look at it."""
+
+    def keep(page: Any, name: str) -> None:
+        if SCREENSHOTS:
+            page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
+
+    return keep
