@@ -87,10 +87,9 @@ class Digests:
             own = (*own, request.target, len(request.target_ids))
         if (pooling := request.pooling) is not None:
             own = (*own, pooling.task, pooling.dimensions, pooling.activation, len(request.target_ids))
-        if (
-            tools := request.prompt.tools
-        ) is not None:  # what the answer is read by, also where the template leaves them out
-            own = (*own, json.dumps([tools.offered, tools.choice, tools.name, tools.parallel], sort_keys=True))
+        if (tools := request.prompt.tools) is not None:
+            # what the answer is read by, also where the template leaves them out; in their order, in which a model is shown them
+            own = (*own, json.dumps([tools.offered, tools.choice, tools.name, tools.parallel]))
         key = known[2] if own == _NOTHING_OWN else blake2b(_digest(repr(own)), digest_size=32, key=known[2]).digest()
         if packed is None:
             return blake2b(_canonical(request), digest_size=DIGEST_BYTES, key=key, person=b"prompt").digest()

@@ -64,16 +64,15 @@ def calls_in(text: str, tools: Tools, parser: Parser | None) -> tuple[str, list[
 def _asked_for(text: str, tools: Tools) -> list[Call] | None:
     try:
         value = json.loads(text)
-        if tools.choice == "named":
-            return [call_of(tools.name, text)]
-        return [call_of(each["name"], json.dumps(each["parameters"], ensure_ascii=False)) for each in value] or None
-    except (
-        KeyError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ):  # it is not what was asked for, as the check of it will say
-        return None
+        said = [(tools.name, value)] if tools.choice == "named" else [(each["name"], each["parameters"]) for each in value]
+        known = set(map(_name, tools.offered))
+        if not said or not all(name in known and isinstance(arguments, dict) for name, arguments in said):
+            return None
+    except (KeyError, RecursionError, TypeError, ValueError):
+        return None  # it is not what was asked for, as the check of it will say
+    if tools.choice == "named":
+        return [call_of(tools.name, text)]
+    return [call_of(name, json.dumps(arguments, ensure_ascii=False)) for name, arguments in said]
 
 
 def _name(tool: Mapping[str, Any]) -> str:

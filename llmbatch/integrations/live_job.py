@@ -165,20 +165,22 @@ class LiveJob:
             future.add_done_callback(partial(self._settle, request.key))
 
     def _settle(self, key: RequestKey, future: Future[Outcome]) -> None:
-        """In the engine's thread: an answer for whoever asked, and for those that asked the same."""
-        error = future.exception()
-        if error is not None:
+        """In the engine's thread: an answer for whoever asked, and for those that asked the same.
+
+        What is raised there a future only logs, and whoever waits would wait for ever: it is told to them.
+        """
+        try:
+            outcome = replace(future.result(), key=key)
+            with self._state:
+                self._in_engine.pop(key, None)
+                shared = self._reuse.settle(outcome)
+                self._deliver(outcome)
+                for other in shared.outcomes if shared else ():
+                    self._deliver(other)
+                alone = [request for request in shared.alone if request.key in self._inboxes] if shared else []
+            self._send(alone)
+        except BaseException as error:
             self._fail(error)
-            return
-        outcome = replace(future.result(), key=key)
-        with self._state:
-            self._in_engine.pop(key, None)
-            shared = self._reuse.settle(outcome)
-            self._deliver(outcome)
-            for other in shared.outcomes if shared else ():
-                self._deliver(other)
-            alone = [request for request in shared.alone if request.key in self._inboxes] if shared else []
-        self._send(alone)
 
     def _deliver(self, outcome: Outcome) -> None:
         inbox = self._inboxes.pop(outcome.key, None)

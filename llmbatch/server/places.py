@@ -29,7 +29,7 @@ class Places:
 
 
 def _places(settings: ServerSettings) -> Iterator[tuple[str, str]]:
-    """The folders that a message could name, with what is said in the place of each; of those of one name the first goes."""
+    """The folders that a message could name, with what is said in the place of each; of those of one name the last counts."""
     for place in (*_INSTALLED, str(Path.cwd()), str(Path.home())):
         yield place, "(a folder of the server)"
     engine = settings.job.get("engine") or {}

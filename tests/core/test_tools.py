@@ -59,9 +59,20 @@ def test_what_parameters_refer_to_stands_at_the_top() -> None:
     assert "$defs" in parameters, "what a client gave is not changed"
 
 
-@pytest.mark.parametrize("text", ["", "Hello", "[", "[]", "{}", "[1]", '[{"name": "clock"}]', "null"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "Hello", "[", "[]", "{}", "[1]", '[{"name": "clock"}]', "null", '[{"name": "other", "parameters": {}}]',
+        '[{"name": ["clock"], "parameters": {}}]', '[{"name": "clock", "parameters": 5}]',
+    ],
+)  # fmt: skip
 def test_what_is_no_call_is_text(text: str) -> None:
     assert calls_in(text, Tools(BOTH, "required"), None) == (text, None)
+
+
+@pytest.mark.parametrize("text", ["", "Hello", "5", "null", '"Bern"', '["Bern"]', '{"city": "Be'])
+def test_what_are_no_arguments_of_the_tool_that_is_named_is_text(text: str) -> None:
+    assert calls_in(text, Tools(BOTH, "named", "weather"), None) == (text, None)
 
 
 def test_a_model_that_is_free_to_call_is_read_by_the_parser_and_one_that_is_not_to_call_by_nobody() -> None:

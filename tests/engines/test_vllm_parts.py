@@ -18,13 +18,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from llmbatch.core.errors import EngineDied, EngineError, JobError, OutOfMemory
 from llmbatch.core.sampling import LOOPS, Loops
+from llmbatch.core.tools import call_of
 from llmbatch.core.types import Constraint, Failure, FailureKind, Prompt, Tools
 from llmbatch.engines.base import EngineSettings, make_engine
 from llmbatch.engines.thinking import Marks
 from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.args import engine_args, environment, is_cpu, with_backend_for
-from llmbatch.engines.vllm.calls import load_calls
+from llmbatch.engines.vllm.calls import Telling, load_calls
 from llmbatch.engines.vllm.compiled import can_load, loadable
 from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.engines.vllm.log import captured, redirect_loggers, tail
@@ -386,6 +387,37 @@ def test_of_an_answer_that_comes_in_pieces_no_part_of_a_call_is_told(name: str) 
     seen = [told.so_far((before + said)[:end], tuple(range(end))) for end in range(1, len(before + said) + 1)]
     assert seen[-1] == before
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(seen))
+
+
+@pytest.mark.parametrize("said", ['<|action_start|><|plugin|>{"name": "weath', "<|action_start|><|plugin|>" * 2])
+def test_an_answer_at_which_a_parser_of_vllms_raises_is_text(said: str) -> None:
+    calls, tools = load_calls("internlm2", demo_tokenizer()), Tools((WEATHER,))
+    text = f"Let me see.{said}"
+    assert calls.read(text, tools) == (text, None)
+    whole = '<|action_start|><|plugin|>{"name": "weather", "parameters": {"city": "Bern"}}<|action_end|>'
+    rest, found = calls.read(f"Let me see.{whole}", tools)
+    assert (rest, found) == ("Let me see.", [call_of("weather", '{"city": "Bern"}')])
+
+
+def test_what_a_client_says_of_a_tool_besides_its_schema_is_nothing_to_the_parser() -> None:
+    odd = {"type": "function", "defer_loading": "later", "function": {**WEATHER["function"], "strict": "maybe"}}  # type: ignore[dict-item]
+    calls, tools = load_calls("hermes", demo_tokenizer()), Tools((odd,))
+    before, said = CALLED["hermes"]
+    rest, found = calls.read(before + said, tools)
+    assert (rest, [call["function"]["name"] for call in found or ()]) == (before, ["weather"])
+    assert calls.telling(tools).so_far("Let", (1,)) == "Let"
+
+
+def test_of_an_answer_at_which_the_parser_raises_as_it_comes_no_more_is_told() -> None:
+    class Trips:
+        def extract_tool_calls_streaming(self, _before: str, _text: str, new: str, *_: Any) -> Any:
+            if "<" in new:
+                raise IndexError
+            return SimpleNamespace(content=new)
+
+    told = Telling(lambda: (Trips(), None))
+    assert [told.so_far("It rains.<x>y"[:end], tuple(range(end))) for end in (2, 9, 10, 13)] == ["It", *["It rains."] * 3]
+    assert Telling(lambda: 1 // 0).so_far("It", (1,)) == ""  # type: ignore[arg-type, return-value]
 
 
 # -- rendering ----------------------------------------------------------------------------------------------------------

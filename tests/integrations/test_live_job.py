@@ -173,6 +173,47 @@ def test_a_caller_who_goes_takes_back_what_nobody_else_waits_for() -> None:
     live.close()
 
 
+def test_a_row_that_asks_what_a_row_asked_whose_engine_is_gone_is_refused_as_that_was(tmp_path: Path) -> None:
+    cached = job(reuse={"cache": str(tmp_path / "answers.cache")})
+    live_job, live = make(cached)
+    live_job.records(rows("a"))
+    live_job.close()
+    live.close()
+    live_job, live = make(cached)  # the cache knows how much the model takes, so that a row is asked before an engine is there
+    live.close()
+    inbox: Inbox = SimpleQueue()
+    inbox.put(Gone())  # what it would come to else, as nothing comes of what it waits for
+    for _ in range(2):
+        with pytest.raises(EngineError, match="closed"):
+            live_job.records(rows("b"), inbox)
+    assert outputs(live_job.records([])) == []
+    live_job.close()
+
+
+def test_what_goes_wrong_as_an_answer_is_kept_is_told_to_whoever_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live_job, live = make(job(reuse={"cache": str(tmp_path / "answers.cache")}))
+    told: list[BaseException] = []
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def ask() -> None:
+        try:
+            live_job.records(rows("a"))
+        except RuntimeError as error:
+            told.append(error)
+
+    monkeypatch.setattr(live_job._reuse, "keep", fail)
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    assert list(map(str, told)) == ["can't start new thread"]
+    live_job.close()
+    live.close()
+
+
 def test_an_answer_that_was_taken_back_is_not_taken_for_one_by_whoever_asks_the_same(tmp_path: Path) -> None:
     script = tmp_path / "script.yaml"
     script.write_text('{"rules": [{"when": {"index": 0}, "hang": true}]}')

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -81,6 +82,30 @@ def test_an_answer_drawn_at_random_is_never_shared(sampling: Sampling) -> None:
 )
 def test_a_request_that_differs_in_anything_that_matters_is_not_folded(other: dict[str, object]) -> None:
     assert folded(request(0), request(1, **other)) == {}
+
+
+ORDER = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": ORDER}}
+TURNED = {"type": "function", "function": {"name": "f", "parameters": {**ORDER, "properties": {"b": {"type": "string"}, "a": {"type": "string"}}}}}  # fmt: skip
+
+
+@pytest.mark.parametrize("token_ids", [[1, 2, 3], None], ids=["tokens", "no-tokens"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        Tools((TOOL,), "none"), Tools((TOOL,), "required"), Tools((TOOL,), "named", "f"), Tools((TOOL,), parallel=False),
+        Tools((TOOL, {"type": "function", "function": {"name": "g"}})), Tools((TURNED,)), None,
+    ],
+    ids=["none", "required", "named", "one call", "more", "in another order", "no tools"],
+)  # fmt: skip
+def test_requests_that_are_offered_other_tools_or_otherwise_are_not_folded(
+    other: Tools | None, token_ids: list[int] | None
+) -> None:
+    def asked(index: int, tools: Tools | None) -> Request:
+        return request(index, prompt=Prompt(messages=({"role": "user", "content": "x"},), tools=tools), token_ids=token_ids)
+
+    assert folded(asked(0, Tools((TOOL,))), asked(1, other)) == {}
+    assert folded(asked(0, Tools((TOOL,))), asked(1, Tools((json.loads(json.dumps(TOOL)),)))) == {1: 0}
 
 
 def test_a_digest_does_not_depend_on_the_folder() -> None:

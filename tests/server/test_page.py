@@ -75,7 +75,8 @@ def test_a_file_that_is_no_batch_is_said_before_it_is_sent(site, visit, lines, s
 
 def test_a_running_batch_shows_how_far_it_is_and_is_cancelled(sites, visit, lines, begin, shot) -> None:
     site = sites.start({"latency": 0.3, "concurrency": 4}, job={"run": {"window": 16, "grace": 0.1}})
-    begin(site.openai(), lines.many(4000))  # more than are done before anybody looks, however slow the machine
+    client = site.openai()
+    batch = begin(client, lines.many(4000))  # more than are done before anybody looks, however slow the machine
     page = visit(site, color_scheme="dark")
     page.locator("#batches button").first.click()
     page.get_by_text("rows/s").wait_for()
@@ -84,6 +85,12 @@ def test_a_running_batch_shows_how_far_it_is_and_is_cancelled(sites, visit, line
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
     sync_api.expect(page.get_by_role("heading", name="cancelled")).to_be_visible(timeout=PATIENCE_MS)
+    after = client.batches.retrieve(batch)
+    assert (after.status, after.request_counts.total) == ("cancelled", 4000)
+    answers = {line["custom_id"] for line in lines.of(client, after.output_file_id)}
+    others = {line["custom_id"] for line in lines.of(client, after.error_file_id)}
+    assert 0 < len(answers) == after.request_counts.completed < 4000
+    assert answers | others == {f"row-{i}" for i in range(4000)}
 
 
 def test_it_is_used_with_the_keyboard_alone(sites, visit, lines, begin, ended) -> None:

@@ -47,11 +47,14 @@ def _completion(request: Request, data: Mapping[str, Any], dialect: Dialect, not
         message = "the server's content filter kept the answer back"
         return Refusal(request.key, Failure(FailureKind.REFUSED, message))
     text, reasoning, calls = _text(choice)
+    finish_reason = _FINISH.get(reason, "stop") if isinstance(reason, str) else "stop"
+    if calls is not None and finish_reason == "length":  # it may be cut off in a call, which is text then, as any that is cut off
+        text, calls = text + "".join(call["function"]["arguments"] for call in calls), None
     text = dialect.unwrapped(_without_prefill(text, request.prompt.prefill), request.constraint)
     return Completion(
         key=request.key,
         text=text,
-        finish_reason=_FINISH.get(reason, "stop") if isinstance(reason, str) else "stop",
+        finish_reason=finish_reason,
         usage=usage_of(data.get("usage"), request, text, note),
         reasoning=reasoning,
         stop_reason=_stop_reason(choice.get("stop_reason")),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.tools import Call, Parser, call_of
 from llmbatch.core.types import Tools
 
+_READ = ("name", "description", "parameters")
 _ANY = Tools(({"type": "function", "function": {"name": "any", "parameters": {"type": "object"}}},))
 
 
@@ -21,24 +23,35 @@ class Calls(NamedTuple):
 
 
 class Telling:
-    """One answer as it comes: the text in it that is not of a call, as far as that is known."""
+    """One answer as it comes: the text in it that is not of a call, as far as that is known.
 
-    def __init__(self, parser: Any, request: Any) -> None:
-        self._parser = parser
-        self._request = request
+    Of one at which the parser trips nothing more is told: the rest comes with the whole.
+    """
+
+    def __init__(self, make: Callable[[], tuple[Any, Any]]) -> None:
+        """``make`` gives a parser, and the request of vLLM's server that it is given."""
+        self._make = make
+        self._made: tuple[Any, Any] | None = None
+        self._trips = False
         self._seen = ""
         self._ids: tuple[int, ...] = ()
         self.told = ""
 
     def so_far(self, text: str, ids: tuple[int, ...]) -> str:
         """What may be told of an answer of which so much is there; it grows from one time to the next."""
-        if len(text) > len(self._seen):
-            said = self._parser.extract_tool_calls_streaming(
-                self._seen, text, text[len(self._seen) :], self._ids, ids, ids[len(self._ids) :], self._request
+        if len(text) <= len(self._seen) or self._trips:
+            return self.told
+        try:
+            parser, request = self._made = self._made or self._make()
+            said = parser.extract_tool_calls_streaming(
+                self._seen, text, text[len(self._seen) :], self._ids, ids, ids[len(self._ids) :], request
             )
-            self._seen, self._ids = text, ids
-            if said is not None and said.content:
-                self.told += said.content
+        except Exception:
+            self._trips = True
+            return self.told
+        self._seen, self._ids = text, ids
+        if said is not None and said.content:
+            self.told += said.content
         return self.told
 
 
@@ -66,20 +79,27 @@ def load_calls(name: str, tokenizer: Any) -> Calls:
         raise JobError(f"engine.tool_call_parser: {name!r} does not fit this model: {error}") from error
 
     def read(text: str, tools: Tools) -> tuple[str, list[Call] | None]:
-        parser, request = made(tools)
-        found = parser.extract_tool_calls(text, request)
-        calls = [call_of(each.function.name, each.function.arguments) for each in found.tool_calls]
+        try:
+            parser, request = made(tools)
+            found = parser.extract_tool_calls(text, request)
+            calls = [call_of(each.function.name, each.function.arguments) for each in found.tool_calls]
+        except Exception:  # some raise at a call that is not whole, of which the others say that it is text
+            return text, None
         return (found.content or "", calls) if found.tools_called and calls else (text, None)
 
-    return Calls(read, lambda tools: Telling(*made(tools)), not adjusted.skip_special_tokens)
+    return Calls(read, lambda tools: Telling(partial(made, tools)), not adjusted.skip_special_tokens)
 
 
 def _request(tools: Tools) -> Any:
-    """A request of vLLM's server that offers them."""
+    """A request of vLLM's server that offers them. What a client says of a tool besides, nobody has looked at: it stays out."""
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
+    offered = [
+        {"type": "function", "function": {key: value for key, value in tool["function"].items() if key in _READ}}
+        for tool in tools.offered
+    ]
     return ChatCompletionRequest(
-        model="", messages=[{"role": "user", "content": ""}], tools=list(tools.offered), tool_choice="auto"
+        model="", messages=[{"role": "user", "content": ""}], tools=offered, tool_choice="auto"
     )
 
 

@@ -203,6 +203,12 @@ def test_tool_calls_are_kept_as_they_come() -> None:
     assert (found.text, found.tool_calls, found.finish_reason) == ("", calls, "stop")
 
 
+def test_calls_of_an_answer_that_was_cut_off_are_text() -> None:
+    calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": '}}]
+    found = completion({"message": {"content": None, "tool_calls": calls}, "finish_reason": "length"})
+    assert (found.text, found.tool_calls, found.finish_reason) == ('{"x": ', None, "length")
+
+
 def test_calls_without_a_function_are_no_answer() -> None:
     with pytest.raises(NoAnswer, match="a call of a tool without a function"):
         completion({"message": {"content": None, "tool_calls": [{"id": "1", "function": {"arguments": None}}]}})
