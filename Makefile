@@ -97,7 +97,7 @@ harness: $(VENV)/ready-$(ENGINE)  ## what intervals hold, and llmbatch beneath l
 scale: $(VENV)/ready-$(ENGINE) $(BENCH_VENV)/ready-$(ENGINE)  ## what one driver feeds, on a machine that does nothing else: eval/scale/RESULTS.md
 	$(BIN)/python eval/scale/scale.py --write
 
-include eval/peers/peers.mk
+-include eval/peers/peers.mk  # a source distribution has no eval/
 peers: $(PEERS:%=.venv-%/ready)  ## environments with real servers and programs of others that we are tried against
 
 # `make engines ENGINES=kserve_servers` measures only that again; see eval/engines/run.py --help.

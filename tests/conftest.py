@@ -444,13 +444,18 @@ class Jobs:
         return run_job(job, [self.events.append, watch], extend=extend)
 
     def start(
-        self, data: Mapping[str, Any], *arguments: str, environment: Mapping[str, str] | None = None, **popen: Any
+        self,
+        data: Mapping[str, Any],
+        *arguments: str,
+        command: Sequence[str] = ("-m", "llmbatch.cli"),
+        environment: Mapping[str, str] | None = None,
+        **popen: Any,
     ) -> subprocess.Popen[str]:
-        """The command on a job file, in a process that ends with the test."""
+        """The command on a job file, in a process that ends with the test; ``command`` is how Python is told which it is."""
         path = self.path / "job.yaml"
         path.write_text(yaml.safe_dump(dict(data)), encoding="utf-8")
         process = subprocess.Popen(
-            [sys.executable, "-m", "llmbatch.cli", "run", str(path), *arguments],
+            [sys.executable, *command, "run", str(path), *arguments],
             env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen,
         )  # fmt: skip
         self.processes.append(process)

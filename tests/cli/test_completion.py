@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,8 @@ from llmbatch.plan.window import OverflowMode
 from llmbatch.programs import PROGRAMS
 from llmbatch.prompt.shipped import shipped_prompts
 from llmbatch.sources import FORMATS
+
+PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -222,7 +225,8 @@ def press(request: pytest.FixtureRequest, folders: Path, tmp_path: Path) -> Iter
     def until(pattern: str) -> str:
         nonlocal seen
         while not (found := re.search(pattern, seen)):
-            seen += os.read(screen, 1 << 16).decode()
+            assert select.select([screen], [], [], PATIENCE_SECONDS)[0], f"there is no {pattern} in {seen!r}"
+            seen += os.read(screen, 1 << 16).decode(errors="replace")
         seen = seen[found.end() :]
         return found[1]
 

@@ -31,14 +31,15 @@ sys.exit(0 if code == 3 else code)  # some rows not ok: the scripted engine does
 """
 # What installs or builds is looked at and not done: that its names are right.
 LOOK = """#!{python} -ISE
-import re, sys, tomllib
+import os, re, sys, tomllib
 name, arguments = sys.argv[0].rsplit("/", 1)[-1], sys.argv[1:]
 with open({root!r} + "/pyproject.toml", "rb") as file:
     extras = tomllib.load(file)["project"]["optional-dependencies"]
 asked = [each for group in re.findall(r"\\[([\\w,-]+)\\]", " ".join(arguments)) for each in group.split(",")]
 wrong = [each for each in asked if each not in extras] if name == "pip" else []
 if name == "make":
-    makefile = open({root!r} + "/Makefile").read() + open({root!r} + "/eval/peers/peers.mk").read()
+    files = [{root!r} + "/Makefile", {root!r} + "/eval/peers/peers.mk"]  # a source distribution has no eval/
+    makefile = "".join(open(file).read() for file in files if os.path.exists(file))
     targets = [each for each in arguments if "=" not in each and not each.startswith("-")]
     known = re.findall(r"^([\\w-]+):|^\\.PHONY:(.+)", makefile, re.M)
     wrong = sorted(set(targets) - {{name for pair in known for part in pair for name in part.split()}})
@@ -112,12 +113,12 @@ def _command(path: Path, text: str) -> None:
 
 @pytest.fixture
 def shell(commands: Path, tmp_path: Path) -> Iterator[Shell]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    made = Shell(tmp_path, commands, port)
-    yield made
-    made.close()
+    with socket.socket() as held:  # until the end, so that nobody else is given its port; the server may still listen on it
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        made = Shell(tmp_path, commands, held.getsockname()[1])
+        yield made
+        made.close()
 
 
 AWS = [

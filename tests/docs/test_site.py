@@ -43,6 +43,8 @@ def load(name: str) -> ModuleType:
     return module
 
 
+if not (ROOT / "eval").is_dir():  # a source distribution has the tests without eval/
+    pytest.skip("eval/ is not part of this distribution", allow_module_level=True)
 tables, figures = load("tables"), load("figures")
 
 

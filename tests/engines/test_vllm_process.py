@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ pytestmark = pytest.mark.vllm
 ARGS = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 28, "max_num_seqs": 64, "dtype": "float32"}
 SYSTEM = {"role": "system", "content": "Translate to French."}
 PROMPT = Prompt(messages=(SYSTEM, {"role": "user", "content": "six hundred and one"}))
-LONG = Sampling((("ignore_eos", True), ("max_tokens", 3500), ("temperature", 0.0)))
 SHORT = Sampling((("max_tokens", 20), ("temperature", 0.0)))
 
 
@@ -70,6 +69,12 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def fall_asleep(info: EngineInfo) -> None:
+    """What the engine is asked from now on is in flight until it is woken, however fast it is."""
+    for pid in info.pids:
+        os.kill(pid, signal.SIGSTOP)
+
+
 def core(info: EngineInfo) -> int:
     """The process that vLLM's engine core runs in: the one that is our own child."""
     return next(pid for pid in info.pids if psutil.Process(pid).ppid() == os.getpid())
@@ -85,11 +90,14 @@ def test_an_engine_process_answers_and_is_seen_to_die_when_it_is_killed(tmp_path
     first = [outcome.text for outcome in answers(engine, feed_of(engine, SHORT)) if isinstance(outcome, Completion)]
     assert first == ["six cent un"] * 4
 
-    stream = engine.stream(feed_of(engine, LONG))
+    feed = feed_of(engine, SHORT)
+    fall_asleep(info)
+    stream = engine.stream(feed)
     next(stream)
     os.kill(core(info), signal.SIGKILL)
     with pytest.raises(EngineDied, match="engine process ended"):
         list(stream)
+    assert len(feed.in_flight) == 4
     engine.stop()
     assert alive(info.pids) == []
 
@@ -98,12 +106,11 @@ def test_an_engine_process_answers_and_is_seen_to_die_when_it_is_killed(tmp_path
 def test_an_engine_that_shows_no_sign_of_life_is_killed_after_the_timeout(tmp_path: Path) -> None:
     engine = engine_of(tmp_path / "engine.log", timeout=3.0)
     info = engine.start()
-    stream = engine.stream(feed_of(engine, LONG))
-    next(stream)
-    for pid in info.pids:
-        os.kill(pid, signal.SIGSTOP)
+    feed = feed_of(engine, SHORT)
+    fall_asleep(info)
     with pytest.raises(EngineDied, match="no sign of life"):
-        list(stream)
+        list(engine.stream(feed))
+    assert len(feed.in_flight) == 4
     assert alive(info.pids) == []
     engine.stop()
 
@@ -150,34 +157,63 @@ def test_a_run_that_is_killed_leaves_no_process_behind(tmp_path: Path, loading: 
     assert alive(pids) == []
 
 
+ASLEEP = """
+import os
+import signal
+
+from llmbatch.cli.main import main
+from llmbatch.engines.vllm.engine import VllmEngine
+
+start = VllmEngine.start
+
+
+def fall_asleep(engine):
+    info = start(engine)
+    for pid in info.pids:
+        os.kill(pid, signal.SIGSTOP)
+    return info
+
+
+if __name__ == "__main__":
+    VllmEngine.start = fall_asleep
+    main()
+"""
+"""The command, but its engine sleeps once it has started."""
+
+
+def heard(process: subprocess.Popen[str], wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Wait until the run tells of such an event."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if wanted(json.loads(line)):
+            return
+    pytest.fail(f"the run ended without: {process.communicate()[1]}")
+
+
 @pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("again", [False, True])
 def test_a_ctrl_c_of_the_terminal_lets_what_is_in_flight_finish_and_a_second_one_ends_it(
     jobs: Any, again: bool
 ) -> None:
     rows = jobs.rows([{"text": f"{count} hundred and one"} for count in ("two", "three", "four", "five")])
-    data = jobs.data(
-        rows,
-        model="demo",
-        engine={"name": "vllm", "args": ARGS, "in_process": False},
-        sampling={"ignore_eos": True, "max_tokens": 3500},
-        run={"grace": 600},
-    )
-    process = jobs.start(data, start_new_session=True)
-    progress = jobs.path / "out" / "progress.json"
-    while not progress.exists() or json.loads(progress.read_bytes())["in_flight"] < 4:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
+    engine = {"name": "vllm", "args": ARGS, "in_process": False}
+    data = jobs.data(rows, model="demo", engine=engine, sampling={"max_tokens": 20}, run={"grace": 600})
+    script = jobs.path / "asleep.py"
+    script.write_text(ASLEEP)
+    process = jobs.start(data, "--json", command=[str(script)], start_new_session=True)
+    heard(process, lambda event: event["event"] == "snapshot" and event["in_flight"] == 4)
     pids = tuple(child.pid for child in psutil.Process(process.pid).children(recursive=True))
     os.killpg(process.pid, signal.SIGINT)
+    heard(process, lambda event: "4 requests in flight get 600 s" in event.get("message", ""))
     if again:
-        time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)
+    else:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
     process.communicate(timeout=300)
     assert process.returncode == 130
     assert alive(pids) == []
-    if not again:
-        assert (jobs.report()["outcome"], jobs.report()["rows"]["done"]) == ("stopped", 4)
+    assert (jobs.report()["outcome"], jobs.report()["rows"]["done"]) == ("stopped", 0 if again else 4)
 
 
 def _engine_processes(pid: int) -> list[int]:

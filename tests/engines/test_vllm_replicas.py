@@ -42,7 +42,10 @@ def command_of(process: psutil.Process) -> str:
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="each engine needs a processor")
-def test_two_replicas_of_which_one_is_killed_give_the_bytes_of_one_engine(jobs: Any) -> None:
+def test_two_replicas_of_which_one_is_killed_give_the_bytes_of_one_engine(
+    jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmbatch.runs.loop._TICK_SECONDS", 0.0)  # a snapshot after each step, however fast the engines are
     texts = [f"{a} hundred and {b}" for a in NUMBERS for b in NUMBERS]
     rows = jobs.rows({"id": f"r{i}", "text": text} for i, text in enumerate(texts))
     prompt = "Translate to French: {{ text }}"

@@ -31,9 +31,10 @@ def test_json_stays_as_it_is(value: Any, large: bool) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v2/models/demo/infer", "/api/v1/predict/demo", "/"])
 def test_others_are_answered_while_a_large_body_is_read(site, monkeypatch, path: str) -> None:
-    answered = threading.Event()
+    begun, answered = threading.Event(), threading.Event()
 
     def slowly(raw: bytes) -> Any:
+        begun.set()
         assert answered.wait(60), "nothing else was answered meanwhile"
         return json.loads(raw)
 
@@ -44,6 +45,7 @@ def test_others_are_answered_while_a_large_body_is_read(site, monkeypatch, path:
     headers = {**JSON, "x-amz-target": "SageMaker.ListTransformJobs"}
     asking = threading.Thread(target=lambda: statuses.append(site.ask("POST", path, body, headers)[0]))
     asking.start()
+    assert begun.wait(60)
     assert site.ask("GET", "/health")[0] == 200
     answered.set()
     asking.join(60)
