@@ -103,19 +103,15 @@ def _explained(folder: Path, records: list[Record]) -> Iterator[Shown]:
 
 
 def _rows_of(job: Job, folder: Path, indexes: list[int]) -> Iterator[tuple[Row, str]]:
-    """The rows of the input at these indexes, each with its place in words, read from the start of its window."""
+    """The rows of the input at these indexes, each with its place in words, read from the start of its block."""
     from llmbatch.core.errors import InputChanged
     from llmbatch.folder.folder import RunFolder
     from llmbatch.folder.input import kept_input
-    from llmbatch.folder.order import read_order
     from llmbatch.sources.base import START
     from llmbatch.sources.opening import open_source
 
     source = open_source(kept_input(job.input, folder))
-    order = read_order(folder)
-    starts = (
-        [bounds.start for bounds in RunFolder(folder).bounds()] if order is None else [b.start for b, _ in order.read]
-    )
+    starts = [bounds.start for bounds in RunFolder(folder).bounds()]
     for index in indexes:
         start = max((start for start in starts if start.index <= index), default=START)
         row = next((row for row in source.rows(start) if row.index >= index), None)

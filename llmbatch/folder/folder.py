@@ -147,8 +147,15 @@ class RunFolder:
         return any(replay is None or replay.lines or replay.outcomes for _, replay in self._windows())
 
     def bounds(self) -> list[Bounds]:
-        """Which rows each window holds that something is known of, in order. Raises ``FolderError``."""
-        return [self.parts.meta(n).bounds if replay is None else replay.bounds for n, replay in self._windows()]
+        """The blocks in which the input was read, in order: the windows that something is known of, or those of an order.
+
+        Raises ``FolderError``.
+        """
+        windows = [self.parts.meta(n).bounds if replay is None else replay.bounds for n, replay in self._windows()]
+        if (order := read_order(self.path)) is None:
+            return windows
+        # the windows of an order count places in it; those behind it are of the input again
+        return [*(bounds for bounds, _ in order.read), *(each for each in windows if each.start.index >= order.rows)]
 
     def _own_lines(self) -> Iterator[bytes]:
         if read_order(self.path) is not None:

@@ -99,7 +99,7 @@ def _add_prompts(sample: Sample, folder: Path, job: Job) -> None:
 
 
 def _rows_at(source: Source, run: RunFolder, wanted: Iterable[int]) -> Iterator[Row]:
-    """The rows with these indexes, as far as they are found soon enough; each window is read from its start once."""
+    """The rows with these indexes, as far as they are found soon enough; each block is read from its start once."""
     end, left = time.monotonic() + _SECONDS, _ROWS
     bounds = [(each.start, each.last.index) for each in run.bounds()] or [(START, 1 << 62)]
     needed = sorted(wanted)

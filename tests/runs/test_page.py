@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from llmbatch.folder.order import read_order
 from llmbatch.folder.timeline import read_timeline
 from llmbatch.runs import page as page_module
 from llmbatch.runs.session import run_job
@@ -154,3 +155,13 @@ def test_the_prompts_of_rows_anywhere_in_the_input_are_found(jobs: Any, monkeypa
     assert len(found) < len(records)
     assert "were not looked up" in page
     assert f"{len(records)} of 3,000 records are in this file" in page
+
+
+def test_the_prompts_of_a_run_in_an_order_of_the_corpus_are_those_of_its_rows(jobs: Any) -> None:
+    rows = jobs.rows([{"id": at, "text": f"group {at % 7} " + "x" * 80 + f" row {at}"} for at in range(200)])
+    jobs.run(jobs.job(rows, run={"window": 20, "order": "corpus"}))
+    assert read_order(jobs.path / "out") is not None
+    records = records_of(page_of(jobs))
+    assert len(records) == 200
+    assert all(record["prompt"][0]["text"].endswith(f" row {record['index']}") for record in records)
+    assert all(f"rows.jsonl:{record['index'] + 1}" in record["place"] for record in records)
