@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -116,6 +117,12 @@ def _current_folder_first() -> Iterator[None]:
         sys.path.remove(folder)
         if folder not in sys.path and "" not in sys.path:
             sys.path.append(folder)
+
+
+def environment() -> dict[str, str]:
+    """That of another Python which is to find what this one finds, started with ``-P``: what lies in a folder hides no library."""
+    path = os.pathsep.join(part or os.getcwd() for part in sys.path)  # noqa: PTH109 - as text
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def _modules(package: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""What of this machine an engine decides by which numbers it calculates with, where the job leaves that open."""
+"""What of this machine an engine decides by which numbers it calculates with, where the job leaves that open; its processors."""
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,13 @@ def machine() -> str:
     return ", ".join(sorted(found)) or "plain"
 
 
+def processors() -> tuple[int, ...]:
+    """The numbers of the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
@@ -29,4 +37,4 @@ def _text(path: Path) -> str:
         return ""
 
 
-__all__ = ["machine"]
+__all__ = ["machine", "processors"]

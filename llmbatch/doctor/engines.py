@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from pydantic import ValidationError
 
 from llmbatch.core.errors import JobError
+from llmbatch.core.imports import environment
 from llmbatch.core.words import duration, one_line
 from llmbatch.doctor.base import Finding
 from llmbatch.doctor.software import version_of
@@ -90,14 +91,14 @@ def _start(name: str, folder: Path) -> Finding:
     rows = folder / "rows.jsonl"
     rows.write_text('{"text": "one hundred"}\n', encoding="utf-8")
     command = [
-        sys.executable, "-m", "llmbatch.cli", "run", "--model", "demo", "--prompt", "Say: {{ text }}", "--input", str(rows),
+        sys.executable, "-P", "-m", "llmbatch.cli", "run", "--model", "demo", "--prompt", "Say: {{ text }}", "--input", str(rows),
         "--engine", name, "--output", str(folder / "out"), "--max-tokens", "4", "--set", "answer.allow_truncated=true", "--quiet",
     ]  # fmt: skip
     if args := kind_of(name).quick:
         command += ["--set", f"engine.args={json.dumps(dict(args))}"]
     began = time.monotonic()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return Finding(
             called,

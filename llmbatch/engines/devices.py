@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llmbatch.core.machine import processors
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _GPU = re.compile(r"GPU (\d+):.*")
 _MIG = re.compile(r"\s+MIG .*\(UUID: (MIG-[^)]+)\)")
@@ -56,7 +58,7 @@ def this_machine(
 ) -> Machine:
     """What this process may use, as its environment says. ``list_gpus`` prints the machine's GPUs as ``nvidia-smi -L`` does."""
     given = os.environ if environment is None else environment
-    usable = tuple(cpus) or _cpus()
+    usable = tuple(cpus) or processors()
     visible = given.get(VISIBLE)
     if visible is not None:
         gpus = _named(visible)
@@ -88,12 +90,6 @@ def _listed(text: str) -> tuple[str, ...]:
 
 def _nodes() -> int:
     return max(1, sum(1 for _ in Path("/sys/devices/system/node").glob("node[0-9]*")))
-
-
-def _cpus() -> tuple[int, ...]:
-    if hasattr(os, "sched_getaffinity"):
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return tuple(range(os.cpu_count() or 1))
 
 
 __all__ = ["VISIBLE", "Machine", "Place", "this_machine"]

@@ -20,6 +20,7 @@ from typing import Any
 
 from llmbatch import __version__
 from llmbatch.core.errors import EngineDied
+from llmbatch.core.imports import environment
 from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
 from llmbatch.engines.devices import Place
 from llmbatch.engines.elsewhere import EngineElsewhere
@@ -134,11 +135,10 @@ class EngineProcess:
 
 def _start(descriptor: int, hosting: Hosting) -> subprocess.Popen[bytes]:
     """The worker. It finds what we find, hears no Ctrl-C of the terminal, and writes to the engine's log."""
-    path = os.pathsep.join(part or os.getcwd() for part in sys.path)  # noqa: PTH109 - as text
     with hosting.log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "llmbatch.engines.worker", str(descriptor)],
-            env={**os.environ, "PYTHONPATH": path, **hosting.place.environment},
+            env={**environment(), **hosting.place.environment},
             pass_fds=[descriptor],
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -39,7 +39,7 @@ class Slice(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """An estimate, and bounds that hold it in four of five cases as far as the sample tells."""
+    """An estimate, and bounds that hold it as far as the sample tells: in how many cases, whoever makes it says."""
 
     expected: float
     low: float
@@ -96,7 +96,7 @@ class Rates:
         return _fit(self.full.slices, self.prefill.slices)
 
     def seconds(self, computed_tokens: float, requests: int) -> Interval:
-        """Seconds for so many requests with so many prompt tokens to compute."""
+        """Seconds for so many requests with so many prompt tokens to compute; the bounds hold in four of five cases."""
         prompt, answer = self.per_token()
         expected = prompt * computed_tokens + answer * self.answer_tokens * requests
         if not self.full.slices:

@@ -1,8 +1,8 @@
 """Settings to try in; an engine started with them, measured on a sample and ended, out: how fast, and which answers.
 
 All trials run the same requests in the same order, with an empty prefix cache. Where these are answered before their time is over
-they are asked again, in all trials of a round equally often, as far as the time goes: of a second or less little can be told. A
-request counts the tokens that its untuned answer had, so that settings under which answers become longer do not look faster for it.
+they are asked again, in all trials of a round equally often, as far as the time goes and the cache can be emptied before: of a
+second or less little can be told. A request counts the tokens that its untuned answer had, so that settings under which answers become longer do not look faster for it.
 Whatever goes wrong is the trial's error.
 """
 
@@ -148,14 +148,18 @@ class Stand:
             info = engine.start()
             trial.start_seconds = time.monotonic() - began
             if requests := sample(engine, info):
-                self._measure(trial, number, engine, requests, seconds)
+                once_only = info.prefix_caching and not isinstance(engine, Forgets)
+                self._measure(trial, number, engine, requests, seconds, 1 if once_only else _MOST_TIMES)
         except LlmbatchError as error:
             trial.error = str(error)
         finally:
             if engine is not None:
                 engine.stop()
 
-    def _measure(self, trial: Trial, number: int, engine: Engine, requests: Sequence[Request], seconds: float) -> None:
+    def _measure(
+        self, trial: Trial, number: int, engine: Engine, requests: Sequence[Request], seconds: float, most: int
+    ) -> None:
+        """Ask the requests, at most so many times."""
         untuned = not trial.candidate.changes
         warm_up(engine, requests, seconds)
         answers: Answers = {}
@@ -165,7 +169,7 @@ class Stand:
             return self._untuned.get(answer.key, said).usage
 
         before = _drafts(engine)
-        measured, once = _run(engine, requests, seconds, self._times_in(number, seconds), counts_as)
+        measured, once = _run(engine, requests, seconds, min(most, self._times_in(number, seconds)), counts_as)
         trial.drafts += _drafts(engine) - before
         if untuned:
             self._once = once

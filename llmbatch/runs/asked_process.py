@@ -15,6 +15,7 @@ from typing import Any
 
 from llmbatch.core import errors
 from llmbatch.core.errors import LlmbatchError, RunError
+from llmbatch.core.imports import environment
 
 
 class AskedProcess:
@@ -24,8 +25,8 @@ class AskedProcess:
         self._log = log
         with log.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True, encoding="utf-8", start_new_session=True,
+                [sys.executable, "-P", "-m", module], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=file, text=True, encoding="utf-8", start_new_session=True,
             )  # fmt: skip
         if begin is not None:
             self._send(begin)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.faults import point
+from llmbatch.core.machine import processors
 from llmbatch.folder.bounds import Bounds, bounds_from_dict, bounds_to_dict
 from llmbatch.folder.order import Making, Order
 from llmbatch.job.job import Job
@@ -54,7 +55,7 @@ def make_order(
         with_ = Pass(source, recipe, making.scratch, spool=seeker is None)
         # a program that is known in this process alone cannot be had in another
         known = seeker is not None and job.program.name in PROGRAMS
-        helpers = min(_cores(), _MOST_PROCESSES, 1 + about // _WORTH_A_PROCESS) - 1 if known else 0
+        helpers = min(len(processors()), _MOST_PROCESSES, 1 + about // _WORTH_A_PROCESS) - 1 if known else 0
         if seeker is None or not helpers:
             blocks = _read_here(with_, go_on)
         else:
@@ -67,7 +68,7 @@ def make_order(
             blocks = _read_together(with_, seeker, processes, threads, go_on)
         read = time.monotonic()
         places = making.scratch / "places"
-        asked = Sorting(str(making.scratch / "keys-*.parquet"), str(places), str(making.scratch), _cores())
+        asked = Sorting(str(making.scratch / "keys-*.parquet"), str(places), str(making.scratch), len(processors()))
         _wait([threads.submit(sorter.ask, asked._asdict())], go_on)
         point("order-sorted")
         facts = {
@@ -143,10 +144,6 @@ def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(6 * 8 * 4096):
             yield chunk
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 __all__ = ["GoOn", "make_order"]

@@ -148,6 +148,13 @@ def test_a_prefix_cache_is_emptied_before_the_sample_is_asked_again(monkeypatch:
     assert len(forgot) == 15 * 6  # in three rounds of two
 
 
+def test_an_engine_whose_prefix_cache_cannot_be_emptied_is_asked_once() -> None:
+    found = tune(partial(requests, count=40), own(latency=0.015, kv_cache_tokens=10_000), **SLOW)
+    first = [by_name(found)[name]["rounds"][0] for name in ("default", "mine")]
+    assert [one["requests"] for one in first] == [16 * 40, 40]
+    assert first[0]["seconds"] / 16 == pytest.approx(2 * first[1]["seconds"], rel=0.01)
+
+
 def test_too_few_answers_are_no_proof_that_they_agree() -> None:
     tuning = own(latency=0.01, exact=False, tolerance=0.995)
     found = tune(tuning=tuning, **SLOW)

@@ -383,7 +383,7 @@ def test_several_processes_make_the_order_that_one_makes(
     monkeypatch.setattr(order_making, "_BLOCK", 400)
     jobs.run(job(jobs, path, "one", run={"window": 512}))
     monkeypatch.setattr(order_making, "_WORTH_A_PROCESS", 1)
-    monkeypatch.setattr(order_making, "_cores", lambda: 3)
+    monkeypatch.setattr(order_making, "processors", lambda: (0, 1, 2))
     # each of the others reads one block at least
     asked = AskedProcess.ask
     everyone = threading.Barrier(3)
@@ -408,11 +408,21 @@ def test_several_processes_make_the_order_that_one_makes(
     assert jobs.results("one") == jobs.results("three")
 
 
+def test_what_lies_in_the_current_folder_hides_no_library_from_what_makes_the_order(
+    jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json.py", "random.py", "duckdb.py"):
+        (jobs.path / name).write_text("raise SystemExit('the user has a file of this name')")
+    monkeypatch.chdir(jobs.path)
+    jobs.run(job(jobs, jobs.rows(rows())))
+    assert read_order(jobs.path / "out") is not None
+
+
 def test_an_input_that_changes_while_it_is_read_is_told(
     jobs: Any, many: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(order_making, "_WORTH_A_PROCESS", 1)
-    monkeypatch.setattr(order_making, "_cores", lambda: 2)
+    monkeypatch.setattr(order_making, "processors", lambda: (0, 1))
     path = jobs.rows(many[:200])
 
     def cut(marks: Iterator[Any]) -> Iterator[Any]:

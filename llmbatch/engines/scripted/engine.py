@@ -98,6 +98,7 @@ class ScriptedEngine:
             context_length=None if script.no_context_length else script.context_length,
             max_num_seqs=concurrency,
             kv_cache_tokens=script.kv_cache_tokens,
+            prefix_caching=script.kv_cache_tokens is not None,
             in_flight=concurrency,
             can=frozenset(
                 {

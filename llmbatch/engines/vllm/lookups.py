@@ -12,7 +12,6 @@ import contextlib
 import functools
 import importlib.metadata
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,8 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
+
+from llmbatch.core.machine import processors
 
 _PACKAGE = "transformers"
 _MODELS = "transformers.utils.import_utils"
@@ -77,9 +78,8 @@ def distributions_beside() -> Iterator[None]:
 
 def _begin() -> subprocess.Popen[bytes] | None:
     """The other process; None where there is no processor for it, or it would not find what this one finds."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     others = [finder for finder in sys.meta_path if hasattr(finder, "find_distributions") and finder is not PathFinder]
-    if processors < 2 or others:
+    if len(processors()) < 2 or others:
         return None
     with contextlib.suppress(OSError):
         return subprocess.Popen(

@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from llmbatch.core.errors import EngineError, RunError
+from llmbatch.core.imports import environment
 from llmbatch.engines.guardian import start_time
 from llmbatch.integrations.spark.base import REQUEST, Call
 from llmbatch.integrations.spark.host import HostSettings
@@ -56,7 +57,7 @@ class Hosting:
 
     def environment(self) -> dict[str, str]:
         """The host's. Spark gives its workers as many threads as a task has cores, which are too few for a model."""
-        found = {**os.environ, "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in sys.path)}  # noqa: PTH109
+        found = environment()
         found.pop("OMP_NUM_THREADS", None)
         if self.threads is not None:
             found["OMP_NUM_THREADS"] = self.threads
