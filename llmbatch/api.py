@@ -25,7 +25,8 @@ from llmbatch.core.notebook import bar, records_html
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
 from llmbatch.core.words import short
-from llmbatch.engines.base import EngineFactory, make_engine
+from llmbatch.engines.base import EngineFactory
+from llmbatch.engines.kinds import make_engine
 from llmbatch.folder.folder import ACCEPTED, RESULTS, RunFolder, read_results
 from llmbatch.folder.input_copy import KEPT, keep
 from llmbatch.job.job import Job, job_from, job_of

@@ -22,8 +22,9 @@ from llmbatch.core import record as record_module
 from llmbatch.core.errors import FolderError, JobError, Locked, PromptError, ReadError, SourceError
 from llmbatch.core.events import Event, Finished
 from llmbatch.core.types import Outcome
-from llmbatch.engines.base import Engine, EngineFactory, make_engine
+from llmbatch.engines.base import Engine, EngineFactory
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.kinds import make_engine
 from llmbatch.runs.session import open_session
 
 ROWS = [{"id": f"r{i}", "text": f"text {i}"} for i in range(10)]

@@ -206,7 +206,7 @@ class _FirstAnswer:
 
 def main(source: str, output: str, began: str, *options: str) -> None:
     from llmbatch.core.events import Snapshot
-    from llmbatch.engines.base import make_engine
+    from llmbatch.engines.kinds import make_engine
     from llmbatch.job.job import job_from
     from llmbatch.model.tokenizer import ChatSettings, load_tokenizer
     from llmbatch.runs.session import run_job

@@ -25,8 +25,9 @@ from typing import Any
 
 from llmbatch.core.types import Completion, Prompt, Request, RequestKey, Sampling
 from llmbatch.core.versions import versions
-from llmbatch.engines.base import EngineSettings, make_engine
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.kinds import make_engine
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.tokenizer import ChatSettings
 

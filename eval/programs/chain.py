@@ -243,7 +243,7 @@ class Tally:
 
 def session(job: Path, tally: Path) -> None:
     """One session of a job, as a process of its own that may be killed."""
-    from llmbatch.engines.base import make_engine
+    from llmbatch.engines.kinds import make_engine
     from llmbatch.job.job import job_from
     from llmbatch.runs.session import run_job
 

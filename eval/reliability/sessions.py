@@ -17,8 +17,9 @@ from llmbatch.audit.audit import audit
 from llmbatch.core import faults
 from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.types import Completion, Outcome
-from llmbatch.engines.base import Engine, make_engine
+from llmbatch.engines.base import Engine
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.kinds import make_engine
 from llmbatch.job.job import Job
 from llmbatch.runs.session import run_job
 

@@ -120,7 +120,7 @@ def _see_folders(given: Mapping[str, Any]) -> None:
 
 def _job(model: str, dataset: str, given: Mapping[str, Any], over: Mapping[str, Any]) -> Job:
     from llmbatch.engines import DEFAULT_ENGINE, ENGINES
-    from llmbatch.engines.base import kind_of
+    from llmbatch.engines.kinds import kind_of
     from llmbatch.job.job import job_from
 
     engine = given["backend"] or DEFAULT_ENGINE
@@ -162,7 +162,7 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _facts(job: Job, dataset: str, found: Measured, records: list[dict[str, Any]]) -> Bench:
-    from llmbatch.engines.base import kind_of
+    from llmbatch.engines.kinds import kind_of
     from llmbatch.report.trtllm_bench import Bench, Request
 
     engine, times, known = found.engine, found.times, kind_of(job.engine.name).arguments

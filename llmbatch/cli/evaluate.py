@@ -119,8 +119,8 @@ def _run(
     mode: str,
     track: str | None,
 ) -> None:
-    from llmbatch.engines.base import make_engine
     from llmbatch.engines.keeper import EngineKeeper
+    from llmbatch.engines.kinds import make_engine
     from llmbatch.evals.evaluate import evaluate as run_task
     from llmbatch.evals.group import group_scores, write_group
     from llmbatch.evals.group_page import write_group_page

@@ -49,7 +49,10 @@ class Standing:
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON; with --watch a line each time that something changed.")
 @click.option(
-    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write its page there instead, as llmbatch report does."
+    "--html",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write its page there instead, as llmbatch report does.",
 )
 def status(folder: Path, watch: bool, as_json: bool, html: Path | None) -> None:
     """Counts, speed, worst failure and time left of the run in DIR, also while it goes on in another terminal.

@@ -64,7 +64,9 @@ def calls_in(text: str, tools: Tools, parser: Parser | None) -> tuple[str, list[
 def _asked_for(text: str, tools: Tools) -> list[Call] | None:
     try:
         value = json.loads(text)
-        said = [(tools.name, value)] if tools.choice == "named" else [(each["name"], each["parameters"]) for each in value]
+        said = (
+            [(tools.name, value)] if tools.choice == "named" else [(each["name"], each["parameters"]) for each in value]
+        )
         known = set(map(_name, tools.offered))
         if not said or not all(name in known and isinstance(arguments, dict) for name, arguments in said):
             return None

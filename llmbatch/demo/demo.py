@@ -15,8 +15,8 @@ from typing import Any
 
 from llmbatch.core.events import Watcher
 from llmbatch.engines import DEFAULT_ENGINE
-from llmbatch.engines.base import kind_of
 from llmbatch.engines.keeper import EngineKeeper
+from llmbatch.engines.kinds import kind_of
 from llmbatch.job.job import Job, job_from
 from llmbatch.runs.session import RunResult, run_job
 

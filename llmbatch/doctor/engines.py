@@ -18,7 +18,7 @@ from llmbatch.core.words import duration, one_line
 from llmbatch.doctor.base import Finding
 from llmbatch.doctor.software import version_of
 from llmbatch.engines import ENGINES
-from llmbatch.engines.base import EngineKind, kind_of
+from llmbatch.engines.kinds import EngineKind, kind_of
 from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.tokenizer import ChatSettings
 

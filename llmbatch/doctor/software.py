@@ -14,7 +14,7 @@ from llmbatch import __version__
 from llmbatch.core.versions import versions
 from llmbatch.doctor.base import Finding
 from llmbatch.engines import ENGINES
-from llmbatch.engines.base import kind_of
+from llmbatch.engines.kinds import kind_of
 
 _LEFT_OUT = frozenset({"dev", "docs"})  # of whoever works on llmbatch
 Version = Callable[[str], str | None]

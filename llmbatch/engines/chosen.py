@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from llmbatch.core.events import Replica
 from llmbatch.core.types import Failure, Outcome, Prompt, Usage
-from llmbatch.engines.base import Driver, EngineInfo, EngineSettings, Speculation
+from llmbatch.engines.base import Driver, EngineInfo, Speculation
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.supervised import Cancelled
 
 _PATIENCE_SECONDS = 0.02  # between two looks while nothing has needed an engine yet

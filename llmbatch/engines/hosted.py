@@ -21,11 +21,12 @@ from typing import Any
 from llmbatch import __version__
 from llmbatch.core.errors import EngineDied
 from llmbatch.core.imports import environment
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
+from llmbatch.engines.base import Engine, EngineInfo
 from llmbatch.engines.devices import Place
 from llmbatch.engines.elsewhere import EngineElsewhere
 from llmbatch.engines.guardian import Guardian
 from llmbatch.engines.messages import Begin
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 _END_SECONDS = 20.0  # that an engine may take to stop by itself

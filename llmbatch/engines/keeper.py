@@ -11,8 +11,10 @@ from typing import Any
 
 from llmbatch.core.errors import EngineDied, JobError
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, is_hosted, make_engine
+from llmbatch.engines.base import Engine, EngineInfo
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.kinds import is_hosted, make_engine
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 

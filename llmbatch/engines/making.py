@@ -6,20 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llmbatch.core.types import Constraint
-from llmbatch.engines.base import (
-    Engine,
-    EngineFactory,
-    EngineSettings,
-    is_hosted,
-    kind_of,
-    make_engine,
-    resolved,
-)
+from llmbatch.engines.base import Engine, EngineFactory
 from llmbatch.engines.cluster.link import in_cluster
 from llmbatch.engines.cluster.ray_cluster import RayCluster, cluster_here
 from llmbatch.engines.devices import Place, this_machine
 from llmbatch.engines.hosted import Hosting, hosted
+from llmbatch.engines.kinds import is_hosted, kind_of, make_engine, resolved
 from llmbatch.engines.replicas import More
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 

@@ -31,7 +31,8 @@ from llmbatch.core.types import (
     Score,
     Usage,
 )
-from llmbatch.engines.base import NO_DRAFTS, Drafts, EngineInfo, EngineSettings
+from llmbatch.engines.base import NO_DRAFTS, Drafts, EngineInfo
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 _KEPT = 4096  # settings that were seen before

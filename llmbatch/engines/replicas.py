@@ -19,9 +19,11 @@ from typing import Literal
 from llmbatch.core.errors import EngineError
 from llmbatch.core.events import Event, Note, Replica, Watcher
 from llmbatch.core.types import Failure, Outcome, Prompt, Usage
-from llmbatch.engines.base import Drafts, Driver, Engine, EngineInfo, EngineSettings, Speculation, idle_share
+from llmbatch.engines.base import Drafts, Driver, Engine, EngineInfo, Speculation, idle_share
+from llmbatch.engines.deaths import DeathsOf
 from llmbatch.engines.feed import Feed
-from llmbatch.engines.supervised import Cancelled, DeathsOf, Supervised
+from llmbatch.engines.settings import EngineSettings
+from llmbatch.engines.supervised import Cancelled, Supervised
 
 _PATIENCE_SECONDS = 0.02  # between two looks while nothing has needed an engine yet
 _LOOK_SECONDS = 0.5  # how long the driving thread sleeps before its caller can look after its clocks

@@ -17,10 +17,12 @@ from typing import Literal
 from llmbatch.core.errors import EngineError, LlmbatchError
 from llmbatch.core.events import EngineReady, Event, Watcher
 from llmbatch.core.types import Completion, Failure, Outcome, Piece, Prompt, RequestKey, Usage
-from llmbatch.engines.base import CanBeKilled, Driver, EngineInfo, EngineSettings, SharedDriver, kind_of
+from llmbatch.engines.base import CanBeKilled, Driver, EngineInfo, SharedDriver
 from llmbatch.engines.fair import Fair, Party, as_own, own_key
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.kinds import kind_of
 from llmbatch.engines.replicas import MakeOne, More, drive
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.share import Account, Client, Share
 from llmbatch.engines.supervised import Cancelled
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from llmbatch.core.errors import EngineDied, EngineError
 from llmbatch.core.events import Event, Note
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
-from llmbatch.engines.base import Drafts, EngineInfo, EngineSettings
+from llmbatch.engines.base import Drafts, EngineInfo
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.replicas import MakeOne, Replicas
+from llmbatch.engines.settings import EngineSettings
 
 _AHEAD = 2  # times what the engines take, so that none waits for its next request
 

@@ -7,9 +7,11 @@ measures that price (``break_even``); without it ``engine.least_acceptance`` is 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from llmbatch.core.sampling import NO_SEED
 from llmbatch.core.types import Request
-from llmbatch.engines.base import Drafts
+from llmbatch.engines.base import NO_DRAFTS, Drafts
 
 _WINDOW = 2_000  # guessed tokens that are judged together
 _LOW_WINDOWS = 2  # in a row, so that one odd document ends nothing
@@ -57,4 +59,17 @@ def break_even(gain: float, answer_tokens: int, drafts: Drafts) -> float | None:
     return min(1.0, max(0.0, price))
 
 
-__all__ = ["Acceptance", "break_even", "is_drawn"]
+@dataclass(slots=True)
+class Guessing:
+    """What an engine guessed ahead, over its restarts."""
+
+    acceptance: Acceptance
+    past: Drafts = NO_DRAFTS
+    answered: int = 0
+    drawn: bool = False  # an answer was drawn with a seed
+    over: bool = False  # it was decided whether to go on, and said
+    fell_after: int | None = None  # answered requests
+    at_fall: Drafts | None = None
+
+
+__all__ = ["Acceptance", "Guessing", "break_even", "is_drawn"]

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from llmbatch.core.errors import EngineDied, EngineError, NotServed, OutOfMemory
 from llmbatch.core.events import EngineReady, Note, Replica, Watcher
@@ -34,18 +32,17 @@ from llmbatch.engines.base import (
     Drafts,
     Engine,
     EngineInfo,
-    EngineSettings,
-    Smaller,
     Speculates,
     Speculation,
     idle_share,
-    kind_of,
 )
+from llmbatch.engines.deaths import DEATHS_TO_SUSPECT, DeathsOf
 from llmbatch.engines.feed import Feed
-from llmbatch.engines.speculation import Acceptance, is_drawn
+from llmbatch.engines.kinds import Smaller, kind_of
+from llmbatch.engines.settings import EngineSettings
+from llmbatch.engines.speculation import Acceptance, Guessing, is_drawn
 
 _BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 30.0)  # before a restart, by how many deaths came without an answer between
-_DEATHS_TO_SUSPECT = 2
 _DEATHS_TO_REFUSE = 3
 _PATIENCE_SECONDS = 0.02  # between two looks while nothing has needed the engine yet
 _PAUSE_SECONDS = 0.2
@@ -59,34 +56,6 @@ Make = Callable[[EngineSettings], Engine]
 
 class Cancelled(Exception):
     """The engine will not come up, because the run was ended."""
-
-
-class DeathsOf:
-    """At how many deaths each request was in flight, until it is answered. Safe to use from the threads of several engines."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: Counter[RequestKey] = Counter()
-
-    def add(self, requests: Iterable[Request]) -> None:
-        with self._lock:
-            self._counts.update(request.key for request in requests)
-
-    def of(self, request: Request) -> int:
-        return self._counts[request.key]
-
-    def acquit(self, outcomes: Iterable[Outcome]) -> None:
-        """Requests that have an outcome are suspects no more."""
-        if self._counts:
-            with self._lock:
-                for outcome in outcomes:
-                    self._counts.pop(outcome.key, None)
-
-    @property
-    def searching(self) -> bool:
-        """Whether there are suspects."""
-        with self._lock:
-            return any(deaths >= _DEATHS_TO_SUSPECT for deaths in self._counts.values())
 
 
 class Supervised:
@@ -109,7 +78,7 @@ class Supervised:
         self._engine = make(settings)
         self._deaths_of = deaths_of or DeathsOf()
         speculates = kind_of(settings.name).unspeculating(settings) is not None
-        self._guessing = _Guessing(Acceptance(settings.least_acceptance)) if speculates else None
+        self._guessing = Guessing(Acceptance(settings.least_acceptance)) if speculates else None
         self._deaths_since_answer = 0
         self._harmless: Request | None = None  # the last one that was answered
         self._past = Usage()
@@ -294,7 +263,7 @@ class Supervised:
         engine = self._engine
         return engine.drafts() if self._ready_at is not None and isinstance(engine, Speculates) else NO_DRAFTS
 
-    def _see_what_was_guessed(self, guessing: _Guessing, answered: Sequence[Request], feed: Feed) -> None:
+    def _see_what_was_guessed(self, guessing: Guessing, answered: Sequence[Request], feed: Feed) -> None:
         """Give an engine nothing more that guesses badly, unless a death is being looked into."""
         guessing.answered += len(answered)
         guessing.drawn = guessing.drawn or any(map(is_drawn, answered))
@@ -332,8 +301,8 @@ class Supervised:
         feed.resume()  # whatever it was to be made anew for, now it is
         if death.suspect:
             self._deaths_of.add(lost)
-        suspects = [r for r in lost if self._deaths_of.of(r) >= _DEATHS_TO_SUSPECT]
-        rest = [r for r in lost if self._deaths_of.of(r) < _DEATHS_TO_SUSPECT]
+        suspects = [r for r in lost if self._deaths_of.of(r) >= DEATHS_TO_SUSPECT]
+        rest = [r for r in lost if self._deaths_of.of(r) < DEATHS_TO_SUSPECT]
         if death.suspect and len(lost) == 1 and self._deaths_of.of(lost[0]) >= _DEATHS_TO_REFUSE:
             feed.keep(lost[0])
             return self._accuse(lost[0], death)
@@ -438,19 +407,6 @@ class Supervised:
     def _smaller(self) -> Smaller | None:
         """Settings with which it may have memory enough; ``None`` at the bottom."""
         return kind_of(self._settings.name).smaller(self._settings, self.info)
-
-
-@dataclass(slots=True)
-class _Guessing:
-    """What an engine guessed ahead, over its restarts."""
-
-    acceptance: Acceptance
-    past: Drafts = NO_DRAFTS
-    answered: int = 0
-    drawn: bool = False  # an answer was drawn with a seed
-    over: bool = False  # it was decided whether to go on, and said
-    fell_after: int | None = None  # answered requests
-    at_fall: Drafts | None = None
 
 
 def _backoff(deaths: int) -> float:

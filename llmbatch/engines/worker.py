@@ -19,8 +19,9 @@ from typing import Any, Protocol
 from llmbatch import __version__
 from llmbatch.core.errors import EngineDied, JobError, LlmbatchError
 from llmbatch.core.types import Completion, Outcome, Piece, RequestKey, Usage
-from llmbatch.engines.base import Drafts, Engine, Speculates, kind_of
+from llmbatch.engines.base import Drafts, Engine, Speculates
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.kinds import kind_of
 from llmbatch.engines.messages import (
     Ask,
     Asked,

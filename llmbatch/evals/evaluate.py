@@ -22,7 +22,8 @@ from llmbatch.core.errors import FolderError, JobError, PromptError, SourceError
 from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.notebook import table
-from llmbatch.engines.base import EngineFactory, make_engine
+from llmbatch.engines.base import EngineFactory
+from llmbatch.engines.kinds import make_engine
 from llmbatch.evals.base import Metric
 from llmbatch.evals.examples import EXAMPLES
 from llmbatch.evals.job import PROMPT, job_of_task, prompt_file

@@ -9,7 +9,7 @@ from typing import Any
 from llmbatch.core.errors import JobError
 from llmbatch.core.merge import merged
 from llmbatch.core.sandbox import used_variables
-from llmbatch.engines.base import kind_of
+from llmbatch.engines.kinds import kind_of
 from llmbatch.evals.rows import EXAMPLE
 from llmbatch.evals.task import Task
 from llmbatch.folder.input_copy import KEPT

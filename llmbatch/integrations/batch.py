@@ -20,8 +20,8 @@ from llmbatch.core.check import Verdict
 from llmbatch.core.errors import JobError, RunError, Stopped
 from llmbatch.core.files import atomic_write
 from llmbatch.core.types import Constraint, Prompt, Record, Sampling, Score, Status
-from llmbatch.engines.base import ModelFacts, TokenizerSource, kind_of
 from llmbatch.engines.keeper import EngineKeeper
+from llmbatch.engines.kinds import ModelFacts, TokenizerSource, kind_of
 from llmbatch.folder.folder import read_results
 from llmbatch.job.identity import identity_of, model_identity
 from llmbatch.job.job import Job, job_from

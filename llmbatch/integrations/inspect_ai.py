@@ -54,7 +54,8 @@ from llmbatch.core.types import (
     Sampling,
     Usage,
 )
-from llmbatch.engines.base import EngineSettings, ModelFacts, checked, kind_of
+from llmbatch.engines.kinds import ModelFacts, checked, kind_of
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.integrations.live import LiveEngine
 from llmbatch.integrations.model_args import EngineArgs
 from llmbatch.job.job import DEMO_MODEL

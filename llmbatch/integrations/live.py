@@ -17,10 +17,11 @@ from pathlib import Path
 from llmbatch.core.errors import EngineError, LlmbatchError
 from llmbatch.core.events import Watcher
 from llmbatch.core.types import Completion, Failure, Outcome, Prompt, Refusal, Request, RequestKey, Usage
-from llmbatch.engines.base import EngineInfo, EngineSettings
+from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.making import Maker
 from llmbatch.engines.replicas import drive
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.supervised import Cancelled
 from llmbatch.model.tokenizer import ChatSettings
 

@@ -10,8 +10,9 @@ from llmbatch.api import generate_job, job_given, run_rows
 from llmbatch.core.errors import JobError, RunError
 from llmbatch.core.events import Watcher
 from llmbatch.core.types import Record
-from llmbatch.engines.base import EngineFactory, make_engine
+from llmbatch.engines.base import EngineFactory
 from llmbatch.engines.keeper import EngineKeeper
+from llmbatch.engines.kinds import make_engine
 from llmbatch.job.swept import recipe_of
 
 _OTHERWISE = {

@@ -18,7 +18,8 @@ from llmbatch.core.errors import JobError
 from llmbatch.core.machine import machine
 from llmbatch.core.settings import Counts, is_there, marked
 from llmbatch.core.versions import versions
-from llmbatch.engines.base import EngineInfo, NamedModel, kind_of
+from llmbatch.engines.base import EngineInfo
+from llmbatch.engines.kinds import NamedModel, kind_of
 from llmbatch.folder.folder import ENGINE_VERSION
 from llmbatch.job.job import Job
 from llmbatch.job.sweep import SweepSettings, label

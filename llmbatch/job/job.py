@@ -21,7 +21,8 @@ from llmbatch.core.errors import JobError, ReadError, SourceError
 from llmbatch.core.settings import IsPath, is_named_as_path, is_there
 from llmbatch.core.words import clip, short
 from llmbatch.engines import DEFAULT_ENGINE
-from llmbatch.engines.base import EngineSettings, checked, kind_of
+from llmbatch.engines.kinds import checked, kind_of
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.folder.folder import JOB_FILE
 from llmbatch.formats import FORMATS
 from llmbatch.job.file import DEMO, home_filled_in, job_text, read_job_file, resolve_paths

@@ -23,7 +23,9 @@ from llmbatch.core.imports import is_import_path, load_object, source_of
 from llmbatch.core.minhash import sketcher
 from llmbatch.core.types import Completion, Constraint, Failure, FailureKind, PoolingTask, Rendered, Request, Row
 from llmbatch.core.words import short
-from llmbatch.engines.base import EngineInfo, EngineSettings, kind_of
+from llmbatch.engines.base import EngineInfo
+from llmbatch.engines.kinds import kind_of
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.formats.base import Asked
 from llmbatch.job.job import Job, StepSettings
 from llmbatch.job.lengths import Lengths

@@ -20,7 +20,7 @@ from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, LOOPS, NO_SEED, SAMPLING, frozen, sampling_problem
 from llmbatch.core.types import Constraint, Failure, FailureKind, Rendered, Row, Sampling
 from llmbatch.core.words import short
-from llmbatch.engines.base import kind_of
+from llmbatch.engines.kinds import kind_of
 from llmbatch.job.image_places import ImagePlaces
 from llmbatch.job.job import Job
 from llmbatch.job.overflow import Origin, keeps_origin

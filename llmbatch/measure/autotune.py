@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmbatch.core.files import atomic_write
-from llmbatch.engines.base import Around, Candidate, EngineInfo, EngineSettings, kind_of
+from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.devices import Machine
+from llmbatch.engines.kinds import Around, Candidate, kind_of
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.job.tuning import TuningSettings
 from llmbatch.measure import verdicts
 from llmbatch.measure.trials import Make, SampleOf, Stand, Trial

@@ -11,7 +11,7 @@ from typing import Any
 
 from llmbatch.core import words
 from llmbatch.core.errors import JobError
-from llmbatch.engines.base import make_engine
+from llmbatch.engines.kinds import make_engine
 from llmbatch.job.job import Job
 from llmbatch.job.recipe import engine_of
 from llmbatch.job.swept import recipe_of

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Failure, Refusal, Request, RequestKey, Row, RowId
-from llmbatch.engines.base import EngineInfo, ModelFacts, kind_of
+from llmbatch.engines.base import EngineInfo
+from llmbatch.engines.kinds import ModelFacts, kind_of
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer, capacity_of
 from llmbatch.job.recipe import engine_of

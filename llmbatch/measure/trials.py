@@ -2,8 +2,8 @@
 
 All trials run the same requests in the same order, with an empty prefix cache. Where these are answered before their time is over
 they are asked again, in all trials of a round equally often, as far as the time goes and the cache can be emptied before: of a
-second or less little can be told. A request counts the tokens that its untuned answer had, so that settings under which answers become longer do not look faster for it.
-Whatever goes wrong is the trial's error.
+second or less little can be told. A request counts the tokens that its untuned answer had, so that settings under which answers
+become longer do not look faster for it. Whatever goes wrong is the trial's error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.types import Completion, Request, RequestKey, Sampling, Usage
-from llmbatch.engines.base import NO_DRAFTS, Candidate, Drafts, Engine, EngineInfo, EngineSettings, Forgets, Speculates
+from llmbatch.engines.base import NO_DRAFTS, Drafts, Engine, EngineInfo, Forgets, Speculates
+from llmbatch.engines.kinds import Candidate
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.measure.ratios import Agreement, Pair, ratio_in, ratio_of
 from llmbatch.measure.speed import Interval, Measured, run_for, warm_up
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from llmbatch.core import words
 from llmbatch.core.types import Request
-from llmbatch.engines.base import Candidate, EngineSettings
+from llmbatch.engines.kinds import Candidate
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.speculation import break_even
 from llmbatch.measure.ratios import CONFIDENCE
 from llmbatch.measure.speed import Interval

@@ -12,17 +12,12 @@ from llmbatch.accept.similar import BYTES
 from llmbatch.core.errors import JobError, RunError
 from llmbatch.core.events import EngineReady, Event, Note, Snapshot, Started, Watcher
 from llmbatch.core.files import atomic_write
-from llmbatch.engines.base import (
-    Driver,
-    EngineFactory,
-    EngineInfo,
-    EngineSettings,
-    SharedDriver,
-    is_hosted,
-)
+from llmbatch.engines.base import Driver, EngineFactory, EngineInfo, SharedDriver
 from llmbatch.engines.chosen import Chosen
+from llmbatch.engines.kinds import is_hosted
 from llmbatch.engines.making import Maker
 from llmbatch.engines.replicas import drive
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.folder.folder import JOB_FILE, RunFolder
 from llmbatch.folder.ordered import Coming
 from llmbatch.folder.progress import write_progress

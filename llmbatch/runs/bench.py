@@ -14,9 +14,10 @@ from typing import Any, cast
 
 from llmbatch.core.events import Watcher
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Request, Usage
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
+from llmbatch.engines.base import Engine, EngineInfo
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.keeper import EngineKeeper
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.job.job import Job
 from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.runs.session import RunResult, run_job

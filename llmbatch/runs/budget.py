@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmbatch.core.types import Usage
-from llmbatch.engines.base import Driver, EngineSettings, kind_of
+from llmbatch.engines.base import Driver
+from llmbatch.engines.kinds import kind_of
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.folder.progress import last_sign
 from llmbatch.job.run_settings import RunSettings
 

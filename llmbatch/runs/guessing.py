@@ -6,7 +6,9 @@ import json
 
 from llmbatch.core.digest import short_digest
 from llmbatch.core.events import Note, Watcher
-from llmbatch.engines.base import EngineSettings, Speculation, kind_of
+from llmbatch.engines.base import Speculation
+from llmbatch.engines.kinds import kind_of
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.folder.folder import RunFolder
 
 _FELL_BACK = "fell_back"  # of a session in the manifest: the arguments of the engines that were made anew without

@@ -15,7 +15,8 @@ from llmbatch.core.errors import FolderError, JobError
 from llmbatch.core.events import Note, Watcher
 from llmbatch.core.files import atomic_write
 from llmbatch.core.merge import merged
-from llmbatch.engines.base import EngineFactory, make_engine
+from llmbatch.engines.base import EngineFactory
+from llmbatch.engines.kinds import make_engine
 from llmbatch.folder.folder import (
     ENGINE_VERSION,
     ERRORS,

@@ -17,13 +17,8 @@ from typing import Any
 from llmbatch.core.errors import LlmbatchError, RunError, Stopped
 from llmbatch.core.events import Finished, Note, Watcher
 from llmbatch.core.versions import versions
-from llmbatch.engines.base import (
-    EngineFactory,
-    EngineInfo,
-    SharedDriver,
-    Speculation,
-    make_engine,
-)
+from llmbatch.engines.base import EngineFactory, EngineInfo, SharedDriver, Speculation
+from llmbatch.engines.kinds import make_engine
 from llmbatch.folder.folder import RunFolder
 from llmbatch.folder.input import open_input
 from llmbatch.job.identity import identity_of

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import JobError
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings, Speculation
+from llmbatch.engines.base import Engine, EngineInfo, Speculation
 from llmbatch.engines.devices import this_machine
 from llmbatch.engines.making import Maker
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.side_by_side import SideBySide
 from llmbatch.job.job import Job
 from llmbatch.measure.autotune import Known, autotune, read, sentences, write

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmbatch.core.events import EngineReady, Event, Note, Watcher
-from llmbatch.engines.base import kind_of
+from llmbatch.engines.kinds import kind_of
 from llmbatch.engines.making import Maker
 from llmbatch.engines.shared import SharedEngine
 from llmbatch.job.job import Job

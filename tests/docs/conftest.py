@@ -113,7 +113,9 @@ def _command(path: Path, text: str) -> None:
 
 @pytest.fixture
 def shell(commands: Path, tmp_path: Path) -> Iterator[Shell]:
-    with socket.socket() as held:  # until the end, so that nobody else is given its port; the server may still listen on it
+    with (
+        socket.socket() as held
+    ):  # until the end, so that nobody else is given its port; the server may still listen on it
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", 0))
         made = Shell(tmp_path, commands, held.getsockname()[1])

@@ -53,10 +53,11 @@ def stand_in() -> None:
 
     from llmbatch import api
     from llmbatch.engines import ENGINES
-    from llmbatch.engines.base import EngineSettings, kind_of
     from llmbatch.engines.devices import Place
+    from llmbatch.engines.kinds import kind_of
     from llmbatch.engines.scripted.engine import ScriptedEngine
     from llmbatch.engines.scripted.script import ScriptedSettings
+    from llmbatch.engines.settings import EngineSettings
     from llmbatch.evals import api as evals_api
     from llmbatch.evals import evaluate as evals
     from llmbatch.job.job import DEMO_MODEL, Job

@@ -18,7 +18,7 @@ from llmbatch.cli import COMMANDS
 from llmbatch.cli.settings import FLAGS
 from llmbatch.core.types import FailureKind, Status
 from llmbatch.engines import ENGINES
-from llmbatch.engines.base import kind_of
+from llmbatch.engines.kinds import kind_of
 from llmbatch.evals.metrics import METRICS
 from llmbatch.evals.task import Task
 from llmbatch.formats import FORMATS

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from llmbatch.core.errors import JobError
-from llmbatch.engines.base import EngineSettings, checked, is_hosted, kind_of, resolved
 from llmbatch.engines.devices import Machine, Place, this_machine
+from llmbatch.engines.kinds import checked, is_hosted, kind_of, resolved
+from llmbatch.engines.settings import EngineSettings
 
 FOUR = "".join(f"GPU {n}: NVIDIA H200 (UUID: GPU-{n})\n" for n in range(4))
 DIVIDED = (

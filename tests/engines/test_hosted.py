@@ -19,11 +19,12 @@ from llmbatch.core.errors import EngineDied, EngineError, JobError
 from llmbatch.core.events import Event, Snapshot
 from llmbatch.core.types import Outcome, Prompt, Request, RequestKey, Sampling
 from llmbatch.engines import hosted as module
-from llmbatch.engines.base import EngineSettings, make_engine
 from llmbatch.engines.elsewhere import EngineElsewhere
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.hosted import Hosting
 from llmbatch.engines.keeper import EngineKeeper
+from llmbatch.engines.kinds import make_engine
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 RETRIED = {"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}

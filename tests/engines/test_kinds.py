@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from llmbatch.engines.base import EngineSettings, kind_of
+from llmbatch.engines.kinds import kind_of
+from llmbatch.engines.settings import EngineSettings
 
 
 def test_of_the_models_that_a_job_names_it_is_known_which_setting_pins_them() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Pooling, PoolingTask, Prompt, Request, RequestKey, Sampling
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.vllm.pooling import Poolings
 from llmbatch.engines.vllm.purpose import settings_for
 

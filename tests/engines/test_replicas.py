@@ -13,9 +13,11 @@ import pytest
 from llmbatch.core.errors import EngineError
 from llmbatch.core.events import EngineReady, Event, Snapshot
 from llmbatch.core.types import Outcome, Prompt, Request, RequestKey, Sampling
-from llmbatch.engines.base import Driver, EngineSettings, make_engine
+from llmbatch.engines.base import Driver
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.kinds import make_engine
 from llmbatch.engines.replicas import Replicas, drive
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.supervised import Cancelled, Supervised
 from llmbatch.model.tokenizer import ChatSettings
 

@@ -10,9 +10,10 @@ import yaml
 
 from llmbatch.core.errors import EngineDied, JobError, OutOfMemory
 from llmbatch.core.types import Completion, Constraint, Outcome, Prompt, Refusal, Request, RequestKey, Sampling, Usage
-from llmbatch.engines.base import EngineSettings, make_engine
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.kinds import make_engine
 from llmbatch.engines.scripted.engine import ScriptedEngine
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 GREEDY = Sampling((("max_tokens", 100), ("temperature", 0)))

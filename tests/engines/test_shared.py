@@ -13,9 +13,9 @@ import pytest
 
 from llmbatch.core.errors import EngineError
 from llmbatch.core.events import EngineReady, Event, Note, Sealed, Snapshot
-from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.making import Maker
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.shared import SharedEngine
 from llmbatch.job.job import Job
 from llmbatch.model.tokenizer import ChatSettings

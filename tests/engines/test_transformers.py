@@ -27,9 +27,11 @@ from llmbatch.core.types import (
     Sampling,
     Usage,
 )
-from llmbatch.engines.base import Around, EngineInfo, EngineSettings, checked, kind_of, make_engine
+from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.devices import Machine
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.kinds import Around, checked, kind_of, make_engine
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.transformers import kind as kind_module
 from llmbatch.engines.transformers.constraints import _quoted
 from llmbatch.engines.transformers.engine import TransformersEngine

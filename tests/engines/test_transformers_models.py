@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from llmbatch.core.types import Completion, FailureKind, Outcome, Prompt, Refusal, Request, RequestKey, Sampling
-from llmbatch.engines.base import EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.kinds import make_engine
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.job.job import job_from
 from llmbatch.model.tokenizer import ChatSettings
 

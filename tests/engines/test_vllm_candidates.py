@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from llmbatch.engines.base import Around, Candidate, EngineInfo, EngineSettings, kind_of
+from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.devices import Machine
+from llmbatch.engines.kinds import Around, Candidate, kind_of
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.vllm.candidates import batch_size, kv_cache, kv_offload, parallel, quantization, speculation
 
 INFO = EngineInfo("vllm", "0.32", "m", 4096, 256, max_num_batched_tokens=8192, device="NVIDIA H200")

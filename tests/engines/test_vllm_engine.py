@@ -25,8 +25,8 @@ from llmbatch.core.types import (
     Sampling,
     Usage,
 )
-from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.thinking import BUDGET, Marks
 from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.engines.vllm.structured import structured_outputs

@@ -82,9 +82,9 @@ def test_a_package_is_not_there_for_this_thread_and_then_it_is_again() -> None:
 
 @pytest.mark.usefixtures("not_imported")
 def test_a_package_that_was_imported_before_is_there() -> None:
-    importlib.import_module(ABSENT)
+    known = importlib.import_module(ABSENT)
     with without(ABSENT):
-        importlib.import_module(ABSENT)
+        assert importlib.import_module(ABSENT) is known
 
 
 def test_what_stays_is_looked_at_by_no_later_search_until_it_is_let_go() -> None:

@@ -26,8 +26,8 @@ from llmbatch.core.types import (
     RequestKey,
     Sampling,
 )
-from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.engines.vllm.render import Chat
 from llmbatch.images.ahead import Looker, load

@@ -20,7 +20,8 @@ from llmbatch.core.errors import EngineDied, EngineError, JobError, OutOfMemory
 from llmbatch.core.sampling import LOOPS, Loops
 from llmbatch.core.tools import call_of
 from llmbatch.core.types import Constraint, Failure, FailureKind, Prompt, Tools
-from llmbatch.engines.base import EngineSettings, make_engine
+from llmbatch.engines.kinds import make_engine
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.thinking import Marks
 from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import trouble
@@ -416,7 +417,10 @@ def test_of_an_answer_at_which_the_parser_raises_as_it_comes_no_more_is_told() -
             return SimpleNamespace(content=new)
 
     told = Telling(lambda: (Trips(), None))
-    assert [told.so_far("It rains.<x>y"[:end], tuple(range(end))) for end in (2, 9, 10, 13)] == ["It", *["It rains."] * 3]
+    assert [told.so_far("It rains.<x>y"[:end], tuple(range(end))) for end in (2, 9, 10, 13)] == [
+        "It",
+        *["It rains."] * 3,
+    ]
     assert Telling(lambda: 1 // 0).so_far("It", (1,)) == ""  # type: ignore[arg-type, return-value]
 
 

@@ -17,8 +17,9 @@ import pytest
 
 from llmbatch.core.errors import EngineDied
 from llmbatch.core.types import Completion, Constraint, Outcome, Prompt, Request, RequestKey, Sampling
-from llmbatch.engines.base import EngineInfo, EngineSettings
+from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.tokenizer import ChatSettings
@@ -118,7 +119,7 @@ def test_an_engine_that_shows_no_sign_of_life_is_killed_after_the_timeout(tmp_pa
 RUN = """
 import sys
 from pathlib import Path
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.job.job import DEMO_MODEL

@@ -45,7 +45,9 @@ def command_of(process: psutil.Process) -> str:
 def test_two_replicas_of_which_one_is_killed_give_the_bytes_of_one_engine(
     jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmbatch.runs.loop._TICK_SECONDS", 0.0)  # a snapshot after each step, however fast the engines are
+    monkeypatch.setattr(
+        "llmbatch.runs.loop._TICK_SECONDS", 0.0
+    )  # a snapshot after each step, however fast the engines are
     texts = [f"{a} hundred and {b}" for a in NUMBERS for b in NUMBERS]
     rows = jobs.rows({"id": f"r{i}", "text": text} for i, text in enumerate(texts))
     prompt = "Translate to French: {{ text }}"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from llmbatch.core.types import Completion, FailureKind, Prompt, Refusal, Request, RequestKey, Sampling
-from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.job.job import DEMO_MODEL, job_from
 from llmbatch.model.tokenizer import ChatSettings

@@ -213,7 +213,7 @@ def test_remote_code_is_off_by_default() -> None:
 
 @pytest.mark.vllm
 def test_remote_code_is_allowed_to_the_engine_only_where_the_job_says_so() -> None:
-    from llmbatch.engines.base import EngineSettings
+    from llmbatch.engines.settings import EngineSettings
     from llmbatch.engines.vllm.args import engine_args
     from llmbatch.model.tokenizer import ChatSettings
 

@@ -13,7 +13,7 @@ import pytest
 from llmbatch.core.errors import EngineError
 from llmbatch.core.events import Event, Note
 from llmbatch.core.types import Completion, FailureKind, Outcome, Prompt, Refusal, Request, RequestKey, Sampling
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.integrations.live import LiveEngine
 from llmbatch.model.tokenizer import ChatSettings
 

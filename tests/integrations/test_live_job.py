@@ -179,7 +179,9 @@ def test_a_row_that_asks_what_a_row_asked_whose_engine_is_gone_is_refused_as_tha
     live_job.records(rows("a"))
     live_job.close()
     live.close()
-    live_job, live = make(cached)  # the cache knows how much the model takes, so that a row is asked before an engine is there
+    live_job, live = make(
+        cached
+    )  # the cache knows how much the model takes, so that a row is asked before an engine is there
     live.close()
     inbox: Inbox = SimpleQueue()
     inbox.put(Gone())  # what it would come to else, as nothing comes of what it waits for

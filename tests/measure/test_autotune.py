@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
-from llmbatch.engines.base import Candidate, Engine, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.base import Engine, EngineInfo
+from llmbatch.engines.kinds import Candidate, make_engine
 from llmbatch.engines.scripted.engine import ScriptedEngine
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.side_by_side import SideBySide
 from llmbatch.job.tuning import TuningSettings
 from llmbatch.measure.autotune import Known, autotune, read, sentences, write

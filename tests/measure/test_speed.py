@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
-from llmbatch.engines.base import EngineSettings, make_engine
+from llmbatch.engines.kinds import make_engine
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.measure.speed import Measured, Rates, Sample, Slice, measure, run_for, stratified
 from llmbatch.model.tokenizer import ChatSettings
 

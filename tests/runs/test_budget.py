@@ -8,7 +8,7 @@ import pytest
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Usage
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.job.job import job_from
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.runs.budget import Budget, Gpus, Spent, gpus_of, spent_by

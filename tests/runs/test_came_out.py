@@ -15,7 +15,9 @@ from huggingface_hub import constants
 
 from llmbatch.core.errors import FolderError
 from llmbatch.core.events import EngineReady, Event, Note, Sealed
-from llmbatch.engines.base import Engine, EngineFactory, EngineInfo, EngineSettings, make_engine
+from llmbatch.engines.base import Engine, EngineFactory, EngineInfo
+from llmbatch.engines.kinds import make_engine
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.job.job import Job, job_from
 from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.runs.retry_failed import retry_failed

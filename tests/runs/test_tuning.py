@@ -93,7 +93,7 @@ def test_how_to_tune_is_refused_where_nothing_is_tuned(jobs: Any) -> None:
 
 
 def test_a_choice_of_several_engines_runs_on_so_many(jobs: Any, clock: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmbatch.engines.base import Candidate
+    from llmbatch.engines.kinds import Candidate
     from llmbatch.engines.scripted.kind import KIND
 
     two = [Candidate("replicas=2", {"replicas": 2}, "replicas", exact=False)]

@@ -15,8 +15,8 @@ import yaml
 from llmbatch.core.errors import EngineError
 from llmbatch.core.record import record_to_line
 from llmbatch.core.types import Completion, Outcome, Piece, Prompt, Refusal, Request, RequestKey, Sampling
-from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.making import Maker
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.shared import SharedEngine
 from llmbatch.job.job import Job, job_from
 from llmbatch.model.tokenizer import ChatSettings

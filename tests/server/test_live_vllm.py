@@ -12,8 +12,8 @@ import pytest
 
 from llmbatch.core.tools import call_of, schema_of
 from llmbatch.core.types import Completion, Constraint, Outcome, Piece, Prompt, Request, RequestKey, Sampling, Tools
-from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.making import Maker
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.shared import SharedEngine
 from llmbatch.job.job import DEMO_MODEL, job_from
 from llmbatch.model.tokenizer import ChatSettings

@@ -18,7 +18,7 @@ class Chat:
     def __init__(self, settings: dict[str, Any]) -> None:
         args: dict[str, Any] = {"model": str(shapes.MODEL), **settings["engine"]}
         if settings.get("tuned"):
-            from llmbatch.engines.base import EngineSettings
+            from llmbatch.engines.settings import EngineSettings
             from llmbatch.engines.vllm.args import engine_args, is_cpu
             from llmbatch.model.tokenizer import ChatSettings
 

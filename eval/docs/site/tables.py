@@ -18,7 +18,8 @@ from llmbatch.cli import COMMANDS
 from llmbatch.core.table import find
 from llmbatch.core.types import FailureKind, Status
 from llmbatch.engines import ENGINES
-from llmbatch.engines.base import EngineSettings, kind_of
+from llmbatch.engines.kinds import kind_of
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.evals.metrics import METRICS
 from llmbatch.evals.readers import READERS
 from llmbatch.evals.task import Task, shipped_tasks

@@ -15,12 +15,13 @@ from typing import Any, NoReturn, Protocol
 
 from llmbatch import __version__
 from llmbatch.core.errors import EngineDied
-from llmbatch.engines.base import Engine, EngineInfo, EngineSettings
+from llmbatch.engines.base import Engine, EngineInfo
 from llmbatch.engines.cluster.host import About, Pulled
 from llmbatch.engines.cluster.parcels import Listing, chunks_of
 from llmbatch.engines.elsewhere import EngineElsewhere
 from llmbatch.engines.hosted import Hosting
 from llmbatch.engines.messages import Begin, Failed
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import load_template
 
 _CALL_SECONDS = 120.0  # for what should take none

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple, TypeVar
 import llmbatch
 from llmbatch.core.errors import EngineError, JobError
 from llmbatch.core.imports import extra
-from llmbatch.engines.base import EngineSettings, kind_of
 from llmbatch.engines.cluster.parcels import Listing, listing_of
+from llmbatch.engines.kinds import kind_of
+from llmbatch.engines.settings import EngineSettings
 
 T = TypeVar("T")
 AUTO = "auto"

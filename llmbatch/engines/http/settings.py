@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.settings import Counts, IsPath
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.settings import EngineSettings
 
 # of EngineSettings, with what they are for
 _NOT_HERE = {

@@ -5,16 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmbatch.core.errors import JobError
-from llmbatch.engines.base import (
-    Engine,
-    EngineInfo,
-    EngineKind,
-    EngineSettings,
-    ModelFacts,
-    NamedModel,
-    TokenizerSource,
-)
+from llmbatch.engines.base import Engine, EngineInfo
+from llmbatch.engines.kinds import EngineKind, ModelFacts, NamedModel, TokenizerSource
 from llmbatch.engines.kserve.settings import KserveSettings
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 _USUAL_IN_FLIGHT = 64  # where the server's own level is not found yet

@@ -48,7 +48,9 @@ def _completion(request: Request, data: Mapping[str, Any], dialect: Dialect, not
         return Refusal(request.key, Failure(FailureKind.REFUSED, message))
     text, reasoning, calls = _text(choice)
     finish_reason = _FINISH.get(reason, "stop") if isinstance(reason, str) else "stop"
-    if calls is not None and finish_reason == "length":  # it may be cut off in a call, which is text then, as any that is cut off
+    if (
+        calls is not None and finish_reason == "length"
+    ):  # it may be cut off in a call, which is text then, as any that is cut off
         text, calls = text + "".join(call["function"]["arguments"] for call in calls), None
     text = dialect.unwrapped(_without_prefill(text, request.prompt.prefill), request.constraint)
     return Completion(

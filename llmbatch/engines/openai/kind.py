@@ -8,8 +8,10 @@ from typing import Any
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Pooling
-from llmbatch.engines.base import Engine, EngineInfo, EngineKind, EngineSettings, ModelFacts, TokenizerSource
+from llmbatch.engines.base import Engine, EngineInfo
+from llmbatch.engines.kinds import EngineKind, ModelFacts, TokenizerSource
 from llmbatch.engines.openai.settings import OpenAISettings
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 _USUAL_REQUESTS = 256

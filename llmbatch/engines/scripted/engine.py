@@ -14,18 +14,16 @@ import os
 import random
 import re
 import signal
-import sys
 import threading
 import time
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from llmbatch.core.errors import EngineDied, EngineError, OutOfMemory
-from llmbatch.core.logprobs import ASKED, of_prompt
+from llmbatch.core.logprobs import ASKED
 from llmbatch.core.tools import calls_in
 from llmbatch.core.types import (
     Completion,
@@ -34,7 +32,6 @@ from llmbatch.core.types import (
     FailureKind,
     FinishReason,
     Outcome,
-    PairIds,
     Pooling,
     PoolingTask,
     Prompt,
@@ -44,20 +41,28 @@ from llmbatch.core.types import (
     Score,
     Usage,
 )
-from llmbatch.engines.base import Drafts, EngineInfo, EngineSettings
+from llmbatch.engines.base import Drafts, EngineInfo
 from llmbatch.engines.feed import Feed, Requests
 from llmbatch.engines.scripted.calls import read_calls
-from llmbatch.engines.scripted.images import with_digests
-from llmbatch.engines.scripted.instance import smallest_instance
 from llmbatch.engines.scripted.pooled import given, numbers_of
 from llmbatch.engines.scripted.script import Rule, load_script
 from llmbatch.engines.scripted.streamed import FIRST_WORD, Streamed
+from llmbatch.engines.scripted.text import (
+    constrained,
+    encoded,
+    ids_of,
+    logprobs_of,
+    logprobs_of_prompt,
+    pair_ids,
+    said_by,
+    until_stop,
+)
 from llmbatch.engines.scripted.thinking import MARKS, gone_on, kept_short, split
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.thinking import BUDGET, in_two_requests
 from llmbatch.images.ahead import load
 from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
-_AS_ARRAYS = f"utf-32-{sys.byteorder[0]}e"
 _WITH_IDS = ("continue", "ids", "score", *get_args(PoolingTask))
 _STRETCH = 100  # answers of which the same share of guessed tokens is right
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
@@ -120,7 +125,7 @@ class ScriptedEngine:
             return None
         if self._script.tokenizer is not None:
             return self._tokenizer.encode(prompts)
-        return [_ids(prompt) if prompt.pair is None else _encode_pair(prompt) for prompt in prompts]
+        return [ids_of(prompt) if prompt.pair is None else pair_ids(prompt) for prompt in prompts]
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -254,7 +259,7 @@ class ScriptedEngine:
     def _answer(self, request: Request) -> Outcome:
         """The outcome of one request; raises ``EngineDied`` where the script says so."""
         if self._echoes and request.pooling is None and not request.prompt.images:
-            answer = _constrained(request.constraint) if request.constraint else _said(request)
+            answer = constrained(request.constraint) if request.constraint else said_by(request)
             return self._complete(request, answer, "stop") if request.target is None else self._score(request, answer)
         state, script = self._state, self._script
         if script.die_after and (answered := state.answer()) in script.die_after:
@@ -273,7 +278,7 @@ class ScriptedEngine:
         if script.no_ids and (request.target is not None or request.pooling is not None):
             said = "without token ids no continuation can be scored, and no numbers be given"
             return Refusal(request.key, Failure(FailureKind.REFUSED, said))
-        if script.no_ids and (size := len(_encode(request.prompt))) >= script.context_length:
+        if script.no_ids and (size := len(encoded(request.prompt))) >= script.context_length:
             return Refusal(
                 request.key, Failure(FailureKind.TOO_LONG, f"a prompt of {size:,} tokens is more than I take")
             )
@@ -289,14 +294,14 @@ class ScriptedEngine:
     def _text(self, request: Request, rule: Rule | None) -> tuple[str, FinishReason]:
         if rule is None or rule.answer is None:
             reason: FinishReason = "stop" if rule is None else rule.finish_reason
-            return (_constrained(request.constraint) if request.constraint else _said(request)), reason
+            return (constrained(request.constraint) if request.constraint else said_by(request)), reason
         text = rule.answer
         if "{" in text:
             for name, value in (
                 ("index", request.key.index),
                 ("sample", request.key.sample),
                 ("attempt", request.key.attempt),
-                ("text", _said(request)),
+                ("text", said_by(request)),
             ):
                 text = text.replace("{" + name + "}", str(value))
         return text, rule.finish_reason
@@ -333,21 +338,21 @@ class ScriptedEngine:
             tokens = kept_short(tokens, asked.get(BUDGET))
             tokens = gone_on(tokens, request.partial)
         else:
-            tokens, stopped = _until_stop(tokens, asked.get("stop"))
+            tokens, stopped = until_stop(tokens, asked.get("stop"))
             finish_reason = finish_reason if stopped is None else "stop"
         already = len(request.partial)
         limit = request.max_tokens or asked.get("max_tokens")
         no_ids = self._script.no_ids
-        prompt_tokens = len(_encode(request.prompt) if no_ids else request.token_ids or ()) + already
+        prompt_tokens = len(encoded(request.prompt) if no_ids else request.token_ids or ()) + already
         room = self._script.context_length - prompt_tokens
         limit = room if limit is None else min(limit, room)
         if len(tokens) - already > limit:
             tokens, finish_reason, stopped = tokens[: already + limit], "length", None
         usage = Usage(prompt_tokens, len(tokens) - already if len(tokens) > already else 0)
         self._count(usage)
-        logprobs = None if asked.get("logprobs") is None else _logprobs(tokens[already:])
+        logprobs = None if asked.get("logprobs") is None else logprobs_of(tokens[already:])
         if (most := asked.get(ASKED)) is not None and not already and request.token_ids:
-            logprobs = [*_of_prompt(request.token_ids, most), *(logprobs or ())]
+            logprobs = [*logprobs_of_prompt(request.token_ids, most), *(logprobs or ())]
         text = tokens.decode("utf-8", "ignore")
         reasoning, text = split(text) if thinks else (None, text)
         ids = () if no_ids else tokens
@@ -370,7 +375,7 @@ class ScriptedEngine:
             if when.sample is not None and not _is(request.key.sample, when.sample):
                 continue
             if when.contains is not None or when.matches is not None:
-                text = _said(request) if text is None else text
+                text = said_by(request) if text is None else text
                 if when.contains is not None and when.contains not in text:
                     continue
                 if when.matches is not None and not re.search(when.matches, text):
@@ -422,67 +427,3 @@ def _key_of(what: Request | Streamed) -> RequestKey:
 
 def _is(value: int, wanted: int | list[int]) -> bool:
     return value in wanted if isinstance(wanted, list) else value == wanted
-
-
-def _logprobs(tokens: bytes) -> list[dict[str, Any]]:
-    """Of each byte, by its value alone: a space is the likeliest."""
-    return [{"token": chr(byte), "logprob": -abs(byte - 32) / 256, "top": []} for byte in tokens]
-
-
-def _until_stop(answer: bytes, stops: str | Sequence[str] | None) -> tuple[bytes, str | None]:
-    """An answer up to the first stop sequence in it, and which that is."""
-    each = [stops] if isinstance(stops, str) else stops or ()
-    found = [(at, stop) for stop in each if (at := answer.find(stop.encode())) >= 0]
-    if not found:
-        return answer, None
-    at, stop = min(found)
-    return answer[:at], stop
-
-
-def _of_prompt(ids: Sequence[int], most: int) -> list[dict[str, Any]]:
-    """Of a prompt's bytes, with the likeliest of all where one is asked for."""
-    first, *others = _logprobs(bytes(each % 256 for each in ids))
-    best = [{"token": " ", "logprob": 0.0}] if most else []
-    return of_prompt(first["token"], [{**each, "top": best} for each in others])
-
-
-def _encode(prompt: Prompt) -> bytes:
-    """The ids of a prompt: the bytes of a plain rendering of it (a sequence of ints below 256)."""
-    if prompt.messages is None:
-        return ((prompt.text or "") + prompt.prefill).encode("utf-8", "replace")
-    messages = with_digests(prompt) if prompt.images else prompt.messages
-    text = "".join([f"<{m['role']}>{m['content']}{m.get('tool_calls', '')}\n" for m in messages])
-    tools = "" if prompt.tools is None else f"<tools>{json.dumps(prompt.tools.offered)}\n"
-    return f"{tools}{text}<assistant>{prompt.prefill}".encode("utf-8", "replace")
-
-
-def _ids(prompt: Prompt) -> array[int]:
-    """The bytes of a prompt as token ids. By way of a text, each of whose characters in UTF-32 is one of the array's numbers."""
-    ids = array("I")
-    ids.frombytes(_encode(prompt).decode("latin-1").encode(_AS_ARRAYS))
-    return ids
-
-
-def _encode_pair(prompt: Prompt) -> PairIds:
-    first, second = _encode(Prompt(text=prompt.text)), _encode(Prompt(text=prompt.pair))
-    return PairIds(first + second, len(first))
-
-
-def _said(request: Request) -> str:
-    """What is echoed: the last message, the text, or the one that the token ids are of."""
-    prompt = request.prompt
-    if prompt.messages is None and prompt.text is None and request.token_ids:
-        return bytes(token for token in request.token_ids if token < 256).decode("utf-8", "replace")
-    return _last_text(prompt)
-
-
-def _last_text(prompt: Prompt) -> str:
-    if prompt.messages is None:
-        return prompt.text or ""
-    messages = with_digests(prompt) if prompt.images else prompt.messages
-    return str(messages[-1]["content"]) if messages else ""
-
-
-@lru_cache(maxsize=256)
-def _constrained(constraint: Constraint) -> str:
-    return smallest_instance(constraint)

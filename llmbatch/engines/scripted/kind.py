@@ -6,18 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.types import Pooling
-from llmbatch.engines.base import (
-    Around,
-    Candidate,
-    Engine,
-    EngineInfo,
-    EngineKind,
-    EngineSettings,
-    ModelFacts,
-    Smaller,
-    needs_parser,
-)
+from llmbatch.engines.base import Engine, EngineInfo
+from llmbatch.engines.kinds import Around, Candidate, EngineKind, ModelFacts, Smaller, needs_parser
 from llmbatch.engines.scripted.script import ScriptedSettings, load_script
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 _LEAST_SEQS = 2

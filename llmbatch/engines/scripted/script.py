@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import FinishReason
 from llmbatch.engines import ENGINES
-from llmbatch.engines.base import EngineSettings, kind_of
+from llmbatch.engines.kinds import kind_of
+from llmbatch.engines.settings import EngineSettings
 
 
 class When(BaseModel):

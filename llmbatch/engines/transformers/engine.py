@@ -12,9 +12,10 @@ from typing import Any
 from llmbatch.core.errors import EngineDied, EngineError, JobError
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
 from llmbatch.core.words import one_line
-from llmbatch.engines.base import EngineInfo, EngineSettings
+from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.detokenizer import Detokenizer
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.transformers import trouble
 from llmbatch.engines.transformers.constraints import Constraints
 from llmbatch.engines.transformers.continuous import Continuous

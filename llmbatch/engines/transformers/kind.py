@@ -6,13 +6,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from llmbatch.core.errors import JobError
-from llmbatch.engines.base import (
+from llmbatch.engines.base import Engine, EngineInfo
+from llmbatch.engines.devices import VISIBLE, Machine, Place
+from llmbatch.engines.kinds import (
     Around,
     Candidate,
-    Engine,
-    EngineInfo,
     EngineKind,
-    EngineSettings,
     ModelFacts,
     NamedModel,
     Smaller,
@@ -20,7 +19,7 @@ from llmbatch.engines.base import (
     named_models,
     see_models,
 )
-from llmbatch.engines.devices import VISIBLE, Machine, Place
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.transformers.settings import TransformersSettings, identity
 from llmbatch.model.tokenizer import ChatSettings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import JobError
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.transformers.settings import LOADING
 
 # what each request decides for itself; left in the model's generation config the library would take it from there

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import model_validator
 
 from llmbatch.core.words import near, short
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.settings import EngineSettings
 
 BATCHING = ("auto", "continuous", "plain")
 OWN = ("batching", "device", "max_model_len", "max_num_seqs", "tokenizer", "tokenizer_revision")

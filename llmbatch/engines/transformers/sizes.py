@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.transformers.loading import Loaded
 from llmbatch.engines.transformers.settings import CONTINUOUS
 from llmbatch.model.memory import cache_bytes_per_token

@@ -96,7 +96,9 @@ class Answers:
         ):  # one that was cut off may be cut off in a call
             text, calls = calls_in(text, request.prompt.tools, None if self._calls is None else self._calls.read)
             if calls is not None and pending.telling is not None and not text.startswith(pending.telling.told):
-                text = pending.telling.told  # a parser may tell white space before a call that it leaves out of the whole
+                text = (
+                    pending.telling.told
+                )  # a parser may tell white space before a call that it leaves out of the whole
         return Completion(
             key=request.key,
             text=text,

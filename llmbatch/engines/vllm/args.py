@@ -22,7 +22,7 @@ from typing import Any
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Constraint
 from llmbatch.core.words import short
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.vllm.compiled import can_load
 from llmbatch.engines.vllm.sampling import xgrammar_takes
 from llmbatch.engines.vllm.settings import argument_problem

@@ -12,8 +12,9 @@ from typing import Any
 
 from llmbatch.core.errors import EngineDied, EngineError, JobError
 from llmbatch.core.types import Constraint, Outcome, Prompt, Usage
-from llmbatch.engines.base import Drafts, EngineInfo, EngineSettings
+from llmbatch.engines.base import Drafts, EngineInfo
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.thinking import Marks, in_two_requests
 from llmbatch.engines.vllm import args as vllm_args
 from llmbatch.engines.vllm import log as vllm_log

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.table import find
-from llmbatch.engines.base import (
+from llmbatch.engines.base import Engine, EngineInfo
+from llmbatch.engines.kinds import (
     Around,
     Candidate,
-    Engine,
-    EngineInfo,
     EngineKind,
-    EngineSettings,
     ModelFacts,
     NamedModel,
     Smaller,
@@ -23,6 +21,7 @@ from llmbatch.engines.base import (
     needs_parser,
     see_models,
 )
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.vllm.candidates import CANDIDATES
 from llmbatch.engines.vllm.candidates.speculation import unspeculating
 from llmbatch.engines.vllm.places import devices, places

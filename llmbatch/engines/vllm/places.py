@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from llmbatch.core.errors import JobError
-from llmbatch.engines.base import EngineSettings
 from llmbatch.engines.devices import VISIBLE, Machine, Place
+from llmbatch.engines.settings import EngineSettings
 
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size")
 _BIND = "VLLM_CPU_OMP_THREADS_BIND"

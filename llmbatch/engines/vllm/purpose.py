@@ -11,7 +11,7 @@ from typing import Any
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Pooling, PoolingTask
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.contents import config_here
 
 _NO_TEXT = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from llmbatch.engines.base import EngineSettings
+from llmbatch.engines.settings import EngineSettings
 
 # arguments that have a setting of their own, and its name
 _ELSEWHERE = {

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from llmbatch.core.errors import EngineError
 from llmbatch.core.events import Watcher
-from llmbatch.engines.base import EngineSettings, is_hosted
+from llmbatch.engines.kinds import is_hosted
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.integrations.live import LiveEngine
 from llmbatch.integrations.live_job import LiveJob
 from llmbatch.job.job import Job, job_from

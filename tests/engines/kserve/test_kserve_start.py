@@ -12,9 +12,11 @@ import pytest
 
 from llmbatch.core.errors import EngineDied, EngineError, JobError
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
-from llmbatch.engines.base import EngineInfo, EngineSettings, checked, kind_of, make_engine
+from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.feed import Feed
+from llmbatch.engines.kinds import checked, kind_of, make_engine
 from llmbatch.engines.kserve.settings import KserveSettings
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 Serve = Callable[..., tuple[Any, str]]

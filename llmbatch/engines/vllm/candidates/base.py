@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmbatch.engines.base import Around, Candidate, EngineSettings
+from llmbatch.engines.kinds import Around, Candidate
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.contents import config_here
 from llmbatch.model.memory import text_config
 

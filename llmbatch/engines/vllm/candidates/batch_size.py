@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from llmbatch.engines.base import Around, Candidate, EngineSettings
+from llmbatch.engines.kinds import Around, Candidate
+from llmbatch.engines.settings import EngineSettings
 
 _LEAST_SEQS = 2
 _LEAST_TOKENS = 512

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import psutil
 
-from llmbatch.engines.base import Around, Candidate, EngineSettings
+from llmbatch.engines.kinds import Around, Candidate
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.vllm.candidates.base import left_out, on_cpu, set_by_the_job, with_args
 
 _KIND = "kv offload"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from llmbatch.engines.base import Around, Candidate, EngineSettings
+from llmbatch.engines.kinds import Around, Candidate
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.vllm.candidates.base import (
     config_of,
     lacks_instructions,

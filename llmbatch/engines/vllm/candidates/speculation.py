@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from llmbatch.core.settings import is_named_as_path, is_there
-from llmbatch.engines.base import Around, Candidate, EngineSettings
+from llmbatch.engines.kinds import Around, Candidate
+from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.vllm.candidates.base import left_out, on_cpu, set_by_the_job, with_args
 
 _KIND = "speculation"
