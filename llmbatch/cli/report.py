@@ -10,7 +10,7 @@ import click
 from llmbatch.cli.complete import run_folders
 
 if TYPE_CHECKING:
-    from llmbatch.cli.status import Standing
+    from llmbatch.runs.standing import Standing
 
 
 @click.command()
@@ -34,7 +34,7 @@ def report(folder: Path, output: Path | None) -> None:
         if holds_evaluations(folder):
             click.echo(str(write_group_page(folder, output)))
             return
-    from llmbatch.cli.status import standing_of
+    from llmbatch.runs.standing import standing_of
 
     click.echo(str(write(folder, standing_of(folder), output)))
 

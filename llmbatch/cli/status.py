@@ -11,7 +11,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,24 +21,10 @@ from llmbatch.cli.complete import run_folders
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from llmbatch.core.ledger import Ledger
     from llmbatch.folder.progress import Progress
-    from llmbatch.report.report import Report
+    from llmbatch.runs.standing import Standing
 
 SECONDS_BETWEEN_LOOKS = 1.0
-FRESH_SECONDS = 60.0  # a run on another host that said nothing for longer may be dead
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a run stands. ``state`` is running, finished, stopped, broken, dead, or begun (it never got to a first report)."""
-
-    state: str
-    sentence: str
-    ledger: Ledger
-    rows_total: int | None
-    progress: Progress | None
-    report: Report | None
 
 
 @click.command()
@@ -60,6 +45,8 @@ def status(folder: Path, watch: bool, as_json: bool, html: Path | None) -> None:
     \b
     Example: llmbatch status --watch out
     """
+    from llmbatch.runs.standing import standing_of
+
     standing = standing_of(folder)
     if html is not None:
         from llmbatch.cli.report import write
@@ -80,13 +67,14 @@ def _watch(folder: Path, as_json: bool) -> bool:
     """Show where a run stands as long as it goes on; whether it went on to its end."""
     from llmbatch.folder.folder import find_report
     from llmbatch.folder.progress import read_progress
+    from llmbatch.runs.standing import state_of
 
     told: Progress | None = None
     try:
         with _screen(as_json) as show:
             while True:
                 progress = read_progress(folder)
-                state, sentence = _state(folder, find_report(folder), progress)
+                state, sentence = state_of(folder, find_report(folder), progress)
                 if state != "running":
                     return True
                 if progress != told or told is None:
@@ -123,43 +111,6 @@ def _view(sentence: str, progress: Progress | None) -> RenderableType:
 
     heading = Text(words.printable(sentence), style="bold")
     return heading if progress is None else Group(heading, snapshot_view(progress.snapshot))
-
-
-def standing_of(folder: Path) -> Standing:
-    """Where the run of a folder stands. Raises ``FolderError`` for a folder that no run has begun."""
-    from llmbatch.folder.folder import RunFolder, begun_run, find_report
-    from llmbatch.folder.progress import read_progress
-
-    begun_run(folder)
-    report, progress = find_report(folder), read_progress(folder)
-    ledger = RunFolder(folder).ledger()
-    state, sentence = _state(folder, report, progress)
-    total = report["rows"]["total"] if report is not None and state != "running" else None
-    if total is None and progress is not None:
-        total = progress.snapshot.rows_total
-    return Standing(state, sentence, ledger, total, progress if state == "running" else None, report)
-
-
-def _state(folder: Path, report: Report | None, progress: Progress | None) -> tuple[str, str]:
-    """The state of a run, and a sentence that says how that is known."""
-    from llmbatch.folder.lock import alive, read_lock
-
-    owner = read_lock(folder / "lock")
-    if owner is not None:
-        who = f"process {owner.get('pid')} on {owner.get('host')}"
-        lives = alive(owner)
-        if lives:
-            return "running", f"running: {who}, since {owner.get('since')}"
-        if lives is False:
-            return "dead", f"dead: {who} ended without a word; the same command goes on"
-        silence = time.time() - progress.written_at if progress else float("inf")
-        if silence <= FRESH_SECONDS:
-            return "running", f"running: {who}, as it said {silence:.0f} s ago"
-        return "dead", f"probably dead: {who} has not said anything for a while, and cannot be seen from here"
-    if report is None:
-        return "begun", "begun, and ended before its first report; the same command goes on"
-    outcome = report["outcome"]
-    return outcome, outcome + (f": {report['error']}" if report["error"] else "")
 
 
 def _print(standing: Standing) -> None:

@@ -99,7 +99,7 @@ def test_without_a_class_a_question_is_asked_and_held_against_the_answer(here: P
     rows = [{"question": f"What is {number} and {number}?", "answer": f"It is {2 * number}."} for number in range(9)]
     (here / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert llmbatch("init", "sums.jsonl", "--for", "evaluate").exit_code == 0
-    assert "references: answer" in (here / "task.yaml").read_text()
+    assert 'references: "answer"' in (here / "task.yaml").read_text()
     scored = llmbatch("eval", "task.yaml", "--model", "demo", "--engine", "scripted", "--output", "out", "--quiet")
     assert scored.exit_code == 0, scored.output
     assert records(here / "out")[3]["output"] == "What is 3 and 3?"

@@ -392,7 +392,7 @@ def test_of_an_answer_that_comes_in_pieces_no_part_of_a_call_is_told(name: str) 
 
 @pytest.mark.parametrize("said", ['<|action_start|><|plugin|>{"name": "weath', "<|action_start|><|plugin|>" * 2])
 def test_an_answer_at_which_a_parser_of_vllms_raises_is_text(said: str) -> None:
-    calls, tools = load_calls("internlm2", demo_tokenizer()), Tools((WEATHER,))
+    calls, tools = load_calls("internlm", demo_tokenizer()), Tools((WEATHER,))
     text = f"Let me see.{said}"
     assert calls.read(text, tools) == (text, None)
     whole = '<|action_start|><|plugin|>{"name": "weather", "parameters": {"city": "Bern"}}<|action_end|>'
