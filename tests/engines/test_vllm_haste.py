@@ -9,9 +9,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from pydantic import BaseModel, ValidationError
 
-from llmbatch.engines.vllm.haste import models_built_later, no_search, without
+from llmbatch.engines.vllm.haste import no_search, without
 
 ABSENT = "colorsys"  # a module of Python's own that nothing here imports
 
@@ -96,27 +95,3 @@ def test_what_stays_is_looked_at_by_no_later_search_until_it_is_let_go() -> None
     gc.unfreeze()
     gc.collect()
     assert gone == ["gone"]
-
-
-def test_a_model_that_is_defined_meanwhile_is_built_when_it_is_used_and_checks_as_ever() -> None:
-    """Fails where a new pydantic has its defaults elsewhere: then the start is slower, and nothing else."""
-    with models_built_later():
-
-        class Late(BaseModel):
-            number: int
-
-        assert not Late.__pydantic_complete__
-    with pytest.raises(ValidationError):
-        Late.model_validate({"number": "none"})
-    assert Late.model_validate({"number": "3"}).number == 3
-    assert Late.__pydantic_complete__
-
-
-def test_a_model_that_is_defined_afterwards_is_built_at_once() -> None:
-    with models_built_later():
-        pass
-
-    class Prompt(BaseModel):
-        number: int
-
-    assert Prompt.__pydantic_complete__

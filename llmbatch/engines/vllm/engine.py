@@ -22,7 +22,7 @@ from llmbatch.engines.vllm import trouble
 from llmbatch.engines.vllm.calls import load_calls
 from llmbatch.engines.vllm.drafts import DraftCounter
 from llmbatch.engines.vllm.handing import Tools
-from llmbatch.engines.vllm.haste import models_built_later, no_search, without, without_traces
+from llmbatch.engines.vllm.haste import no_search, without
 from llmbatch.engines.vllm.later import later
 from llmbatch.engines.vllm.lookups import quick_lookups
 from llmbatch.engines.vllm.loop import Intake, Loop
@@ -154,16 +154,9 @@ class VllmEngine:
         with self._preparing:
             if self._prepared is None:
                 trouble.check_model(self._model)
-                with (
-                    vllm_log.captured(self._log),
-                    self._in_haste(True, keeps=True),
-                    models_built_later(),
-                    quick_lookups(),
-                ):
+                with vllm_log.captured(self._log), self._in_haste(True, keeps=True), quick_lookups():
                     import vllm  # noqa: F401
 
-                    if self._settings.args.get("otlp_traces_endpoint") is None:
-                        without_traces()
                     if vllm_args.is_cpu():
                         self._looking = look()
                     args = vllm_args.engine_args(self._model, self._settings, self._chat)

@@ -6,9 +6,7 @@ at. And it imports ray where that is installed, a second more, also where it is 
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import importlib
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,7 +17,6 @@ from types import ModuleType
 from typing import Any
 
 _SEARCHES = ("collect", "freeze", "unfreeze")
-_TRACING, _TRACES = "vllm.tracing", "opentelemetry"
 _lock = threading.Lock()
 _holders = 0
 _before: dict[str, Any] = {}
@@ -93,29 +90,4 @@ def without(*packages: str) -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
-def without_traces() -> None:
-    """Import what of vLLM writes traces, without the packages that it writes them with. All else finds these as ever."""
-    with without(_TRACES), contextlib.suppress(ImportError):  # of a vLLM that has it elsewhere
-        importlib.import_module(_TRACING)
-
-
-@contextmanager
-def models_built_later() -> Iterator[None]:
-    """Meanwhile pydantic builds the check of a model that is defined when it is first used, as it can for any that asks for it.
-
-    vLLM defines hundreds for its server. Where pydantic has no such default they are built at once.
-    """
-    from pydantic._internal import _config
-
-    defaults: Any = getattr(_config, "config_defaults", {})
-    if defaults.get("defer_build") is not False:
-        yield
-        return
-    defaults["defer_build"] = True
-    try:
-        yield
-    finally:
-        defaults["defer_build"] = False
-
-
-__all__ = ["models_built_later", "no_search", "without", "without_traces"]
+__all__ = ["no_search", "without"]
