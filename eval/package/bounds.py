@@ -3,8 +3,9 @@
     python eval/package/bounds.py [EXTRA ...] [--list]
 
 Each extra gets an environment of its own, in which every package that pyproject.toml names, of the base and of the extra, has its
-lowest version (``uv pip install --resolution lowest-direct``); then what the extra is for is done on the scripted engine. Needs the
-package index. Those in ``TRIED`` are; the others bring torch, a JVM or hundreds of packages.
+lowest version (``uv pip install --resolution lowest-direct``); then what the extra is for is done: on the scripted engine, where it
+is not about another. Needs the package index; ``spark`` needs Java. Not tried: ``gpu``, which needs a GPU (its bounds are those of
+``cpu``, the same vLLM), and ``docs`` and ``dev``, which are of whoever works on llmbatch, with the versions in constraints.txt.
 """
 
 from __future__ import annotations
@@ -61,6 +62,42 @@ import llmbatch.polars
 done = pl.DataFrame({"text": ["one", "two"]}).llmbatch.run(model="any", prompt="{{ text }}", engine={"name": "scripted"})
 assert done["output"].to_list() == ["one", "two"], done
 ''',
+    "stage.py": '''
+import ray, llmbatch
+ray.init(num_cpus=2, include_dashboard=False)
+rows = ray.data.from_items([{"text": "one"}, {"text": "two"}])
+stage = {"model": "any", "prompt": "{{ text }}", "engine": {"name": "scripted"}}
+done = rows.map_batches(llmbatch.ray.Stage, fn_constructor_kwargs=stage, concurrency=1, batch_size=2).take_all()
+assert [row["output"] for row in done] == ["one", "two"], done
+''',
+    "sql.py": '''
+import llmbatch.spark
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.master("local[2]").getOrCreate()
+llmbatch.spark.register(spark, model="any", endpoint="any", engine={"name": "scripted"})
+done = [row.said for row in spark.sql("SELECT ai_query('any', concat('row ', id)) AS said FROM range(3)").collect()]
+assert sorted(done) == ["row 0", "row 1", "row 2"], done
+''',
+    "inspected.py": '''
+import inspect_ai
+from inspect_ai.dataset import Sample
+from inspect_ai.scorer import includes
+from inspect_ai.solver import generate
+task = inspect_ai.Task(dataset=[Sample(input="four", target="four")], solver=[generate()], scorer=includes())
+[log] = inspect_ai.eval(task, model="llmbatch/any", model_args={"engine": "scripted"}, display="none")
+assert log.status == "success" and log.results.scores[0].metrics["accuracy"].value == 1.0, log.error
+''',
+    "harness.yaml": """
+task: echoes
+dataset_path: json
+dataset_kwargs: {data_files: {test: rows.jsonl}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{text}}"
+doc_to_target: "{{text}}"
+generation_kwargs: {until: ["|"]}
+metric_list: [{metric: exact_match}]
+""",
     "remote.py": '''
 import fsspec
 for protocol in ("s3", "gs", "az"):
@@ -78,10 +115,25 @@ TRIED = {
     "mlflow": f"MLFLOW_TRACKING_URI=file:$PWD/mlruns MLFLOW_ALLOW_FILE_STORE=true {RUN} --track mlflow",
     "polars": "python frames.py",
     "eval": "llmbatch eval task.yaml --engine scripted --model any --output scores",
+    "cpu": "llmbatch demo --output out && llmbatch audit out",
+    "transformers": RUN.replace(
+        "scripted --model any", "transformers --model demo --max-tokens 20 --set answer.allow_truncated=true"
+    ),
+    "ray": "python stage.py",
+    "spark": "python sql.py",
+    "harness": "python inspected.py && "
+    "llmbatch-lm-eval run --model llmbatch --model_args model=demo,engine=scripted --tasks echoes --include_path .",
+    "all": f"python serve.py && python frames.py && python stage.py && {RUN} --set answer.language=en && llmbatch publish out",
 }
 """What is done with each."""
 WITH = {"http": "http,server", "server": "http,server"}
 """The two ends of a connection are tried together."""
+TORCH = [
+    "--overrides",
+    str(package.ROOT / "overrides-cpu.txt"),
+    *([] if "UV_FIND_LINKS" in os.environ else ["--torch-backend", "cpu"]),
+]
+"""As the Makefile has it: torch for the CPU, which many an extra brings along."""
 
 
 def try_it(wheel: Path, extra: str) -> str:
@@ -93,7 +145,18 @@ def try_it(wheel: Path, extra: str) -> str:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
         python = str(environment / "bin" / "python")
         asked = f"{wheel}[{WITH.get(extra, extra)}]"
-        command = [package.UV, "pip", "install", "--quiet", "--python", python, "--resolution", "lowest-direct", asked]
+        command = [
+            package.UV,
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            python,
+            "--resolution",
+            "lowest-direct",
+            *TORCH,
+            asked,
+        ]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode:
             return made.stderr

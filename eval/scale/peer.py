@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 from nodes import actors, nodes_of
 
-from llmbatch.core.events import Event, Snapshot
+from llmbatch.core.events import EngineReady, Event, Snapshot
 from llmbatch.job.job import job_from
 from llmbatch.runs.session import run_job
 
@@ -36,7 +36,8 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Answered:
-    """One run: seconds from the command to the files, those at work, and rows that came out. ``outcome`` says how it ended.
+    """One run: seconds from the command to the files, and rows that came out. ``outcome`` says how it ended. ``at_work``: seconds
+    from when the engine was ready, as its first request shows of the peer, to the files.
 
     ``left_over``: processes of a killed actor's engine that were still there when the run had ended.
     """
@@ -73,8 +74,11 @@ def _ours(source: Path, output: Path, rows: int, *, kills: bool) -> Answered:
     import shapes
 
     engines: list[psutil.Process] = []
+    ready: list[float] = []
 
-    def kill(event: Event) -> None:
+    def see(event: Event) -> None:
+        if isinstance(event, EngineReady):
+            ready.append(time.monotonic())
         if kills and not engines and isinstance(event, Snapshot) and event.rows > rows / 2:
             (actor,) = actors()
             engines.extend(_kill(actor))
@@ -86,15 +90,12 @@ def _ours(source: Path, output: Path, rows: int, *, kills: bool) -> Answered:
     }  # fmt: skip
     began = time.monotonic()  # the peer starts its cluster itself
     with nodes_of(1, len(os.sched_getaffinity(0))):
-        cluster_up = time.monotonic()
-        report = run_job(job_from(job), [kill]).report
+        report = run_job(job_from(job), [see]).report
         ended = time.monotonic()
         left_over = _end(engines)
-    start_up = report["sessions"][0]["seconds"]["start_up"] or 0.0
     answered, distinct = _count([output / "results.jsonl"])
     return Answered(
-        "llmbatch", bool(engines), report["outcome"], rows, answered, distinct, ended - began,
-        ended - cluster_up - start_up, left_over,
+        "llmbatch", bool(engines), report["outcome"], rows, answered, distinct, ended - began, ended - ready[0], left_over,
     )  # fmt: skip
 
 
