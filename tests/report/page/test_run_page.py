@@ -121,9 +121,16 @@ def test_several_engines_have_a_table_and_one_alone_has_none(
     report: Report, ledger: Ledger, session: SessionFacts, facts: Facts
 ) -> None:
     assert "Engines of the last session" not in written(report)
-    one = Replica(0, "left out", 10.0, 9.0, Usage(100, 50, 40), 3)
-    page = written(build_report(ledger, replace(session, replicas=(one,)), facts))
-    assert "Engines of the last session" in page and "left out" in page
+    gone = Replica(0, "left out", 10.0, 9.0, Usage(1200, 50, 480), 3)
+    up = Replica(1, "up", 100.0, 12.0, Usage(700, 900, 0), 0)
+    page = written(build_report(ledger, replace(session, replicas=(gone, up)), facts))
+    [table] = re.findall(r"<h3>Engines of the last session</h3>.*?</table>", page, re.DOTALL)
+    head, *rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tr>")[1:]]
+    assert head == ["replica", "up", "busy", "tokens/s in", "tokens/s out", "cache hits", "deaths", ""]
+    assert rows == [
+        ["0", "10 s", "90%", "120", "5", "40%", "3", "left out"],
+        ["1", "1m 40s", "12%", "7", "9", "0%", "0", ""],
+    ]
 
 
 def test_what_it_cost_is_said_by_row(report: Report) -> None:
