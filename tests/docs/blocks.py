@@ -27,7 +27,7 @@ RUN = ("bash", "sh", "python", "yaml", "json")
 """Languages whose blocks are run, or read as what they are."""
 SHOWN = ("text", "jinja", "sql", "mermaid", "ini", "html")
 """Those of blocks that show something which nobody types."""
-LOOKED_AT = ("pip", "make")
+LOOKED_AT = ("pip", "uv", "make")
 """Commands that install or build, of which the test looks at the names of extras and targets alone."""
 _NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\s*$", re.DOTALL)
 _TITLE = re.compile(r'title="([^"]+)"')
@@ -103,8 +103,8 @@ def listing() -> str:
         "",
         "Made by `python tests/docs/blocks.py --write`; a test holds it against the pages.",
         "",
-        f"{len(run)} blocks are run, with {commands} commands; of {looked_at} more, which install or build ({', '.join(LOOKED_AT)}), "
-        f"the names of extras and targets are looked at. {len(apart)} blocks are not run:",
+        f"{len(run)} blocks are run, with {commands} commands; of {looked_at} more, which install or build "
+        f"({', '.join(LOOKED_AT)}), the names of extras and targets are looked at. {len(apart)} blocks are not run:",
         "",
         "| page | blocks | why |",
         "|---|---:|---|",

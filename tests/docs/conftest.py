@@ -38,7 +38,7 @@ name, arguments = sys.argv[0].rsplit("/", 1)[-1], sys.argv[1:]
 with open({root!r} + "/pyproject.toml", "rb") as file:
     extras = tomllib.load(file)["project"]["optional-dependencies"]
 asked = [each for group in re.findall(r"\\[([\\w,-]+)\\]", " ".join(arguments)) for each in group.split(",")]
-wrong = [each for each in asked if each not in extras] if name == "pip" else []
+wrong = [each for each in asked if each not in extras] if name != "make" else []
 if name == "make":
     files = [{root!r} + "/Makefile", {root!r} + "/eval/peers/peers.mk"]  # a source distribution has no eval/
     makefile = "".join(open(file).read() for file in files if os.path.exists(file))
