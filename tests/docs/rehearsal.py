@@ -6,7 +6,7 @@ there (templates, grammars, modules), and then forks for every command that a sh
 
 | a page says | here |
 |---|---|
-| any engine | its own settings, checked as ever, and the scripted engine behind them |
+| any engine | its own settings, checked as ever, and the scripted engine behind them, whose samples differ |
 | a model on the hub | the demo model's config and tokenizer |
 | ``...`` in a command | a prompt, an input, a model and a folder, where the command names none |
 | a public data set, in ``eval`` | three made-up rows with its columns |
@@ -45,6 +45,9 @@ IMPORTED = (
     "llmbatch.cli.serve", "llmbatch.audit.audit", "transformers.models.auto.tokenization_auto", "llmbatch.server.running",
 )  # fmt: skip
 
+DRAWN = [{"when": {"sample": [1, 2, 3]}, "answer": "{text} Put otherwise, for the {sample}. time."}]
+"""Samples after the first are other answers, as those that a model draws."""
+
 
 def stand_in() -> None:
     """Put in place what the docstring above lists. No file of llmbatch is changed, and nothing is checked less."""
@@ -64,7 +67,9 @@ def stand_in() -> None:
     from llmbatch.publishing import hub
 
     def make(model: str, engine: EngineSettings, chat: Any, log: Path) -> ScriptedEngine:
-        plain = ScriptedSettings(name="scripted", in_flight=engine.in_flight, reasoning_parser=engine.reasoning_parser)
+        plain = ScriptedSettings(
+            name="scripted", in_flight=engine.in_flight, reasoning_parser=engine.reasoning_parser, args={"rules": DRAWN}
+        )
         return ScriptedEngine(model, plain, chat, log)
 
     kinds = ModuleType("rehearsed")

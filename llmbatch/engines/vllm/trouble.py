@@ -21,6 +21,7 @@ _NO_MODEL = re.compile(
     r"|Can't load the configuration|couldn't connect to|No such file or directory",
     re.IGNORECASE,
 )
+_WRONG_BUILD = re.compile(r"operator torchvision::|undefined symbol|lib(?:torch|c10|cudart)\w*\.so")
 _ERROR_LINE = re.compile(r"^(?:\(.*?\)\s*)?(?:ERROR .*?\] )?((?:[\w.]+\.)?\w*(?:Error|Exception)\b: .+)$", re.MULTILINE)
 _ELSEWHERE = re.compile(
     r"Engine core initialization failed|EngineCore encountered an issue|See .*stack trace|EngineDeadError"
@@ -54,6 +55,12 @@ def start_failure(error: BaseException, model: str, log: Path, begin: int) -> Ll
         return EngineError(
             f"model {model!r} cannot be loaded: {reason}. Check the name or path; a gated model needs HF_TOKEN"
         )
+    if _WRONG_BUILD.search(reason):
+        hint = (
+            "A library is of another build than torch: a model of text alone does without these, so "
+            "pip uninstall torchvision torchaudio torchcodec, or install llmbatch anew as its page on installing says"
+        )
+        return EngineError(f"vLLM cannot be imported: {reason}. {hint}")
     return EngineError(f"vLLM could not start with model {model!r}: {reason}. The whole log is in {log}")
 
 

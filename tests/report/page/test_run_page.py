@@ -171,6 +171,12 @@ def test_the_cost_so_far_is_a_plot_with_that_of_a_row(
     assert "Cost so far" not in written(report, timeline=timeline)
 
 
+def test_deaths_of_engines_in_a_session_that_was_killed_are_told_too(report: Report, timeline: Timeline) -> None:
+    assert "An engine died" not in written(report, timeline=timeline)
+    timeline.columns["deaths"][1] += 3
+    assert "An engine died 3 times" in written(report, timeline=timeline)
+
+
 @pytest.fixture
 def whole(report: Report, snapshot: Snapshot) -> str:
     """The page of a run of which all is known; its engine is up for ten seconds and busy for four of them."""
