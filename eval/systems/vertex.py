@@ -134,7 +134,7 @@ def _lines(work: Path) -> str:
 
 
 def _in_a_bucket(work: Path) -> Iterator[Shown]:
-    claim = "unchanged documents, killed twice on the way, leave in the bucket what the examples have"
+    claim = "unchanged documents leave in the bucket what the examples have, killed on the way too, and no row is asked again"
     emulator = "gcp-storage-emulator and gcsfs"
     try:
         with Store("gs", work) as store:
