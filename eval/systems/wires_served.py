@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1] / "peers"))
 from servers import free_port  # type: ignore[import-not-found]
-from shown import EXAMPLES, Shown, python_of, tried
-from wires import LINES, NVIDIA, SELDON, _command, _environment, _lines
+from shown import EXAMPLES, Shown, python_of, tried, version_there
+from wires import LINES, NVIDIA, SELDON, _command, _environment, _lines, _or_nothing
 
 _SECONDS = 300
 _SAYS_NO = 'engine.args.rules=[{"when": {"contains": "BOOM"}, "fail": "the model says no"}]'
@@ -44,14 +44,15 @@ except http.InferenceServerException as error:
 def results() -> Iterator[Shown]:
     with tempfile.TemporaryDirectory(prefix="llmbatch-served-") as name, _served(Path(name)) as host:
         claims: list[tuple[str, str, str, str, Callable[[Path, str], str]]] = [
-            (SELDON, "mlserver infer gets a line for each that it sends, as from mlserver", "mlserver", "1.7.1", _mlserver_infer),
-            (SELDON, "seldon-batch-processor -a raw gets the expected lines", "seldon-core", "1.18.2", _batch_processor),
-            (NVIDIA, "tritonclient asks in JSON and in binary, and is told of an unknown model", "tritonclient", "", _tritonclient),
+            (SELDON, "mlserver infer gets a line for each that it sends, as there", "mlserver", "mlserver", _mlserver_infer),
+            (SELDON, "seldon-batch-processor -a raw gets the expected lines", "seldon-core", "seldon", _batch_processor),
+            (NVIDIA, "tritonclient asks in JSON and binary, and of an unknown model", "tritonclient", "triton", _tritonclient),
         ]  # fmt: skip
-        for number, (system, claim, what, version, show) in enumerate(claims):
-            folder = Path(name) / str(number)
+        for place, (system, claim, what, peer, show) in enumerate(claims):
+            folder = Path(name) / str(place)
             folder.mkdir()
-            yield tried(system, claim, what, version, lambda s=show, f=folder: s(f, host))  # type: ignore[misc]
+            number = _or_nothing(version_there, peer, what)
+            yield tried(system, claim, what, number, lambda s=show, f=folder: s(f, host))  # type: ignore[misc]
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from llmbatch.systems.aws import Objects, Pascal, checked, given, listed, model_
 from llmbatch.systems.base import Assets, FromDocument
 
 _MIB = 1 << 20
+_MOST_AT_A_TIME = 100  # MiB of requests, as SageMaker has it
 _LONGEST_MANIFEST = 256 << 20  # bytes
 _CONTENTS: dict[str, Literal["json", "csv", "text"]] = {
     "application/json": "json",
@@ -97,6 +98,16 @@ class _Transform(Pascal):
     environment: dict[str, str] = Field(default_factory=dict, max_length=16)
     tags: list[Any] = Field(default_factory=list)
     experiment_config: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> _Transform:
+        transforms, payload = self.max_concurrent_transforms, self.max_payload_in_mb
+        if (product := transforms * payload) > _MOST_AT_A_TIME:
+            raise ValueError(
+                f"MaxConcurrentTransforms * MaxPayloadInMB may be at most {_MOST_AT_A_TIME}, and {transforms} * {payload} is "
+                f"{product}: lower one of them, or leave MaxConcurrentTransforms out, with which the engine takes as many as it can"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_objects_are_single(self) -> _Transform:
