@@ -15,7 +15,8 @@ from typing import Any
 from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Pooling, Refusal, Request
 from llmbatch.core.words import short
 from llmbatch.engines.http.base import NoAnswer
-from llmbatch.engines.openai.answers import Note, data_in, usage_of
+from llmbatch.engines.http.estimate import Note
+from llmbatch.engines.openai.answers import data_in, usage_of
 
 EMBEDDINGS = "/embeddings"
 

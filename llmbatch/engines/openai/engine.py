@@ -77,7 +77,7 @@ class OpenAIEngine:
             context_length=self._wire.context_length,
             max_num_seqs=requests * len(self._urls),
             in_flight=None if self._settings.in_flight is None else requests * len(self._urls),
-            can=frozenset({"constraint", "lora", "images", "embed"}),
+            can=frozenset({"constraint", "lora", "images", "embed", *self._also_can()}),
             device="its server" if len(self._urls) == 1 else f"{len(self._urls)} servers",
             details={"dialect": first.dialect.name, "urls": self._urls},
         )
@@ -103,6 +103,10 @@ class OpenAIEngine:
 
     def busy(self) -> float:
         return self._loop.busy
+
+    def _also_can(self) -> list[str]:
+        """A line of a batch cannot be ended."""
+        return ["cancel"] if self._settings.mode == "online" else []
 
     def _make_loop(self, folder: Path) -> Loop | BatchLoop:
         settings = self._settings

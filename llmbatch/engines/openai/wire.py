@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmbatch.core.logprobs import ASKED
-from llmbatch.core.sampling import LOOPS, NO_SEED
+from llmbatch.core.sampling import LOOPS, NO_SEED, Loops
 from llmbatch.core.types import Constraint, Failure, FailureKind, Message, Outcome, Pooling, Request, Sampling
 from llmbatch.engines.http.base import Packed, Reply
 from llmbatch.engines.http.retry import Verdict, verdict
@@ -90,6 +90,9 @@ class OpenAIWire:
     def verdict(self, reply: Reply) -> Verdict:
         return verdict(reply.status)
 
+    def harmless(self, request: Request) -> Packed | None:  # noqa: ARG002 - a status tells what is refused
+        return None
+
     def refusal(self, request: Request, reply: Reply) -> Failure:
         kind = FailureKind.TOO_LONG if error_of(reply).too_long else FailureKind.REFUSED
         said = words(reply)
@@ -154,9 +157,11 @@ class OpenAIWire:
     def _make(self, sampling: Sampling, constraint: Constraint | None, chat: bool) -> dict[str, Any]:
         fields: dict[str, Any] = dict(self._args)
         for name, value in sampling.values:
-            if name in (LOOPS, "n") or (name == "seed" and value == NO_SEED):
+            if name == "n" or (name == "seed" and value == NO_SEED):
                 continue
-            if name == "logprobs" and chat:
+            if name == LOOPS:
+                fields |= self._stopping(Loops(*value))
+            elif name == "logprobs" and chat:
                 fields |= {"logprobs": True, "top_logprobs": value}
             elif name == "max_tokens":
                 fields[self._max_tokens(chat)] = value
@@ -178,6 +183,17 @@ class OpenAIWire:
                 )
             fields |= held
         return fields
+
+    def _stopping(self, loops: Loops) -> dict[str, Any]:
+        """How a server is told to end an answer that runs in circles."""
+        if self.dialect.loops is None:
+            self._note(
+                f"this server ({self.dialect.name}) cannot be told to end an answer that runs in circles: each goes on to its end, "
+                "and is told from others when it is here"
+            )
+            return {}
+        least = {"min_count": loops.times, "min_pattern_size": loops.shortest, "max_pattern_size": loops.longest}
+        return {self.dialect.loops: least}
 
     def _max_tokens(self, chat: bool) -> str:
         return self.dialect.max_tokens if chat else "max_tokens"
