@@ -243,7 +243,12 @@ class Lent:
 
 @pytest.mark.vllm
 def test_a_whole_run_sees_the_images_of_a_prompts_variable(
-    jobs: Any, engine: VllmEngine, info: EngineInfo, model: Path, pictures: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    jobs: Any,
+    engine: VllmEngine,
+    info: EngineInfo,
+    model: Path,
+    pictures: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With a broken image, one that is not there, and one that is there twice under two names."""
     monkeypatch.setattr("llmbatch.engines.vllm.kind.KIND", replace(KIND, make=lambda *_: Lent(engine, info)))

@@ -15,6 +15,7 @@ from llmbatch.engines.http.retry import Verdict, verdict
 from llmbatch.engines.openai.answers import completion_of
 from llmbatch.engines.openai.dialect import Dialect
 from llmbatch.engines.openai.embeddings import EMBEDDINGS, embedding_fields, embedding_of
+from llmbatch.engines.openai.scores import CLASSIFY, SCORE, classes_of, classify_fields, score_fields, score_of
 from llmbatch.engines.openai.words import error_of, is_without_quota, words
 from llmbatch.formats.openai.tools import written_tools
 from llmbatch.images.ahead import for_server
@@ -36,6 +37,7 @@ class OpenAIWire:
         chat_template: Mapping[str, Any],
         note: Callable[[str], None],
         images: ImageSettings = _IMAGES,
+        classes: Sequence[str] = (),
     ) -> None:
         self._model = model
         self.dialect = dialect
@@ -43,6 +45,7 @@ class OpenAIWire:
         self._args = {**args, **({"chat_template_kwargs": dict(chat_template)} if chat_template else {})}
         self._note = note
         self._images = images
+        self._classes = classes
         self._readers = threading.Semaphore(images.workers)
         self._made: dict[tuple[int, Constraint | None, bool], tuple[Sampling, dict[str, Any]]] = {}
 
@@ -56,7 +59,7 @@ class OpenAIWire:
         if isinstance(messages, Failure):
             return messages
         if request.pooling is not None:
-            return self._embedding(request, request.pooling, messages)
+            return self._numbers(request, request.pooling, messages)
         chat = messages is not None
         body = {
             "model": request.lora or self._model,
@@ -84,7 +87,13 @@ class OpenAIWire:
 
     def read(self, request: Request, reply: Reply) -> Outcome:
         if request.pooling is not None:
-            return embedding_of(request, request.pooling, reply.body, self._note)
+            match request.pooling.task:
+                case "embed":
+                    return embedding_of(request, request.pooling, reply.body, self._note)
+                case "classify":
+                    return classes_of(request, self._classes, reply.body, self._note)
+                case "pairs":
+                    return score_of(request, reply.body, self._note)
         return completion_of(request, reply.body, self.dialect, self._note)
 
     def verdict(self, reply: Reply) -> Verdict:
@@ -127,16 +136,22 @@ class OpenAIWire:
             fields |= {"continue_final_message": True, "add_generation_prompt": False}
         return fields
 
-    def _embedding(
+    def _numbers(
         self, request: Request, pooling: Pooling, messages: Sequence[Message] | None
     ) -> dict[str, Any] | Failure:
-        if messages is not None and self.dialect.name != "vllm":
+        if self.dialect.name != "vllm" and (found := _of_vllm_alone(pooling, messages)) is not None:
+            asked, instead = found
             return Failure(
                 FailureKind.REFUSED,
-                f"the prompt is a chat, of which vLLM's server alone makes a vector, and this server is none "
-                f"({self.dialect.name}): give the prompt as text, or say engine.dialect=vllm if it is one",
+                f"{asked}, and this server is none ({self.dialect.name}): {instead}, or say engine.dialect=vllm if it is one",
             )
-        fields = embedding_fields(self._prompt(request, messages), pooling)
+        match pooling.task:
+            case "embed":
+                fields = embedding_fields(self._prompt(request, messages), pooling)
+            case "classify":
+                fields = classify_fields(self._prompt(request, messages), pooling)
+            case "pairs":
+                fields = score_fields(request, pooling)
         return {"model": request.lora or self._model, **fields, **self._args}
 
     def _settings(self, request: Request, chat: bool) -> dict[str, Any]:
@@ -199,9 +214,20 @@ class OpenAIWire:
         return self.dialect.max_tokens if chat else "max_tokens"
 
 
+def _of_vllm_alone(pooling: Pooling, messages: Sequence[Message] | None) -> tuple[str, str] | None:
+    """(what of a request for numbers vLLM's server alone can do, what to do instead); ``None`` for what others can do, too."""
+    if pooling.task != "embed":
+        return "classes and scores of pairs are what vLLM's server alone gives", "ask for vectors"
+    if pooling.activation is not None:
+        return "program.settings.normalize is what vLLM's server alone can be told", "leave it out"
+    if messages is not None:
+        return "the prompt is a chat, of which vLLM's server alone makes a vector", "give the prompt as text"
+    return None
+
+
 def _path(request: Request) -> str:
     if request.pooling is not None:
-        return EMBEDDINGS
+        return {"embed": EMBEDDINGS, "classify": CLASSIFY, "pairs": SCORE}[request.pooling.task]
     return COMPLETIONS if request.prompt.messages is None else CHAT
 
 

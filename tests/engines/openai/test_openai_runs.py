@@ -404,7 +404,7 @@ def test_what_it_costs_is_told_by_the_servers_own_counts(jobs: Any, server: Any,
 def test_a_request_that_nobody_wants_any_more_is_ended_at_the_server_too(tmp_path: Path, server: Any) -> None:
     server.behave = lambda _, body: "hang" if body["prompt"] == "text 0" else None
     engine = make_engine(
-        "any", OpenAISettings(name="openai", urls=[server.url]), ChatSettings(), tmp_path / "engine.log"
+        "any", OpenAISettings(name="openai", urls=[server.url], timeout=30), ChatSettings(), tmp_path / "engine.log"
     )
     assert "cancel" in engine.start().can
     feed = Feed()
