@@ -68,3 +68,34 @@ def shot() -> Callable[[Any, str], None]:
             page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
 
     return keep
+
+
+@pytest.fixture
+def low_contrasts() -> Callable[[Any], list[str]]:
+    """Which texts of a page stand out too little from what is behind them."""
+    return lambda page: list(page.evaluate(_CONTRASTS))
+
+
+# The texts whose contrast is below 4.5 (WCAG AA).
+_CONTRASTS = """() => {
+  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const found = parts(getComputedStyle(at).backgroundColor);
+      if (found.length < 4 || found[3] === 1) return found;
+    }
+    return [255, 255, 255];
+  };
+  const low = [];
+  for (const element of document.querySelectorAll("header *, main *, footer, dialog[open] *")) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!own || !element.checkVisibility() || element.closest("script, option, select, svg, .label")) continue;
+    const [a, b] = [light(parts(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);
+    const contrast = (a + 0.05) / (b + 0.05);
+    if (contrast < 4.5) low.push(`${element.tagName} ${element.className}: ${contrast.toFixed(2)}`);
+  }
+  return low;
+}"""

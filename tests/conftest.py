@@ -47,7 +47,7 @@ from llmbatch.runs.session import RunResult, run_job
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fork_server  # beside this file
-from browsing import browser, shot, visit  # noqa: F401 - fixtures
+from browsing import browser, low_contrasts, shot, visit  # noqa: F401 - fixtures
 
 del sys.path[0]
 
