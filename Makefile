@@ -18,7 +18,7 @@ else
 INSTALL_OPTIONS := --torch-backend auto
 endif
 
-.PHONY: demo test tests tests-without-bf16 check cluster docs format package bounds bench chaos engines fuzz harness peers scale systems clean
+.PHONY: demo test tests tests-without-bf16 check cluster docs format package bounds bench chaos engines fuzz harness peers scale server systems clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt
@@ -107,6 +107,10 @@ engines: $(VENV)/ready-$(ENGINE) .venv-triton/ready .venv-mlserver/ready  ## eve
 # `make systems SYSTEMS=spark` tries only that part again; see eval/systems/run.py --help. What has no environment is not shown, and says so.
 systems: $(VENV)/ready-$(ENGINE) peers  ## what is claimed of the eight systems, against the real things: eval/systems/RESULTS.md
 	$(BIN)/python eval/systems/run.py $(SYSTEMS)
+
+# `make server SERVER=polling` measures only that again; see eval/server/run.py --help.
+server: $(VENV)/ready-$(ENGINE)  ## the server under load, on a machine that does nothing else: eval/server/RESULTS.md
+	$(BIN)/python eval/server/run.py $(SERVER)
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(PEERS:%=.venv-%) demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

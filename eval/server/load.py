@@ -2,12 +2,13 @@
 
     python eval/server/load.py kills [--batches N] [--rows N] [--clients N] [--kills N]
     python eval/server/load.py upload [--bytes N]
-    python eval/server/load.py polling [--rate N] [--rows N] [--seconds S]
+    python eval/server/load.py polling [--rate N] [--rows N] [--rounds N]
     python eval/server/load.py start
 
 ``kills``: clients create batches and wait for them while the server is killed (-9) and started again: every batch reaches its end,
-and no line is lost or doubled. ``upload``: the memory of the server while a file comes in. ``polling``: how much slower a batch is
-while so many requests a second ask where it stands. ``start``: how long until the first answer. Each prints what it saw, as JSON.
+no line is lost or doubled, and every run folder passes ``llmbatch audit``. ``upload``: the memory of the server while a file comes
+in. ``polling``: how much slower a batch is while so many requests a second ask where it stands. ``start``: how long until the first
+answer. Each prints what it saw, as JSON, and writes it to ``--json FILE``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from typing import Any
 import httpx2
 import psutil
 from openai import APIError, OpenAI
+
+from llmbatch.audit.audit import audit
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 _PATIENCE = 600.0
@@ -58,12 +61,17 @@ def main() -> None:
     polling.add_argument("--rows", type=int, default=4000)
     polling.add_argument("--rounds", type=int, default=3)
     commands.add_parser("start")
+    for command in commands.choices.values():
+        command.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
     measure: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
         "kills": _kills, "upload": _upload, "polling": _polling, "start": _start,
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="llmbatch-load-") as name:
-        print(json.dumps(measure[given.what](Path(name), given), indent=1))
+        figures = json.dumps(measure[given.what](Path(name), given), indent=1)
+    print(figures)
+    if given.json is not None:
+        given.json.write_text(figures + "\n", encoding="utf-8")
 
 
 class Served:
@@ -173,12 +181,18 @@ def _kills(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
                 restarts.append(round(server.start(), 2))
             for each in waiting:
                 each.result()
-        states = json.loads(server.ask("GET", "/v1/batches?limit=100"))
+        states = _states(server.client())
+    audited = sum(audit(run).complete for run in (folder / "data" / "batches").glob("*/run"))
     return {
         "batches": given.batches, "rows": given.rows, "clients": given.clients, "kills": given.kills,
         "restart_seconds": restarts, "seconds": round(time.monotonic() - began, 1), "problems": problems,
-        "states": sorted({batch["status"] for batch in states["data"]}),
+        "states": sorted(set(states)), "batches_there": len(states), "audited": audited,
     }  # fmt: skip
+
+
+def _states(client: OpenAI) -> list[str]:
+    """Of every batch that the server has: one that was doubled would be one more."""
+    return [batch.status for batch in client.batches.list(limit=100)]
 
 
 def _one_batch(client: OpenAI, number: int, rows: int) -> list[str]:
