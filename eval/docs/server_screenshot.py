@@ -23,7 +23,7 @@ sys.path.append(str(ROOT / "eval" / "server"))
 from load import Served, served  # noqa: E402
 
 _TO = ROOT / "docs" / "images" / "server.webp"
-_WIDTH, _HEIGHT = 1000, 980
+_WIDTH, _HEIGHT = 1000, 989
 _SHARE = 0.4  # of the batch that runs is done when the picture is taken
 _ROWS = 2000
 _SEEN_SECONDS = 1.5  # in which the page has asked anew, and its bars are where they belong
@@ -36,9 +36,7 @@ _SENTENCES = {
     "The bridge is being repaired.": "Die Brücke wird repariert.",
     "He sold his grandfather's clock.": "Er hat die Uhr seines Großvaters verkauft.",
     "We leave before sunrise.": "Wir brechen vor Sonnenaufgang auf.",
-    "": "",
 }
-_REFUSED = 4  # every so many hundred rows
 
 
 def main() -> None:
@@ -54,8 +52,8 @@ def main() -> None:
 
 def page_of_a_server(folder: Path, *, dark: bool = False) -> bytes:
     """The page as PNG, with the batch open that runs."""
-    rules: list[dict[str, Any]] = [{"when": {"matches": r"^\d*77: "}, "fail": "the model refuses this text"}]
-    rules += [{"when": {"contains": text}, "answer": answer} for text, answer in _SENTENCES.items() if text]
+    rules: list[dict[str, Any]] = [{"when": {"matches": r"^\d*77: "}, "fail": "the engine refuses this text"}]
+    rules += [{"when": {"contains": text}, "answer": answer} for text, answer in _SENTENCES.items()]
     settings = {"engine.args.rules": rules, "engine.args.latency": 0.5, "engine.args.jitter": 0.5, "engine.args.concurrency": 40,
                 "run.window": 200}  # fmt: skip
     given = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
@@ -72,7 +70,7 @@ def page_of_a_server(folder: Path, *, dark: bool = False) -> bytes:
 
 
 def _lines(count: int) -> bytes:
-    texts = list(_SENTENCES)[:-1]
+    texts = list(_SENTENCES)
 
     def line(number: int) -> str:
         messages = [{"role": "system", "content": "Translate to German."},

@@ -257,26 +257,21 @@ def _polling(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Rounds with and without polling in turn, so that what else the machine does falls on both."""
     args = ("--set", "engine.args.latency=0.05", "--set", "engine.args.concurrency=16")
     seconds: dict[bool, list[float]] = {False: [], True: []}
-    asked = 0
+    rates: list[float] = []
     with served(folder, *args) as server:
         client = server.client()
         for number in range(2 * given.rounds):
             polled = bool(number % 2)
-            stop = threading.Event()
             batch = _begun(client, given.rows, number)
             processes = [_poller(server.port, batch, given.rate // 4) for _ in range(4)] if polled else []
             began = time.monotonic()
             while client.batches.retrieve(batch).status not in ENDED:
-                time.sleep(0.2)
+                time.sleep(0.05)
             seconds[polled].append(round(time.monotonic() - began, 2))
-            stop.set()
-            for process in processes:
-                process.terminate()
-                out, _ = process.communicate(timeout=60)
-                asked += int(out or 0)
+            rates += [sum(map(_ended, processes))] if polled else []
     alone, beside = (min(seconds[polled]) for polled in (False, True))
     return {
-        "rows": given.rows, "rate_wanted": given.rate, "rate_had": round(asked / sum(seconds[True])),
+        "rows": given.rows, "rate_wanted": given.rate, "rate_had": round(sum(rates) / len(rates)),
         "seconds_alone": seconds[False], "seconds_polled": seconds[True], "slower_by": round(beside / alone - 1, 3),
     }  # fmt: skip
 
@@ -289,7 +284,7 @@ def _begun(client: OpenAI, rows: int, number: int) -> str:
 _POLLER = """
 import http.client, signal, sys, time
 port, batch, rate = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-signal.signal(signal.SIGTERM, lambda *_: (print(count, flush=True), sys.exit(0)))
+signal.signal(signal.SIGTERM, lambda *_: (print(count / (time.monotonic() - began), flush=True), sys.exit(0)))
 connection, count, began = http.client.HTTPConnection("127.0.0.1", port), 0, time.monotonic()
 while True:
     connection.request("GET", f"/v1/batches/{batch}")
@@ -303,6 +298,13 @@ def _poller(port: int, batch: str, rate: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", _POLLER, str(port), batch, str(rate)], stdout=subprocess.PIPE, text=True
     )
+
+
+def _ended(poller: subprocess.Popen[str]) -> float:
+    """End it; how often it asked in a second."""
+    poller.terminate()
+    out, _ = poller.communicate(timeout=60)
+    return float(out or 0)
 
 
 def _start(folder: Path, _given: argparse.Namespace) -> dict[str, Any]:
