@@ -30,6 +30,7 @@ _CONTENTS: dict[str, Literal["json", "csv", "text"]] = {
 _WITHOUT_EFFECT = (
     "TransformResources", "BatchStrategy", "Environment", "Tags", "ExperimentConfig", "TransformOutput.KmsKeyId",
 )  # fmt: skip
+_OF_THE_ENGINE = ("MaxConcurrentTransforms", "ModelClientConfig.InvocationsTimeoutInSeconds")
 _FIRST_CELL = "{{ c0 }}"
 """What a row of CSV is asked with where the job has no prompt: its first cell, as a container without one takes it."""
 
@@ -163,7 +164,8 @@ class SageMakerTransform:
         if client.invocations_max_retries is not None:
             job["retry"] = {"max_attempts": client.invocations_max_retries + 1}
         read = [_what_is_read(asked, options), *said, *_notices(asked, options)]
-        return FromDocument(job, asked.transform_job_name, read, given(document, _WITHOUT_EFFECT))
+        without_effect, of_the_engine = given(document, _WITHOUT_EFFECT), given(document, _OF_THE_ENGINE)
+        return FromDocument(job, asked.transform_job_name, read, without_effect, of_the_engine)
 
 
 def _options(asked: _Transform, path: Path) -> SageMakerSettings:
