@@ -27,7 +27,7 @@ CONTRASTS = """() => {
     return [255, 255, 255];
   };
   const low = [];
-  for (const element of document.querySelectorAll("main *, footer")) {
+  for (const element of document.querySelectorAll("header *, main *, footer, dialog[open] *")) {
     const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
     if (!own || !element.checkVisibility() || element.closest("script, option, select, svg, .label")) continue;
     const [a, b] = [light(parts(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from llmbatch.engines import ENGINES
 from llmbatch.engines.scripted.script import Script
 from llmbatch.engines.vllm.settings import SPEED_ARGS
+from llmbatch.folder.folder import ACCEPTED, ERRORS, PAGE, REPORT, RESULTS
 
 PACKAGE = Path(__file__).parents[1] / "llmbatch"
 
@@ -32,6 +34,8 @@ LEVELS: list[set[str]] = [
     {"cli", "huggingface", "mlflow", "pandas", "polars", "ray", "spark", "verta"},
 ]
 """The dependency rule: a room imports from the levels above it in this table, never from its own level or from one below."""
+
+RUN_FILES = {RESULTS, ERRORS, ACCEPTED, REPORT, PAGE, "run.json"}
 
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
@@ -141,6 +145,32 @@ def test_files_elsewhere_are_reached_in_one_module() -> None:
         if any(name.split(".")[0] in ("fsspec", "s3fs") for name in _named_in(path))
     ]
     assert named == ["core/remote_files.py"]
+
+
+def test_only_the_room_of_run_folders_names_their_files() -> None:
+    """Whoever wants what is in them takes that room's readers, or its names of them."""
+    others = {
+        PACKAGE / "engines" / "openai" / "batch" / "state.py",  # keeps a run.json of its own
+        PACKAGE / "report" / "summary.py",  # lists what a report says was written
+    }
+    wrong = []
+    for _, path in modules():
+        if path in others or PACKAGE / "folder" in path.parents:
+            continue
+        for node in ast.walk(tree_of(path)):
+            joined = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+            named = node.right if isinstance(node, ast.BinOp) and joined else node
+            names = {*RUN_FILES, "parts"} if joined else RUN_FILES  # parts there are of other things too
+            if isinstance(named, ast.Constant) and named.value in names:
+                wrong.append(f"{path.relative_to(PACKAGE)}:{named.lineno} says {named.value}")
+    assert wrong == []
+
+
+def test_the_docs_say_what_each_room_is_for() -> None:
+    page = (PACKAGE.parent / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (`\w+/`.*?|`api.py`.*?) \|", page, re.MULTILINE)
+    named = [room for cell in table for room in re.findall(r"`(\w+)/`", cell)]
+    assert sorted(named) == sorted(room for room in LEVEL if (PACKAGE / room).is_dir())
 
 
 def test_no_other_room_names_an_engine_or_an_argument_of_one() -> None:

@@ -354,10 +354,13 @@ def _program(
     files: Sequence[str] = (),
     context_length: int = 1_000_000,
     max_tokens: int = 1024,
+    die_after: Sequence[int] = (),
     **more: Any,
 ) -> Scenario:
     """Rows done by a program: ``rules`` answer what it asks, ``section`` is that of the job, ``files`` it writes besides."""
-    script = {"rules": list(rules), "concurrency": _MANY, "context_length": context_length}
+    script = {
+        "rules": list(rules), "concurrency": _MANY, "context_length": context_length, "die_after": list(die_after),
+    }  # fmt: skip
     sections = {
         "program": {"name": name, **section},
         "sampling": {"temperature": 1, "seed": 3, "max_tokens": max_tokens},
@@ -398,6 +401,22 @@ SCENARIOS = (
         {"concurrency": _MANY, "die_after": [60]},
         {"run": {"window": 16}, "prompt": {"path": "{{ query }}"}, "program": _OF_BOTH},
         write=_write_queries,
+    ),
+    Scenario(
+        "connections-lost",  # nobody is suspected, so what was in flight is asked again as often as that happens
+        {"rules": [{"when": {"index": [31, 90]}, "die": "lost", "times": 3}, FAILS_ONCE]},
+        {"run": {"window": 40}},
+    ),
+    Scenario(
+        "no-ids",  # as a server that tokenizes itself, and does not tell how much it takes
+        {"rules": [FAILS_ONCE, FAILS_ALWAYS], "no_ids": True, "no_context_length": True, "die_after": [60]},
+        {"run": {"window": 32}},
+        distinct=150,
+    ),
+    Scenario(
+        "unknown-context",
+        {"rules": [FAILS_TWICE], "no_context_length": True},
+        {"run": {"window": 32}, "sampling": {"max_tokens": 6}, "retry": {"max_attempts": 4}},
     ),
     Scenario("one-row-windows", {"rules": [FAILS_TWICE]}, {"run": {"window": 1, "windows_open": 6}}),
     Scenario("one-window", {"rules": [FAILS_ONCE]}, {"run": {"window": 1000, "windows_open": 1}}),
@@ -541,6 +560,7 @@ SCENARIOS = (
         distinct=90,
         write=_write_pictures,
     ),
+    _program("score", [FAILS_ONCE], {"settings": {"choices": [" yes", " no", " number 7"]}}, die_after=[90]),
     _program("chain", _GRADES, _CHAIN),
     _program("best_of", _JUDGEMENTS, {"prompts": {"judge": "judge {{ response }}"}, "settings": {"n": 4, "judge": "judge"}}),
     _program(

@@ -15,11 +15,10 @@ from llmbatch.audit.outputs import check_outputs
 from llmbatch.audit.rows import check_rows
 from llmbatch.audit.windows import Windows, check_order, check_parts, check_windows
 from llmbatch.core.errors import FolderError, LlmbatchError
-from llmbatch.folder.folder import Manifest, read_manifest
+from llmbatch.folder.folder import RESULTS, Manifest, RunFolder, read_manifest
 from llmbatch.folder.lock import alive, read_lock
 from llmbatch.folder.order import read_order
 from llmbatch.folder.overlay import all_retries
-from llmbatch.folder.parts import Parts
 from llmbatch.job.identity import identity_of
 from llmbatch.job.job import Job, job_of
 from llmbatch.job.swept import recipe_of
@@ -56,7 +55,7 @@ def audit(folder: Path) -> AuditReport:
     if manifest is None:
         raise FolderError(f"{folder}: is no run folder: there is no run.json in it")
     finished = manifest.finished
-    windows = Windows(Parts(folder / "parts"), order=read_order(folder))
+    windows = Windows(RunFolder(folder).parts, order=read_order(folder))
     job_check, job = _check_job(folder, manifest)
     if not job_check.ok and not any(windows.parts.scan()):
         job_check, job = Finding("job", "nothing was done yet, so any job may begin here"), None
@@ -72,7 +71,7 @@ def audit(folder: Path) -> AuditReport:
         checks += [unchanged, rows]
     retries, pending = _check_retries(folder)
     checks += retries
-    if finished or (folder / "results.jsonl").exists():
+    if finished or (folder / RESULTS).exists():
         accept = None if job is None else job.accept
         checks += check_outputs(folder, finished=finished, pending=pending, accept=accept)
     to_do = _to_do(folder, pending, job if finished else None)

@@ -12,7 +12,7 @@ from llmbatch.audit.finding import Finding
 from llmbatch.core.errors import FolderError, LlmbatchError
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Status
-from llmbatch.folder.folder import ERRORS, RESULTS, read_report
+from llmbatch.folder.folder import ACCEPTED, ERRORS, REPORT, RESULTS, read_report, unreadable_report
 from llmbatch.folder.overlay import finished_retries, overlay, sealed_lines
 from llmbatch.folder.records import parse, record_on
 from llmbatch.sinks.children import CHILDREN, child_lines
@@ -91,7 +91,7 @@ def _accepted(
     if accept is None or not finished:
         return
     check = Finding("accepted", "accepted.jsonl holds the records that are accepted")
-    expected = _Expected(folder / "accepted.jsonl", check, whole=True)
+    expected = _Expected(folder / ACCEPTED, check, whole=True)
     try:
         lines = overlay(sealed_lines(folder), retries)
         for line in Selection(accept).among((line, record_on(line)) for line in lines):
@@ -105,7 +105,7 @@ def _accepted(
 
 
 def _check_report(folder: Path, ledger: Ledger, check: Finding) -> None:
-    path = folder / "report.json"
+    path = folder / REPORT
     counted: dict[str, Any] = {
         "rows": ledger.rows,
         "by status": {str(status): count for status, count in ledger.by_status.items()},
@@ -128,7 +128,7 @@ def _check_report(folder: Path, ledger: Ledger, check: Finding) -> None:
         check.problem(str(error))
         return
     except (KeyError, TypeError, AttributeError) as error:
-        check.problem(f"{path}: cannot be read: {error!r}")
+        check.problem(str(unreadable_report(folder, error)))
         return
     for name, value in counted.items():
         if said[name] != value:

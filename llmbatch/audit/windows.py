@@ -10,11 +10,12 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
-from llmbatch.audit.finding import Finding, listed
+from llmbatch.audit.finding import SHOWN, Finding
 from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import RowId
+from llmbatch.core.words import first_few
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.journal import read_journal
 from llmbatch.folder.order import Order, in_input_order, sound
@@ -120,13 +121,15 @@ def check_windows(windows: Windows, *, finished: bool, some_rows: bool, to_the_e
         if start.index < expected or (start.index > expected and not some_rows):
             check.problem(f"window {before} ends before row {expected}, window {after} begins at row {start.index}")
     if missing := sorted(set(range(known[-1] + 1)) - set(known)) if known else []:
-        text = f"windows {listed(missing)} have neither a part nor a journal"
+        text = f"windows {first_few(missing, SHOWN)} have neither a part nor a journal"
         if finished:
             check.problem(text)
         else:
             check.seen += f"; {text}, their rows are owed"
     if finished and journals:
-        check.problem(f"the run is finished, but of windows {listed(sorted(journals))} only the journals are there")
+        check.problem(
+            f"the run is finished, but of windows {first_few(sorted(journals), SHOWN)} only the journals are there"
+        )
     to_the_end = to_the_end and not some_rows
     if finished and known and known[-1] in bounds and bounds[known[-1]].stop is not None and to_the_end:
         check.problem(f"the run is finished, but the parts after window {known[-1]} are gone")
@@ -204,7 +207,7 @@ def _check_journal(windows: Windows, window: int, check: Finding) -> None:
         ours = frozenset(windows.order.indexes(bounds))
     strangers = [index for index in replay.lines if index not in ours]
     if strangers or len(replay.lines) > bounds.rows:
-        check.problem(f"{path}: has records of rows that its window does not have: {listed(strangers)}")
+        check.problem(f"{path}: has records of rows that its window does not have: {first_few(strangers, SHOWN)}")
 
 
 def _sums(ledger: Ledger) -> tuple[Any, ...]:

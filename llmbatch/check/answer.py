@@ -150,11 +150,6 @@ def with_content(settings: OutputSettings, base: Path | None = None) -> OutputSe
     return _read_files(settings, base or Path())[0]
 
 
-def check_from_mapping(mapping: Mapping[str, Any], settings: OutputSettings | None = None) -> AnswerCheck:
-    """As ``AnswerCheck.for_request`` of the check that these settings of a job make."""
-    return (_OF_FREE_TEXT if settings is None else make_check(settings)).for_request(mapping)
-
-
 def _response_format(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     kind = mapping["type"]
     if kind == "text":
@@ -228,6 +223,4 @@ def _read(path: Path, hint: str = "") -> str:
         raise SchemaError(f"{path}: cannot be read: {error}") from error
 
 
-_OF_FREE_TEXT = _make(_FREE_TEXT)
-
-__all__ = ["AnswerCheck", "check_from_mapping", "make_check", "with_content"]
+__all__ = ["AnswerCheck", "make_check", "with_content"]

@@ -22,7 +22,7 @@ from llmbatch.check.strict_json import JsonError, parse
 from llmbatch.core.errors import SchemaError
 from llmbatch.core.settings import Counts, IsPath
 from llmbatch.core.types import FailureKind
-from llmbatch.core.words import quote, short, type_name
+from llmbatch.core.words import first_few, quote, short, type_name
 
 Terms = Mapping[str, str | Sequence[str]]
 """Term -> its translation, or several of which one is enough."""
@@ -186,11 +186,8 @@ def make(settings: GlossarySettings) -> Rule:
         missing = glossary.missing(answer.row[name], text_of(answer, settings.part))
         if not missing:
             return None
-        said = [
-            f"{quote(entry.term)} must be {' or '.join(map(quote, entry.translations))}" for entry in missing[:_SHOWN]
-        ]
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        return f"the answer does not translate the words of the glossary as given: {', '.join(said)}{more}"
+        said = (f"{quote(entry.term)} must be {' or '.join(map(quote, entry.translations))}" for entry in missing)
+        return f"the answer does not translate the words of the glossary as given: {first_few(said, _SHOWN)}"
 
     def misfit(row: Mapping[str, Any]) -> str | None:
         if said := not_text("glossary", name, row):

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 from llmbatch.check.pieces import UNSPACED
 from llmbatch.check.rule import AgainstSource, Answer, Rule, not_text, short_form, text_of
 from llmbatch.core.types import FailureKind
-from llmbatch.core.words import clip, quote
+from llmbatch.core.words import clip, first_few, quote
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -175,11 +175,11 @@ def _shape(tokens: Sequence[Token]) -> str:
 
 
 def _listed(items: Counter[str]) -> str:
-    shown = [
+    shown = (
         clip(" ".join(item.split()), _ITEM_LENGTH) + (f" ({count} times)" if count > 1 else "")
-        for item, count in list(items.items())[:_SHOWN]
-    ]
-    return ", ".join(shown) + (f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else "")
+        for item, count in items.items()
+    )
+    return first_few(shown, _SHOWN)
 
 
 @cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,6 @@ from llmbatch.core.merge import merged
 
 if TYPE_CHECKING:
     from llmbatch.job.job import Job
-    from llmbatch.report.trtllm_bench import Bench
-    from llmbatch.runs.bench import Measured
 
 EPILOG = """\b
 Exit codes: 0 every request was answered; 3 some were not; 1 the run broke; 2 wrong usage."""
@@ -83,21 +81,20 @@ def bench(ctx: click.Context, /, model: str, dataset: str, **given: Any) -> None
             "--streaming: answers are not streamed here, so times of first tokens cannot be told: leave it out"
         )
     from llmbatch.report.trtllm_bench import printed, report_of
-    from llmbatch.runs.bench import measured
+    from llmbatch.runs.bench import facts_of, measured, times_of
     from llmbatch.watch.watching import watching
 
     _see_folders(given)
     job = _job(model, dataset, given, overrides_of(ctx))
     with TemporaryDirectory(prefix="llmbatch-bench-") as folder, watching("quiet") as watcher:
         found = measured(job, Path(folder), given["warmup"], [watcher])
-        records = list(_records(found.result.folder))
-    facts = _facts(job, dataset, found, records)
+    facts = facts_of(job, dataset, found, _gpu())
     report = report_of(facts)
     click.echo(printed(report))
     written: dict[str, Callable[[], str]] = {
         "report_json": lambda: json.dumps(report, indent=4),
-        "output_json": lambda: "".join(map(_line, map(_answer, records))),
-        "request_json": lambda: "".join(map(_line, _times(found, records))),
+        "output_json": lambda: "".join(map(_line, map(_answer, found.records))),
+        "request_json": lambda: "".join(map(_line, times_of(found))),
     }
     for name in _FILES:
         if (path := given[name]) is not None:
@@ -156,54 +153,6 @@ def _job(model: str, dataset: str, given: Mapping[str, Any], over: Mapping[str, 
     return job
 
 
-def _records(folder: Path) -> Iterator[dict[str, Any]]:
-    with (folder / "results.jsonl").open("rb") as lines:
-        yield from map(json.loads, lines)
-
-
-def _facts(job: Job, dataset: str, found: Measured, records: list[dict[str, Any]]) -> Bench:
-    from llmbatch.engines.kinds import kind_of
-    from llmbatch.report.trtllm_bench import Bench, Request
-
-    engine, times, known = found.engine, found.times, kind_of(job.engine.name).arguments
-
-    def argument(meaning: str) -> Any:
-        """As it came out, else as it was given."""
-        name, given = known.get(meaning, ""), job.engine.args
-        came_out = {**engine.details, **engine.settled} if engine else {}
-        return came_out.get(name, given.get(name))
-
-    numbers, cache, quantized = map(argument, ("numbers", "numbers_of_cache", "quantized"))
-    good = [record for record in records if record["status"] == "ok"]
-    requests = [
-        Request(
-            times.start[record["index"]],
-            times.end[record["index"]],
-            record["usage"]["prompt_tokens"],
-            record["usage"]["completion_tokens"],
-        )
-        for record in good
-    ]
-    return Bench(
-        requests,
-        failed=len(records) - len(good),
-        dataset=dataset,
-        model=job.model,
-        model_path=job.model_path if Path(job.model_path).is_dir() else None,
-        version=engine.version if engine else None,
-        backend=job.engine.name,
-        machine=_gpu(),
-        dtype=None if numbers is None else str(numbers),
-        kv_cache_dtype=None if cache is None else str(cache),
-        quantization=None if quantized is None else str(quantized),
-        tp_size=argument("gpus_of_tensors") or 1,
-        pp_size=argument("gpus_of_layers") or 1,
-        max_batch_size=engine.max_num_seqs if engine else None,
-        max_num_tokens=engine.max_num_batched_tokens if engine else None,
-        kv_cache_percentage=argument("memory"),
-    )
-
-
 def _gpu() -> dict[str, Any] | None:
     """The first GPU: its name, its memory in GiB, the clock of that in GHz."""
     asked = ["nvidia-smi", "--query-gpu=name,memory.total,clocks.mem", "--format=csv,noheader,nounits"]
@@ -225,21 +174,6 @@ def _answer(record: Mapping[str, Any]) -> dict[str, Any]:
     from llmbatch.formats.base import Answered, Asked, wire_format
 
     return wire_format("trtllm_bench").result(Answered(record, {}, Asked(chat=False), "", 0))
-
-
-def _times(found: Measured, records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Of each request that was answered, in nanoseconds of one clock."""
-    for record in records:
-        if record["status"] == "ok":
-            start, end = found.times.start[record["index"]], found.times.end[record["index"]]
-            yield {
-                "id": record["id"],
-                "num_input_tokens": record["usage"]["prompt_tokens"],
-                "start_timestamp": int(start * 1e9),
-                "end_timestamp": int(end * 1e9),
-                "output_tokens": record["usage"]["completion_tokens"],
-                "output": record["output"],
-            }
 
 
 def _line(value: Mapping[str, Any]) -> str:

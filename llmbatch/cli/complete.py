@@ -56,10 +56,11 @@ def row_ids(ctx: click.Context, _parameter: click.Parameter, typed: str) -> list
 
 def _result_lines(folder: Path) -> Iterator[bytes]:
     """Those of rows that are not ok, and then all, as far as a run is."""
-    files = [folder / "errors.jsonl", folder / "results.jsonl"]
-    for file in [file for file in files if file.exists()] or sorted((folder / "parts").glob("*.jsonl")):
-        with file.open("rb") as lines:
-            yield from (line for line in lines if line.endswith(b"\n"))
+    from llmbatch.folder.folder import ERRORS, RESULTS, RunFolder
+    from llmbatch.folder.records import part_lines
+
+    files = [file for name in (ERRORS, RESULTS) if (file := folder / name).exists()]
+    yield from part_lines(files) if files else RunFolder(folder).record_lines()
 
 
 def prompts(_ctx: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
@@ -107,6 +108,8 @@ def _beginning(typed: str, known: Iterable[str]) -> list[CompletionItem]:
 
 def _run_folders(typed: str) -> Iterator[str]:
     """Paths of run folders, written as what was typed is."""
+    from llmbatch.folder.folder import MANIFEST
+
     start, _, name = typed.rpartition("/")
     above = f"{start}/" if "/" in typed else ""
     looked_at = 0
@@ -122,7 +125,7 @@ def _run_folders(typed: str) -> Iterator[str]:
                     continue
                 if not _is_folder(entry):
                     continue
-                if os.path.exists(os.path.join(entry.path, "run.json")):  # noqa: PTH110, PTH118
+                if os.path.exists(os.path.join(entry.path, MANIFEST)):  # noqa: PTH110, PTH118
                     yield folder + entry.name
                 else:
                     below.append((f"{folder}{entry.name}/", ""))

@@ -76,13 +76,15 @@ def _print_scores(console: Console, scores: Sequence[Score]) -> None:
 
 def _print_next(console: Console, scores: Sequence[Score]) -> None:
     """What there is to see, as commands to paste."""
+    from llmbatch.folder.folder import ERRORS, RESULTS
+
     console.print(
         "\nThe rows that are not ok were broken on purpose; each has a record that says what is wrong. Look at"
     )
     first, last = scores[0].result.folder, scores[-1].result.folder
     for command, what in (
-        (["less", f"{last}/results.jsonl"], "the results, one record a line"),
-        (["less", f"{first}/errors.jsonl"], "those that are not ok"),
+        (["less", str(last / RESULTS)], "the results, one record a line"),
+        (["less", str(first / ERRORS)], "those that are not ok"),
         (["llmbatch", "show", str(last), "orders-0001"], "one row on its way: input, prompt, answer"),
         (["llmbatch", "audit", str(first)], "the proof that no row was lost or doubled"),
     ):

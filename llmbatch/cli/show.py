@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +10,10 @@ import click
 
 from llmbatch.cli.complete import row_ids, run_folders
 from llmbatch.cli.pager import paged, pager_option
-from llmbatch.core.errors import FolderError, LlmbatchError, UsageError
+from llmbatch.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from llmbatch.cli.show_view import Shown
-    from llmbatch.core.types import Prompt, Record, Row
-    from llmbatch.job.job import Job
+    from llmbatch.runs.shown import Shown
 
 
 @click.command()
@@ -34,13 +30,15 @@ def show(folder: Path, row_id: str, as_json: bool, pager: bool) -> None:
     \b
     Example: llmbatch show out orders-0001
     """
-    records = list(find_records(folder, row_id)) or list(_parent(folder, row_id))
+    from llmbatch.runs.shown import find_records, shown_of
+
+    records = find_records(folder, row_id)
     if not records:
         raise UsageError(
             f"{folder}: no record has the id {row_id!r}. Its row may not be done yet (see llmbatch status), or has another id: "
             "ids come from --id-field, else the field `id`, else they are indexes from 0"
         )
-    explained = _explained(folder, records)
+    explained = shown_of(folder, records)
     if as_json:
         for shown in explained:
             click.echo(json.dumps(_as_dict(shown), ensure_ascii=False))
@@ -50,89 +48,6 @@ def show(folder: Path, row_id: str, as_json: bool, pager: bool) -> None:
     with paged(pager) as console:
         for shown in explained:
             print_shown(console, shown)
-
-
-def find_records(folder: Path, row_id: str) -> Iterator[Record]:
-    """The records with an id, in input order: a text, or the number that the text writes."""
-    from llmbatch.folder.folder import RunFolder, begun_run
-    from llmbatch.folder.records import record_on
-
-    run = RunFolder(folder)
-    if not any(run.parts.scan()):
-        begun_run(folder)
-        raise FolderError(f"{folder}: no results here yet; llmbatch status {folder} says where its run stands")
-    starts = tuple(f'{{"id":{text},'.encode() for text in _json_forms(row_id))
-    for line in run.record_lines():
-        if line.startswith(starts):
-            yield record_on(line)
-
-
-def _parent(folder: Path, child_id: str) -> Iterator[Record]:
-    """The records of the row that an id such as ``topic-7/3`` is a child of, with that child alone in their details."""
-    row_id, _, number = child_id.rpartition("/")
-    if not row_id or not number.isdecimal():
-        return
-    for record in find_records(folder, row_id):
-        children = (record.details or {}).get("children", ())
-        if int(number) < len(children):
-            yield replace(record, details={"child": [{"child": child_id, **children[int(number)]}]})
-
-
-def _json_forms(row_id: str) -> list[str]:
-    """How a line of results may write the id."""
-    forms = [json.dumps(row_id, ensure_ascii=False)]
-    if row_id.removeprefix("-").isdecimal() and str(int(row_id)) == row_id:
-        forms.append(row_id)
-    return forms
-
-
-def _explained(folder: Path, records: list[Record]) -> Iterator[Shown]:
-    """The records with what can be found again of their rows."""
-    from llmbatch.cli.show_view import Shown
-    from llmbatch.job.job import job_of
-
-    try:
-        job = job_of(folder)
-        rows = list(_rows_of(job, folder, [record.index for record in records]))
-    except LlmbatchError as error:
-        yield from (Shown(record, problem=str(error)) for record in records)
-        return
-    for record, (row, place) in zip(records, rows, strict=True):
-        prompt, problem = _prompt_of(job, row)
-        yield Shown(record, row, place, prompt, problem)
-
-
-def _rows_of(job: Job, folder: Path, indexes: list[int]) -> Iterator[tuple[Row, str]]:
-    """The rows of the input at these indexes, each with its place in words, read from the start of its block."""
-    from llmbatch.core.errors import InputChanged
-    from llmbatch.folder.folder import RunFolder
-    from llmbatch.folder.input import kept_input
-    from llmbatch.folder.ordered import entries
-    from llmbatch.sources.base import START
-    from llmbatch.sources.opening import open_source
-
-    source = open_source(kept_input(job.input, folder))
-    starts = [bounds.start for bounds in entries(RunFolder(folder))]
-    for index in indexes:
-        start = max((start for start in starts if start.index <= index), default=START)
-        row = next((row for row in source.rows(start) if row.index >= index), None)
-        if row is None or row.index != index:
-            raise InputChanged(f"the input no longer has a row {index}; it is not what the run read")
-        yield row, source.locate(row.cursor)
-
-
-def _prompt_of(job: Job, row: Row) -> tuple[Prompt | None, str]:
-    """The row's prompt, or why there is none."""
-    from llmbatch.core.types import Failure
-    from llmbatch.job.swept import recipe_of
-
-    if row.failure is not None:
-        return None, row.failure.message
-    try:
-        rendered = recipe_of(job).render(row)
-    except LlmbatchError as error:
-        return None, str(error)
-    return (None, rendered.message) if isinstance(rendered, Failure) else (rendered.prompt, "")
 
 
 def _as_dict(shown: Shown) -> dict[str, Any]:

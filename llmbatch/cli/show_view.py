@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -12,20 +11,10 @@ from rich.text import Text
 
 from llmbatch.core import words
 from llmbatch.core.styles import STYLES
-from llmbatch.core.types import Failure, Prompt, Record, Row
+from llmbatch.core.types import Failure, Prompt, Record
+from llmbatch.runs.shown import Shown
 
 _JSON = JSONHighlighter()
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """All that is known of one row. Where the input or the prompt can no longer be read, ``problem`` says why."""
-
-    record: Record
-    row: Row | None = None
-    place: str = ""  # in the input, such as data/a.jsonl:17
-    prompt: Prompt | None = None
-    problem: str = ""
 
 
 def print_shown(console: Console, shown: Shown) -> None:

@@ -65,6 +65,13 @@ def counts(numbers: Mapping[str, int]) -> str:
     return " · ".join(f"{name} {count(number)}" for name, number in numbers.items() if number)
 
 
+def first_few(names: Iterable[object], most: int) -> str:
+    """``a, b, c``; of more than ``most`` names the first ones: ``a, b and 1,234 more``."""
+    shown = list(map(str, names))
+    more = len(shown) - most
+    return ", ".join(shown[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def printable(text: str) -> str:
     """Outside text without control characters, which could drive a terminal; newlines stay."""
     if text.isprintable():

@@ -17,6 +17,8 @@ from llmbatch.core.events import Watcher
 from llmbatch.engines import DEFAULT_ENGINE
 from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.engines.kinds import kind_of
+from llmbatch.folder.folder import RESULTS
+from llmbatch.folder.records import parse, part_lines
 from llmbatch.job.job import Job, job_from
 from llmbatch.runs.session import RunResult, run_job
 
@@ -67,8 +69,8 @@ def score(name: str, result: RunResult) -> Score:
     """Hold the results of a demo job against its truth file. A run that was stopped is scored as far as it came: not at all."""
     truth = {row["id"]: row["output"] for row in _lines(HERE / "corpus" / f"{name}.truth.jsonl")}
     rows, right = len(truth), 0
-    results = result.folder / "results.jsonl"
-    for record in _lines(results) if results.exists() else ():
+    results = result.folder / RESULTS
+    for record in map(parse, part_lines([results])) if results.exists() else ():
         expected = truth.pop(record["id"], None)  # of two rows with one id the first is meant
         if expected is not None:
             right += record["status"] == "ok" and record["output"] == _as_output(expected, record["output"])

@@ -38,6 +38,7 @@ from llmbatch.evals.task import Task, task_from
 from llmbatch.evals.until import Until, UntilNarrow, decided
 from llmbatch.folder.folder import RESULTS, RunFolder
 from llmbatch.folder.input_copy import KEPT, keep
+from llmbatch.folder.records import part_lines
 from llmbatch.job.file import job_text
 from llmbatch.job.job import Job, job_of
 from llmbatch.job.run_settings import RunSettings
@@ -176,11 +177,9 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 def _is_part(folder: Path, limit: int | None) -> bool:
     """Whether results are there and are not all that is asked for, as a run ended before its input did."""
-    try:
-        with (folder / RESULTS).open("rb") as lines:
-            there = sum(1 for _ in lines)
-    except FileNotFoundError:
+    if not (folder / RESULTS).exists():
         return False
+    there = sum(1 for _ in part_lines([folder / RESULTS]))
     rows = sum(1 for _ in read_lines(folder))
     return there < (rows if limit is None else min(rows, limit))
 

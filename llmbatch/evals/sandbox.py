@@ -34,14 +34,14 @@ _PATIENCE = 10  # times the processor time that a program may take on a busy mac
 _FILE_BYTES = 16 << 20
 
 
-class Limits(NamedTuple):
+class Allowance(NamedTuple):
     """What a program may take."""
 
     seconds: int = 10
     memory_mb: int = 1024
 
 
-class Verdict(NamedTuple):
+class Executed(NamedTuple):
     """What became of a program: whether it passed, and the end of what it said."""
 
     passed: bool
@@ -52,12 +52,12 @@ class Verdict(NamedTuple):
 def can_isolate() -> bool:
     """Whether the system lets this user run a process apart: without a network, and with nothing to write to but its folder."""
     try:
-        return _run("", Limits(), isolated=True).passed
+        return _run("", Allowance(), isolated=True).passed
     except OSError:  # there is no unshare
         return False
 
 
-def run_python(program: str, limits: Limits) -> Verdict:
+def run_python(program: str, limits: Allowance) -> Executed:
     """Run a program. It passes if its last line is reached: leaving early, even with exit code 0, is no pass.
 
     What it may take is counted in processor time, so that the verdict does not depend on how busy the machine is.
@@ -65,7 +65,7 @@ def run_python(program: str, limits: Limits) -> Verdict:
     return _run(program, limits, isolated=can_isolate())
 
 
-def _run(program: str, limits: Limits, *, isolated: bool) -> Verdict:
+def _run(program: str, limits: Allowance, *, isolated: bool) -> Executed:
     token = secrets.token_hex(16)
     given = {
         "RLIMIT_CPU": limits.seconds,
@@ -96,11 +96,11 @@ def _run(program: str, limits: Limits, *, isolated: bool) -> Verdict:
         try:
             process.communicate(text.encode("utf-8", "replace"), limits.seconds * _PATIENCE)
         except subprocess.TimeoutExpired:
-            return Verdict(False, f"it took longer than {limits.seconds * _PATIENCE} s")
+            return Executed(False, f"it took longer than {limits.seconds * _PATIENCE} s")
         finally:
             _end(process)
         passed = process.returncode == 0 and _last(out.fileno()) == token
-        return Verdict(passed, _last(errors.fileno()))
+        return Executed(passed, _last(errors.fileno()))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -119,4 +119,4 @@ def _last(handle: int) -> str:
     return os.pread(handle, _SAID, max(size - _SAID, 0)).decode("utf-8", "replace").strip()
 
 
-__all__ = ["UNISOLATED", "Limits", "Verdict", "can_isolate", "run_python"]
+__all__ = ["UNISOLATED", "Allowance", "Executed", "can_isolate", "run_python"]

@@ -33,8 +33,8 @@ from llmbatch.report.report import Report
 MANIFEST_VERSION = 1
 JOB_FILE = "job.yaml"
 RESULTS, ERRORS, ACCEPTED = "results.jsonl", "errors.jsonl", "accepted.jsonl"
-PAGE = "report.html"
-_MANIFEST, _REPORT = "run.json", "report.json"
+REPORT, PAGE = "report.json", "report.html"
+MANIFEST = "run.json"
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
 ENGINE_VERSION = "engine (version)"
 """The one thing of what came out that may change between the sessions of a run; it is said."""
@@ -91,7 +91,7 @@ class RunFolder:
         Raises ``JobError`` where it is a file, ``Locked``, ``FolderError`` for a folder that holds other things, or ``WriteError``.
         """
         try:
-            if self.path.is_dir() and not (self.path / _MANIFEST).exists():
+            if self.path.is_dir() and not (self.path / MANIFEST).exists():
                 strangers = [e.name for e in os.scandir(self.path) if not _ours(e.name)]
                 if strangers:
                     raise FolderError(
@@ -203,8 +203,8 @@ class RunFolder:
             self.manifest = Manifest(identity, fingerprint, time.time())
         elif changes := self.manifest.changes(identity):
             raise FolderError(
-                f"{self.path}: was begun by another job; going on would mix its results. What changed: {listed(changes)}. "
-                "Give another --output, or the settings it was begun with"
+                f"{self.path}: was begun by another job; going on would mix its results. What changed: "
+                f"{changes_in_words(changes)}. Give another --output, or the settings it was begun with"
             )
         self.manifest.identity, self.manifest.fingerprint = identity, fingerprint
         self.manifest.sessions.append(
@@ -227,8 +227,8 @@ class RunFolder:
     def disown(self) -> None:
         """Take back what ``adopt`` wrote down: what the folder holds is no whole run."""
         self.manifest = None
-        with writing(self.path / _MANIFEST):
-            (self.path / _MANIFEST).unlink(missing_ok=True)
+        with writing(self.path / MANIFEST):
+            (self.path / MANIFEST).unlink(missing_ok=True)
 
     def refuse_otherwise(self, came_out: Mapping[str, str]) -> None:
         """Raise ``FolderError`` where going on would mix answers of two models, or of two precisions.
@@ -239,7 +239,7 @@ class RunFolder:
             instead = "name it to have the rows tried with what it is now" if self._alike else "give another --output"
             raise FolderError(
                 f"{self.path}: what the job leaves open comes out otherwise than for the rows that are done, and going on would "
-                f"mix two kinds of answers: {listed(others)}. Give that setting the value it had, or {instead}"
+                f"mix two kinds of answers: {changes_in_words(others)}. Give that setting the value it had, or {instead}"
             )
 
     def settle(self, came_out: Mapping[str, str]) -> str | None:
@@ -292,12 +292,12 @@ class RunFolder:
             "fingerprint": self.manifest.fingerprint,
             "sessions": self.manifest.sessions,
         }
-        atomic_write(self.path / _MANIFEST, json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
+        atomic_write(self.path / MANIFEST, json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def read_manifest(path: Path) -> Manifest | None:
     """The manifest of a run folder; ``None`` where there is none. Raises ``FolderError`` for a damaged or newer one."""
-    file = path / _MANIFEST
+    file = path / MANIFEST
     try:
         data = json.loads(file.read_bytes())
         version = data["llmbatch_run"]
@@ -327,24 +327,28 @@ def begun_run(path: Path) -> Manifest:
 
 def read_report(path: Path) -> Report:
     """The report of a run folder. Raises ``FolderError`` where it is missing or damaged."""
-    file = path / _REPORT
     try:
-        report: Report = json.loads(file.read_bytes())
+        report: Report = json.loads((path / REPORT).read_bytes())
         if missing := [key for key in ("outcome", "exit_code", "rows", "notes", "sessions") if key not in report]:
             raise KeyError(*missing)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FolderError(f"{file}: cannot be read: {error!r}; see llmbatch audit") from error
+        raise unreadable_report(path, error) from error
     return report
+
+
+def unreadable_report(path: Path, error: Exception) -> FolderError:
+    """The error of a report in which something is missing, or of the wrong type."""
+    return FolderError(f"{path / REPORT}: cannot be read: {error!r}; see llmbatch audit")
 
 
 def find_report(path: Path) -> Report | None:
     """As ``read_report``; ``None`` where no session of the run came to its end yet."""
-    return read_report(path) if (path / _REPORT).exists() else None
+    return read_report(path) if (path / REPORT).exists() else None
 
 
 def write_report(path: Path, report: Report) -> None:
     """Write the report of a run folder, whole or not at all. Raises ``WriteError``."""
-    atomic_write(path / _REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
+    atomic_write(path / REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def read_results(path: Path, name: str = RESULTS) -> Iterator[Record]:
@@ -371,7 +375,7 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str
     }
 
 
-def listed(changes: Mapping[str, str]) -> str:
+def changes_in_words(changes: Mapping[str, str]) -> str:
     """What changed, by setting, as part of a sentence."""
     return "; ".join(f"{key} {words}" for key, words in changes.items())
 

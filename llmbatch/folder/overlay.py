@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 from llmbatch.core.errors import FolderError
@@ -18,7 +17,7 @@ from llmbatch.core.record import record_to_line
 from llmbatch.core.types import Attempt, Record, RequestKey, Status
 from llmbatch.folder.order import in_input_order, read_order
 from llmbatch.folder.parts import Parts
-from llmbatch.folder.records import index_of, record_on
+from llmbatch.folder.records import index_of, part_lines, record_on
 
 
 @dataclass(slots=True)
@@ -52,7 +51,7 @@ def sealed_lines(folder: Path) -> Iterator[bytes]:
     parts = Parts(folder / "parts")
     sealed, _ = parts.scan()
     paths = [parts.path(window) for window in sorted(sealed)]
-    return chain.from_iterable(map(_lines, paths)) if read_order(folder) is None else in_input_order(paths)
+    return part_lines(paths) if read_order(folder) is None else in_input_order(paths)
 
 
 def combine(before: Record, after: Record) -> Record:
@@ -76,7 +75,7 @@ def combine(before: Record, after: Record) -> Record:
 
 
 def _overlay(lines: Iterable[bytes], retried: Path, tally: Tally) -> Iterator[bytes]:
-    pairs = heapq.merge(_by_index(lines, 0), _by_index(_lines(retried), 1), key=lambda item: item[:2])
+    pairs = heapq.merge(_by_index(lines, 0), _by_index(part_lines([retried]), 1), key=lambda item: item[:2])
     last: tuple[int, bytes] | None = None
     for index, which, line in pairs:
         if which == 1:
@@ -103,33 +102,20 @@ def _by_index(lines: Iterable[bytes], which: int) -> Iterator[tuple[int, int, by
         yield index_of(line), which, line
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            yield from file
-    except OSError as error:
-        raise FolderError(f"{path}: cannot be read: {error.strerror or error}; see llmbatch audit") from error
-
-
-def ledger_with(folder: Path, retries: Sequence[Path], tally: Tally) -> Ledger:
-    """The account of the run with its retries: tokens and answers add up, what became of the rows is read from the results."""
-    ledger, bad = _sum_of_parts(folder), Ledger()
-    rows = ledger.rows
-    for retry in retries:
-        ledger.merge(_sum_of_parts(retry))
-    for line in _lines(folder / "errors.jsonl"):
-        bad.add(record_on(line))
+def ledger_with(run: Ledger, retries: Iterable[Ledger], tally: Tally, errors: Iterable[Record]) -> Ledger:
+    """The account of a run with its retries: tokens and answers add up, what became of the rows is told by the ``errors``."""
+    ledger, bad = Ledger(), Ledger()
+    for each in (run, *retries):
+        ledger.merge(each)
+    for record in errors:
+        bad.add(record)
+    rows = run.rows
     ledger.by_status = {
         status: count for status, count in {Status.OK: rows - bad.rows, **bad.by_status}.items() if count
     }
     ledger.by_failure, ledger.examples = bad.by_failure, bad.examples
     ledger.rows_retried += tally.rows_retried
     return ledger
-
-
-def _sum_of_parts(folder: Path) -> Ledger:
-    parts = Parts(folder / "parts")
-    return parts.sum_of(map(parts.meta, sorted(parts.scan()[0])))
 
 
 __all__ = ["Tally", "all_retries", "combine", "finished_retries", "ledger_with", "overlay", "sealed_lines"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,11 @@ from llmbatch.core.words import excerpt
 _HEAD = re.compile(
     rb'\{"id": ?(?P<id>"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?\d+), ?"index": ?(?P<index>\d+), ?"status": ?"(?P<status>\w+)"'
 )
+# of a line that has no output
+_FAILURE = re.compile(
+    rb'"output":null,"finish_reason":(?:null|"\w+"),"attempts":\d+,"usage":\{[^{}]*\{[^{}]*\}\},"error":\{"kind":"(\w+)"'
+)
+_FAILURE_WITHIN = 4096  # bytes from the start of a line
 
 
 @contextlib.contextmanager
@@ -30,19 +35,21 @@ def reading(part: Path, what: str = "a sealed part") -> Iterator[None]:
 
 
 def part_lines(parts: Sequence[Path]) -> Iterator[bytes]:
-    """Every line of the parts, in order, each with its newline. Raises ``FolderError``."""
+    """Every line of the parts, or of other files of records, in order, each with its newline. Raises ``FolderError``."""
     for part in parts:
-        with reading(part):
+        what = "a sealed part" if part.name.startswith("part-") else "a file of records"
+        with reading(part, what):
             stream = part.open("rb", buffering=1 << 20)
         with stream:
             while True:
-                with reading(part):
+                with reading(part, what):
                     lines = stream.readlines(1 << 20)
                 if not lines:
                     break
-                if not lines[-1].endswith(b"\n"):
-                    raise FolderError(f"{part}: a sealed part ends in the middle of a line; see llmbatch audit")
+                torn = None if lines[-1].endswith(b"\n") else lines.pop()
                 yield from lines
+                if torn is not None:
+                    raise FolderError(f"{part}: {what} ends in the middle of a line; see llmbatch audit")
 
 
 def index_of(line: bytes) -> int:
@@ -72,6 +79,28 @@ def head_of(line: bytes) -> tuple[int, str]:
         return int(match["index"]), match["status"].decode()
     record = parse(line)
     return int(record["index"]), str(record["status"])
+
+
+def failure_on(line: bytes) -> str:
+    """How a row that is not ok ended: the kind of its failure, as a rule without parsing all of it. Raises ``FolderError``."""
+    if match := _FAILURE.search(line, 0, _FAILURE_WITHIN):
+        return match[1].decode()
+    record = parse(line)
+    return str(record["error"]["kind"] if record.get("error") else record["status"])
+
+
+def brought_several(line: bytes) -> bool:
+    """Whether the row brought several texts, and its output is a vector of each."""
+    return b'"output":[[' in line
+
+
+def with_id(lines: Iterable[bytes], row_id: str) -> Iterator[bytes]:
+    """The lines of the rows with this id: the text, or the number that it writes."""
+    forms = [encode(row_id)]
+    if row_id.removeprefix("-").isdecimal() and str(int(row_id)) == row_id:
+        forms.append(row_id)
+    starts = tuple(f'{{"id":{form},'.encode() for form in forms)
+    return (line for line in lines if line.startswith(starts))
 
 
 def record_on(line: bytes) -> Record:

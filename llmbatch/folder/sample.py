@@ -7,14 +7,13 @@ each kind of failure has a share of its own, so that the rare ones are there too
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmbatch.core.types import Status
 from llmbatch.folder.folder import ERRORS, RESULTS, RunFolder
-from llmbatch.folder.records import head_of, parse, reading
+from llmbatch.folder.records import failure_on, head_of, index_of, parse, reading
 from llmbatch.report.page.sample import Sample, shown, within
 from llmbatch.report.report import Report
 
@@ -28,10 +27,6 @@ _OK, _RETRIED, _BAD, _LEAST = (
     300,
     12,
 )  # records that are ok, ok after more than one answer, not ok, of one kind
-# of a line that has no output the kind is told without parsing it
-_KIND = re.compile(
-    rb'"output":null,"finish_reason":(?:null|"\w+"),"attempts":\d+,"usage":\{[^{}]*\{[^{}]*\}\},"error":\{"kind":"(\w+)"'
-)
 
 
 def sample_of(folder: Path, report: Report) -> Sample:
@@ -103,7 +98,7 @@ class _Taken:
             index, status = head_of(line)
             place = _place(index)
             measured = place < measure and self._parsed < _PARSED and self._sample.measured < 2 * _MEASURED
-            kind = "ok" if status == Status.OK else _kind(line, status)
+            kind = "ok" if status == Status.OK else failure_on(line)
             kept = index in self._wanted or place < self._rate.get(kind, 1.0) / share
             if not (measured or kept):
                 continue
@@ -118,8 +113,7 @@ class _Taken:
     def take_bad(self, lines: Iterable[bytes]) -> None:
         """Look at lines of rows that are not ok, of which only some were seen."""
         for line in lines:
-            index, status = head_of(line)
-            kind = _kind(line, status)
+            index, kind = index_of(line), failure_on(line)
             if index in self._wanted or _place(index) < self._rate.get(kind, 1.0):
                 self._keep(kind, parse(line))
 
@@ -153,13 +147,6 @@ class _Taken:
 def _place(index: int) -> float:
     """Where a row's index falls between 0 and 1: any stretch of indexes falls evenly, and the same one always at the same place."""
     return (index * 0x9E3779B1 & 0xFFFFFFFF) / 2**32
-
-
-def _kind(line: bytes, status: str) -> str:
-    if found := _KIND.search(line, 0, 4096):
-        return found[1].decode()
-    error = parse(line).get("error")
-    return str(error["kind"]) if error else status
 
 
 def _in_turn(groups: Sequence[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:

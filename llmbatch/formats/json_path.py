@@ -57,11 +57,6 @@ class JsonPath:
         self._steps = _steps(text)
 
     @property
-    def picks_all(self) -> bool:
-        """Whether it is ``$``, which leaves a value as it is."""
-        return not self._steps
-
-    @property
     def for_rows(self) -> bool:
         """Whether it can pick from a row of CSV, which has no names: one step of indices and slices at most."""
         return len(self._steps) <= 1 and all(isinstance(step, _Places) for step in self._steps)

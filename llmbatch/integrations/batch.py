@@ -22,7 +22,7 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.types import Constraint, Prompt, Record, Sampling, Score, Status
 from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.engines.kinds import ModelFacts, TokenizerSource, kind_of
-from llmbatch.folder.folder import read_results
+from llmbatch.folder.folder import ERRORS, read_results
 from llmbatch.job.identity import identity_of, model_identity
 from llmbatch.job.job import Job, job_from
 from llmbatch.model.tokenizer import context_length
@@ -194,7 +194,7 @@ def _values(records: Sequence[Record], asked: Sequence[Asked], folder: Path) -> 
         ]
         raise RunError(
             f"{len(failed):,} of {len(records):,} requests have no answer, so there is no score: {'; '.join(shown)}. "
-            f"All of them are in {folder / 'errors.jsonl'}"
+            f"All of them are in {folder / ERRORS}"
         )
     return [
         record.output if each.target is None else Score(*record.output)

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from llmbatch.core.errors import EngineError, LlmbatchError
 from llmbatch.core.events import Watcher
-from llmbatch.core.types import Completion, Failure, Outcome, Prompt, Refusal, Request, RequestKey, Usage
+from llmbatch.core.types import Completion, Failure, Outcome, Prompt, Request, RequestKey, Usage
 from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.making import Maker
 from llmbatch.engines.replicas import drive
 from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.supervised import Cancelled
+from llmbatch.job.prepare import tokenized
 from llmbatch.model.tokenizer import ChatSettings
 
 _END_SECONDS = 30.0
@@ -84,28 +85,23 @@ class LiveEngine:
         A prompt that has no token ids yet is tokenized before it returns.
         A future has an ``EngineError`` where the engine cannot start, or died more often than its settings allow.
         """
-        unknown = [request.prompt for request in requests if request.token_ids is None]
-        found = self.tokenize(unknown) if unknown else ()
-        ids = itertools.repeat(None) if found is None else iter(found)
-        known = [next(ids) if request.token_ids is None else request.token_ids for request in requests]
-        futures: list[Future[Outcome]] = []
+        asked = [replace(request, key=request.key._replace(index=next(self._indexes))) for request in requests]
+        prepared = tokenized(asked, self.tokenize)
+        futures: dict[RequestKey, Future[Outcome]] = {request.key: Future() for request in asked}
         sent: list[Request] = []
         with self._state:
-            for request, tokens in zip(requests, known, strict=True):
-                future: Future[Outcome] = Future()
-                futures.append(future)
-                key = request.key._replace(index=next(self._indexes))
-                if self._broken is not None:
+            if self._broken is not None:
+                for future in futures.values():
                     future.set_exception(self._broken)
-                elif isinstance(tokens, Failure):
-                    future.set_result(Refusal(key, tokens))
-                else:
-                    self._futures[key] = future
-                    sent.append(replace(request, key=key, token_ids=tokens))
+            else:
+                for refusal in prepared.refused:
+                    futures[refusal.key].set_result(refusal)
+                sent = prepared.ready
+                self._futures |= {request.key: futures[request.key] for request in sent}
             if sent:
                 self._start()
         self._feed.push(sent)
-        return futures
+        return list(futures.values())
 
     def give_up(self, futures: Collection[Future[Outcome]]) -> None:
         """Nobody wants these any more: what waits is not asked, and what is in flight is ended where the engine can do that.

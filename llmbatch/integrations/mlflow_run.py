@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.imports import extra
 from llmbatch.core.types import Status
 from llmbatch.core.words import clip
-from llmbatch.folder.folder import JOB_FILE, RESULTS, read_manifest
+from llmbatch.folder.folder import ERRORS, JOB_FILE, PAGE, REPORT, RESULTS, read_manifest, read_results
 from llmbatch.job.job import load_job_data
 from llmbatch.prompt.library import read_prompt
 
 STATE = "mlflow.json"
 TABLE = "eval_results_table.json"
-_FILES = ("job.yaml", "report.json", "report.html", "errors.jsonl", "task.yaml", "scores.json")
+_FILES = (JOB_FILE, REPORT, PAGE, ERRORS, "task.yaml", "scores.json")
 _LARGEST_FILE = 64 << 20  # bytes; of a larger one its place is a tag
 _LARGEST_TABLE = 1000  # rows
 _VALUE = 6000  # characters of a parameter
@@ -159,18 +160,17 @@ class MlflowRun:
     def _results(self) -> None:
         """The records of a small run as a table; of a larger one, where they are. The table of an earlier end is not added to."""
         path = self._folder / RESULTS
-        with path.open(encoding="utf-8") as lines:
-            records = [json.loads(line) for _, line in zip(range(_LARGEST_TABLE + 1), lines, strict=False)]
+        records = list(islice(read_results(self._folder), _LARGEST_TABLE + 1))
         self._client.set_tag(self._state["run_id"], "llmbatch.results", str(path.resolve()))
         if len(records) > _LARGEST_TABLE or any(
             each.path == TABLE for each in self._client.list_artifacts(self._state["run_id"])
         ):
             return
         columns = {
-            "id": [record["id"] for record in records],
-            "status": [record["status"] for record in records],
-            "output": [_text(record["output"]) for record in records],
-            "error": [record.get("error", {}).get("message") for record in records],
+            "id": [record.id for record in records],
+            "status": [str(record.status) for record in records],
+            "output": [_text(record.output) for record in records],
+            "error": [record.failure.message if record.failure else None for record in records],
         }
         self._client.log_table(self._state["run_id"], columns, TABLE)
 

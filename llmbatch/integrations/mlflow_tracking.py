@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from llmbatch.core.events import Event, Finished, Note, Sealed, Snapshot, Started, Watcher
 from llmbatch.core.words import one_line
+from llmbatch.folder.folder import RunFolder
 from llmbatch.integrations.mlflow_run import MlflowRun, final_metrics, library, metrics_of
 from llmbatch.watch.lines import LineLog
 
@@ -79,7 +80,7 @@ class MlflowTracker:
             self._tell(Note("warning", f"MLflow took more than {_END_SECONDS:g} s for what was left; {_LATER}"))
 
     def _begin(self, folder: Path) -> None:
-        self._sealed = len(list((folder / "parts").glob("part-*.jsonl")))
+        self._sealed = len(RunFolder(folder).parts.scan()[0])
         self._folder = folder
         self._thread = threading.Thread(target=self._work, args=(folder,), name="llmbatch-mlflow", daemon=True)
         self._thread.start()

@@ -22,7 +22,7 @@ from urllib3.util import Retry
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.words import excerpt
-from llmbatch.integrations.verta_parts import Parts
+from llmbatch.integrations.verta_parts import KeptParts
 from llmbatch.sources.rows import plain
 
 _ID = "verta-request-id"
@@ -121,7 +121,7 @@ class DeployedModel:
             raise JobError(f"batch_size is {batch_size}, and must be at least 1")
         self._retry(max_retries, retry_status, backoff_factor)
         url = _batch_url(self.prediction_url)
-        kept = None if output is None else Parts(Path(output).expanduser(), url)
+        kept = None if output is None else KeptParts(Path(output).expanduser(), url)
         answered: list[pd.DataFrame] = []
         failed: list[_Failed] = []
         for part in _parts(df, batch_size):
@@ -136,7 +136,13 @@ class DeployedModel:
         return _joined(answered, failed, df) if on_error == "keep" else _concat(answered, df)
 
     def _answer(
-        self, url: str, body: bytes, part: pd.DataFrame, compress: bool, prediction_id: str | None, kept: Parts | None
+        self,
+        url: str,
+        body: bytes,
+        part: pd.DataFrame,
+        compress: bool,
+        prediction_id: str | None,
+        kept: KeptParts | None,
     ) -> pd.DataFrame:
         """The answer to one part. Raises ``RuntimeError`` for one that is not of the same rows."""
         known = None if kept is None else kept.get(body)

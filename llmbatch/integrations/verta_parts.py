@@ -13,7 +13,7 @@ from llmbatch.core.files import atomic_write, writing
 _SUFFIX = ".part.json"
 
 
-class Parts:
+class KeptParts:
     """Answers by what was asked, at which URL. Equal parts have one answer. Headers, and so keys, are no part of it.
 
     Raises ``FolderError`` for a folder with other things in it, ``WriteError``.
@@ -48,4 +48,4 @@ class Parts:
         return self._folder / f"{digest}{_SUFFIX}"
 
 
-__all__ = ["Parts"]
+__all__ = ["KeptParts"]

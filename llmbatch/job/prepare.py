@@ -111,34 +111,8 @@ class Preparer:
         refused: list[Refusal] = []
         if [request for request in requests if request.prompt.images]:
             requests, refused = self._looked_at(requests)
-        unknown = [request for request in requests if request.token_ids is None]
-        prompts: list[Prompt] = []
-        for request in unknown:
-            prompts.append(request.prompt)
-            if request.target is not None:
-                prompts.append(with_target(request.prompt, request.target))
-        found = self._tokenize(prompts) if unknown else ()
-        if found is None:
-            return Prepared(list(requests), refused)
-        ids = iter(found)
-        ready: list[Request] = []
-        for request in requests:
-            if request.token_ids is not None:
-                ready.append(request)
-                continue
-            tokens = next(ids)
-            whole: Sequence[int] | Failure = tokens if request.target is None else next(ids)
-            if isinstance(tokens, Failure):
-                refused.append(Refusal(request.key, tokens))
-            elif isinstance(whole, Failure):
-                refused.append(Refusal(request.key, whole))
-            elif isinstance(tokens, PairIds):
-                first, second = tokens[: tokens.second], tokens[tokens.second :]
-                ready.append(_with_ids(request, array("I", first), array("I", second)))
-            else:
-                target = () if request.target is None else array("I", whole[len(tokens) :])
-                ready.append(_with_ids(request, array("I", tokens), target))  # a ninth of a list's memory
-        return Prepared(ready, refused)
+        prepared = tokenized(requests, self._tokenize)
+        return Prepared(prepared.ready, refused + prepared.refused)
 
     def _looked_at(self, requests: Sequence[Request]) -> tuple[list[Request], list[Refusal]]:
         """The requests whose images can be used, with the digests of these, and the refusals of the others."""
@@ -198,6 +172,39 @@ class Preparer:
             return [None for _ in requests]
         digests = Digests()
         return [digests.digest(request, pack(request)) for request in requests]
+
+
+def tokenized(requests: Sequence[Request], tokenize: Tokenize) -> Prepared:
+    """The requests with their token ids, where they have none yet and the tokenizer has any."""
+    prompts: list[Prompt] = []
+    for request in requests:
+        if request.token_ids is None:
+            prompts.append(request.prompt)
+            if request.target is not None:
+                prompts.append(with_target(request.prompt, request.target))
+    found = tokenize(prompts) if prompts else ()
+    if found is None:
+        return Prepared(list(requests), [])
+    ids = iter(found)
+    ready: list[Request] = []
+    refused: list[Refusal] = []
+    for request in requests:
+        if request.token_ids is not None:
+            ready.append(request)
+            continue
+        tokens = next(ids)
+        whole: Sequence[int] | Failure = tokens if request.target is None else next(ids)
+        if isinstance(tokens, Failure):
+            refused.append(Refusal(request.key, tokens))
+        elif isinstance(whole, Failure):
+            refused.append(Refusal(request.key, whole))
+        elif isinstance(tokens, PairIds):
+            first, second = tokens[: tokens.second], tokens[tokens.second :]
+            ready.append(_with_ids(request, array("I", first), array("I", second)))
+        else:
+            target = () if request.target is None else array("I", whole[len(tokens) :])
+            ready.append(_with_ids(request, array("I", tokens), target))  # a ninth of a list's memory
+    return Prepared(ready, refused)
 
 
 def capacity_of(info: EngineInfo) -> Capacity:

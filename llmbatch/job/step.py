@@ -19,7 +19,7 @@ from llmbatch.core.digest import short_digest
 from llmbatch.core.errors import JobError, SchemaError
 from llmbatch.core.sampling import DEFAULT_MAX_TOKENS, LOOPS, NO_SEED, SAMPLING, frozen, sampling_problem
 from llmbatch.core.types import Constraint, Failure, FailureKind, Rendered, Row, Sampling
-from llmbatch.core.words import short
+from llmbatch.core.words import first_few, short
 from llmbatch.engines.kinds import kind_of
 from llmbatch.job.image_places import ImagePlaces
 from llmbatch.job.job import Job
@@ -67,7 +67,7 @@ class Step:
         if output.thinking_budget is not None:
             self._overrides[_THINKING] = output.thinking_budget
         self._defaults = {"max_tokens": DEFAULT_MAX_TOKENS, **template.sampling}
-        self.settings = _sampling(self._defaults, self._overrides)
+        self.settings = self._settings({})
         if problem := _thinking_problem(self.settings, job):
             raise JobError(problem)
         self._no_tools = partial(kind_of(job.engine.name).tools, job.engine)
@@ -137,7 +137,7 @@ class Step:
             rendered = replace(rendered, prompt=prompt)
         if (offered := rendered.prompt.tools) is not None and (problem := self._no_tools(offered)):
             return Failure(FailureKind.PROMPT, f"row {short(row.id)}: {problem}")
-        if "n" in rendered.sampling and (problem := self._too_many({**rendered.sampling, **self._overrides})):
+        if "n" in rendered.sampling and (problem := self._too_many(self._merged(rendered.sampling))):
             return Failure(FailureKind.PROMPT, f"row {short(row.id)}: n {problem}")
         if rendered.output is not None:
             try:
@@ -179,7 +179,7 @@ class Step:
 
     def answers(self, rendered: Rendered) -> int:
         """How many answers are asked for with a row's prompt, or its prompts."""
-        samples = {**self._defaults, **rendered.sampling, **self._overrides}.get("n") or 1
+        samples = self._merged(rendered.sampling).get("n") or 1
         return int(samples) * (1 + len(rendered.more))
 
     def size(self, row: Row) -> int:
@@ -196,7 +196,7 @@ class Step:
         if isinstance(rendered, Failure):
             return rendered
         asked = rendered.sampling
-        sampling = _sampling({**self._defaults, **asked}, self._overrides) if asked else self.settings
+        sampling = self._settings(asked) if asked else self.settings
         return replace(rendered, sampling=sampling, output=rendered.output or self._held_to)
 
     def _with_fields(self, rendered: Rendered, row: Row) -> Rendered | Failure:
@@ -209,6 +209,18 @@ class Step:
                 return Failure(FailureKind.PROMPT, f"row {short(row.id)}: sampling.{name}, its field {field!r}, {said}")
             values[name] = value
         return replace(rendered, sampling={**rendered.sampling, **values})
+
+    def _merged(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The sampling of a row that asks for this: the job's own goes before it, and the prompt's behind it."""
+        return {**self._defaults, **asked, **self._overrides}
+
+    def _settings(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The same without what is null. Raises ``JobError`` for a setting that is wrong."""
+        settings = {name: value for name, value in self._merged(asked).items() if value is not None}
+        for name, value in settings.items():
+            if problem := sampling_problem(name, value):
+                raise JobError(f"sampling.{name} {problem}")
+        return settings
 
     def _too_many(self, sampling: Mapping[str, Any]) -> str | None:
         """What is wrong with the number of samples: each is a request, and all of a row's are in memory at a time."""
@@ -230,7 +242,7 @@ class Step:
         if known is None:
             if len(self._variants) >= _DISTINCT_REQUESTS:
                 self._variants.clear()
-            settings = _sampling({**self._defaults, **asked}, self._overrides)
+            settings = self._settings(asked)
             samples = int(settings.pop("n", 1) or 1)
             if self.output.repetition is not None:
                 settings[LOOPS] = self.output.repetition.loops
@@ -250,14 +262,6 @@ def size_of(value: Any) -> int:
     return 0 if value is None else 8
 
 
-def _sampling(defaults: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
-    settings = {k: v for k, v in {**defaults, **job}.items() if v is not None}
-    for name, value in settings.items():
-        if problem := sampling_problem(name, value):
-            raise JobError(f"sampling.{name} {problem}")
-    return settings
-
-
 def _thinking_problem(settings: Mapping[str, Any], job: Job) -> str | None:
     """What is wrong with a limit on the thinking before the answer; None where nothing is, or there is none."""
     budget, most = settings.get(_THINKING), settings.get("max_tokens")
@@ -274,12 +278,7 @@ def _thinking_problem(settings: Mapping[str, Any], job: Job) -> str | None:
 
 
 def _fields_of(row: Row) -> str:
-    names = ", ".join(short(name) for name in list(row.data)[:_FIELDS_SHOWN])
-    return (
-        f"the row's fields are {names}{', ...' if len(row.data) > _FIELDS_SHOWN else ''}"
-        if names
-        else "it has no fields"
-    )
+    return f"the row's fields are {first_few(map(short, row.data), _FIELDS_SHOWN)}" if row.data else "it has no fields"
 
 
 def _by_field(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

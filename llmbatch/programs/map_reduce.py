@@ -34,7 +34,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmbatch.core.types import Accepted, Failure, FailureKind, Status
-from llmbatch.core.words import near, short
+from llmbatch.core.words import first_few, near, short
 from llmbatch.programs.base import Ask, Branches, Complete, Incomplete, Program, ProgramKind, PromptFacts, RowAsk
 from llmbatch.programs.capacity import Capacity, answer_tokens, capacity_of, room_of
 from llmbatch.programs.chunks import markup_of, split, splitter_of
@@ -264,7 +264,7 @@ class _Document:
 
     def _too_long(self, parts: Sequence[_Part]) -> _Part:
         first, last = parts[0].first, parts[-1].last
-        tokens = ", ".join(f"{part.tokens:,}" for part in parts[:4]) + (", ..." if len(parts) > 4 else "")
+        tokens = first_few((f"{part.tokens:,}" for part in parts), 4)
         room = 0 if self.capacity is None else self.capacity.room
         failure = Failure(
             FailureKind.TOO_LONG,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llmbatch.core.types import Failure, FailureKind, Row
-from llmbatch.core.words import is_of, short, type_name
+from llmbatch.core.words import first_few, is_of, short, type_name
 
 TypeName = Literal["string", "integer", "number", "boolean", "array", "object", "any", "image", "images"]
 IMAGES = frozenset({"image", "images"})
@@ -60,7 +60,7 @@ def _missing(variable: Variable, row: Row) -> Failure:
     if variable.field in row.data:
         seen = "is null"
     else:
-        fields = ", ".join(short(name) for name in list(row.data)[:8]) + (", ..." if len(row.data) > 8 else "")
+        fields = first_few(map(short, row.data), 8)
         seen = f"is missing; the row's fields are {fields}" if row.data else "is missing; the row has no fields"
     name = variable.name
     close = difflib.get_close_matches(variable.field, [field for field in row.data if isinstance(field, str)], n=1)

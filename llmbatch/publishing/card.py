@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from llmbatch.core.words import count, one_line
+from llmbatch.core.words import count, first_few, one_line
 from llmbatch.publishing.base import PublishSettings, layout_of
 
 UNKNOWN = "unknown"
@@ -160,7 +160,7 @@ def _facts_shown(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if weights := run["weights"]:
         yield (
             "weights",
-            f"`{weights['digest']}`, a digest over {_listed(list(weights['files'])[:3])}{_more(weights['files'], 3)}",
+            f"`{weights['digest']}`, a digest over {first_few(weights['files'], 3)}",
         )
     yield "adapters", _listed(f"`{name}`: {place}" for name, place in run["adapters"].items())
     yield "engine", str(run["engine"] or "")
@@ -170,7 +170,7 @@ def _facts_shown(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "program", _listed(filter(None, (f"`{run['program']}`", _shown(run["program_settings"]))))
     yield "published from", f"`{run['rows_of']}`"
     yield "rows of the run", _listed(f"{count(number)} {status}" for status, number in run.get("rows", {}).items())
-    yield "input", _listed(f"`{name}`" for name in run["input"][:8]) + _more(run["input"], 8)
+    yield "input", first_few((f"`{name}`" for name in run["input"]), 8)
     yield "begun", run["began"]
     yield "versions", _listed(f"{name} {version}" for name, version in run.get("versions", {}).items())
     for retry in run.get("retries", ()):
@@ -200,10 +200,6 @@ def _shown(values: Mapping[str, Any]) -> str:
 
 def _listed(parts: Any) -> str:
     return ", ".join(parts)
-
-
-def _more(parts: Sized, shown: int) -> str:
-    return f" and {count(len(parts) - shown)} more" if len(parts) > shown else ""
 
 
 def _linked(model: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from llmbatch.core.errors import FolderError, InputChanged, LlmbatchError, ReadError, UsageError
 from llmbatch.core.types import Failure, Prompt, Row, RowId
 from llmbatch.core.words import short
-from llmbatch.folder.folder import RESULTS, Manifest, read_manifest
+from llmbatch.folder.folder import ACCEPTED, RESULTS, Manifest, begun_run, read_manifest
 from llmbatch.folder.input import check_input, kept_input, same_names
 from llmbatch.folder.ordered import read_by
 from llmbatch.folder.overlay import finished_retries
@@ -23,11 +23,12 @@ from llmbatch.job.job import Job, job_of
 from llmbatch.job.recipe import Recipe
 from llmbatch.job.swept import recipe_of
 from llmbatch.publishing.base import Candidate, as_text
+from llmbatch.sinks.children import CHILDREN
 from llmbatch.sources.base import START, Source
 from llmbatch.sources.opening import guess_format, open_source
 from llmbatch.sources.reader import Reader
 
-FILES = {"accepted": "accepted.jsonl", "children": "children.jsonl", "results": RESULTS}
+FILES = {"accepted": ACCEPTED, "children": CHILDREN, "results": RESULTS}
 """What of a run is published, by the name that settings have for it; where they name none, the first that is there."""
 
 PROMPT = "prompt (text)"
@@ -175,9 +176,7 @@ def _recipe_of(folder: Path, job: Job, manifest: Manifest) -> Recipe:
 
 
 def _finished(folder: Path) -> Manifest:
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise FolderError(f"{folder}: no run has begun here (there is no run.json); is it the --output of a run?")
+    manifest = begun_run(folder)
     if not manifest.finished or not (folder / RESULTS).exists():
         raise FolderError(f"{folder}: the run is not finished, so rows would be missing: finish it (the same command)")
     return manifest

@@ -7,7 +7,7 @@ come out.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -17,9 +17,13 @@ from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Request, U
 from llmbatch.engines.base import Engine, EngineInfo
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.keeper import EngineKeeper
+from llmbatch.engines.kinds import kind_of
 from llmbatch.engines.settings import EngineSettings
+from llmbatch.folder.folder import RunFolder
+from llmbatch.folder.records import parse
 from llmbatch.job.job import Job
 from llmbatch.model.tokenizer import ChatSettings
+from llmbatch.report import trtllm_bench
 from llmbatch.runs.session import RunResult, run_job
 
 
@@ -38,6 +42,7 @@ class Measured:
     result: RunResult
     times: Times
     engine: EngineInfo | None
+    records: Sequence[Mapping[str, Any]]
 
 
 def measured(job: Job, folder: Path, warmup: int, watchers: Sequence[Watcher] = ()) -> Measured:
@@ -49,7 +54,64 @@ def measured(job: Job, folder: Path, warmup: int, watchers: Sequence[Watcher] = 
             run_job(job.model_copy(update={"output": folder / "warmup", "input": rows}), make=keeper.make)
         clock = _Clock(keeper)
         result = run_job(job.model_copy(update={"output": folder / "run"}), watchers, make=clock.make)
-    return Measured(result, clock.times, clock.info)
+    records = list(map(parse, RunFolder(result.folder).record_lines()))
+    return Measured(result, clock.times, clock.info, records)
+
+
+def facts_of(job: Job, dataset: str, found: Measured, machine: dict[str, Any] | None) -> trtllm_bench.Bench:
+    """What is reported of a measured run; ``machine`` is its GPU."""
+    engine, times, known = found.engine, found.times, kind_of(job.engine.name).arguments
+
+    def argument(meaning: str) -> Any:
+        """As it came out, else as it was given."""
+        name, given = known.get(meaning, ""), job.engine.args
+        came_out = {**engine.details, **engine.settled} if engine else {}
+        return came_out.get(name, given.get(name))
+
+    numbers, cache, quantized = map(argument, ("numbers", "numbers_of_cache", "quantized"))
+    good = [record for record in found.records if record["status"] == "ok"]
+    requests = [
+        trtllm_bench.Request(
+            times.start[record["index"]],
+            times.end[record["index"]],
+            record["usage"]["prompt_tokens"],
+            record["usage"]["completion_tokens"],
+        )
+        for record in good
+    ]
+    return trtllm_bench.Bench(
+        requests,
+        failed=len(found.records) - len(good),
+        dataset=dataset,
+        model=job.model,
+        model_path=job.model_path if Path(job.model_path).is_dir() else None,
+        version=engine.version if engine else None,
+        backend=job.engine.name,
+        machine=machine,
+        dtype=None if numbers is None else str(numbers),
+        kv_cache_dtype=None if cache is None else str(cache),
+        quantization=None if quantized is None else str(quantized),
+        tp_size=argument("gpus_of_tensors") or 1,
+        pp_size=argument("gpus_of_layers") or 1,
+        max_batch_size=engine.max_num_seqs if engine else None,
+        max_num_tokens=engine.max_num_batched_tokens if engine else None,
+        kv_cache_percentage=argument("memory"),
+    )
+
+
+def times_of(found: Measured) -> Iterator[dict[str, Any]]:
+    """Of each request that was answered, in nanoseconds of one clock."""
+    for record in found.records:
+        if record["status"] == "ok":
+            start, end = found.times.start[record["index"]], found.times.end[record["index"]]
+            yield {
+                "id": record["id"],
+                "num_input_tokens": record["usage"]["prompt_tokens"],
+                "start_timestamp": int(start * 1e9),
+                "end_timestamp": int(end * 1e9),
+                "output_tokens": record["usage"]["completion_tokens"],
+                "output": record["output"],
+            }
 
 
 class _Clock:
@@ -120,4 +182,4 @@ class _Noted:
         return getattr(self._feed, name)
 
 
-__all__ = ["Measured", "Times", "measured"]
+__all__ = ["Measured", "Times", "facts_of", "measured", "times_of"]

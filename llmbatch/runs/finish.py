@@ -16,7 +16,17 @@ from llmbatch.core.faults import point
 from llmbatch.core.files import atomic_write
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Status
-from llmbatch.folder.folder import JOB_FILE, RESULTS, RunFolder, find_report, read_report, write_report
+from llmbatch.folder.folder import (
+    ERRORS,
+    JOB_FILE,
+    RESULTS,
+    RunFolder,
+    find_report,
+    read_report,
+    read_results,
+    unreadable_report,
+    write_report,
+)
 from llmbatch.folder.input import check_input, kept_input
 from llmbatch.folder.order import in_input_order, read_order
 from llmbatch.folder.ordered import read_by
@@ -226,7 +236,9 @@ def take_over(folder: Path, job: Job, finished: Finished, retries: Sequence[Path
         plan_upload(job.sinks, folder, written, page=job.run.page)
     finally:
         merged.unlink(missing_ok=True)
-    ledger, results = ledger_with(folder, retries, tally), [folder / RESULTS]
+    retried = (RunFolder(retry).ledger() for retry in retries)
+    ledger = ledger_with(RunFolder(folder).ledger(), retried, tally, read_results(folder, ERRORS))
+    results = [folder / RESULTS]
     report = _report(folder, ledger, retries, _accepted(job, results), _layout(job, failures))
     report["settings"] = _settings(job, results)
     report["outputs"] = _names(written, folder)
@@ -241,9 +253,8 @@ def _report(
     folder: Path, ledger: Ledger, retries: Sequence[Path], accept: AcceptCounts | None, layout: LayoutReport | None
 ) -> Report:
     """The run's report with the counts as they are now. Its sessions stay; a retry's stand in its own folder."""
-    path = folder / "report.json"
+    report: Any = read_report(folder)
     try:
-        report: Any = read_report(folder)
         report.update(counts_of(ledger, rows_total=report["rows"]["total"]))
         known = {note["message"] for note in report["notes"]}
         notes = [f"rows were tried again: see {retry.relative_to(folder)}" for retry in retries]
@@ -251,7 +262,7 @@ def _report(
             report["accept"] = accept_report(accept, ledger, report["seconds"]["total"], report["cost"])
         report["notes"] += [{"level": "info", "message": note} for note in notes if note not in known]
     except (KeyError, TypeError) as error:
-        raise FolderError(f"{path}: cannot be read: {error!r}; see llmbatch audit") from error
+        raise unreadable_report(folder, error) from error
     report["layout"] = layout
     report["exit_code"] = exit_code("finished", ledger, accept, layout)
     updated: Report = report

@@ -106,7 +106,7 @@ class Loop:
     def _take_windows(self, wait: float) -> list[OpenWindow]:
         """Take planned windows in while there is room; returns those that were complete at once."""
         complete: list[OpenWindow] = []
-        while self._has_room(wait) and not self._windows.ended and not self._brakes.halted:
+        while self._wait_for_room(wait) and not self._windows.ended and not self._brakes.halted:
             if self._feed.waiting > self._settings.window:
                 break  # enough for a while: planning later windows late lets their plan know more
             try:
@@ -124,11 +124,14 @@ class Loop:
             self._feed.close()
         return complete
 
-    def _has_room(self, wait: float) -> bool:
-        """Whether one more window may be open: not where a slow disk has as many complete ones still to take."""
+    def _wait_for_room(self, seconds: float) -> bool:
+        """Whether one more window may be open, where need be after a wait.
+
+        It may not where a slow disk has as many complete ones still to take.
+        """
         if len(self._open) >= self._settings.windows_open and sum(window.share for window in self._open.values()) >= 1:
             return False  # windows of a slice may be small
-        return self._writer.sealing < self._settings.windows_open or self._writer.sealed_one(wait)
+        return self._writer.sealing < self._settings.windows_open or self._writer.wait_for_seal(seconds)
 
     def _admit(self, window: OpenWindow) -> None:
         bounds = window.bounds
@@ -145,11 +148,14 @@ class Loop:
         requests, window.requests = window.requests, []
         digests, window.digests = window.digests, {}
         groups, window.groups = window.groups, {}
-        self._feed.push(self._asked((request, digests.get(request.key)) for request in requests), groups)
+        self._feed.push(self._lead((request, digests.get(request.key)) for request in requests), groups)
         self._settle()
 
-    def _asked(self, requests: Iterable[tuple[Request, bytes | None]]) -> list[Request]:
-        """Those of the requests that are to be sent; the others' outcomes are known and to be settled, or waited for."""
+    def _lead(self, requests: Iterable[tuple[Request, bytes | None]]) -> list[Request]:
+        """Of requests those that are to be sent: they lead those that are equal to them.
+
+        The others are waited for, or their outcome is known and is put to those that are to be settled.
+        """
         sent: list[Request] = []
         for request, digest in requests:
             if digest is not None:
@@ -202,7 +208,7 @@ class Loop:
             self._feed_work(refusal)
         # of a row that a refusal has just finished nothing more is sent
         ready = [request for request in prepared.ready if request.key.index in self._window_of]
-        self._feed.push(self._asked(zip(ready, self._prepare.digests(ready), strict=True)), first=True)
+        self._feed.push(self._lead(zip(ready, self._prepare.digests(ready), strict=True)), first=True)
 
     def _seal(self) -> list[OpenWindow]:
         """Give the windows that are complete to the writer; returns them."""

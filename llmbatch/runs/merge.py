@@ -17,8 +17,16 @@ from llmbatch.audit.audit import audit
 from llmbatch.core.errors import FolderError, InputChanged, JobError
 from llmbatch.core.files import atomic_write, writing
 from llmbatch.core.ledger import Ledger
-from llmbatch.core.words import count
-from llmbatch.folder.folder import JOB_FILE, Manifest, RunFolder, read_manifest, read_report, write_report
+from llmbatch.core.words import count, first_few
+from llmbatch.folder.folder import (
+    JOB_FILE,
+    Manifest,
+    RunFolder,
+    changes_in_words,
+    read_manifest,
+    read_report,
+    write_report,
+)
 from llmbatch.folder.input import check_input, kept_input, same_names
 from llmbatch.folder.input_copy import KEPT
 from llmbatch.folder.overlay import all_retries, finished_retries
@@ -126,15 +134,11 @@ def _together(slices: list[_Slice]) -> list[_Slice]:
             )
         one, other = replace(first.manifest, identity=first.identity), each.identity
         if changes := one.changes(other) | one.otherwise(each.manifest.came_out):
-            raise FolderError(
-                f"{each.folder}: is of another job than {first.folder}: "
-                + "; ".join(f"{key} {words}" for key, words in changes.items())
-            )
+            raise FolderError(f"{each.folder}: is of another job than {first.folder}: " + changes_in_words(changes))
     lacking = sorted(set(range(1, first.shard.of + 1)) - {each.shard.number for each in ordered})
     if lacking:
-        names = ", ".join(f"{number}/{first.shard.of}" for number in lacking[:8])
-        more = f" and {len(lacking) - 8} more" if len(lacking) > 8 else ""
-        raise FolderError(f"slices are lacking: {names}{more}; give all {first.shard.of} folders")
+        names = first_few((f"{number}/{first.shard.of}" for number in lacking), 8)
+        raise FolderError(f"slices are lacking: {names}; give all {first.shard.of} folders")
     return ordered
 
 
@@ -153,7 +157,7 @@ def _whole_job(slices: Sequence[_Slice], output: Path, to: str | None) -> tuple[
     if changes := replace(first.manifest, identity=first.identity).changes(now):
         raise FolderError(
             f"{first.folder}: its job is not what it was when it ran: "
-            + "; ".join(f"{key} {words}" for key, words in changes.items())
+            + changes_in_words(changes)
             + ". Restore that, then merge"
         )
     return job, recipe
@@ -198,7 +202,7 @@ def _take_parts(slices: Sequence[_Slice], parts: Parts) -> Ledger:
     """All parts, in the order of their rows, as windows of the whole; returns their account."""
     found: list[tuple[Meta, Parts]] = []
     for each in slices:
-        theirs = Parts(each.folder / "parts")
+        theirs = RunFolder(each.folder).parts
         found += [(theirs.meta(window), theirs) for window in sorted(theirs.scan()[0])]
     found.sort(key=lambda pair: pair[0].bounds.start.index)
     for number, (meta, theirs) in enumerate(found):

@@ -24,7 +24,7 @@ from llmbatch.folder.folder import (
     Manifest,
     RunFolder,
     begun_run,
-    listed,
+    changes_in_words,
     read_manifest,
     read_report,
 )
@@ -198,13 +198,13 @@ def _changed_since(folder: Path, base: Job, manifest: Manifest, overrides: Mappi
     if other := model_identity(changes):
         raise FolderError(
             f"{folder}: the model is not what it was when the run was made, and its rows would be tried again with another one: "
-            f"{listed(other)}. Put back what it was, or name the one to try the rows with (--model)"
+            f"{changes_in_words(other)}. Put back what it was, or name the one to try the rows with (--model)"
         )
     if not changes:
         return None
     return (
         f"{folder}: rows are tried again with what changed since the run was made, though the retry does not name it: "
-        f"{listed(changes)}"
+        f"{changes_in_words(changes)}"
     )
 
 

@@ -62,7 +62,7 @@ class Writer:
             self._sealed.popleft()
         return len(self._sealed)
 
-    def sealed_one(self, timeout: float) -> bool:
+    def wait_for_seal(self, timeout: float) -> bool:
         """Wait until one window more is on disk; ``False`` where that took longer."""
         return not self._sealed or bool(wait([self._sealed[0]], timeout).done)
 

@@ -177,7 +177,7 @@ class View:
     def _account(self, batch: Batch) -> dict[str, Any]:
         folder = self._server.store.run_folder(batch.id)
         try:
-            ledger = RunFolder(folder).ledger() if (folder / "parts").is_dir() else Ledger()
+            ledger = RunFolder(folder).ledger()
         except FolderError:
             ledger = Ledger()
         return {"by_status": ledger.by_status, "by_failure": ledger.by_failure}

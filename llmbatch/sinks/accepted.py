@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llmbatch.accept.selection import Selection
 from llmbatch.core.files import atomic_write
+from llmbatch.folder.folder import ACCEPTED
 from llmbatch.folder.records import record_on
 from llmbatch.sinks.base import Finished, Output
 
@@ -14,6 +15,6 @@ def write_accepted(finished: Finished, output: Output) -> list[Path]:
     """Written where the job says what is accepted, as many as it wants and no more."""
     if finished.accept is None:
         return []
-    path = output.folder / "accepted.jsonl"
+    path = output.folder / ACCEPTED
     atomic_write(path, Selection(finished.accept).among((line, record_on(line)) for line in finished.lines()))
     return [path]

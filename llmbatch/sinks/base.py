@@ -18,7 +18,7 @@ from llmbatch.core.settings import Counts, IsPath
 from llmbatch.core.table import find
 from llmbatch.core.types import EMPTY, Cursor, Row, Status
 from llmbatch.core.words import short
-from llmbatch.folder.records import parse, part_lines, status_of
+from llmbatch.folder.records import brought_several, parse, part_lines, status_of
 from llmbatch.formats.base import Asked
 from llmbatch.sinks import ALWAYS, OF_LAYOUT, OF_PROGRAMS, SINKS
 from llmbatch.sinks.layouts import LAYOUTS
@@ -31,8 +31,6 @@ def _is_folder(value: str, _base: Path) -> bool:
     return not is_url(value)
 
 
-_SEVERAL = b'"output":[['
-"""In the line of a row that brought several texts, and has a vector of each."""
 LAYOUT_FOLDER = "output"
 """In a run folder: the tree of files of the job's layout."""
 
@@ -137,7 +135,7 @@ class Finished:
 
         Raises ``FolderError``.
         """
-        if not self.vectors or any(_SEVERAL in line for line in self.lines()):
+        if not self.vectors or any(map(brought_several, self.lines())):
             return None
         return dimensions_of(self.lines())
 

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from llmbatch.core.errors import FolderError
 from llmbatch.core.files import atomic
+from llmbatch.folder.folder import RESULTS
 from llmbatch.folder.records import reading
 from llmbatch.sinks.base import Finished, Output
 
@@ -22,7 +23,7 @@ def write_results(finished: Finished, output: Output) -> list[Path]:
 
     Where the file system can, their bytes are shared or copied without passing through here.
     """
-    path = output.folder / "results.jsonl"
+    path = output.folder / RESULTS
     if list(finished.parts) == [path]:
         return [path]
     with atomic(path) as target:

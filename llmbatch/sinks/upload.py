@@ -15,13 +15,13 @@ from pathlib import Path
 
 from llmbatch.core.errors import FolderError, JobError, WriteError
 from llmbatch.core.files import atomic, writing
-from llmbatch.folder.folder import PAGE
+from llmbatch.folder.folder import PAGE, REPORT
 from llmbatch.folder.uploads import PLAN, Uploads
 from llmbatch.sinks.base import LAYOUT_FOLDER, SinkSettings
 from llmbatch.sources import remote
 from llmbatch.sources.places import expand, is_url
 
-LAST = "report.json"
+LAST = REPORT
 """Copied behind all others, unless there is a layout: where it is, they are."""
 
 _AGAIN_SECONDS = (1.0, 4.0, 15.0, 40.0)  # an endpoint that fails is given so long between two tries

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel, to_pascal
 
 from llmbatch.core.errors import JobError, SourceError
-from llmbatch.core.words import near, short
+from llmbatch.core.words import first_few, near, short
 from llmbatch.sources.input_files import find_input
 from llmbatch.sources.places import expand, is_url
 from llmbatch.systems.base import Assets
@@ -115,8 +115,7 @@ def listed(addresses: Sequence[str], folder: str, assets: Assets, where: str) ->
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         there = list(pool.map(_is_there, places))
     if missing := [address for address, is_there in zip(addresses, there, strict=True) if not is_there]:
-        more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
-        raise JobError(f"{where} names objects that are not there: {', '.join(missing[:_SHOWN])}{more}")
+        raise JobError(f"{where} names objects that are not there: {first_few(missing, _SHOWN)}")
     return Objects(places[0], tuple(places[1:]), place_of(folder, assets))
 
 

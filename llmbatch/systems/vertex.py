@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from llmbatch.core.errors import JobError
 from llmbatch.core.sampling import sampling_problem
-from llmbatch.core.words import near, short
+from llmbatch.core.words import first_few, near, short
 from llmbatch.formats.gemini.schema import camel_case
 from llmbatch.formats.vertex import VertexSettings
 from llmbatch.sources.base import SourceSettings
@@ -123,8 +123,7 @@ class _Document:
         )
         title = self._top.get("displayName") or short_name
         kind = "requests for Gemini" if gemini else f"instances ({instances})"
-        said = f"{self._path}: Vertex AI's batch prediction job {short(title)}: {kind} of {', '.join(uris[:3])}"
-        said += f" and {len(uris) - 3:,} more" if len(uris) > 3 else ""
+        said = f"{self._path}: Vertex AI's batch prediction job {short(title)}: {kind} of {first_few(uris, 3)}"
         return FromDocument(
             job,
             re.sub(r"[^\w.-]+", "-", str(title)).strip("-.") or "vertex",

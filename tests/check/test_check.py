@@ -8,11 +8,16 @@ import pytest
 from pydantic import ValidationError
 
 from llmbatch.check import KINDS
-from llmbatch.check.answer import check_from_mapping, make_check
+from llmbatch.check.answer import AnswerCheck, make_check
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.check import Check
 from llmbatch.core.errors import SchemaError
 from llmbatch.core.types import Constraint, FailureKind
+
+
+def check_from_mapping(mapping: dict[str, Any], settings: OutputSettings | None = None) -> AnswerCheck:
+    """The check of a request that asks for this, in a job with these settings."""
+    return make_check(settings or OutputSettings()).for_request(mapping)
 
 
 def test_free_text_passes_as_it_is_and_is_not_constrained() -> None:

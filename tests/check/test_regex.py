@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmbatch.check.answer import check_from_mapping, make_check
+from llmbatch.check.answer import make_check
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import SchemaError
 from llmbatch.core.types import Constraint, FailureKind
@@ -56,7 +56,7 @@ def test_an_expression_that_does_not_compile_is_refused() -> None:
     ],
 )
 def test_an_expression_of_a_row_is_matched_as_a_whole_and_without_delay(pattern: str, text: str, fits: bool) -> None:
-    assert (check_from_mapping({"regex": pattern})(text).failure is None) is fits
+    assert (make_check(OutputSettings()).for_request({"regex": pattern})(text).failure is None) is fits
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_an_expression_of_a_row_is_matched_as_a_whole_and_without_delay(pattern:
 )
 def test_an_expression_of_a_row_that_could_cost_too_much_is_refused(pattern: str) -> None:
     with pytest.raises(SchemaError, match="is not valid, too large, or has look-around or back-references"):
-        check_from_mapping({"regex": pattern})
+        make_check(OutputSettings()).for_request({"regex": pattern})

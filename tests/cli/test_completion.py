@@ -95,7 +95,7 @@ def test_ids_of_a_run_s_rows_are_offered_those_that_are_not_ok_first(folders: Pa
 
 def test_ids_of_a_run_that_goes_on_are_those_of_its_parts(folders: Path) -> None:
     (folders / "out" / "parts").mkdir()
-    (folders / "out" / "parts" / "0.jsonl").write_text(line("a", 0, "ok"))
+    (folders / "out" / "parts" / "part-00000.jsonl").write_text(line("a", 0, "ok"))
     assert plain("show", "out", "") == ["a"]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from llmbatch.evals.base import Example, make_metric
-from llmbatch.evals.sandbox import Limits, can_isolate, run_python
+from llmbatch.evals.sandbox import Allowance, can_isolate, run_python
 
-ROOMY = Limits(seconds=60, memory_mb=1024)
+ROOMY = Allowance(seconds=60, memory_mb=1024)
 
 
 @pytest.fixture(params=[True, False], ids=["apart", "plain"], autouse=True)
@@ -45,7 +45,7 @@ def test_a_program_that_does_not_reach_its_end_does_not_pass(program: str, said:
 
 
 def test_a_program_that_never_ends_is_ended_by_its_processor_time() -> None:
-    assert not run_python("while True: pass", Limits(seconds=1)).passed
+    assert not run_python("while True: pass", Allowance(seconds=1)).passed
 
 
 def test_a_program_sees_neither_the_users_environment_nor_his_folder(

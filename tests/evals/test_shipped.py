@@ -70,10 +70,10 @@ def test_right_answers_have_the_best_figures(tasks: Any, name: str) -> None:
 def test_prompts_are_those_of_the_harness(tasks: Any) -> None:
     def first(name: str) -> str:
         tasks.run(task_of(name), data=sample(name), output=name, settings={"sinks": {"keep": "all"}})
-        from llmbatch.cli.show import _explained, find_records
+        from llmbatch.runs.shown import find_records, shown_of
 
         ids = str(json.loads((tasks.path / name / "results.jsonl").read_text().splitlines()[0])["id"])
-        (shown,) = _explained(tasks.path / name, list(find_records(tasks.path / name, ids)))
+        (shown,) = shown_of(tasks.path / name, find_records(tasks.path / name, ids))
         assert shown.prompt is not None
         return shown.prompt.text or ""
 

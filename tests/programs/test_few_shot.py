@@ -48,10 +48,10 @@ def test_the_first_examples_are_left_out_where_they_leave_no_room(
 
 
 def test_whoever_looks_at_a_prompt_sees_its_examples(jobs: Any) -> None:
-    from llmbatch.cli.show import _explained, find_records
+    from llmbatch.runs.shown import find_records, shown_of
 
     run(jobs, TEXT, delimiter=" ")
-    (shown,) = _explained(jobs.path / "out", list(find_records(jobs.path / "out", "a")))
+    (shown,) = shown_of(jobs.path / "out", find_records(jobs.path / "out", "a"))
     assert shown.prompt is not None
     assert shown.prompt.text == "Q: one\nA: un\n\nQ: two\nA: deux\n\nQ: three\nA:"
 

@@ -293,6 +293,29 @@ def test_the_cache_has_no_answer_of_weights_that_were_changed_in_their_middle(jo
     assert asked(jobs, ten, "three", comes_out(), model=str(model)) == 10
 
 
+def test_the_cache_has_no_answer_of_an_adapter_that_was_overwritten(jobs: Any, ten: Path) -> None:
+    adapter = jobs.path / "adapter"
+    adapter.mkdir()
+    weights = adapter / "adapter_model.safetensors"
+    weights.write_bytes(bytes(1000))
+    with_it = {"engine": {"lora": {"a": str(adapter)}}, "model": str(local_model(jobs))}
+    asked(jobs, ten, "one", comes_out(), **with_it)
+    assert asked(jobs, ten, "two", NO_ENGINE, **with_it) == 0
+    before = weights.stat()
+    weights.write_bytes(bytes(500) + b"1" + bytes(499))
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert asked(jobs, ten, "three", comes_out(), **with_it) == 10
+
+
+@pytest.mark.parametrize(("seed", "anew"), [(-1, 10), (3, 0)], ids=str)
+def test_the_cache_has_no_answer_where_the_seed_says_that_every_answer_is_drawn_anew(
+    jobs: Any, ten: Path, seed: int, anew: int
+) -> None:
+    sampling = {"temperature": 1, "seed": seed}
+    assert asked(jobs, ten, "one", comes_out(), sampling=sampling) == 10
+    assert asked(jobs, ten, "two", comes_out(), sampling=sampling) == anew
+
+
 def test_the_cache_has_no_answer_of_another_precision(jobs: Any, ten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What decides it is the machine, so that a run on another one waits for its engine before it looks."""
     asked(jobs, ten, "one", comes_out(dtype="float32"))

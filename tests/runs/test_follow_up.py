@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import itertools
+import os
+import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
 from llmbatch.engines.base import EngineInfo
-from llmbatch.job.prepare import Prepared
+from llmbatch.job.prepare import Prepared, Preparer
 from llmbatch.runs.follow_up import FollowUp
 
 INFO = EngineInfo("scripted", "0", "any", context_length=100, max_num_seqs=4)
@@ -81,3 +85,33 @@ def test_an_error_of_that_thread_reaches_whoever_takes_from_it() -> None:
     with pytest.raises(ValueError, match="broken"):
         following.prepared(INFO)
     following.close()
+
+
+@pytest.mark.parametrize("nth", [1, 3])
+def test_a_kill_while_what_follows_is_tokenized_aside_loses_and_changes_no_row(
+    jobs: Any,
+    ten: Path,
+    nth: int,
+    kill_at: Callable[[str, Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("llmbatch.runs.follow_up._MUCH", 0)
+    rules = {"rules": [{"when": {"attempt": [1, 2]}, "answer": ""}], "concurrency": 2}
+    calls, following = itertools.count(1), Preparer.following
+
+    def killed(self: Preparer, requests: Sequence[Request], context_length: int | None) -> Prepared:
+        assert threading.current_thread().name.startswith("llmbatch-follow-up")
+        prepared = following(self, requests, context_length)
+        if next(calls) == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return prepared
+
+    def run() -> None:
+        monkeypatch.setattr(Preparer, "following", killed)
+        jobs.run(jobs.job(ten, rules, run={"window": 4}))
+
+    kill_at("", run)
+    assert jobs.run(jobs.job(ten, rules, run={"window": 4})).outcome == "finished"
+    jobs.run(jobs.job(ten, rules, run={"window": 4}, output=str(jobs.path / "whole")))
+    assert jobs.results() == jobs.results("whole")
+    assert [record["attempts"] for record in jobs.records()] == [3] * 10

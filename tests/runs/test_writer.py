@@ -97,7 +97,7 @@ def test_a_slow_disk_keeps_nobody_waiting(disk: Disk) -> None:
         writer.check()
     assert disk.done == []
     assert writer.sealing == 3
-    assert not writer.sealed_one(0.01)
+    assert not writer.wait_for_seal(0.01)
     disk.free.set()
     writer.close()
     assert writer.sealing == 0
@@ -120,7 +120,7 @@ def test_check_raises_the_error_of_what_failed_meanwhile(disk: Disk) -> None:
     disk.full = True
     writer = Writer(disk, commit_seconds=600)
     writer.seal(window(1))
-    writer.sealed_one(60)
+    writer.wait_for_seal(60)
     with pytest.raises(WriteError, match="no space"):
         writer.check()
     disk.full = False

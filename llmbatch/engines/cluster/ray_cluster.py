@@ -24,7 +24,6 @@ from llmbatch.engines.settings import EngineSettings
 
 T = TypeVar("T")
 AUTO = "auto"
-_RAY = "ray"
 _CLIENT = "ray://"
 _SECONDS = 60.0  # for what is asked of all nodes
 _CONNECT_SECONDS = 10.0

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from llmbatch.core.errors import EngineError, JobError
-from llmbatch.core.words import excerpt, near
+from llmbatch.core.words import excerpt, first_few, near
 from llmbatch.engines.http.base import NotSent, Reply, Untrusted
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.kserve.settings import KserveSettings
@@ -170,8 +170,7 @@ class _Server:
         if not models and of_model.status != 404:
             return f"the model {name!r}: {error_of(_json(of_model)) or f'status {of_model.status}'}"
         known = sorted(models)
-        more = ", ..." if len(known) > _LISTED else ""
-        has = f"it has {', '.join(known[:_LISTED])}{more}" if known else "it lists none"
+        has = f"it has {first_few(known, _LISTED)}" if known else "it lists none"
         raise JobError(
             f"{url} has no model {name!r}{near(name, known)}: {has}. Its name there is the job's model, or engine.served_name"
         )

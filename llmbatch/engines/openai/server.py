@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from llmbatch.core.errors import EngineError, JobError
+from llmbatch.core.words import first_few
 from llmbatch.engines.http.base import NotSent, Reply
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.http.retry import Verdict, back_off, retry_after, verdict
@@ -104,9 +105,7 @@ async def _kind(client: Client, url: str, owner: object, dialect: str) -> tuple[
 
 def _shown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=5)
-    shown = [*near, *(each for each in sorted(known) if each not in near)][:_SHOWN]
-    more = len(known) - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more else "")
+    return first_few([*near, *(each for each in sorted(known) if each not in near)], _SHOWN)
 
 
 __all__ = ["Found", "base_of", "look_at"]

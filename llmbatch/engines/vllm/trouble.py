@@ -30,7 +30,7 @@ _ELSEWHERE = re.compile(
 # it finds the run folder taken, by the run that started it
 _NO_GUARD = re.compile(
     r"before the current process has finished its bootstrapping phase"
-    r'|in _fixup_main_from_\w+\n[\s\S]*[\\/]llmbatch[\\/](?:api|run[\\/]\w+)\.py", line'
+    r'|in _fixup_main_from_\w+\n[\s\S]*[\\/]llmbatch[\\/](?:api|runs[\\/]\w+)\.py", line'
 )
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 from llmbatch.core.errors import PromptError
 from llmbatch.core.sandbox import RenderError, Text, compile_text
 from llmbatch.evals.base import Example, MetricKind, MetricSettings, Needs
-from llmbatch.evals.sandbox import Limits, run_python
+from llmbatch.evals.sandbox import Allowance, run_python
 
 _VARIABLES = {"answer": "string", "row": "any", "reference": "any"}
 
@@ -56,7 +56,7 @@ def pass_at_k(example: Example, settings: PassAtKSettings) -> float:
     programs = [program_of(example, answer, settings) for answer in example.answers if answer is not None]
     if not programs:
         return 0.0
-    limits = Limits(settings.seconds, settings.memory_mb)
+    limits = Allowance(settings.seconds, settings.memory_mb)
     with ThreadPoolExecutor(min(len(programs), os.cpu_count() or 1)) as pool:
         passed = sum(verdict.passed for verdict in pool.map(lambda program: run_python(program, limits), programs))
     return chance(len(example.answers), passed, settings.k)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from llmbatch.core.errors import FolderError, JobError, ReadError, SourceError
 from llmbatch.core.files import atomic_write
+from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Status
 from llmbatch.core.words import clip
 from llmbatch.folder.folder import RunFolder, find_report, read_manifest
@@ -120,22 +121,19 @@ class DocumentBatches:
         """Whatever there is was written by the run itself: of one that did not come to its end, in its folder alone."""
         folder = ended.job.output
         try:
-            ledger = RunFolder(folder).ledger() if (folder / "parts").is_dir() else None
-            report = find_report(folder)
+            ledger, report = RunFolder(folder).ledger(), find_report(folder)
         except FolderError:
-            ledger = report = None
+            ledger, report = Ledger(), None
         layout = None if report is None else report.get("layout")
-        rows = 0 if ledger is None else ledger.rows
-        done = 0 if ledger is None else ledger.by_status.get(Status.OK, 0)
-        usage = None if ledger is None else ledger.total
+        done, usage = ledger.by_status.get(Status.OK, 0), ledger.total
         return Finished(
             files={},
             done=done,
-            failed=rows - done,
+            failed=ledger.rows - done,
             usage={
-                "input": usage.prompt_tokens if usage else 0,
-                "cached": usage.cached_tokens if usage else 0,
-                "output": usage.completion_tokens if usage else 0,
+                "input": usage.prompt_tokens,
+                "cached": usage.cached_tokens,
+                "output": usage.completion_tokens,
             },
             failure=layout["failure"] if layout and ended.state == "completed" else None,
         )
