@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
@@ -130,11 +130,11 @@ def wait_for(there: Callable[[], Any]) -> None:
 
 
 def workers() -> list[psutil.Process]:
-    """The processes of engines of the cluster, each below an actor."""
+    """The processes of engines of this process's cluster, each below an actor."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if "llmbatch.engines.worker" in (process.info["cmdline"] or ()):
-            parent = process.parent()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it ended meanwhile
+            parent = process.parent() if "llmbatch.engines.worker" in process.cmdline() else None
             if parent is not None and "ray::" in " ".join(parent.cmdline()):
                 found.append(process)
     return found

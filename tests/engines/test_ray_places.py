@@ -16,7 +16,7 @@ NODE = {"CPU": 8.0, "GPU": 2.0}
 
 
 def need(*nodes: Mapping[str, float], replicas: int | str = "auto", **args: Any) -> Need:
-    return _need(EngineSettings(name="vllm", cluster="ray", replicas=replicas, args=args), list(nodes))  # type: ignore[arg-type]
+    return _need(EngineSettings(name="vllm", cluster="ray", replicas=replicas, args=args), list(nodes))
 
 
 @pytest.mark.parametrize(

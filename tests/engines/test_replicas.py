@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,7 @@ def test_the_longest_work_goes_first_whichever_replica_takes_it(jobs: Any) -> No
     sampling = {"temperature": 0, "max_tokens": {"field": "most"}}
     took = by_turns(jobs, jobs.job(rows, {"concurrency": 1}, sampling=sampling, engine={"replicas": 3}))
     assert [most[index] for _, index in took] == sorted(most, reverse=True)
-    assert [engine for engine, _ in took] == [0, 1, 2] * 5
+    assert Counter(engine for engine, _ in took) == {0: 5, 1: 5, 2: 5}
 
 
 # without a run
