@@ -372,7 +372,8 @@ class Forked(subprocess.Popen[Any]):
 _Popen = subprocess.Popen
 _PYTHON = sys.executable
 COMMANDS = [
-    ["-m", "llmbatch.cli"], ["-m", "llmbatch.runs.order_pass"], ["-P", "-m", "llmbatch.integrations.spark.host"],
+    ["-m", "llmbatch.cli"], ["-P", "-m", "llmbatch.cli"], ["-m", "llmbatch.runs.order_pass"],
+    ["-P", "-m", "llmbatch.integrations.spark.host"],
     ["-m", "vllm.entrypoints.openai.api_server"],
 ]  # fmt: skip
 SET_BY_LIBRARIES = {"HF_HUB_ENABLE_HF_TRANSFER", "PYTHONBREAKPOINT"}

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from copy import deepcopy
@@ -551,6 +552,17 @@ def test_libraries_that_do_not_fit_are_told_with_what_to_remove(
     engine = VllmEngine(str(DEMO_MODEL), EngineSettings(), ChatSettings(), tmp_path / "log")
     with pytest.raises(EngineError, match=r"torchvision::nms.*pip uninstall torchvision torchaudio"):
         engine.start()
+
+
+def test_what_vllm_refuses_as_it_reads_its_arguments_is_said_without_the_words_of_pydantic(tmp_path: Path) -> None:
+    settings = EngineSettings(args={"max_model_len": 1 << 20, "dtype": "float32"}, in_process=True)
+    with pytest.raises(EngineError) as error:
+        VllmEngine(str(DEMO_MODEL), settings, ChatSettings(), tmp_path / "log").start()
+    assert re.fullmatch(
+        r"engine\.args\.max_model_len is more than model '.*' can see: User-specified max_model_len \(1048576\) is greater than "
+        r"the derived max_model_len \(.*\)\. Leave it out, .*",
+        str(error.value),
+    )
 
 
 def test_the_reason_of_an_engine_in_its_own_process_is_found_in_the_log(tmp_path: Path) -> None:
