@@ -59,7 +59,7 @@ format: $(VENV)/ready-$(ENGINE)
 
 docs: $(VENV)/ready-$(ENGINE)  ## the site, with every link checked: build/site/index.html
 	$(BIN)/python eval/docs/site/figures.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bounds: $(VENV)/ready-$(ENGINE)  ## the lowest versions that pyproject.toml allows, tried: one environment an extra
 	$(BIN)/python eval/package/bounds.py

@@ -182,7 +182,7 @@ def test_plots_are_drawn_of_what_was_measured(name: str) -> None:
 def test_the_site_is_built_and_every_link_of_it_leads_somewhere(tmp_path: Path) -> None:
     """Those of the reference among them, whose pages are only made then. It takes six seconds of a processor."""
     pytest.importorskip("mkdocs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "site" / "reference" / "settings.html").exists()
