@@ -16,6 +16,10 @@ from llmbatch.sinks.base import Finished, LayoutSettings
 from llmbatch.sinks.layouts import LAYOUTS
 
 
+BUFFER = 1 << 16
+"""Bytes that are written to a file at once: with Python's 8 KiB half of what the writing of lines takes is calls of the system."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """The files of a layout in the order in which they are to be copied: what says that all is there comes last.
