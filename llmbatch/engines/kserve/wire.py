@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from llmbatch.core.errors import EngineDied
+from llmbatch.core.sampling import LOOPS
 from llmbatch.core.types import (
     Completion,
     Failure,
@@ -69,6 +70,8 @@ class V2Wire:
         if isinstance(prompt, Failure):
             return prompt
         settings = dict(request.sampling.values)
+        if LOOPS in settings:
+            self._note("this server is not told to end an answer that runs in circles: it is found once it is whole")
         if request.seed is not None:
             settings["seed"] = request.seed
         if request.max_tokens is not None:

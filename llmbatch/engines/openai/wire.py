@@ -203,8 +203,8 @@ class OpenAIWire:
         """How a server is told to end an answer that runs in circles."""
         if self.dialect.loops is None:
             self._note(
-                f"this server ({self.dialect.name}) cannot be told to end an answer that runs in circles: each goes on to its end, "
-                "and is told from others when it is here"
+                f"this server ({self.dialect.name}) cannot be told to end an answer that runs in circles: it is found once it is "
+                "whole"
             )
             return {}
         least = {"min_count": loops.times, "min_pattern_size": loops.shortest, "max_pattern_size": loops.longest}

@@ -232,6 +232,14 @@ def test_an_answer_that_is_cut_off_is_asked_again_with_more_room(jobs: Any, serv
     ]
 
 
+def test_that_an_answer_in_circles_goes_on_to_its_end_is_said_once(jobs: Any, serve: Serve) -> None:
+    server, url = serve(answer=lambda prompt: "round and " * 40 if "1" in prompt else prompt)
+    jobs.run(job_at(jobs, url, jobs.rows(texts(3)), answer={"repetition": True}, retry={"max_attempts": 1}))
+    assert [record.get("error", {}).get("kind") for record in jobs.records()] == [None, "repetition", None]
+    assert (jobs.path / "out/engine.log").read_text().count("runs in circles") == 1
+    assert all("loops" not in str(seen.values) for seen in server.seen)
+
+
 def test_what_sampling_the_model_has_no_input_for_is_said(jobs: Any, serve: Serve) -> None:
     _, url = serve()
     jobs.run(
