@@ -129,7 +129,7 @@ def _by_each_api(place: str, folder: Path, task: Any) -> str:
             memoize=False,
         )
         (log,) = inspect(
-            task, model=model, log_dir=str(folder / "inspect"), display="none", temperature=0.0, max_tokens=64
+            task, model=model, log_dir=str(folder / "inspect"), display="none", temperature=0.0, max_tokens=256
         )
         assert log.status == "success" and log.results is not None, log.error
         mean = log.results.scores[0].metrics["mean"].value
