@@ -125,9 +125,16 @@ def test_a_name_is_taken_once_and_jobs_are_listed(site: Any, bucket: Any) -> Non
     assert [job["TransformJobName"] for job in found] == ["two"]
 
 
-def at_once(create: Callable[[], Any]) -> list[Any]:
+def at_once(site: Any, monkeypatch: Any, create: Callable[[], Any]) -> list[Any]:
     """What eight clients get that do the same at the same time: an answer, or the code of an error."""
-    together = threading.Barrier(8)
+    together, look = threading.Barrier(8), site.server.store.batch
+
+    def slowly(*asked: Any) -> Any:
+        found = look(*asked)
+        time.sleep(0.05)  # so that another comes meanwhile, if it may
+        return found
+
+    monkeypatch.setattr(site.server.store, "batch", slowly)
 
     def one(_: int) -> Any:
         together.wait()
@@ -140,11 +147,11 @@ def at_once(create: Callable[[], Any]) -> list[Any]:
         return list(threads.map(one, range(8)))
 
 
-def test_of_jobs_with_one_name_that_are_created_at_once_one_is_made(site: Any, bucket: Any) -> None:
+def test_of_jobs_with_one_name_that_are_created_at_once_one_is_made(site: Any, bucket: Any, monkeypatch: Any) -> None:
     put_tree(bucket, "sagemaker/s3")
     sagemaker = client(site, "sagemaker")
     given = document("sagemaker/create-transform-job.json", bucket)
-    answers = at_once(lambda: sagemaker.create_transform_job(**given)["TransformJobArn"])
+    answers = at_once(site, monkeypatch, lambda: sagemaker.create_transform_job(**given)["TransformJobArn"])
     assert answers.count("ResourceInUse") == 7
     assert transformed(sagemaker, given["TransformJobName"])["TransformJobStatus"] == "Completed"
     assert len(sagemaker.list_transform_jobs()["TransformJobSummaries"]) == 1
@@ -321,11 +328,11 @@ def test_the_same_token_is_the_same_job_and_jobs_are_listed(site: Any, bucket: A
     assert [job["jobArn"] for job in found] == [second]
 
 
-def test_of_jobs_with_one_token_that_are_created_at_once_one_is_made(site: Any, bucket: Any) -> None:
+def test_of_jobs_with_one_token_that_are_created_at_once_one_is_made(site: Any, bucket: Any, monkeypatch: Any) -> None:
     put_tree(bucket, "bedrock/s3")
     bedrock = client(site, "bedrock")
     given = document("bedrock/create-model-invocation-job.json", bucket, clientRequestToken="t1")
-    (arn,) = set(at_once(lambda: bedrock.create_model_invocation_job(**given)["jobArn"]))
+    (arn,) = set(at_once(site, monkeypatch, lambda: bedrock.create_model_invocation_job(**given)["jobArn"]))
     assert invoked(bedrock, arn)["status"] == "Completed"
     assert len(bedrock.list_model_invocation_jobs()["invocationJobSummaries"]) == 1
 

@@ -174,17 +174,16 @@ class LiveRequests:
     async def _all(
         self, first: Piece | Outcome, items: AsyncIterator[Piece | Outcome]
     ) -> AsyncIterator[Piece | Outcome]:
-        if isinstance(first, Completion):
-            self._count_tokens(first.usage)
-        yield first
-        async for item in items:
+        """All of a stream, its tokens counted; what a refusal says is for clients."""
+        item: Piece | Outcome | None = first
+        while item is not None:
             if isinstance(item, Refusal):
                 said = self._server.places.hidden(item.failure.message)
-                yield replace(item, failure=replace(item.failure, message=said))
-            else:
-                if isinstance(item, Completion):
-                    self._count_tokens(item.usage)
-                yield item
+                item = replace(item, failure=replace(item.failure, message=said))
+            elif isinstance(item, Completion):
+                self._count_tokens(item.usage)
+            yield item
+            item = await anext(items, None)
 
     def _count(self, record: Record) -> None:
         self._server.metrics.live.labels(record.status.value).inc()
