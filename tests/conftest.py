@@ -181,16 +181,16 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
     In a fresh clone each would do so, which takes longer than to read them.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker is None:
-        return (yield)
-    read = _was_read(session.config)
+    read = None if worker is None else _was_read(session.config)
     end = time.monotonic() + PATIENCE_SECONDS
-    while worker != "gw0" and not read.exists() and time.monotonic() < end:
+    while read is not None and worker != "gw0" and not read.exists() and time.monotonic() < end:
         time.sleep(0.1)
+    gc.disable()  # nothing of what is made now is garbage, and to look for some takes a quarter of the time
     try:
         return (yield)
     finally:
-        if worker == "gw0":
+        gc.enable()
+        if read is not None and worker == "gw0":
             read.touch()
 
 

@@ -218,7 +218,8 @@ ROOMS = (
 )  # fmt: skip
 VLLM = ("vllm.entrypoints.llm", "vllm.v1.worker.cpu_worker")
 TESTS = (
-    "datasets", "hypothesis.strategies", "llmbatch.server.running", "llmbatch.server.serve", "openai", "requests", "scipy.stats",
+    "datasets", "hypothesis.strategies", "llmbatch.server.running", "llmbatch.server.serve", "openai", "requests",
+    "schemathesis.pytest.plugin", "scipy.stats",
 )  # fmt: skip
 """Nothing that brings Flask, as moto does: vLLM, as an engine starts, looks at all that is in any module, which Flask forbids."""
 MODULES = {

@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -53,16 +53,21 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def nodes_of(path: Path) -> Sequence[ast.AST]:
+    """All of a module, as ``ast.walk`` has it; to walk takes as long as to parse."""
+    return list(ast.walk(tree_of(path)))
+
+
 def imported_units(path: Path) -> Iterator[tuple[int, str]]:
     """(line, unit) of each import of the package's own; what is only for the type checker may point upward."""
-    tree = tree_of(path)
     skipped = {
         id(node)
-        for block in ast.walk(tree)
+        for block in nodes_of(path)
         if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
         for node in ast.walk(block)
     }
-    for node in ast.walk(tree):
+    for node in nodes_of(path):
         if id(node) in skipped:
             continue
         if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.split(".")[0] == "llmbatch":
@@ -95,7 +100,7 @@ def test_there_are_no_circles() -> None:
 
 
 def _named_in(path: Path) -> Iterator[str]:
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
@@ -125,7 +130,7 @@ def test_rooms_import_only_from_the_levels_above_theirs() -> None:
 def test_only_the_vllm_engine_imports_vllm() -> None:
     wrong = []
     for _, path in modules():
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             names = (
                 [alias.name for alias in node.names]
                 if isinstance(node, ast.Import)
@@ -157,7 +162,7 @@ def test_only_the_room_of_run_folders_names_their_files() -> None:
     for _, path in modules():
         if path in others or PACKAGE / "folder" in path.parents:
             continue
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             joined = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
             named = node.right if isinstance(node, ast.BinOp) and joined else node
             names = {*RUN_FILES, "parts"} if joined else RUN_FILES  # parts there are of other things too
@@ -187,7 +192,7 @@ def test_no_other_room_names_an_engine_or_an_argument_of_one() -> None:
     for _, path in modules():
         if own & set(path.parents) or path in (engines / "__init__.py", PACKAGE / "core" / "versions.py"):
             continue
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Constant) and node.value in unnamed:
                 wrong.append(f"{path.relative_to(PACKAGE)}:{node.lineno} says {node.value}")
     assert wrong == []

@@ -148,9 +148,10 @@ def test_an_answer_that_was_cut_off_is_taken_where_the_job_allows_it_and_it_pass
 
 
 def test_equal_mappings_share_one_check() -> None:
-    first = check_from_mapping({"schema": {"type": "integer", "minimum": 1}})
-    assert check_from_mapping(json.loads('{"schema": {"type": "integer", "minimum": 1}}')) is first
-    assert check_from_mapping({"schema": {"type": "integer", "minimum": 2}}) is not first
+    check = make_check(OutputSettings())
+    first = check.for_request({"schema": {"type": "integer", "minimum": 1}})
+    assert check.for_request(json.loads('{"schema": {"type": "integer", "minimum": 1}}')) is first
+    assert check.for_request({"schema": {"type": "integer", "minimum": 2}}) is not first
 
 
 def test_the_jobs_other_rules_hold_for_such_requests_too() -> None:

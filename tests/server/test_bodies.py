@@ -30,7 +30,7 @@ def test_json_stays_as_it_is(value: Any, large: bool) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v2/models/demo/infer", "/api/v1/predict/demo", "/"])
-def test_others_are_answered_while_a_large_body_is_read(site, monkeypatch, path: str) -> None:
+def test_others_are_answered_while_a_large_body_is_read(shared, monkeypatch, path: str) -> None:
     begun, answered = threading.Event(), threading.Event()
 
     def slowly(raw: bytes) -> Any:
@@ -43,10 +43,10 @@ def test_others_are_answered_while_a_large_body_is_read(site, monkeypatch, path:
     statuses: list[int] = []
     body = json.dumps({"model": "demo", "messages": "x" * 100_000})
     headers = {**JSON, "x-amz-target": "SageMaker.ListTransformJobs"}
-    asking = threading.Thread(target=lambda: statuses.append(site.ask("POST", path, body, headers)[0]))
+    asking = threading.Thread(target=lambda: statuses.append(shared.ask("POST", path, body, headers)[0]))
     asking.start()
     assert begun.wait(60)
-    assert site.ask("GET", "/health")[0] == 200
+    assert shared.ask("GET", "/health")[0] == 200
     answered.set()
     asking.join(60)
     assert statuses[0] in (200, 400)
@@ -54,8 +54,8 @@ def test_others_are_answered_while_a_large_body_is_read(site, monkeypatch, path:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("what", UNSOUND)
-def test_what_cannot_be_written_again_is_refused_and_no_list_breaks_by_it(site, path: str, what: str) -> None:
-    status, _, body = site.ask("POST", path, f'{{"model": "demo", "batch": {UNSOUND[what]}}}', JSON)
+def test_what_cannot_be_written_again_is_refused_and_no_list_breaks_by_it(shared, path: str, what: str) -> None:
+    status, _, body = shared.ask("POST", path, f'{{"model": "demo", "batch": {UNSOUND[what]}}}', JSON)
     assert status == 400
     assert json.loads(body)
 
@@ -70,34 +70,34 @@ def test_what_was_refused_is_in_no_list(site) -> None:
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, "-1", "\u00b2"], ids=["long", "negative", "no-digit"])
-def test_a_length_that_is_no_number_is_refused(site, length: str) -> None:
+def test_a_length_that_is_no_number_is_refused(shared, length: str) -> None:
     headers = {**JSON, "Inference-Header-Content-Length": length.encode("latin-1")}
-    assert site.ask("POST", "/v2/models/demo/infer", "{}", headers)[0] == 400
+    assert shared.ask("POST", "/v2/models/demo/infer", "{}", headers)[0] == 400
 
 
-def test_a_document_of_any_length_is_not_kept(site) -> None:
+def test_a_document_of_any_length_is_not_kept(shared) -> None:
     document = {"inputConfig": {"gcsSource": {"uris": ["gs://b/" + "a" * (1 << 20)]}}, "model": "demo"}
     document["outputConfig"] = {"gcsDestination": {"outputUriPrefix": "gs://b/o"}}
     path = "/google/v1/projects/p/locations/l/batchPredictionJobs"
-    assert site.ask("POST", path, json.dumps(document), JSON)[0] == 413
+    assert shared.ask("POST", path, json.dumps(document), JSON)[0] == 413
 
 
 @pytest.mark.parametrize("url", ["{site}/health", "file://{file}", "{file}", "s3://bucket/a.png", "README.md"])
 @pytest.mark.parametrize("batch", [False, True], ids=["live", "batch"])
 def test_an_image_that_is_not_in_the_request_is_not_looked_for(
-    site, begin, ended, lines, tmp_path, url: str, batch: bool
+    shared, begin, ended, lines, tmp_path, url: str, batch: bool
 ) -> None:
     (tmp_path / "own.txt").write_text("secret")
-    url = url.format(site=site.url, file=tmp_path / "own.txt")
+    url = url.format(site=shared.url, file=tmp_path / "own.txt")
     content = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": url}}]
     line = lines.chat("a", "")
     line["body"]["messages"][0]["content"] = content
     if batch:
-        client = site.openai()
+        client = shared.openai()
         [error] = lines.of(client, ended(client, begin(client, lines.jsonl([line]))).error_file_id)
         said = json.dumps(error)
     else:
-        status, _, body = site.ask("POST", "/v1/chat/completions", json.dumps(line["body"]), JSON)
+        status, _, body = shared.ask("POST", "/v1/chat/completions", json.dumps(line["body"]), JSON)
         assert status == 400
         said = body.decode()
     assert "is not in engine.images.allow" in said
