@@ -83,8 +83,8 @@ _KNOWN = (
     (
         r"operator torchvision::|undefined symbol|lib(?:torch|c10|cudart)\w*\.so",
         "vLLM cannot be imported",
-        "A library is of another build than torch: a model of text alone does without these, so pip uninstall torchvision torchaudio "
-        "torchcodec, or install llmbatch anew as its page on installing says",
+        "A library is of another build than torch: a model of text alone does without these, so pip uninstall torchvision "
+        "torchaudio torchcodec, or install llmbatch anew as its page on installing says",
     ),
     (
         "not a valid model identifier|Repository Not Found|is not a local folder|Cannot find any model weights|GatedRepoError"
