@@ -180,7 +180,7 @@ def test_a_model_that_nodes_have_not_is_sent_once_for_the_engines_of_a_machine(
     """The path of the model leads to it from the driver's own folder alone, as one on another machine's disk does."""
     head.add()
     wait_for(lambda: len(head.alive()) == 2)
-    shutil.copytree(DEMO_MODEL, jobs.path / "a model")
+    shutil.copytree(DEMO_MODEL, jobs.path / "a model", copy_function=shutil.copyfile)  # new, so that no node has had it
     monkeypatch.chdir(jobs.path)
     model = "/proc/self/cwd/a model"
     asked: list[str] = []
