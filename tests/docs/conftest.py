@@ -72,6 +72,10 @@ class Shell:
                 break
         return done
 
+    def may_have_none_ok(self, command: str) -> None:
+        """A command of llmbatch, all of whose rows may end badly; of any other at least one must be ok."""
+        self._environment["LLMBATCH_DOCS_NONE_OK"] = command
+
     def here(self, text: str) -> str:
         """With the page's own port, as another may be taken."""
         return text.replace("127.0.0.1:8000", f"127.0.0.1:{self._port}").replace(

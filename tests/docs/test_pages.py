@@ -13,6 +13,16 @@ import pytest
 blocks = importlib.import_module("tests.docs.blocks")
 given = importlib.import_module("tests.docs.conftest").given
 PAGES = blocks.pages()
+# The pages with a command of whose rows none is ok, that command, and why: the scripted engine gives the prompt back.
+NONE_OK = {
+    "docs/azureml.md": ("azureml", "a mini-batch leaves no report"),
+    "docs/from/azure.md": ("azureml", "a mini-batch leaves no report"),
+    "docs/from/nvidia.md": ("bench", "its report is trtllm-bench's"),
+    "docs/how-to/evaluate.md": ("eval", "a prompt of gsm8k begins with what ends an answer"),
+    "docs/how-to/summaries.md": ("yaml", "a prompt is longer than a summary may be"),
+    "docs/how-to/translate.md": ("run", "a prompt has markup that its source has not"),
+    "docs/openai-files.md": ("bench", "its report is trtllm-bench's"),
+}
 
 
 def run_block(block: Any, shell: Any) -> subprocess.CompletedProcess[str] | None:
@@ -38,6 +48,7 @@ def run_block(block: Any, shell: Any) -> subprocess.CompletedProcess[str] | None
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_of_a_page_runs(page: str, shell: Any) -> None:
     given(page, shell.folder)
+    shell.may_have_none_ok(NONE_OK.get(page, ("", ""))[0])
     problems = []
     for block in blocks.blocks_of(page):
         if block.not_run is not None or block.language in blocks.SHOWN:

@@ -8,6 +8,9 @@ from typing import Any
 
 import openai
 import pytest
+from click.testing import CliRunner
+
+from llmbatch.cli.main import main
 
 TERMS = {"rules": [{"when": {"contains": "wool"}, "answer": "WOOL"}]}
 
@@ -39,6 +42,10 @@ def test_a_batch_gives_its_answers_and_its_errors_in_files_of_their_own(site, ex
         assert matches(lines.of(client, file_id), expected(examples, name)), lines.of(client, file_id)
     assert batch.usage.input_tokens > 0
     assert batch.model == "demo"
+    made = site.server.store.run_folder(batch.id)
+    assert (made / "report.json").exists() and not (made / "report.html").exists()  # the server's own page shows it
+    assert CliRunner().invoke(main, ["report", str(made)]).exit_code == 0
+    assert "1 of 3 rows are not ok" in (made / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
