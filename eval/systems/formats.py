@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -205,6 +206,7 @@ def measure(name: str, rows: int, work: Path) -> Measured:
     folder = Path(tempfile.mkdtemp(dir=work))
     try:
         write_rows(name, folder / "rows.jsonl", rows)
+        os.sync()  # what is still to be written of it is not the run's
         done = subprocess.run(
             [sys.executable, __file__, "--child", name, str(folder)], stdout=subprocess.PIPE, check=True, text=True
         )

@@ -256,21 +256,27 @@ def cancelled(spark: Any, rows: int) -> str:
             said.append(str(error))
 
     thread = threading.Thread(target=ask)
-    (host,) = hosts()
-    counts = Path(json.loads(_command(host)[-1])["folder"]) / "counts.jsonl"
+    spark.sql("SELECT ai_query('slower', 'before it')").collect()
+    before = _given_up()
     thread.start()
     time.sleep(4)
     spark.sparkContext.cancelAllJobs()
     thread.join(_PATIENCE_SECONDS)
     assert said and "cancel" in said[0].lower(), said or "it was not cancelled"
     began = time.monotonic()
-    while "given_up" not in counts.read_text() and time.monotonic() - began < _PATIENCE_SECONDS:
+    while _given_up() == before and time.monotonic() - began < _PATIENCE_SECONDS:
         time.sleep(0.1)
     took = time.monotonic() - began
     spark.sql("SELECT ai_query('slower', concat('after it ', id)) AS a FROM range(2)").collect()
-    facts = _facts(spark)
-    assert facts.given_up > rows // 4, facts
-    return f"{facts.given_up:,} requests of {rows:,} rows were taken back {took:.0f} s after the statement had ended"
+    given_up = _given_up() - before
+    assert rows >= given_up > rows // 4, given_up
+    return f"the requests of {given_up:,} of {rows:,} rows were taken back, {took:.1f} s after the statement had ended"
+
+
+def _given_up() -> int:
+    """Requests that were taken back so far, of the only host."""
+    (counts,) = counts_of_hosts()
+    return counts["given_up"]
 
 
 def remembered(spark: Any) -> str:

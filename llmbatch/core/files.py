@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +27,7 @@ _ADVICE = {
     errno.ENOENT: "create the folder that it is to lie in",
     errno.EIO: "check the disk, then run the same command again",
 }
+_FEW = 64  # files of a folder that are synced one by one
 # what file systems say that cannot sync a folder (some network and FUSE file systems); their renames need none
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF})
 
@@ -70,8 +72,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that takes the place of ``path`` when the block ends well, and is removed when it does not.
 
-    Its files are synced all at once, because syncing one after another takes minutes where there are very many. A killed writer
-    leaves hidden folders, which the next one removes. Raises ``WriteError``.
+    A killed writer leaves hidden folders, which the next one removes. Raises ``WriteError``.
     """
     temp, old = temp_path(path), temp_path(path).with_suffix(".old")
     with writing(path):
@@ -81,7 +82,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temp.mkdir(parents=True)
         try:
             yield temp
-            os.sync()
+            _sync_below(temp)
             if path.exists():
                 path.rename(old)
             point("folder-away", path.name)
@@ -93,6 +94,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         fsync_folder(path.parent)
         if old.exists():
             shutil.rmtree(old)
+
+
+def _sync_below(folder: Path) -> None:
+    """Make all that is in a folder last. Very many files are synced at once, with all that other programs have not yet on a disk:
+    one after another takes minutes.
+    """
+    paths = [folder, *islice(folder.rglob("*"), _FEW)]
+    if len(paths) > _FEW:
+        os.sync()
+        return
+    for path in paths:
+        if path.is_dir():
+            fsync_folder(path)
+        else:
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 def atomic_write(path: Path, content: bytes | Iterable[bytes]) -> int:

@@ -33,6 +33,8 @@ text_json: Callable[[str], str] = json.encoder.encode_basestring
 
 def value_json(value: Any) -> str:
     """A value as JSON, as ``json_line`` writes it."""
+    if value.__class__ is str:
+        return text_json(value)
     return "null" if value is None else to_json(value).decode()
 
 

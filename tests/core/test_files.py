@@ -124,6 +124,23 @@ def test_a_folder_that_is_not_finished_leaves_what_was_there(tmp_path: Path) -> 
     assert names(tmp_path / "a") == ["one"]
 
 
+@pytest.mark.parametrize(("count", "at_once"), [(3, False), (100, True)])
+def test_few_files_of_a_folder_are_synced_by_themselves_and_very_many_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, at_once: bool
+) -> None:
+    synced: set[int] = set()
+    all_at_once: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.add(os.fstat(handle).st_ino))
+    monkeypatch.setattr(os, "sync", lambda: all_at_once.append(True))
+    with atomic_folder(tmp_path / "a") as folder:
+        (folder / "deep").mkdir()
+        for number in range(count):
+            (folder / "deep" / str(number)).write_text("x")
+    inside = [tmp_path / "a", *(tmp_path / "a").rglob("*")]
+    assert synced == {path.stat().st_ino for path in [tmp_path, *(() if at_once else inside)]}
+    assert all_at_once == [True] * at_once
+
+
 def test_what_a_killed_writer_of_a_folder_left_is_removed(tmp_path: Path) -> None:
     for name in (".a.tmp", ".a.old"):
         (tmp_path / name).mkdir()

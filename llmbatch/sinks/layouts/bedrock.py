@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +46,7 @@ class BedrockLayout:
         strict = self._settings.errors == "strict"
         place = folder / self._settings.job
         files: list[Path] = []
-        counts: Counter[str] = Counter()
+        total = errors = asked = given = 0
         plain = PlainLines(format_, finished.model)
         for number, pairs in by_object(finished, source):
             path = place / names[number]
@@ -57,25 +56,26 @@ class BedrockLayout:
                     text = plain.line(record, row.data)
                     if text is None:
                         line = format_.line(answered_of(finished, record, row), strict=strict)
-                        counts["errors"] += "error" in line
+                        errors += "error" in line
                         text = json_line(line)
                     stream.write(text)
-                    counts["total"] += 1
-                    counts["in"] += record["usage"]["prompt_tokens"]
-                    counts["out"] += record["usage"]["completion_tokens"]
+                    total += 1
+                    usage = record["usage"]
+                    asked += usage["prompt_tokens"]
+                    given += usage["completion_tokens"]
             files.append(path)
         manifest = place / MANIFEST
-        manifest.write_bytes(json_line(_manifest(counts)))
+        manifest.write_bytes(json_line(_manifest(total, errors, asked, given)))
         return Written([*files, manifest])
 
 
-def _manifest(counts: Counter[str]) -> dict[str, int]:
+def _manifest(total: int, errors: int, asked: int, given: int) -> dict[str, int]:
     """Every row has its record by now: all were processed."""
     return {
-        "totalRecordCount": counts["total"],
-        "processedRecordCount": counts["total"],
-        "successRecordCount": counts["total"] - counts["errors"],
-        "errorRecordCount": counts["errors"],
-        "inputTokenCount": counts["in"],
-        "outputTokenCount": counts["out"],
+        "totalRecordCount": total,
+        "processedRecordCount": total,
+        "successRecordCount": total - errors,
+        "errorRecordCount": errors,
+        "inputTokenCount": asked,
+        "outputTokenCount": given,
     }
