@@ -8,7 +8,7 @@ no other request is taken for it, and is refused when that breaks the connection
 
 No request is blamed for an outage: what failed too often is refused only where the servers answered others meanwhile. Where they
 answered none, that is the engine's death, and who drives the engine finds out whether one request is to blame. Where a protocol has
-the same status for both, and no other was answered meanwhile, the server is asked something harmless.
+the same status for both, and that server answered no other meanwhile, it is asked something harmless.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class Sender:
                 full = server.is_full
                 meaning = self._wire.verdict(reply)
                 if meaning is Verdict.DOUBTFUL:
-                    is_its_own = self._settled_at >= sent_at or await self._works(server, sending.request)
+                    is_its_own = server.answered_at >= sent_at or await self._works(server, sending.request)
                     meaning = Verdict.REFUSED if is_its_own else Verdict.AGAIN
                 self._replied(server, sending, reply, meaning, packed.path, sent_at, full=full)
         except LlmbatchError as error:
@@ -251,13 +251,14 @@ class Sender:
             self._pool.failed(server, time.monotonic(), self._spread.random())
             self._try_again(sending, str(error))
             return
-        self._pool.answered(server)
-        self._answered, self._denied, self._settled_at = True, 0, time.monotonic()
+        now = time.monotonic()
+        self._pool.answered(server, now)
+        self._answered, self._denied, self._settled_at = True, 0, now
         work = 1.0
         if isinstance(outcome, Completion):
             usage = outcome.usage
             work += usage.completion_tokens + (usage.prompt_tokens - usage.cached_tokens) * _PROMPT_SHARE
-        server.limit.answered(sent_at, time.monotonic(), work, full=full)
+        server.limit.answered(sent_at, now, work, full=full)
         if server.limit.wanted is not None and server not in self._asked:
             self._asked[server] = asyncio.create_task(self._ask(server, server.limit))
         self._deliver(outcome)

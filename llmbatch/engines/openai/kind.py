@@ -15,7 +15,7 @@ from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 _USUAL_REQUESTS = 256
-_VLLM_HAS = ", as vLLM's server alone has, and not in batches"
+_VLLM_HAS = " (vLLM's server alone does, and not in batches)"
 
 
 def _make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:

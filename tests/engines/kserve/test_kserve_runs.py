@@ -134,6 +134,17 @@ def test_no_row_is_blamed_while_the_server_fails_at_all_of_them(
     assert [(record["status"], record["attempts"]) for record in jobs.records("other")] == [("ok", 1)] * 4
 
 
+def test_no_row_is_blamed_where_one_of_two_servers_fails_at_all_of_them(
+    jobs: Any, serve: Serve, v2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmbatch.engines.http.sender.back_off", lambda *_: 0.0)
+    broken, there = serve(fails=lambda _: v2.Reply(500, {"error": "CUDA error"}))
+    _, other = serve(seconds=0.01)
+    jobs.run(job_at(jobs, f"{there},{other}", jobs.rows(texts(60)), engine={"in_flight": 4}))
+    assert [(record["status"], record["attempts"]) for record in jobs.records()] == [("ok", 1)] * 60
+    assert broken.seen
+
+
 def test_the_last_rows_are_to_blame_where_the_server_answers_something_else(jobs: Any, serve: Serve) -> None:
     _server, url = serve()
     jobs.run(job_at(jobs, url, jobs.rows([*texts(2)[:1], {"id": "bad", "text": "BOOM"}])))

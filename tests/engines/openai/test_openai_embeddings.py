@@ -304,7 +304,7 @@ def test_a_batch_has_no_such_numbers_whosever_server_it_is(
     jobs: Any, server: Any, embedding: Any, program: str
 ) -> None:
     job = embedding([{"text": "a"}], program={"name": program}, engine={"mode": "batch", "dialect": "vllm"})
-    with pytest.raises(JobError, match="as vLLM's server alone has, and not in batches"):
+    with pytest.raises(JobError, match="vLLM's server alone does, and not in batches"):
         jobs.run(job_from(job))
     assert not server.headers
 
