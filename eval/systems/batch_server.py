@@ -196,11 +196,9 @@ def _killed(folder: Path) -> str:
 
 def _killed_with_vllm(folder: Path) -> str:
     """The server dies, and its engine's process goes with it; then the engine's process alone, and the server gets another."""
-    rows, given = (
-        60,
-        ("--engine", "vllm", "--set", "engine.args.max_num_seqs=4", "--set", "engine.args.enforce_eager=true"),
-    )
-    server = Served(folder, *given, "--set", "run.window=8", "--set", "engine.args.dtype=float32")
+    rows, settings = 60, ("max_num_seqs=4", "enforce_eager=true", "dtype=float32")
+    given = [part for setting in settings for part in ("--set", f"engine.args.{setting}")]
+    server = Served(folder, "--engine", "vllm", "--set", "run.window=8", *given)
     with server:
         batch_id = _begun(server.openai, _many(rows, max_tokens=100, ignore_eos=True))
         _until(lambda: server.openai.batches.retrieve(batch_id).request_counts.completed >= 8)
@@ -210,16 +208,18 @@ def _killed_with_vllm(folder: Path) -> str:
         _until(lambda: not any(map(_lives, started)))
         server.start()
         client = server.openai
-        before = client.batches.retrieve(batch_id).request_counts.completed
-        _until(lambda: client.batches.retrieve(batch_id).request_counts.completed > before)
+        _until(lambda: client.batches.retrieve(batch_id).request_counts.completed >= 16)
         engine = max(
             psutil.Process(server.process.pid).children(recursive=True), key=lambda each: each.memory_info().rss
         )
         engine.kill()
         batch = _ended(client, batch_id)
         done = _lines(client, batch.output_file_id)
+        sessions = json.loads((server.data / "batches" / batch_id / "run" / "run.json").read_text())["sessions"]
     assert [line["custom_id"] for line in done] == [f"row-{row}" for row in range(rows)], batch
-    return f"{len(started)} processes ended with the server; {before} of {rows} rows were done before; another engine did the rest"
+    assert sessions[1]["done_before"], sessions
+    before = sessions[1]["done_before"]
+    return f"{len(started)} processes ended with the server, with {before} of {rows} rows done; then another engine was killed"
 
 
 def _until(good: Callable[[], bool]) -> None:
