@@ -40,7 +40,9 @@ def application(server: Server) -> ASGIApp:
         for route in router.routes:
             if isinstance(route, APIRoute):
                 route.responses = {**_REFUSALS, **route.responses}
-        app.router.routes += router.routes  # ``include_router`` makes all of them once more: half of the time of a start
+        app.router.routes += (
+            router.routes
+        )  # ``include_router`` makes all of them once more: half of the time of a start
 
     @app.get("/health")
     async def health() -> Response:
