@@ -18,7 +18,7 @@ else
 INSTALL_OPTIONS := --torch-backend auto
 endif
 
-.PHONY: demo test tests tests-without-bf16 check cluster docs format package bounds bench chaos engines fuzz harness peers scale systems clean
+.PHONY: demo test tests tests-without-bf16 check cluster docs format package bounds bench chaos engines fuzz harness peers scale server systems formats clean
 .DELETE_ON_ERROR:
 
 $(VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt
@@ -59,7 +59,7 @@ format: $(VENV)/ready-$(ENGINE)
 
 docs: $(VENV)/ready-$(ENGINE)  ## the site, with every link checked: build/site/index.html
 	$(BIN)/python eval/docs/site/figures.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bounds: $(VENV)/ready-$(ENGINE)  ## the lowest versions that pyproject.toml allows, tried: one environment an extra
 	$(BIN)/python eval/package/bounds.py
@@ -107,6 +107,14 @@ engines: $(VENV)/ready-$(ENGINE) .venv-triton/ready .venv-mlserver/ready  ## eve
 # `make systems SYSTEMS=spark` tries only that part again; see eval/systems/run.py --help. What has no environment is not shown, and says so.
 systems: $(VENV)/ready-$(ENGINE) peers  ## what is claimed of the eight systems, against the real things: eval/systems/RESULTS.md
 	$(BIN)/python eval/systems/run.py $(SYSTEMS)
+
+# `make formats FORMATS="bedrock --rows 100000"` measures only that again; see eval/systems/formats.py --help.
+formats: $(VENV)/ready-$(ENGINE)  ## how fast other systems' files go in and out, on a machine that does nothing else: eval/systems/FORMATS.md
+	$(BIN)/python eval/systems/formats.py $(FORMATS)
+
+# `make server SERVER=polling` measures only that again; see eval/server/run.py --help.
+server: $(VENV)/ready-$(ENGINE)  ## the server under load, on a machine that does nothing else: eval/server/RESULTS.md
+	$(BIN)/python eval/server/run.py $(SERVER)
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(PEERS:%=.venv-%) demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -24,7 +24,7 @@ from llmbatch.core.files import atomic_write
 from llmbatch.core.notebook import bar, records_html
 from llmbatch.core.record import record_from_dict
 from llmbatch.core.types import Record, Status
-from llmbatch.core.words import short
+from llmbatch.core.words import quote, short
 from llmbatch.engines.base import EngineFactory
 from llmbatch.engines.kinds import make_engine
 from llmbatch.folder.folder import ACCEPTED, RESULTS, RunFolder, read_results
@@ -343,6 +343,8 @@ def _see_size(job: Job, sweep: SweepSettings, watchers: Sequence[Watcher]) -> No
 
 def _schema(schema: Schema) -> Any:
     """A pydantic model by its import path, where it has one: then its own validators judge the answers too."""
+    if isinstance(schema, BaseModel):
+        raise JobError(f"schema: is a pydantic model, and not an object of one: schema={type(schema).__name__}")
     if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
         return schema
     found: Any = sys.modules.get(schema.__module__) if schema.__module__ != "__main__" else None
@@ -371,8 +373,16 @@ def _keep_rows(rows: Rows, output: Path, extend: bool) -> None:
 
 def _lines(rows: Rows) -> Iterator[bytes]:
     """The rows as JSON lines. One that JSON cannot hold becomes a line that says why, and so a row that is malformed."""
-    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
-        raise JobError(f"rows are mappings, one a row, not a {type(rows).__name__}")
+    kind = type(rows)
+    if isinstance(rows, str | bytes | Path | Mapping) or not isinstance(rows, Iterable):
+        raise JobError(
+            f"rows are mappings, one a row, not a {kind.__name__}: give a list of them, as [{{'text': 'two'}}]; a file with rows "
+            "is the input of llmbatch.run"
+        )
+    if (library := kind.__module__.partition(".")[0]) in ("pandas", "polars"):  # iterating gives the columns
+        raise JobError(
+            f"rows are mappings, not a {kind.__name__}: import llmbatch.{library}, and call df.llmbatch.run(...)"
+        )
     return map(_line, _read(rows))
 
 
@@ -383,7 +393,13 @@ def _see_rows(path: Path) -> None:
 
 def _read(rows: Rows) -> Iterator[Any]:
     try:
-        yield from rows
+        for number, row in enumerate(rows):
+            if not number and isinstance(row, str):  # so are all of them
+                raise JobError(
+                    f"rows are mappings, one a row, and the first is the text {quote(row)}: give "
+                    "[{'text': text} for text in texts], and a prompt with {{ text }}"
+                )
+            yield row
     except LlmbatchError:
         raise
     except OSError as error:  # not to be taken for one of writing

@@ -47,7 +47,7 @@ from llmbatch.runs.session import RunResult, run_job
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fork_server  # beside this file
-from browsing import browser, shot, visit  # noqa: F401 - fixtures
+from browsing import browser, contrasts, printed, shot, visit  # noqa: F401 - fixtures
 
 del sys.path[0]
 
@@ -372,7 +372,8 @@ class Forked(subprocess.Popen[Any]):
 _Popen = subprocess.Popen
 _PYTHON = sys.executable
 COMMANDS = [
-    ["-m", "llmbatch.cli"], ["-m", "llmbatch.runs.order_pass"], ["-P", "-m", "llmbatch.integrations.spark.host"],
+    ["-m", "llmbatch.cli"], ["-P", "-m", "llmbatch.cli"], ["-m", "llmbatch.runs.order_pass"],
+    ["-P", "-m", "llmbatch.integrations.spark.host"],
     ["-m", "vllm.entrypoints.openai.api_server"],
 ]  # fmt: skip
 SET_BY_LIBRARIES = {"HF_HUB_ENABLE_HF_TRANSFER", "PYTHONBREAKPOINT"}

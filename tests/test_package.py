@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -17,6 +18,7 @@ import llmbatch
 
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
+OF_EXTRAS = ["scipy", "sacrebleu", "fastapi", "aiohttp"]  # what is not there for a command that does not ask for it
 
 
 @pytest.fixture(scope="module")
@@ -84,29 +86,53 @@ def test_extras_that_the_documents_name_are_there_and_all_is_all_but_an_engine()
     assert named == extras.keys() - {"all", "cpu", "dev", "docs", "gpu"}
 
 
-def test_in_an_environment_of_its_own_it_runs_a_job(wheel: Path, tmp_path: Path) -> None:
-    """The libraries are those of this environment: nothing is fetched. ``make package`` tries it with nothing there before."""
-    environment = tmp_path / "environment"
+def test_an_index_would_take_both_as_they_are(built: Path) -> None:
+    """Strictly: a warning, such as a README that would not be shown, is refused as well."""
+    pytest.importorskip("twine")
+    command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, sorted(built.iterdir()))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 2
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment that was empty, into which uv has installed the wheel and nothing else.
+
+    What it needs is read from this environment: nothing is fetched. What only extras bring is not there. ``make package`` has an
+    index, and lets uv find it all.
+    """
+    uv = pytest.importorskip("uv").find_uv_bin()
+    environment = tmp_path_factory.mktemp("installed") / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
-    site = environment / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)  # noqa: S202 - built here
+    python = str(environment / "bin" / "python")
+    command = [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--no-config", "--python", python, str(wheel)]
+    subprocess.run(command, check=True)
+    [site] = environment.glob("lib/python*/site-packages")
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")  # as a path alone: no .pth in it counts
+    (site / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({OF_EXTRAS!r}))\n")
+    return environment
+
+
+def test_installed_into_an_empty_environment_its_command_runs_a_job(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "two"}\n{"text": "three"}\n')
+    asked = "run --engine scripted --model any --prompt summarize --input rows.jsonl --output out"
+    done = seen([str(installed / "bin" / "llmbatch"), *asked.split()], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 2
     code = (
         "import sys, llmbatch; assert llmbatch.__file__.startswith(sys.prefix), llmbatch.__file__\n"
-        "sys.modules.update(scipy=None, sacrebleu=None, fastapi=None, aiohttp=None)  # of extras, which are not asked for\n"
         "from llmbatch.cli.main import main\n"
-        "run = 'run --engine scripted --model any --prompt summarize --input rows.jsonl --output out'\n"
-        "for command in (run, 'status out --html page.html', 'status out', 'show out 0', 'report out', 'audit out'):\n"
+        "for command in ('status out --html page.html', 'status out', 'show out 0', 'report out', 'audit out'):\n"
         "    try:\n"
         "        main(command.split())\n"
         "    except SystemExit as end:\n"
         "        assert not end.code, command\n"
     )
-    done = subprocess.run(
-        [str(environment / "bin" / "python"), "-c", code], cwd=tmp_path, env={"HOME": str(tmp_path)}, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+    done = seen([str(installed / "bin" / "python"), "-c", code], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 2
+
+
+def seen(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command in a folder, with nothing of our environment."""
+    return subprocess.run(command, cwd=folder, env={"HOME": str(folder)}, capture_output=True, text=True, check=False)

@@ -3,11 +3,11 @@
     python eval/engines/openai_server.py [--rows 2000] [--repetitions 3] [--parts chaos,levels,vllm_levels,speed]
 
 Seconds from file to file, interleaved: llmbatch over the server, a plain asyncio script with OpenAI's client, datatrove's runner
-(in an environment of its own, where that installs); then llmbatch with vLLM in its own process, from when its engine is ready to
+(in an environment of its own, where that is); then llmbatch with vLLM in its own process, from when its engine is ready to
 its last answer. The level that is found against fixed ones, on vLLM's server and on a stand-in. A stand-in that fails every tenth
-request and is killed twice. Writes ``openai_server.json`` beside this file, part by part; a part that is not run stays as it is
-there.
-DATATROVE_PYTHON names an interpreter that has datatrove already.
+request and is killed twice. Writes ``openai_server.json`` beside this file, part by part, each with what it was made with; a part
+that is not run stays as it is there. datatrove is that of ``.venv-datatrove`` (``make .venv-datatrove/ready``), or of the
+interpreter that DATATROVE_PYTHON names.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from openai_peers import PROMPT
+from run import made_with
 
 from llmbatch.job.job import DEMO_MODEL, job_from
 from llmbatch.runs.session import run_job
 
 HERE = Path(__file__).parent
+DATATROVE = HERE.parents[1] / ".venv-datatrove"
 PEERS = HERE / "openai_peers.py"
 STAND_IN = HERE.parents[1] / "tests/engines/openai/stand_in.py"
 RESULT = HERE / "openai_server.json"
@@ -66,13 +68,15 @@ def make_rows(path: Path, count: int) -> Path:
 
 
 @contextlib.contextmanager
-def vllm_server(folder: Path) -> Iterator[str]:
-    """vLLM's own server with the demo model; its URL."""
+def vllm_server(
+    folder: Path, model: str = str(DEMO_MODEL), engine: Mapping[str, Any] = ENGINE, *more: str
+) -> Iterator[str]:
+    """vLLM's own server with a model, by default the demo model; its URL."""
     port = free_port()
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in ENGINE.items() if value is not True]
-    arguments += [f"--{name.replace('_', '-')}" for name, value in ENGINE.items() if value is True]
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in engine.items() if value is not True]
+    arguments += [*(f"--{name.replace('_', '-')}" for name, value in engine.items() if value is True), *more]
     command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(DEMO_MODEL), "--served-model-name", "tiny",
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", "tiny",
         "--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log", *arguments,
     ]  # fmt: skip
     with (folder / "server.log").open("wb") as log:
@@ -137,24 +141,24 @@ def level_of(output: Path) -> list[int]:
     return [int(level) for level in re.findall(r"(\d+) to ", found[-1])]
 
 
-def datatrove_python(folder: Path) -> str | None:
-    """An interpreter that has datatrove; None where it does not install."""
+def datatrove_python() -> str | None:
+    """An interpreter that has datatrove; None where there is none."""
     if given := os.environ.get("DATATROVE_PYTHON"):
         return given
-    target = folder / "datatrove"
-    for command in (
-        [sys.executable, "-m", "venv", str(target)],
-        [str(target / "bin/python"), "-m", "pip", "install", "-q", "datatrove[inference]"],
-    ):
-        if subprocess.run(command, check=False).returncode:
-            return None
-    return str(target / "bin/python")
+    return str(DATATROVE / "bin/python") if (DATATROVE / "ready").exists() else None
+
+
+def datatrove_version(python: str) -> str:
+    code = "from importlib.metadata import version; print(version('datatrove'))"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def speed(folder: Path, count: int, repetitions: int) -> dict[str, Any]:
     """Seconds of each arm on the same rows."""
     rows = make_rows(folder / "rows.jsonl", count)
-    python = datatrove_python(folder)
+    python = datatrove_python()
+    if python is None:
+        print(f"datatrove is not here: make {DATATROVE.name}/ready", flush=True)
     seconds: dict[str, list[float]] = {}
     with vllm_server(folder) as url:
         engine = {"name": "openai", "urls": [url]}
@@ -181,7 +185,7 @@ def speed(folder: Path, count: int, repetitions: int) -> dict[str, Any]:
     peers = [middle[name] for name in ("script with OpenAI's client", "datatrove") if name in middle]
     return {
         "rows": count, "seconds": seconds, "medians": middle,
-        "datatrove": "ran" if python is not None else "does not install here",
+        "datatrove": "is not here" if python is None else f"{datatrove_version(python)} ran",
         "speed_against_best_peer": min(peers) / middle["llmbatch, server"],
     }  # fmt: skip
 
@@ -277,6 +281,13 @@ def report(figures: Mapping[str, Any]) -> list[str]:
             f"- {speed['rows']:,} rows from file to file, medians of {len(speed['seconds']['llmbatch, server'])}: {told}. "
             f"{ratio:.2f} times as fast as the best other program on the server (datatrove {speed['datatrove']}).",
         ]
+        own, served = (speed["medians"].get(name) for name in ("llmbatch, vLLM in process", "llmbatch, server"))
+        if own:
+            lines.append(
+                f"- With vLLM in process, once it is loaded, the rows take {own:.2f} s, {served / own:.2f} times as fast as over "
+                "its server. No client over HTTP can reach that: what the server's HTTP and JSON take is the server's, on the "
+                "same processors."
+            )
     for name, server in (("vllm_levels", "vLLM's server"), ("levels", "a stand-in")):
         if level := figures.get(name):
             found = level.get("levels_found") or level["level_found"]
@@ -311,7 +322,7 @@ def main() -> None:
         }
         for name in given.parts.split(","):
             began = time.monotonic()
-            result[name] = {**parts[name](), "seconds_of_it_all": round(time.monotonic() - began, 1)}
+            result[name] = {**made_with(), **parts[name](), "seconds_of_it_all": round(time.monotonic() - began, 1)}
             RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             print(name, json.dumps(result[name], indent=1), flush=True)
 

@@ -50,7 +50,9 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 def main(texts: int = TEXTS, dimensions: int = DIMENSIONS, real: int = REAL) -> None:
     """Measure, and write the figures."""
-    figures: dict[str, Any] = {"processors": len(os.sched_getaffinity(0))}
+    from run import made_with
+
+    figures: dict[str, Any] = {**made_with(), "processors": len(os.sched_getaffinity(0))}
     with tempfile.TemporaryDirectory(prefix="llmbatch-pooling-") as name:
         folder = Path(name)
         scripted = {"name": "scripted", "args": {"dimensions": dimensions}}

@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from llmbatch.core.versions import versions
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 _HEAD = (
@@ -27,6 +29,14 @@ _HEAD = (
     "Made by `make engines`. Each part says what it ran against; one that could not run says why, and counts as not shown.",
     "",
 )
+
+
+def made_with() -> dict[str, Any]:
+    """What figures depend on: versions, and the commit; ``+`` behind it where the tree has changes that are in none."""
+    git = ["git", "-C", str(HERE)]
+    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "../../llmbatch", "."], check=False)
+    return {"versions": versions(), "commit": commit.stdout.strip() + ("+" if changed.returncode else "")}
 
 
 def parts() -> list[str]:

@@ -64,7 +64,7 @@ assert done["output"].to_list() == ["one", "two"], done
 ''',
     "stage.py": '''
 import ray, llmbatch
-ray.init(num_cpus=2, include_dashboard=False)
+ray.init(address="local", num_cpus=2, include_dashboard=False)
 rows = ray.data.from_items([{"text": "one"}, {"text": "two"}])
 stage = {"model": "any", "prompt": "{{ text }}", "engine": {"name": "scripted"}}
 done = rows.map_batches(llmbatch.ray.Stage, fn_constructor_kwargs=stage, concurrency=1, batch_size=2).take_all()
@@ -115,7 +115,7 @@ TRIED = {
     "mlflow": f"MLFLOW_TRACKING_URI=file:$PWD/mlruns MLFLOW_ALLOW_FILE_STORE=true {RUN} --track mlflow",
     "polars": "python frames.py",
     "eval": "llmbatch eval task.yaml --engine scripted --model any --output scores",
-    "cpu": "llmbatch demo --output out && llmbatch audit out",
+    "cpu": "llmbatch demo --output out && llmbatch audit out/numbers && llmbatch audit out/orders",
     "transformers": RUN.replace(
         "scripted --model any", "transformers --model demo --max-tokens 20 --set answer.allow_truncated=true"
     ),
@@ -128,11 +128,7 @@ TRIED = {
 """What is done with each."""
 WITH = {"http": "http,server", "server": "http,server"}
 """The two ends of a connection are tried together."""
-TORCH = [
-    "--overrides",
-    str(package.ROOT / "overrides-cpu.txt"),
-    *([] if "UV_FIND_LINKS" in os.environ else ["--torch-backend", "cpu"]),
-]
+TORCH = ["--overrides", str(package.ROOT / "overrides-cpu.txt"), *package.torch_for_cpu()]
 """As the Makefile has it: torch for the CPU, which many an extra brings along."""
 
 

@@ -72,12 +72,18 @@ def try_it(wheel: Path) -> None:
         print(f"the first result after {time.monotonic() - began:.0f} s")
 
 
+def torch_for_cpu() -> list[str]:
+    """Where uv finds torch for the CPU: in the folder that pip is told to look in, else in PyTorch's own index."""
+    links = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS")
+    return ["--find-links", links] if links else ["--torch-backend", "cpu"]
+
+
 def resolve() -> None:
     """Each extra, as uv resolves it for this Python; what cannot be is an error."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     failed = []
     for extra in extras:
-        backend = ["--torch-backend", "cpu"] if extra == "cpu" and "UV_FIND_LINKS" not in os.environ else []
+        backend = torch_for_cpu() if extra == "cpu" else []
         done = subprocess.run(
             [UV, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--extra", extra, *backend, "pyproject.toml"],
             cwd=ROOT, capture_output=True, text=True, check=False,

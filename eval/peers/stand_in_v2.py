@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -90,6 +91,7 @@ class StandIn:
     seconds: float = 0.0
     ready: bool = True
     html: bool = False  # all that it says is a page
+    key: str | None = None  # without it all is denied
     seen: list[Seen] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -100,6 +102,8 @@ class StandIn:
 
     def reply(self, path: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
         """The reply to a request; it has a body where it is a POST."""
+        if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
+            return Reply(401, {"error": "no such key"})
         if self.html:
             return Reply(200, "<!doctype html><html><body>Welcome</body></html>", kind="text/html")
         match path.strip("/").split("/"):
@@ -251,14 +255,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(stand_in: StandIn) -> Iterator[str]:
+def serving(stand_in: StandIn, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serves in a thread; gives the URL."""
     server = _Server(("127.0.0.1", 0), _Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.stand_in = stand_in
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

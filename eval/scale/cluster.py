@@ -149,11 +149,7 @@ def report(options: argparse.Namespace) -> list[str]:
     ]
     if "crossing" in parts:
         found = crossing([int(count) for count in options.actors.split(",")], options.seconds)
-        lines += ["| engines | are | rows/s | of linear | driver, µs a row |", "|---|---|---|---|---|"]
-        lines += [
-            f"| {p.replicas} | {p.where} | {p.rows_per_s:,.0f} | {p.share:.1%} | {1e6 * p.driver_seconds_per_row:.0f} |"
-            for p in found
-        ]
+        lines += replicas.table(found)
         more = [
             1e6 * (actor.driver_seconds_per_row - process.driver_seconds_per_row)
             for process, actor in zip(found[::2], found[1::2], strict=True)

@@ -37,12 +37,16 @@ SETTLED = 0.25  # of the rows are answered before it is measured: engines start,
 
 @dataclass(frozen=True)
 class Point:
-    """Rows per second with so many engines, ``share`` of so many times one engine's most, and what a row takes of the driver."""
+    """Rows per second with so many engines, ``share`` of so many times one engine's most, and what a row takes of the driver.
+
+    ``bytes_per_s``: of the input.
+    """
 
     where: str
     replicas: int
     rows: int
     rows_per_s: float
+    bytes_per_s: float
     share: float
     driver_seconds_per_row: float
 
@@ -60,6 +64,7 @@ def measure(replicas: int, seconds: float, *, hosted: bool, cluster: str | None 
         path = Path(name) / "rows.jsonl"
         with path.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps({"id": i, "text": f"{i} {TEXT}"}) + "\n" for i in range(rows))
+        row_bytes = path.stat().st_size / rows
         args = {"latency": LATENCY, "concurrency": AT_A_TIME, "rules": [{"answer": "It is about a river."}]}
         engine: dict[str, Any] = {"name": "scripted", "replicas": replicas, "args": args}
         engine |= {"hosted": hosted} if cluster is None else {"cluster": cluster}
@@ -70,7 +75,20 @@ def measure(replicas: int, seconds: float, *, hosted: bool, cluster: str | None 
     done = max(last - first, 1)
     per_s = done / max(ended - began, 1e-9)
     where = "actors" if cluster is not None else "processes" if hosted else "threads"
-    return Point(where, replicas, rows, per_s, per_s / (replicas * RATE), (cpu_end - cpu) / done)
+    return Point(where, replicas, rows, per_s, per_s * row_bytes, per_s / (replicas * RATE), (cpu_end - cpu) / done)
+
+
+def table(found: Sequence[Point]) -> list[str]:
+    """As lines of Markdown."""
+    return [
+        "| engines | are | rows/s | MB/s of input | of linear | driver, µs a row |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {p.replicas} | {p.where} | {p.rows_per_s:,.0f} | {p.bytes_per_s / 1e6:,.2f} | {p.share:.1%} "
+            f"| {1e6 * p.driver_seconds_per_row:.0f} |"
+            for p in found
+        ),
+    ]
 
 
 def vllm_pair(rows: int, rounds: int) -> dict[str, Any]:

@@ -60,18 +60,12 @@ def _head() -> list[str]:
 
 
 def _points(found: list[replicas.Point]) -> list[str]:
-    lines = [
+    return [
         f"Scripted engines that answer in {replicas.LATENCY * 1000:.0f} ms, {replicas.AT_A_TIME} requests at a time: one alone "
         f"does at most {replicas.RATE:.0f} rows/s. From the input file to the sealed parts, after start-up.",
         "",
-        "| engines | are | rows/s | of linear | driver, µs a row |",
-        "|---|---|---|---|---|",
+        *replicas.table(found),
     ]
-    for p in found:
-        lines.append(
-            f"| {p.replicas} | {p.where} | {p.rows_per_s:,.0f} | {p.share:.1%} | {1e6 * p.driver_seconds_per_row:.0f} |"
-        )
-    return lines
 
 
 def _arithmetic(found: list[replicas.Point]) -> list[str]:

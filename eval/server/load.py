@@ -2,12 +2,13 @@
 
     python eval/server/load.py kills [--batches N] [--rows N] [--clients N] [--kills N]
     python eval/server/load.py upload [--bytes N]
-    python eval/server/load.py polling [--rate N] [--rows N] [--seconds S]
+    python eval/server/load.py polling [--rate N] [--rows N] [--rounds N]
     python eval/server/load.py start
 
 ``kills``: clients create batches and wait for them while the server is killed (-9) and started again: every batch reaches its end,
-and no line is lost or doubled. ``upload``: the memory of the server while a file comes in. ``polling``: how much slower a batch is
-while so many requests a second ask where it stands. ``start``: how long until the first answer. Each prints what it saw, as JSON.
+no line is lost or doubled, and every run folder passes ``llmbatch audit``. ``upload``: the memory of the server while a file comes
+in. ``polling``: how much slower a batch is while so many requests a second ask where it stands. ``start``: how long until the first
+answer. Each prints what it saw, as JSON, and writes it to ``--json FILE``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from typing import Any
 import httpx2
 import psutil
 from openai import APIError, OpenAI
+
+from llmbatch.audit.audit import audit
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 _PATIENCE = 600.0
@@ -58,12 +61,17 @@ def main() -> None:
     polling.add_argument("--rows", type=int, default=4000)
     polling.add_argument("--rounds", type=int, default=3)
     commands.add_parser("start")
+    for command in commands.choices.values():
+        command.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
     measure: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
         "kills": _kills, "upload": _upload, "polling": _polling, "start": _start,
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="llmbatch-load-") as name:
-        print(json.dumps(measure[given.what](Path(name), given), indent=1))
+        figures = json.dumps(measure[given.what](Path(name), given), indent=1)
+    print(figures)
+    if given.json is not None:
+        given.json.write_text(figures + "\n", encoding="utf-8")
 
 
 class Served:
@@ -173,12 +181,18 @@ def _kills(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
                 restarts.append(round(server.start(), 2))
             for each in waiting:
                 each.result()
-        states = json.loads(server.ask("GET", "/v1/batches?limit=100"))
+        states = _states(server.client())
+    audited = sum(audit(run).complete for run in (folder / "data" / "batches").glob("*/run"))
     return {
         "batches": given.batches, "rows": given.rows, "clients": given.clients, "kills": given.kills,
         "restart_seconds": restarts, "seconds": round(time.monotonic() - began, 1), "problems": problems,
-        "states": sorted({batch["status"] for batch in states["data"]}),
+        "states": sorted(set(states)), "batches_there": len(states), "audited": audited,
     }  # fmt: skip
+
+
+def _states(client: OpenAI) -> list[str]:
+    """Of every batch that the server has: one that was doubled would be one more."""
+    return [batch.status for batch in client.batches.list(limit=100)]
 
 
 def _one_batch(client: OpenAI, number: int, rows: int) -> list[str]:
@@ -243,26 +257,21 @@ def _polling(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Rounds with and without polling in turn, so that what else the machine does falls on both."""
     args = ("--set", "engine.args.latency=0.05", "--set", "engine.args.concurrency=16")
     seconds: dict[bool, list[float]] = {False: [], True: []}
-    asked = 0
+    rates: list[float] = []
     with served(folder, *args) as server:
         client = server.client()
         for number in range(2 * given.rounds):
             polled = bool(number % 2)
-            stop = threading.Event()
             batch = _begun(client, given.rows, number)
             processes = [_poller(server.port, batch, given.rate // 4) for _ in range(4)] if polled else []
             began = time.monotonic()
             while client.batches.retrieve(batch).status not in ENDED:
-                time.sleep(0.2)
+                time.sleep(0.05)
             seconds[polled].append(round(time.monotonic() - began, 2))
-            stop.set()
-            for process in processes:
-                process.terminate()
-                out, _ = process.communicate(timeout=60)
-                asked += int(out or 0)
+            rates += [sum(map(_ended, processes))] if polled else []
     alone, beside = (min(seconds[polled]) for polled in (False, True))
     return {
-        "rows": given.rows, "rate_wanted": given.rate, "rate_had": round(asked / sum(seconds[True])),
+        "rows": given.rows, "rate_wanted": given.rate, "rate_had": round(sum(rates) / len(rates)),
         "seconds_alone": seconds[False], "seconds_polled": seconds[True], "slower_by": round(beside / alone - 1, 3),
     }  # fmt: skip
 
@@ -275,7 +284,7 @@ def _begun(client: OpenAI, rows: int, number: int) -> str:
 _POLLER = """
 import http.client, signal, sys, time
 port, batch, rate = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-signal.signal(signal.SIGTERM, lambda *_: (print(count, flush=True), sys.exit(0)))
+signal.signal(signal.SIGTERM, lambda *_: (print(count / (time.monotonic() - began), flush=True), sys.exit(0)))
 connection, count, began = http.client.HTTPConnection("127.0.0.1", port), 0, time.monotonic()
 while True:
     connection.request("GET", f"/v1/batches/{batch}")
@@ -289,6 +298,13 @@ def _poller(port: int, batch: str, rate: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", _POLLER, str(port), batch, str(rate)], stdout=subprocess.PIPE, text=True
     )
+
+
+def _ended(poller: subprocess.Popen[str]) -> float:
+    """End it; how often it asked in a second."""
+    poller.terminate()
+    out, _ = poller.communicate(timeout=60)
+    return float(out or 0)
 
 
 def _start(folder: Path, _given: argparse.Namespace) -> dict[str, Any]:

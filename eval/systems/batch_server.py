@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 from openai import AzureOpenAI, OpenAI
 from shown import EXAMPLES, ROOT, Shown, tried, version_of
 
@@ -42,6 +43,12 @@ def results() -> Iterator[Shown]:
                 "killed (-9) in the middle, started again: the batch completes, no row is run twice",
                 "openai",
                 _killed,
+            ),
+            (
+                OPENAI,
+                "vLLM's engine, the demo model: killed with its server in mid-batch, started again, the batch completes",
+                "openai",
+                _killed_with_vllm,
             ),
             (OPENAI, "live: chat, completions and responses, whole and streamed, beside a batch", "openai", _live),
             (AZURE, "AzureOpenAI: its URLs, its key's header, always an error file", "openai", _azure),
@@ -104,9 +111,9 @@ def _lines(client: OpenAI, file_id: str | None) -> list[Any]:
     return [] if file_id is None else [json.loads(line) for line in client.files.content(file_id).content.splitlines()]
 
 
-def _many(count: int) -> bytes:
+def _many(count: int, **settings: Any) -> bytes:
     def line(row: int) -> str:
-        body = {"model": "demo", "messages": [{"role": "user", "content": f"text {row}"}]}
+        body = {"model": "demo", "messages": [{"role": "user", "content": f"text {row}"}], **settings}
         return json.dumps({"custom_id": f"row-{row}", "method": "POST", "url": "/v1/chat/completions", "body": body})
 
     return "".join(line(row) + "\n" for row in range(count)).encode()
@@ -185,6 +192,45 @@ def _killed(folder: Path) -> str:
     assert len(sessions) == 2 and sessions[1]["done_before"] >= 200, sessions
     assert parts[0]["sessions"][-1]["rows"] == 1000 - sessions[1]["done_before"], parts[0]["sessions"]
     return f"{sessions[1]['done_before']} rows were done before the kill, {1000 - sessions[1]['done_before']} after it"
+
+
+def _killed_with_vllm(folder: Path) -> str:
+    """The server dies, and its engine's process goes with it; then the engine's process alone, and the server gets another."""
+    rows, given = (
+        60,
+        ("--engine", "vllm", "--set", "engine.args.max_num_seqs=4", "--set", "engine.args.enforce_eager=true"),
+    )
+    server = Served(folder, *given, "--set", "run.window=8", "--set", "engine.args.dtype=float32")
+    with server:
+        batch_id = _begun(server.openai, _many(rows, max_tokens=100, ignore_eos=True))
+        _until(lambda: server.openai.batches.retrieve(batch_id).request_counts.completed >= 8)
+        started = psutil.Process(server.process.pid).children(recursive=True)
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait()
+        _until(lambda: not any(map(_lives, started)))
+        server.start()
+        client = server.openai
+        before = client.batches.retrieve(batch_id).request_counts.completed
+        _until(lambda: client.batches.retrieve(batch_id).request_counts.completed > before)
+        engine = max(
+            psutil.Process(server.process.pid).children(recursive=True), key=lambda each: each.memory_info().rss
+        )
+        engine.kill()
+        batch = _ended(client, batch_id)
+        done = _lines(client, batch.output_file_id)
+    assert [line["custom_id"] for line in done] == [f"row-{row}" for row in range(rows)], batch
+    return f"{len(started)} processes ended with the server; {before} of {rows} rows were done before; another engine did the rest"
+
+
+def _until(good: Callable[[], bool]) -> None:
+    end = time.monotonic() + _SECONDS
+    while not good():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.05)
+
+
+def _lives(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def _live(folder: Path) -> str:

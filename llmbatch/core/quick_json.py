@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -35,6 +36,9 @@ def value_json(value: Any) -> str:
     return "null" if value is None else to_json(value).decode()
 
 
+_NOTHING: Mapping[str, str] = {}
+
+
 def hole(name: str) -> str:
     """What stands in a form where its lines differ: for a value, or within a text."""
     return f"\0{name}\0"
@@ -47,17 +51,27 @@ class Form:
     To make the objects of a line and write them takes four times as long, and this is done for every row.
     """
 
-    def __init__(self, value: Any, write: Callable[[Any], str] = value_json) -> None:
-        """``write`` writes values as JSON."""
-        text = write(value).replace("%", "%%")
-        self._text = _WITHIN.sub(r"%(\1)s", _WHOLE.sub(r"%(\1)s", text)) + "\n"
+    def __init__(
+        self, value: Any, write: Callable[[Any], str] = value_json, known: Mapping[str, str] = _NOTHING
+    ) -> None:
+        """``write`` writes values as JSON. ``known`` are the texts of holes that are the same ones in all lines."""
+        holes: list[str] = []
+
+        def filled(match: re.Match[str]) -> str:
+            name = match[1] or match[2]
+            if name in known:
+                return known[name].replace("%", "%%")
+            holes.append(name)
+            return "%s"
+
+        self._text = _HOLE.sub(filled, write(value).replace("%", "%%")) + "\n"
+        self._texts = itemgetter(*holes) if len(holes) > 1 else lambda texts: tuple(texts[name] for name in holes)
 
     def line(self, texts: Mapping[str, str | int]) -> bytes:
-        """The line with these texts in its holes, all of which are among them."""
-        return (self._text % texts).encode()
+        """The line with these texts in its holes: all that are not known are among them."""
+        return (self._text % self._texts(texts)).encode()
 
 
-_WHOLE = re.compile(r'"\\u0000(\w+)\\u0000"')
-_WITHIN = re.compile(r"\\u0000(\w+)\\u0000")
+_HOLE = re.compile(r'"\\u0000(\w+)\\u0000"|\\u0000(\w+)\\u0000')  # a value, or within a text
 
 __all__ = ["Form", "hole", "json_line", "parse_line", "text_json", "value_json"]

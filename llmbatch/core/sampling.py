@@ -1,6 +1,6 @@
 """The sampling settings that a job, a prompt file or a request may set: their names in vLLM's ``SamplingParams``, types and ranges.
 
-The ranges are those of vLLM 0.24 to 0.33, and of the engine core behind it, which holds counts and ids in 32 bits and a seed in 64:
+The ranges are those of vLLM 0.27 to 0.32, and of the engine core behind it, which holds counts and ids in 32 bits and a seed in 64:
 a number that is beyond them does not fail there as one request's fault, but ends the engine.
 """
 

@@ -2,6 +2,7 @@
 
 CHECKS = {
     "software": "llmbatch.doctor.software:software",
+    "builds": "llmbatch.doctor.software:builds",
     "engines": "llmbatch.doctor.engines:engines",
     "extras": "llmbatch.doctor.software:extras",
     "devices": "llmbatch.doctor.machine:devices",

@@ -50,7 +50,7 @@ def devices(
                 "torch",
                 "warning",
                 f"{build} is a build for the CPU: the GPUs lie idle",
-                "pip install 'llmbatch[gpu]' in a new environment",
+                "in a new environment, in the folder of llmbatch's sources: pip install '.[gpu]'",
             )
     flags = [name for name in _INSTRUCTIONS if name in _cpu_flags()]
     few = not flags and not found.gpus and bool(_cpu_flags())

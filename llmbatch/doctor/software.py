@@ -16,6 +16,7 @@ from llmbatch.doctor.base import Finding
 from llmbatch.engines import ENGINES
 from llmbatch.engines.kinds import kind_of
 
+_OF_TORCH = ("torchvision", "torchaudio", "torchcodec")
 _LEFT_OUT = frozenset({"dev", "docs"})  # of whoever works on llmbatch
 Version = Callable[[str], str | None]
 
@@ -38,6 +39,19 @@ def version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def builds(version: Version = version_of) -> Iterator[Finding]:
+    """What is wrong where torch is a build for CPUs and its companions are not: each of them fails where it is imported."""
+    torch = version("torch") or ""
+    others = [f"{name} {found}" for name in _OF_TORCH if (found := version(name)) and "+cpu" not in found]
+    if torch.endswith("+cpu") and others:
+        yield Finding(
+            "torch",
+            "wrong",
+            f"{torch} is a build for the CPU, and {', '.join(others)} not: importing vLLM or transformers' models fails",
+            f"pip uninstall {' '.join(_OF_TORCH)}; a model of text alone needs none of them",
+        )
 
 
 def extras(requires: Sequence[str] | None = None, version: Version = version_of) -> Iterator[Finding]:

@@ -144,8 +144,9 @@ class PlainLines:
     """
 
     def __init__(self, model: str, created: int) -> None:
-        self._model = text_json(model)
         self._created = created
+        outputs = [text_output(hole("shape"), [hole("text")])]
+        self._form = Form(_line(hole("model"), hole("id"), hole("number"), outputs), known={"model": text_json(model)})
 
     def line(self, record: Mapping[str, Any], row: Mapping[str, Any], number: int) -> bytes | None:
         """The line of a row's record, or ``None`` where it is another kind of row. ``number`` is as ``Answered.line``."""
@@ -159,16 +160,12 @@ class PlainLines:
         named = row.get("id")
         given = named if named and isinstance(named, str) else _made_id(self._created, record["index"])
         texts: dict[str, str | int] = {
-            "model": self._model,
             "id": text_json(given),
             "number": number,
             "shape": value_json(inputs[0]["shape"]),
             "text": text_json(text),
         }
-        return _PLAIN.line(texts)
-
-
-_PLAIN = Form(_line(hole("model"), hole("id"), hole("number"), [text_output(hole("shape"), [hole("text")])]))
+        return self._form.line(texts)
 
 
 def reply_of(answered: Answered, *, strict: bool) -> dict[str, Any] | Error:

@@ -39,10 +39,10 @@ class ImagePlaces:
         folder of their file, and what the job allows. A variable that the prompt's author declared an image may name any file.
         """
         file = self._file(row.cursor)
-        folder = self._folder(file)
+        folder = self._folder(None if file is None else "".join(file))
         messages = tuple(relocated(message, folder) for message in prompt.messages or ())
         place = (
-            f"row {short(row.id)}" if file is None else f"{as_text(file)}:{row.cursor.line + 1}, row {short(row.id)}"
+            f"row {short(row.id)}" if file is None else f"{as_text(file[1])}:{row.cursor.line + 1}, row {short(row.id)}"
         )
         images = tuple(image._replace(place=place) for image in images_in(messages))
         if ready_made and self._allowed is None:
@@ -53,8 +53,8 @@ class ImagePlaces:
         return replace(prompt, messages=messages, images=images)
 
     @cached_property
-    def _files(self) -> list[str]:
-        """The paths of the input's files, by their number in a cursor; none where it is not one of files."""
+    def _files(self) -> list[tuple[str, str]]:
+        """The input's files by their number in a cursor: what stands before the name, and the name; none where there are none."""
         path = self._settings.path
         if not path or path == "-" or _is_copy(Path(path), self._output):
             return []
@@ -62,9 +62,9 @@ class ImagePlaces:
             place = find_input(path, self._settings.storage_options, folders=True).place
         except (SourceError, ReadError):  # a dataset of the hub
             return []
-        return [place.folder + file.name for file in place.files]
+        return [(place.folder, file.name) for file in place.files]
 
-    def _file(self, cursor: Cursor) -> str | None:
+    def _file(self, cursor: Cursor) -> tuple[str, str] | None:
         return self._files[cursor.file] if cursor.file < len(self._files) else None
 
     def _folder(self, file: str | None) -> str:

@@ -26,6 +26,9 @@ def explain(
         if problem["type"] == "extra_forbidden":
             said = _unknown(where, settings, tell_known=tuple(where[:-1]) not in listed)
             listed.add(tuple(where[:-1]))
+        elif problem["type"] in ("model_type", "model_attributes_type") and where:
+            known = ", ".join(_known_keys(where, settings))
+            said = f"{'.'.join(where)}: is a mapping of settings, not {short(problem['input'])}; known keys: {known}"
         else:
             said = _problem(problem, where, options)
         problems.setdefault(".".join(where), []).append(said)
@@ -40,6 +43,8 @@ def _unknown(where: list[str], settings: type[BaseModel], *, tell_known: bool) -
     if not near and not section:
         near = _elsewhere(key, settings)
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
+    if not near and where[:-1] in ([], ["engine"]) and "engine" in settings.model_fields:
+        hints.append(f"an argument of the engine's own is engine.args.{key};")
     if tell_known:
         hints.append(f"known keys: {', '.join(known)}")
     return f"unknown key {'.'.join(where)!r}" + (f": {' '.join(hints)}" if hints else "")

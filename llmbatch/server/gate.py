@@ -42,7 +42,10 @@ _SAFE = (
 
 
 class Gate:
-    """ASGI middleware around everything else. Puts ``owner`` and ``request_id`` into the scope's state."""
+    """ASGI middleware around everything else. Puts ``owner`` and ``request_id`` into the scope's state.
+
+    What serves it puts ``abort`` there, which ends the connection at once.
+    """
 
     def __init__(self, app: ASGIApp, server: Server) -> None:
         self._app = app
@@ -74,7 +77,10 @@ class Gate:
             self._see_length(headers, exchange.limit)
             scope.setdefault("state", {}).update(owner=asked_by, request_id=request_id)
             await self._app(scope, exchange.receive, exchange.send)
-        except (ClientDisconnect, _Gone):
+        except _TakesNothing:
+            scope["state"]["abort"]()
+            await asyncio.sleep(0)  # until then what serves it does not know, and complains of an answer without an end
+        except ClientDisconnect:
             exchange.status = exchange.status or 499
         except Exception as error:
             problem = error if isinstance(error, ApiError) else unforeseen(error, request_id)
@@ -145,8 +151,8 @@ class Gate:
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 
 
-class _Gone(Exception):
-    """The client takes nothing of what it is sent any more."""
+class _TakesNothing(ClientDisconnect):
+    """The client is there, and takes nothing of what it is sent any more."""
 
 
 class _Broken(Exception):
@@ -203,7 +209,7 @@ class _Exchange:
             async with asyncio.timeout(_SEND_SECONDS):
                 await self._send(message)
         except TimeoutError:
-            raise _Gone from None
+            raise _TakesNothing from None
 
 
 def _key(headers: Headers) -> str | None:

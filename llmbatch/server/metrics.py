@@ -8,6 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from llmbatch.server.store import Batch
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -33,7 +35,10 @@ class Metrics:
             "llmbatch_live_tokens", "Tokens of live requests.", ("kind",), registry=self._registry
         )
         self.rows = Counter(
-            "llmbatch_batch_rows", "Rows of batches by what became of them.", ("outcome",), registry=self._registry
+            "llmbatch_batch_rows",
+            "Rows of batches that are over, by what became of them.",
+            ("outcome",),
+            registry=self._registry,
         )
         self.tokens = Counter(
             "llmbatch_batch_tokens", "Tokens of batches that are over.", ("kind",), registry=self._registry
@@ -41,6 +46,14 @@ class Metrics:
         self._registry.register(_Batches(standing))
         files = Gauge("llmbatch_stored_bytes", "Bytes of files, uploaded and of results.", registry=self._registry)
         files.set_function(stored)
+
+    def over(self, batch: Batch) -> None:
+        """A batch came to its end."""
+        facts = batch.facts
+        self.rows.labels("answered").inc(facts.done)
+        self.rows.labels("failed").inc(facts.failed)
+        for kind, tokens in (facts.usage or {}).items():
+            self.tokens.labels(kind).inc(tokens)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

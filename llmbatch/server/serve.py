@@ -47,6 +47,7 @@ class _Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["state"]["abort"] = self.transport.abort  # of a client that takes nothing, closing would wait for it
         self._header_bytes = 0
         self._wait_for_headers()
 

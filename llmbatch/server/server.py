@@ -57,9 +57,10 @@ class Server:
         """A server that runs nothing yet."""
         fronts: dict[str, Any] = {}
         places = Places(settings)
-        worker = Worker(store, settings, run, places)
+        metrics = Metrics(store.counts, store.stored)
+        worker = Worker(store, settings, run, places, metrics.over)
         batches = Batches(store, fronts, worker, sessions=settings.sessions, slice_seconds=settings.slice_seconds)
-        server = cls(settings, store, batches, answering, Metrics(store.counts, store.stored), places, fronts)
+        server = cls(settings, store, batches, answering, metrics, places, fronts)
         fronts |= {name: find(FRONTS, name, "front")(server) for name in FRONTS}
         return server
 

@@ -28,7 +28,6 @@ from llmbatch.folder.records import index_of, parse, status_of
 from llmbatch.job.job import Job
 from llmbatch.server.errors import ApiError, not_found
 from llmbatch.server.fronts.openai import OpenAIFront
-from llmbatch.server.fronts.openai_lines import check_lines
 from llmbatch.server.keys import Owner
 from llmbatch.server.outputs import pairs, record_lines
 from llmbatch.server.server import Server
@@ -127,20 +126,6 @@ class View:
             batch = self._own(batch_id, request)
             made = await run_in_threadpool(self._retry, batch, _owner(request))
             return JSONResponse(self._standing(made))
-
-        @router.post("/files/{file_id}/check")
-        async def check(request: Request, file_id: _ID, endpoint: Annotated[str, Query(max_length=100)]) -> Response:
-            """What a batch of this file would say of its lines, before there is one."""
-            file = store.file(file_id, _owner(request).name)
-            if file is None:
-                raise not_found("file", file_id)
-            settings = self._server.settings
-            checked = await run_in_threadpool(
-                check_lines, store.content(file.id), endpoint, settings.models, settings.max_lines, lambda: False
-            )
-            if checked is None:
-                raise ApiError(503, "the check was not finished", retry=True)
-            return JSONResponse({"rows": checked.rows, "model": checked.model, "errors": checked.errors})
 
     def _of_rows(self, router: APIRouter) -> None:
         @router.get("/batches/{batch_id}/rows")

@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from llmbatch.core.errors import EngineError, LlmbatchError, Locked, ReadError, UsageError, WriteError
@@ -55,11 +56,15 @@ class Running(Protocol):
 class Worker:
     """Serves batches, several at a time, each in its own thread."""
 
-    def __init__(self, store: Store, settings: ServerSettings, run: Runner, places: Places) -> None:
+    def __init__(
+        self, store: Store, settings: ServerSettings, run: Runner, places: Places, over: Callable[[Batch], None]
+    ) -> None:
+        """``over`` is told of each batch whose results are written."""
         self._store = store
         self._settings = settings
         self._run = run
         self._places = places
+        self._over = over
         self._broken: Counter[str] = Counter()  # how often a batch could not go on, by its id
 
     def serve(self, session: Running, kind: BatchKind) -> None:
@@ -169,6 +174,7 @@ class Worker:
         if not after.ended:
             self._finish(after, "cancelled", None, job, kind)
             return
+        self._over(after)
         _log.info("batch %s %s: %d rows done, %d failed", batch.id, ending, done.done, done.failed)
 
     def _give_up(self, batch: Batch, said: str) -> None:

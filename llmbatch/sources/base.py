@@ -180,7 +180,10 @@ class Source(Protocol):
         """
 
     def locate(self, cursor: Cursor) -> str:
-        """The place in words, such as ``a.jsonl:17`` or ``a.parquet[16]``: lines count from 1, rows of tables from 0."""
+        """The place in words, such as ``a.jsonl:17`` or ``a.parquet[16]``: lines count from 1, rows of tables from 0.
+
+        Records tell of it, so it is the same however the input was named: a file is called as below the folder that all share.
+        """
 
     def places(self, start: Cursor = START) -> Iterator[Row]:
         """As ``rows``, but without what is in a row where that can be had for less."""

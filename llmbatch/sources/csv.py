@@ -113,13 +113,15 @@ class _Format:
                     continue
                 at = feed.record[-1].end
                 if offset <= at:
-                    for row in self._records(feed, header, Cursor(index, number, at, len(feed.record)), name):
+                    for row in self._records(
+                        feed, header, Cursor(index, number, at, len(feed.record)), files.called(number)
+                    ):
                         index += 1
                         yield row
             if offset > at:
                 with files.open(number, offset) as stream:
                     feed = _Feed(Lines(stream, name, offset, before, blank=True))
-                    for row in self._records(feed, header, Cursor(index, number, offset, before), name):
+                    for row in self._records(feed, header, Cursor(index, number, offset, before), files.called(number)):
                         index += 1
                         yield row
             offset = before = 0
@@ -132,7 +134,11 @@ class _Format:
                 for cursor in picked:
                     stream.seek(cursor.offset)
                     feed = _Feed(Lines(stream, name, cursor.offset, cursor.line, blank=True))
-                    row = None if header is None else next(self._records(feed, header, cursor, name), None)
+                    row = (
+                        None
+                        if header is None
+                        else next(self._records(feed, header, cursor, files.called(number)), None)
+                    )
                     if row is None:
                         raise ReadError(
                             f"{name}: ends before byte {cursor.offset}, where a row was before: it was cut off"

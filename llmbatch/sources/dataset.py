@@ -60,7 +60,7 @@ class DatasetSource:
                 index, position = index + 1, position + 1
 
     def locate(self, cursor: Cursor) -> str:
-        return f"{self._name}[{cursor.offset}]"
+        return f"{Path(self._name).name}[{cursor.offset}]"
 
     def places(self, start: Cursor = START) -> Iterator[Row]:
         return self.rows(start)

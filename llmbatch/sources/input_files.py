@@ -205,6 +205,10 @@ class InputFiles:
         """What a file is called in messages."""
         return "stdin" if self._stdin is not None else as_text(self.path(number))
 
+    def called(self, number: int) -> str:
+        """What a file is called in records, however the input was named: its name below the folder that all files share."""
+        return "stdin" if self._stdin is not None else as_text(self.place.files[number].name)
+
     def path(self, number: int) -> str:
         return self.place.folder + self.place.files[number].name
 
@@ -431,7 +435,7 @@ class FileSource:
         return []
 
     def locate(self, cursor: Cursor) -> str:
-        return f"{self._files.name(cursor.file)}:{cursor.line + 1}"
+        return f"{self._files.called(cursor.file)}:{cursor.line + 1}"
 
     def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:
         return self._files.fingerprint(files)

@@ -54,7 +54,7 @@ def json_lines(
     """
 
     def locate(cursor: Cursor) -> str:
-        return f"{files.name(cursor.file)}:{cursor.line + 1}"
+        return f"{files.called(cursor.file)}:{cursor.line + 1}"
 
     def rows_on(lines: Lines | PickedLines, index: int, number: int) -> Generator[Row, None, int]:
         """The rows on lines of one file, of which the first has this index; that of a picked line is its own. Returns the next."""

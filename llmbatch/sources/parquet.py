@@ -50,7 +50,7 @@ class ParquetSource:
             skip = 0
 
     def locate(self, cursor: Cursor) -> str:
-        return f"{self._files.name(cursor.file)}[{cursor.offset}]"
+        return f"{self._files.called(cursor.file)}[{cursor.offset}]"
 
     def places(self, start: Cursor = START) -> Iterator[Row]:
         return self.rows(start)

@@ -44,7 +44,7 @@ class _Maker:
                 lines = Lines(stream, name, offset, before)
                 for raw in lines:
                     cursor = Cursor(index, number, lines.start, lines.number - 1)
-                    yield self._row(None if lines.too_long else raw, cursor, name)
+                    yield self._row(None if lines.too_long else raw, cursor, files.called(number))
                     index += 1
             offset = before = 0
 
@@ -53,7 +53,7 @@ class _Maker:
         for number in range(start.file, len(files)):
             with files.open(number) as stream, reading(files.name(number), lambda: 0):
                 content = stream.read(MAX_LINE + 1)
-            yield self._row(None if len(content) > MAX_LINE else content, Cursor(number, number), files.name(number))
+            yield self._row(None if len(content) > MAX_LINE else content, Cursor(number, number), files.called(number))
 
     def _row(self, raw: bytes | None, cursor: Cursor, name: str) -> Row:
         try:

@@ -41,13 +41,15 @@ class Assets:
 class FromDocument:
     """A job for ``job_from``, with absolute paths, and what a person should know: what was read, and which keys do nothing here.
 
-    ``output`` need not be in it: ``name`` says what the run folder is called where nobody names one.
+    ``output`` need not be in it: ``name`` says what the run folder is called where nobody names one. ``of_the_engine`` are the keys
+    that set the job's own engine: where it runs on one that is shared they do nothing either.
     """
 
     job: Mapping[str, Any]
     name: str
     read: Sequence[str] = ()
     without_effect: Sequence[str] = ()
+    of_the_engine: Sequence[str] = ()
 
     def notes(self) -> list[str]:
         """Sentences, one a thing."""

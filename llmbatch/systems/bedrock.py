@@ -14,6 +14,7 @@ from llmbatch.systems.base import Assets, FromDocument
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH = 12
+_MOST_HOURS = 24 * 365 * 1000  # Bedrock takes 24 to 168; what ends later than this has no date that programs can write
 _WITHOUT_EFFECT = (
     "roleArn", "vpcConfig", "tags", "inputDataConfig.s3InputDataConfig.s3BucketOwner",
     "outputDataConfig.s3OutputDataConfig.s3EncryptionKeyId", "outputDataConfig.s3OutputDataConfig.s3BucketOwner",
@@ -46,7 +47,7 @@ class _Invocation(Camel):
     model_id: str = Field(min_length=1)
     input_data_config: _Input
     output_data_config: _Output
-    timeout_duration_in_hours: int | None = Field(None, ge=1, le=168)
+    timeout_duration_in_hours: int | None = Field(None, ge=1, le=_MOST_HOURS)
     model_invocation_type: Literal["InvokeModel", "Converse"] = "InvokeModel"
     client_request_token: str | None = None
     vpc_config: dict[str, Any] | None = None

@@ -18,6 +18,7 @@ from llmbatch.systems.aws import Objects, Pascal, checked, given, listed, model_
 from llmbatch.systems.base import Assets, FromDocument
 
 _MIB = 1 << 20
+_MOST_AT_A_TIME = 100  # MiB of requests, as SageMaker has it
 _LONGEST_MANIFEST = 256 << 20  # bytes
 _CONTENTS: dict[str, Literal["json", "csv", "text"]] = {
     "application/json": "json",
@@ -29,6 +30,7 @@ _CONTENTS: dict[str, Literal["json", "csv", "text"]] = {
 _WITHOUT_EFFECT = (
     "TransformResources", "BatchStrategy", "Environment", "Tags", "ExperimentConfig", "TransformOutput.KmsKeyId",
 )  # fmt: skip
+_OF_THE_ENGINE = ("MaxConcurrentTransforms", "ModelClientConfig.InvocationsTimeoutInSeconds")
 _FIRST_CELL = "{{ c0 }}"
 """What a row of CSV is asked with where the job has no prompt: its first cell, as a container without one takes it."""
 
@@ -99,6 +101,16 @@ class _Transform(Pascal):
     experiment_config: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
+    def _fits_together(self) -> _Transform:
+        transforms, payload = self.max_concurrent_transforms, self.max_payload_in_mb
+        if (product := transforms * payload) > _MOST_AT_A_TIME:
+            raise ValueError(
+                f"MaxConcurrentTransforms * MaxPayloadInMB may be at most {_MOST_AT_A_TIME}, and {transforms} * {payload} is "
+                f"{product}: lower one of them, or leave MaxConcurrentTransforms out, with which the engine takes as many as it can"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _whole_objects_are_single(self) -> _Transform:
         if self.batch_strategy == "MultiRecord" and self.transform_input.split_type == "None":
             raise ValueError(
@@ -152,7 +164,8 @@ class SageMakerTransform:
         if client.invocations_max_retries is not None:
             job["retry"] = {"max_attempts": client.invocations_max_retries + 1}
         read = [_what_is_read(asked, options), *said, *_notices(asked, options)]
-        return FromDocument(job, asked.transform_job_name, read, given(document, _WITHOUT_EFFECT))
+        without_effect, of_the_engine = given(document, _WITHOUT_EFFECT), given(document, _OF_THE_ENGINE)
+        return FromDocument(job, asked.transform_job_name, read, without_effect, of_the_engine)
 
 
 def _options(asked: _Transform, path: Path) -> SageMakerSettings:

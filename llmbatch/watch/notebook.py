@@ -16,7 +16,7 @@ from html import escape
 from llmbatch.core import words
 from llmbatch.core.events import EngineReady, Event, Finished, Note, Planned, Snapshot, Started, Watcher
 from llmbatch.core.notebook import bar, table
-from llmbatch.watch.lines import accepted_text, progress_line, replica_text, rows_text, started_line
+from llmbatch.watch.lines import accepted_text, progress_line, replica_text, rows_text, started_line, worst_text
 
 REPLICAS_SHOWN = 8
 _NOTES_KEPT = 6
@@ -83,6 +83,8 @@ def _figures(snapshot: Snapshot) -> str:
         rows.append(("accepted", accepted))
     if any(snapshot.by_failure.values()):
         rows.append(("failures", words.counts(snapshot.by_failure)))
+    if snapshot.worst is not None:
+        rows.append(("worst", worst_text(snapshot.worst)))
     speed = f"{words.count(snapshot.rows_per_s)} rows/s, {words.count(snapshot.completion_tokens_per_s)} tokens/s out"
     rows.append(("speed", speed))
     if snapshot.seconds_left is not None and snapshot.seconds_left >= 1:

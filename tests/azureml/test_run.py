@@ -31,6 +31,7 @@ def test_the_example_ends_well_with_one_failed_item(deployment: Any) -> None:
     assert deployment.predictions() == (deployment.path / "expected.dataframe" / "predictions.csv").read_text()
     overview = deployment.log("job_progress_overview.txt")
     assert "2 of 2 mini-batches are done, 0 failed; 4 of 4 items, 1 failed; 3 rows: finished" in overview
+    assert "batch deployment llm-default\n" in result.stderr
 
 
 def test_over_the_threshold_the_example_fails_and_keeps_its_rows(deployment: Any) -> None:

@@ -11,6 +11,7 @@ from llmbatch import doctor as room
 from llmbatch.cli.main import main
 from llmbatch.doctor import CHECKS
 from llmbatch.doctor.base import Finding
+from llmbatch.doctor.engines import startable
 
 
 def doctor(*arguments: str) -> Result:
@@ -58,6 +59,14 @@ def test_an_engine_can_be_started_to_see(checks: dict[str, str], forked: None) -
     assert result.exit_code == 0
     assert "start scripted        started and answered in " in result.stdout
     assert doctor("--engine", "openai").exit_code == 1
+
+
+@pytest.mark.vllm
+def test_the_engine_that_loads_models_really_starts_and_answers(checks: dict[str, str], forked: None) -> None:
+    assert "vllm" in startable()
+    result = doctor("--start", "--engine", "vllm")
+    assert result.stdout.splitlines()[1].startswith(f"{'ok':8}{'start vllm':22}started and answered in ")
+    assert result.exit_code == 0
 
 
 def test_an_unknown_engine_is_refused(checks: dict[str, str]) -> None:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
+import pandas
 import pytest
 from click.testing import CliRunner
+from pydantic import BaseModel
 
 from llmbatch.cli.main import main
+from llmbatch.core.errors import LlmbatchError
+from llmbatch.engines.vllm.trouble import start_failure
 
 a_hub = importlib.import_module("tests.model_hub").a_hub
 PAGE = Path(__file__).parents[2] / "docs" / "mistakes.md"
-MISTAKES = re.findall(r"^```text\n\$ llmbatch (.+)\n(.+)\n```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+SHOWN = re.findall(
+    r"^```text\n(\$ llmbatch|>>>|vLLM:) (.+)\n(.+)\n```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+)
+MISTAKES = [(asked, answer) for who, asked, answer in SHOWN if who == "$ llmbatch"]
+IN_PYTHON = [(asked, answer) for who, asked, answer in SHOWN if who == ">>>"]
+OF_VLLM = [(asked, answer) for who, asked, answer in SHOWN if who == "vLLM:"]
 ROWS = "".join(json.dumps(row) + "\n" for row in ({"id": "a", "text": "one hundred"}, {"id": "b", "text": "twelve"}))
 JOB = "model: demo\n{}\ninput: rows.jsonl\noutput: out\n"
 FILES = {
@@ -38,7 +49,9 @@ def llmbatch(line: str) -> tuple[int, str]:
 
 
 def test_there_are_twenty_and_more() -> None:
-    assert len(MISTAKES) >= 20
+    assert (len(MISTAKES), len(IN_PYTHON), len(OF_VLLM)) >= (22, 8, 12)
+    numbers = re.findall(r"^## (\d+)\.", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert numbers == [str(number) for number in range(1, len(SHOWN) + 1)]
 
 
 @pytest.mark.parametrize(("line", "answer"), MISTAKES, ids=[f"{number}" for number in range(1, len(MISTAKES) + 1)])
@@ -54,6 +67,9 @@ def test_a_mistake_is_answered_as_the_page_says(
             hub.has("Qwen/Qwen3-8B")
             see(line, answer)
         return
+    if "--engine" not in line and line.startswith("run --model demo --prompt summarize --input rows.jsonl --output"):
+        monkeypatch.setitem(sys.modules, "vllm", None)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     if " done" in line or " don" in line:
         made = 'run --model demo --engine scripted --prompt "{{ text }}" --input rows.jsonl --output done --quiet'
         assert llmbatch(made) == (0, "")
@@ -63,7 +79,35 @@ def test_a_mistake_is_answered_as_the_page_says(
 def see(line: str, answer: str) -> None:
     code, said = llmbatch(line)
     assert code != 0
-    assert re.fullmatch(".*".join(map(re.escape, answer.split("..."))), said), said
+    assert is_said(answer, said), said
+
+
+def is_said(answer: str, said: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, answer.split("..."))), said) is not None
+
+
+class Person(BaseModel):
+    age: int
+
+
+@pytest.mark.parametrize(("line", "answer"), IN_PYTHON, ids=[line[:40] for line, _ in IN_PYTHON])
+def test_a_mistake_in_python_is_an_error_as_the_page_says(line: str, answer: str) -> None:
+    with pytest.raises(LlmbatchError) as error:
+        list(eval(line, {"llmbatch": importlib.import_module("llmbatch"), "pandas": pandas, "Person": Person}))  # noqa: S307 - a line of ours
+    assert is_said(answer, f"{type(error.value).__name__}: {error.value}"), error.value
+
+
+@pytest.mark.parametrize(("said", "answer"), OF_VLLM, ids=[said[:40] for said, _ in OF_VLLM])
+@pytest.mark.parametrize("process", ["here", "its own"])
+def test_what_vllm_says_where_it_does_not_start_is_said_with_what_to_try(
+    tmp_path: Path, process: str, said: str, answer: str
+) -> None:
+    log, error = tmp_path / "engine.log", RuntimeError(said)
+    if process == "its own":
+        log.write_text(f"(EngineCore pid=7) ERROR 11-22 [core.py:1] ValueError: {said}\n")
+        error = RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {}")
+    failure = start_failure(error, "m", log, 0)
+    assert f"Error: {failure}".replace("ValueError: ", "", 1) == answer
 
 
 def test_what_a_prompt_s_text_lacks_is_said_with_the_text_mended() -> None:

@@ -119,34 +119,9 @@ def test_without_its_script_counts_failures_and_tables_are_there(visit: Any, pag
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone_and_text_stands_out_from_what_is_behind_it(
-    visit: Any, shot: Any, page: Path, scheme: str
+    visit: Any, shot: Any, contrasts: Any, page: Path, scheme: str
 ) -> None:
     opened = visit(page.as_uri(), viewport={"width": 360, "height": 740}, color_scheme=scheme)
     assert opened.evaluate("document.documentElement.scrollWidth") <= 360
     shot(opened, f"report-phone-{scheme}")
-    assert opened.evaluate(CONTRASTS) == []
-
-
-# The texts whose contrast is below 4.5 (WCAG AA).
-CONTRASTS = """() => {
-  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
-    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
-  const behind = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const found = parts(getComputedStyle(at).backgroundColor);
-      if (found.length < 4 || found[3] === 1) return found;
-    }
-    return [255, 255, 255];
-  };
-  const low = [];
-  for (const element of document.querySelectorAll("main *, footer")) {
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!own || !element.checkVisibility() || element.closest("script, option, select, svg, .label")) continue;
-    const [a, b] = [light(parts(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);
-    const contrast = (a + 0.05) / (b + 0.05);
-    if (contrast < 4.5) low.push(`${element.tagName} ${element.className}: ${contrast.toFixed(2)}`);
-  }
-  return low;
-}"""
+    assert contrasts(opened) == []

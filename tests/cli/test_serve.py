@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
+from openai import APIError, OpenAI
+
+from llmbatch.audit.audit import audit
 
 PATIENCE_SECONDS = 60
 
@@ -66,6 +72,92 @@ def test_it_says_where_it_is_and_ends_when_it_is_told_to(serving: Serving, numbe
     process.send_signal(number)
     assert process.wait(PATIENCE_SECONDS) == 0
     assert not (serving.data / "lock").exists()
+
+
+def test_a_server_that_is_killed_leaves_no_engine_and_goes_on_with_its_batch(serving: Serving) -> None:
+    given = (
+        *DEMO,
+        "--port",
+        "0",
+        "--set",
+        "run.window=16",
+        "--set",
+        "engine.hosted=true",
+        "--set",
+        "engine.args.concurrency=4",
+    )
+    first = serving.start(*given, "--set", "engine.args.latency=0.05")
+    client = client_of(first)
+    file = client.files.create(file=("input.jsonl", many(200)), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    while not counts(client, batch.id):
+        time.sleep(0.01)
+    started = psutil.Process(first.pid).children(recursive=True)
+    assert started  # the engine's process among them
+    first.kill()
+    _, left = psutil.wait_procs(started, timeout=PATIENCE_SECONDS)
+    assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
+    client.close()
+    second = serving.start(*given)
+    client = client_of(second)
+    while (state := client.batches.retrieve(batch.id)).status not in ("completed", "failed"):
+        time.sleep(0.01)
+    assert state.output_file_id is not None
+    answers = client.files.content(state.output_file_id).content.splitlines()
+    assert [json.loads(line)["custom_id"] for line in answers] == [f"row-{number}" for number in range(200)]
+    assert audit(serving.data / "batches" / batch.id / "run").complete
+    client.close()
+
+
+def client_of(process: subprocess.Popen[str]) -> OpenAI:
+    """A client of a server that was just started."""
+    assert process.stdout is not None
+    port = process.stdout.readline().split("127.0.0.1:")[1].split("/")[0]
+    return OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="a-secret-key", max_retries=0)
+
+
+def counts(client: OpenAI, batch_id: str) -> int:
+    """How many rows of a batch are answered."""
+    found = client.batches.retrieve(batch_id).request_counts
+    return 0 if found is None else found.completed
+
+
+def many(rows: int) -> bytes:
+    def line(number: int) -> str:
+        body = {"model": "demo", "messages": [{"role": "user", "content": f"text {number}"}]}
+        return json.dumps({"custom_id": f"row-{number}", "method": "POST", "url": "/v1/chat/completions", "body": body})
+
+    return "".join(line(number) + "\n" for number in range(rows)).encode()
+
+
+def test_what_it_prints_has_nothing_of_what_is_asked(serving: Serving) -> None:
+    rules = '[{"when": {"contains": "fails"}, "fail": "the engine repeats a-secret"}]'
+    process = serving.start(*DEMO, "--port", "0", "--verbose", "--set", f"engine.args.rules={rules}")
+    client = client_of(process)
+    lines = b""
+    for name in ("a-secret-one", "a-secret-that-fails"):
+        messages = [{"role": "user", "content": name}]
+        with contextlib.suppress(APIError):
+            client.chat.completions.create(model="demo", messages=messages)  # type: ignore[arg-type]
+        body = {"model": "demo", "messages": messages, "metadata": {"a-secret": name}}
+        line = {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}
+        lines += json.dumps(line).encode() + b"\n"
+    for content in (lines, b"a-secret\n"):
+        file = client.files.create(file=("a-secret.jsonl", content), purpose="batch")
+        batch = client.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"a-secret": "x"}
+        )
+        while (state := client.batches.retrieve(batch.id).status) not in ("completed", "failed"):
+            time.sleep(0.01)
+    assert state == "failed"
+    with pytest.raises(APIError):
+        client.files.retrieve("file-a-secret")
+    client.close()
+    process.send_signal(signal.SIGTERM)
+    said, logged = process.communicate(timeout=PATIENCE_SECONDS)
+    assert "POST /v1/batches 200" in logged
+    assert "GET /v1/files/{file_id} 404" in logged
+    assert "a-secret" not in said + logged
 
 
 def test_what_cannot_be_served_is_refused_before_it_listens(serving: Serving, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -132,6 +133,7 @@ def test_ctrl_c_ends_the_view_and_not_the_run(slow: Any, monkeypatch: pytest.Mon
 
 
 def test_on_a_terminal_the_view_is_drawn_anew_and_at_last_stands_the_summary(slow: Any) -> None:
+    slow.run += ["--set", "engine.replicas=2"]
     process = under_way(slow)
     screen, terminal = pty.openpty()
     command = [sys.executable, "-m", "llmbatch.cli", "status", str(slow.folder), "--watch"]
@@ -139,7 +141,7 @@ def test_on_a_terminal_the_view_is_drawn_anew_and_at_last_stands_the_summary(slo
     viewer = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env={**there, "TERM": "xterm"})
     os.close(terminal)
     seen = b""
-    while b"in flight" not in seen:
+    while b"in flight" not in seen or b"replica 1" not in seen:
         seen += os.read(screen, 1 << 16)
     process.kill()
     process.wait()
@@ -149,6 +151,7 @@ def test_on_a_terminal_the_view_is_drawn_anew_and_at_last_stands_the_summary(slo
     os.close(screen)
     assert viewer.wait() == 0
     assert b"worst" in seen and b"malformed_row 1, as at" in seen
+    assert re.search(rb"replica 0.*busy .*replica 1.*busy ", seen, re.DOTALL)
     assert b"the same command goes on" in seen[seen.rindex(b"in flight") :]
 
 

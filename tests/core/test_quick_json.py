@@ -92,3 +92,6 @@ def test_a_form_that_is_filled_is_the_line_of_the_value_without_holes(
     form = Form(value(hole("a"), hole("b"), hole("c")))
     texts = {"a": value_json(first), "b": value_json(second), "c": number}
     assert form.line(texts) == json_line(value(first, second, number))
+    for known in (("b",), ("a", "c"), ("a", "b", "c")):
+        form = Form(value(hole("a"), hole("b"), hole("c")), known={name: str(texts[name]) for name in known})
+        assert form.line(texts) == json_line(value(first, second, number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+blocks = importlib.import_module("tests.docs.blocks")
 GIVEN = Path(__file__).parent / "given"
 """Files that pages speak of without showing them: those in ``common`` for all, those in ``PAGE`` for one."""
 ROOT = Path(__file__).parents[2]
@@ -27,7 +29,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as there:
     code = int(there.recv(16) or b"137")
 with open({log!r}, "a") as log:
     log.write(json.dumps([asked["name"], asked["argv"], code]) + "\\n")
-sys.exit(0 if code == 3 else code)  # some rows not ok: the scripted engine does not know every answer
+sys.exit(code)
 """
 # What installs or builds is looked at and not done: that its names are right.
 LOOK = """#!{python} -ISE
@@ -36,7 +38,7 @@ name, arguments = sys.argv[0].rsplit("/", 1)[-1], sys.argv[1:]
 with open({root!r} + "/pyproject.toml", "rb") as file:
     extras = tomllib.load(file)["project"]["optional-dependencies"]
 asked = [each for group in re.findall(r"\\[([\\w,-]+)\\]", " ".join(arguments)) for each in group.split(",")]
-wrong = [each for each in asked if each not in extras] if name == "pip" else []
+wrong = [each for each in asked if each not in extras] if name != "make" else []
 if name == "make":
     files = [{root!r} + "/Makefile", {root!r} + "/eval/peers/peers.mk"]  # a source distribution has no eval/
     makefile = "".join(open(file).read() for file in files if os.path.exists(file))
@@ -90,7 +92,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "bin").mkdir()
     for name in ("llmbatch", "python", "yaml", "json"):
         _command(folder / "bin" / name, SHIM.format(python=sys.executable, socket=place, log=log))
-    for name in ("pip", "make"):
+    for name in blocks.LOOKED_AT:
         _command(folder / "bin" / name, LOOK.format(python=sys.executable, root=str(ROOT)))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     server = subprocess.Popen(

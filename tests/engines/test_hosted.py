@@ -19,11 +19,15 @@ from llmbatch.core.errors import EngineDied, EngineError, JobError
 from llmbatch.core.events import Event, Snapshot
 from llmbatch.core.types import Outcome, Prompt, Request, RequestKey, Sampling
 from llmbatch.engines import hosted as module
+from llmbatch.engines import making
+from llmbatch.engines.base import Engine
+from llmbatch.engines.devices import Place
 from llmbatch.engines.elsewhere import EngineElsewhere
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.hosted import Hosting
 from llmbatch.engines.keeper import EngineKeeper
 from llmbatch.engines.kinds import make_engine
+from llmbatch.engines.making import Maker
 from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
@@ -50,10 +54,10 @@ def gone(pids: list[int]) -> list[int]:
     return pids
 
 
-def hosted(tmp_path: Path, timeout: float = 600.0, **args: Any) -> EngineElsewhere:
+def hosted(tmp_path: Path, timeout: float = 600.0, place: Place | None = None, **args: Any) -> EngineElsewhere:
     settings = EngineSettings(name="scripted", args=args, timeout=timeout)
     log, chat = tmp_path / "engine.log", ChatSettings()
-    return module.hosted(make_engine("m", settings, chat, log), Hosting("m", settings, chat, log))
+    return module.hosted(make_engine("m", settings, chat, log), Hosting("m", settings, chat, log, place or Place()))
 
 
 def feed_of(count: int) -> Feed:
@@ -226,6 +230,34 @@ def test_the_other_process_finds_what_this_one_finds(tmp_path: Path, monkeypatch
         part or str(Path.cwd()) for part in sys.path
     ]
     engine.stop()
+
+
+def test_the_other_process_has_the_devices_of_its_place_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    last = max(os.sched_getaffinity(0))
+    engine = hosted(tmp_path, place=Place({"CUDA_VISIBLE_DEVICES": "GPU-b"}, (last,)))
+    (pid,) = engine.start().pids
+    process = psutil.Process(pid)
+    assert process.environ()["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+    assert process.cpu_affinity() == [last]
+    engine.stop()
+
+
+def test_each_of_several_engines_is_put_on_a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0,GPU-ab,1")
+    seen: list[Hosting] = []
+    monkeypatch.setattr(making, "hosted", lambda here, hosting: (seen.append(hosting), here)[1])
+    settings = EngineSettings(name="vllm", replicas="auto", args={"tensor_parallel_size": 2})
+
+    def make(_model: str, _settings: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
+        return make_engine("m", EngineSettings(name="scripted"), chat, log)
+
+    maker = Maker("m", settings, ChatSettings(), tmp_path, make=make)
+    for number in range(maker.settings.engines):
+        maker(maker.settings, number)
+    assert [hosting.place.environment for hosting in seen] == [
+        {"CUDA_VISIBLE_DEVICES": "2,0"}, {"CUDA_VISIBLE_DEVICES": "GPU-ab,1"}
+    ]  # fmt: skip
 
 
 def test_what_is_given_up_gets_no_answer_and_the_engine_goes_on(tmp_path: Path) -> None:

@@ -6,10 +6,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,12 @@ from llmbatch.core.events import Event, Snapshot
 from llmbatch.engines.cluster import ray_cluster
 from llmbatch.engines.cluster.host import About
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from ray_nodes import Nodes, a_cluster, wait_for, workers
+
 RETRIED = {"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}
 SHAPE: dict[str, Any] = {"run": {"window": 60}, "plan": {"fold": False}}
-HEALTH = {
-    "health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_timeout_ms": 10_000,
-    "health_check_failure_threshold": 2,
-}  # fmt: skip
-LIGHT = {"object_store_memory": 80 << 20, "include_log_monitor": False}
 
 
 def setup_module() -> None:
@@ -37,86 +34,13 @@ def setup_module() -> None:
     ray = pytest.importorskip("ray")
 
 
-class Nodes:
-    """A cluster of a head and nodes, each with one processor, which is logical."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        sys.path.append(str(Path(__file__).parents[1]))
-        from ray_nodes import wait_for_no_agent
-
-        wait_for_no_agent()
-        self.port = free_port()
-        head = {
-            **LIGHT, "num_cpus": 1, "include_dashboard": False, "no_monitor": True, "_system_config": HEALTH,
-            "ray_client_server_port": self.port,
-        }  # fmt: skip
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
-        self.nodes: list[Any] = []
-
-    def add(self) -> None:
-        self.nodes.append(self.cluster.add_node(num_cpus=1, wait=False, **LIGHT))
-
-    def have(self, count: int) -> None:
-        """There is the head and so many others, and nothing runs on them."""
-        while len(self.nodes) < count:
-            self.add()
-        while len(self.nodes) > count:
-            self.kill(self.nodes[-1])
-        wait_for(lambda: self.free().get("CPU") == 1 + count and len(self.alive()) == 1 + count)
-
-    def free(self) -> dict[str, float]:
-        if not ray.is_initialized():
-            ray.init(address=self.cluster.address, log_to_driver=False, configure_logging=False)
-        free: dict[str, float] = ray.available_resources()
-        return free
-
-    def alive(self) -> list[Any]:
-        return [node for node in ray.nodes() if node["Alive"]]
-
-    def kill(self, node: Any) -> None:
-        """As a machine that loses its power."""
-        self.nodes.remove(node)
-        self.cluster.remove_node(node, allow_graceful=False)
-
-    def close(self) -> None:
-        ray.shutdown()
-        self.cluster.shutdown()
-
-
-def free_port() -> int:
-    """One below those that Ray takes for its workers."""
-    for port in range(9000, 10_000):
-        with socket.socket() as one:
-            try:
-                one.bind(("", port))
-            except OSError:
-                continue
-            return port
-    pytest.fail("all ports from 9000 to 10000 are taken")
-
-
-def wait_for(there: Callable[[], Any]) -> None:
-    for _ in range(6000):
-        if there():
-            return
-        time.sleep(0.1)
-    pytest.fail("it did not come to that within ten minutes")
-
-
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Nodes]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ |= {"RAY_prestart_worker_first_driver": "0"}
-    nodes = Nodes()
-    os.environ["RAY_ADDRESS"] = nodes.cluster.address
-    yield nodes
-    del os.environ["RAY_ADDRESS"]
-    nodes.close()
+    with a_cluster() as nodes:
+        yield nodes
 
 
 @pytest.fixture
@@ -136,17 +60,6 @@ def plain(jobs: Any, rows: Path) -> bytes:
     return bytes(jobs.results("plain"))
 
 
-def workers() -> list[psutil.Process]:
-    """The processes of engines of the cluster, each below an actor."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if "llmbatch.engines.worker" in (process.info["cmdline"] or ()):
-            parent = process.parent()
-            if parent is not None and "ray::" in " ".join(parent.cmdline()):
-                found.append(process)
-    return found
-
-
 def once(do: Callable[[], None], rows: int) -> Callable[[Event], None]:
     """A watcher that does something when so many rows are there."""
     left = [do]
@@ -156,6 +69,11 @@ def once(do: Callable[[], None], rows: int) -> Callable[[Event], None]:
             left.pop()()
 
     return watch
+
+
+def in_flight(note: str) -> int:
+    """How many requests a death cost."""
+    return int(note.rpartition(" requests were in flight")[0].rpartition(" ")[2])
 
 
 def run(jobs: Any, rows: Path, watch: Callable[[Event], None] = lambda _: None, **engine: Any) -> Any:
@@ -183,7 +101,9 @@ def test_a_node_that_joins_gets_an_engine_and_one_that_leaves_costs_what_was_in_
     result = run(jobs, rows, watch, args={"latency": 0.4})
     assert done == ["joined", "left"]
     assert any("there is room for more engines: 1 besides, 2 in all" in note for note in jobs.notes())
-    assert any("replica 1: " in note and "in flight and go again" in note for note in jobs.notes())
+    (lost,) = [note for note in jobs.notes() if "in flight and go again" in note]
+    assert lost.startswith("replica 1: ")
+    assert in_flight(lost) <= 4 + 16
     assert result.report["sessions"][0]["replicas"][0]["deaths"] == 0
     assert jobs.results() == plain(jobs, rows)
 
@@ -206,7 +126,7 @@ def test_engines_and_actors_that_are_killed_cost_what_was_in_flight(jobs: Any, n
     assert "the engine's process" in process and "was killed by SIGKILL" in process
     assert "the engine's actor" in actor
     for said in (process, actor):
-        assert int(said.rpartition(" requests were in flight")[0].rpartition(" ")[2]) <= 4 + 16
+        assert in_flight(said) <= 4 + 16
     assert jobs.results() == plain(jobs, rows)
     wait_for(lambda: not workers())
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from llmbatch.engines.base import Driver
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.kinds import make_engine
 from llmbatch.engines.replicas import Replicas, drive
+from llmbatch.engines.scripted.engine import ScriptedEngine
 from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.supervised import Cancelled, Supervised
+from llmbatch.job.job import Job
 from llmbatch.model.tokenizer import ChatSettings
+from llmbatch.runs.session import run_job
 
 RETRIED = {"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}
 
@@ -154,6 +158,87 @@ def test_tuning_is_done_once_for_all_replicas(jobs: Any) -> None:
     result = jobs.run(jobs.job(jobs.rows(text_rows(20)), slow, engine={"replicas": 3}, run={"autotune": True}))
     assert result.report["engine"]["engines"] == 3
     assert sum(note.startswith("autotune: trying") for note in jobs.notes()) == 1
+
+
+def test_the_tokens_of_all_replicas_together_are_those_of_the_run(jobs: Any) -> None:
+    script = {"rules": [RETRIED], "die_after": [9, 60], "concurrency": 8, "latency": 0.001}
+    (session,) = jobs.run(jobs.job(jobs.rows(text_rows(120)), script, engine={"replicas": 3})).report["sessions"]
+    each = session["replicas"]
+    assert len(each) == 3
+    for name in ("prompt_tokens", "completion_tokens"):
+        assert 0 < sum(replica["tokens"][name] for replica in each) == session["tokens"][name]
+    assert sum(replica["deaths"] for replica in each) == session["engine_restarts"] == 2
+
+
+# with engines that take a request by turns: who takes what depends on nothing else
+
+
+class Turns:
+    """Three engines' turns: it begins when all are up. ``took`` is (engine, index of the row) of each request."""
+
+    def __init__(self) -> None:
+        self.took: list[tuple[int, int]] = []
+        self._here = [0, 1, 2]
+        self._all_up = threading.Barrier(3)
+        self._changed = threading.Condition()
+
+    def begin(self) -> None:
+        self._all_up.wait(60)
+
+    def take(self, engine: int, take: Callable[[], list[Request]]) -> list[Request]:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._here[0] == engine, 60)
+            taken = take()
+            self.took += [(engine, request.key.index) for request in taken]
+            self._here.append(self._here.pop(0))
+            self._changed.notify_all()
+        return taken
+
+    def leave(self, engine: int) -> None:
+        with self._changed:
+            self._here.remove(engine)
+            self._changed.notify_all()
+
+
+def by_turns(jobs: Any, job: Job) -> list[tuple[int, int]]:
+    """Who took what in a run of the job with three engines, each with one request at a time, in the order taken."""
+    turns = Turns()
+
+    class InTurn(ScriptedEngine):
+        def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+            number, take = int(self._log.stem.removeprefix("engine-")), feed.take
+            feed.take = lambda *room: turns.take(number, lambda: take(*room))  # type: ignore[method-assign]
+            turns.begin()
+            yield from super().stream(feed)
+            turns.leave(number)
+
+        def __init__(self, model: str, settings: EngineSettings, chat: ChatSettings, log: Path) -> None:
+            super().__init__(model, settings, chat, log)
+            self._log = log
+
+    run_job(job, [jobs.events.append], make=InTurn)
+    return turns.took
+
+
+def test_rows_that_share_a_prefix_stay_with_one_replica_over_all_windows(jobs: Any) -> None:
+    """A window has each of 24 documents four times, in each round of them by one place later."""
+    documents = [(number + turn) % 24 for turn in range(12) for number in range(24)]
+    rows = jobs.rows({"text": f"document {document} " * 9 + f"question {n}"} for n, document in enumerate(documents))
+    shape = {"run": {"window": 96}, "plan": {"order": "input"}, "engine": {"replicas": 3}}
+    took = by_turns(jobs, jobs.job(rows, {"concurrency": 1}, **shape))
+    assert sorted(index for _, index in took) == list(range(288))
+    homes = {document: {engine for engine, index in took if documents[index] == document} for document in documents}
+    assert [len(engines) for engines in homes.values()] == [1] * 24
+    assert [sum(engines == {n} for engines in homes.values()) for n in range(3)] == [8, 8, 8]
+
+
+def test_the_longest_work_goes_first_whichever_replica_takes_it(jobs: Any) -> None:
+    most = [20 * n for n in range(1, 16)]  # tokens of an answer: the longest are the last of the input
+    rows = jobs.rows({"text": f"text {n}", "most": length} for n, length in enumerate(most))
+    sampling = {"temperature": 0, "max_tokens": {"field": "most"}}
+    took = by_turns(jobs, jobs.job(rows, {"concurrency": 1}, sampling=sampling, engine={"replicas": 3}))
+    assert [most[index] for _, index in took] == sorted(most, reverse=True)
+    assert Counter(engine for engine, _ in took) == {0: 5, 1: 5, 2: 5}
 
 
 # without a run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +101,25 @@ def test_no_row_is_blamed_where_the_engine_dies_of_something_harmless_too(
     jobs.run(jobs.job(jobs.rows(text_rows(1)), {"rules": [{"die": True, "times": 4}]}))
     assert statuses(jobs) == ["ok"]
     assert any("died without the row with index 0 too" in note for note in jobs.notes())
+
+
+def test_the_pause_before_a_restart_grows_with_each_that_fails(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on only as they pause."""
+    now, pauses = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr("llmbatch.engines.supervised.time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Note) and "could not be restarted" in event.message:
+            pauses.append(round(now[0] - sum(pauses), 3))
+
+    job = jobs.job(jobs.rows(text_rows(20)), {"die_after": [5], "starts": 1}, engine={"restarts": 7})
+    with pytest.raises(EngineError, match="died 8 times without an answer between"):
+        jobs.run(job, watch)
+    assert pauses == [0.0, 1.0, 5.0, 15.0, 30.0, 30.0, 30.0]
 
 
 def test_no_restart_is_made_where_none_is_allowed(jobs: Any) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from llmbatch.core.errors import JobError
 from llmbatch.core.types import Completion, FailureKind, Outcome, Prompt, Refusal, Request, RequestKey, Sampling
 from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.kinds import make_engine
 from llmbatch.engines.settings import EngineSettings
+from llmbatch.engines.transformers.loading import check_known
 from llmbatch.job.job import job_from
 from llmbatch.model.tokenizer import ChatSettings
 
@@ -261,3 +263,29 @@ def test_a_run_has_one_record_a_line_and_after_a_kill_the_same_bytes(jobs: Any) 
     jobs.run(job_from(job_of(jobs, "killed")))
     assert jobs.report("killed")["sessions"][-1]["session"] == 2
     assert jobs.results("killed") == jobs.results("whole")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("BertConfig", "of the type 'bert', an encoder"), ("ViTConfig", "of the type 'vit', which generates no text")],
+)
+def test_a_model_that_generates_no_text_is_refused_before_its_weights_are_looked_at(
+    tmp_path: Path, kind: str, said: str
+) -> None:
+    import transformers
+
+    getattr(transformers, kind)().save_pretrained(tmp_path)  # there are no weights
+    with pytest.raises(JobError, match=said):
+        check_known(str(tmp_path), EngineSettings(name="transformers"))
+    with pytest.raises(JobError, match=said):
+        make_engine(str(tmp_path), EngineSettings(name="transformers"), ChatSettings(), tmp_path / "log").start()
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [("BertConfig", {"is_decoder": True}), ("XLMConfig", {}), ("BartConfig", {})]
+)
+def test_one_of_such_a_type_that_does_is_known(tmp_path: Path, kind: str, more: dict[str, Any]) -> None:
+    import transformers
+
+    getattr(transformers, kind)(**more).save_pretrained(tmp_path)
+    assert type(check_known(str(tmp_path), EngineSettings(name="transformers"))).__name__ == kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ from llmbatch.engines.vllm.engine import VllmEngine
 from llmbatch.engines.vllm.structured import structured_outputs
 from llmbatch.job.job import DEMO_MODEL
 from llmbatch.model.tokenizer import ChatSettings
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tiny_thinking import make_thinking_model
 
 pytestmark = pytest.mark.vllm
 
@@ -533,23 +537,9 @@ def test_what_the_engine_prints_goes_to_the_log_and_not_to_the_terminal(
     assert "Logging error" not in (tmp_path / "engine.log").read_text()
 
 
-def _thinking(folder: Path) -> str:
-    """The demo model with two of its special tokens as those that begin and end thinking, which its chats begin with."""
-    shutil.copytree(DEMO_MODEL, folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        data = json.loads((folder / name).read_text().replace("<|pad|>", "<think>").replace("<|system|>", "</think>"))
-        for token in data.get("added_tokens", ()):
-            token["special"] = token["id"] > 1  # as in thinking models, whose text shows these two
-        if "chat_template" in data:
-            data |= {"pad_token": "<|end|>", "additional_special_tokens": ["<|user|>", "<|assistant|>"]}
-            data["chat_template"] = data["chat_template"].replace("'<|assistant|>'", "'<|assistant|><think>'")
-        (folder / name).write_text(json.dumps(data))
-    return str(folder)
-
-
 def test_thinking_is_ended_at_its_budget_by_vllm_or_by_two_requests_alike(tmp_path: Path) -> None:
     settings = EngineSettings(args=SMALL, in_process=True, reasoning_parser="deepseek_r1")
-    engine = VllmEngine(_thinking(tmp_path / "model"), settings, ChatSettings(), tmp_path / "engine.log")
+    engine = VllmEngine(make_thinking_model(tmp_path / "model"), settings, ChatSettings(), tmp_path / "engine.log")
     engine.start()
     try:
         prompts = [Prompt(messages=({"role": "user", "content": f"{n} hundred"},)) for n in ("one", "six", "nine")]

@@ -26,9 +26,11 @@ from llmbatch.core.types import (
     RequestKey,
     Sampling,
 )
+from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.vllm.engine import VllmEngine
+from llmbatch.engines.vllm.kind import KIND
 from llmbatch.engines.vllm.render import Chat
 from llmbatch.images.ahead import Looker, load
 from llmbatch.images.base import ImageSettings
@@ -61,12 +63,23 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
+def started(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VllmEngine, EngineInfo]]:
     log = tmp_path_factory.mktemp("log") / "engine.log"
     made = VllmEngine(str(model), EngineSettings(args=ARGS, in_process=True), ChatSettings(), log)
-    assert "images" in made.start().can
-    yield made
+    yield made, made.start()
     made.stop()
+
+
+@pytest.fixture(scope="module")
+def engine(started: tuple[VllmEngine, EngineInfo]) -> VllmEngine:
+    engine, info = started
+    assert "images" in info.can
+    return engine
+
+
+@pytest.fixture(scope="module")
+def info(started: tuple[VllmEngine, EngineInfo]) -> EngineInfo:
+    return started[1]
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +222,62 @@ def test_a_broken_image_costs_its_row_alone(engine: VllmEngine, pictures: dict[s
     assert isinstance(found[1], Refusal)
     assert found[1].failure.kind is FailureKind.IMAGE
     assert "cut.jpg' cannot be decoded: image file is truncated" in found[1].failure.message
+
+
+class Lent:
+    """An engine of this file that a run has for a while: the run neither starts nor stops it."""
+
+    def __init__(self, engine: VllmEngine, info: EngineInfo) -> None:
+        self._engine = engine
+        self._info = info
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def start(self) -> EngineInfo:
+        return self._info
+
+    def stop(self) -> None:
+        self._engine.abort()
+
+
+@pytest.mark.vllm
+def test_a_whole_run_sees_the_images_of_a_prompts_variable(
+    jobs: Any,
+    engine: VllmEngine,
+    info: EngineInfo,
+    model: Path,
+    pictures: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a broken image, one that is not there, and one that is there twice under two names."""
+    monkeypatch.setattr("llmbatch.engines.vllm.kind.KIND", replace(KIND, make=lambda *_: Lent(engine, info)))
+    prompt = jobs.path / "look.yaml"
+    prompt.write_text(
+        "name: look\nvariables: {picture: {type: image}}\n"
+        "messages: [{role: system, content: Look.}, {role: user, content: 'What is {{ picture }}?'}]\n"
+    )
+    names = ["noise.png", "cut.jpg", "wide.jpg", "none.png", "noise.png"]
+    places = [str(Path(pictures["noise.png"]).with_name(name)) for name in names]
+    rows = jobs.rows([{"id": i, "picture": place} for i, place in enumerate([*places, f"file://{places[0]}"])])
+    sampling = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
+    job = jobs.job(
+        rows, prompt={"path": str(prompt)}, model=str(model), engine={"name": "vllm", "args": ARGS}, sampling=sampling,
+        retry={"max_attempts": 1},
+    )  # fmt: skip
+    jobs.run(job)
+    records = jobs.records()
+    assert [record["error"]["kind"] for record in records] == [
+        "truncated", "image", "truncated", "image", "truncated", "truncated",
+    ]  # fmt: skip
+    assert "cut.jpg' cannot be decoded" in records[1]["error"]["message"]
+    for at, name in ((0, "noise.png"), (2, "wide.jpg")):
+        asked = asking(text("What is "), image_part(pictures[name]), text("?"))
+        prompt_ids, ids = bare(engine, asked)
+        assert records[at]["usage"]["prompt_tokens"] == len(prompt_ids)
+        assert records[at]["raw"] == engine._llm.get_tokenizer().decode(ids, skip_special_tokens=True)
+    assert records[0]["raw"] == records[4]["raw"] == records[5]["raw"] != records[2]["raw"]
+    assert jobs.report()["rows"]["folded"] == 2
 
 
 @pytest.mark.vllm

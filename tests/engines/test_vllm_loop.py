@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ from llmbatch.engines.vllm.loop import Intake, Loop
 from llmbatch.engines.vllm.sampling import Setting
 from llmbatch.engines.vllm.score import Limits
 from llmbatch.engines.vllm.sight import Sight
+from llmbatch.images.ahead import load
 from llmbatch.images.base import ImageSettings
 
 pytestmark = pytest.mark.vllm  # its exceptions are vLLM's own
@@ -164,6 +166,31 @@ def test_what_is_being_loaded_is_given_up_with_the_rest(picture: Path) -> None:
     while not taken:
         next(steps)
     assert taken == [{"type": "token", "prompt_token_ids": [1]}]
+
+
+def test_the_engine_goes_on_while_images_are_decoded(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded, decoding = threading.Event(), threading.Semaphore(0)
+
+    def waits(prompt: Prompt, settings: ImageSettings) -> Any:
+        decoding.release()
+        decoded.wait(20)
+        return load(prompt, settings)
+
+    monkeypatch.setattr("llmbatch.images.ahead.load", waits)
+    feed = Feed()
+    feed.push([*[looking(i, picture) for i in range(3)], ask(3), ask(4)])
+    played = Played([[out(0, "a", finished=True)], [], [out(1, "b", finished=True)]])
+    loop = played.loop()
+    chat: Any = SimpleNamespace(made=lambda *_: {"type": "multimodal", "prompt_token_ids": [1, 2, 3]})
+    loop._tools = replace(loop._tools, sight=Sight(None, chat, ImageSettings(workers=2), 3))
+    steps = loop.stream(feed)
+    answered = [outcome.key.index for _ in range(3) for outcome in next(steps)]
+    assert answered == [3, 4], "both texts were answered before any image was there"
+    assert [decoding.acquire(timeout=20) for _ in range(2)] == [True, True], "and two images are looked at together"
+    assert len(played.given) == 2
+    decoded.set()
+    while len(played.given) < 5:
+        next(steps)
 
 
 def test_numbers_are_asked_for_with_the_images_of_the_prompt(picture: Path) -> None:

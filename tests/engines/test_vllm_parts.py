@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from copy import deepcopy
@@ -529,6 +530,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         ),
         ("3.0 GiB KV cache is needed, which is larger than the available KV cache memory (1.0 GiB)", EngineError),
         ("x/y is not a local folder and is not a valid model identifier listed on the hub", EngineError),
+        ("operator torchvision::nms does not exist", EngineError),
         ("something else", EngineError),
     ],
 )
@@ -536,6 +538,31 @@ def test_a_failure_to_start_says_what_to_try(message: str, kind: type[Exception]
     failure = trouble.start_failure(RuntimeError(message), "m", tmp_path / "log", 0)
     assert type(failure) is kind
     assert message.split(".")[0] in str(failure)
+
+
+def test_libraries_that_do_not_fit_are_told_with_what_to_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pip leaves them where it takes torch's build for CPUs and that of torchvision for CUDA: importing vLLM fails."""
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(vllm_args, "engine_args", broken)
+    engine = VllmEngine(str(DEMO_MODEL), EngineSettings(), ChatSettings(), tmp_path / "log")
+    with pytest.raises(EngineError, match=r"torchvision::nms.*pip uninstall torchvision torchaudio"):
+        engine.start()
+
+
+def test_what_vllm_refuses_as_it_reads_its_arguments_is_said_without_the_words_of_pydantic(tmp_path: Path) -> None:
+    settings = EngineSettings(args={"max_model_len": 1 << 20, "dtype": "float32"}, in_process=True)
+    with pytest.raises(EngineError) as error:
+        VllmEngine(str(DEMO_MODEL), settings, ChatSettings(), tmp_path / "log").start()
+    assert re.fullmatch(
+        r"engine\.args\.max_model_len is more than model '.*' can see: User-specified max_model_len \(1048576\) is greater than "
+        r"the derived max_model_len \(.*\)\. Leave it out, .*",
+        str(error.value),
+    )
 
 
 def test_the_reason_of_an_engine_in_its_own_process_is_found_in_the_log(tmp_path: Path) -> None:

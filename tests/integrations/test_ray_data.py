@@ -34,8 +34,11 @@ def data() -> Iterator[Any]:
             break
         except Exception:
             ray.shutdown()
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True  # of blocks: else they come back as they are finished
     yield ray.data
+    context.execution_options.preserve_order = False
     ray.shutdown()
 
 
@@ -43,11 +46,12 @@ def test_each_row_comes_back_in_order_with_what_became_of_it(data: Any) -> None:
     rows = [{"id": i, "text": f"text {i}", "deep": {"a": [i]}} for i in range(50)]
     del rows[7]["text"]
     rules = [{"when": {"matches": "9$"}, "answer": ""}, {"when": {"matches": "5$"}, "answer": '{"five": 5}'}]
-    job = {**COMMON, "prompt": "{{ text }}", "engine": {"name": "scripted", "args": {"rules": rules}}}
+    late = {"latency": 0.01, "jitter": 1.0}  # no answer comes in its turn
+    job = {**COMMON, "prompt": "{{ text }}", "engine": {"name": "scripted", "args": {"rules": rules, **late}}}
     ds = data.from_items(rows, override_num_blocks=3).map_batches(
         llmbatch.ray.Stage, fn_constructor_kwargs=job, batch_size=20, concurrency=1, num_cpus=1
     )
-    found = sorted(ds.take_all(), key=lambda row: row["id"])
+    found = ds.take_all()
     assert [row["id"] for row in found] == list(range(50))
     assert [row["deep"]["a"][0] for row in found] == list(range(50))
     assert {row["id"]: row["error_kind"] for row in found if row["status"] != "ok"} == {
@@ -72,6 +76,13 @@ def test_a_batch_of_any_format_comes_back_as_a_table(kind: str) -> None:
     assert table.column("said_output").to_pylist() == ["1: a", "2: b"]
     assert table.column("n").to_pylist() == [1, 2]
     assert table.column_names == ["text", "n", *(f"said_{name}" for name in llmbatch.ray.COLUMNS)]
+
+
+def test_the_rows_of_a_batch_are_in_its_order_however_their_answers_come() -> None:
+    engine = {"name": "scripted", "args": {"latency": 0.01, "jitter": 1.0}}
+    table = llmbatch.ray.Stage(**{**COMMON, "engine": engine}, prompt="{{ n }}")({"n": list(range(40, 0, -1))})
+    assert table.column("n").to_pylist() == list(range(40, 0, -1))
+    assert table.column("output").to_pylist() == [str(n) for n in range(40, 0, -1)]
 
 
 def test_a_batch_without_rows_has_the_same_columns() -> None:

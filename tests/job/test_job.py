@@ -60,10 +60,13 @@ def load(folder: Path, text: str) -> Job:
         ({"prompt": {"path": "p", "variabels": {}}}, "unknown key 'prompt.variabels': did you mean prompt.variables?"),
         ({"answer": {"shema": {}}}, "unknown key 'answer.shema': did you mean answer.schema?"),
         ({"input": {"path": "x", "id-field": "y"}}, "unknown key 'input.id-field': did you mean input.id_field?"),
-        ({"engine": {"tensor_parallel_size": 2}}, "unknown key 'engine.tensor_parallel_size': known keys: name, args"),
+        (
+            {"engine": {"tensor_parallel_size": 2}},
+            "an argument of the engine's own is engine.args.tensor_parallel_size; known keys: name",
+        ),
         ({"model": 5}, "model: Input should be a valid string (got 5)"),
         ({"model": None}, "model: Input should be a valid string (got None)"),
-        ({"engine": 5}, "engine: Input should be a valid dictionary"),
+        ({"engine": 5}, "engine: is a mapping of settings, not 5; known keys: name"),
         ({"answer": {"choice": [True]}}, "answer.choice.0: Input should be a valid string (got True)"),
         ({"answer": {"choice": ["a"], "regex": "b"}}, "answer: an answer has one kind: choice and regex"),
         (

@@ -98,7 +98,25 @@ def test_a_row_gets_one_record_whatever_is_wrong_with_its_image(jobs: Any, look:
     for i, (error, words) in enumerate(zip(errors, said, strict=True), 1):
         assert words in error["message"]
         assert f"row 'r{i}'" in error["message"]
-    assert errors[0]["message"].startswith(f"{rows}:2, row 'r1': the image '{jobs.path}/cut.png'")
+    assert errors[0]["message"].startswith(f"{rows.name}:2, row 'r1': the image '{jobs.path}/cut.png'")
+
+
+def test_images_in_a_bucket_are_read_and_one_that_is_not_there_or_too_large_is_its_row_alone(
+    jobs: Any, look: str, bucket: Any
+) -> None:
+    bucket.put("seen/red.png", png("red"))
+    bucket.put("seen/blue.png", png("blue"))
+    bucket.put("seen/large.png", png("red") + bytes(1000))
+    names = ["red.png", "none.png", "blue.png", "large.png", "red.png"]
+    rows = jobs.rows([{"id": name, "picture": f"{bucket.url}/seen/{name}"} for name in names])
+    jobs.run(jobs.job(rows, prompt=look, engine={"images": {"max_mib": 0.0005}}))
+    assert outputs(jobs) == [seen("red"), None, seen("blue"), None, seen("red")]
+    missing, large = (jobs.records()[at]["error"] for at in (1, 3))
+    assert (missing["kind"], large["kind"]) == ("image", "image")
+    assert f"{bucket.url}/seen/none.png" in missing["message"]
+    assert "max_mib" in large["message"]
+    assert jobs.report()["rows"]["folded"] == 1
+    assert "s3" in bucket.url
 
 
 def test_paths_are_relative_to_the_file_that_names_them(jobs: Any, look: str) -> None:

@@ -137,15 +137,30 @@ def test_engines_elsewhere_and_several_give_the_same_bytes(jobs: Any, engine: di
     assert jobs.results("other") == jobs.results()
 
 
-@pytest.mark.parametrize("fault", ["journal-append:2", "journal-torn:2", "part-sealed:1"])
-def test_a_run_that_is_killed_goes_on_to_the_same_bytes(jobs: Any, fault: str) -> None:
-    rows = jobs.rows(rows_of(60, distinct=45))
+@pytest.mark.parametrize(
+    ("program", "fault"),
+    [
+        ("embed", "journal-append:2"),
+        ("embed", "journal-torn:2"),
+        ("embed", "part-sealed:1"),
+        ("classify", "journal-torn:2"),
+        ("score_pairs", "journal-append:2"),
+        ("rerank", "journal-torn:2"),
+    ],
+)
+def test_a_run_that_is_killed_goes_on_to_the_same_bytes(jobs: Any, program: str, fault: str) -> None:
+    pairs = (
+        {"query": f"text {i % 45}", "document": f"of {i % 7}", "documents": [f"text {i % 9}", "of 3"]}
+        for i in range(60)
+    )
+    rows = jobs.rows([{**row, **pair} for row, pair in zip(rows_of(60, distinct=45), pairs, strict=True)])
     script = {"latency": 0.05, "jitter": 0.9, "concurrency": 8}
-    parts: dict[str, Any] = {"run": {"window": 16}, "sinks": {"formats": ["parquet"]}}
+    parts: dict[str, Any] = {"program": {"name": program}, "run": {"window": 16}, "sinks": {"formats": ["parquet"]}}
     jobs.run(job_from(data(jobs, rows, script, **parts, output=str(jobs.path / "whole"))))
     jobs.killed(data(jobs, rows, script, **parts), fault)
     jobs.run(job_from(data(jobs, rows, script, **parts)))
     assert jobs.results() == jobs.results("whole")
+    assert [record["status"] for record in jobs.records()] == ["ok"] * 60
     tables = [(jobs.path / name / "results.parquet").read_bytes() for name in ("out", "whole")]
     assert tables[0] == tables[1]
 

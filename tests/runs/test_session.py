@@ -736,3 +736,21 @@ def wait_for(condition: Callable[[], bool]) -> None:
             return
         time.sleep(0.05)
     pytest.fail("it did not come to that within five minutes")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
+def test_a_record_says_the_same_of_its_place_however_the_input_was_named(
+    jobs: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder's own job file names the input in full, and the command that began the run need not have."""
+    (jobs.path / "below").mkdir()
+    (jobs.path / "below" / name).write_text(
+        'text\none\ntwo,"\nthree,3\n' if name.endswith(".csv") else '{"text": "one"}\n{broken\n[3]\n'
+    )
+    monkeypatch.chdir(jobs.path / "below")
+    messages = []
+    for number, path in enumerate((name, f"../below/{name}", str(jobs.path / "below" / name))):
+        jobs.run(jobs.job(Path(path), output=str(jobs.path / f"out-{number}")))
+        messages.append(jobs.results(f"out-{number}"))
+    assert messages[0] == messages[1] == messages[2]
+    assert f'"message":"{name}:'.encode() in messages[0]

@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 from openai import AzureOpenAI, OpenAI
 
+from llmbatch.server import batches, working
 from llmbatch.server.keys import Keys
 from llmbatch.server.running import open_server
 from llmbatch.server.serve import http_server, listen
@@ -136,6 +137,32 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
 def shared(lasting: Callable[..., Site]) -> Site:
     """A server that tests of one file share (see ``lasting``)."""
     return lasting()
+
+
+@dataclass(slots=True)
+class MovedClock:
+    """What the queue and the runs of batches take for the time of day: that of the machine, and so many seconds."""
+
+    ahead: float = 0.0
+
+    def forward(self, *, hours: float) -> None:
+        self.ahead += 3600 * hours
+
+    def time(self) -> float:
+        return time.time() + self.ahead
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+@pytest.fixture
+def moved(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
+    """Moves the time by which batches expire, and no other."""
+    clock = MovedClock()
+    for module in (batches, working):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(batches, "_LOOK_SECONDS", 0.01)
+    return clock
 
 
 class Lines:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,39 @@ def test_a_name_is_taken_once_and_jobs_are_listed(site: Any, bucket: Any) -> Non
     assert [job["TransformJobName"] for job in found] == ["two"]
 
 
+def at_once(site: Any, monkeypatch: Any, create: Callable[[], Any]) -> list[Any]:
+    """What eight clients get that do the same at the same time: an answer, or the code of an error."""
+    together, look = threading.Barrier(8), site.server.store.batch
+
+    def slowly(*asked: Any) -> Any:
+        found = look(*asked)
+        time.sleep(0.05)  # so that another comes meanwhile, if it may
+        return found
+
+    monkeypatch.setattr(site.server.store, "batch", slowly)
+
+    def one(_: int) -> Any:
+        together.wait()
+        try:
+            return create()
+        except ClientError as error:
+            return error.response["Error"]["Code"]
+
+    with ThreadPoolExecutor(8) as threads:
+        return list(threads.map(one, range(8)))
+
+
+def test_of_jobs_with_one_name_that_are_created_at_once_one_is_made(site: Any, bucket: Any, monkeypatch: Any) -> None:
+    put_tree(bucket, "sagemaker/s3")
+    sagemaker = client(site, "sagemaker")
+    given = document("sagemaker/create-transform-job.json", bucket)
+    answers = at_once(site, monkeypatch, lambda: sagemaker.create_transform_job(**given)["TransformJobArn"])
+    assert answers.count("ResourceInUse") == 7
+    assert transformed(sagemaker, given["TransformJobName"])["TransformJobStatus"] == "Completed"
+    assert len(sagemaker.list_transform_jobs()["TransformJobSummaries"]) == 1
+    assert tree(bucket, "output/") == expected(AWS / "sagemaker" / "expected" / "output")
+
+
 def test_a_job_that_is_stopped_stores_nothing(sites: Any, bucket: Any) -> None:
     put_tree(bucket, "sagemaker/s3")
     site = sites.start({"latency": 600}, names=NAMES)
@@ -233,6 +268,24 @@ def test_a_job_whose_bucket_may_not_be_written_to_fails(sites: Any, bucket: Any,
     assert tree(bucket, "output/") == expected(AWS / "sagemaker" / "expected" / "output")
 
 
+def test_what_of_a_document_has_no_effect_on_an_engine_for_all_is_said(site: Any, bucket: Any, caplog: Any) -> None:
+    put_tree(bucket, "sagemaker/s3")
+    sagemaker = client(site, "sagemaker")
+    given = document("sagemaker/create-transform-job.json", bucket)
+    with caplog.at_level("INFO", "llmbatch.server"):
+        sagemaker.create_transform_job(**given)
+    job = transformed(sagemaker, given["TransformJobName"])
+    assert (job["MaxConcurrentTransforms"], job["ModelClientConfig"]) == (4, given["ModelClientConfig"])  # echoed
+    (shown,) = json.loads(site.ask("GET", "/llmbatch/batches")[2])["data"]
+    said = shown["given"]["no_effect"]
+    assert {"MaxConcurrentTransforms", "ModelClientConfig.InvocationsTimeoutInSeconds", "TransformResources"} <= set(
+        said
+    )
+    assert "ModelClientConfig.InvocationsMaxRetries" not in said  # which a job's own rows have
+    assert f"a job gives what has no effect here: {', '.join(said)}" in caplog.text
+    assert site.server.settings.job["engine"] == {"name": "scripted", "args": {}}
+
+
 # Bedrock
 
 
@@ -275,6 +328,15 @@ def test_the_same_token_is_the_same_job_and_jobs_are_listed(site: Any, bucket: A
     assert [job["jobArn"] for job in found] == [second]
 
 
+def test_of_jobs_with_one_token_that_are_created_at_once_one_is_made(site: Any, bucket: Any, monkeypatch: Any) -> None:
+    put_tree(bucket, "bedrock/s3")
+    bedrock = client(site, "bedrock")
+    given = document("bedrock/create-model-invocation-job.json", bucket, clientRequestToken="t1")
+    (arn,) = set(at_once(site, monkeypatch, lambda: bedrock.create_model_invocation_job(**given)["jobArn"]))
+    assert invoked(bedrock, arn)["status"] == "Completed"
+    assert len(bedrock.list_model_invocation_jobs()["invocationJobSummaries"]) == 1
+
+
 def test_what_is_done_of_a_job_that_is_stopped_is_written(sites: Any, bucket: Any) -> None:
     lines = [
         {"recordId": f"R{i}", "modelInput": {**BODY, "messages": [{"role": "user", "content": f"text {i}"}]}}
@@ -296,6 +358,39 @@ def test_what_is_done_of_a_job_that_is_stopped_is_written(sites: Any, bucket: An
     assert (counts["totalRecordCount"], counts["processedRecordCount"], counts["successRecordCount"]) == (9, 8, 8)
     with pytest.raises(ClientError, match="the job is Stopped"):
         bedrock.stop_model_invocation_job(jobIdentifier=arn)
+
+
+@pytest.mark.parametrize(("hangs", "state"), [({"contains": "text 5"}, "PartiallyCompleted"), ({}, "Expired")])
+def test_a_job_of_bedrock_has_the_hours_that_it_gives(
+    sites: Any, bucket: Any, moved: Any, hangs: dict[str, Any], state: str
+) -> None:
+    lines = [
+        {"recordId": f"R{i}", "modelInput": {**BODY, "messages": [{"role": "user", "content": f"text {i}"}]}}
+        for i in range(9)
+    ]
+    bucket.put("bedrock-in/a.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    site = sites.start(
+        {"rules": [{"when": hangs, "hang": True}]}, job={"run": {"window": 8, "grace": 0.0}}, names=NAMES
+    )
+    bedrock = client(site, "bedrock")
+    given = document("bedrock/create-model-invocation-job.json", bucket, timeoutDurationInHours=24)
+    arn = bedrock.create_model_invocation_job(**given)["jobArn"]
+    done = 8 if hangs else 0
+    invoked(bedrock, arn, "InProgress")
+    _until(lambda: _rows_done(site) == done)
+    moved.forward(hours=23)
+    assert bedrock.get_model_invocation_job(jobIdentifier=arn)["status"] == "InProgress"
+    moved.forward(hours=2)
+    job = invoked(bedrock, arn)
+    assert job["status"] == state
+    assert (job["jobExpirationTime"] - job["submitTime"]).total_seconds() == 24 * 3600
+    found = tree(bucket, f"bedrock-out/{arn.rpartition('/')[2]}/")
+    if not done:
+        assert found == {}
+        return
+    assert [line["recordId"] for line in found["a.jsonl.out"]] == [f"R{i}" for i in range(9) if i != 5]
+    (counts,) = found["manifest.json.out"]
+    assert (counts["totalRecordCount"], counts["processedRecordCount"]) == (9, 8)
 
 
 def _rows_done(site: Any) -> int:

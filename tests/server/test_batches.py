@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
+import openai
 import pytest
 
 from llmbatch.core.errors import EngineError, ReadError, WriteError
-from llmbatch.server import working
+from llmbatch.server import store, working
 
 SLOW = {"latency": 0.02, "concurrency": 2}
 WINDOW = {"run": {"window": 8, "grace": 0.1}}
@@ -62,6 +65,76 @@ def test_no_owner_waits_for_the_many_batches_of_another(sites, lines, begin, end
     for batch in many:
         if alice.batches.retrieve(batch).status in ("validating", "in_progress"):
             alice.batches.cancel(batch)
+
+
+def test_a_key_with_three_times_the_weight_is_asked_three_times_as_much(
+    sites, lines, begin, ended, until, monkeypatch
+) -> None:
+    keys = {"alice": "alice-has-a-long-key", "bob": "bob-has-another-long-key"}
+    given = f"alice {keys['alice']} weight=3\nbob {keys['bob']}\n"
+    site = sites.start({"concurrency": 80}, given, job={"run": {"window": 400}})
+    shared = site.server.answering.live._shared
+    fair, both_wait = shared._fair, threading.Event()
+    take, taken = fair.take, []
+
+    def held(*asked):
+        if not both_wait.is_set():
+            return []
+        found = take(*asked)
+        taken.append(Counter(fair._parties[request.key.share].weight for request in found))
+        return found
+
+    monkeypatch.setattr(fair, "take", held)
+    content = lines.jsonl(lines.chat(f"r{i}", f"text {i}") for i in range(100, 400))  # all as long
+    clients = {name: site.openai(key) for name, key in keys.items()}
+    batches = {name: begin(client, content) for name, client in clients.items()}
+    until(lambda: [party.waiting for party in fair._parties.values()], lambda waiting: waiting == [300, 300])
+    both_wait.set()
+    shared._feed.notify()
+    for name, client in clients.items():
+        assert ended(client, batches[name]).request_counts.completed == 300
+    first = taken[0]
+    assert first.total() >= 80
+    assert abs(first[3.0] - 3 * first[1.0]) <= 3
+
+
+def test_batches_that_are_created_at_once_of_one_file_are_all_run(sites, lines, ended) -> None:
+    client = sites.start(job=WINDOW).openai()
+    file = client.files.create(file=("input.jsonl", lines.many(6)), purpose="batch")
+    together = threading.Barrier(8)
+
+    def create(_: int) -> str:
+        together.wait()
+        made = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+        return made.id
+
+    with ThreadPoolExecutor(8) as threads:
+        batches = list(threads.map(create, range(8)))
+    assert len(set(batches)) == 8
+    for batch in batches:
+        answers = lines.of(client, ended(client, batch).output_file_id)
+        assert lines.ids(answers) == [f"row-{i}" for i in range(6)]
+    assert len(client.batches.list(limit=100).data) == 8
+
+
+def test_a_batch_that_the_disk_has_no_room_for_is_refused_and_leaves_nothing(
+    sites, lines, begin, ended, monkeypatch
+) -> None:
+    site = sites.start(job=WINDOW)
+    client, link = site.openai(), store._link
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "_link", full)
+    with pytest.raises(openai.InternalServerError) as refused:
+        begin(client, lines.many(3))
+    assert (refused.value.status_code, refused.value.code) == (507, "insufficient_storage")
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    assert list((site.server.store.folder / "batches").iterdir()) == []
+    assert client.batches.list().data == []
+    monkeypatch.setattr(store, "_link", link)
+    assert ended(client, begin(client, lines.many(3))).request_counts.completed == 3
 
 
 def test_a_batch_whose_disk_is_full_goes_on_once_there_is_room(sites, lines, begin, ended, monkeypatch) -> None:

@@ -205,14 +205,6 @@ def test_what_goes_wrong_in_the_server_is_said_without_its_words(site, monkeypat
     assert "secret" not in caplog.text
 
 
-def test_metrics_count_requests_and_batches(site, begin, ended, lines) -> None:
-    client = site.openai()
-    ended(client, begin(client, lines.many(2)))
-    text = site.ask("GET", "/metrics")[2].decode()
-    assert 'llmbatch_batches{state="completed"} 1.0' in text
-    assert 'llmbatch_http_requests_total{method="POST",route="/v1/batches",status="200"} 1.0' in text
-
-
 @pytest.mark.parametrize(("host", "keys"), [("0.0.0.0", False), ("::", False)])  # noqa: S104 - that it is refused
 def test_without_keys_it_listens_to_this_machine_alone(sites, host: str, keys: bool) -> None:
     with pytest.raises(UsageError, match="--api-key-file"):

@@ -221,6 +221,21 @@ def test_a_cancelled_batch_keeps_what_is_finished_and_says_of_the_rest_that_it_w
     assert any("response" in line for line in lines)
 
 
+def test_a_batch_of_the_gemini_api_has_two_days(google, moved, until) -> None:
+    client = google({"rules": [{"hang": True}]}, job={"run": {"grace": 0.0}})
+    body = {"batch": {"displayName": "d", "inputConfig": {"fileName": client.upload(many(2))}}}
+    name = client.good("POST", "/v1/models/demo:batchGenerateContent", body)["name"]
+
+    def state() -> Any:
+        return client.good("GET", f"/v1/{name}")["metadata"]["state"]
+
+    until(state, lambda seen: seen == "BATCH_STATE_RUNNING")
+    moved.forward(hours=47)
+    assert state() == "BATCH_STATE_RUNNING"
+    moved.forward(hours=2)
+    assert until(state, lambda seen: seen != "BATCH_STATE_RUNNING") == "BATCH_STATE_EXPIRED"
+
+
 def test_a_server_that_is_started_again_goes_on_with_its_jobs(sites, until, bucket) -> None:
     put(bucket, "in/rows.jsonl", [{"id": f"r{i}", "prompt": f"text {i}"} for i in range(300)])
     assets = {"gs://corpus": str(bucket)}
@@ -325,6 +340,21 @@ def test_a_file_that_is_too_large_leaves_nothing(google) -> None:
     assert client.ask("POST", path, b"x" * 80, **{**command, "x-goog-upload-offset": "80"})[0] == 413
     assert client.ask("POST", path, b"x", **command)[0] == 404
     assert list((client._site.server.store.folder / "uploads").iterdir()) == []
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_file_is_said_and_leaves_nothing(google) -> None:
+    client = google()
+    _, headers, _ = client.ask("POST", "/upload/v1/files", {"file": {}})
+    path = "/" + headers["x-goog-upload-url"].split("/", 3)[3]
+    uploads = client._site.server.store.folder / "uploads"
+    (uploads / path.rpartition("/")[2].partition("?")[0]).symlink_to("/dev/full")  # a disk without any room
+    command = {"x-goog-upload-command": "upload, finalize", "x-goog-upload-offset": "0"}
+    status, _, said = client.ask("POST", path, b"x" * 300_000, **command)
+    assert (status, "No space left on device" in said["error"]["message"]) == (507, True), said
+    assert list(uploads.iterdir()) == []
+    assert client.good("GET", "/v1/files") == {"files": []}
+    assert client.ask("POST", path, b"x", **command)[0] == 404
+    assert client.upload(b"x" * 300_000)
 
 
 def test_owners_see_their_own_files_and_batches_alone(sites, until) -> None:

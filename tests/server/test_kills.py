@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import time
@@ -10,15 +11,17 @@ from typing import Any
 
 import pytest
 
-from llmbatch.core.errors import Locked
+from llmbatch.audit.audit import audit
+from llmbatch.core.errors import Locked, WriteError
 from llmbatch.server.running import open_server
 from llmbatch.server.server import Server
-from llmbatch.server.store import Batch, Store, StoredFile, new_id
+from llmbatch.server.store import ENDED, Batch, Store, StoredFile, new_id
 
 ROWS = 30
 WINDOW = {"run": {"window": 8, "grace": 0.1}}
 FAULTS = [
-    "part-sealed:2", "results-written", "report-written", "batch-run", "temp-written/file-*", "batch-results-written",
+    "file-stored", "batch-folder-made", "batch-created", "batch-checked", "part-sealed:2", "results-written", "report-written",
+    "batch-run", "temp-written/file-*", "batch-results-written",
 ]  # fmt: skip
 
 
@@ -85,7 +88,9 @@ def test_a_killed_server_brings_the_batch_to_the_same_end(sites, lines, kill_at,
         server.start()
         batch = go_on(server, content)
         found = results(server, batch)
+        seen = audit(server.store.run_folder(batch.id))
     assert batch.state == "completed"
+    assert (seen.complete, seen.rows_done) == (True, ROWS), seen.checks
     assert lines.ids(found["output"]) == [f"row-{i}" for i in range(ROWS) if "7" not in str(i)]
     assert lines.ids(found["error"]) == [f"row-{i}" for i in range(ROWS) if "7" in str(i)]
     kept = {file.name for file in (given.data / "files").iterdir()}
@@ -103,23 +108,51 @@ def _result_id(role: str) -> str:
     return f"file-{sha256(f'batch_one {role}'.encode()).hexdigest()[:24]}"
 
 
-def test_a_server_that_is_stopped_goes_on_with_batches_in_every_state(sites, begin, ended, until, lines) -> None:
+def test_a_server_that_is_stopped_goes_on_with_batches_in_every_state(
+    sites, begin, ended, until, lines, moved, monkeypatch
+) -> None:
     slow = {"latency": 0.02, "concurrency": 2}
     site = sites.start(slow, job=WINDOW, sessions=1)
-    client = site.openai()
-    done = begin(client, lines.many(1))
-    ended(client, done)
-    running = begin(client, lines.many(200))
-    until(lambda: client.batches.retrieve(running).request_counts.completed, bool)
-    waiting, cancelled = begin(client, lines.many(3)), begin(client, lines.many(5))
-    client.batches.cancel(cancelled)
-    failed = begin(client, b"{broken\n")
+    client, front = site.openai(), site.server.fronts["openai"]
+    finish = front.finish
+
+    def full(over: Any) -> Any:
+        if over.batch.facts.rows == 4:
+            raise WriteError("no space") from OSError(errno.ENOSPC, "no space")
+        return finish(over)
+
+    monkeypatch.setattr(front, "finish", full)
+    batches = {"completed": begin(client, lines.many(1)), "failed": begin(client, b"{broken\n")}
+    for batch in batches.values():
+        ended(client, batch)
+    moved.forward(hours=25)
+    batches["expired"] = begin(client, lines.many(2))
+    ended(client, batches["expired"])
+    moved.forward(hours=-25)
+    batches["finalizing"] = begin(client, lines.many(4))
+    until(lambda: client.batches.retrieve(batches["finalizing"]).status, lambda state: state == "finalizing")
+    batches["in_progress"] = begin(client, lines.many(200))
+    until(lambda: client.batches.retrieve(batches["in_progress"]).request_counts.completed, bool)
+    batches["cancelled"] = begin(client, lines.many(5))
+    client.batches.cancel(batches["cancelled"])
+    ended(client, batches["cancelled"])
+    batches["validating"], batches["cancelling"] = begin(client, lines.many(3)), begin(client, lines.many(6))
+    client.batches.cancel(batches["cancelling"])
+    states = {name: client.batches.retrieve(batch).status for name, batch in batches.items()}
+    before = {name: client.batches.retrieve(batch) for name, batch in batches.items() if states[name] in ENDED}
     site.stop()
+    states.pop("cancelling")  # it may be over by now
+    assert states == {name: name for name in states}
     client = sites.start(slow, job=WINDOW).openai()
-    states = [ended(client, batch).status for batch in (done, running, waiting, cancelled, failed)]
-    assert states == ["completed", "completed", "completed", "cancelled", "failed"]
-    answers = lines.of(client, client.batches.retrieve(running).output_file_id)
-    assert lines.ids(answers) == [f"row-{i}" for i in range(200)]
+    ends = {name: ended(client, batch) for name, batch in batches.items()}
+    assert {name: end.status for name, end in ends.items()} == {
+        **dict.fromkeys(("completed", "finalizing", "in_progress", "validating"), "completed"),
+        **{"failed": "failed", "expired": "expired", "cancelled": "cancelled", "cancelling": "cancelled"},
+    }
+    assert {name: ends[name] for name in before} == before  # what was over stays as it was
+    for name, rows in (("in_progress", 200), ("finalizing", 4), ("validating", 3)):
+        assert lines.ids(lines.of(client, ends[name].output_file_id)) == [f"row-{i}" for i in range(rows)]
+        assert audit(site.server.store.run_folder(batches[name])).complete
 
 
 def test_a_row_that_is_done_is_not_run_again_after_a_kill(sites, lines, kill_at) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from llmbatch.audit.audit import audit
 from llmbatch.server.fronts.google import GoogleFront
 from llmbatch.server.keys import Owner
 from llmbatch.server.running import open_server
@@ -88,6 +89,7 @@ def served(given: ServerSettings, kind: Kind) -> Batch:
             assert time.monotonic() < end
             time.sleep(0.005)
     assert found is not None
+    assert audit(given.data / "batches" / found.id / "run").complete
     return found
 
 

@@ -243,3 +243,45 @@ def test_where_a_line_lies_in_the_server_is_not_told(site, lines, begin, ended) 
     [error] = lines.of(client, ended(client, begin(client, lines.jsonl([line]))).error_file_id)
     assert "input.jsonl:1" in json.dumps(error)
     assert str(site.server.store.folder) not in json.dumps(error)
+
+
+def asked_tokens(site: Any) -> int:
+    """Of prompts that the engine was asked, since the server began."""
+    return int(site.server.answering.live._shared.account.usage.prompt_tokens)
+
+
+def test_equal_live_requests_are_asked_once(site) -> None:
+    client = site.openai()
+
+    def ask(**given: Any) -> Any:
+        messages = [{"role": "user", "content": "hello"}]
+        return client.chat.completions.create(model="demo", messages=messages, **given)
+
+    one = ask(temperature=0)
+    once = asked_tokens(site)
+    assert once > 0
+    assert ask(temperature=0).choices == one.choices
+    assert asked_tokens(site) == once
+    assert "".join(piece.choices[0].delta.content or "" for piece in ask(temperature=0, stream=True)) == "hello"
+    assert asked_tokens(site) == 2 * once  # a stream is asked anew
+
+
+def test_answers_are_cached_over_servers_for_batches_and_live_requests(sites, lines, begin, ended, tmp_path) -> None:
+    job = {"reuse": {"cache": str(tmp_path / "answers.cache")}, "sampling": {"temperature": 0}}
+    site = sites.start(job=job)
+    client = site.openai()
+    answers = lines.of(client, ended(client, begin(client, lines.many(5))).output_file_id)
+    first = asked_tokens(site)
+    assert first > 0
+    site.stop()
+    site = sites.start(job=job)
+    client = site.openai()
+    again = lines.of(client, ended(client, begin(client, lines.many(5))).output_file_id)
+    live = client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "text 3"}])
+    assert said(again) == said(answers)
+    assert live.choices[0].message.content == "text 3"
+    assert asked_tokens(site) == 0
+
+
+def said(lines: list[Any]) -> list[str]:
+    return [line["response"]["body"]["choices"][0]["message"]["content"] for line in lines]

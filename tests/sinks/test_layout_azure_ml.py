@@ -101,6 +101,10 @@ def test_a_document_without_a_script_is_run_over_its_files(tmp_path: Path) -> No
     assert table[0].tolist() == ["0.txt", "1.txt", "2.txt", "bad.txt"]
     assert table[2].str.strip().tolist() == ["one loaf of rye", "two jars of plum jam", "three wool scarves", "refused"]
     assert (
+        "batch deployment legacy in the older form, with its settings at the root, without a scoring script: llmbatch answers "
+        "every row of its files" in result.stderr
+    )
+    assert (
         "compute, resources, mini_batch_size, max_concurrency_per_instance, retry_settings: have no effect here"
         in result.stderr
     )

@@ -62,26 +62,6 @@ def test_texts_are_answered_as_texts(jobs: Any) -> None:
 
 
 @pytest.mark.parametrize("format_", ["v2", "seldon"])
-@pytest.mark.parametrize("fault", ["part-sealed:2", "results-written:1"])
-def test_a_killed_run_is_finished_by_the_same_command_with_the_same_bytes(jobs: Any, format_: str, fault: str) -> None:
-    texts = [[f"one {i}", f"two {i}"] for i in range(40)]
-    shape = {"name": "text_input", "shape": [2, 1], "datatype": "BYTES"}
-    rows = jobs.rows(
-        [json.dumps(text) if format_ == "seldon" else {"id": f"r{i}", "inputs": [{**shape, "data": text}]}
-         for i, text in enumerate(texts)]
-    )  # fmt: skip
-    killed, whole = (
-        {**data_of(jobs, rows, format_, {}, output=output), "run": {"window": 8}} for output in ("killed", "whole")
-    )
-    jobs.killed(killed, fault)
-    for data in (killed, whole):
-        jobs.run(job_from(data))
-    lines = [(jobs.path / name / "output" / "output.jsonl").read_text().splitlines() for name in ("killed", "whole")]
-    assert lines[0] == lines[1]
-    assert len(lines[0]) == 40
-
-
-@pytest.mark.parametrize("format_", ["v2", "seldon"])
 def test_of_several_prompts_the_answers_that_were_cut_off_are_there(jobs: Any, format_: str) -> None:
     tensor = {"name": "text_input", "shape": [2], "datatype": "BYTES", "data": ["one", "two"]}
     rows = jobs.rows([json.dumps({"inputs": [tensor]} if format_ == "v2" else [["one"], ["two"]])])

@@ -125,7 +125,7 @@ def test_a_text_that_is_none_fails_alone_and_says_what_was_seen(
     before, row, behind = read(source(tmp_path / "docs"))
     assert (before.failure, behind.failure) == (None, None)
     assert (row.index, row.id) == (1, "b.txt")
-    assert failure(row).startswith(f"{path}: ")
+    assert failure(row).startswith(f"{path.name}: ")
     assert said in failure(row)
 
 

@@ -142,7 +142,7 @@ def test_a_malformed_line_is_a_row_that_says_why_and_its_neighbours_live(
     rows = list(source(path).rows())
     assert [row.data for row in rows] == [{"n": 1}, {}, {"n": 3}]
     message = message_of(rows[1])
-    assert message.startswith(f"{path}:2: ")
+    assert message.startswith(f"{path.name}:2: ")
     assert said in message
     assert len(message.partition("; saw: ")[2]) <= 80
     assert message.isprintable()

@@ -299,6 +299,12 @@ def test_a_filter_that_matches_nothing_is_an_error_of_its_object(run: Run, bucke
         ("TransformInput", ..., "document.json: TransformInput: is missing"),
         ("TransformOutput", ..., "document.json: TransformOutput: is missing"),
         ("MaxPayloadInMB", 101, r"MaxPayloadInMB: Input should be less than or equal to 100 \(got 101\)"),
+        (
+            "MaxConcurrentTransforms",
+            101,
+            r"MaxConcurrentTransforms \* MaxPayloadInMB may be at most 100, and 101 \* 1 is 101",
+        ),
+        ("MaxPayloadInMB", ..., r"MaxPayloadInMB may be at most 100, and 17 \* 6 is 102: lower one of them"),
         ("DataProcessing.InputFilter", "features", r"the filter 'features' does not begin with \$"),
         ("TransformInput.DataSource.S3DataSource.S3DataType", "AugmentedManifestFile", "is not for transform jobs"),
         ("TransformInput.DataSource.S3DataSource.S3Uri", "s3://corpus-b/inputs", "no object's key starts with that"),
@@ -308,7 +314,8 @@ def test_a_filter_that_matches_nothing_is_an_error_of_its_object(run: Run, bucke
 def test_a_transform_job_that_asks_for_what_is_not_done_is_refused(
     run: Run, bucket_of: Bucket, place: str, value: Any, said: str
 ) -> None:
-    result = run(changed(TRANSFORM, place, value), bucket_of("sagemaker/s3"))
+    many = {"MaxConcurrentTransforms": 17} if place == "MaxPayloadInMB" and value is ... else {}
+    result = run(changed({**TRANSFORM, **many}, place, value), bucket_of("sagemaker/s3"))
     assert result.exit_code == 2, result.output
     assert re.search(said, result.stderr), result.stderr
 
@@ -360,6 +367,43 @@ def test_limits_of_a_transform_job_are_the_run_s(bucket_of: Bucket, tmp_path: Pa
     job = read(unlimited, tmp_path / "job.json", assets).job
     assert "max_record_bytes" not in job["input"]
     assert (job["engine"], job.get("retry")) == ({}, None)
+
+
+@pytest.mark.parametrize("limits", [(4, 25), (100, 1), (1000, 0), (0, 100)])
+def test_as_much_at_a_time_as_sagemaker_takes_is_taken(
+    bucket_of: Bucket, tmp_path: Path, limits: tuple[int, int]
+) -> None:
+    assets = Assets({"s3://corpus-b": str(bucket_of("sagemaker/s3"))})
+    document = {**TRANSFORM, "MaxConcurrentTransforms": limits[0], "MaxPayloadInMB": limits[1]}
+    assert read(document, tmp_path / "job.json", assets).job["engine"].get("in_flight", 0) == limits[0]
+
+
+_FROM_MANIFEST = {"S3DataType": "ManifestFile", "S3Uri": "s3://corpus-b/lists/input.manifest"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {},
+            "every object whose key starts with s3://corpus-b/input/, a record a line of json, filtered by $.features; answers "
+            "beside their records, filtered by $['id','SageMakerOutput'] as KEY.out",
+        ),
+        (
+            {"TransformInput.DataSource.S3DataSource": _FROM_MANIFEST, "TransformInput.SplitType": "None", "DataProcessing": {}},
+            "the objects of the manifest s3://corpus-b/lists/input.manifest, a record an object of json; answers as KEY.out",
+        ),
+    ],
+    ids=["a prefix", "a manifest"],
+)  # fmt: skip
+def test_a_transform_job_says_what_was_read(
+    bucket_of: Bucket, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    document = TRANSFORM
+    for place, value in changes.items():
+        document = changed(document, place, value)
+    notes = read(document, tmp_path / "job.json", Assets({"s3://corpus-b": str(bucket_of("sagemaker/s3"))})).notes()
+    assert notes.count(f"transform job demo-transform: {said} for each object below s3://corpus-b/output") == 1
 
 
 def test_a_slice_that_ends_is_explained(bucket_of: Bucket, tmp_path: Path) -> None:
@@ -456,11 +500,29 @@ def test_the_time_limit_of_an_invocation_job_is_the_run_s(tmp_path: Path) -> Non
     assert converse.job["input"]["options"]["invocation"] == "Converse"
 
 
+def test_any_time_limit_of_an_invocation_job_is_taken(tmp_path: Path) -> None:
+    for hours in (1, 169, 10_000):
+        found = read({**INVOCATION, "timeoutDurationInHours": hours}, tmp_path / "job.json", Assets())
+        assert found.job["run"] == {"max_time": hours * 3600}
+
+
+@pytest.mark.parametrize("bodies", ["InvokeModel", "Converse"])
+def test_an_invocation_job_says_what_was_read(tmp_path: Path, bodies: str) -> None:
+    found = read({**INVOCATION, "modelInvocationType": bodies}, tmp_path / "job.json", Assets())
+    place = f"s3://corpus-b/bedrock-out/{found.job['sinks']['layout']['settings']['job']}"
+    assert found.notes().count(
+        "model invocation job demo-batch: the *.jsonl objects at s3://corpus-b/bedrock-in/, a record a line; answers as "
+        f"NAME.jsonl.out for each below {place}; {bodies} bodies"
+    ) == 1  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
         ("guardrailConfig", {}, "guardrailConfig: is not done here: leave it out"),
         ("inputDataConfig.s3InputDataConfig.s3InputFormat", "CSV", "s3InputFormat: Input should be 'JSONL'"),
+        ("timeoutDurationInHours", 0, "timeoutDurationInHours: Input should be greater than or equal to 1"),
+        ("timeoutDurationInHours", 10**12, "timeoutDurationInHours: Input should be less than or equal to"),
         ("modelId", "", "modelId: String should have at least 1 character"),
         ("roleArn", ..., "roleArn: is missing"),
         ("modelId", ..., "modelId: is missing"),

@@ -73,6 +73,8 @@ def test_the_example_of_the_newer_form_is_read() -> None:
     assert scoring.thresholds == Thresholds(1)
     assert scoring.output_file == "predictions.csv"
     assert [line.partition(":")[0] for line in scoring.without_effect] == ["compute", "resources", "environment"]
+    (said,) = scoring.read
+    assert said.startswith("batch deployment ") and "older form" not in said
 
 
 def test_the_example_of_the_older_form_needs_to_know_where_its_model_lies() -> None:
@@ -103,6 +105,7 @@ def test_a_parallel_job_binds_its_inputs_and_outputs(read: Read, tmp_path: Path)
     assert scoring.script is not None
     assert scoring.script.arguments == ("--words", "7", "--extra", "{output}/extra")
     assert scoring.input == str(tmp_path / "input")
+    assert scoring.read[0].startswith("parallel job ")
     assert (scoring.output_file, scoring.output_folders) == ("rows", ("extra",))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,20 +88,27 @@ def test_requests_of_the_gemini_api_are_known_by_their_keys(
     assert difference_of_lines(Path("out/output/responses.jsonl"), api / "expected.jsonl") is None
 
 
-def test_the_same_command_again_finishes_what_was_killed_with_the_same_bytes(
-    llmbatch: Run, examples: Path, kill_at: Callable[[str, Callable[[], object]], None], difference_of_lines: Difference
+@pytest.mark.parametrize("example", ["custom/job.key.json", "gemini/job.json"])
+def test_the_same_command_again_finishes_what_was_killed_with_the_same_bytes_and_no_row_again(
+    llmbatch: Run, examples: Path, kill_at: Callable[[str, Callable[[], object]], None], example: str
 ) -> None:
-    custom = examples / "vertex" / "custom"
-    arguments = (custom / "job.key.json", custom / "gcs", "--set", "run.window=1")
-    for fault in ("part-sealed:2", "temp-written/results.jsonl:1", "folder-away/output:1"):
-        kill_at(fault, lambda: run(llmbatch, *arguments))
-    result, folder = run(llmbatch, *arguments)
+    document = examples / "vertex" / example
+    fixed = ("--set", "run.window=1", "--set", "sinks.layout.settings.time=2026-11-24T13:14:15Z", "--output")
+    result, folder = run(llmbatch, document, document.parent / "gcs", *fixed, "whole")
     assert result.exit_code == 3, result.output
-    for path in folder.iterdir():
-        assert difference_of_lines(path, custom / "expected.key" / path.name) is None
-    before = {path: path.read_bytes() for path in folder.iterdir()}
-    assert run(llmbatch, *arguments)[1] == folder
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    rows = json.loads(Path("whole/report.json").read_bytes())["rows"]["total"]
+    shutil.rmtree("there")
+    for fault, left in (("part-sealed:2", rows - 2), ("temp-written/results.jsonl:1", 0), ("folder-away/output:1", 0)):
+        arguments = (document, document.parent / "gcs", *fixed, fault.partition("/")[0])
+        kill_at(fault, lambda arguments=arguments: run(llmbatch, *arguments))  # type: ignore[misc]
+        result, folder = run(llmbatch, *arguments)
+        assert result.exit_code == 3, result.output
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+        assert json.loads(Path(arguments[-1], "report.json").read_bytes())["sessions"][-1]["rows"] == left
+        assert run(llmbatch, *arguments)[1] == folder
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+        shutil.rmtree("there")
 
 
 def test_a_document_says_what_was_read_and_what_has_no_effect(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from llmbatch.core.events import Event
+from llmbatch.core.events import Event, Snapshot
+from llmbatch.core.ledger import WorstFailure
 from llmbatch.watch.notebook import NotebookView
 from llmbatch.watch.watching import seen_by, watching
 
@@ -44,6 +46,14 @@ def test_each_state_is_html_and_the_same_in_plain_text(events: list[Event]) -> N
         assert said in last["text/plain"]
         assert said.replace("about 42m left", "about 42m") in last["text/html"]
     assert "finished after" in last["text/html"]
+
+
+def test_the_worst_failure_is_in_both_as_text(snapshot: Snapshot) -> None:
+    states: list[Mapping[str, str]] = []
+    NotebookView(states.append)(replace(snapshot, worst=WorstFailure("schema", 12, "c", "<b>age</b> is missing")))
+    assert "worst: schema 12, as at row 'c': <b>age</b> is missing" in states[-1]["text/plain"]
+    shown = states[-1]["text/html"]
+    assert ">worst<" in shown and "schema 12, as at row &#x27;c&#x27;: &lt;b&gt;age&lt;/b&gt; is missing" in shown
 
 
 def test_what_comes_from_outside_is_escaped_and_has_no_control_characters(events: list[Event]) -> None:

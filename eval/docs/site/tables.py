@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import types
 import typing
@@ -119,7 +120,24 @@ def commands_page() -> str:
         parts += _command(
             command, click.Context(command, info_name=name, parent=click.Context(main, info_name="llmbatch")), 2
         )
+    parts += _harness()
     return "\n".join(parts) + "\n"
+
+
+def _harness() -> Iterator[str]:
+    """The other program that is installed: its options are the harness's own, and only what its module says is ours."""
+    from llmbatch.integrations import lm_eval_command
+
+    yield "## llmbatch-lm-eval"
+    yield ""
+    yield "```text"
+    yield "llmbatch-lm-eval run --model llmbatch --model_args model=MODEL,KEY=VALUE,... --tasks TASK ... [OPTIONS]"
+    yield "```"
+    yield ""
+    yield (inspect.getdoc(lm_eval_command) or "").replace("``", "`")
+    yield ""
+    yield "Its options are the harness's: `llmbatch-lm-eval run --help`. What `--model_args` takes of ours:"
+    yield "[evaluation harnesses](../how-to/harnesses.md)."
 
 
 def _command(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
@@ -255,8 +273,9 @@ def _default(field: Any) -> str:
     if isinstance(value, BaseModel):
         value = value.model_dump(exclude_defaults=True) or ""
         return f"`{value}`" if value else ""
-    text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
-    return f"`{text or value}`"
+    if isinstance(value, bool) or (isinstance(value, str) and value != value.strip()):
+        return f"`{json.dumps(value)}`"
+    return f"`{value}`"
 
 
 def _format(model: type[BaseModel]) -> str:

@@ -48,6 +48,9 @@ class Wire(Protocol):
     def verdict(self, reply: Reply) -> Verdict:
         """What a reply means for its request: usually ``retry.verdict`` of its status."""
 
+    def harmless(self, request: Request) -> Packed | None:
+        """A request that a server which works answers, in place of one with a doubtful reply; ``None`` where none can be made."""
+
     def refusal(self, request: Request, reply: Reply) -> Failure:
         """What a reply says with which the server refuses this request (400, 413, 422, ...): its own words for a person."""
 

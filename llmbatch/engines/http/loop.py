@@ -60,6 +60,8 @@ class Loop:
         self._marked_at = time.monotonic()
         while True:
             self._fill(feed)
+            if cancelled := feed.take_cancelled():
+                self._thread.soon(self._sender.cancel, frozenset(cancelled))
             outcomes = self._take()
             if not outcomes and not self._held:
                 if feed.finished:

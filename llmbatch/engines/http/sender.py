@@ -7,7 +7,8 @@ A request that was in flight at many broken connections may be what breaks them.
 no other request is taken for it, and is refused when that breaks the connection again.
 
 No request is blamed for an outage: what failed too often is refused only where the servers answered others meanwhile. Where they
-answered none, that is the engine's death, and who drives the engine finds out whether one request is to blame.
+answered none, that is the engine's death, and who drives the engine finds out whether one request is to blame. Where a protocol has
+the same status for both, and no other was answered meanwhile, the server is asked something harmless.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from llmbatch.core.errors import EngineDied, EngineError, LlmbatchError, NotServed
-from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Refusal, Request
+from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Refusal, Request, RequestKey, Usage
 from llmbatch.engines.http.base import CutOff, NoAnswer, NotSent, Packed, Reply, TimedOut, Unreachable, Untrusted, Wire
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.http.limit import Limit
@@ -83,9 +84,9 @@ class Sender:
         self._spread = random.Random()  # noqa: S311 - of waits
         self._ready: deque[_Sending] = deque()
         self._alone: deque[_Sending] = deque()
-        self._tasks: dict[asyncio.Task[None], Server] = {}
+        self._tasks: dict[asyncio.Task[None], tuple[Server, _Sending]] = {}
         self._suspect_in_flight = False
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: dict[asyncio.TimerHandle, _Sending] = {}
         self._wake: asyncio.TimerHandle | None = None
         self._answered = False
         self._denied = 0
@@ -115,6 +116,25 @@ class Sender:
             timer.cancel()
         self._timers.clear()
 
+    def cancel(self, keys: Collection[RequestKey]) -> None:
+        """End requests that nobody wants any more: where one is in flight its connection closes, by which a server knows."""
+        ended = []
+        for queue in (self._ready, self._alone):
+            ended += [sending for sending in queue if sending.request.key in keys]
+            kept = [sending for sending in queue if sending.request.key not in keys]
+            queue.clear()
+            queue.extend(kept)
+        for timer, sending in list(self._timers.items()):
+            if sending.request.key in keys:
+                timer.cancel()
+                ended.append(self._timers.pop(timer))
+        for task, (_, sending) in self._tasks.items():
+            # one that is done has its outcome, or waits for its next try, and has been found above
+            if sending.request.key in keys and not task.done() and task.cancel():
+                ended.append(sending)
+        for sending in ended:
+            self._deliver(Completion(sending.request.key, "", "abort", Usage()))
+
     def _pump(self) -> None:
         """Send what there is room for."""
         now = time.monotonic()
@@ -129,12 +149,12 @@ class Sender:
             sending = queue.popleft()
             self._suspect_in_flight = sending.is_suspect
             task = asyncio.create_task(self._send(server, sending))
-            self._tasks[task] = server
+            self._tasks[task] = server, sending
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Also of one that was given up before it began."""
-        self._tasks.pop(task).in_flight -= 1
+        self._tasks.pop(task)[0].in_flight -= 1
         self._pump()
 
     def _wake_up(self, now: float) -> None:
@@ -157,7 +177,12 @@ class Sender:
             except NotSent as error:
                 self._not_sent(server, sending, error, sent_at)
             else:
-                self._replied(server, sending, reply, packed.path, sent_at, full=server.is_full)
+                full = server.is_full
+                meaning = self._wire.verdict(reply)
+                if meaning is Verdict.DOUBTFUL:
+                    is_its_own = self._settled_at >= sent_at or await self._works(server, sending.request)
+                    meaning = Verdict.REFUSED if is_its_own else Verdict.AGAIN
+                self._replied(server, sending, reply, meaning, packed.path, sent_at, full=full)
         except LlmbatchError as error:
             self._fail(error)
         except Exception as error:  # a task's exception would be lost, and its request with it
@@ -172,10 +197,29 @@ class Sender:
             return sending.packed
         return await asyncio.to_thread(self._wire.pack, sending.request)
 
+    async def _works(self, server: Server, request: Request) -> bool:
+        """Whether a server answers something harmless now."""
+        packed = self._wire.harmless(request)
+        if packed is None:
+            return False
+        try:
+            reply = await self._client.post(server.url + packed.path, packed.body)
+        except NotSent:
+            return False
+        return self._wire.verdict(reply) is Verdict.ANSWERED
+
     def _replied(
-        self, server: Server, sending: _Sending, reply: Reply, path: str, sent_at: float, *, full: bool
+        self,
+        server: Server,
+        sending: _Sending,
+        reply: Reply,
+        meaning: Verdict,
+        path: str,
+        sent_at: float,
+        *,
+        full: bool,
     ) -> None:
-        now, meaning = time.monotonic(), self._wire.verdict(reply)
+        now = time.monotonic()
         if meaning not in (Verdict.AGAIN, Verdict.AWAY):
             self._pool.reached(server)
         self.nothing_came = reply.status not in _ONLY_A_GATEWAY
@@ -300,12 +344,12 @@ class Sender:
 
     def _later(self, sending: _Sending, seconds: float) -> None:
         def come_back() -> None:
-            self._timers.discard(timer)
+            del self._timers[timer]
             (self._alone if sending.is_suspect else self._ready).appendleft(sending)
             self._pump()
 
         timer = asyncio.get_running_loop().call_later(seconds, come_back)
-        self._timers.add(timer)
+        self._timers[timer] = sending
 
     def _is_about_one(self, reply: Reply) -> bool:
         """Whether a denial is about what one request asks, and not about who asks."""

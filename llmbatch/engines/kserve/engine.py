@@ -59,10 +59,14 @@ class KserveEngine:
         served, away = self._thread.call(self._look)
         for words in away:
             self._log.once(f"{words}; it is tried again later")
-        wire = V2Wire(served, prompts, settings)
+        wire = V2Wire(served, prompts, settings, self._log.once)
         pool = Pool(settings.urls, self._limit_of(served))
         self._up = _Up(wire, Loop(wire, pool, self._thread, settings.timeout, self._log), served.batch)
-        abilities = (("constraint", can_hold(served.takes, served.model)), ("lora", served.takes.adapter is not None))
+        abilities = (
+            ("constraint", can_hold(served.takes, served.model)),
+            ("lora", served.takes.adapter is not None),
+            ("cancel", served.batch == 1),  # a row of a call cannot be ended
+        )
         return EngineInfo(
             name="kserve",
             version=served.version,

@@ -64,7 +64,7 @@ async def look(client: Client, name: str, settings: KserveSettings) -> tuple[Ser
     away = [each for each in found if isinstance(each, NotSent)]
     for each in found:
         if isinstance(each, Untrusted):
-            raise EngineError(f"{each}. engine.ca_file names certificates to trust besides the system's") from each
+            raise JobError(str(each)) from each
         if isinstance(each, BaseException) and not isinstance(each, NotSent):
             raise each
     if not served:
@@ -149,11 +149,6 @@ class _Server:
 
     def _check_protocol(self, ready: Reply) -> None:
         """Raises ``EngineError`` for an answer that is not of the protocol."""
-        if ready.status in _DENIED:
-            raise EngineError(
-                f"{self._url} denies access (status {ready.status}): the key is read from the environment variable that "
-                "engine.key_env names"
-            )
         if ready.status == 404 or 300 <= ready.status < 400 or ready.body.lstrip().startswith(b"<"):
             raise EngineError(
                 f"{self._url} answers, but does not speak the V2 protocol (at /v2/health/ready status {ready.status}, "
@@ -206,7 +201,14 @@ class _Server:
         return f"{told['name']} {told.get('version', '')}".strip()
 
     async def _get(self, path: str) -> Reply:
-        return await self._client.get(f"{self._url}/{path}")
+        """Raises ``JobError`` where access is denied."""
+        reply = await self._client.get(f"{self._url}/{path}")
+        if reply.status in _DENIED:
+            raise JobError(
+                f"{self._url} denies access (status {reply.status}): {error_of(_json(reply)) or 'it does not say why'}. Put the "
+                "key into an environment variable, and name that with engine.key_env"
+            )
+        return reply
 
 
 def _json(reply: Reply) -> Any:

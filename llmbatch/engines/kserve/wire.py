@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from llmbatch.core.errors import EngineDied
-from llmbatch.core.types import Completion, Failure, FailureKind, FinishReason, Request, RequestKey, Usage
+from llmbatch.core.sampling import LOOPS
+from llmbatch.core.types import (
+    Completion,
+    Failure,
+    FailureKind,
+    FinishReason,
+    Prompt,
+    Request,
+    RequestKey,
+    Sampling,
+    Usage,
+)
 from llmbatch.core.words import excerpt
 from llmbatch.engines.http.base import NoAnswer, Packed, Reply
+from llmbatch.engines.http.estimate import Note, about
 from llmbatch.engines.http.retry import Verdict, verdict
 from llmbatch.engines.kserve.prompts import Prompts
 from llmbatch.engines.kserve.served import Served
@@ -18,6 +31,8 @@ from llmbatch.formats.kserve import Answer, WireError, error_of, generate_body, 
 from llmbatch.formats.kserve_dialects import Sent, Unsayable, logprobs_of, sent
 
 _ENDS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort"}
+_HARMLESS = Prompt(text="1")
+_SHORTEST = Sampling((("max_tokens", 1),))
 
 
 class Row(NamedTuple):
@@ -38,9 +53,10 @@ class Row(NamedTuple):
 class V2Wire:
     """A ``Wire``. Rows that were put together beforehand go as one call under a key of their own."""
 
-    def __init__(self, served: Served, prompts: Prompts, settings: KserveSettings) -> None:
+    def __init__(self, served: Served, prompts: Prompts, settings: KserveSettings, note: Note) -> None:
         self._served = served
         self._prompts = prompts
+        self._note = note
         self._names = settings.parameters
         self._values = settings.inputs
         self._together: dict[RequestKey, Sequence[Row]] = {}
@@ -54,6 +70,8 @@ class V2Wire:
         if isinstance(prompt, Failure):
             return prompt
         settings = dict(request.sampling.values)
+        if LOOPS in settings:
+            self._note("this server is not told to end an answer that runs in circles: it is found once it is whole")
         if request.seed is not None:
             settings["seed"] = request.seed
         if request.max_tokens is not None:
@@ -85,10 +103,9 @@ class V2Wire:
                 return row
             rows = [row]
         try:
-            body = self._body(rows)
+            return self._packed(rows)
         except WireError as error:
             return Failure(FailureKind.REFUSED, str(error))
-        return Packed(f"/{self._served.path}", json.dumps(body, ensure_ascii=False).encode())
 
     def read(self, request: Request, reply: Reply) -> Completion:
         rows = self._together.get(request.key)
@@ -114,8 +131,18 @@ class V2Wire:
         return Completion(request.key, "", "stop", usage)
 
     def verdict(self, reply: Reply) -> Verdict:
-        """Triton says 500 of what its model refuses as of what breaks: only the row itself may try again, within its attempts."""
-        return Verdict.REFUSED if reply.status == 500 else verdict(reply.status)
+        """Triton says 500 of what its model refuses as of what breaks. A row that is to blame tries again within its attempts."""
+        return Verdict.DOUBTFUL if reply.status == 500 else verdict(reply.status)
+
+    def harmless(self, request: Request) -> Packed | None:
+        """A short text without all that a row may be refused for; its settings only where the model insists on them."""
+        for sampling in (_SHORTEST, request.sampling):
+            row = self.row(
+                replace(request, prompt=_HARMLESS, sampling=sampling, max_tokens=None, constraint=None, lora=None)
+            )
+            if isinstance(row, Row):
+                return self._packed([row])
+        return None
 
     def refusal(self, request: Request, reply: Reply) -> Failure:  # noqa: ARG002 - what was asked is not needed to tell
         kind = FailureKind.ENGINE if reply.status == 500 else FailureKind.REFUSED
@@ -129,6 +156,10 @@ class V2Wire:
             return f"the server does not do this: {_said(reply)}; engine.protocol chooses between v2 and generate"
         return None
 
+    def _packed(self, rows: Sequence[Row]) -> Packed:
+        """Raises ``WireError``."""
+        return Packed(f"/{self._served.path}", json.dumps(self._body(rows), ensure_ascii=False).encode())
+
     def _body(self, rows: Sequence[Row]) -> dict[str, Any]:
         served, first = self._served, rows[0]
         values = [{served.input: row.prompt, **row.sent.tensors} for row in rows]
@@ -139,9 +170,12 @@ class V2Wire:
 
     def _completion(self, row: Row, answer: Answer) -> Completion:
         text = answer.text.removeprefix(row.prompt) if self._served.repeats_prompt else answer.text
-        usage = Usage(answer.prompt_tokens or 0, answer.completion_tokens or 0)
+        usage = Usage(self._tokens(answer.prompt_tokens, row.prompt), self._tokens(answer.completion_tokens, text))
         end = _end(answer, row.most)
         return Completion(row.request.key, text, end, usage, logprobs=logprobs_of(answer.logprobs))
+
+    def _tokens(self, told: int | None, text: str) -> int:
+        return about(text, self._note) if told is None else told
 
 
 def _said(reply: Reply) -> str:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmbatch.core.messages import text_of
 from llmbatch.core.types import Completion, Failure, FailureKind, FinishReason, Outcome, Refusal, Request, Usage
 from llmbatch.core.words import short
 from llmbatch.engines.http.base import NoAnswer
+from llmbatch.engines.http.estimate import Note, about
 from llmbatch.engines.openai.dialect import Dialect
 
 _FINISH: Mapping[str, FinishReason] = {
     "stop": "stop", "length": "length", "abort": "abort", "error": "error", "repetition": "repetition",
     "max_tokens": "length", "model_length": "length",
 }  # fmt: skip
-_CHARACTERS_A_TOKEN = 4
 _LOWEST_LOGPROB = -9999.0
-
-Note = Callable[[str], None]
 
 
 def completion_of(request: Request, body: bytes, dialect: Dialect, note: Note) -> Outcome:
@@ -120,12 +118,9 @@ def usage_of(said: Any, request: Request, text: str, note: Note) -> Usage:
         details = said.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
         return Usage(said["prompt_tokens"], _whole(said.get("completion_tokens")), _whole(cached))
-    note(
-        f"the server does not say how many tokens it took: they are counted as one for {_CHARACTERS_A_TOKEN} characters"
-    )
     prompt = request.prompt
     asked = prompt.text or "" if prompt.messages is None else "".join(text_of(m["content"]) for m in prompt.messages)
-    return Usage(-(-len(asked) // _CHARACTERS_A_TOKEN), -(-len(text) // _CHARACTERS_A_TOKEN))
+    return Usage(about(asked, note), about(text, note))
 
 
 def _whole(said: Any) -> int:
@@ -177,4 +172,4 @@ def _number(logprob: Any) -> float:
     return number if number > _LOWEST_LOGPROB else _LOWEST_LOGPROB  # that of NaN, too, which is above nothing
 
 
-__all__ = ["Note", "completion_of", "data_in", "usage_of"]
+__all__ = ["completion_of", "data_in", "usage_of"]

@@ -35,6 +35,9 @@ class Dialect:
     at_first: int = 64
     tells_waiting: bool = False  # its metrics say how many requests wait in it
     cuts_budgets: bool = False  # to what a prompt leaves of the context; others refuse the request
+    loops: str | None = (
+        None  # the field that says when an answer runs in circles, and ends; older versions leave it unread
+    )
 
     def fields(self, constraint: Constraint) -> Mapping[str, Any]:
         """The fields that hold an answer to it; none where this kind of server cannot."""
@@ -83,6 +86,7 @@ VLLM = Dialect(
     at_first=256,
     tells_waiting=True,
     cuts_budgets=True,
+    loops="repetition_detection",
 )
 OLD_VLLM = Dialect("vllm", structured="", guided=True, continues=True, at_first=256, tells_waiting=True)
 DIALECTS = {

@@ -15,7 +15,9 @@ from typing import Any
 from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Pooling, Refusal, Request
 from llmbatch.core.words import short
 from llmbatch.engines.http.base import NoAnswer
-from llmbatch.engines.openai.answers import Note, data_in, usage_of
+from llmbatch.engines.http.estimate import Note
+from llmbatch.engines.openai.answers import data_in, usage_of
+from llmbatch.engines.openai.scores import activation_field
 
 EMBEDDINGS = "/embeddings"
 
@@ -27,7 +29,7 @@ def embedding_fields(prompt: Mapping[str, Any], pooling: Pooling) -> dict[str, A
         fields.setdefault("add_generation_prompt", True)
     if pooling.dimensions is not None:
         fields["dimensions"] = pooling.dimensions
-    return {**fields, "encoding_format": "base64"}
+    return {**fields, **activation_field(pooling), "encoding_format": "base64"}
 
 
 def embedding_of(request: Request, pooling: Pooling, body: bytes, note: Note) -> Outcome:

@@ -23,7 +23,7 @@ from llmbatch.engines.http.settings import named_key
 from llmbatch.engines.http.thread import EventThread
 from llmbatch.engines.openai.batch.loop import MOST_LINES, BatchLoop, Polling
 from llmbatch.engines.openai.batch.state import on_their_way
-from llmbatch.engines.openai.dialect import DIALECTS
+from llmbatch.engines.openai.dialect import DIALECTS, Dialect
 from llmbatch.engines.openai.queue import has_use_for_more
 from llmbatch.engines.openai.server import Found, base_of, look_at
 from llmbatch.engines.openai.settings import OpenAISettings
@@ -49,7 +49,7 @@ class OpenAIEngine:
         )
         dialect = DIALECTS.get(settings.dialect, DIALECTS["other"])
         self._wire = OpenAIWire(
-            self._model, dialect, settings.args, chat.template_kwargs, self._log.once, settings.images
+            self._model, dialect, settings.args, chat.template_kwargs, self._log.once, settings.images, settings.classes
         )
         self._pool = Pool(self._urls, lambda: Limit(settings.in_flight))
         self._batches = log.with_name(BATCHES)
@@ -77,7 +77,7 @@ class OpenAIEngine:
             context_length=self._wire.context_length,
             max_num_seqs=requests * len(self._urls),
             in_flight=None if self._settings.in_flight is None else requests * len(self._urls),
-            can=frozenset({"constraint", "lora", "images", "embed"}),
+            can=frozenset({"constraint", "lora", "images", "embed", *self._also_can(first.dialect)}),
             device="its server" if len(self._urls) == 1 else f"{len(self._urls)} servers",
             details={"dialect": first.dialect.name, "urls": self._urls},
         )
@@ -103,6 +103,12 @@ class OpenAIEngine:
 
     def busy(self) -> float:
         return self._loop.busy
+
+    def _also_can(self, dialect: Dialect) -> list[str]:
+        """A line of a batch cannot be ended, and goes to no path of vLLM's own."""
+        if self._settings.mode == "batch":
+            return []
+        return ["cancel", *(["classify", "pairs"] if dialect.name == "vllm" else [])]
 
     def _make_loop(self, folder: Path) -> Loop | BatchLoop:
         settings = self._settings

@@ -15,6 +15,7 @@ from llmbatch.engines.settings import EngineSettings
 from llmbatch.model.tokenizer import ChatSettings
 
 _USUAL_REQUESTS = 256
+_VLLM_HAS = ", as vLLM's server alone has, and not in batches"
 
 
 def _make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> Engine:
@@ -42,23 +43,25 @@ def _tokenizer(settings: EngineSettings) -> TokenizerSource:
 
 
 def _pooled(settings: EngineSettings, _model: str, pooling: Pooling | None) -> EngineSettings:
-    """Vectors are what the API has of numbers."""
-    if pooling is None:
+    """Vectors are what the API has of numbers; what vLLM's server has besides is known once it is seen whose server it is."""
+    if pooling is None or not isinstance(settings, OpenAISettings):
+        return settings
+    if settings.mode == "online" and settings.dialect in ("auto", "vllm"):
         return settings
     if pooling.task == "pairs":
         raise JobError(
-            "program.settings.encoder=cross: OpenAI's API has no scores of pairs: --set program.settings.encoder=bi compares the "
-            "vectors of an embedding model, --engine vllm has rerankers"
+            f"program.settings.encoder=cross: OpenAI's API has no scores of pairs{_VLLM_HAS}. --set program.settings.encoder=bi "
+            "compares the vectors of an embedding model, --engine vllm has rerankers"
         )
     if pooling.task == "classify":
         raise JobError(
-            "the program classify asks for the probabilities of classes, which OpenAI's API does not have; it has vectors "
-            "(--program embed): take --engine vllm"
+            f"the program classify asks for the probabilities of classes, which OpenAI's API does not have{_VLLM_HAS}; it has "
+            "vectors (--program embed): take --engine vllm"
         )
-    if pooling.activation is not None:
+    if pooling.activation is not None and settings.dialect not in ("auto", "vllm"):
         raise JobError(
-            "program.settings.normalize: OpenAI's API has no setting for it: leave it out, and vectors are as the server makes "
-            "them (vLLM's server can be told by --set engine.args.use_activation=false)"
+            f"program.settings.normalize: OpenAI's API has no setting for it{_VLLM_HAS}: leave it out, and vectors are as the "
+            "server makes them"
         )
     return settings
 

@@ -74,6 +74,11 @@ class OpenAISettings(HttpSettings):
         description="how vLLM is sent a schema: as the grammar that the vllm engine makes of it, which needs xgrammar here and "
         "at the server; or as response_format, which lets a weak model fill its answer with white space",
     )
+    classes: list[str] = Field(
+        default_factory=list,
+        description="for the program classify: the names of the model's classes, in its order. vLLM's server tells the likeliest "
+        "one's alone; without names the others are LABEL_0, LABEL_1, ...",
+    )
     mode: Annotated[Literal["online", "batch"], Counts.NOTHING] = Field(
         "online", description="batch: through the server's Batch API, which takes up to a day and costs less"
     )

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmbatch.core.logprobs import ASKED
-from llmbatch.core.sampling import LOOPS, NO_SEED
+from llmbatch.core.sampling import LOOPS, NO_SEED, Loops
 from llmbatch.core.types import Constraint, Failure, FailureKind, Message, Outcome, Pooling, Request, Sampling
 from llmbatch.engines.http.base import Packed, Reply
 from llmbatch.engines.http.retry import Verdict, verdict
 from llmbatch.engines.openai.answers import completion_of
 from llmbatch.engines.openai.dialect import Dialect
 from llmbatch.engines.openai.embeddings import EMBEDDINGS, embedding_fields, embedding_of
+from llmbatch.engines.openai.scores import CLASSIFY, SCORE, classes_of, classify_fields, score_fields, score_of
 from llmbatch.engines.openai.words import error_of, is_without_quota, words
 from llmbatch.formats.openai.tools import written_tools
 from llmbatch.images.ahead import for_server
@@ -36,6 +37,7 @@ class OpenAIWire:
         chat_template: Mapping[str, Any],
         note: Callable[[str], None],
         images: ImageSettings = _IMAGES,
+        classes: Sequence[str] = (),
     ) -> None:
         self._model = model
         self.dialect = dialect
@@ -43,6 +45,7 @@ class OpenAIWire:
         self._args = {**args, **({"chat_template_kwargs": dict(chat_template)} if chat_template else {})}
         self._note = note
         self._images = images
+        self._classes = classes
         self._readers = threading.Semaphore(images.workers)
         self._made: dict[tuple[int, Constraint | None, bool], tuple[Sampling, dict[str, Any]]] = {}
 
@@ -56,7 +59,7 @@ class OpenAIWire:
         if isinstance(messages, Failure):
             return messages
         if request.pooling is not None:
-            return self._embedding(request, request.pooling, messages)
+            return self._numbers(request, request.pooling, messages)
         chat = messages is not None
         body = {
             "model": request.lora or self._model,
@@ -84,11 +87,20 @@ class OpenAIWire:
 
     def read(self, request: Request, reply: Reply) -> Outcome:
         if request.pooling is not None:
-            return embedding_of(request, request.pooling, reply.body, self._note)
+            match request.pooling.task:
+                case "embed":
+                    return embedding_of(request, request.pooling, reply.body, self._note)
+                case "classify":
+                    return classes_of(request, self._classes, reply.body, self._note)
+                case "pairs":
+                    return score_of(request, reply.body, self._note)
         return completion_of(request, reply.body, self.dialect, self._note)
 
     def verdict(self, reply: Reply) -> Verdict:
         return verdict(reply.status)
+
+    def harmless(self, request: Request) -> Packed | None:  # noqa: ARG002 - a status tells what is refused
+        return None
 
     def refusal(self, request: Request, reply: Reply) -> Failure:
         kind = FailureKind.TOO_LONG if error_of(reply).too_long else FailureKind.REFUSED
@@ -124,16 +136,22 @@ class OpenAIWire:
             fields |= {"continue_final_message": True, "add_generation_prompt": False}
         return fields
 
-    def _embedding(
+    def _numbers(
         self, request: Request, pooling: Pooling, messages: Sequence[Message] | None
     ) -> dict[str, Any] | Failure:
-        if messages is not None and self.dialect.name != "vllm":
+        if self.dialect.name != "vllm" and (found := _of_vllm_alone(pooling, messages)) is not None:
+            asked, instead = found
             return Failure(
                 FailureKind.REFUSED,
-                f"the prompt is a chat, of which vLLM's server alone makes a vector, and this server is none "
-                f"({self.dialect.name}): give the prompt as text, or say engine.dialect=vllm if it is one",
+                f"{asked}, and this server is none ({self.dialect.name}): {instead}, or say engine.dialect=vllm if it is one",
             )
-        fields = embedding_fields(self._prompt(request, messages), pooling)
+        match pooling.task:
+            case "embed":
+                fields = embedding_fields(self._prompt(request, messages), pooling)
+            case "classify":
+                fields = classify_fields(self._prompt(request, messages), pooling)
+            case "pairs":
+                fields = score_fields(request, pooling)
         return {"model": request.lora or self._model, **fields, **self._args}
 
     def _settings(self, request: Request, chat: bool) -> dict[str, Any]:
@@ -154,9 +172,11 @@ class OpenAIWire:
     def _make(self, sampling: Sampling, constraint: Constraint | None, chat: bool) -> dict[str, Any]:
         fields: dict[str, Any] = dict(self._args)
         for name, value in sampling.values:
-            if name in (LOOPS, "n") or (name == "seed" and value == NO_SEED):
+            if name == "n" or (name == "seed" and value == NO_SEED):
                 continue
-            if name == "logprobs" and chat:
+            if name == LOOPS:
+                fields |= self._stopping(Loops(*value))
+            elif name == "logprobs" and chat:
                 fields |= {"logprobs": True, "top_logprobs": value}
             elif name == "max_tokens":
                 fields[self._max_tokens(chat)] = value
@@ -179,13 +199,35 @@ class OpenAIWire:
             fields |= held
         return fields
 
+    def _stopping(self, loops: Loops) -> dict[str, Any]:
+        """How a server is told to end an answer that runs in circles."""
+        if self.dialect.loops is None:
+            self._note(
+                f"this server ({self.dialect.name}) cannot be told to end an answer that runs in circles: it is found once it is "
+                "whole"
+            )
+            return {}
+        least = {"min_count": loops.times, "min_pattern_size": loops.shortest, "max_pattern_size": loops.longest}
+        return {self.dialect.loops: least}
+
     def _max_tokens(self, chat: bool) -> str:
         return self.dialect.max_tokens if chat else "max_tokens"
 
 
+def _of_vllm_alone(pooling: Pooling, messages: Sequence[Message] | None) -> tuple[str, str] | None:
+    """(what of a request for numbers vLLM's server alone can do, what to do instead); ``None`` for what others can do, too."""
+    if pooling.task != "embed":
+        return "classes and scores of pairs are what vLLM's server alone gives", "ask for vectors"
+    if pooling.activation is not None:
+        return "program.settings.normalize is what vLLM's server alone can be told", "leave it out"
+    if messages is not None:
+        return "the prompt is a chat, of which vLLM's server alone makes a vector", "give the prompt as text"
+    return None
+
+
 def _path(request: Request) -> str:
     if request.pooling is not None:
-        return EMBEDDINGS
+        return {"embed": EMBEDDINGS, "classify": CLASSIFY, "pairs": SCORE}[request.pooling.task]
     return COMPLETIONS if request.prompt.messages is None else CHAT
 
 

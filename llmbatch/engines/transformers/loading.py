@@ -40,7 +40,7 @@ class Loaded:
 
 def check_known(model: str, settings: EngineSettings) -> Any:
     """The model's config. Raises ``JobError`` for one that generates no text, before its weights are looked at."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
     names = ("cache_dir", "code_revision", "local_files_only", "revision", "subfolder")
     given = {name: settings.args[name] for name in names if name in settings.args}
@@ -48,11 +48,21 @@ def check_known(model: str, settings: EngineSettings) -> Any:
         config = AutoConfig.from_pretrained(model, trust_remote_code=settings.trust_remote_code, **given)
     except (OSError, ValueError) as error:
         raise JobError(f"model {model!r} cannot be read: {error}") from error
-    known = any(type(config) in each._model_mapping for each in (AutoModelForCausalLM, AutoModelForSeq2SeqLM))
-    if not known and not getattr(config, "auto_map", None):
+    causal, both, masked = (
+        each._model_mapping for each in (AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForMaskedLM)
+    )
+    kind = type(config)
+    if kind not in causal and kind not in both and not getattr(config, "auto_map", None):
         raise JobError(
             f"model {model!r} is of the type {config.model_type!r}, which generates no text in transformers: it has no class of it "
             "for causal or text-to-text language models"
+        )
+    # an encoder, such as BERT: the library would load it all the same, with a head for tokens that was never trained
+    encodes = kind in causal and kind in masked and kind not in both and causal[kind] is not masked[kind]
+    if encodes and not getattr(config, "is_decoder", False):
+        raise JobError(
+            f"model {model!r} is of the type {config.model_type!r}, an encoder, which generates no text (its config does not say "
+            "is_decoder): such a model gives numbers, by --engine vllm with --program embed or classify"
         )
     return config
 

@@ -1,4 +1,4 @@
-"""The vLLM engine: a feed of requests in, a stream of outcomes out, on vLLM's offline engine (0.24 to 0.33).
+"""The vLLM engine: a feed of requests in, a stream of outcomes out, on vLLM's offline engine (0.27 to 0.32).
 
 Only this package knows vLLM's names, and it imports vLLM when an engine starts or tokenizes, not before.
 

@@ -155,13 +155,19 @@ class VllmEngine:
             if self._prepared is None:
                 trouble.check_model(self._model)
                 with vllm_log.captured(self._log), self._in_haste(True, keeps=True), quick_lookups():
-                    import vllm  # noqa: F401
-
-                    if vllm_args.is_cpu():
-                        self._looking = look()
-                    args = vllm_args.engine_args(self._model, self._settings, self._chat)
+                    args = self._arguments()
                     self._prepared = args, self._make_encoder(args)
             return self._prepared
+
+    def _arguments(self) -> dict[str, Any]:
+        try:
+            import vllm  # noqa: F401
+
+            if vllm_args.is_cpu():
+                self._looking = look()
+            return vllm_args.engine_args(self._model, self._settings, self._chat)
+        except Exception as error:  # of a library that does not fit the others it is importing vLLM that fails
+            raise trouble.start_failure(error, self._model, self._log, self._log_start) from error
 
     @contextlib.contextmanager
     def _in_haste(self, here: bool, *, keeps: bool = False) -> Iterator[None]:

@@ -96,18 +96,17 @@ class Bedrock:
         if self._settings.invocation == "Converse":
             return family_called("converse")
         own = PROVIDERS.get(self._provider or "", ())
-        if found := next((name for name in own if family_called(name).fits(body)), None):
-            return family_called(found)
-        other = next((name for name in FAMILIES if family_called(name).fits(body)), None)
-        if own and other is None:
-            return family_called(own[0])  # which says what is wrong with it
+        for name in own or FAMILIES:
+            if (family := family_called(name)).fits(body):
+                return family
         if own:
+            other = next((name for name in FAMILIES if family_called(name).fits(body)), None)
+            if other is None:
+                return family_called(own[0])  # which says what is wrong with it
             raise BodyError(
                 f"modelInput is a body of the family {other}, and the model {short(self._settings.model)} takes one of "
                 f"{' or '.join(own)}"
             )
-        if other is not None:
-            return family_called(other)
         if "prompt" in body:
             return family_called("mistral")
         keys = ", ".join(map(short, list(body)[:8])) or "none"

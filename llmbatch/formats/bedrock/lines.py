@@ -16,7 +16,7 @@ class PlainLines:
 
     def __init__(self, format_: Bedrock, model: str) -> None:
         self._format = format_
-        self._model = text_json(format_.model or model)
+        self._known = {"model": text_json(format_.model or model)}
         self._forms: dict[
             int, list[Form]
         ] = {}  # by family, of which there is one object each: for whole replies, and for those cut off
@@ -35,7 +35,6 @@ class PlainLines:
         texts: dict[str, str | int] = {
             "id": value_json(record_id(row, index)),
             "input": value_json(body),
-            "model": self._model,
             "text": text_json(text),
             "number": f"{index:012d}",
             "asked": asked,
@@ -48,7 +47,10 @@ class PlainLines:
     def _made(self, family: Family) -> list[Form]:
         assert family.plain is not None  # noqa: S101 - for the type checker
         replies = (family.plain(cut) for cut in (False, True))
-        forms = [Form({"recordId": hole("id"), "modelInput": hole("input"), "modelOutput": reply}) for reply in replies]
+        forms = [
+            Form({"recordId": hole("id"), "modelInput": hole("input"), "modelOutput": reply}, known=self._known)
+            for reply in replies
+        ]
         self._forms[id(family)] = forms
         return forms
 

@@ -95,13 +95,11 @@ class PlainLines:
     """
 
     def __init__(self, model: str, time: str | None) -> None:
-        self._model = text_json(model)
         candidates = [_candidate(hole("text"), hole("reason"))]
         said = _response(candidates, hole("asked"), hole("given"), hole("together"), hole("model"))
         self._is_vertex = time is not None
         line = _api_line(hole("key"), said) if time is None else _vertex_line("", hole("time"), hole("request"), said)
-        self._time = text_json(time or "")
-        self._form = Form(line)
+        self._form = Form(line, known={"model": text_json(model), "time": text_json(time or "")})
 
     def line(self, record: Mapping[str, Any], row: Mapping[str, Any]) -> bytes | None:
         """The line of a row's record, or ``None`` where it is another kind of row."""
@@ -112,14 +110,13 @@ class PlainLines:
         asked, given = usage["prompt_tokens"], usage["completion_tokens"]
         texts: dict[str, str | int] = {
             "text": text_json(text),
-            "reason": text_json(reason_of(record["finish_reason"])),
+            "reason": f'"{reason_of(record["finish_reason"])}"',
             "asked": asked,
             "given": given,
             "together": asked + given,
-            "model": self._model,
         }
         if self._is_vertex:
-            texts["time"], texts["request"] = self._time, value_json(row["request"])
+            texts["request"] = value_json(row["request"])
         else:
             texts["key"] = value_json(row.get("key"))
         return self._form.line(texts)

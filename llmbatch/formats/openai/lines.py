@@ -12,7 +12,7 @@ from llmbatch.core.quick_json import Form, hole, text_json, value_json
 from llmbatch.core.types import FailureKind
 from llmbatch.formats.base import Answered
 from llmbatch.formats.openai import chat, completions, responses
-from llmbatch.formats.openai.body import RequestError, reason_of
+from llmbatch.formats.openai.body import RequestError
 from llmbatch.formats.openai.format import CHAT, COMPLETIONS, RESPONSES, answer, endpoint_of, read_line
 from llmbatch.formats.openai.responses import asked_of
 from llmbatch.formats.outcome import Error, Success, outcome_of, plain_text
@@ -58,8 +58,15 @@ class PlainLines:
     """
 
     def __init__(self, model: str, created: int) -> None:
-        self._model = text_json(model)
         self._created = created
+        known = {"created": str(created), "model": text_json(model)}
+        self._forms = {
+            endpoint: [
+                Form(_line(hole("number"), hole("id"), 200, form(cut=cut)), known={**known, "reason": f'"{reason}"'})
+                for cut, reason in ((False, "stop"), (True, "length"))
+            ]
+            for endpoint, form in _PLAIN.items()
+        }
 
     def line(self, record: Mapping[str, Any], row: Mapping[str, Any]) -> bytes | None:
         """The line of a row's record, or ``None`` where it is another kind of row, for ``line_of``."""
@@ -71,29 +78,28 @@ class PlainLines:
             return None
         usage, index = record["usage"], record["index"]
         asked, given = usage["prompt_tokens"], usage["completion_tokens"]
-        reason = reason_of(record["finish_reason"])
         texts: dict[str, str | int] = {
             "number": _number(self._created, index),
             "id": text_json(str(record["id"])),
             "index": index,
-            "created": self._created,
-            "model": self._model,
             "text": text_json(text),
-            "reason": text_json(reason),
             "asked": asked,
             "given": given,
             "together": asked + given,
         }
         if endpoint == RESPONSES:
             texts["cached"] = usage["cached_tokens"]
-            texts.update((name, value_json(value)) for name, value in asked_of(body).items())
-        return _PLAIN[endpoint][reason == "length"].line(texts)
+            texts.update(_NOTHING_ASKED)
+            if names := _NOTHING_ASKED.keys() & body.keys():
+                told = asked_of(body)
+                texts.update((name, value_json(told[name])) for name in names)
+        cut: bool = record["finish_reason"] == "length"
+        return self._forms[endpoint][cut].line(texts)
 
 
-_PLAIN = {
-    endpoint: [Form(_line(hole("number"), hole("id"), 200, form(cut=cut))) for cut in (False, True)]
-    for endpoint, form in ((CHAT, chat.plain), (COMPLETIONS, completions.plain), (RESPONSES, responses.plain))
-}
+_PLAIN = {CHAT: chat.plain, COMPLETIONS: completions.plain, RESPONSES: responses.plain}
+_NOTHING_ASKED = {name: value_json(value) for name, value in asked_of({}).items()}
+"""What a response says of a request that says nothing of it: few say more than one of these."""
 
 
 def line_not_run(index: int, custom_id: str | int, created: int, code: NotRun) -> dict[str, Any]:

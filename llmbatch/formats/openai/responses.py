@@ -39,6 +39,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "reasoning": ({}, *({"summary": summary} for summary in (None, "auto", "concise", "detailed"))),
     "top_logprobs": (0,),
 }
+_OFFERS = frozenset({"tools", "tool_choice"})
 _OF_ITEMS = ("id", "type", "status", "phase")  # keys of an item that say nothing to the model
 
 
@@ -47,7 +48,8 @@ def read(body: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
     if body.get("n") not in (None, 1):
         raise RequestError("body.n is not supported: a response has one answer", "n")
     messages = _messages(body)
-    asked = {key: value for key, value in body.items() if key not in ("n", "top_logprobs") or not value}
+    asked = dict(body)
+    asked.pop("n", None)
     if body.get("top_logprobs"):
         raise RequestError("body.top_logprobs is not supported: a response has no log-probabilities", "top_logprobs")
     if (limit := body.get("max_output_tokens")) is not None:
@@ -59,7 +61,7 @@ def read(body: Mapping[str, Any], adapters: Collection[str]) -> Rendered:
             raise
         said = str(error).replace("body.max_tokens", "body.max_output_tokens")
         raise RequestError(said, "max_output_tokens") from None
-    offered = tools.tools_of(_as_in_chats(body))
+    offered = None if _OFFERS.isdisjoint(body) else tools.tools_of(_as_in_chats(body))
     prompt = Prompt(messages=messages, images=images_in(messages), tools=offered)
     output = _output(body.get("text"))
     return Rendered(prompt, sampling, tools.output_of(offered) or output, adapter_of(body, adapters))
@@ -80,9 +82,11 @@ def _as_in_chats(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _messages(body: Mapping[str, Any]) -> Any:
     given, instructions = body.get("input"), body.get("instructions")
-    if isinstance(given, str):
-        given = [{"role": "user", "content": given}]
-    if not isinstance(given, list) or not given:
+    if given.__class__ is str:
+        conversation: Iterable[Any] = ({"role": "user", "content": given},)
+    elif isinstance(given, list) and given:
+        conversation = _joined(map(_item, given))
+    else:
         raise RequestError(f"body.input must be a text, or a list of messages, and is {short(given)}", "input")
     if instructions is not None and not isinstance(instructions, str):
         raise RequestError(
@@ -91,7 +95,7 @@ def _messages(body: Mapping[str, Any]) -> Any:
     if instructions is not None and not is_encodable(instructions):
         raise RequestError("body.instructions holds half a surrogate pair, which is no character", "instructions")
     before = [{"role": "system", "content": instructions}] if instructions else []
-    ready = ready_messages([*before, *_joined(map(_item, given))])
+    ready = ready_messages([*before, *conversation])
     if isinstance(ready, str):
         raise RequestError(f"body.input: {ready}", "input")
     return ready

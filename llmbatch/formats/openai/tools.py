@@ -18,6 +18,8 @@ _FORM = '{"type": "function", "function": {"name": ..., "parameters": a JSON Sch
 
 def tools_of(body: Mapping[str, Any]) -> Tools | None:
     """The tools that a body offers, None where there are none. Raises ``RequestError``."""
+    if "tools" not in body and "tool_choice" not in body:
+        return None
     given, choice, parallel = (body.get(key) for key in ("tools", "tool_choice", "parallel_tool_calls"))
     if not isinstance(given, list | None):
         raise RequestError(f"body.tools must be a list of tools, and is of type {type_name(given)}", "tools")

@@ -57,7 +57,7 @@ def run_page(
         report=report,
         name=Path(report["folder"]).name or report["folder"],
         headline=said or headline(report),
-        story=story(report),
+        story=story(report, 0 if timeline is None else round(sum(timeline.columns["deaths"]))),
         when=_when(report),
         tiles=tiles(report, 0.0 if timeline is None else timeline.seconds),
         killed=list(_killed(report, timeline)),

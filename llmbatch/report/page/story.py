@@ -94,12 +94,15 @@ def _spent(report: Report) -> Tile:
     return Tile("tokens", words.count(computed), " · ".join(filter(None, (each, share))))
 
 
-def story(report: Report) -> list[str]:
-    """What else is worth knowing, a sentence each, the most important first."""
-    return list(_sentences(report))
+def story(report: Report, deaths: int = 0) -> list[str]:
+    """What else is worth knowing, a sentence each, the most important first.
+
+    ``deaths``: of engines, as far as they were seen; a session that was killed reported none of its own.
+    """
+    return list(_sentences(report, deaths))
 
 
-def _sentences(report: Report) -> Iterator[str]:
+def _sentences(report: Report, deaths: int) -> Iterator[str]:
     rows, tokens = report["rows"], report["tokens"]
     bad = rows["done"] - rows["by_status"].get(Status.OK, 0)
     if report["failures"]:
@@ -118,7 +121,7 @@ def _sentences(report: Report) -> Iterator[str]:
         yield f"{words.share(hits)} of the prompt tokens came from the prefix cache."
     sessions = report["sessions"]
     lost = "; no row was lost" if report["outcome"] == "finished" else ""
-    deaths = sum(each["engine_restarts"] for each in sessions)
+    deaths = max(deaths, sum(each["engine_restarts"] for each in sessions))
     if deaths:
         yield f"An engine died {words.count(deaths)} {'time' if deaths == 1 else 'times'}{lost}."
     if (missing := (sessions[-1]["session"] if sessions else 0) - len(sessions)) > 0:

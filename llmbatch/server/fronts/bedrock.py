@@ -102,12 +102,12 @@ class BedrockFront(DocumentBatches):
     # Details.
 
     def _create(self, document: Mapping[str, Any], request: Request) -> Batch:
-        self.read(document)
+        no_effect = self.read(document).no_effect
         owner: Owner = request.state.owner
         name, now, hours = job_id(document), int(time.time()), document.get("timeoutDurationInHours")
         given = {
             "document": dict(document), "model": self.model_of(document["modelId"]), "job": name,
-            "region": region_of(request), "metadata": None,
+            "region": region_of(request), "metadata": None, "no_effect": no_effect,
         }  # fmt: skip
         batch = Batch(
             _id(owner, name), owner.name, self.name, now, None if hours is None else now + 3600 * hours, given,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmbatch.core.errors import FolderError, JobError, ReadError, SourceError
 from llmbatch.core.files import atomic_write
@@ -28,13 +29,21 @@ from llmbatch.sinks.upload import plan_upload, upload
 from llmbatch.sources.base import SourceSettings
 from llmbatch.sources.opening import open_source
 from llmbatch.sources.places import expand, is_url
-from llmbatch.systems.base import Assets, System
+from llmbatch.systems.base import Assets, FromDocument, System
 
+_log = logging.getLogger("llmbatch.server")
 _LONGEST_DOCUMENT = 1 << 20  # characters: it is kept, and shown in lists
 _LOOK_EVERY = 1000  # rows, to see whether it is to stop
 _STORES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 _PLACES = frozenset({"s3uri", "s3outputpath", "outputuriprefix", "uris"})  # keys of documents that hold addresses
-_NOT_OURS = ("model", "engine", "output")  # of a job that is read off a document: the server has them
+_NOT_OURS = ("model", "engine", "output")  # of a job that is read off a document: the server has them, for all jobs
+
+
+class ReadDocument(NamedTuple):
+    """What a document asks for: the sections of its job, and the keys that have no effect here."""
+
+    sections: Mapping[str, Any]
+    no_effect: list[str]
 
 
 class DocumentBatches:
@@ -47,17 +56,21 @@ class DocumentBatches:
     def uploads(self, path: str) -> bool:  # noqa: ARG002 - documents are small
         return False
 
-    def read(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The sections of the job that a document asks for. Raises ``ApiError``, with the key that is not done here."""
+    def read(self, document: Mapping[str, Any]) -> ReadDocument:
+        """What a document asks for. Raises ``ApiError``, with the key that is not done here."""
         if len(json.dumps(document)) > _LONGEST_DOCUMENT:
             raise ApiError(
                 413, f"the document is longer than {_LONGEST_DOCUMENT:,} characters: name fewer objects, or what they begin with",
                 code="request_too_large",
             )  # fmt: skip
         try:
-            return self.sections_of(document)
+            asked = self._asked(document)
         except (JobError, SourceError, ReadError) as error:
             raise ApiError(400, str(error).removeprefix("document: "), code="invalid_request") from error
+        keys = [*asked.without_effect, *asked.of_the_engine]
+        if keys:  # names that we know, and nothing of what was sent
+            _log.info("%s: a job gives what has no effect here: %s", self._system.name, ", ".join(keys))
+        return ReadDocument(_sections(asked), keys)
 
     def model_of(self, name: str) -> str:
         """A document's name of the model, where it is one that is served. Raises ``ApiError``."""
@@ -70,6 +83,10 @@ class DocumentBatches:
         return name
 
     def sections_of(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The sections of the job that a document asks for. Raises ``JobError`` as ``_asked``."""
+        return _sections(self._asked(document))
+
+    def _asked(self, document: Mapping[str, Any]) -> FromDocument:
         """Raises ``JobError``, also for an address that is not for clients to read or write."""
         settings = self.server.settings
         roots = tuple(Path(expand(each)).resolve() for each in settings.assets.values() if not is_url(each))
@@ -77,11 +94,11 @@ class DocumentBatches:
         assets = _ForClients({**dict.fromkeys(settings.models, settings.model), **here}, roots)
         for address in _addresses(document):
             assets.place(address)
-        job = dict(self._system.job(document, Path("document"), assets).job)
+        asked = self._system.job(document, Path("document"), assets)
+        job = asked.job
         for place in (job["input"]["path"], *job["input"].get("more", ()), job["sinks"]["to"]):
             _see_place(place, place, roots)
-        run = {key: value for key, value in job.get("run", {}).items() if key != "max_time"}  # the batch's own end
-        return {**{key: value for key, value in job.items() if key not in _NOT_OURS}, "run": run}
+        return asked
 
     # BatchKind
 
@@ -137,6 +154,11 @@ class _ForClients(Assets):
         return place
 
 
+def _sections(asked: FromDocument) -> Mapping[str, Any]:
+    run = {key: value for key, value in asked.job.get("run", {}).items() if key != "max_time"}  # the batch's own end
+    return {**{key: value for key, value in asked.job.items() if key not in _NOT_OURS}, "run": run}
+
+
 def _see_place(address: str, place: str, roots: tuple[Path, ...]) -> None:
     """Clients say which objects are read and written; of this machine only what ``--asset`` puts in a store's place.
 
@@ -181,4 +203,4 @@ def _addresses(document: Any) -> Iterator[str]:
                 yield from _addresses(value)
 
 
-__all__ = ["DocumentBatches", "write_what_is_done"]
+__all__ = ["DocumentBatches", "ReadDocument", "write_what_is_done"]

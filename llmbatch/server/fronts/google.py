@@ -303,7 +303,7 @@ class GoogleFront:
         if not system.recognizes(document, place):
             raise ApiError(400, "a job has an inputConfig with a gcsSource and an outputConfig with a gcsDestination")
         name, now, number = self._model(document.get("model")), int(time.time()), str(secrets.randbits(62))
-        sections = self._documents.read(document)
+        sections, no_effect = self._documents.read(document)
         layout, to = sections["sinks"]["layout"], sections["sinks"]["to"]
         moment = datetime.fromtimestamp(now, UTC)
         settings = {**layout.get("settings", {}), "time": moment.isoformat()}
@@ -312,7 +312,7 @@ class GoogleFront:
         given = {
             "document": kept, "parent": parent, "number": number, "name": name, "to": to,
             "layout": {**layout, "settings": settings}, "folder": f"{system.output(document, place).rstrip('/')}/{folder}",
-            "sections": {key: sections[key] for key in ("input", "answer")},
+            "sections": {key: sections[key] for key in ("input", "answer")}, "no_effect": no_effect,
         }  # fmt: skip
         return Batch(f"vertex-{number}", owner.name, self.name, now, None, given, weight=owner.weight)
 

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from llmbatch.core.errors import EngineError, LlmbatchError
 from llmbatch.core.record import record_to_dict
-from llmbatch.core.types import Cursor, Outcome, Piece, Record, Refusal, Row
+from llmbatch.core.types import Completion, Cursor, Outcome, Piece, Record, Refusal, Row, Usage
 from llmbatch.core.words import clip
 from llmbatch.formats.base import Answered, Asked
 from llmbatch.formats.openai.format import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
@@ -165,6 +165,7 @@ class LiveRequests:
                 yield event
             self._server.metrics.live.labels("streamed").inc()
         except EngineError:
+            self._server.metrics.live.labels("failed").inc()
             said = {"error": {"message": "the engine failed in the middle of the answer", "type": "server_error"}}
             yield b"data: " + json.dumps(said).encode() + b"\n\n"
         finally:
@@ -173,19 +174,25 @@ class LiveRequests:
     async def _all(
         self, first: Piece | Outcome, items: AsyncIterator[Piece | Outcome]
     ) -> AsyncIterator[Piece | Outcome]:
-        yield first
-        async for item in items:
+        """All of a stream, its tokens counted; what a refusal says is for clients."""
+        item: Piece | Outcome | None = first
+        while item is not None:
             if isinstance(item, Refusal):
                 said = self._server.places.hidden(item.failure.message)
-                yield replace(item, failure=replace(item.failure, message=said))
-            else:
-                yield item
+                item = replace(item, failure=replace(item.failure, message=said))
+            elif isinstance(item, Completion):
+                self._count_tokens(item.usage)
+            yield item
+            item = await anext(items, None)
 
     def _count(self, record: Record) -> None:
-        metrics = self._server.metrics
-        metrics.live.labels(record.status.value).inc()
-        metrics.live_tokens.labels("prompt").inc(record.usage.prompt_tokens)
-        metrics.live_tokens.labels("completion").inc(record.usage.completion_tokens)
+        self._server.metrics.live.labels(record.status.value).inc()
+        self._count_tokens(record.usage)
+
+    def _count_tokens(self, usage: Usage) -> None:
+        tokens = self._server.metrics.live_tokens
+        tokens.labels("prompt").inc(usage.prompt_tokens)
+        tokens.labels("completion").inc(usage.completion_tokens)
 
     def _model(self, body: Mapping[str, Any]) -> str:
         model = body.get("model")

@@ -84,11 +84,11 @@ class SageMakerFront(DocumentBatches):
     # Operations.
 
     def _create(self, document: Mapping[str, Any], request: Request) -> dict[str, Any]:
-        self.read(document)
+        no_effect = self.read(document).no_effect
         owner, name = _owner(request), document["TransformJobName"]
         given = {
             "document": dict(document), "model": self.model_of(document["ModelName"]), "name": name,
-            "region": region_of(request), "metadata": None,
+            "region": region_of(request), "metadata": None, "no_effect": no_effect,
         }  # fmt: skip
         batch = Batch(
             _id(owner, name), owner.name, self.name, int(time.time()), None, given, priority=min(0, owner.priority),

@@ -96,7 +96,8 @@ function bar(batch) {
 }
 
 function summary(batch) {
-  const rows = batch.rows ? `${count(batch.done)} of ${count(batch.rows)} rows` : "not counted yet";
+  const none = OVER.includes(batch.state) ? "nothing was run" : "not counted yet";
+  const rows = batch.rows ? `${count(batch.done)} of ${count(batch.rows)} rows` : none;
   const failed = batch.failed ? ` · ${count(batch.failed)} failed` : "";
   const left = batch.seconds_left && !OVER.includes(batch.state) ? ` · about ${time(batch.seconds_left)} left` : "";
   return `${new Date(1000 * batch.created).toLocaleString()} · ${rows}${failed}${left}`;
@@ -113,7 +114,7 @@ function showBatches() {
     make("span", { class: "name", text: named(batch) }),
     make("span", { class: `state ${batch.state}`, text: batch.state.replace("_", " ") }),
     make("span", { class: "soft", text: summary(batch) }),
-    make("span", { class: "soft", text: batch.given.endpoint || batch.front }),
+    make("span", { class: "soft from", text: batch.given.endpoint || batch.front }),
     bar(batch)))));
   if (focused) { const again = document.querySelector(`#batches [data-id="${focused}"]`); if (again) again.focus(); }
 }
@@ -154,6 +155,8 @@ async function showBatch() {
   if (!OVER.includes(batch.state)) {
     facts.push(fact("Time left", time(batch.seconds_left)), fact("Speed", `${(batch.rows_per_s || 0).toFixed(1)} rows/s, ${Math.round(batch.tokens_per_s || 0)} tokens/s`));
   }
+  const idle = batch.given.no_effect || [];
+  if (idle.length) facts.push(fact("Without effect here", idle.join(", ")));
   const errors = batch.errors.map((error) => make("li", { text: `${error.line ? `line ${error.line}: ` : ""}${error.message}` }));
   $("facts").replaceChildren(bar(batch), make("dl", {}, ...facts), errors.length ? make("ul", { class: "error" }, ...errors) : "");
   const shown = [batch.id, batch.state, Object.values(batch.files).join()].join();
@@ -241,7 +244,7 @@ async function showRow(index) {
       if (record.tool_calls) parts.push(...block("calls", record.tool_calls));
       if (record.error) parts.push(...block(`${record.status}: ${record.error.kind}`, record.error.message));
       parts.push(...block(`answer (${record.status}${record.finish_reason ? `, ${record.finish_reason}` : ""})`, record.output === null ? record.raw || "none" : record.output));
-      parts.push(make("p", { class: "soft", text: `${count(record.usage.prompt_tokens)} tokens in, ${count(record.usage.completion_tokens)} out, ${record.attempts} attempts` }));
+      parts.push(make("p", { class: "soft", text: `${count(record.usage.prompt_tokens)} tokens in, ${count(record.usage.completion_tokens)} out, ${record.attempts} ${record.attempts === 1 ? "attempt" : "attempts"}` }));
     }
     $("row-title").textContent = `Row ${record ? record.id : request.custom_id}`;
     $("row-body").replaceChildren(...parts);

@@ -15,6 +15,9 @@ from llmbatch.formats.base import Answered, Asked
 from llmbatch.sinks.base import Finished, LayoutSettings
 from llmbatch.sinks.layouts import LAYOUTS
 
+BUFFER = 1 << 16
+"""Bytes that are written to a file at once: with Python's 8 KiB half of what the writing of lines takes is calls of the system."""
+
 
 @dataclass(frozen=True, slots=True)
 class Written:

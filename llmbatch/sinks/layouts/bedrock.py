@@ -12,7 +12,7 @@ from llmbatch.core.quick_json import json_line
 from llmbatch.formats.bedrock.format import Bedrock, BedrockSettings
 from llmbatch.formats.bedrock.lines import PlainLines
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written, answered_of
+from llmbatch.sinks.layouts.base import BUFFER, Written, answered_of
 from llmbatch.sinks.layouts.objects import by_object, output_objects
 
 MANIFEST = "manifest.json.out"
@@ -52,7 +52,7 @@ class BedrockLayout:
         for number, pairs in by_object(finished, source):
             path = place / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as stream:
+            with path.open("xb", BUFFER) as stream:
                 for record, row in pairs:
                     text = plain.line(record, row.data)
                     if text is None:

@@ -10,6 +10,7 @@ from typing import Any
 from llmbatch.core.types import Row
 from llmbatch.sinks.base import Finished, Pair
 from llmbatch.sinks.by_file import output_names
+from llmbatch.sinks.layouts.base import BUFFER
 
 OUTPUT = "output.jsonl"
 
@@ -22,7 +23,7 @@ def write_by_input(finished: Finished, folder: Path, line: Callable[[dict[str, A
     for number, pairs in groupby(finished.pairs(), key=_file):
         path = folder / names[number]
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as stream:
+        with path.open("xb", BUFFER) as stream:
             stream.writelines(line(record, row) for record, row in pairs)
         written.append(path)
     return written

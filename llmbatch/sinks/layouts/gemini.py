@@ -12,7 +12,7 @@ from llmbatch.core.quick_json import json_line
 from llmbatch.formats.base import Answered
 from llmbatch.formats.gemini.lines import PlainLines, api_line, vertex_line
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written, answered_of
+from llmbatch.sinks.layouts.base import BUFFER, Written, answered_of
 from llmbatch.sinks.layouts.vertex import prediction_folder, time_of
 
 
@@ -66,7 +66,7 @@ def _written(
     path: Path, finished: Finished, plain: PlainLines, in_full: Callable[[Answered], dict[str, Any]]
 ) -> Written:
     rows = failed = 0
-    with path.open("wb") as stream:
+    with path.open("wb", BUFFER) as stream:
         for record, row in finished.pairs():
             rows += 1
             text = plain.line(record, row.data)

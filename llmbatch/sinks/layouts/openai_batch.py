@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmbatch.core.quick_json import json_line
 from llmbatch.formats.openai.lines import PlainLines, line_of
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written, answered_of
+from llmbatch.sinks.layouts.base import BUFFER, Written, answered_of
 
 
 class BatchSettings(BaseModel):
@@ -45,7 +45,7 @@ class OpenAIBatch:
         if created is not None:
             finished = replace(finished, created=created)
         plain = PlainLines(finished.model, finished.created)
-        with output.open("xb") as good, errors.open("xb") as bad:
+        with output.open("xb", BUFFER) as good, errors.open("xb", BUFFER) as bad:
             for record, row in finished.pairs():
                 if (text := plain.line(record, row.data)) is not None:
                     good.write(text)

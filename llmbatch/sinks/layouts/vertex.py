@@ -22,7 +22,7 @@ from llmbatch.core.record import encode
 from llmbatch.formats.base import RECORD, Answered
 from llmbatch.formats.vertex import Vertex, VertexSettings
 from llmbatch.sinks.base import Finished
-from llmbatch.sinks.layouts.base import Written, answers
+from llmbatch.sinks.layouts.base import BUFFER, Written, answers
 
 _ERROR_COLUMNS = ("error_code", "error_message")
 
@@ -87,7 +87,7 @@ class VertexLayout:
             ):
                 self._write_csv(lines, table, failed, columns)
             return
-        with results.open("wb") as good, errors.open("wb") as bad:
+        with results.open("wb", BUFFER) as good, errors.open("wb", BUFFER) as bad:
             for line, _ in lines:
                 (bad if "error" in line else good).write(json_line(line))
 

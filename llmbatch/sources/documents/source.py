@@ -97,7 +97,7 @@ class DocumentSource:
         return [f"{self._name}: files passed over: {', '.join(passed_over)}; documents are {' '.join(DOCUMENTS)}"]
 
     def locate(self, cursor: Cursor) -> str:
-        return self._files.name(cursor.file)
+        return self._files.called(cursor.file)
 
     def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:
         """First the packages that documents are read with, where there are some: what a row holds depends on them."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import selectors
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from llmbatch.core.errors import EngineDied, EngineError, LlmbatchError
-from llmbatch.core.types import Outcome, Prompt, Refusal, Request, RequestKey, Sampling
+from llmbatch.core.types import Completion, Outcome, Prompt, Refusal, Request, RequestKey, Sampling
 from llmbatch.engines.http.base import CutOff, NotSent, Reply, Untrusted
 from llmbatch.engines.http.limit import Limit
 from llmbatch.engines.http.pool import Pool
@@ -52,10 +55,10 @@ def text_of(body: bytes) -> str:
 class Sent:
     """A sender at a client, and what came of it."""
 
-    def __init__(self, client: Any, at_a_time: int = 4) -> None:
+    def __init__(self, client: Any, at_a_time: int = 4, urls: Sequence[str] = ("http://server",)) -> None:
         self.outcomes: list[Outcome] = []
         self.errors: list[LlmbatchError] = []
-        self.pool = Pool(["http://server"], lambda: Limit(at_a_time))
+        self.pool = Pool(urls, lambda: Limit(at_a_time))
         wire = OpenAIWire("any", VLLM, {}, {}, lambda _: None)
         self.sender = Sender(
             wire,
@@ -182,3 +185,90 @@ def test_a_server_is_asked_before_it_is_given_more_at_a_time(may: bool) -> None:
 
     limit = asyncio.run(run())
     assert (asked, limit.told, limit.now) == (["http://server"], [may], 4 if may else 2)
+
+
+class Clock(asyncio.SelectorEventLoop):
+    """An event loop whose seconds pass at once, as nothing but its own timers is waited for."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        super().__init__(_Passing(self))
+
+    def time(self) -> float:
+        return self.now
+
+
+class _Passing(selectors.DefaultSelector):
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        self._clock.now += timeout or 0.0
+        return super().select(0)
+
+
+def test_a_server_that_asks_to_be_left_alone_for_so_long_is_and_the_other_one_is_asked_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(
+        "llmbatch.engines.http.sender.time", SimpleNamespace(monotonic=clock.time, time=lambda: 1_800_000_000.0)
+    )
+    asked: list[tuple[str, str, float]] = []  # the server, the text, when
+
+    class Busy:
+        async def post(self, url: str, body: bytes) -> Reply:
+            asked.append((str(urlsplit(url).hostname), text_of(body), clock.now - 1000.0))
+            await asyncio.sleep(1.0)
+            first = [each for each in asked if each[0] == "busy"] == [asked[0]]
+            return Reply(429, {"retry-after": "60"}, b"{}") if "busy" in url and first else ANSWER
+
+    async def run() -> None:
+        sent = Sent(Busy(), at_a_time=1, urls=["http://busy", "http://other"])
+        sent.sender.add(requests(*(f"text {i}" for i in range(80))))
+        for _ in range(1000):
+            if len(sent.outcomes) == 80:
+                return
+            await asyncio.sleep(1.0)
+        raise AssertionError(f"{len(sent.outcomes)} answers: {asked}")
+
+    with asyncio.Runner(loop_factory=lambda: clock) as runner:
+        runner.run(run())
+    times = [at for server, _, at in asked if server == "busy"]
+    assert times[0] == 0.0
+    assert len(times) > 1
+    assert min(times[1:]) == pytest.approx(61.0), "it said so one second after it was asked"
+    assert sum(server == "other" and at < 61.0 for server, _, at in asked) >= 60
+    assert [at for _, text, at in asked if text == "text 0"] == [0.0, pytest.approx(61.0)]
+
+
+def test_what_nobody_wants_any_more_is_ended_wherever_it_is() -> None:
+    """In flight, before its next try, and in the queue."""
+    ended: list[str] = []
+
+    class Hangs:
+        async def post(self, _url: str, body: bytes) -> Reply:
+            if (text := text_of(body)) == "tried":
+                return Reply(503, {"retry-after": "1000"}, b"{}")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                ended.append(text)
+                raise
+            return ANSWER
+
+    async def run() -> Sent:
+        sent = Sent(Hangs(), at_a_time=1, urls=["http://one", "http://two", "http://three"])
+        sent.sender.add(requests("tried", "in flight", "kept", "waits", "waits too"))
+        await sent.until(lambda: bool(sent.sender._timers) and sent.pool.in_flight == 2)
+        sent.sender.cancel({RequestKey(0), RequestKey(1), RequestKey(3)})
+        await sent.until(lambda: len(sent.outcomes) == 3 and ended == ["in flight"])
+        await sent.until(lambda: sent.pool.in_flight == 2)  # the next one has its place
+        sent.sender.abort()
+        return sent
+
+    sent = asyncio.run(run())
+    assert sorted(outcome.key.index for outcome in sent.outcomes) == [0, 1, 3]
+    assert {outcome.finish_reason for outcome in sent.outcomes if isinstance(outcome, Completion)} == {"abort"}
+    assert not sent.errors

@@ -32,8 +32,8 @@ def serve(v2: Any) -> Iterator[Callable[..., tuple[Any, str]]]:
     """Starts a stand-in that behaves as said: (it, its URL)."""
     with ExitStack() as stack:
 
-        def serve(**behaviour: Any) -> tuple[Any, str]:
+        def serve(tls: Any = None, **behaviour: Any) -> tuple[Any, str]:
             server = v2.StandIn(**behaviour)
-            return server, stack.enter_context(v2.serving(server))
+            return server, stack.enter_context(v2.serving(server, tls))
 
         yield serve

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llmbatch.core.errors import EngineError
 from llmbatch.core.types import Prompt
 from llmbatch.job.job import DEMO_MODEL, Job, job_from
 from llmbatch.model.tokenizer import ChatSettings, load_tokenizer
@@ -109,7 +110,71 @@ def test_a_fault_of_the_server_is_tried_again_within_the_rows_attempts(jobs: Any
     jobs.run(job_at(jobs, url, jobs.rows(texts(1))))
     (record,) = jobs.records()
     assert (record["status"], record["attempts"], record["history"][0]["error"]["kind"]) == ("ok", 2, "engine")
-    assert len(server.seen) == 2
+    assert [seen.prompts for seen in server.seen] == [("text number 0",), ("1",), ("text number 0",)], (
+        "the server works"
+    )
+
+
+@pytest.mark.parametrize("model", ["vllm_model", "batched"])
+def test_no_row_is_blamed_while_the_server_fails_at_all_of_them(
+    jobs: Any, serve: Serve, v2: Any, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmbatch.engines.http.sender.back_off", lambda *_: 0.0)
+    monkeypatch.setattr("llmbatch.engines.supervised._BACKOFF_SECONDS", (0.0,))
+    server, url = serve(fails=lambda seen: v2.Reply(500, {"error": "CUDA error"}) if seen.number <= 90 else None)
+    jobs.run(job_at(jobs, url, jobs.rows(texts(4)), model))
+    assert statuses(jobs) == ["ok"] * 4
+    assert {record["attempts"] for record in jobs.records()} <= {1, 2}
+    server.fails = lambda _: v2.Reply(500, {"error": "CUDA error"})
+    other = str(jobs.path / "other")
+    with pytest.raises(EngineError, match=r"answered nothing while a request failed.*status 500"):
+        jobs.run(job_at(jobs, url, jobs.rows(texts(4)), model, output=other, engine={"restarts": 1}))
+    server.fails = lambda _: None
+    jobs.run(job_at(jobs, url, jobs.rows(texts(4)), model, output=other))
+    assert [(record["status"], record["attempts"]) for record in jobs.records("other")] == [("ok", 1)] * 4
+
+
+def test_the_last_rows_are_to_blame_where_the_server_answers_something_else(jobs: Any, serve: Serve) -> None:
+    _server, url = serve()
+    jobs.run(job_at(jobs, url, jobs.rows([*texts(2)[:1], {"id": "bad", "text": "BOOM"}])))
+    assert statuses(jobs) == ["ok", "failed"]
+    error = jobs.records()[1]["error"]
+    assert error == {"kind": "engine", "message": "the server says 500: the model says no"}
+    jobs.run(job_at(jobs, url, jobs.rows([{"text": "BOOM"}] * 3), output=str(jobs.path / "bad")))
+    assert [record["error"] for record in jobs.records("bad")] == [error] * 3
+
+
+def test_a_key_that_is_revoked_half_way_ends_the_run_which_goes_on_with_a_right_one(
+    jobs: Any, serve: Serve, v2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUR_KEY", "right-key")
+    denied = v2.Reply(401, {"error": "it was revoked"})
+    server, url = serve(key="right-key", fails=lambda seen: denied if seen.number >= 10 else None)
+    job = job_at(jobs, url, jobs.rows(texts(200)), engine={"key_env": "OUR_KEY", "in_flight": 2})
+    with pytest.raises(EngineError, match=r"denies access \(status 401\).*it was revoked.*engine\.key_env") as said:
+        jobs.run(job)
+    assert "right-key" not in str(said.value)
+    assert len(server.seen) < 20
+    server.fails = lambda _: None
+    jobs.run(job)
+    assert statuses(jobs) == ["ok"] * 200
+
+
+def test_tokens_that_the_server_does_not_tell_are_counted_by_their_length_which_is_said_once(
+    jobs: Any, serve: Serve
+) -> None:
+    server, url = serve()
+    result = jobs.run(job_at(jobs, url, jobs.rows(texts(20)), "echo", run={"price_per_million": "1000,3000"}))
+    record = jobs.records()[0]
+    assert record["output"] == "text number 0"
+    assert (record["usage"]["prompt_tokens"], record["usage"]["completion_tokens"]) == (4, 4)
+    assert (jobs.path / "out" / "engine.log").read_text().count("does not say how many tokens") == 1
+    assert result.report["cost"] == pytest.approx(20 * (4 * 1000 + 4 * 3000) / 1e6)
+    server.seconds = 0.01
+    dear = {"run": {"price_per_million": 1e6, "max_cost": 5.0}, "engine": {"in_flight": 1}}
+    stopped = jobs.run(job_at(jobs, url, jobs.rows(texts(300)), "echo", output=str(jobs.path / "dear"), **dear))
+    assert "max_cost of 5 is spent" in stopped.report["error"]
+    assert 0 < stopped.report["rows"]["done"] < 300
 
 
 @pytest.mark.parametrize("body", ["<html>Bad gateway</html>", '{"outputs": [', "{}"], ids=["html", "cut", "empty"])
@@ -165,6 +230,14 @@ def test_an_answer_that_is_cut_off_is_asked_again_with_more_room(jobs: Any, serv
         ("text number 0", 2),
         ("text number 1", 2),
     ]
+
+
+def test_that_an_answer_in_circles_goes_on_to_its_end_is_said_once(jobs: Any, serve: Serve) -> None:
+    server, url = serve(answer=lambda prompt: "round and " * 40 if "1" in prompt else prompt)
+    jobs.run(job_at(jobs, url, jobs.rows(texts(3)), answer={"repetition": True}, retry={"max_attempts": 1}))
+    assert [record.get("error", {}).get("kind") for record in jobs.records()] == [None, "repetition", None]
+    assert (jobs.path / "out/engine.log").read_text().count("runs in circles") == 1
+    assert all("loops" not in str(seen.values) for seen in server.seen)
 
 
 def test_what_sampling_the_model_has_no_input_for_is_said(jobs: Any, serve: Serve) -> None:

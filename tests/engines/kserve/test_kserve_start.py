@@ -40,10 +40,10 @@ def started(folder: Path, url: str, model: str = "vllm_model", **settings: Any) 
 @pytest.mark.parametrize(
     ("model", "protocol", "dialect", "rows", "can"),
     [
-        ("vllm_model", "v2", "triton-vllm", 1, {"constraint", "lora"}),
+        ("vllm_model", "v2", "triton-vllm", 1, {"cancel", "constraint", "lora"}),
         ("batched", "v2", "plain", 8, set()),
-        ("decoupled", "generate", "triton-vllm", 1, {"constraint", "lora"}),
-        ("echo", "v2", "plain", 1, set()),
+        ("decoupled", "generate", "triton-vllm", 1, {"cancel", "constraint", "lora"}),
+        ("echo", "v2", "plain", 1, {"cancel"}),
     ],
 )
 def test_what_the_model_is_is_found_out(
@@ -97,6 +97,29 @@ def test_a_server_of_something_else_is_told_apart(tmp_path: Path, serve: Serve, 
     _, url = serve(html=not path)
     with pytest.raises(EngineError, match="does not speak the V2 protocol"):
         started(tmp_path, url + path)
+
+
+def test_a_wrong_key_is_said_with_the_servers_words_and_where_it_comes_from(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, url = serve(key="right-key")
+    monkeypatch.setenv("OUR_KEY", "wrong-key")
+    said = r"denies access \(status 401\): no such key\. .*engine\.key_env"
+    for settings in ({}, {"key_env": "OUR_KEY"}):
+        with pytest.raises(JobError, match=said) as denied:
+            started(tmp_path, url, **settings)
+        assert "wrong-key" not in str(denied.value)
+    assert server.seen == []
+
+
+def test_a_certificate_that_does_not_verify_is_said_and_can_be_trusted(
+    tmp_path: Path, serve: Serve, certificate: tuple[Path, Any]
+) -> None:
+    pem, context = certificate
+    _, url = serve(tls=context)
+    with pytest.raises(JobError, match=r"its certificate does not verify: .* with engine\.ca_file$"):
+        started(tmp_path, url)
+    assert started(tmp_path, url, ca_file=str(pem)).name == "kserve"
 
 
 def test_a_server_that_is_not_ready_is_waited_for(tmp_path: Path, serve: Serve) -> None:

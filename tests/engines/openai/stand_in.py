@@ -55,6 +55,8 @@ class StandIn:
         self.answer: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda _: (
             None
         )  # a choice, where not the usual one
+        # of a path and a request's body: what vLLM's own paths for numbers reply
+        self.numbers: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda *_: {}
         self.embedding: Callable[[dict[str, Any]], Any] = embedding_of  # of a request's body
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[Mapping[str, str]] = []
@@ -103,6 +105,8 @@ class StandIn:
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_post("/v1/completions", self._complete)
         app.router.add_post("/v1/embeddings", self._complete)
+        app.router.add_post("/classify", self._complete)
+        app.router.add_post("/v1/score", self._complete)
         self.batches.routes(app)
         self._slots = None if self.slots is None else asyncio.Semaphore(self.slots)
         self._runner = web.AppRunner(app, handler_cancellation=True)
@@ -207,6 +211,8 @@ class StandIn:
     def completion(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if path.endswith("embeddings"):
             return self._embedded(body)
+        if path in ("/classify", "/v1/score"):
+            return self.numbers(path, body)
         chat = path.endswith("chat/completions")
         words = constrained(body) or text_of(body).split(" ")
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or len(words)
@@ -343,7 +349,7 @@ class Batches:
 
 def text_of(body: Mapping[str, Any]) -> str:
     """The prompt's last text that is not the start of the answer."""
-    for name in ("prompt", "input"):
+    for name in ("prompt", "input", "text_2"):
         if name in body:
             return str(body[name])
     return str([m["content"] for m in body["messages"] if m["role"] == "user"][-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -192,6 +193,33 @@ def test_what_came_back_before_a_kill_is_read_from_the_disk(jobs: Any, server: A
     jobs.run(job_from({**data, "output": str(jobs.path / "again")}))
     assert jobs.results("again") == expected
     assert len(server.batches.made) == 1
+
+
+@pytest.mark.parametrize("gone", ["batch", "output"])
+def test_a_batch_that_the_provider_has_no_more_is_said_with_what_to_do_and_can_be_asked_for_anew(
+    jobs: Any, server: Any, batched: Any, gone: str
+) -> None:
+    data = batched(6)
+    jobs.run(job_from(data))
+    expected = jobs.results()
+    (jobs.path / "again").mkdir()
+    folder = (jobs.path / "out/engine-batches").rename(jobs.path / "again/engine-batches")
+    (told,) = (path for path in folder.glob("*.json") if path.name != "run.json")
+    told.write_text(json.dumps({**json.loads(told.read_text()), "ended": False}))  # as if it was killed on the way
+    if gone == "batch":
+        server.batches.made.clear()
+    else:
+        server.batches.files.clear()
+    again = {**data, "output": str(jobs.path / "again")}
+    with pytest.raises(EngineError) as said:
+        jobs.run(job_from(again))
+    assert "(status 404): no such" in str(said.value)
+    assert "It has the answers to 6 requests of this run, which are paid for: see whether the key" in str(said.value)
+    assert f"remove {told}, and the same command asks for them again" in str(said.value)
+    told.unlink()
+    jobs.run(job_from(again))
+    assert jobs.results("again") == expected
+    assert set(server.answered.values()) == {2}, "asked again, as told"
 
 
 def test_a_connection_that_breaks_while_a_batch_is_made_makes_no_second_one(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
 from array import array
 from collections.abc import Callable
@@ -281,10 +282,30 @@ def test_what_the_api_has_not_is_refused_before_anything_is_asked(
     jobs: Any, server: Any, embedding: Any, program: dict[str, Any], said: str
 ) -> None:
     rows = [{"text": "a", "query": "a", "document": "b", "documents": ["b"]}]
+    known = embedding(rows, program=program, engine={"dialect": "other"})
     with pytest.raises(JobError, match=said):
-        jobs.run(job_from(embedding(rows, program=program)))
+        jobs.run(job_from(known))
     with pytest.raises(JobError, match=said):
-        survey_job(job_from(embedding(rows, program=program)), Assumptions(None, None, None))
+        survey_job(job_from(known), Assumptions(None, None, None))
+    assert not server.headers
+    found_out = job_from(embedding(rows, "auto", program=program))
+    if program["name"] == "embed":
+        jobs.run(found_out)
+        said = "normalize is what vLLM's server alone can be told, and this server is none \\(other\\)"
+        assert re.search(said, jobs.records("auto")[0]["error"]["message"])
+    else:
+        with pytest.raises(JobError, match="the openai engine can do embed"):
+            jobs.run(found_out)
+    assert not server.asked
+
+
+@pytest.mark.parametrize("program", ["classify", "score_pairs"])
+def test_a_batch_has_no_such_numbers_whosever_server_it_is(
+    jobs: Any, server: Any, embedding: Any, program: str
+) -> None:
+    job = embedding([{"text": "a"}], program={"name": program}, engine={"mode": "batch", "dialect": "vllm"})
+    with pytest.raises(JobError, match="as vLLM's server alone has, and not in batches"):
+        jobs.run(job_from(job))
     assert not server.headers
 
 

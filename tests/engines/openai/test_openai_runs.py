@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
-import ipaddress
 import json
 import signal
 import ssl
@@ -14,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from llmbatch.core.errors import EngineError, JobError
+from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
+from llmbatch.engines.feed import Feed
+from llmbatch.engines.kinds import make_engine
+from llmbatch.engines.openai.settings import OpenAISettings
 from llmbatch.job.job import job_from
+from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.runs.session import run_job
 
 
@@ -226,31 +225,6 @@ def test_a_killed_run_goes_on_with_the_same_bytes(jobs: Any, server: Any, online
     assert len(server.asked) - before < 60, "what was answered is not asked again"
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
-    """(A certificate that signs itself, a server's context with it.)"""
-    folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(datetime.datetime(2020, 1, 1))
-        .not_valid_after(datetime.datetime(2120, 1, 1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem, secret = folder / "certificate.pem", folder / "key.pem"
-    pem.write_bytes(made.public_bytes(Encoding.PEM))
-    secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem, secret)
-    return pem, context
-
-
 def test_a_certificate_that_does_not_verify_is_said_and_can_be_trusted(
     jobs: Any, servers: Any, online: Any, server: Any, certificate: tuple[Path, ssl.SSLContext]
 ) -> None:
@@ -414,6 +388,42 @@ def test_an_answer_without_usage_is_counted_by_its_length_and_said_once(jobs: An
     jobs.run(job_from(online(rows_of(jobs, 20))))
     assert jobs.records()[0]["usage"]["completion_tokens"] == 2
     assert (jobs.path / "out/engine.log").read_text().count("does not say how many tokens") == 1
+
+
+def test_what_it_costs_is_told_by_the_servers_own_counts(jobs: Any, server: Any, online: Any) -> None:
+    result = jobs.run(job_from(online(rows_of(jobs, 10), run={"price_per_million": "1000,3000"})))
+    assert result.report["cost"] == pytest.approx(10 * (2 * 1000 + 2 * 3000) / 1e6)
+    server.seconds = 0.01
+    dear = {"price_per_million": 1e6, "max_cost": 20.0}
+    output = str(jobs.path / "dear")
+    stopped = jobs.run(job_from(online(rows_of(jobs, 400), output=output, run=dear, engine={"in_flight": 1})))
+    assert "max_cost of 20 is spent" in stopped.report["error"]
+    assert 0 < stopped.report["rows"]["done"] < 400
+
+
+def test_a_request_that_nobody_wants_any_more_is_ended_at_the_server_too(tmp_path: Path, server: Any) -> None:
+    server.behave = lambda _, body: "hang" if body["prompt"] == "text 0" else None
+    engine = make_engine(
+        "any", OpenAISettings(name="openai", urls=[server.url], timeout=30), ChatSettings(), tmp_path / "engine.log"
+    )
+    assert "cancel" in engine.start().can
+    feed = Feed()
+    feed.push([Request(RequestKey(i), Prompt(text=f"text {i}"), Sampling()) for i in range(2)])
+    outcomes: list[Any] = []
+    for finished in engine.stream(feed):
+        outcomes += finished
+        for outcome in finished:
+            feed.done(outcome.key)
+        if len(outcomes) == 1 and server.at_a_time == 1:
+            feed.cancel(lambda key: key.index == 0)
+        elif len(outcomes) == 2:
+            feed.close()
+    assert [(outcome.key.index, outcome.finish_reason) for outcome in outcomes] == [(1, "stop"), (0, "abort")]
+    end = time.monotonic() + 20
+    while server.at_a_time and time.monotonic() < end:
+        time.sleep(0.005)
+    assert server.at_a_time == 0, "its connection closed, so the server has ended it"
+    engine.stop()
 
 
 def test_further_fields_of_each_request_are_sent(jobs: Any, server: Any, online: Any) -> None:

@@ -114,6 +114,17 @@ def test_an_answer_is_held_to_a_schema(jobs: Any, data: Any) -> None:
         assert record["output"]["size"] in ("small", "large")
 
 
+def test_a_schema_may_go_as_it_is(jobs: Any, data: Any) -> None:
+    """One in which no white space can be, without an end, between the parts of an answer."""
+    schema = {"enum": ["small", {"size": "large"}]}
+    jobs.run(job_from(data(4, answer={"schema": schema}, engine={"schemas": "response_format"})))
+    assert [record["status"] for record in jobs.records()] == ["ok"] * 4
+    assert all(record["output"] in schema["enum"] for record in jobs.records())
+    plain = data(4, output=str(jobs.path / "plain"))
+    jobs.run(job_from(plain))
+    assert not any(text_of(record) in ("small", '"small"') for record in jobs.records("plain")), "it was held to it"
+
+
 @pytest.mark.parametrize("answer", [{"choice": ["alpha", "beta"]}, {"regex": "x{3}y"}])
 def test_an_answer_is_held_to_a_choice_and_to_a_regex(jobs: Any, data: Any, answer: dict[str, Any]) -> None:
     jobs.run(job_from(data(3, answer=answer)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmbatch.core.sampling import LOOPS, Loops
 from llmbatch.core.types import Completion, Constraint, Prompt, Request, RequestKey, Sampling
 from llmbatch.engines.http.base import Packed, Reply
 from llmbatch.engines.openai.dialect import OWNERS, VLLM
@@ -66,6 +67,14 @@ def test_each_sampling_setting_arrives_as_it_was_set(request_class: tuple[type[A
     assert understood.seed == 7
     assert understood.n == 1, "several answers are several requests"
     assert (getattr(understood, "top_logprobs", None) or understood.logprobs) == 2
+
+
+def test_when_an_answer_runs_in_circles_arrives(request_class: tuple[type[Any], Prompt]) -> None:
+    kind, prompt = request_class
+    understood = kind.model_validate(sent(asked(prompt, sampling={LOOPS: Loops(4, 2, 30), "max_tokens": 9})))
+    told = understood.to_sampling_params(9, {}).repetition_detection
+    assert (told.min_count, told.min_pattern_size, told.max_pattern_size) == (4, 2, 30)
+    assert LOOPS not in sent(asked(prompt, sampling={LOOPS: Loops(4, 2, 30)}))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from llmbatch.core.sampling import LOOPS, Loops
 from llmbatch.core.types import (
     Completion,
     Constraint,
@@ -294,3 +295,11 @@ def test_the_servers_words_are_found_in_whichever_shape_they_come(said: Any, wor
 
 def test_a_request_for_a_likelihood_is_refused() -> None:
     assert isinstance(wire().pack(request(target="x")), Failure)
+
+
+@pytest.mark.parametrize("dialect", sorted(set(DIALECTS) - {"vllm"}))
+def test_a_server_that_cannot_be_told_of_answers_in_circles_is_asked_without_and_that_is_said(dialect: str) -> None:
+    notes: list[str] = []
+    made, asked = wire(dialect, notes), request(sampling={LOOPS: Loops(4, 2, 30)})
+    assert body(made.pack(asked)) == body(made.pack(asked)) == {"model": "m", "messages": [USER]}
+    assert [f"({dialect}) cannot be told to end an answer that runs in circles" in note for note in notes] == [True]

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,9 +122,16 @@ def test_several_engines_have_a_table_and_one_alone_has_none(
     report: Report, ledger: Ledger, session: SessionFacts, facts: Facts
 ) -> None:
     assert "Engines of the last session" not in written(report)
-    one = Replica(0, "left out", 10.0, 9.0, Usage(100, 50, 40), 3)
-    page = written(build_report(ledger, replace(session, replicas=(one,)), facts))
-    assert "Engines of the last session" in page and "left out" in page
+    gone = Replica(0, "left out", 10.0, 9.0, Usage(1200, 50, 480), 3)
+    up = Replica(1, "up", 100.0, 12.0, Usage(700, 900, 0), 0)
+    page = written(build_report(ledger, replace(session, replicas=(gone, up)), facts))
+    [table] = re.findall(r"<h3>Engines of the last session</h3>.*?</table>", page, re.DOTALL)
+    head, *rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tr>")[1:]]
+    assert head == ["replica", "up", "busy", "tokens/s in", "tokens/s out", "cache hits", "deaths", ""]
+    assert rows == [
+        ["0", "10 s", "90%", "120", "5", "40%", "3", "left out"],
+        ["1", "1m 40s", "12%", "7", "9", "0%", "0", ""],
+    ]
 
 
 def test_what_it_cost_is_said_by_row(report: Report) -> None:
@@ -161,6 +169,74 @@ def test_the_cost_so_far_is_a_plot_with_that_of_a_row(
     assert "12.00, 0.133 per row that is ok" in page
     assert f"<title>5 s: {half} so far, 0.133 per row that is ok</title>" in page
     assert "Cost so far" not in written(report, timeline=timeline)
+
+
+def test_deaths_of_engines_in_a_session_that_was_killed_are_told_too(report: Report, timeline: Timeline) -> None:
+    assert "An engine died" not in written(report, timeline=timeline)
+    timeline.columns["deaths"][1] += 3
+    assert "An engine died 3 times" in written(report, timeline=timeline)
+
+
+@pytest.fixture
+def whole(report: Report, snapshot: Snapshot) -> str:
+    """The page of a run of which all is known; its engine is up for ten seconds and busy for four of them."""
+    timeline = Timeline()
+    timeline.began(1, 0)
+    for at in range(11):
+        usage, rows = Usage(1000 * at, 200 * at, 400 * at), {"ok": 9 * at, "failed": at}
+        told = replace(snapshot, elapsed=float(at), rows=10 * at, usage=usage, by_status=rows)
+        timeline.snapshot(replace(told, ready_seconds=float(at), busy_seconds=0.4 * at))
+    timeline.ended("finished")
+    accept: Any = {"accepted": 8, "wanted": None, "candidates": 10, "surplus": 0, "fell": {}}
+    record = {**shown(record_to_dict(hostile_record())), "prompt": prompt_of(None, "Say it")}
+    sample = Sample(5, [100, 100, 100, 200, 300], [7, 7, 7, 8, 9], {1: 3, 2: 1, 3: 1}, [record])
+    return written({**report, "cost": 12.0, "accept": accept}, sample, timeline=timeline, cost=Cost(12.0, None, True))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ("<strong>Rows done</strong>", "100 rows after 10 s", "<title>5 s: 50 rows done, 5 not ok</title>"),
+        ("<strong>Prompt tokens per second</strong>", "at most 1k", ": 1k prompt tokens/s, 400 cached</title>",
+         "from the prefix cache</li>"),
+        ("<strong>Answer tokens per second</strong>", "at most 200", ": 200 answer tokens/s</title>"),
+        ("<strong>Engine busy</strong>", "engines that were up had work for 40% of the time", ": engine busy 40%</title>"),
+        ('<a href="#time">Over time</a>', ">prompt tokens/s</th>",
+         '<td class="n">1,000</td><td class="n">400</td><td class="n">200</td>'),
+        ("<strong>Prompts, in tokens</strong>", "longest 300"),
+        ("<strong>Answers, in tokens</strong>", "longest 9"),
+        ("<strong>Answers that a row took</strong>", '<th scope="row">1 answer</th>', "3 (60%)",
+         '<th scope="row">3 answers</th>'),
+        ("<p>19.2% of the prompt tokens came from the prefix cache.</p>",),
+        ("engine idle 25%",),
+        ('<th scope="col" class="n">idle</th>', '<td class="n">25%</td>'),
+        ("1.50 per accepted row", "<dt>Cost: an accepted row</dt><dd>1.50</dd>"),
+    ],
+    ids=[
+        "rows over time", "prompt tokens over time", "answer tokens over time", "the engine's work over time",
+        "the same as a table", "lengths of prompts", "lengths of answers", "attempts", "cache hits", "idle share",
+        "idle share of each session",
+        "cost of an accepted row",
+    ],
+)  # fmt: skip
+def test_a_page_shows(whole: str, said: tuple[str, ...]) -> None:
+    assert [each for each in said if each not in whole] == []
+
+
+def test_on_paper_it_is_all_open_and_what_can_only_be_clicked_is_left_out(
+    whole: str, visit: Any, printed: Any, shot: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "report.html").write_text(whole, encoding="utf-8")
+    page = visit((tmp_path / "report.html").as_uri(), color_scheme="dark")
+    assert not page.get_by_text("Say it", exact=True).first.is_visible()
+    paper = printed(page)
+    for there in ("rows not ok", "Say it", "engine.version", "answer tokens/s", "Answers that a row took"):
+        assert there in paper
+    assert "more than one answer" not in paper  # of the form that filters
+    page.emulate_media(media="print")
+    assert [each.is_visible() for each in page.locator("nav, #browser, #without, .skip, dialog").all()] == [False] * 5
+    shot(page, "report-paper")
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
 
 
 TRIED = {

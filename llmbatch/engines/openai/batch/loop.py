@@ -24,7 +24,7 @@ from llmbatch.engines.http.log import Log
 from llmbatch.engines.http.retry import Verdict
 from llmbatch.engines.http.thread import EventThread
 from llmbatch.engines.openai.batch.lines import Got, Line, got, line_of
-from llmbatch.engines.openai.batch.provider import Provider
+from llmbatch.engines.openai.batch.provider import Gone, Provider
 from llmbatch.engines.openai.batch.state import Batch, State
 from llmbatch.engines.openai.wire import OpenAIWire
 
@@ -175,7 +175,7 @@ class BatchLoop:
         """Bring a batch to its end, in the thread."""
 
         async def begin(client: Client) -> None:
-            task = asyncio.create_task(self._to_its_end(batch, state, client))
+            task = asyncio.create_task(self._followed(batch, state, client))
             task.add_done_callback(self._seen)
 
         self._thread.call(begin)
@@ -190,8 +190,18 @@ class BatchLoop:
         self._failed = self._failed or error
         self._happened.set()
 
-    async def _to_its_end(self, batch: Batch, state: State, client: Client) -> None:
+    async def _followed(self, batch: Batch, state: State, client: Client) -> None:
         provider = Provider(client, self._how.url, self._how.timeout, self._log.once)
+        try:
+            await self._to_its_end(batch, state, provider)
+        except Gone as error:
+            raise EngineError(
+                f"{error}. It has the answers to {batch.lines:,} requests of this run, which are paid for: see whether the key and "
+                f"engine.urls are of the account that asked for them. If they are lost, remove {state.told(batch.name)}, and the "
+                "same command asks for them again, and pays again"
+            ) from error
+
+    async def _to_its_end(self, batch: Batch, state: State, provider: Provider) -> None:
         while True:
             if batch.id is None:
                 batch = await self._made(batch, state, provider)

@@ -18,8 +18,13 @@ from llmbatch.engines.http.retry import Verdict, back_off, retry_after, verdict
 from llmbatch.engines.openai.words import data_of, is_without_quota, words
 
 _PAGE = 100
+_GONE = 404
 RUN, NAME = "llmbatch_run", "llmbatch_file"
 """The keys of a batch's metadata."""
+
+
+class Gone(EngineError):
+    """The provider does not know, or no longer, what it is asked for. ``str(error)`` says what and in which words."""
 
 
 class Provider:
@@ -82,11 +87,11 @@ class Provider:
                 return made
 
     async def look(self, batch: str) -> dict[str, Any]:
-        """How far a batch is."""
+        """How far a batch is. Raises ``Gone``."""
         return await self._data("GET", f"/batches/{batch}")
 
     async def content(self, file: str) -> bytes:
-        """What a file holds."""
+        """What a file holds. Raises ``Gone``."""
         return (await self._ask("GET", f"/files/{file}/content")).body
 
     async def _data(self, method: str, path: str, body: Callable[[], Any] = lambda: None) -> dict[str, Any]:
@@ -120,7 +125,8 @@ class Provider:
         if verdict(reply.status) in (Verdict.PUSHED_BACK, Verdict.AWAY, Verdict.AGAIN) and not is_without_quota(reply):
             asked = retry_after(reply.headers, time.time())
             return asked if asked is not None else back_off(tries, self._spread.random())
-        raise EngineError(f"{self._url}{path.partition('?')[0]} refuses (status {reply.status}): {words(reply)}")
+        seen = f"{self._url}{path.partition('?')[0]} refuses (status {reply.status}): {words(reply)}"
+        raise Gone(seen) if reply.status == _GONE and path.count("/") > 1 else EngineError(seen)
 
     def _wait_for(self, error: NotSent, tries: int) -> float:
         if isinstance(error, Untrusted):
@@ -135,4 +141,4 @@ def _field(data: dict[str, Any], name: str) -> Any:
     return data[name]
 
 
-__all__ = ["Provider"]
+__all__ = ["Gone", "Provider"]

@@ -59,7 +59,7 @@ class State:
     def set(self, batch: Batch, **changes: object) -> Batch:
         """Write down how far it is."""
         batch = replace(batch, **changes)  # type: ignore[arg-type]
-        atomic_write(self._folder / f"{batch.name}.json", json.dumps(asdict(batch)).encode())
+        atomic_write(self.told(batch.name), json.dumps(asdict(batch)).encode())
         self.batches[batch.name] = batch
         return batch
 
@@ -69,6 +69,10 @@ class State:
             self.output(batch.name), (part if part.endswith(b"\n") else part + b"\n" for part in outputs if part)
         )
         return self.set(batch, ended=True)
+
+    def told(self, name: str) -> Path:
+        """How far it is: without this file it was never asked for."""
+        return self._folder / f"{name}.json"
 
     def asked(self, name: str) -> Path:
         return self._folder / f"{name}.jsonl"

@@ -1,0 +1,91 @@
+"""What ``/metrics`` counts: requests, batches with their rows and tokens, live answers, and bytes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+RULES = {"rules": [{"when": {"contains": "text 7"}, "fail": "no"}]}
+
+
+def figures(site: Any) -> dict[str, float]:
+    """Every figure by its name and labels."""
+    text = site.ask("GET", "/metrics")[2].decode()
+    return {name: float(value) for name, value in re.findall(r"^(llmbatch_\S+) (\S+)$", text, re.MULTILINE)}
+
+
+def of(site: Any, name: str) -> dict[str, float]:
+    """The figures of one name, by their labels."""
+    return {key.removeprefix(name): value for key, value in figures(site).items() if key.partition("{")[0] == name}
+
+
+def test_requests_and_batches_are_counted(site, begin, ended, lines) -> None:
+    client = site.openai()
+    ended(client, begin(client, lines.many(2)))
+    seen = figures(site)
+    assert seen['llmbatch_batches{state="completed"}'] == 1
+    assert seen['llmbatch_http_requests_total{method="POST",route="/v1/batches",status="200"}'] == 1
+
+
+def test_rows_and_tokens_of_batches_are_counted_once_they_are_over(sites, begin, ended, until, lines) -> None:
+    site = sites.start(RULES)
+    client = site.openai()
+    assert of(site, "llmbatch_batch_rows_total") == {}
+    batches = [ended(client, begin(client, lines.many(count))) for count in (10, 3)]
+    usages = [line["response"]["body"]["usage"] for batch in batches for line in lines.of(client, batch.output_file_id)]
+    rows = until(lambda: of(site, "llmbatch_batch_rows_total"), lambda rows: sum(rows.values()) == 13)
+    assert rows == {'{outcome="answered"}': 12, '{outcome="failed"}': 1}
+    tokens = of(site, "llmbatch_batch_tokens_total")
+    assert tokens['{kind="output"}'] == sum(usage["completion_tokens"] for usage in usages) > 0
+    assert tokens['{kind="input"}'] >= sum(usage["prompt_tokens"] for usage in usages) > 0
+
+
+def test_a_batch_that_is_cancelled_counts_what_was_answered_and_what_was_not(sites, begin, ended, until, lines) -> None:
+    site = sites.start({"rules": [{"when": {"contains": "text 4"}, "hang": True}]}, job={"run": {"grace": 0.0}})
+    client = site.openai()
+    batch = begin(client, lines.many(5))
+    until(lambda: client.batches.retrieve(batch).request_counts.completed, lambda done: done == 4)
+    client.batches.cancel(batch)
+    ended(client, batch)
+    rows = until(lambda: of(site, "llmbatch_batch_rows_total"), lambda rows: sum(rows.values()) == 5)
+    assert rows == {'{outcome="answered"}': 4, '{outcome="failed"}': 1}
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_live_answers_and_their_tokens_are_counted(sites, until, streamed: bool) -> None:
+    site = sites.start()
+    given: dict[str, Any] = {"model": "demo", "messages": [{"role": "user", "content": "three words here"}]}
+    if streamed:
+        given |= {"stream": True, "stream_options": {"include_usage": True}}
+        usage = list(site.openai().chat.completions.create(**given))[-1].usage
+    else:
+        usage = site.openai().chat.completions.create(**given).usage
+    outcome = "streamed" if streamed else "ok"
+    live = until(lambda: of(site, "llmbatch_live_requests_total"), bool)
+    assert live == {f'{{outcome="{outcome}"}}': 1}
+    assert of(site, "llmbatch_live_tokens_total") == {
+        '{kind="prompt"}': usage.prompt_tokens, '{kind="completion"}': usage.completion_tokens,
+    }  # fmt: skip
+    assert usage.completion_tokens > 0
+
+
+def test_what_a_live_request_failed_by_is_counted(sites) -> None:
+    site = sites.start(RULES)
+    body = b'{"model": "demo", "messages": [{"role": "user", "content": "text 7"}]}'
+    assert site.ask("POST", "/v1/chat/completions", body, {"content-type": "application/json"})[0] == 500
+    assert of(site, "llmbatch_live_requests_total") == {'{outcome="failed"}': 1}
+
+
+def test_bytes_are_counted_as_they_come_and_as_they_lie_there(site, begin, ended, lines) -> None:
+    client, content = site.openai(), lines.many(3)
+    file = client.files.create(file=("a.jsonl", content), purpose="batch")
+    assert figures(site)["llmbatch_uploaded_bytes_total"] == len(content)
+    assert figures(site)["llmbatch_stored_bytes"] == len(content)
+    client.files.delete(file.id)
+    assert figures(site)["llmbatch_uploaded_bytes_total"] == len(content)
+    assert figures(site)["llmbatch_stored_bytes"] == 0
+    batch = ended(client, begin(client, content))
+    written = len(client.files.content(batch.output_file_id).content)
+    assert figures(site)["llmbatch_stored_bytes"] == len(content) + written
