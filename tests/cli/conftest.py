@@ -50,7 +50,7 @@ class Commands:
 
 
 @pytest.fixture
-def commands(tmp_path: Path) -> Iterator[Commands]:
+def commands(tmp_path: Path, forked: None) -> Iterator[Commands]:
     """Five rows: ok at once, a duplicate of it, ok at the second attempt, never ok, and one that is not JSON."""
     texts = {"a": "first", "b": "first", "c": "second", 7: "never"}
     lines = [*(json.dumps({"id": row_id, "text": text}) for row_id, text in texts.items()), "{not json"]
