@@ -130,14 +130,14 @@ def wait_for(there: Callable[[], Any]) -> None:
 
 
 def workers() -> list[psutil.Process]:
-    """The processes of engines of this process's cluster, each below an actor."""
+    """The processes of engines of this process's cluster, each below an actor; that which is there for longest is the first."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it ended meanwhile
             parent = process.parent() if "llmbatch.engines.worker" in process.cmdline() else None
             if parent is not None and "ray::" in " ".join(parent.cmdline()):
                 found.append(process)
-    return found
+    return sorted(found, key=psutil.Process.create_time)
 
 
 __all__ = ["Nodes", "a_cluster", "wait_for", "wait_for_no_agent", "workers"]
