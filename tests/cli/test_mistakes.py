@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import re
 import shlex
@@ -67,9 +66,8 @@ def test_a_mistake_is_answered_as_the_page_says(
             hub.has("Qwen/Qwen3-8B")
             see(line, answer)
         return
-    if "--engine" not in line and line.startswith("run --model demo --prompt summarize --input rows.jsonl --output"):
-        monkeypatch.setitem(sys.modules, "vllm", None)
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    if answer.startswith("Error: vLLM is not installed"):
+        monkeypatch.setitem(sys.modules, "vllm", None)  # so it is
     if " done" in line or " don" in line:
         made = 'run --model demo --engine scripted --prompt "{{ text }}" --input rows.jsonl --output done --quiet'
         assert llmbatch(made) == (0, "")
