@@ -42,7 +42,7 @@ def version_of(package: str) -> str | None:
 
 
 def builds(version: Version = version_of) -> Iterator[Finding]:
-    """What is wrong where torch is a build for CPUs and its companions are not: each of them fails where it is imported."""
+    """Whether torch and its companions are of one build: beside one for CPUs, each that is not fails where it is imported."""
     torch = version("torch") or ""
     others = [f"{name} {found}" for name in _OF_TORCH if (found := version(name)) and "+cpu" not in found]
     if torch.endswith("+cpu") and others:
@@ -51,6 +51,10 @@ def builds(version: Version = version_of) -> Iterator[Finding]:
             "wrong",
             f"{torch} is a build for the CPU, and {', '.join(others)} not: importing vLLM or transformers' models fails",
             f"pip uninstall {' '.join(_OF_TORCH)}; a model of text alone needs none of them",
+        )
+    else:
+        yield Finding(
+            "torch", "ok" if torch else "note", torch or "not there: vLLM and transformers' models bring it along"
         )
 
 

@@ -562,20 +562,22 @@ def test_thinking_is_ended_at_its_budget_by_vllm_or_by_two_requests_alike(tmp_pa
 
 
 @pytest.mark.usefixtures("forked")
-def test_a_seeded_request_gets_the_same_answer_when_its_prompt_is_computed_in_several_steps(
-    engine: VllmEngine, tmp_path: Path
-) -> None:
+def test_a_seeded_request_gets_the_same_answer_when_its_prompt_is_computed_in_several_steps(tmp_path: Path) -> None:
     seeded = Sampling((("max_tokens", 24), ("temperature", 1.5), ("seed", 3)))
-    at_once = [answer.token_ids for answer in ask(engine, NUMBERS[:12], seeded)]
-    assert len(set(at_once)) > 1
-    for in_process in (True, False):
-        settings = EngineSettings(args={**SMALL, "max_num_batched_tokens": 16}, in_process=in_process)
-        in_pieces = VllmEngine(str(DEMO_MODEL), settings, ChatSettings(), tmp_path / "log")
-        in_pieces.start()
+    found = []
+    for tokens_a_step, in_process in ((256, True), (16, True), (16, False)):
+        args = {**SMALL, "max_num_batched_tokens": tokens_a_step}
+        settings = EngineSettings(args=args, in_process=in_process)
+        engine = VllmEngine(str(DEMO_MODEL), settings, ChatSettings(), tmp_path / "log")
+        engine.start()
         try:
-            assert [answer.token_ids for answer in ask(in_pieces, NUMBERS[:12], seeded)] == at_once
+            found.append([answer.token_ids for answer in ask(engine, NUMBERS[:12], seeded)])
         finally:
-            in_pieces.stop()
+            engine.stop()
+    at_once, in_pieces, in_pieces_apart = found
+    assert in_pieces == at_once
+    assert in_pieces_apart == at_once
+    assert len(set(at_once)) > 1
 
 
 def test_a_second_start_loads_what_the_first_compiled_and_computes_the_very_same(

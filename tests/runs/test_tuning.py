@@ -247,7 +247,7 @@ def test_vllm_is_tuned_on_the_jobs_own_rows_and_answers_as_without(jobs: Any, mo
     monkeypatch.setattr("llmbatch.measure.trials._MOST_TIMES", 2)
     # each trial ends with the sample, on a slow machine too; one size is left to try
     tuning = {"max_time": "10h", "kinds": ["batch size"]}
-    data = on_vllm(jobs, ROWS[:24], VLLM, run={"autotune": True, "tuning": tuning})
+    data = on_vllm(jobs, ROWS, VLLM, run={"autotune": True, "tuning": tuning})
     report = jobs.run(job_from(data)).report
     tried = by_name(report["engine"]["autotune"])
     assert len(tried) == 3  # the default, twice and half of its max_num_batched_tokens
@@ -259,7 +259,7 @@ def test_vllm_is_tuned_on_the_jobs_own_rows_and_answers_as_without(jobs: Any, mo
     tuned = [record["output"] for record in jobs.records()]
     jobs.run(job_from({**data, "run": {"autotune": False}, "output": str(jobs.path / "plain")}))
     assert tuned == [record["output"] for record in jobs.records("plain")]
-    assert len(tuned) == 24
+    assert len(tuned) == 48
 
 
 @pytest.mark.vllm
@@ -270,13 +270,13 @@ def test_vllm_that_guesses_by_n_grams_falls_back_and_the_answers_stay_the_same(
     monkeypatch.setattr("llmbatch.engines.speculation._WINDOW", 1)
     monkeypatch.setattr("llmbatch.engines.vllm.drafts._SECONDS", 0.0)
     guess = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
-    data = on_vllm(jobs, ROWS[:24] * 3, {**VLLM, "speculative_config": guess}, plan={"fold": False, "order": "input"})
+    data = on_vllm(jobs, ROWS * 3, {**VLLM, "speculative_config": guess}, plan={"fold": False, "order": "input"})
     data["engine"]["least_acceptance"] = 1.0
     report = jobs.run(job_from(data)).report
     said = report["engine"]["speculation"]
     assert said["draft_tokens"] > 0
-    assert 0 < said["fell_back"]["after_requests"] < 48
+    assert 0 < said["fell_back"]["after_requests"] < 96
     assert report["sessions"][0]["engine_restarts"] == 0
     outputs = [record["output"] for record in jobs.records()]
-    assert outputs[:24] == outputs[24:48] == outputs[48:]
-    assert len(outputs) == 72
+    assert outputs[:48] == outputs[48:96] == outputs[96:]
+    assert len(outputs) == 144
