@@ -23,7 +23,7 @@ ARGS = {
     "dtype": "float32",
     "enable_prefix_caching": False,  # else a record says how many tokens the cache happened to spare
 }
-NUMBERS = ("one", "two", "three", "four", "five", "six")
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
 def lives(pid: int) -> bool:
@@ -52,7 +52,7 @@ def test_two_replicas_of_which_one_is_killed_give_the_bytes_of_one_engine_greedy
     rows = jobs.rows({"id": f"r{i}", "text": text} for i, text in enumerate(texts))
     prompt = "Translate to French: {{ text }}"
     shape: dict[str, Any] = {
-        "model": "demo", "prompt": {"path": prompt}, "sampling": {"max_tokens": 48, "ignore_eos": True, "seed": 7},
+        "model": "demo", "prompt": {"path": prompt}, "sampling": {"max_tokens": 100, "ignore_eos": True, "seed": 7},
         "sweep": {"sampling.temperature": [0, 1]},  # greedy, and drawn with seeds
     }  # fmt: skip
     subprocess.run([sys.executable, "-m", "llmbatch.cli", "--version"], check=True)  # what is forked from is there
