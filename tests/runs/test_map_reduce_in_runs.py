@@ -262,7 +262,7 @@ def test_a_run_on_vllm_that_is_killed_comes_to_the_same_bytes(jobs: Any) -> None
         "answer": lenient, "sampling": {"max_tokens": 24},
     }  # fmt: skip
     killed, _, err = jobs.finish(
-        {**data, "output": str(jobs.path / "out")}, environment={"LLMBATCH_FAULT": "journal-append:2"}
+        {**data, "output": str(jobs.path / "out")}, environment={"LLMBATCH_FAULT": "journal-append:1"}
     )
     assert killed == -9, err
     code, _, err = jobs.finish({**data, "output": str(jobs.path / "out")})
