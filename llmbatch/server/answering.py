@@ -41,7 +41,8 @@ class Answering:
         self._job = job
         self._recipe = Recipe(job)
         self._prepare = Preparer(self._recipe, job.plan, shared.tokenize, lambda: self._context_length)
-        self._known = False  # what the engine is
+        self._knowing = asyncio.Lock()  # while it is found out what the engine is: who comes meanwhile needs that too
+        self._known = False
         self._context_length: int | None = None
         self._indexes = itertools.count()
         path = job.reuse.cache
@@ -110,9 +111,10 @@ class Answering:
 
     async def _begin(self, data: Mapping[str, Any], row_id: str) -> tuple[Work, list[Request]]:
         info = await self.live.info()
-        if not self._known:
-            self._known = True
-            await asyncio.to_thread(self._know, info)
+        async with self._knowing:
+            if not self._known:
+                await asyncio.to_thread(self._know, info)
+                self._known = True
         index = next(self._indexes)
 
         def begin() -> tuple[Work, list[Request]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -291,6 +292,20 @@ def test_a_live_request_comes_to_the_record_of_the_same_line_of_a_batch(tmp_path
     async def work(shared: SharedEngine) -> None:
         record = await Answering(shared, job).answer(LINES[name], "a")
         assert record_to_line(record) == (job.output / "results.jsonl").read_bytes()
+
+    with_engine(tmp_path, script, work)
+
+
+def test_those_that_come_first_all_know_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found out in a thread: whoever comes meanwhile must not be asked as if nothing were known of the engine."""
+    script = {"context_length": 2000}
+    know = Answering._know
+    monkeypatch.setattr(Answering, "_know", lambda self, info: (time.sleep(0.1), know(self, info)))
+
+    async def work(shared: SharedEngine) -> None:
+        answering = Answering(shared, openai_job(tmp_path, script))
+        records = await asyncio.gather(*(answering.answer(LINES["too-long"]) for _ in range(4)))
+        assert [record.failure and record.failure.kind for record in records] == ["too_long"] * 4
 
     with_engine(tmp_path, script, work)
 
