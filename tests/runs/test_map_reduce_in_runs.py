@@ -259,10 +259,10 @@ def test_a_run_on_vllm_that_is_killed_comes_to_the_same_bytes(jobs: Any) -> None
     }
     data = {
         "model": "demo", "prompt": str(prompt), "input": str(jobs.rows(rows)), "program": program, "engine": DEMO,
-        "answer": lenient, "sampling": {"max_tokens": 24},
+        "answer": lenient, "sampling": {"max_tokens": 24}, "run": {"window": 2},  # each has a journal of its own
     }  # fmt: skip
     killed, _, err = jobs.finish(
-        {**data, "output": str(jobs.path / "out")}, environment={"LLMBATCH_FAULT": "journal-append:1"}
+        {**data, "output": str(jobs.path / "out")}, environment={"LLMBATCH_FAULT": "journal-append:2"}
     )
     assert killed == -9, err
     code, _, err = jobs.finish({**data, "output": str(jobs.path / "out")})
