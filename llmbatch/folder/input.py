@@ -60,7 +60,7 @@ def _keep_stdin(settings: SourceSettings, folder: RunFolder, stdin: BinaryIO | N
         try:
             open_source(settings.model_copy(update={"path": str(new), "format": settings.format or "jsonl"}))
         except SourceError as error:
-            raise SourceError(str(error).replace(str(new), "stdin")) from error
+            raise SourceError(str(error).replace(str(new), "stdin").replace(new.name, "stdin")) from error
 
     def refusal(grown: bool) -> InputChanged:
         if grown:

@@ -6,7 +6,7 @@ rows in memory) to the folder that this process is in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,8 @@ from llmbatch.folder.folder import JOB_FILE
 from llmbatch.folder.input_copy import KEPT
 from llmbatch.images.naming import is_allowed, relocated, shown
 from llmbatch.sources.base import SourceSettings
-from llmbatch.sources.input_files import find_input
-from llmbatch.sources.places import as_text, is_url
+from llmbatch.sources.input_files import InputFiles, find_input
+from llmbatch.sources.places import Place, called, is_url
 
 
 class ImagePlaces:
@@ -39,10 +39,12 @@ class ImagePlaces:
         folder of their file, and what the job allows. A variable that the prompt's author declared an image may name any file.
         """
         file = self._file(row.cursor)
-        folder = self._folder(None if file is None else "".join(file))
+        folder = self._folder(None if file is None or self._place is None else self._place.folder + file)
         messages = tuple(relocated(message, folder) for message in prompt.messages or ())
         place = (
-            f"row {short(row.id)}" if file is None else f"{as_text(file[1])}:{row.cursor.line + 1}, row {short(row.id)}"
+            f"row {short(row.id)}"
+            if file is None
+            else f"{self._called(file)}:{row.cursor.line + 1}, row {short(row.id)}"
         )
         images = tuple(image._replace(place=place) for image in images_in(messages))
         if ready_made and self._allowed is None:
@@ -53,19 +55,26 @@ class ImagePlaces:
         return replace(prompt, messages=messages, images=images)
 
     @cached_property
-    def _files(self) -> list[tuple[str, str]]:
-        """The input's files by their number in a cursor: what stands before the name, and the name; none where there are none."""
+    def _place(self) -> Place | None:
+        """Where the input's files lie; None where it is not one of files."""
         path = self._settings.path
         if not path or path == "-" or _is_copy(Path(path), self._output):
-            return []
+            return None
         try:
-            place = find_input(path, self._settings.storage_options, folders=True).place
+            if self._settings.more:
+                return InputFiles.of(self._settings).place
+            return find_input(path, self._settings.storage_options, folders=True).place
         except (SourceError, ReadError):  # a dataset of the hub
-            return []
-        return [(place.folder, file.name) for file in place.files]
+            return None
 
-    def _file(self, cursor: Cursor) -> tuple[str, str] | None:
-        return self._files[cursor.file] if cursor.file < len(self._files) else None
+    @cached_property
+    def _called(self) -> Callable[[str], str]:
+        return called(self._place) if self._place is not None else str
+
+    def _file(self, cursor: Cursor) -> str | None:
+        """The name of a row's file, as its place has it."""
+        files = () if self._place is None else self._place.files
+        return files[cursor.file].name if cursor.file < len(files) else None
 
     def _folder(self, file: str | None) -> str:
         """The folder of a file, with its slash; this process's where there is no file."""

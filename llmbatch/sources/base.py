@@ -182,7 +182,7 @@ class Source(Protocol):
     def locate(self, cursor: Cursor) -> str:
         """The place in words, such as ``a.jsonl:17`` or ``a.parquet[16]``: lines count from 1, rows of tables from 0.
 
-        Records tell of it, so it is the same however the input was named: a file is called as below the folder that all share.
+        For a person: a record tells it by a name that is the same however the input was named (``places.called``).
         """
 
     def places(self, start: Cursor = START) -> Iterator[Row]:

@@ -17,13 +17,13 @@ from typing import NamedTuple
 from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
 from llmbatch.core.words import excerpt
-from llmbatch.sources.base import START, Mark, Source, SourceSettings
+from llmbatch.sources.base import START, Mark, SourceSettings
 from llmbatch.sources.input_files import FileSource, InputFiles, suffix_of
 from llmbatch.sources.lines import MAX_LINE, Lines
 from llmbatch.sources.rows import choose_columns, make_row, malformed_row
 
 
-def open_csv(settings: SourceSettings) -> Source:
+def open_csv(settings: SourceSettings) -> FileSource:
     """A source of CSV files, each with its own header. Raises ``SourceError`` for a header that cannot be one."""
     files = InputFiles.of(settings)
     format_ = _Format(settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch.core.errors import ReadError, SourceError
+from llmbatch.core.settings import is_there
 from llmbatch.core.types import Cursor, Row
 from llmbatch.core.words import excerpt
 from llmbatch.sources.base import START, Mark, Seeker, Source, SourceSettings
@@ -56,11 +57,16 @@ class DatasetSource:
             names = list(batch)
             for values in zip(*batch.values(), strict=True):
                 fields = plain_fields(dict(zip(names, values, strict=True)), names)
-                yield table_row(fields, Cursor(index, 0, position, position), self._id_field, self.locate)
+                yield table_row(fields, Cursor(index, 0, position, position), self._id_field, self._called)
                 index, position = index + 1, position + 1
 
     def locate(self, cursor: Cursor) -> str:
-        return f"{Path(self._name).name}[{cursor.offset}]"
+        return f"{self._name}[{cursor.offset}]"
+
+    def _called(self, cursor: Cursor) -> str:
+        """As records tell it: however a folder was named."""
+        name = Path(self._name).expanduser().absolute().name if is_there(self._name) else self._name
+        return f"{name}[{cursor.offset}]"
 
     def places(self, start: Cursor = START) -> Iterator[Row]:
         return self.rows(start)

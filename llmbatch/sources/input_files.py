@@ -26,7 +26,7 @@ from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
 from llmbatch.sources.base import START, Seeker, SourceSettings
 from llmbatch.sources.file_list import File
-from llmbatch.sources.places import Found, LocalFile, LocalPlace, Place, Together, as_text, find_here, is_url
+from llmbatch.sources.places import Found, LocalFile, LocalPlace, Place, Together, as_text, called, find_here, is_url
 
 _CHUNK = 1 << 20
 _LITTLE = 1 << 14
@@ -206,8 +206,12 @@ class InputFiles:
         return "stdin" if self._stdin is not None else as_text(self.path(number))
 
     def called(self, number: int) -> str:
-        """What a file is called in records, however the input was named: its name below the folder that all files share."""
-        return "stdin" if self._stdin is not None else as_text(self.place.files[number].name)
+        """What a file is called in records, however the input was named: see ``places.called``."""
+        return "stdin" if self._stdin is not None else self._called(self.place.files[number].name)
+
+    @cached_property
+    def _called(self) -> Callable[[str], str]:
+        return called(self.place)
 
     def path(self, number: int) -> str:
         return self.place.folder + self.place.files[number].name
@@ -435,6 +439,10 @@ class FileSource:
         return []
 
     def locate(self, cursor: Cursor) -> str:
+        return f"{self._files.name(cursor.file)}:{cursor.line + 1}"
+
+    def called(self, cursor: Cursor) -> str:
+        """The place as records tell it."""
         return f"{self._files.called(cursor.file)}:{cursor.line + 1}"
 
     def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:

@@ -45,11 +45,14 @@ class ParquetSource:
             with self._open(number) as file:
                 for position, batch in self._batches(file, number, skip):
                     for row, fields in enumerate(fields_of(batch), position):
-                        yield table_row(fields, Cursor(index, number, row, row), self._id_field, self.locate)
+                        yield table_row(fields, Cursor(index, number, row, row), self._id_field, self._called)
                         index += 1
             skip = 0
 
     def locate(self, cursor: Cursor) -> str:
+        return f"{self._files.name(cursor.file)}[{cursor.offset}]"
+
+    def _called(self, cursor: Cursor) -> str:
         return f"{self._files.called(cursor.file)}[{cursor.offset}]"
 
     def places(self, start: Cursor = START) -> Iterator[Row]:

@@ -7,7 +7,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -104,6 +104,21 @@ def fixed_part(pattern: str) -> str:
 def by_parts(name: str) -> list[str]:
     """How files are sorted: folder by folder."""
     return name.split("/")
+
+
+def called(place: Place) -> Callable[[str], str]:
+    """How records call the files of a place: below the folder that all of them share, however the input was named.
+
+    A URL's query is left out: it may hold a signature, which is another one each time.
+    """
+
+    def whole(name: str) -> str:
+        path = place.folder + name
+        return path.partition("?")[0] if is_url(path) else os.path.abspath(path)  # noqa: PTH100 - links stay as they are named
+
+    ends = [end(whole(file.name) for file in place.files) for end in (min, max)]
+    start = len(shared_folder(ends))
+    return lambda name: as_text(whole(name)[start:])
 
 
 def as_text(name: str) -> str:

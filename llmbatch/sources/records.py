@@ -39,12 +39,12 @@ class _Maker:
     def of_lines(self, files: InputFiles, start: Cursor) -> Iterator[Row]:
         index, offset, before = start.index, start.offset, start.line
         for number in range(start.file, len(files)):
-            name = files.name(number)
+            name, called = files.name(number), files.called(number)
             with files.open(number, offset) as stream:
                 lines = Lines(stream, name, offset, before)
                 for raw in lines:
                     cursor = Cursor(index, number, lines.start, lines.number - 1)
-                    yield self._row(None if lines.too_long else raw, cursor, files.called(number))
+                    yield self._row(None if lines.too_long else raw, cursor, called)
                     index += 1
             offset = before = 0
 

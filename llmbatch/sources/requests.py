@@ -64,7 +64,7 @@ def format_of_requests(files: InputFiles) -> str | None:
 class _Table:
     """A source of CSV whose rows are records of a wire format."""
 
-    def __init__(self, source: Source, format_: Format) -> None:
+    def __init__(self, source: FileSource, format_: Format) -> None:
         self._source = source
         self._format = format_
         self.files, self.notes, self.locate = source.files, source.notes, source.locate
@@ -86,4 +86,4 @@ class _Table:
         problem = self._format.problem(data)
         if problem is None:
             return replace(row, data=data)
-        return malformed_row(row.cursor, f"{self._source.locate(row.cursor)}: {problem}")
+        return malformed_row(row.cursor, f"{self._source.called(row.cursor)}: {problem}")

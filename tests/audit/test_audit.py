@@ -385,7 +385,7 @@ DAMAGES: dict[str, tuple[Callable[[Case], Any], str]] = {
     ),
     "the digest of a window's input": (
         lambda c: edit_meta(c, input_sha256="0"),
-        "input: rows 3 to 5 (from rows.jsonl:4 on) are not what the run read",
+        "input: rows 3 to 5 (from {rows}:4 on) are not what the run read",
     ),
     "a newer part": (
         lambda c: edit_meta(c, llmbatch_part=99),
@@ -424,7 +424,7 @@ DAMAGES: dict[str, tuple[Callable[[Case], Any], str]] = {
     ),
     "a row of the input gone": (
         lambda c: lines(c.rows, lambda x: x[:5] + x[6:]),
-        "input: rows 3 to 5 (from rows.jsonl:4 on) are not what the run read",
+        "input: rows 3 to 5 (from {rows}:4 on) are not what the run read",
     ),
     "the last row of the input gone": (
         lambda c: lines(c.rows, lambda x: x[:-1]),
@@ -432,11 +432,11 @@ DAMAGES: dict[str, tuple[Callable[[Case], Any], str]] = {
     ),
     "an id in the input": (
         lambda c: edit(c.rows, '"r3"', '"x3"'),
-        "rows: rows.jsonl:4: the row's id is 'x3', its record's 'r3'",
+        "rows: {rows}:4: the row's id is 'x3', its record's 'r3'",
     ),
     "a text in the input": (
         lambda c: edit(c.rows, "text 8", "TEXT 8"),
-        "input: rows 6 to 8 (from rows.jsonl:7 on) are not what the run read",
+        "input: rows 6 to 8 (from {rows}:7 on) are not what the run read",
     ),
     "the input": (lambda c: c.rows.unlink(), "rows: not every row can be accounted for: {rows}"),
     "a row put before the input": (lambda c: lines(c.rows, lambda x: [b"{}\n", *x]), "input: rows 0 to 2"),

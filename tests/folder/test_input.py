@@ -378,6 +378,12 @@ def test_stdin_is_kept_in_the_run_folder_and_read_from_there_later(piped: Piped,
     assert [piped(LINES), piped([]), piped(None), piped(Terminal())] == [texts] * 4
 
 
+def test_of_a_strict_input_through_stdin_the_first_malformed_row_is_named(piped: Piped, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"^stdin:2: not JSON.*With input\.strict such a row ends the job"):
+        piped([LINES[0], b"{broken\n"], strict=True)
+    assert [path.name for path in (tmp_path / "out").glob("*input*")] == []
+
+
 @pytest.mark.parametrize(
     ("other", "said"),
     [

@@ -738,19 +738,50 @@ def wait_for(condition: Callable[[], bool]) -> None:
     pytest.fail("it did not come to that within five minutes")
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
+BROKEN = {
+    "rows.jsonl": b'{"text": "one"}\n{broken\n[3]\n',
+    "rows.csv": b'text\none\ntwo,"\nthree,3\n',
+    "notes/b.txt": b"caf\xe9",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
 def test_a_record_says_the_same_of_its_place_however_the_input_was_named(
     jobs: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder's own job file names the input in full, and the command that began the run need not have."""
-    (jobs.path / "below").mkdir()
-    (jobs.path / "below" / name).write_text(
-        'text\none\ntwo,"\nthree,3\n' if name.endswith(".csv") else '{"text": "one"}\n{broken\n[3]\n'
-    )
+    path = jobs.path / "below" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(BROKEN[name])
     monkeypatch.chdir(jobs.path / "below")
-    messages = []
-    for number, path in enumerate((name, f"../below/{name}", str(jobs.path / "below" / name))):
-        jobs.run(jobs.job(Path(path), output=str(jobs.path / f"out-{number}")))
-        messages.append(jobs.results(f"out-{number}"))
-    assert messages[0] == messages[1] == messages[2]
-    assert f'"message":"{name}:'.encode() in messages[0]
+    if name.startswith("notes/"):
+        named = ["notes", "./notes/", "../below/notes", str(path.parent)]
+    else:
+        named = [name, f"../below/{name}", str(path), f"../*/{name}", str(path.parent / f"*{path.suffix}")]
+    results = []
+    for number, given in enumerate(named):
+        jobs.run(jobs.job(Path(), input={"path": given}, output=str(jobs.path / f"out-{number}")))
+        results.append(jobs.results(f"out-{number}"))
+    assert results == results[:1] * len(results)
+    assert f'"message":"{path.name}:'.encode() in results[0]
+
+
+def test_files_of_one_name_are_told_apart_however_they_were_named(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("de", "fr"):
+        (jobs.path / "in" / name).mkdir(parents=True)
+        (jobs.path / "in" / name / "a.jsonl").write_text("no json\n")
+    monkeypatch.chdir(jobs.path / "in")
+    named = (
+        {"path": "*/a.jsonl"},
+        {"path": f"{jobs.path}/**/a.jsonl"},
+        {"path": "de/a.jsonl", "more": ["../in/fr/a.jsonl"]},
+    )
+    results = []
+    for number, given in enumerate(named):
+        jobs.run(jobs.job(Path(), input=given, output=str(jobs.path / f"out-{number}")))
+        results.append(jobs.results(f"out-{number}"))
+    assert results == results[:1] * 3
+    assert [record["error"]["message"].partition(": ")[0] for record in jobs.records("out-0")] == [
+        "de/a.jsonl:1",
+        "fr/a.jsonl:1",
+    ]

@@ -37,7 +37,7 @@ def test_quotes_hold_delimiters_line_breaks_and_doubled_quotes(write: Write, sou
     path = write("a.csv", 'a,b\n"x, y","line 1\r\n\nline ""2"""\n3,4\n')
     rows = list(source(path).rows())
     assert [row.data for row in rows] == [{"a": "x, y", "b": 'line 1\r\n\nline "2"'}, {"a": "3", "b": "4"}]
-    assert source(path).locate(rows[1].cursor) == f"{path.name}:5"
+    assert source(path).locate(rows[1].cursor) == f"{path}:5"
 
 
 def test_a_byte_order_mark_and_blank_lines_are_skipped(write: Write, source: Open) -> None:
@@ -49,8 +49,8 @@ def test_a_ragged_record_is_malformed_and_names_the_numbers_of_fields(write: Wri
     path = write("a.csv", "a,b\n1,2\n1,2,3\n1\n3,4\n")
     rows = list(source(path).rows())
     assert [row.data for row in rows] == [{"a": "1", "b": "2"}, {}, {}, {"a": "3", "b": "4"}]
-    assert f"{path.name}:3: 3 fields, and the header row has 2" in message_of(rows[1])
-    assert f"{path.name}:4: 1 fields" in message_of(rows[2])
+    assert message_of(rows[1]).startswith(f"{path.name}:3: 3 fields, and the header row has 2")
+    assert message_of(rows[2]).startswith(f"{path.name}:4: 1 fields")
 
 
 @pytest.mark.parametrize("line", ['"never closed,1', '"closed" too soon,1', '1,"'])
@@ -58,7 +58,7 @@ def test_broken_quotes_cost_their_line_and_no_other(write: Write, source: Open, 
     path = write("a.csv", f"a,b\n1,2\n{line}\n3,4\n5,6\n")
     rows = list(source(path).rows())
     assert [row.data for row in rows] == [{"a": "1", "b": "2"}, {}, {"a": "3", "b": "4"}, {"a": "5", "b": "6"}]
-    assert f"{path.name}:3: broken CSV" in message_of(rows[1])
+    assert message_of(rows[1]).startswith(f"{path.name}:3: broken CSV")
     assert list(source(path).rows(rows[2].cursor)) == rows[2:]
 
 

@@ -71,7 +71,7 @@ def test_shards_in_a_bucket_are_one_input_entered_at_any_row(
     rows = list(found.rows())
     assert ids(rows) == list(range(15))
     assert ids(list(found.rows(rows[7].cursor))) == list(range(7, 15))
-    assert found.locate(rows[7].cursor).startswith(f"de/part-1{suffix}")
+    assert found.locate(rows[7].cursor).startswith(f"{bucket.url}/in/de/part-1{suffix}")
     assert found.files() == [f"de/part-{number}{suffix}" for number in range(3)]
     assert [found.digest(rows[i].cursor, rows[i + 5].cursor) for i in (0, 5)] == [
         source(f"{bucket.url}/in/*/part-*{suffix}").digest(rows[i].cursor, rows[i + 5].cursor) for i in (0, 5)
@@ -114,7 +114,7 @@ def test_objects_that_are_named_one_by_one_are_one_input_and_fetched_as_such(
     rows = list(found.rows())
     assert ids(rows) == list(range(40))
     assert found.files() == [name.removeprefix("in/") for name in names]
-    assert found.locate(rows[7].cursor) == f"{names[7].removeprefix('in/')}:1"
+    assert found.locate(rows[7].cursor) == f"{bucket.url}/{names[7]}:1"
     assert ids(list(found.rows(rows[30].cursor))) == list(range(30, 40))
     place = found._files.place  # type: ignore[attr-defined]
     assert sum(len(block) + remote._OVERHEAD for block in place._blocks.values()) <= 4_000

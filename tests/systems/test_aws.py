@@ -341,6 +341,15 @@ def test_a_manifest_that_cannot_be_used_is_named(run: Run, bucket_of: Bucket, ma
     assert said in result.stderr.replace("\n", "")
 
 
+def test_an_objects_output_is_called_as_its_key_below_the_prefix_also_where_all_lie_deeper(
+    run: Run, bucket_of: Bucket
+) -> None:
+    bucket = bucket_of("sagemaker/s3")
+    (bucket / "lists" / "input.manifest").write_text('[{"prefix": "s3://corpus-b/input/"}, "deep/b.jsonl"]')
+    assert run("sagemaker/create-transform-job.manifest.json", bucket).exit_code == 0
+    assert list(tree(bucket / "output")) == ["deep/b.jsonl.out"]
+
+
 def test_a_manifest_that_is_missing_is_said(run: Run, bucket_of: Bucket) -> None:
     bucket = bucket_of("sagemaker/s3")
     (bucket / "lists" / "input.manifest").unlink()

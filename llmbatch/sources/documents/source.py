@@ -97,6 +97,9 @@ class DocumentSource:
         return [f"{self._name}: files passed over: {', '.join(passed_over)}; documents are {' '.join(DOCUMENTS)}"]
 
     def locate(self, cursor: Cursor) -> str:
+        return self._files.name(cursor.file)
+
+    def _called(self, cursor: Cursor) -> str:
         return self._files.called(cursor.file)
 
     def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:
@@ -143,10 +146,10 @@ class DocumentSource:
             if not document.text.strip():
                 raise Unreadable("the document is empty: there is no text in it")
         except Unreadable as problem:
-            failure = Failure(FailureKind.MALFORMED_ROW, f"{self.locate(cursor)}: {problem}")
+            failure = Failure(FailureKind.MALFORMED_ROW, f"{self._called(cursor)}: {problem}")
             return Row(number, self._id(known), {}, cursor, failure)
         title = {} if document.title is None else {"title": document.title}
-        return make_row({"text": document.text, **title, **known}, cursor, self._id_field or "path", self.locate)
+        return make_row({"text": document.text, **title, **known}, cursor, self._id_field or "path", self._called)
 
     def _read(self, number: int, kind: str) -> Document:
         """Raises ``Unreadable``, and ``ReadError`` where it is the file system that fails."""
