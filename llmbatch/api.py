@@ -379,9 +379,15 @@ def _lines(rows: Rows) -> Iterator[bytes]:
             f"rows are mappings, one a row, not a {kind.__name__}: give a list of them, as [{{'text': 'two'}}]; a file with rows "
             "is the input of llmbatch.run"
         )
-    if (library := kind.__module__.partition(".")[0]) in ("pandas", "polars"):  # iterating gives the columns
+    if kind.__name__ == "DataFrame" and (library := kind.__module__.partition(".")[0]) in ("pandas", "polars"):
+        # iterating it gives the names of its columns
         raise JobError(
             f"rows are mappings, not a {kind.__name__}: import llmbatch.{library}, and call df.llmbatch.run(...)"
+        )
+    if isinstance(rows, Sequence) and rows and all(isinstance(row, str) for row in rows):
+        raise JobError(
+            f"rows are mappings, one a row, and all of these are texts, as {quote(rows[0])}: give "
+            "[{'text': text} for text in texts], and a prompt with {{ text }}"
         )
     return map(_line, _read(rows))
 
@@ -393,13 +399,7 @@ def _see_rows(path: Path) -> None:
 
 def _read(rows: Rows) -> Iterator[Any]:
     try:
-        for number, row in enumerate(rows):
-            if not number and isinstance(row, str):  # so are all of them
-                raise JobError(
-                    f"rows are mappings, one a row, and the first is the text {quote(row)}: give "
-                    "[{'text': text} for text in texts], and a prompt with {{ text }}"
-                )
-            yield row
+        yield from rows
     except LlmbatchError:
         raise
     except OSError as error:  # not to be taken for one of writing

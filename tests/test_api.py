@@ -161,6 +161,17 @@ def test_what_is_no_collection_of_rows_is_refused(tmp_path: Path, rows: Any) -> 
         run(tmp_path, input=rows)
 
 
+def test_a_text_among_the_rows_is_a_malformed_row_and_rows_that_are_all_texts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="all of these are texts, as 'one'"):
+        run(tmp_path, input=["one", "two"])
+    assert [record.status for record in run(tmp_path, input=iter(["one", ROWS[0]]))] == [Status.FAILED, Status.OK]
+
+
+def test_a_series_of_mappings_is_rows(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    assert [record.output for record in run(tmp_path, input=pandas.Series(ROWS))] == [row["text"] for row in ROWS]
+
+
 def test_a_row_that_json_cannot_hold_is_a_malformed_row(tmp_path: Path) -> None:
     loop: dict[str, Any] = {}
     loop["loop"] = loop
