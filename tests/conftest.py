@@ -372,7 +372,7 @@ class Forked(subprocess.Popen[Any]):
 _Popen = subprocess.Popen
 _PYTHON = sys.executable
 COMMANDS = [
-    ["-m", "llmbatch.cli"], ["-P", "-m", "llmbatch.cli"], ["-m", "llmbatch.runs.order_pass"],
+    ["-m", "llmbatch.cli"], ["-P", "-m", "llmbatch.cli"], ["-P", "-m", "llmbatch.runs.order_pass"],
     ["-P", "-m", "llmbatch.integrations.spark.host"],
     ["-m", "vllm.entrypoints.openai.api_server"],
 ]  # fmt: skip

@@ -186,8 +186,10 @@ def make(settings: GlossarySettings) -> Rule:
         missing = glossary.missing(answer.row[name], text_of(answer, settings.part))
         if not missing:
             return None
-        said = (f"{quote(entry.term)} must be {' or '.join(map(quote, entry.translations))}" for entry in missing)
-        return f"the answer does not translate the words of the glossary as given: {first_few(said, _SHOWN)}"
+        said = first_few(
+            missing, _SHOWN, lambda e: f"{quote(e.term)} must be {' or '.join(map(quote, e.translations))}"
+        )
+        return f"the answer does not translate the words of the glossary as given: {said}"
 
     def misfit(row: Mapping[str, Any]) -> str | None:
         if said := not_text("glossary", name, row):

@@ -175,11 +175,10 @@ def _shape(tokens: Sequence[Token]) -> str:
 
 
 def _listed(items: Counter[str]) -> str:
-    shown = (
-        clip(" ".join(item.split()), _ITEM_LENGTH) + (f" ({count} times)" if count > 1 else "")
-        for item, count in items.items()
-    )
-    return first_few(shown, _SHOWN)
+    def written(item: str) -> str:
+        return clip(" ".join(item.split()), _ITEM_LENGTH) + (f" ({items[item]} times)" if items[item] > 1 else "")
+
+    return first_few(items, _SHOWN, written)
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -119,20 +119,17 @@ def _counted(rendered: Iterator[Outcome], tokenizer: Tokenizer | None) -> Iterat
         yield from _with_tokens(batch, tokenizer)
 
 
-def _with_tokens(batch: Sequence[Outcome], tokenizer: Tokenizer) -> Iterator[Counted]:
-    from llmbatch.core.types import Request, RequestKey, Sampling
-    from llmbatch.job.prepare import tokenized
-
-    asked = [
-        Request(RequestKey(place), result.prompt, Sampling())
-        for place, (_, result) in enumerate(batch)
-        if not isinstance(result, Failure)
-    ]
-    prepared = tokenized(asked, tokenizer.encode)
-    refused = {refusal.key.index: refusal.failure for refusal in prepared.refused}
-    counts = {request.key.index: len(request.token_ids or ()) for request in prepared.ready}
-    for place, (row, result) in enumerate(batch):
-        yield row, refused.get(place, result), counts.get(place)
+def _with_tokens(batch: Iterable[Outcome], tokenizer: Tokenizer) -> Iterator[Counted]:
+    ids = iter(tokenizer.encode([result.prompt for _, result in batch if not isinstance(result, Failure)]))
+    for row, result in batch:
+        if isinstance(result, Failure):
+            yield row, result, None
+            continue
+        encoded = next(ids)
+        if isinstance(encoded, Failure):
+            yield row, encoded, None
+        else:
+            yield row, result, len(encoded)
 
 
 @contextlib.contextmanager

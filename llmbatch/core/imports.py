@@ -120,9 +120,12 @@ def _current_folder_first() -> Iterator[None]:
 
 
 def environment() -> dict[str, str]:
-    """That of another Python which is to find what this one finds, started with ``-P``: what lies in a folder hides no library."""
-    path = os.pathsep.join(part or os.getcwd() for part in sys.path)  # noqa: PTH109 - as text
-    return {**os.environ, "PYTHONPATH": path}
+    """That of another Python which is to find what this one finds, started with ``-P``: what lies in a folder hides no library.
+
+    So the current folder, which stands first in a session that was not started with a file, comes last.
+    """
+    paths = [part for part in sys.path if part] + [os.getcwd()] * ("" in sys.path)  # noqa: PTH109 - as text
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _modules(package: str) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import islice
+from typing import Any
 
 _CLASSES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -65,11 +67,10 @@ def counts(numbers: Mapping[str, int]) -> str:
     return " · ".join(f"{name} {count(number)}" for name, number in numbers.items() if number)
 
 
-def first_few(names: Iterable[object], most: int) -> str:
+def first_few(names: Collection[Any], most: int, write: Callable[[Any], str] = str) -> str:
     """``a, b, c``; of more than ``most`` names the first ones: ``a, b and 1,234 more``."""
-    shown = list(map(str, names))
-    more = len(shown) - most
-    return ", ".join(shown[:most]) + (f" and {more:,} more" if more > 0 else "")
+    more = len(names) - most
+    return ", ".join(map(write, islice(names, most))) + (f" and {more:,} more" if more > 0 else "")
 
 
 def printable(text: str) -> str:

@@ -27,8 +27,9 @@ def explain(
             said = _unknown(where, settings, tell_known=tuple(where[:-1]) not in listed)
             listed.add(tuple(where[:-1]))
         elif problem["type"] in ("model_type", "model_attributes_type") and where:
-            known = ", ".join(_known_keys(where, settings))
-            said = f"{'.'.join(where)}: is a mapping of settings, not {short(problem['input'])}; known keys: {known}"
+            said = f"{'.'.join(where)}: is a mapping of settings, not {short(problem['input'])}"
+            if known := _known_keys(where, settings):
+                said = f"{said}; known keys: {', '.join(known)}"
         else:
             said = _problem(problem, where, options)
         problems.setdefault(".".join(where), []).append(said)
@@ -44,10 +45,11 @@ def _unknown(where: list[str], settings: type[BaseModel], *, tell_known: bool) -
         near = _elsewhere(key, settings)
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
     if not near and where[:-1] in ([], ["engine"]) and "engine" in settings.model_fields:
-        hints.append(f"an argument of the engine's own is engine.args.{key};")
+        hints.append(f"an argument of the engine's own is engine.args.{key}")
     if tell_known:
         hints.append(f"known keys: {', '.join(known)}")
-    return f"unknown key {'.'.join(where)!r}" + (f": {' '.join(hints)}" if hints else "")
+    text = " ".join(hints) if near else "; ".join(hints)
+    return f"unknown key {'.'.join(where)!r}" + (f": {text}" if text else "")
 
 
 def _elsewhere(key: str, settings: type[BaseModel]) -> list[str]:

@@ -278,7 +278,7 @@ def _thinking_problem(settings: Mapping[str, Any], job: Job) -> str | None:
 
 
 def _fields_of(row: Row) -> str:
-    return f"the row's fields are {first_few(map(short, row.data), _FIELDS_SHOWN)}" if row.data else "it has no fields"
+    return f"the row's fields are {first_few(row.data, _FIELDS_SHOWN, short)}" if row.data else "it has no fields"
 
 
 def _by_field(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -264,7 +264,7 @@ class _Document:
 
     def _too_long(self, parts: Sequence[_Part]) -> _Part:
         first, last = parts[0].first, parts[-1].last
-        tokens = first_few((f"{part.tokens:,}" for part in parts), 4)
+        tokens = first_few(parts, 4, lambda part: f"{part.tokens:,}")
         room = 0 if self.capacity is None else self.capacity.room
         failure = Failure(
             FailureKind.TOO_LONG,

@@ -60,7 +60,7 @@ def _missing(variable: Variable, row: Row) -> Failure:
     if variable.field in row.data:
         seen = "is null"
     else:
-        fields = first_few(map(short, row.data), 8)
+        fields = first_few(row.data, 8, short)
         seen = f"is missing; the row's fields are {fields}" if row.data else "is missing; the row has no fields"
     name = variable.name
     close = difflib.get_close_matches(variable.field, [field for field in row.data if isinstance(field, str)], n=1)

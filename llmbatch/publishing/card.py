@@ -170,7 +170,7 @@ def _facts_shown(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "program", _listed(filter(None, (f"`{run['program']}`", _shown(run["program_settings"]))))
     yield "published from", f"`{run['rows_of']}`"
     yield "rows of the run", _listed(f"{count(number)} {status}" for status, number in run.get("rows", {}).items())
-    yield "input", first_few((f"`{name}`" for name in run["input"]), 8)
+    yield "input", first_few(run["input"], 8, lambda name: f"`{name}`")
     yield "begun", run["began"]
     yield "versions", _listed(f"{name} {version}" for name, version in run.get("versions", {}).items())
     for retry in run.get("retries", ()):

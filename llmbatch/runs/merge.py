@@ -137,7 +137,7 @@ def _together(slices: list[_Slice]) -> list[_Slice]:
             raise FolderError(f"{each.folder}: is of another job than {first.folder}: " + changes_in_words(changes))
     lacking = sorted(set(range(1, first.shard.of + 1)) - {each.shard.number for each in ordered})
     if lacking:
-        names = first_few((f"{number}/{first.shard.of}" for number in lacking), 8)
+        names = first_few(lacking, 8, lambda number: f"{number}/{first.shard.of}")
         raise FolderError(f"slices are lacking: {names}; give all {first.shard.of} folders")
     return ordered
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from llmbatch.core.errors import JobError
-from llmbatch.core.imports import extra, is_import_path, load_object
+from llmbatch.core.imports import environment, extra, is_import_path, load_object
 
 
 @pytest.fixture
@@ -83,3 +84,12 @@ def test_a_missing_extra_says_how_it_is_installed() -> None:
     assert (
         str(raised.value) == "an evaluation needs no_such_library, which is not installed: pip install 'llmbatch[eval]'"
     )
+
+
+def test_the_current_folder_of_a_session_without_a_file_hides_no_library_from_another_python(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    paths = environment()["PYTHONPATH"].split(os.pathsep)
+    assert "" not in paths
+    assert paths.index(str(folder)) == len(paths) - 1

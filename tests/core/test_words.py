@@ -72,3 +72,15 @@ def test_a_clipped_text_says_that_it_was_cut() -> None:
 )
 def test_a_file_is_near_by_what_stands_before_its_suffix(name: str, near: str) -> None:
     assert words.near_file(name, ["tab.yaml", "prompt.yaml", "rows.jsonl"]) == near
+
+
+def test_of_many_names_only_those_that_are_shown_are_written() -> None:
+    written: list[int] = []
+
+    def write(number: int) -> str:
+        written.append(number)
+        return f"<{number}>"
+
+    assert words.first_few(range(2_000), 2, write) == "<0>, <1> and 1,998 more"
+    assert written == [0, 1]
+    assert words.first_few({"a": 1, "b": 2}, 2) == "a, b"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,14 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     assert "model is missing: give --model" in str(error.value)
     assert "output is missing" in str(error.value)
     assert "did you mean engine?" in str(error.value)
+
+
+def test_of_several_unknown_keys_each_is_a_whole_sentence() -> None:
+    with pytest.raises(JobError) as error:
+        job(engine={"tensor_parallel_size": 2, "quantise": 1})
+    first, second = re.findall(r"unknown key '[^']+': ([^\n]*?)(?=; unknown key|$)", str(error.value))
+    assert first.startswith("an argument of the engine's own is engine.args.tensor_parallel_size; known keys: ")
+    assert second == "an argument of the engine's own is engine.args.quantise"
 
 
 def test_data_that_holds_itself_is_refused() -> None:
