@@ -101,7 +101,7 @@ scale: $(VENV)/ready-$(ENGINE) $(BENCH_VENV)/ready-$(ENGINE)  ## what one driver
 peers: $(PEERS:%=.venv-%/ready)  ## environments with real servers and programs of others that we are tried against
 
 # `make engines ENGINES=kserve_servers` measures only that again; see eval/engines/run.py --help.
-engines: $(VENV)/ready-$(ENGINE) .venv-triton/ready .venv-mlserver/ready  ## every engine against the real servers and libraries that it speaks to: eval/engines/RESULTS.md
+engines: $(VENV)/ready-$(ENGINE) .venv-datatrove/ready .venv-triton/ready .venv-mlserver/ready  ## every engine against the real servers and libraries that it speaks to: eval/engines/RESULTS.md
 	$(BIN)/python eval/engines/run.py $(ENGINES)
 
 # `make systems SYSTEMS=spark` tries only that part again; see eval/systems/run.py --help. What has no environment is not shown, and says so.

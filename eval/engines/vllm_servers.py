@@ -45,7 +45,7 @@ def job_over(
     place = folder / "rows.jsonl"
     place.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     own = {"name": "vllm", "args": {**SMALL, **sections.pop("args", {})}, **sections.pop("own", {})}
-    served = {"name": "openai", "urls": list(urls or ()), "served_name": "tiny"}
+    served = {"name": "openai", "urls": list(urls or ()), "served_name": "tiny", **sections.pop("served", {})}
     output = folder / name
     run_job(
         job_from(
@@ -119,7 +119,8 @@ def pairs(folder: Path, count: int) -> dict[str, Any]:
         for name in ("classify", "score_pairs", "rerank"):
             place = folder / name
             place.mkdir()
-            served = job_over([url], model, place, rows, program={"name": name})
+            named = {"classes": ["relevant"]} if name == "classify" else {}
+            served = job_over([url], model, place, rows, program={"name": name}, served=named)
             found[name] = compared(served, job_over(None, model, place, rows, program={"name": name}))
     return found
 

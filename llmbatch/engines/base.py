@@ -21,7 +21,8 @@ class EngineInfo:
     ``context_length`` is ``None`` where only a server knows it. ``can`` holds what the engine is able to do: ``score`` a given
     text, hold an answer to a ``constraint``, ``continue`` a partial answer, apply a ``lora`` adapter, take token ``ids``, show a
     model ``images``, ``stream`` an answer as it comes, ``cancel`` a request in flight. Of one that gives numbers it holds the
-    ``PoolingTask``s of its model instead, and ``ids``, ``lora`` and ``cancel``.
+    ``PoolingTask``s of its model instead, and ``ids``, ``lora``, ``cancel`` and ``activation``: that it can be told what the model
+    does to its numbers at the end.
     """
 
     name: str

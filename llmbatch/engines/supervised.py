@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 
-from llmbatch.core.errors import EngineDied, EngineError, NotServed, OutOfMemory
+from llmbatch.core.errors import EngineDied, EngineError, JobError, NotServed, OutOfMemory
 from llmbatch.core.events import EngineReady, Note, Replica, Watcher
 from llmbatch.core.types import (
     Completion,
@@ -164,9 +164,7 @@ class Supervised:
                 for outcomes in self._engine.stream(feed):
                     if outcomes:
                         requests = feed.done_all([outcome.key for outcome in outcomes])
-                        answered = zip(reversed(requests), reversed(outcomes), strict=True)
-                        self._harmless = next((r for r, o in answered if isinstance(o, Completion)), self._harmless)
-                        self._deaths_since_answer = 0
+                        self._see_life(requests, outcomes)
                         self._deaths_of.acquit(outcomes)
                         if self._guessing is not None:
                             self._see_what_was_guessed(self._guessing, requests, feed)
@@ -195,6 +193,15 @@ class Supervised:
                         feed.done(accused.key)
                         self._deaths_of.acquit([accused])
                         yield [accused]
+
+    def _see_life(self, requests: Sequence[Request], outcomes: Sequence[Outcome]) -> None:
+        """Remember that the engine answers. What was ended on request came from here, and may do so while no server is there."""
+        for request, outcome in zip(reversed(requests), reversed(outcomes), strict=True):
+            if isinstance(outcome, Completion) and outcome.finish_reason != "abort":
+                self._harmless, self._deaths_since_answer = request, 0
+                return
+            if isinstance(outcome, Refusal):
+                self._deaths_since_answer = 0
 
     def _as_death(self, error: EngineDied | NotServed) -> EngineDied:
         """Raises it where a restart will not help: nothing was answered since the run began, so it is not a matter of time."""
@@ -357,10 +364,11 @@ class Supervised:
         ids = None if encoded is None else encoded[0]
         return [] if isinstance(ids, Failure) else [Request(_PROBE_KEY, prompt, _PROBE_SAMPLING, token_ids=ids)]
 
-    def _restart(self, death: EngineError, feed: Feed) -> Iterator[list[Outcome]]:
+    def _restart(self, death: EngineError | JobError, feed: Feed) -> Iterator[list[Outcome]]:
         """Make the engine anew, after a pause in which the caller can look after its clocks; not if the feed is halted.
 
-        A start that fails counts as one more death. Raises ``EngineError`` where there were too many.
+        A start that fails counts as one more death. Raises ``EngineError`` where there were too many, and ``JobError`` where
+        nothing was answered since the run began: once the job has worked, what it finds wrong with it may pass.
         """
         self._account()
         self._engine.stop()
@@ -383,7 +391,9 @@ class Supervised:
             try:
                 self.start()
                 return
-            except EngineError as error:
+            except (EngineError, JobError) as error:
+                if isinstance(error, JobError) and self._harmless is None:
+                    raise
                 self._engine.stop()
                 self._deaths_since_answer += 1
                 self._tell(Note("warning", f"the engine could not be restarted: {error}"))

@@ -235,11 +235,21 @@ def engine_of(job: Job, recipe: Recipe) -> EngineSettings:
 
 def see_engine(info: EngineInfo, recipe: Recipe) -> None:
     """Look at an engine that is up. Raises ``JobError`` where its model cannot do what the program asks for."""
-    if recipe.pooling is not None and recipe.pooling.task not in info.can:
+    pooling = recipe.pooling
+    if pooling is None:
+        return
+    if pooling.task not in info.can:
         able = ", ".join(sorted(info.can & set(get_args(PoolingTask)))) or "none of embed, classify and pairs"
         raise JobError(
-            f"the program {recipe.program.name} asks for {recipe.pooling.task}, and with the model {info.model!r} the {info.name} "
+            f"the program {recipe.program.name} asks for {pooling.task}, and with the model {info.model!r} the {info.name} "
             f"engine can do {able}: take a model of that kind"
+        )
+    if pooling.activation is not None and "activation" not in info.can:
+        name = "normalize" if pooling.task == "embed" else "activation"
+        raise JobError(
+            f"program.settings.{name}: the {info.name} engine cannot tell the model {info.model!r} what to do to its numbers at "
+            "the end: leave it out, and they are as the model makes them. vLLM's server can be told: engine.dialect=vllm says "
+            "that it is one"
         )
 
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from llmbatch.core.errors import EngineError, JobError, OutOfMemory
+from llmbatch.core.errors import EngineDied, EngineError, JobError, NotServed, OutOfMemory
 from llmbatch.core.events import Event, Note
+from llmbatch.core.types import Completion, Outcome, Prompt, Request, RequestKey, Sampling, Usage
+from llmbatch.engines.base import EngineInfo
+from llmbatch.engines.feed import Feed
+from llmbatch.engines.settings import EngineSettings
+from llmbatch.engines.supervised import Supervised
 
 
 def text_rows(count: int) -> list[dict[str, Any]]:
@@ -216,3 +222,48 @@ def test_a_lost_connection_in_a_search_leaves_the_suspects_suspects(jobs: Any) -
     script = {"rules": [lost, {"when": {"index": 3}, "die": True}], "concurrency": 8}
     jobs.run(jobs.job(jobs.rows(text_rows(8)), script))
     assert [i for i, status in enumerate(statuses(jobs)) if status == "failed"] == [3]
+
+
+class Ends:
+    """An engine that ends one request that nobody wants any more, and then fails; it answers none."""
+
+    def __init__(self, failure: EngineError) -> None:
+        self._failure = failure
+
+    def start(self) -> EngineInfo:
+        return EngineInfo(name="scripted", version="1", model="m", context_length=None, max_num_seqs=1)
+
+    def stream(self, feed: Feed) -> Iterator[list[Outcome]]:
+        if requests := feed.take(1, 1 << 40):
+            yield [Completion(request.key, "", "abort", Usage()) for request in requests]
+            raise self._failure
+
+    def stop(self) -> None:
+        pass
+
+    def counts(self) -> Usage:
+        return Usage()
+
+    def busy(self) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (EngineDied("gone", suspect=False), "died 3 times without an answer between: gone"),
+        (NotServed("it is not there"), "^it is not there$"),
+    ],
+    ids=["dies", "not served"],
+)
+def test_a_request_that_is_ended_on_request_is_no_sign_of_life(
+    monkeypatch: pytest.MonkeyPatch, failure: EngineError, said: str
+) -> None:
+    monkeypatch.setattr("llmbatch.engines.supervised._BACKOFF_SECONDS", (0.0,))
+    settings, engine = EngineSettings(name="scripted", restarts=2), cast("Any", Ends(failure))
+    driver, feed = Supervised(lambda _: engine, settings, lambda _: None), Feed()
+    feed.push([Request(RequestKey(index), Prompt(text="a"), Sampling()) for index in range(20)])
+    feed.close()
+    driver.start()
+    with pytest.raises(EngineError, match=said):
+        list(driver.stream(feed))

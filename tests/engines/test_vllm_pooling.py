@@ -71,7 +71,7 @@ def test_vectors_are_those_of_the_library_and_a_text_that_is_too_long_fails_alon
             assert alike(array("f", record["output"]), theirs.outputs.embedding)
             assert record["usage"]["prompt_tokens"] == len(theirs.prompt_token_ids)
         assert jobs.report()["rows"]["folded"] == 1
-        assert jobs.report()["engine"]["can"] == ["cancel", "embed", "ids"]
+        assert jobs.report()["engine"]["can"] == ["activation", "cancel", "embed", "ids"]
         # what was loaded for numbers gives no text
         feed = Feed()
         feed.push([Request(RequestKey(0), Prompt(text="a"), Sampling(), token_ids=[5, 6])])
@@ -91,7 +91,7 @@ def test_pairs_and_classes_are_those_of_the_library(jobs: Any, model: Model) -> 
         assert [each["index"] for each in ranked["output"]] == sorted(range(3), key=lambda at: -theirs[at])
         assert alike([each["score"] for each in ranked["output"]], sorted(theirs, reverse=True))
         assert too_long["error"]["kind"] == "too_long"
-        assert jobs.report()["engine"]["can"] == ["cancel", "classify", "ids", "pairs"]
+        assert jobs.report()["engine"]["can"] == ["activation", "cancel", "classify", "ids", "pairs"]
         # which of the two comes first the model is told by more than their places
         turned = [each.outputs.score for each in llm_of(keeper).score(DOCUMENTS, [QUERY] * 3, use_tqdm=False)]
         assert not alike(theirs, turned)

@@ -134,3 +134,9 @@ def test_what_an_engine_comes_out_as_is_decided_by_model_commit_versions_and_mac
     assert engine_before_start(named, identity_of(named)) != before
     assert before["machine"] == machine()
     assert before["transformers"]
+
+
+def test_names_of_classes_count_where_they_are_given_and_a_job_without_is_what_it_was_before_they_could_be() -> None:
+    engine = {"name": "openai", "urls": "http://localhost:8000/v1"}
+    assert "engine.classes" not in identity_of(job(engine=engine))
+    assert identity_of(job(engine={**engine, "classes": ["no", "yes"]}))["engine.classes"] == '["no", "yes"]'

@@ -10,11 +10,14 @@ NoAnswer                something came back that is no answer, such as a proxy's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from llmbatch.core.types import Failure, Outcome, Request
 from llmbatch.engines.http.retry import Verdict
+
+Note = Callable[[str], None]
+"""Told, once each, what a person may want to know."""
 
 
 class Packed(NamedTuple):
@@ -22,6 +25,11 @@ class Packed(NamedTuple):
 
     path: str
     body: bytes
+    beside: str = ""  # the end of the server's URL that the path is not behind, where the URL has it
+
+    def at(self, url: str) -> str:
+        """Where it is sent at the server with this URL."""
+        return url.removesuffix(self.beside) + self.path
 
 
 class Reply(NamedTuple):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from llmbatch.engines.http.base import Note
 
 _CHARACTERS_A_TOKEN = 4
-
-Note = Callable[[str], None]
-"""Told, once each, what a person may want to know."""
 
 
 def about(text: str, note: Note) -> int:
@@ -18,4 +15,4 @@ def about(text: str, note: Note) -> int:
     return -(-len(text) // _CHARACTERS_A_TOKEN)
 
 
-__all__ = ["Note", "about"]
+__all__ = ["about"]

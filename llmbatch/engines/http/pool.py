@@ -20,7 +20,6 @@ class Server:
         self.failures = 0  # connections in a row that did not come about
         self.faults = 0  # requests in a row that it failed at
         self.rests_until = 0.0
-        self.answered_at = float("-inf")
 
     @property
     def room(self) -> int:
@@ -79,10 +78,9 @@ class Pool:
         if server.faults >= _FAULTS and len(self.servers) > 1:
             self.unreachable(server, now, share)
 
-    def answered(self, server: Server, now: float) -> None:
+    def answered(self, server: Server) -> None:
         """It answered a request."""
         server.faults = 0
-        server.answered_at = now
 
     def rest(self, server: Server, until: float) -> None:
         """It asked to be left alone until then."""

@@ -20,7 +20,7 @@ class Verdict(Enum):
     PUSHED_BACK = "pushed back"  # the server has too much to do: the same request again, and fewer at a time
     AWAY = "away"  # what is behind a gateway is not there: the same request again
     AGAIN = "again"  # the server failed at it: the same request again, a few times
-    DOUBTFUL = "doubtful"  # the server failed at it, or refuses it and says so in the same way: other requests tell
+    DOUBTFUL = "doubtful"  # the server failed at it, or refuses it and says so in the same way: a harmless one tells
     DENIED = "denied"  # no key, a wrong one, or no credit: no request will be answered
     MISPLACED = "misplaced"  # this is not where the server is
     REFUSED = "refused"  # the request itself: never again

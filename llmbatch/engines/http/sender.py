@@ -8,7 +8,7 @@ no other request is taken for it, and is refused when that breaks the connection
 
 No request is blamed for an outage: what failed too often is refused only where the servers answered others meanwhile. Where they
 answered none, that is the engine's death, and who drives the engine finds out whether one request is to blame. Where a protocol has
-the same status for both, and that server answered no other meanwhile, it is asked something harmless.
+the same status for both, that server is asked something harmless.
 """
 
 from __future__ import annotations
@@ -16,12 +16,23 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from llmbatch.core.errors import EngineDied, EngineError, LlmbatchError, NotServed
 from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Refusal, Request, RequestKey, Usage
-from llmbatch.engines.http.base import CutOff, NoAnswer, NotSent, Packed, Reply, TimedOut, Unreachable, Untrusted, Wire
+from llmbatch.engines.http.base import (
+    CutOff,
+    NoAnswer,
+    Note,
+    NotSent,
+    Packed,
+    Reply,
+    TimedOut,
+    Unreachable,
+    Untrusted,
+    Wire,
+)
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.http.limit import Limit
 from llmbatch.engines.http.pool import Pool, Server
@@ -70,7 +81,7 @@ class Sender:
         client: Client,
         deliver: Callable[[Outcome], None],
         fail: Callable[[LlmbatchError], None],
-        note: Callable[[str], None],
+        note: Note,
         may_grow: MayGrow | None = None,
     ) -> None:
         self._wire = wire
@@ -86,6 +97,10 @@ class Sender:
         self._alone: deque[_Sending] = deque()
         self._tasks: dict[asyncio.Task[None], tuple[Server, _Sending]] = {}
         self._suspect_in_flight = False
+        self._proving: defaultdict[Server, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._proved: dict[
+            Server, tuple[float, bool]
+        ] = {}  # when it was last asked something harmless; whether it answered
         self._timers: dict[asyncio.TimerHandle, _Sending] = {}
         self._wake: asyncio.TimerHandle | None = None
         self._answered = False
@@ -130,7 +145,7 @@ class Sender:
                 ended.append(self._timers.pop(timer))
         for task, (_, sending) in self._tasks.items():
             # one that is done has its outcome, or waits for its next try, and has been found above
-            if sending.request.key in keys and not task.done() and task.cancel():
+            if sending.request.key in keys and not task.done() and not task.cancelling() and task.cancel():
                 ended.append(sending)
         for sending in ended:
             self._deliver(Completion(sending.request.key, "", "abort", Usage()))
@@ -173,16 +188,16 @@ class Sender:
                     self._deliver(Refusal(sending.request.key, packed))
                     return
                 sent_at = time.monotonic()
-                reply = await self._client.post(server.url + packed.path, packed.body)
+                reply = await self._client.post(packed.at(server.url), packed.body)
             except NotSent as error:
                 self._not_sent(server, sending, error, sent_at)
             else:
                 full = server.is_full
                 meaning = self._wire.verdict(reply)
                 if meaning is Verdict.DOUBTFUL:
-                    is_its_own = server.answered_at >= sent_at or await self._works(server, sending.request)
-                    meaning = Verdict.REFUSED if is_its_own else Verdict.AGAIN
-                self._replied(server, sending, reply, meaning, packed.path, sent_at, full=full)
+                    # that it answers others is no sign: those may have been answered before it began to fail
+                    meaning = Verdict.REFUSED if await self._works(server, sending.request) else Verdict.AGAIN
+                self._replied(server, sending, reply, meaning, packed.at(server.url), sent_at, full=full)
         except LlmbatchError as error:
             self._fail(error)
         except Exception as error:  # a task's exception would be lost, and its request with it
@@ -198,12 +213,21 @@ class Sender:
         return await asyncio.to_thread(self._wire.pack, sending.request)
 
     async def _works(self, server: Server, request: Request) -> bool:
-        """Whether a server answers something harmless now."""
-        packed = self._wire.harmless(request)
+        """Whether a server answers something harmless now. Of requests that fail together one asks."""
+        packed, failed_at = self._wire.harmless(request), time.monotonic()
         if packed is None:
             return False
+        async with self._proving[server]:
+            asked_at, works = self._proved.get(server, (float("-inf"), False))
+            if asked_at <= failed_at:  # an answer to what was asked before may be from before the server began to fail
+                asked_at = time.monotonic()
+                works = await self._answers(server, packed)
+                self._proved[server] = asked_at, works
+            return works
+
+    async def _answers(self, server: Server, packed: Packed) -> bool:
         try:
-            reply = await self._client.post(server.url + packed.path, packed.body)
+            reply = await self._client.post(packed.at(server.url), packed.body)
         except NotSent:
             return False
         return self._wire.verdict(reply) is Verdict.ANSWERED
@@ -214,7 +238,7 @@ class Sender:
         sending: _Sending,
         reply: Reply,
         meaning: Verdict,
-        path: str,
+        url: str,
         sent_at: float,
         *,
         full: bool,
@@ -232,7 +256,7 @@ class Sender:
             raise EngineError(said)
         if reply.status in _NOT_THERE and sending.request.lora is None:
             refusal = self._wire.refusal(sending.request, reply)
-            seen = f"{server.url}{path} is not there for this model: {refusal.message}"
+            seen = f"{url} is not there for this model: {refusal.message}"
             # what was there goes away when a server starts with another model: it is looked at anew
             raise EngineDied(seen, suspect=False) if self._answered else NotServed(seen)
         if meaning is Verdict.REFUSED or (meaning is Verdict.DENIED and self._is_about_one(reply)):
@@ -252,7 +276,7 @@ class Sender:
             self._try_again(sending, str(error))
             return
         now = time.monotonic()
-        self._pool.answered(server, now)
+        self._pool.answered(server)
         self._answered, self._denied, self._settled_at = True, 0, now
         work = 1.0
         if isinstance(outcome, Completion):

@@ -93,7 +93,7 @@ class _Server:
         """Raises ``NotSent`` where nothing answers."""
         settings = self._settings
         await self._wait_ready()
-        metadata, config = await self._get(self._place), await self._get(f"{self._place}/config")
+        metadata, config = await self._get(self._place), await self._ask(f"{self._place}/config")
         try:
             model = read_model(_json(metadata), _json(config) if config.status == 200 else None)
         except WireError as error:
@@ -195,14 +195,17 @@ class _Server:
         return given
 
     async def _server(self) -> str:
-        told = _json(await self._get("v2"))
+        told = _json(await self._ask("v2"))
         if not isinstance(told, dict) or not isinstance(told.get("name"), str):
             return "V2 server"
         return f"{told['name']} {told.get('version', '')}".strip()
 
+    async def _ask(self, path: str) -> Reply:
+        return await self._client.get(f"{self._url}/{path}")
+
     async def _get(self, path: str) -> Reply:
-        """Raises ``JobError`` where access is denied."""
-        reply = await self._client.get(f"{self._url}/{path}")
+        """What nothing goes on without. Raises ``JobError`` where access is denied."""
+        reply = await self._ask(path)
         if reply.status in _DENIED:
             raise JobError(
                 f"{self._url} denies access (status {reply.status}): {error_of(_json(reply)) or 'it does not say why'}. Put the "

@@ -21,8 +21,8 @@ from llmbatch.core.types import (
     Usage,
 )
 from llmbatch.core.words import excerpt
-from llmbatch.engines.http.base import NoAnswer, Packed, Reply
-from llmbatch.engines.http.estimate import Note, about
+from llmbatch.engines.http.base import NoAnswer, Note, Packed, Reply
+from llmbatch.engines.http.estimate import about
 from llmbatch.engines.http.retry import Verdict, verdict
 from llmbatch.engines.kserve.prompts import Prompts
 from llmbatch.engines.kserve.served import Served

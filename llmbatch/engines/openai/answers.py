@@ -9,8 +9,8 @@ from typing import Any
 from llmbatch.core.messages import text_of
 from llmbatch.core.types import Completion, Failure, FailureKind, FinishReason, Outcome, Refusal, Request, Usage
 from llmbatch.core.words import short
-from llmbatch.engines.http.base import NoAnswer
-from llmbatch.engines.http.estimate import Note, about
+from llmbatch.engines.http.base import NoAnswer, Note
+from llmbatch.engines.http.estimate import about
 from llmbatch.engines.openai.dialect import Dialect
 
 _FINISH: Mapping[str, FinishReason] = {

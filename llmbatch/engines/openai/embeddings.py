@@ -14,19 +14,16 @@ from typing import Any
 
 from llmbatch.core.types import Completion, Failure, FailureKind, Outcome, Pooling, Refusal, Request
 from llmbatch.core.words import short
-from llmbatch.engines.http.base import NoAnswer
-from llmbatch.engines.http.estimate import Note
+from llmbatch.engines.http.base import NoAnswer, Note
 from llmbatch.engines.openai.answers import data_in, usage_of
-from llmbatch.engines.openai.scores import activation_field
+from llmbatch.engines.openai.scores import activation_field, input_fields
 
 EMBEDDINGS = "/embeddings"
 
 
 def embedding_fields(prompt: Mapping[str, Any], pooling: Pooling) -> dict[str, Any]:
     """The fields of a request. ``prompt`` is those of one for an answer: ``prompt``, or ``messages`` with what belongs to them."""
-    fields = {"input" if name == "prompt" else name: value for name, value in prompt.items()}
-    if "messages" in fields:  # else the server leaves out the end that a model is asked with
-        fields.setdefault("add_generation_prompt", True)
+    fields = input_fields(prompt)
     if pooling.dimensions is not None:
         fields["dimensions"] = pooling.dimensions
     return {**fields, **activation_field(pooling), "encoding_format": "base64"}

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from llmbatch.core.errors import EngineError, JobError
 from llmbatch.core.types import Constraint, Failure, Outcome, Prompt, Usage
@@ -30,7 +29,6 @@ from llmbatch.engines.openai.settings import OpenAISettings
 from llmbatch.engines.openai.wire import OpenAIWire
 from llmbatch.model.tokenizer import ChatSettings
 
-_OPENAI = "api.openai.com"
 BATCHES = "engine-batches"
 """The folder beside the engine's log that holds what is known of batches."""
 _USUAL_REQUESTS = 256  # at a time, for the plan: how many it will be is found out
@@ -49,7 +47,13 @@ class OpenAIEngine:
         )
         dialect = DIALECTS.get(settings.dialect, DIALECTS["other"])
         self._wire = OpenAIWire(
-            self._model, dialect, settings.args, chat.template_kwargs, self._log.once, settings.images, settings.classes
+            self._model,
+            dialect,
+            settings.args,
+            chat.template_kwargs,
+            self._log.once,
+            settings.images,
+            settings.classes or (),
         )
         self._pool = Pool(self._urls, lambda: Limit(settings.in_flight))
         self._batches = log.with_name(BATCHES)
@@ -107,8 +111,8 @@ class OpenAIEngine:
     def _also_can(self, dialect: Dialect) -> list[str]:
         """A line of a batch cannot be ended, and goes to no path of vLLM's own."""
         if self._settings.mode == "batch":
-            return []
-        return ["cancel", *(["classify", "pairs"] if dialect.name == "vllm" else [])]
+            return ["activation"] if dialect.name == "vllm" else []
+        return ["cancel", *(["activation", "classify", "pairs"] if dialect.name == "vllm" else [])]
 
     def _make_loop(self, folder: Path) -> Loop | BatchLoop:
         settings = self._settings
@@ -151,11 +155,7 @@ def key_of(settings: OpenAISettings) -> str | None:
     """The key, from the environment. Raises ``JobError`` for what is no key."""
     name = settings.key_env
     if name is None:  # to nobody but OpenAI is its key sent without being asked to
-        return (
-            os.environ.get("OPENAI_API_KEY")
-            if all(urlsplit(url).hostname == _OPENAI for url in settings.urls)
-            else None
-        )
+        return os.environ.get("OPENAI_API_KEY") if settings.are_openais else None
     return named_key(name)
 
 

@@ -46,7 +46,8 @@ def _pooled(settings: EngineSettings, _model: str, pooling: Pooling | None) -> E
     """Vectors are what the API has of numbers; what vLLM's server has besides is known once it is seen whose server it is."""
     if pooling is None or not isinstance(settings, OpenAISettings):
         return settings
-    if settings.mode == "online" and settings.dialect in ("auto", "vllm"):
+    may_be_vllm = settings.dialect == "vllm" or (settings.dialect == "auto" and not settings.are_openais)
+    if settings.mode == "online" and may_be_vllm:
         return settings
     if pooling.task == "pairs":
         raise JobError(
@@ -58,7 +59,7 @@ def _pooled(settings: EngineSettings, _model: str, pooling: Pooling | None) -> E
             f"the program classify asks for the probabilities of classes, which OpenAI's API does not have{_VLLM_HAS}; it has "
             "vectors (--program embed): take --engine vllm"
         )
-    if pooling.activation is not None and settings.dialect not in ("auto", "vllm"):
+    if pooling.activation is not None and not may_be_vllm:
         raise JobError(
             f"program.settings.normalize: OpenAI's API has no setting for it{_VLLM_HAS}: leave it out, and vectors are as the "
             "server makes them"

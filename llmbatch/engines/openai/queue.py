@@ -6,6 +6,7 @@ import re
 
 from llmbatch.engines.http.base import NotSent
 from llmbatch.engines.http.client import Client
+from llmbatch.engines.openai.server import root_of
 
 _GAUGE = re.compile(r"^vllm:num_requests_(running|waiting)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 _ENOUGH = 0.5  # that wait for each that runs: whatever ends, others are there to take its place
@@ -14,7 +15,7 @@ _ENOUGH = 0.5  # that wait for each that runs: whatever ends, others are there t
 async def has_use_for_more(client: Client, url: str) -> bool:
     """False where the server at this URL says that requests wait in it already; a server that tells nothing has."""
     try:
-        reply = await client.get(f"{url.removesuffix('/v1')}/metrics")
+        reply = await client.get(f"{root_of(url)}/metrics")
     except NotSent:
         return True
     return reply.status != 200 or not waits(reply.body.decode("utf-8", "replace"))

@@ -17,6 +17,8 @@ from llmbatch.engines.http.retry import Verdict, back_off, retry_after, verdict
 from llmbatch.engines.openai.dialect import DIALECTS, OWNERS, Dialect, vllm_dialect
 from llmbatch.engines.openai.words import data_of, is_page, words
 
+API = "/v1"
+"""What a server's URL usually ends with."""
 _SHOWN = 20
 _TRIED_AGAIN = (Verdict.PUSHED_BACK, Verdict.AWAY, Verdict.AGAIN)
 
@@ -31,7 +33,12 @@ class Found(NamedTuple):
 
 def base_of(url: str) -> str:
     """The URL that paths are put behind: with ``/v1`` where no path is given."""
-    return url if urlsplit(url).path.strip("/") else f"{url}/v1"
+    return url if urlsplit(url).path.strip("/") else f"{url}{API}"
+
+
+def root_of(url: str) -> str:
+    """The URL that a server's other paths are put behind, those beside the API."""
+    return url.removesuffix(API)
 
 
 async def look_at(client: Client, url: str, model: str, wanted: Sequence[str], dialect: str, patience: float) -> Found:
@@ -96,7 +103,7 @@ async def _kind(client: Client, url: str, owner: object, dialect: str) -> tuple[
     if name != "vllm":
         return DIALECTS[name], name
     try:
-        said = data_of(await client.get(f"{url.removesuffix('/v1')}/version"))
+        said = data_of(await client.get(f"{root_of(url)}/version"))
     except NotSent:
         said = None
     version = said.get("version") if isinstance(said, dict) else None
@@ -108,4 +115,4 @@ def _shown(name: str, known: list[str]) -> str:
     return first_few([*near, *(each for each in sorted(known) if each not in near)], _SHOWN)
 
 
-__all__ = ["Found", "base_of", "look_at"]
+__all__ = ["API", "Found", "base_of", "look_at", "root_of"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -74,10 +75,10 @@ class OpenAISettings(HttpSettings):
         description="how vLLM is sent a schema: as the grammar that the vllm engine makes of it, which needs xgrammar here and "
         "at the server; or as response_format, which lets a weak model fill its answer with white space",
     )
-    classes: list[str] = Field(
-        default_factory=list,
+    classes: list[str] | None = Field(
+        None,
         description="for the program classify: the names of the model's classes, in its order. vLLM's server tells the likeliest "
-        "one's alone; without names the others are LABEL_0, LABEL_1, ...",
+        "one's alone; by default they are LABEL_0, LABEL_1, ...",
     )
     mode: Annotated[Literal["online", "batch"], Counts.NOTHING] = Field(
         "online", description="batch: through the server's Batch API, which takes up to a day and costs less"
@@ -86,6 +87,11 @@ class OpenAISettings(HttpSettings):
     poll: Annotated[float, Counts.NOTHING] = Field(
         30.0, gt=0, description="batch: seconds between two looks at a batch"
     )
+
+    @property
+    def are_openais(self) -> bool:
+        """Whether the servers are OpenAI's own."""
+        return all(urlsplit(url).hostname == "api.openai.com" for url in self.urls)
 
     @field_validator("key_env")
     @classmethod

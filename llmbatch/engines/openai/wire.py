@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmbatch.core.logprobs import ASKED
 from llmbatch.core.sampling import LOOPS, NO_SEED, Loops
 from llmbatch.core.types import Constraint, Failure, FailureKind, Message, Outcome, Pooling, Request, Sampling
-from llmbatch.engines.http.base import Packed, Reply
+from llmbatch.engines.http.base import Note, Packed, Reply
 from llmbatch.engines.http.retry import Verdict, verdict
 from llmbatch.engines.openai.answers import completion_of
 from llmbatch.engines.openai.dialect import Dialect
 from llmbatch.engines.openai.embeddings import EMBEDDINGS, embedding_fields, embedding_of
 from llmbatch.engines.openai.scores import CLASSIFY, SCORE, classes_of, classify_fields, score_fields, score_of
+from llmbatch.engines.openai.server import API
 from llmbatch.engines.openai.words import error_of, is_without_quota, words
 from llmbatch.formats.openai.tools import written_tools
 from llmbatch.images.ahead import for_server
@@ -35,7 +36,7 @@ class OpenAIWire:
         dialect: Dialect,
         args: Mapping[str, Any],
         chat_template: Mapping[str, Any],
-        note: Callable[[str], None],
+        note: Note,
         images: ImageSettings = _IMAGES,
         classes: Sequence[str] = (),
     ) -> None:
@@ -45,7 +46,7 @@ class OpenAIWire:
         self._args = {**args, **({"chat_template_kwargs": dict(chat_template)} if chat_template else {})}
         self._note = note
         self._images = images
-        self._classes = classes
+        self._classes = tuple(classes)
         self._readers = threading.Semaphore(images.workers)
         self._made: dict[tuple[int, Constraint | None, bool], tuple[Sampling, dict[str, Any]]] = {}
 
@@ -81,9 +82,9 @@ class OpenAIWire:
         body = self.body(request)
         if isinstance(body, Failure):
             return body
-        return Packed(
-            _path(request), json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-        )
+        whole = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        path = _path(request)
+        return Packed(path, whole, beside=API if path == CLASSIFY else "")
 
     def read(self, request: Request, reply: Reply) -> Outcome:
         if request.pooling is not None:

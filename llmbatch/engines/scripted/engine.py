@@ -63,7 +63,7 @@ from llmbatch.engines.thinking import BUDGET, in_two_requests
 from llmbatch.images.ahead import load
 from llmbatch.model.tokenizer import ChatSettings, Tokenizer, load_tokenizer
 
-_WITH_IDS = ("continue", "ids", "score", *get_args(PoolingTask))
+_WITH_IDS = ("activation", "continue", "ids", "score", *get_args(PoolingTask))
 _STRETCH = 100  # answers of which the same share of guessed tokens is right
 _STEP_SECONDS = 0.5  # the longest that one step may last, see Engine.stream
 

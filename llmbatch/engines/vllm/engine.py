@@ -230,7 +230,11 @@ class VllmEngine:
             self._sight = Sight(self._llm, self._chat_of_llm(), images, most)
         tools = self._make_tools(model, limits)
         self._marks = None if tools.reasoning is None or ends_thinking(self._llm) else tools.reasoning.marks
-        does = {"constraint", "continue", "score", "stream"} if tools.poolings is None else tools.poolings.can
+        does = (
+            {"constraint", "continue", "score", "stream"}
+            if tools.poolings is None
+            else {*tools.poolings.can, "activation"}
+        )
         self._loop = Loop(self._llm, intake, tools, self._kill, self._death)
         counts = config.speculative_config is not None and self._llm.llm_engine.log_stats
         self._drafts = DraftCounter() if counts else None

@@ -6,6 +6,7 @@ import asyncio
 import json
 import selectors
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,14 +15,16 @@ import pytest
 
 from llmbatch.core.errors import EngineDied, EngineError, LlmbatchError
 from llmbatch.core.types import Completion, Outcome, Prompt, Refusal, Request, RequestKey, Sampling
-from llmbatch.engines.http.base import CutOff, NotSent, Reply, Untrusted
+from llmbatch.engines.http.base import CutOff, NotSent, Packed, Reply, Untrusted
 from llmbatch.engines.http.limit import Limit
 from llmbatch.engines.http.pool import Pool
+from llmbatch.engines.http.retry import Verdict
 from llmbatch.engines.http.sender import Sender
 from llmbatch.engines.openai.dialect import VLLM
 from llmbatch.engines.openai.wire import OpenAIWire
 
 ANSWER = Reply(200, {}, b'{"choices": [{"text": "yes"}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}')
+FAILED = Reply(500, {}, b"{}")
 SAMPLING = Sampling((("temperature", 0),))
 
 
@@ -122,6 +125,71 @@ def test_where_nothing_is_answered_no_request_is_blamed() -> None:
     assert not sent.outcomes
     assert isinstance(sent.errors[0], EngineDied)
     assert sent.errors[0].suspect
+
+
+class Doubts(OpenAIWire):
+    """A protocol that has one status for what a request is to blame for and for what breaks."""
+
+    def verdict(self, reply: Reply) -> Verdict:
+        return Verdict.DOUBTFUL if reply.status == 500 else super().verdict(reply)
+
+    def harmless(self, request: Request) -> Packed:
+        packed = self.pack(replace(request, prompt=Prompt(text="harmless")))
+        assert isinstance(packed, Packed)
+        return packed
+
+
+class Fails:
+    """What ``waits`` is in flight until so many are, and fails then; what is not ``good`` fails for as long as it does not work."""
+
+    def __init__(self, waits: int, *, works: bool) -> None:
+        self.works = works
+        self.asked: list[str] = []
+        self._barrier = asyncio.Barrier(waits)
+
+    async def post(self, _url: str, body: bytes) -> Reply:
+        text = text_of(body)
+        self.asked.append(text)
+        if text.startswith("waits") and self.asked.count(text) == 1:
+            await self._barrier.wait()
+            return FAILED
+        await asyncio.sleep(0)
+        return ANSWER if self.works or text.startswith("good") else FAILED
+
+
+def doubting(client: Any, at_a_time: int) -> Sent:
+    sent = Sent(client, at_a_time)
+    wire = Doubts("any", VLLM, {}, {}, lambda _: None)
+    sent.sender = Sender(wire, sent.pool, client, sent.outcomes.append, sent.errors.append, lambda _: None)
+    return sent
+
+
+def test_that_others_were_answered_while_a_request_was_in_flight_is_no_sign_that_it_is_to_blame() -> None:
+    async def run() -> tuple[Sent, Fails]:
+        client = Fails(waits=2, works=False)
+        sent = doubting(client, 2)
+        sent.sender.add(requests("waits 0", *(f"good {i}" for i in range(20)), "waits 1"))
+        await sent.until(lambda: bool(sent.errors))
+        sent.sender.abort()
+        return sent, client
+
+    sent, client = asyncio.run(run())
+    assert client.asked.index("waits 1") > client.asked.index("good 19")
+    assert [type(outcome) for outcome in sent.outcomes] == [Completion] * 20
+    assert isinstance(sent.errors[0], EngineDied)
+
+
+def test_of_requests_that_fail_together_one_asks_whether_the_server_works() -> None:
+    async def run() -> tuple[Sent, Fails]:
+        client = Fails(waits=16, works=True)
+        sent = doubting(client, 16)
+        sent.sender.add(requests(*(f"waits {i}" for i in range(16))))
+        await sent.until(lambda: len(sent.outcomes) == 16)
+        return sent, client
+
+    sent, client = asyncio.run(run())
+    assert [type(outcome) for outcome in sent.outcomes] == [Refusal] * 16
+    assert client.asked.count("harmless") == 2, "the first's was on its way before the others had failed"
 
 
 def test_a_certificate_that_no_longer_verifies_ends_it() -> None:
@@ -272,3 +340,29 @@ def test_what_nobody_wants_any_more_is_ended_wherever_it_is() -> None:
     assert sorted(outcome.key.index for outcome in sent.outcomes) == [0, 1, 3]
     assert {outcome.finish_reason for outcome in sent.outcomes if isinstance(outcome, Completion)} == {"abort"}
     assert not sent.errors
+
+
+def test_what_is_ended_twice_has_one_outcome() -> None:
+    """Its connection may take a moment to close."""
+
+    class Closes:
+        async def post(self, _url: str, _body: bytes) -> Reply:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.001)
+                raise
+            return ANSWER
+
+    async def run() -> Sent:
+        sent = Sent(Closes())
+        sent.sender.add(requests("a"))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            sent.sender.cancel({RequestKey(0)})
+            await asyncio.sleep(0)
+        await sent.until(lambda: sent.pool.in_flight == 0)
+        return sent
+
+    sent = asyncio.run(run())
+    assert [outcome.key.index for outcome in sent.outcomes] == [0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from llmbatch.core.errors import EngineError
+from llmbatch.core.events import Event, Note
 from llmbatch.core.types import Prompt
 from llmbatch.job.job import DEMO_MODEL, Job, job_from
 from llmbatch.model.tokenizer import ChatSettings, load_tokenizer
@@ -64,6 +67,7 @@ def test_the_neighbours_of_a_bad_row_are_asked_once_more_and_alone(jobs: Any, se
     jobs.run(job_at(jobs, url, jobs.rows(texts(16, bad=16)), "batched"))
     together = next(seen for seen in server.seen if "BOOM text number 2" in seen.prompts and len(seen.prompts) > 1)
     asked = Counter(server.prompts)
+    assert asked.pop("1") == 3, "each time that it fails it is seen to work"
     for prompt, times in asked.items():
         if prompt != "BOOM text number 2":
             assert times == (2 if prompt in together.prompts else 1)
@@ -115,16 +119,27 @@ def test_a_fault_of_the_server_is_tried_again_within_the_rows_attempts(jobs: Any
     )
 
 
+def healed_after(deaths: int, server: Any) -> Callable[[Event], None]:
+    """Lets a server answer again once it was given up so often; what was in flight then goes again."""
+    given_up = itertools.count(1)
+
+    def watch(event: Event) -> None:
+        died = isinstance(event, Note) and "answered nothing while a request failed" in event.message
+        if died and next(given_up) == deaths:
+            server.fails = lambda _: None
+
+    return watch
+
+
 @pytest.mark.parametrize("model", ["vllm_model", "batched"])
 def test_no_row_is_blamed_while_the_server_fails_at_all_of_them(
     jobs: Any, serve: Serve, v2: Any, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llmbatch.engines.http.sender.back_off", lambda *_: 0.0)
     monkeypatch.setattr("llmbatch.engines.supervised._BACKOFF_SECONDS", (0.0,))
-    server, url = serve(fails=lambda seen: v2.Reply(500, {"error": "CUDA error"}) if seen.number <= 90 else None)
-    jobs.run(job_at(jobs, url, jobs.rows(texts(4)), model))
-    assert statuses(jobs) == ["ok"] * 4
-    assert {record["attempts"] for record in jobs.records()} <= {1, 2}
+    server, url = serve(fails=lambda _: v2.Reply(500, {"error": "CUDA error"}))
+    jobs.run(job_at(jobs, url, jobs.rows(texts(4)), model), healed_after(2, server))
+    assert [(record["status"], record["attempts"]) for record in jobs.records()] == [("ok", 1)] * 4
     server.fails = lambda _: v2.Reply(500, {"error": "CUDA error"})
     other = str(jobs.path / "other")
     with pytest.raises(EngineError, match=r"answered nothing while a request failed.*status 500"):
@@ -132,6 +147,50 @@ def test_no_row_is_blamed_while_the_server_fails_at_all_of_them(
     server.fails = lambda _: None
     jobs.run(job_at(jobs, url, jobs.rows(texts(4)), model, output=other))
     assert [(record["status"], record["attempts"]) for record in jobs.records("other")] == [("ok", 1)] * 4
+
+
+def test_no_row_that_was_in_flight_when_an_outage_began_is_blamed_for_it(
+    jobs: Any, serve: Serve, v2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmbatch.engines.http.sender.back_off", lambda *_: 0.0)
+    monkeypatch.setattr("llmbatch.engines.supervised._BACKOFF_SECONDS", (0.0,))
+    begun = threading.Event()
+
+    def fails(seen: Any) -> Any:
+        if seen.number > 20:
+            begun.set()
+        elif "text number 0" not in seen.prompts:
+            return None
+        else:  # others are answered while this one is in flight
+            assert begun.wait(20)
+        return v2.Reply(500, {"error": "CUDA error"})
+
+    server, url = serve(fails=fails)
+    jobs.run(job_at(jobs, url, jobs.rows(texts(30)), engine={"in_flight": 2}), healed_after(1, server))
+    assert begun.is_set()
+    assert [(record["status"], record["attempts"]) for record in jobs.records()] == [("ok", 1)] * 30
+
+
+def test_access_that_is_denied_while_a_gateway_restarts_is_tried_again(
+    jobs: Any, serve: Serve, v2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmbatch.engines.supervised._BACKOFF_SECONDS", (0.0,))
+    missing = {"error": "Request for unknown model: 'vllm_model' is not found"}
+    _, url = serve(fails=lambda seen: v2.Reply(404, missing) if seen.number == 3 else None)
+    answers, denied = v2.StandIn.reply, itertools.count(1)
+
+    def reply(self: Any, path: str, *asked: Any) -> Any:
+        looks_again = path == "/v2/health/ready" and len(self.seen) >= 3
+        return (
+            v2.Reply(403, {"error": "starting"}) if looks_again and next(denied) <= 2 else answers(self, path, *asked)
+        )
+
+    monkeypatch.setattr(v2.StandIn, "reply", reply)
+    jobs.run(job_at(jobs, url, jobs.rows(texts(8)), engine={"in_flight": 1}))
+    assert [(record["status"], record["attempts"]) for record in jobs.records()] == [("ok", 1)] * 8
+    assert [note.partition(" (")[0] for note in jobs.notes() if "restarted" in note] == [
+        f"the engine could not be restarted: {url} denies access"
+    ] * 2
 
 
 def test_no_row_is_blamed_where_one_of_two_servers_fails_at_all_of_them(

@@ -112,6 +112,21 @@ def test_a_wrong_key_is_said_with_the_servers_words_and_where_it_comes_from(
     assert server.seen == []
 
 
+@pytest.mark.parametrize("denied", ["/config", "/v2"])
+def test_what_a_server_need_not_tell_it_may_deny(
+    tmp_path: Path, serve: Serve, v2: Any, monkeypatch: pytest.MonkeyPatch, denied: str
+) -> None:
+    answers, asked = v2.StandIn.reply, list[str]()
+
+    def reply(self: Any, path: str, *more: Any) -> Any:
+        asked.append(path)
+        return v2.Reply(403, {"error": "no"}) if path.endswith(denied) else answers(self, path, *more)
+
+    monkeypatch.setattr(v2.StandIn, "reply", reply)
+    assert started(tmp_path, serve()[1]).name == "kserve"
+    assert any(path.endswith(denied) for path in asked)
+
+
 def test_a_certificate_that_does_not_verify_is_said_and_can_be_trusted(
     tmp_path: Path, serve: Serve, certificate: tuple[Path, Any]
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import struct
 from array import array
 from collections.abc import Callable
@@ -282,21 +281,26 @@ def test_what_the_api_has_not_is_refused_before_anything_is_asked(
     jobs: Any, server: Any, embedding: Any, program: dict[str, Any], said: str
 ) -> None:
     rows = [{"text": "a", "query": "a", "document": "b", "documents": ["b"]}]
-    known = embedding(rows, program=program, engine={"dialect": "other"})
-    with pytest.raises(JobError, match=said):
-        jobs.run(job_from(known))
-    with pytest.raises(JobError, match=said):
-        survey_job(job_from(known), Assumptions(None, None, None))
+    for known in ({"dialect": "other"}, {"urls": ["https://api.openai.com/v1"]}):
+        job = job_from(embedding(rows, program=program, engine=known))
+        with pytest.raises(JobError, match=said):
+            jobs.run(job)
+        with pytest.raises(JobError, match=said):
+            survey_job(job, Assumptions(None, None, None))
     assert not server.headers
-    found_out = job_from(embedding(rows, "auto", program=program))
-    if program["name"] == "embed":
-        jobs.run(found_out)
-        said = "normalize is what vLLM's server alone can be told, and this server is none \\(other\\)"
-        assert re.search(said, jobs.records("auto")[0]["error"]["message"])
-    else:
-        with pytest.raises(JobError, match="the openai engine can do embed"):
-            jobs.run(found_out)
-    assert not server.asked
+    found_out = "the openai engine can do embed|program.settings.normalize: the openai engine cannot tell"
+    with pytest.raises(JobError, match=found_out):
+        jobs.run(job_from(embedding(rows, program=program)))
+    assert server.headers and not server.asked
+
+
+def test_whether_vectors_are_made_as_long_as_one_is_told_in_no_batch_of_another_server(
+    jobs: Any, server: Any, embedding: Any
+) -> None:
+    program = {"name": "embed", "settings": {"normalize": False}}
+    with pytest.raises(JobError, match=r"program\.settings\.normalize: the openai engine cannot tell"):
+        jobs.run(job_from(embedding(rows_of(2), program=program, engine={"mode": "batch", "poll": 0.02})))
+    assert not server.batches.made
 
 
 @pytest.mark.parametrize("program", ["classify", "score_pairs"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from llmbatch.core.types import Pooling, Prompt, Request, RequestKey, Sampling
-from llmbatch.engines.http.base import NoAnswer, Reply
+from llmbatch.engines.http.base import NoAnswer, Packed, Reply
 from llmbatch.engines.openai.dialect import VLLM
 from llmbatch.engines.openai.wire import OpenAIWire
 from llmbatch.job.job import job_from
@@ -66,11 +67,11 @@ def records(jobs: Any, server: Any, online: Any) -> Any:
     return run
 
 
-def test_the_likeliest_class_has_its_name_and_the_others_their_numbers(jobs: Any, server: Any, records: Any) -> None:
+def test_classes_without_names_have_their_numbers_in_every_row(jobs: Any, server: Any, records: Any) -> None:
     rows = [{"text": "one"}, {"text": ""}, {"text": "two"}]
     one, empty, two = records(rows, "classify")
     assert (one["output"], one["details"]["probabilities"]) == (
-        "good", {"LABEL_0": 0.25, "good": 0.625, "LABEL_2": 0.125},
+        "LABEL_1", {"LABEL_0": 0.25, "LABEL_1": 0.625, "LABEL_2": 0.125},
     )  # fmt: skip
     assert one["usage"]["prompt_tokens"] == 7
     assert (empty["status"], two["status"]) == ("failed", "ok")
@@ -86,6 +87,24 @@ def test_the_job_may_name_the_classes(records: Any, server: Any) -> None:
 def test_names_for_another_number_of_classes_are_said(records: Any) -> None:
     (record,) = records([{"text": "one"}], "classify", {"classes": ["bad", "fair"]})
     assert "has 3 classes, and engine.classes names 2" in record["error"]["message"]
+
+
+def test_names_in_another_order_than_the_servers_are_said(records: Any) -> None:
+    (record,) = records([{"text": "one"}], "classify", {"classes": ["good", "fair", "odd"]})
+    assert "calls the likeliest class 'good', and by engine.classes it is 'fair'" in record["error"]["message"]
+
+
+@pytest.mark.parametrize("base", ["", "/gateway", "/v1/models"])
+def test_classes_are_asked_for_beside_the_api_wherever_that_is(base: str) -> None:
+    wire = OpenAIWire("m", VLLM, {}, {}, lambda _: None)
+    asked = Request(RequestKey(0), Prompt(text="a", pair="b"), Sampling(), pooling=Pooling("classify"))
+    packed = wire.pack(asked)
+    assert isinstance(packed, Packed)
+    for url in (f"http://server{base}", f"http://server{base}/v1"):
+        assert packed.at(url) == f"http://server{base}/classify"
+    packed = wire.pack(replace(asked, pooling=Pooling("pairs")))
+    assert isinstance(packed, Packed)
+    assert packed.at(f"http://server{base}/v1") == f"http://server{base}/v1/score"
 
 
 def test_pairs_are_scored_and_documents_come_in_the_order_of_their_scores(records: Any, server: Any) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 from llmbatch.core.errors import EngineDied, EngineError
 from llmbatch.core.imports import extra
-from llmbatch.engines.http.base import NotSent, Reply, Untrusted
+from llmbatch.engines.http.base import Note, NotSent, Reply, Untrusted
 from llmbatch.engines.http.client import Client
 from llmbatch.engines.http.retry import Verdict, back_off, retry_after, verdict
 from llmbatch.engines.openai.words import data_of, is_without_quota, words
 
 _PAGE = 100
-_GONE = 404
+_NOT_THERE = 404
 RUN, NAME = "llmbatch_run", "llmbatch_file"
 """The keys of a batch's metadata."""
 
@@ -30,7 +30,7 @@ class Gone(EngineError):
 class Provider:
     """One server's Batch API. ``timeout``: seconds without any reply after which it counts as gone."""
 
-    def __init__(self, client: Client, url: str, timeout: float, note: Callable[[str], None]) -> None:
+    def __init__(self, client: Client, url: str, timeout: float, note: Note) -> None:
         self._client = client
         self._url = url
         self._timeout = timeout
@@ -88,20 +88,25 @@ class Provider:
 
     async def look(self, batch: str) -> dict[str, Any]:
         """How far a batch is. Raises ``Gone``."""
-        return await self._data("GET", f"/batches/{batch}")
+        return await self._data("GET", f"/batches/{batch}", missing=Gone)
 
     async def content(self, file: str) -> bytes:
         """What a file holds. Raises ``Gone``."""
-        return (await self._ask("GET", f"/files/{file}/content")).body
+        return (await self._ask("GET", f"/files/{file}/content", missing=Gone)).body
 
-    async def _data(self, method: str, path: str, body: Callable[[], Any] = lambda: None) -> dict[str, Any]:
-        reply = await self._ask(method, path, body)
+    async def _data(
+        self, method: str, path: str, body: Callable[[], Any] = lambda: None, missing: type[EngineError] = EngineError
+    ) -> dict[str, Any]:
+        reply = await self._ask(method, path, body, missing)
         data = data_of(reply)
         if not isinstance(data, dict):
             raise EngineError(f"{self._url}{path} answers with no JSON: {words(reply)}. Has this server a Batch API?")
         return data
 
-    async def _ask(self, method: str, path: str, body: Callable[[], Any] = lambda: None) -> Reply:
+    async def _ask(
+        self, method: str, path: str, body: Callable[[], Any] = lambda: None, missing: type[EngineError] = EngineError
+    ) -> Reply:
+        """``missing`` is raised where what is asked for is not there."""
         since, tries = time.monotonic(), 0
         while True:
             tries += 1
@@ -109,7 +114,7 @@ class Provider:
                 reply = await self._client.send(method, f"{self._url}{path}", body())
                 if verdict(reply.status) is Verdict.ANSWERED:
                     return reply
-                wait = self._wait(reply, tries, path)
+                wait = self._wait(reply, tries, path, missing)
             except NotSent as error:
                 wait = self._wait_for(error, tries)
             self._see_that_it_lives(since, wait, path)
@@ -120,13 +125,13 @@ class Provider:
         if time.monotonic() + wait - since > self._timeout:
             raise EngineDied(f"{self._url}{path} gave no answer for {self._timeout:g} s", suspect=False)
 
-    def _wait(self, reply: Reply, tries: int, path: str) -> float:
+    def _wait(self, reply: Reply, tries: int, path: str, missing: type[EngineError] = EngineError) -> float:
         """The seconds until it is asked again; raises where that is of no use."""
         if verdict(reply.status) in (Verdict.PUSHED_BACK, Verdict.AWAY, Verdict.AGAIN) and not is_without_quota(reply):
             asked = retry_after(reply.headers, time.time())
             return asked if asked is not None else back_off(tries, self._spread.random())
         seen = f"{self._url}{path.partition('?')[0]} refuses (status {reply.status}): {words(reply)}"
-        raise Gone(seen) if reply.status == _GONE and path.count("/") > 1 else EngineError(seen)
+        raise (missing if reply.status == _NOT_THERE else EngineError)(seen)
 
     def _wait_for(self, error: NotSent, tries: int) -> float:
         if isinstance(error, Untrusted):
