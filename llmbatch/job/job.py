@@ -19,7 +19,7 @@ from llmbatch.accept.base import AcceptSettings
 from llmbatch.check.base import OutputSettings
 from llmbatch.core.errors import JobError, ReadError, SourceError
 from llmbatch.core.settings import IsPath, is_named_as_path, is_there
-from llmbatch.core.words import clip, short
+from llmbatch.core.words import clip, first_few, near, short
 from llmbatch.engines import DEFAULT_ENGINE
 from llmbatch.engines.kinds import checked, kind_of
 from llmbatch.engines.settings import EngineSettings
@@ -168,7 +168,7 @@ def job_from(data: Mapping[str, Any]) -> Job:
     for section in ("prompt", "input"):
         if isinstance(plain.get(section), str):
             plain[section] = {"path": plain[section]}
-    plain = _with_prompt(plain)
+    plain = _with_prompt(_with_price(plain))
     _refuse_engine_secrets(plain.get("engine"))  # first: what is wrong with a value is said with the value
     settings = job_class(plain)
     plain = home_filled_in(plain, settings)
@@ -190,6 +190,20 @@ def job_from(data: Mapping[str, Any]) -> Job:
     _refuse_storage_secrets("sinks.to", job.sinks.to or "", job.sinks.storage_options)
     checked(job.engine)
     return _repeated(_rows_are_rows(job))
+
+
+def _with_price(data: dict[str, Any]) -> dict[str, Any]:
+    """With its model's prices, where ``run.price_per_million`` is a list by model, as a team keeps one for all of its jobs."""
+    run, model = data.get("run"), data.get("model")
+    prices = run.get("price_per_million") if isinstance(run, Mapping) else None
+    if not isinstance(run, Mapping) or not isinstance(prices, Mapping) or not isinstance(model, str):
+        return data
+    if model not in prices:
+        raise JobError(
+            f"run.price_per_million: has no price for the model {short(model)}{near(model, map(str, prices))}; it has prices for "
+            f"{first_few(prices, 8, short) or 'none'}"
+        )
+    return {**data, "run": {**run, "price_per_million": prices[model]}}
 
 
 def _with_prompt(data: dict[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,9 @@ class RunSettings(BaseModel):
     )
     price_per_gpu_hour: float | None = Field(None, ge=0, allow_inf_nan=False, description="of one GPU")
     price_per_million: Prices = Field(
-        None, description="of a million tokens: one price, or two (in, out), or three (in, out, cached in)"
+        None,
+        description="of a million tokens: one price, or two (in, out), or three (in, out, cached in); or a mapping with those of "
+        "each model by its name",
     )
     autotune: bool = Field(
         False, description="try other engine settings on the job's own rows; a clear winner replaces the default"

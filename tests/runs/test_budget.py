@@ -9,7 +9,7 @@ import pytest
 from llmbatch.core.errors import JobError
 from llmbatch.core.types import Usage
 from llmbatch.engines.settings import EngineSettings
-from llmbatch.job.job import job_from
+from llmbatch.job.job import Job, job_from
 from llmbatch.job.run_settings import RunSettings
 from llmbatch.runs.budget import Budget, Gpus, Spent, gpus_of, spent_by
 
@@ -93,6 +93,35 @@ def test_any_other_price_is_refused(said: Any) -> None:
 def test_a_job_with_prices_is_the_same_after_it_was_written_and_read() -> None:
     job = job_from({"model": "m", "input": "a.jsonl", "output": "out", "run": {"price_per_million": "0.1,0.4"}})
     assert job_from(job.data()) == job
+
+
+PRICE_LIST = {"small": 0.1, "large": "1,4", "cheap": "cheap"}
+
+
+def priced_job(model: str) -> Job:
+    return job_from({"model": model, "input": "a.jsonl", "output": "out", "run": {"price_per_million": PRICE_LIST}})
+
+
+@pytest.mark.parametrize(("model", "prices"), [("small", (0.1, 0.1, 0.1)), ("large", (1.0, 4.0, 1.0))])
+def test_of_a_list_of_prices_a_job_takes_those_of_its_model(model: str, prices: tuple[float, float, float]) -> None:
+    job = priced_job(model)
+    assert job.run.price_per_million == prices
+    assert job_from(job.data()) == job
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (
+            "smal",
+            r"no price for the model 'smal' \(did you mean 'small'\?\); it has prices for 'small', 'large', 'cheap'",
+        ),
+        ("cheap", "run.price_per_million: is one price, or two"),
+    ],
+)
+def test_a_model_without_a_price_in_the_list_is_refused_as_is_what_is_no_price(model: str, said: str) -> None:
+    with pytest.raises(JobError, match=said):
+        priced_job(model)
 
 
 def killed(**changes: Any) -> list[dict[str, Any]]:
