@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmbatch.core.errors import EngineError
+from llmbatch.server import working
+from llmbatch.server.store import Batch
+
+AWS = Path(__file__).parents[1] / "examples" / "aws"
 RULES = {"rules": [{"when": {"contains": "text 7"}, "fail": "no"}]}
 
 
@@ -51,6 +60,30 @@ def test_a_batch_that_is_cancelled_counts_what_was_answered_and_what_was_not(sit
     ended(client, batch)
     rows = until(lambda: of(site, "llmbatch_batch_rows_total"), lambda rows: sum(rows.values()) == 5)
     assert rows == {'{outcome="answered"}': 4, '{outcome="failed"}': 1}
+
+
+def test_rows_of_a_batch_that_was_given_up_and_goes_on_are_counted_once(sites, until, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(working, "_PAUSES", (0.01,))
+    shutil.copytree(AWS / "sagemaker" / "s3", tmp_path / "bucket")
+    site = sites.start(names=("demo-model",), assets={"s3://corpus-b": str(tmp_path / "bucket")})
+    worker, store = site.server.batches._worker, site.server.store
+    run = worker._run
+
+    def broken(*given: Any) -> None:
+        run(*given)
+        raise EngineError("it keeps dying")
+
+    monkeypatch.setattr(worker, "_run", broken)
+    document = json.loads((AWS / "sagemaker" / "create-transform-job.json").read_text())
+    given = {"document": document, "model": "demo-model", "name": "job", "region": "eu-west-1", "metadata": None}
+    site.server.batches.add(Batch("one", "", "sagemaker", int(time.time()), None, given))
+    until(lambda: store.batch("one").given_up, bool)
+    monkeypatch.setattr(worker, "_run", run)
+    assert site.ask("POST", "/llmbatch/batches/one/retry")[0] == 200
+    batch = until(lambda: store.batch("one"), lambda batch: batch.state == "completed")
+    until(lambda: site.server.batches.load, lambda load: load == (0, 0))  # by then it is counted
+    assert sum(of(site, "llmbatch_batch_rows_total").values()) == batch.facts.rows > 0
+    assert of(site, "llmbatch_batch_tokens_total")['{kind="output"}'] == batch.facts.usage["output"] > 0
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
