@@ -31,9 +31,10 @@ _HEAD = (
 )
 
 
-def made_with() -> dict[str, Any]:
-    """What figures depend on: versions, and the commit; ``+`` behind it where the tree has changes that are in none."""
-    git = ["git", "-C", str(HERE)]
+def made_with(here: Path = HERE) -> dict[str, Any]:
+    """What figures depend on that a program ``here`` makes: versions, and the commit; ``+`` behind it where the tree has changes
+    that are in none."""
+    git = ["git", "-C", str(here)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "../../llmbatch", "."], check=False)
     return {"versions": versions(), "commit": commit.stdout.strip() + ("+" if changed.returncode else "")}

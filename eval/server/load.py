@@ -191,7 +191,7 @@ def _kills(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _states(client: OpenAI) -> list[str]:
-    """Of every batch that the server has: one that was doubled would be one more."""
+    """Of every batch that the server has: a client that asked again, as it heard nothing, may have made one more."""
     return [batch.status for batch in client.batches.list(limit=100)]
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,9 +19,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llmbatch import __version__
-
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "engines"))  # whose program is called run too, and says what figures are made with
+
+from run import made_with  # noqa: E402
+
 RESULTS, ROWS = HERE / "RESULTS.md", HERE / "results.json"
 Figures = Mapping[str, Any]
 _FLAT = 64 << 20  # bytes that memory may grow by, whatever the file's size
@@ -168,8 +169,7 @@ def _keep(name: str, figures: Figures) -> None:
     """Put a part's figures in the place of its earlier ones, and write the table anew."""
     known = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else {}
     known[name] = {
-        "date": time.strftime("%Y-%m-%d"), "llmbatch": __version__, "python": platform.python_version(),
-        "processors": os.cpu_count(), "figures": figures,
+        "date": time.strftime("%Y-%m-%d"), **made_with(HERE), "processors": os.cpu_count(), "figures": figures,
     }  # fmt: skip
     known = {part: known[part] for part in PARTS if part in known}
     ROWS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
@@ -178,7 +178,9 @@ def _keep(name: str, figures: Figures) -> None:
 
 def _row(name: str, kept: Mapping[str, Any]) -> str:
     part, figures = PARTS[name], kept["figures"]
-    when = f"{kept['date']}, {kept['processors']} processors, Python {kept['python']}"
+    versions = kept["versions"]
+    when = f"{kept['date']}, {kept['processors']} processors, Python {versions['python']}, llmbatch {versions['llmbatch']} "
+    when += f"({kept['commit']})"
     return f"| {name} | {part.wanted} | {_MARKS[part.met(figures)]} | {part.said(figures)} | {when} |\n"
 
 

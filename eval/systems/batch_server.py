@@ -201,23 +201,25 @@ def _killed_with_vllm(folder: Path) -> str:
     server = Served(folder, "--engine", "vllm", "--set", "run.window=8", *given)
     with server:
         batch_id = _begun(server.openai, _many(rows, max_tokens=100, ignore_eos=True))
-        _until(lambda: server.openai.batches.retrieve(batch_id).request_counts.completed >= 8)
-        started = psutil.Process(server.process.pid).children(recursive=True)
+        _until(lambda: server.openai.batches.retrieve(batch_id).request_counts.completed >= 24)
+        started = _children(server)
+        assert server.openai.batches.retrieve(batch_id).status == "in_progress"
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
         _until(lambda: not any(map(_lives, started)))
         server.start()
         client = server.openai
-        _until(lambda: client.batches.retrieve(batch_id).request_counts.completed >= 16)
-        engine = max(
-            psutil.Process(server.process.pid).children(recursive=True), key=lambda each: each.memory_info().rss
-        )
+        _until(lambda: client.batches.retrieve(batch_id).request_counts.completed >= 32)
+        children = _children(server)
+        engine = max(children, key=lambda each: each.memory_info().rss)
+        assert client.batches.retrieve(batch_id).status == "in_progress"
         engine.kill()
         batch = _ended(client, batch_id)
+        assert {*_children(server)} - {*children}, "no other engine was started"
         done = _lines(client, batch.output_file_id)
         sessions = json.loads((server.data / "batches" / batch_id / "run" / "run.json").read_text())["sessions"]
     assert [line["custom_id"] for line in done] == [f"row-{row}" for row in range(rows)], batch
-    assert sessions[1]["done_before"], sessions
+    assert sessions[1]["done_before"] >= 8, sessions
     before = sessions[1]["done_before"]
     return f"{len(started)} processes ended with the server, with {before} of {rows} rows done; then another engine was killed"
 
@@ -227,6 +229,10 @@ def _until(good: Callable[[], bool]) -> None:
     while not good():
         assert time.monotonic() < end, "it did not come to that"
         time.sleep(0.05)
+
+
+def _children(server: Served) -> list[psutil.Process]:
+    return psutil.Process(server.process.pid).children(recursive=True)
 
 
 def _lives(process: psutil.Process) -> bool:

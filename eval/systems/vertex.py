@@ -150,7 +150,7 @@ def _in_a_bucket(work: Path) -> Iterator[Shown]:
 
 
 def _case(bucket: Bucket, work: Path, name: str) -> str:
-    """Run a document whole, and then killed at two places, each time with the bucket's output empty before."""
+    """Run a document whole, killed at each of two places, and killed at both, each time with the bucket's output empty before."""
     document, corpus, expected = CASES[name]
     _clear(bucket)
     bucket.put_tree(corpus)
@@ -158,23 +158,24 @@ def _case(bucket: Bucket, work: Path, name: str) -> str:
     fixed = ("--set", "run.window=1", "--set", "sinks.layout.settings.time=2026-11-24T13:14:15Z")
     whole, rows = _to_its_end(bucket, folder / "whole", document, fixed)
     _compare(whole, expected)
-    asked = []
-    for fault in ("part-sealed:2", "renamed/results.jsonl"):
+    asked, places = [], ("part-sealed:2", "renamed/results.jsonl")
+    for faults in (places[:1], places[1:], places):
         for key in bucket.names("out/"):
             bucket.remove(key)
-        output = folder / fault.partition("/")[0]
-        done = _run(str(document), "--output", str(output), *fixed, environment={"LLMBATCH_FAULT": fault})
-        assert done.returncode == -9, f"not killed at {fault}: {done.returncode} {done.stderr[-300:]}"
+        output = folder / "-".join(fault.partition("/")[0] for fault in faults)
+        for fault in faults:
+            done = _run(str(document), "--output", str(output), *fixed, environment={"LLMBATCH_FAULT": fault})
+            assert done.returncode == -9, f"not killed at {fault}: {done.returncode} {done.stderr[-300:]}"
         sealed = sum(len(part.read_bytes().splitlines()) for part in (output / "parts").glob("part-*.jsonl"))
         tree, again = _to_its_end(bucket, output, document, fixed)
-        assert tree == whole, f"killed at {fault}, other bytes than without"
+        assert tree == whole, f"killed at {' and '.join(faults)}, other bytes than without"
         assert sealed and again == rows - sealed, (
-            f"killed at {fault} with {sealed} of {rows} rows sealed, asked {again}"
+            f"killed at {' and '.join(faults)} with {sealed} of {rows} rows sealed, asked {again}"
         )
         asked.append(f"{again} of {rows}")
     same, again = _to_its_end(bucket, output, document, fixed)
     assert same == whole and not again, "the same command changed what was there"
-    return f"{len(whole)} objects; asked after the kills: {' and '.join(asked)} rows"
+    return f"{len(whole)} objects; asked after the kills: {', '.join(asked)} rows"
 
 
 def _to_its_end(

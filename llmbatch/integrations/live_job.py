@@ -97,6 +97,11 @@ class LiveJob:
         reused = sum(work.reused is not None for work in works.values())
         return [work.record for work in works.values() if work.record is not None], reused
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether it can be asked nothing more."""
+        return self._broken is not None
+
     def close(self) -> None:
         """Write what the cache has not written yet. The engine stays."""
         with self._state:

@@ -145,6 +145,7 @@ class Answering:
         if self._reuse is None or digest is None:
             return await self.live.ask(request)
         known = self._reuse.known(request, digest) or await self._cached(request, digest)
+        known = known or self._reuse.known(request, digest)  # an equal one may have been answered meanwhile
         if known is not None:
             return known
         flight = self._flights.get(digest)

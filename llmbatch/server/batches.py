@@ -207,11 +207,11 @@ class Batches:
 
     def _work(self, session: Session) -> None:
         """A batch's own thread. Whatever goes wrong in it, the batch comes to an end or is tried again."""
-        batch, again = session.batch, None
+        batch, again = session.batch, 0.0
         try:
             self._worker.serve(session, self._kinds[batch.front])
         except Closing:
-            again = 0.0
+            pass
         except Later as later:
             again = later.seconds
         except BaseException as error:
@@ -222,7 +222,7 @@ class Batches:
         with self._changed:
             self._threads.discard(threading.current_thread())
             del self._running[batch.id]
-            if again is not None and not (now := self._as_it_is(batch)).ended:
+            if not (now := self._as_it_is(batch)).ended:  # taken up again in this moment, it may be that too
                 self._waiting[batch.id] = _Waiting(now, next(self._turns), time.monotonic() + again)
             self._changed.notify_all()
 

@@ -50,10 +50,10 @@ class Metrics:
     def over(self, batch: Batch) -> None:
         """A batch came to its end."""
         facts = batch.facts
-        self.rows.labels("answered").inc(facts.done)
-        self.rows.labels("failed").inc(facts.failed)
         for kind, tokens in (facts.usage or {}).items():
             self.tokens.labels(kind).inc(tokens)
+        self.rows.labels("answered").inc(facts.done)
+        self.rows.labels("failed").inc(facts.failed)  # last: who sees all rows sees their tokens too
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

@@ -19,6 +19,7 @@ from llmbatch.server.settings import ServerSettings
 _HEADER_SECONDS = 20.0  # that a client gets from connecting to the end of its request's headers
 _HEADER_BYTES = 64 << 10
 _KEEP_SECONDS = 75  # that a connection without a request stays open
+_LAST_SECONDS = 300.0  # that a client gets to take what was written to it, once its connection is to end
 _CONNECTIONS = 2048
 _BACKLOG = 1024
 _GRACE_SECONDS = 10  # that answers get which are being given when the server ends
@@ -28,6 +29,7 @@ class _Protocol(HttpToolsProtocol):
     """HTTP/1.1 as uvicorn has it, but headers are to come within a time and a size."""
 
     _patience: asyncio.TimerHandle | None = None
+    _end_of_all: asyncio.TimerHandle | None = None
     _header_bytes: int | None = None  # of headers that are coming in
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -36,6 +38,8 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        if self._end_of_all is not None:
+            self._end_of_all.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -43,7 +47,7 @@ class _Protocol(HttpToolsProtocol):
         if self._header_bytes is not None:
             self._header_bytes += len(data)
             if self._header_bytes > _HEADER_BYTES:
-                self.transport.close()
+                self._end()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -56,9 +60,24 @@ class _Protocol(HttpToolsProtocol):
         self._stop_waiting()
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._end()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._end()
+
+    def _end(self) -> None:
+        """Close the connection: by itself that waits without end for a client that takes nothing of an answer that is written."""
+        self.transport.close()
+        if self._end_of_all is None:
+            self._end_of_all = self.loop.call_later(_LAST_SECONDS, self.transport.abort)
+
     def _wait_for_headers(self) -> None:
         if self._patience is None:
-            self._patience = self.loop.call_later(_HEADER_SECONDS, self.transport.close)
+            self._patience = self.loop.call_later(_HEADER_SECONDS, self._end)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:

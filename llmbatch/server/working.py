@@ -174,7 +174,8 @@ class Worker:
         if not after.ended:
             self._finish(after, "cancelled", None, job, kind)
             return
-        self._over(after)
+        if not after.given_up:  # else its rows would be counted once more when it was taken up again
+            self._over(after)
         _log.info("batch %s %s: %d rows done, %d failed", batch.id, ending, done.done, done.failed)
 
     def _give_up(self, batch: Batch, said: str) -> None:

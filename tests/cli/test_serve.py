@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from openai import APIError, OpenAI
 from llmbatch.audit.audit import audit
 
 PATIENCE_SECONDS = 60
+ENDED = ("completed", "failed", "expired", "cancelled")
 
 
 class Serving:
@@ -90,8 +91,7 @@ def test_a_server_that_is_killed_leaves_no_engine_and_goes_on_with_its_batch(ser
     client = client_of(first)
     file = client.files.create(file=("input.jsonl", many(200)), purpose="batch")
     batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
-    while not counts(client, batch.id):
-        time.sleep(0.01)
+    until(lambda: counts(client, batch.id) > 0)
     started = psutil.Process(first.pid).children(recursive=True)
     assert started  # the engine's process among them
     first.kill()
@@ -100,8 +100,8 @@ def test_a_server_that_is_killed_leaves_no_engine_and_goes_on_with_its_batch(ser
     client.close()
     second = serving.start(*given)
     client = client_of(second)
-    while (state := client.batches.retrieve(batch.id)).status not in ("completed", "failed"):
-        time.sleep(0.01)
+    until(lambda: client.batches.retrieve(batch.id).status in ENDED)
+    state = client.batches.retrieve(batch.id)
     assert state.output_file_id is not None
     answers = client.files.content(state.output_file_id).content.splitlines()
     assert [json.loads(line)["custom_id"] for line in answers] == [f"row-{number}" for number in range(200)]
@@ -114,6 +114,13 @@ def client_of(process: subprocess.Popen[str]) -> OpenAI:
     assert process.stdout is not None
     port = process.stdout.readline().split("127.0.0.1:")[1].split("/")[0]
     return OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="a-secret-key", max_retries=0)
+
+
+def until(good: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not good():
+        assert time.monotonic() < end, f"it did not come to that in {PATIENCE_SECONDS} s"
+        time.sleep(0.01)
 
 
 def counts(client: OpenAI, batch_id: str) -> int:
@@ -147,9 +154,8 @@ def test_what_it_prints_has_nothing_of_what_is_asked(serving: Serving) -> None:
         batch = client.batches.create(
             input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"a-secret": "x"}
         )
-        while (state := client.batches.retrieve(batch.id).status) not in ("completed", "failed"):
-            time.sleep(0.01)
-    assert state == "failed"
+        until(lambda batch=batch: client.batches.retrieve(batch.id).status in ENDED)  # type: ignore[misc]
+    assert client.batches.retrieve(batch.id).status == "failed"
     with pytest.raises(APIError):
         client.files.retrieve("file-a-secret")
     client.close()

@@ -310,6 +310,16 @@ def test_an_invocation_job_fills_the_bucket_as_expected(site: Any, bucket: Any) 
     assert (counts["totalRecordCount"], counts["successRecordCount"], counts["errorRecordCount"]) == (4, 3, 1)
 
 
+def test_what_of_an_invocation_has_no_effect_is_said(site: Any, bucket: Any, caplog: Any) -> None:
+    put_tree(bucket, "bedrock/s3")
+    given = document("bedrock/create-model-invocation-job.json", bucket, tags=[{"key": "a", "value": "b"}])
+    with caplog.at_level("INFO", "llmbatch.server"):
+        client(site, "bedrock").create_model_invocation_job(**given)
+    (shown,) = json.loads(site.ask("GET", "/llmbatch/batches")[2])["data"]
+    assert shown["given"]["no_effect"] == ["roleArn", "tags"]
+    assert "a job gives what has no effect here: roleArn, tags" in caplog.text
+
+
 def test_the_same_token_is_the_same_job_and_jobs_are_listed(site: Any, bucket: Any) -> None:
     put_tree(bucket, "bedrock/s3")
     bedrock = client(site, "bedrock")

@@ -230,6 +230,32 @@ def test_a_batch_that_a_bug_keeps_from_its_end_comes_to_one(sites, lines, begin,
     assert "its log says more" in batch.errors.data[0].message
 
 
+def test_a_batch_that_is_taken_up_in_the_moment_in_which_it_is_given_up_goes_on(
+    sites, lines, begin, until, monkeypatch
+) -> None:
+    monkeypatch.setattr(working, "_PAUSES", (0.01,))
+    site = sites.start(job=WINDOW)
+    queue, front = site.server.batches, site.server.fronts["openai"]
+    serve, finish, taken_up = queue._worker.serve, front.finish, []
+
+    def broken(*_):
+        raise RuntimeError("a bug")
+
+    def given_up(session, kind):
+        serve(session, kind)  # raises as long as it is tried again
+        if not taken_up:
+            monkeypatch.setattr(front, "finish", finish)
+            taken_up.append(queue.take_up(site.server.store.batch(session.batch.id)).state)
+
+    monkeypatch.setattr(front, "finish", broken)
+    monkeypatch.setattr(queue._worker, "serve", given_up)
+    client = site.openai()
+    batch = begin(client, lines.many(5))
+    over = until(lambda: client.batches.retrieve(batch), lambda batch: batch.status == "completed")
+    assert taken_up == ["in_progress"]
+    assert lines.ids(lines.of(client, over.output_file_id)) == [f"row-{i}" for i in range(5)]
+
+
 def test_a_batch_does_not_drop_out_of_the_queue_while_the_store_cannot_be_read(
     sites, lines, begin, ended, monkeypatch
 ) -> None:

@@ -26,7 +26,7 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture
 def site(sites, forked: None) -> Any:
-    return sites.start(job=hosted(latency=0.02, concurrency=4))
+    return sites.start(job=hosted(latency=0.1, concurrency=4))
 
 
 def test_an_engine_that_is_killed_in_the_middle_of_a_batch_costs_no_row(site, lines, begin, ended, until) -> None:
@@ -35,6 +35,7 @@ def test_an_engine_that_is_killed_in_the_middle_of_a_batch_costs_no_row(site, li
     until(lambda: client.batches.retrieve(batch).request_counts.completed, bool)
     (first, *_) = engine_of(site).info.pids
     assert first != os.getpid()
+    assert client.batches.retrieve(batch).status == "in_progress"
     os.kill(first, signal.SIGKILL)
     until(lambda: alive(first), lambda lives: not lives)
     over = ended(client, batch)

@@ -132,6 +132,16 @@ def test_a_job_of_vertex_reads_a_bucket_and_leaves_in_it_what_its_example_has(go
     assert job["modelParameters"] == {"max_tokens": 64, "temperature": 0}
 
 
+def test_what_of_a_job_of_vertex_has_no_effect_is_said(google, bucket, caplog) -> None:
+    put(bucket, "in/rows.jsonl", lines_of(VERTEX / "custom" / "gcs" / "in" / "rows.jsonl"))
+    client = google()
+    with caplog.at_level(logging.INFO, "llmbatch.server"):
+        client.good("POST", JOBS, document(labels={"a": "b"}, serviceAccount="x@example.com"))
+    (shown,) = json.loads(client._site.ask("GET", "/llmbatch/batches")[2])["data"]
+    assert shown["given"]["no_effect"] == ["manualBatchTuningParameters", "labels", "serviceAccount"]
+    assert "a job gives what has no effect here: manualBatchTuningParameters, labels, serviceAccount" in caplog.text
+
+
 def test_a_job_for_gemini_leaves_its_lines(google, bucket, difference) -> None:
     (bucket / "in.jsonl").write_bytes((VERTEX / "gemini" / "gcs" / "in.jsonl").read_bytes())
     job = google(names=("gemini-2.5-flash",)).job(json.loads((VERTEX / "gemini" / "job.json").read_text()))

@@ -111,8 +111,7 @@ def _result_id(role: str) -> str:
 def test_a_server_that_is_stopped_goes_on_with_batches_in_every_state(
     sites, begin, ended, until, lines, moved, monkeypatch
 ) -> None:
-    slow = {"latency": 0.02, "concurrency": 2}
-    site = sites.start(slow, job=WINDOW, sessions=1)
+    site = sites.start({"latency": 0.5, "concurrency": 2}, job=WINDOW, sessions=1)
     client, front = site.openai(), site.server.fronts["openai"]
     finish = front.finish
 
@@ -143,7 +142,7 @@ def test_a_server_that_is_stopped_goes_on_with_batches_in_every_state(
     site.stop()
     states.pop("cancelling")  # it may be over by now
     assert states == {name: name for name in states}
-    client = sites.start(slow, job=WINDOW).openai()
+    client = sites.start({"concurrency": 2}, job=WINDOW).openai()
     ends = {name: ended(client, batch) for name, batch in batches.items()}
     assert {name: end.status for name, end in ends.items()} == {
         **dict.fromkeys(("completed", "finalizing", "in_progress", "validating"), "completed"),

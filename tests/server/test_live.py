@@ -373,6 +373,32 @@ def test_a_folded_request_is_answered_though_the_client_that_asked_first_went_aw
     with_engine(tmp_path, script, work)
 
 
+def test_what_was_answered_while_the_cache_was_read_is_not_asked_again(tmp_path: Path) -> None:
+    async def work(shared: SharedEngine) -> None:
+        reuse = {"cache": str(tmp_path / "answers.cache")}
+        answering = Answering(shared, openai_job(tmp_path, {}, reuse=reuse))
+        cached, looks, landed = answering._cached, [], asyncio.Event()
+
+        async def held(request: Request, digest: bytes) -> Completion | None:
+            found = await cached(request, digest)
+            looks.append(found)
+            if len(looks) == 2:
+                await landed.wait()
+            await until(lambda: len(looks) == 2)
+            return found
+
+        answering._cached = held  # type: ignore[method-assign]
+        asking = [asyncio.create_task(answering.answer(chat("hello", temperature=0))) for _ in range(2)]
+        (first, *_), late = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        landed.set()
+        records = [await first, *[await each for each in late]]
+        assert (looks, [record.output for record in records]) == ([None, None], ["hello", "hello"])
+        assert shared.account.usage.prompt_tokens == records[0].usage.prompt_tokens
+        answering.close()
+
+    with_engine(tmp_path, {}, work)
+
+
 def test_answers_are_cached_where_the_job_has_a_cache(tmp_path: Path) -> None:
     def reuse() -> dict[str, Any]:
         return {"reuse": {"cache": str(tmp_path / "answers.cache"), "memory_rows": 0}}

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import socket
+import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmbatch.core.errors import EngineError
+from llmbatch.server import working
+from llmbatch.server.store import Batch
+
+AWS = Path(__file__).parents[1] / "examples" / "aws"
+JSON = {"content-type": "application/json"}
 RULES = {"rules": [{"when": {"contains": "text 7"}, "fail": "no"}]}
 
 
@@ -53,6 +65,30 @@ def test_a_batch_that_is_cancelled_counts_what_was_answered_and_what_was_not(sit
     assert rows == {'{outcome="answered"}': 4, '{outcome="failed"}': 1}
 
 
+def test_rows_of_a_batch_that_was_given_up_and_goes_on_are_counted_once(sites, until, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(working, "_PAUSES", (0.01,))
+    shutil.copytree(AWS / "sagemaker" / "s3", tmp_path / "bucket")
+    site = sites.start(names=("demo-model",), assets={"s3://corpus-b": str(tmp_path / "bucket")})
+    worker, store = site.server.batches._worker, site.server.store
+    run = worker._run
+
+    def broken(*given: Any) -> None:
+        run(*given)
+        raise EngineError("it keeps dying")
+
+    monkeypatch.setattr(worker, "_run", broken)
+    document = json.loads((AWS / "sagemaker" / "create-transform-job.json").read_text())
+    given = {"document": document, "model": "demo-model", "name": "job", "region": "eu-west-1", "metadata": None}
+    site.server.batches.add(Batch("one", "", "sagemaker", int(time.time()), None, given))
+    until(lambda: store.batch("one").given_up, bool)
+    monkeypatch.setattr(worker, "_run", run)
+    assert site.ask("POST", "/llmbatch/batches/one/retry")[0] == 200
+    batch = until(lambda: store.batch("one"), lambda batch: batch.state == "completed")
+    until(lambda: site.server.batches.load, lambda load: load == (0, 0))  # by then it is counted
+    assert sum(of(site, "llmbatch_batch_rows_total").values()) == batch.facts.rows > 0
+    assert of(site, "llmbatch_batch_tokens_total")['{kind="output"}'] == batch.facts.usage["output"] > 0
+
+
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_live_answers_and_their_tokens_are_counted(sites, until, streamed: bool) -> None:
     site = sites.start()
@@ -71,11 +107,46 @@ def test_live_answers_and_their_tokens_are_counted(sites, until, streamed: bool)
     assert usage.completion_tokens > 0
 
 
-def test_what_a_live_request_failed_by_is_counted(sites) -> None:
-    site = sites.start(RULES)
-    body = b'{"model": "demo", "messages": [{"role": "user", "content": "text 7"}]}'
-    assert site.ask("POST", "/v1/chat/completions", body, {"content-type": "application/json"})[0] == 500
+def live_request(text: str, **more: Any) -> bytes:
+    return json.dumps({"model": "demo", "messages": [{"role": "user", "content": text}], **more}).encode()
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("script", "status"), [(RULES, 500), ({"out_of_memory_above": 0}, 503)], ids=["refused", "no-engine"]
+)
+def test_what_a_live_request_failed_by_is_counted(sites, script: dict[str, Any], status: int, streamed: bool) -> None:
+    site = sites.start(script)
+    body = live_request("text 7", stream=streamed)
+    assert site.ask("POST", "/v1/chat/completions", body, JSON)[0] == status
     assert of(site, "llmbatch_live_requests_total") == {'{outcome="failed"}': 1}
+
+
+def test_a_stream_that_is_refused_in_its_middle_is_counted_as_failed(sites, until) -> None:
+    site = sites.start({"rules": [{"when": {"sample": 1}, "fail": "no"}]})
+    site.ask("POST", "/v1/chat/completions", live_request("one two", stream=True, n=2, seed=1), JSON)
+    assert until(lambda: of(site, "llmbatch_live_requests_total"), bool) == {'{outcome="failed"}': 1}
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_a_client_that_leaves_before_it_is_answered_is_counted(sites, until, streamed: bool) -> None:
+    site = sites.start({"rules": [{"hang": True}]})
+    body = live_request("one two", stream=streamed)
+    with closing(socket.create_connection(("127.0.0.1", site.port))) as client:
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        until(lambda: site.server.answering.live.in_flight, bool)
+    assert until(lambda: of(site, "llmbatch_live_requests_total"), bool) == {'{outcome="gone"}': 1}
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_stream_is_counted(sites, until) -> None:
+    site = sites.start({"latency": 0.5})
+    with site.openai() as client:
+        asked: Any = [{"role": "user", "content": "one two three four five six"}]
+        stream = client.chat.completions.create(model="demo", messages=asked, stream=True)
+        next(stream)
+        stream.close()
+    assert until(lambda: of(site, "llmbatch_live_requests_total"), bool) == {'{outcome="gone"}': 1}
 
 
 def test_bytes_are_counted_as_they_come_and_as_they_lie_there(site, begin, ended, lines) -> None:

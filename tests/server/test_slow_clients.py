@@ -91,8 +91,8 @@ def answered(client: socket.socket, more: bytes) -> bytes | None:
 
 
 def test_what_a_client_does_not_take_is_not_kept_for_it(site, stored, until, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(gate, "_SEND_SECONDS", 0.2)
-    with connected(site, buffer=4096) as client:
+    with monkeypatch.context() as hasty, connected(site, buffer=4096) as client:
+        hasty.setattr(gate, "_SEND_SECONDS", 0.2)
         client.sendall(asks_for(stored))
         assert client.recv(100).startswith(b"HTTP/1.1 200")
         until(lambda: is_open(stored) or not connections(site), bool)
@@ -100,6 +100,26 @@ def test_what_a_client_does_not_take_is_not_kept_for_it(site, stored, until, mon
         assert until(lambda: connections(site), lambda count: not count) == 0
     assert site.ask("GET", f"/v1/files/{stored.name}/content")[2] == b"x" * SIZE
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "more"), [("", b""), ("Connection: close\r\n", b""), ("", b"GET /health HTTP/1.1\r\n")],
+    ids=["kept", "to-be-closed", "asks-again"],
+)  # fmt: skip
+def test_an_answer_that_is_written_at_once_and_not_taken_is_dropped_in_the_end(
+    site, until, monkeypatch, headers: str, more: bytes
+) -> None:
+    monkeypatch.setattr(serve, "_LAST_SECONDS", 0.2)
+    monkeypatch.setattr(site.http.config, "timeout_keep_alive", 60 if more else 0)
+    monkeypatch.setattr(site.server.metrics, "text", lambda: b"x" * SIZE)
+    with connected(site, buffer=4096) as client:
+        client.sendall(f"GET /metrics HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode())
+        until(lambda: site.http.server_state.total_requests, lambda answered: answered == 1)
+        monkeypatch.setattr(serve, "_HEADER_SECONDS", 0.2)
+        if more:
+            client.sendall(more)
+        assert until(lambda: connections(site), lambda count: not count) == 0
+    assert site.ask("GET", "/health")[0] == 200
 
 
 def test_a_client_that_goes_away_during_a_download_costs_nothing(site, stored, until, caplog) -> None:

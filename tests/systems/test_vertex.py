@@ -99,7 +99,8 @@ def test_the_same_command_again_finishes_what_was_killed_with_the_same_bytes_and
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}
     rows = json.loads(Path("whole/report.json").read_bytes())["rows"]["total"]
     shutil.rmtree("there")
-    for fault, left in (("part-sealed:2", rows - 2), ("temp-written/results.jsonl:1", 0), ("folder-away/output:1", 0)):
+    faults = (("part-sealed:2", rows - 2), ("temp-written/results.jsonl:1", 0), ("folder-away/output:1", 0))
+    for fault, left in faults:
         arguments = (document, document.parent / "gcs", *fixed, fault.partition("/")[0])
         kill_at(fault, lambda arguments=arguments: run(llmbatch, *arguments))  # type: ignore[misc]
         result, folder = run(llmbatch, *arguments)
@@ -109,6 +110,12 @@ def test_the_same_command_again_finishes_what_was_killed_with_the_same_bytes_and
         assert run(llmbatch, *arguments)[1] == folder
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
         shutil.rmtree("there")
+    arguments = (document, document.parent / "gcs", *fixed, "killed-at-all")
+    for fault, _ in faults:
+        kill_at(fault, lambda: run(llmbatch, *arguments))
+    result, folder = run(llmbatch, *arguments)
+    assert result.exit_code == 3, result.output
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
 
 
 def test_a_document_says_what_was_read_and_what_has_no_effect(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from llmbatch.core.errors import EngineError
+from llmbatch.core.errors import EngineError, LlmbatchError
 from llmbatch.core.events import Watcher
 from llmbatch.engines.kinds import is_hosted
 from llmbatch.engines.settings import EngineSettings
@@ -90,14 +90,16 @@ class Engines:
     def job(self, text: str) -> Iterator[LiveJob]:
         """The job of a text on its engine, as long as it is in use. Raises ``UsageError`` for what is wrong with it.
 
-        An ``EngineError`` inside ends that engine, so that whoever comes next gets a new one.
+        An ``EngineError`` inside ends that engine, so that whoever comes next gets a new one; so does what broke the job and is no
+        error of ours, as it may pass.
         """
         known = self._read(text)
         kept, job = self._take(text, known)
         try:
             yield job
-        except EngineError:
-            self._drop(known.key, kept)
+        except BaseException as error:
+            if isinstance(error, EngineError) or (job.is_broken and not isinstance(error, LlmbatchError)):
+                self._drop(known.key, kept)
             raise
         finally:
             with self._changed:

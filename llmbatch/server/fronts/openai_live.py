@@ -97,10 +97,12 @@ class LiveRequests:
         self._see_room()
         self._running += 1
         try:
-            record = await _unless_gone(request, self._server.answering.answer(line))
+            record = await self._unless_gone(request, self._server.answering.answer(line))
         except EngineError as error:
+            self._ended("failed")
             raise _unavailable(error) from error
         except LlmbatchError as error:
+            self._ended("failed")
             raise ApiError(500, str(error), code="server_error") from error
         finally:
             self._running -= 1
@@ -141,15 +143,17 @@ class LiveRequests:
         items = self._server.answering.stream(answer.line)
         self._running += 1
         try:
-            first = await _unless_gone(request, anext(items, None))
+            first = await self._unless_gone(request, anext(items, None))
         except EngineError as error:
             self._running -= 1
+            self._ended("failed")
             raise _unavailable(error) from error
         except BaseException:
             self._running -= 1
             raise
         if first is None or isinstance(first, Refusal):
             self._running -= 1
+            self._ended("failed")
             raise _refused(first, answer)
         options = body.get("stream_options")
         with_usage = bool(isinstance(options, Mapping) and options.get("include_usage"))
@@ -163,9 +167,7 @@ class LiveRequests:
         try:
             async for event in events_of(answer, self._all(first, items), with_usage):
                 yield event
-            self._server.metrics.live.labels("streamed").inc()
         except EngineError:
-            self._server.metrics.live.labels("failed").inc()
             said = {"error": {"message": "the engine failed in the middle of the answer", "type": "server_error"}}
             yield b"data: " + json.dumps(said).encode() + b"\n\n"
         finally:
@@ -174,25 +176,51 @@ class LiveRequests:
     async def _all(
         self, first: Piece | Outcome, items: AsyncIterator[Piece | Outcome]
     ) -> AsyncIterator[Piece | Outcome]:
-        """All of a stream, its tokens counted; what a refusal says is for clients."""
+        """All of a stream, its tokens and its end counted; what a refusal says is for clients."""
         item: Piece | Outcome | None = first
-        while item is not None:
-            if isinstance(item, Refusal):
-                said = self._server.places.hidden(item.failure.message)
-                item = replace(item, failure=replace(item.failure, message=said))
-            elif isinstance(item, Completion):
-                self._count_tokens(item.usage)
-            yield item
-            item = await anext(items, None)
+        ended = "gone"
+        try:
+            while item is not None:
+                if isinstance(item, Refusal):
+                    ended = "failed"  # nothing of what may follow is asked for any more
+                    said = self._server.places.hidden(item.failure.message)
+                    item = replace(item, failure=replace(item.failure, message=said))
+                elif isinstance(item, Completion):
+                    self._count_tokens(item.usage)
+                yield item
+                item = await anext(items, None)
+            ended = "streamed"
+        except EngineError:
+            ended = "failed"
+            raise
+        finally:
+            self._ended(ended)
 
     def _count(self, record: Record) -> None:
-        self._server.metrics.live.labels(record.status.value).inc()
+        self._ended(record.status.value)
         self._count_tokens(record.usage)
+
+    def _ended(self, how: str) -> None:
+        self._server.metrics.live.labels(how).inc()
 
     def _count_tokens(self, usage: Usage) -> None:
         tokens = self._server.metrics.live_tokens
         tokens.labels("prompt").inc(usage.prompt_tokens)
         tokens.labels("completion").inc(usage.completion_tokens)
+
+    async def _unless_gone(self, request: Request, work: Awaitable[T]) -> T:
+        """What the work gives; it is given up once the client is gone."""
+        working = asyncio.ensure_future(work)
+        leaving = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                self._ended("gone")
+                raise ApiError(499, "the client went away", code="client_closed")
+            return working.result()
+        finally:
+            working.cancel()
+            leaving.cancel()
 
     def _model(self, body: Mapping[str, Any]) -> str:
         model = body.get("model")
@@ -204,20 +232,6 @@ class LiveRequests:
                 code="model_not_found", param="model",
             )  # fmt: skip
         return model
-
-
-async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """What the work gives; it is given up once the client is gone."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ApiError(499, "the client went away", code="client_closed")
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
 
 
 async def _gone(request: Request) -> None:
