@@ -281,7 +281,7 @@ def test_a_client_whose_server_in_the_cluster_dies_ends_with_a_word_about_it_and
     assert process.returncode == 1, (process.returncode, out, err)
     assert "the Ray cluster" in err + out and "Traceback" not in err + out
     wait_for(lambda: not workers() and none_lives(engines))
-    assert jobs.run(jobs.job(rows, {"rules": [RETRIED]}, **SHAPE)).outcome == "finished"
+    assert jobs.run(jobs.job(rows, {"rules": [RETRIED], "concurrency": 4}, **SHAPE)).outcome == "finished"
     assert jobs.results() == plain(jobs, rows)
 
 
