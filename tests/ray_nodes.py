@@ -47,16 +47,17 @@ def wait_for_no_agent() -> None:
 class Nodes:
     """A cluster of a head and nodes, each with one processor, which is logical."""
 
-    def __init__(self) -> None:
+    def __init__(self, **head: Any) -> None:
+        """``head`` is what the head has besides, or otherwise."""
         from ray.cluster_utils import Cluster
 
         wait_for_no_agent()
         self.port = free_port()
-        head = {
+        usual = {
             **LIGHT, "num_cpus": 1, "include_dashboard": False, "no_monitor": True, "_system_config": HEALTH,
             "ray_client_server_port": self.port,
         }  # fmt: skip
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.cluster = Cluster(initialize_head=True, head_node_args={**usual, **head})
         self.nodes: list[Any] = []
 
     def add(self, **given: Any) -> None:
@@ -140,4 +141,13 @@ def workers() -> list[psutil.Process]:
     return sorted(found, key=psutil.Process.create_time)
 
 
-__all__ = ["Nodes", "a_cluster", "wait_for", "wait_for_no_agent", "workers"]
+def none_lives(processes: list[psutil.Process]) -> bool:
+    """Also of such as are below no actor any more, which ``workers`` does not find. What ended may wait for who started it."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                return False
+    return True
+
+
+__all__ = ["Nodes", "a_cluster", "free_port", "none_lives", "wait_for", "wait_for_no_agent", "workers"]

@@ -13,6 +13,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
+from uv import find_uv_bin
 
 import llmbatch
 
@@ -102,15 +103,26 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     What it needs is read from this environment: nothing is fetched. What only extras bring is not there. ``make package`` has an
     index, and lets uv find it all.
     """
-    uv = pytest.importorskip("uv").find_uv_bin()
     environment = tmp_path_factory.mktemp("installed") / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
     python = str(environment / "bin" / "python")
-    command = [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--no-config", "--python", python, str(wheel)]
+    command = [
+        find_uv_bin(),
+        "pip",
+        "install",
+        "--quiet",
+        "--offline",
+        "--no-deps",
+        "--no-config",
+        "--python",
+        python,
+        str(wheel),
+    ]
     subprocess.run(command, check=True)
     [site] = environment.glob("lib/python*/site-packages")
-    (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")  # as a path alone: no .pth in it counts
-    (site / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({OF_EXTRAS!r}))\n")
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({OF_EXTRAS!r}))"
+    # the libraries are there as a path alone: no .pth in it counts; a sitecustomize.py would be Debian's own, where that is
+    (site / "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n{hidden}\n")
     return environment
 
 
@@ -122,6 +134,7 @@ def test_installed_into_an_empty_environment_its_command_runs_a_job(installed: P
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 2
     code = (
         "import sys, llmbatch; assert llmbatch.__file__.startswith(sys.prefix), llmbatch.__file__\n"
+        f"assert {{name: sys.modules.get(name, '') for name in {OF_EXTRAS!r}}} == dict.fromkeys({OF_EXTRAS!r})\n"
         "from llmbatch.cli.main import main\n"
         "for command in ('status out --html page.html', 'status out', 'show out 0', 'report out', 'audit out'):\n"
         "    try:\n"

@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 from PIL import Image
 from pypdfium2 import PdfDocument
+from server_screenshot import page_of_a_server
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 WIDTH = 1000
@@ -243,7 +244,7 @@ def printed(browser: Any) -> bytes:
 
 PICTURES: dict[str, Callable[[Any], bytes]] = {
     "report-light": light, "report-dark": dark, "report-record": record, "report-group": group, "report-compare": comparison,
-    "report-settings": settings, "report-print": printed,
+    "report-settings": settings, "report-print": printed, "server": page_of_a_server,
 }  # fmt: skip
 
 

@@ -1,28 +1,21 @@
-"""A picture of the server's page in a real browser, with a batch that runs, one that is done and one that failed: a WebP file.
-
-    python eval/docs/server_screenshot.py [--to docs/images/server.webp] [--dark]
+"""A real browser in; a picture of the server's page out, with a batch that runs, one that is done and one that failed.
 
 The server is ``llmbatch serve`` with the scripted engine, in a process of its own.
 """
 
 from __future__ import annotations
 
-import argparse
-import io
 import json
-import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "eval" / "server"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "server"))
 
-from load import Served, served  # noqa: E402
+from load import Served, served
 
-_TO = ROOT / "docs" / "images" / "server.webp"
 _WIDTH, _HEIGHT = 1000, 989
 _SHARE = 0.4  # of the batch that runs is done when the picture is taken
 _ROWS = 2000
@@ -39,25 +32,17 @@ _SENTENCES = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--to", type=Path, default=_TO, help="the file that is written (%(default)s)")
-    parser.add_argument("--dark", action="store_true", help="as a person sees it whose machine is set to dark")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="llmbatch-page-") as name:
-        picture = page_of_a_server(Path(name), dark=given.dark)
-    save(picture, given.to)
-    print(f"{given.to}: {given.to.stat().st_size / 1000:.0f} kB")
-
-
-def page_of_a_server(folder: Path, *, dark: bool = False) -> bytes:
+def page_of_a_server(browser: Any) -> bytes:
     """The page as PNG, with the batch open that runs."""
     rules: list[dict[str, Any]] = [{"when": {"matches": r"^\d*77: "}, "fail": "the engine refuses this text"}]
     rules += [{"when": {"contains": text}, "answer": answer} for text, answer in _SENTENCES.items()]
     settings = {"engine.args.rules": rules, "engine.args.latency": 0.5, "engine.args.jitter": 0.5, "engine.args.concurrency": 40,
                 "run.window": 200}  # fmt: skip
     given = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-    with served(folder, "--model-name", "Qwen3-8B", *given) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="llmbatch-page-") as folder,
+        served(Path(folder), "--model-name", "Qwen3-8B", *given) as server,
+    ):
         _batch(server, "product-names.jsonl", _lines(240))
         _batch(
             server,
@@ -66,7 +51,7 @@ def page_of_a_server(folder: Path, *, dark: bool = False) -> bytes:
             ends="failed",
         )
         _batch(server, "articles-to-german.jsonl", _lines(_ROWS), ends=None)
-        return _shot(server, dark)
+        return _shot(browser, server)
 
 
 def _lines(count: int) -> bytes:
@@ -99,33 +84,15 @@ def _batch(server: Served, name: str, content: bytes, ends: str | None = "comple
         time.sleep(0.1)
 
 
-def _shot(server: Served, dark: bool) -> bytes:
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(
-            viewport={"width": _WIDTH, "height": _HEIGHT}, color_scheme="dark" if dark else "light",
-            device_scale_factor=1.5, locale="en-GB",
-        )  # fmt: skip
-        page.goto(f"http://127.0.0.1:{server.port}/")
-        page.get_by_role("button", name="articles-to-german").click()
-        page.locator("#rows tr").nth(10).wait_for()
-        page.evaluate("window.scrollTo(0, 0)")
-        page.wait_for_timeout(1000 * _SEEN_SECONDS)
-        picture: bytes = page.screenshot()
-        browser.close()
+def _shot(browser: Any, server: Served) -> bytes:
+    page = browser.new_page(
+        viewport={"width": _WIDTH, "height": _HEIGHT}, color_scheme="light", device_scale_factor=1.5, locale="en-GB"
+    )
+    page.goto(f"http://127.0.0.1:{server.port}/")
+    page.get_by_role("button", name="articles-to-german").click()
+    page.locator("#rows tr").nth(10).wait_for()
+    page.evaluate("window.scrollTo(0, 0)")
+    page.wait_for_timeout(1000 * _SEEN_SECONDS)
+    picture: bytes = page.screenshot()
+    page.close()
     return picture
-
-
-def save(picture: bytes, to: Path) -> None:
-    """The PNG as WebP."""
-    from PIL import Image
-
-    to.parent.mkdir(parents=True, exist_ok=True)
-    Image.open(io.BytesIO(picture)).save(to, quality=80, method=6)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,46 +7,28 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
-import ray
-from ray.cluster_utils import Cluster
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
-from ray_nodes import wait_for_no_agent
+import ray_nodes
 
-_LIGHT = {"object_store_memory": 80 << 20, "include_log_monitor": False}
 _TRIES = 10  # Ray's own limits for a node to start are short where much else runs
-_HEALTH = {
-    "health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_timeout_ms": 10_000,
-    "health_check_failure_threshold": 2,
-}  # fmt: skip
 WORKER = "llmbatch.engines.worker"
 
 
-class Nodes:
-    """A head without processors, and nodes."""
+class Nodes(ray_nodes.Nodes):
+    """A head without processors, and nodes; each is tried several times."""
 
     def __init__(self) -> None:
-        wait_for_no_agent()
-        head = {**_LIGHT, "num_cpus": 0, "include_dashboard": False, "no_monitor": True, "_system_config": _HEALTH}
-        self._cluster = _tried(lambda: Cluster(initialize_head=True, head_node_args=head))
-        self.address: str = self._cluster.address
-        self.nodes: list[Any] = []
+        _tried(partial(super().__init__, num_cpus=0, ray_client_server_port=None))
+        self.address: str = self.cluster.address
 
-    def add(self, cpus: int = 1) -> None:
-        self.nodes.append(_tried(lambda: self._cluster.add_node(num_cpus=cpus, wait=False, **_LIGHT)))
-
-    def kill(self, node: Any) -> None:
-        """As a machine that loses its power."""
-        self.nodes.remove(node)
-        self._cluster.remove_node(node, allow_graceful=False)
-
-    def close(self) -> None:
-        ray.shutdown()
-        self._cluster.shutdown()
+    def add(self, **given: Any) -> None:
+        _tried(partial(super().add, **given))
 
 
 @contextlib.contextmanager
@@ -59,7 +41,7 @@ def nodes_of(count: int, cpus: int = 1) -> Iterator[Nodes]:
     found = Nodes()
     try:
         for _ in range(count):
-            found.add(cpus)
+            found.add(num_cpus=cpus)
         os.environ["RAY_ADDRESS"] = found.address
         yield found
     finally:

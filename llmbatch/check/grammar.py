@@ -48,7 +48,7 @@ def _matcher(grammar: str) -> Any:
     except ImportError as error:
         raise JobError(
             "an answer with a grammar is checked by llguidance, which is not installed: it comes with vLLM"
-            " (pip install 'llmbatch[gpu]' or 'llmbatch[cpu]'), or pip install llguidance"
+            " (docs/install.md), or pip install llguidance"
         ) from error
     if not grammar.strip():
         raise SchemaError("the grammar is empty")

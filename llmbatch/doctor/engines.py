@@ -44,7 +44,7 @@ def engines() -> Iterator[Finding]:
             "engines",
             "warning",
             "none that loads a model is installed here: there are servers, or the scripted engine for a rehearsal",
-            "pip install 'llmbatch[gpu]' for an NVIDIA GPU, 'llmbatch[cpu]' for a CPU",
+            "pip install 'llmbatch[gpu]' for an NVIDIA GPU, for a CPU see docs/install.md",
         )
 
 
@@ -61,7 +61,10 @@ def start(names: Sequence[str]) -> Iterator[Finding]:
             yield _start(name, Path(folder))
     if not names:
         yield Finding(
-            "start", "wrong", "there is no engine to start", "pip install 'llmbatch[gpu]', or 'llmbatch[cpu]'"
+            "start",
+            "wrong",
+            "there is no engine to start",
+            "pip install 'llmbatch[gpu]' for an NVIDIA GPU, for a CPU see docs/install.md",
         )
 
 

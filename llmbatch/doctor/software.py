@@ -74,9 +74,8 @@ def extras(requires: Sequence[str] | None = None, version: Version = version_of)
             continue
         missing = [problem for each in needed if (problem := _problem(each, version)) is not None]
         if missing:
-            yield Finding(
-                f"extra {name}", "note", f"not there: {', '.join(missing)}", f"pip install 'llmbatch[{name}]'"
-            )
+            advice = "see docs/install.md" if name == "cpu" else f"pip install 'llmbatch[{name}]'"
+            yield Finding(f"extra {name}", "note", f"not there: {', '.join(missing)}", advice)
         else:
             yield Finding(f"extra {name}", "ok", ", ".join(f"{each.name} {version(each.name)}" for each in needed))
 

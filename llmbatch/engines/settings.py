@@ -107,4 +107,4 @@ class EngineSettings(BaseModel):
         return 1 if self.replicas == "auto" else self.replicas
 
 
-__all__ = ["EngineSettings"]
+__all__ = ["MOST_REPLICAS", "EngineSettings"]

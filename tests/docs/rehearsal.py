@@ -31,6 +31,7 @@ import tempfile
 import time
 import traceback
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -153,19 +154,23 @@ def filled_in(argv: list[str]) -> list[str]:
 
 def run(name: str, argv: list[str]) -> int:
     """A command of a page to its end; returns its exit code, which for rows of which only some are not ok is 0."""
-    began = time.time_ns()
+    before = set(reports())
     code = run_to_its_end(name, argv)
+    if code != SOME_NOT_OK:
+        return code
     called = argv[0] if name == "llmbatch" and argv else name
-    expected = called == os.environ.get(NONE_OK) or has_rows_that_are_ok(began)
-    return 0 if code == SOME_NOT_OK and expected else code
+    return 0 if called == os.environ.get(NONE_OK) or has_rows_that_are_ok(set(reports()) - before) else code
 
 
-def has_rows_that_are_ok(since: int) -> bool:
-    """Whether a run that was made here since then has one: the scripted engine does not know every answer, but most."""
-    reports = [
-        json.loads(path.read_bytes()) for path in Path.cwd().rglob("report.json") if path.stat().st_mtime_ns >= since
-    ]
-    return any(report["rows"]["by_status"].get("ok") for report in reports if "rows" in report)
+def reports() -> Iterator[tuple[Path, bytes]]:
+    """Those of all runs below this folder."""
+    return ((path, path.read_bytes()) for path in Path.cwd().rglob("report.json"))
+
+
+def has_rows_that_are_ok(made: set[tuple[Path, bytes]]) -> bool:
+    """Whether a run has one, by its report: the scripted engine does not know every answer, but most."""
+    found = [json.loads(content) for _, content in made]
+    return any(report["rows"]["by_status"].get("ok") for report in found if "rows" in report)
 
 
 def run_to_its_end(name: str, argv: list[str]) -> int:

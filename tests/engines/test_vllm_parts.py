@@ -401,6 +401,17 @@ def test_an_answer_at_which_a_parser_of_vllms_raises_is_text(said: str) -> None:
     assert (rest, found) == ("Let me see.", [call_of("weather", '{"city": "Bern"}')])
 
 
+def test_that_a_parser_raises_is_told_once_in_the_log(tmp_path: Path) -> None:
+    calls, tools = load_calls("internlm", demo_tokenizer()), Tools((WEATHER,))
+    log = tmp_path / "engine.log"
+    redirect_loggers(log)
+    for _ in range(2):
+        calls.read('<|action_start|><|plugin|>{"name": "weath', tools)
+    assert re.findall(r"tool parser 'internlm' raised \w+", log.read_text()) == [
+        "tool parser 'internlm' raised JSONDecodeError"
+    ]
+
+
 def test_what_a_client_says_of_a_tool_besides_its_schema_is_nothing_to_the_parser() -> None:
     odd = {"type": "function", "defer_loading": "later", "function": {**WEATHER["function"], "strict": "maybe"}}  # type: ignore[dict-item]
     calls, tools = load_calls("hermes", demo_tokenizer()), Tools((odd,))
@@ -417,12 +428,14 @@ def test_of_an_answer_at_which_the_parser_raises_as_it_comes_no_more_is_told() -
                 raise IndexError
             return SimpleNamespace(content=new)
 
-    told = Telling(lambda: (Trips(), None))
+    raised: list[Exception] = []
+    told = Telling(lambda: (Trips(), None), raised.append)
     assert [told.so_far("It rains.<x>y"[:end], tuple(range(end))) for end in (2, 9, 10, 13)] == [
         "It",
         *["It rains."] * 3,
     ]
-    assert Telling(lambda: 1 // 0).so_far("It", (1,)) == ""  # type: ignore[arg-type, return-value]
+    assert Telling(lambda: 1 // 0, raised.append).so_far("It", (1,)) == ""  # type: ignore[arg-type, return-value]
+    assert [type(error) for error in raised] == [IndexError, ZeroDivisionError]
 
 
 # -- rendering ----------------------------------------------------------------------------------------------------------
@@ -503,6 +516,8 @@ def test_vllms_renderer_says_which_prompt_is_too_long_and_which_is_wrong() -> No
 
 # -- errors and the log ---------------------------------------------------------------------------------------------------
 
+NO_LIBRARY = "libcudnn.so.9: cannot open shared object file: No such file or directory"
+
 
 @pytest.mark.parametrize(
     ("model", "word"), [("./no/such/folder", "no such folder"), ("/no/such", "no such folder"), ("a b", "no hub name")]
@@ -531,6 +546,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         ("3.0 GiB KV cache is needed, which is larger than the available KV cache memory (1.0 GiB)", EngineError),
         ("x/y is not a local folder and is not a valid model identifier listed on the hub", EngineError),
         ("operator torchvision::nms does not exist", EngineError),
+        (NO_LIBRARY, EngineError),
         ("something else", EngineError),
     ],
 )
@@ -538,6 +554,26 @@ def test_a_failure_to_start_says_what_to_try(message: str, kind: type[Exception]
     failure = trouble.start_failure(RuntimeError(message), "m", tmp_path / "log", 0)
     assert type(failure) is kind
     assert message.split(".")[0] in str(failure)
+
+
+def test_a_library_of_the_system_that_is_missing_is_no_model_that_is(tmp_path: Path) -> None:
+    failure = trouble.start_failure(ImportError(NO_LIBRARY), "m", tmp_path / "log", 0)
+    assert str(failure) == (
+        f"vLLM cannot be imported: {NO_LIBRARY}. A library of the system is missing: install the one that it names"
+    )
+
+
+def test_memory_that_others_hold_on_a_cpu_is_told_without_the_flags_of_vllm(tmp_path: Path) -> None:
+    seen = "Available memory on node 0 (1.5/16.0 GiB) on startup is less than desired CPU memory utilization (0.92, 14.72 GiB)"
+    error = ValueError(
+        f"{seen}. On the CPU backend, the `--gpu-memory-utilization` flag controls the fraction of CPU memory reserved (despite "
+        "its name). To resolve: decrease `--gpu-memory-utilization` (e.g. `--gpu-memory-utilization 0.5`) or reduce CPU memory "
+        "used by other processes."
+    )
+    assert str(trouble.start_failure(error, "m", tmp_path / "log", 0)) == (
+        f"not enough memory for model 'm': {seen}. Other processes hold memory (nvidia-smi names them, or top on a CPU): end them, "
+        "or ask for less than is free, as with --set engine.args.gpu_memory_utilization=0.8"
+    )
 
 
 def test_libraries_that_do_not_fit_are_told_with_what_to_remove(
@@ -552,6 +588,24 @@ def test_libraries_that_do_not_fit_are_told_with_what_to_remove(
     engine = VllmEngine(str(DEMO_MODEL), EngineSettings(), ChatSettings(), tmp_path / "log")
     with pytest.raises(EngineError, match=r"torchvision::nms.*pip uninstall torchvision torchaudio"):
         engine.start()
+
+
+@pytest.mark.parametrize(
+    "where", ["llmbatch.engines.vllm.args.engine_args", "llmbatch.engines.vllm.engine.vllm_renderer", "vllm.LLM"]
+)
+def test_what_we_raise_ourselves_while_it_starts_keeps_its_cause(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cause = OSError("no such file")
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise JobError("of ours") from cause
+
+    monkeypatch.setattr(where, broken)
+    engine = VllmEngine(str(DEMO_MODEL), EngineSettings(in_process=True), ChatSettings(), tmp_path / "log")
+    with pytest.raises(JobError, match="of ours") as caught:
+        engine.start()
+    assert caught.value.__cause__ is cause
 
 
 def test_what_vllm_refuses_as_it_reads_its_arguments_is_said_without_the_words_of_pydantic(tmp_path: Path) -> None:

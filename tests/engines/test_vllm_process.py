@@ -71,7 +71,10 @@ def is_running(pid: int) -> bool:
 
 
 def fall_asleep(info: EngineInfo) -> None:
-    """What the engine is asked from now on is in flight until it is woken, however fast it is."""
+    """What the engine is asked from now on is in flight until it is woken, however fast it is.
+
+    So nothing is generated yet when it dies here; of one that dies in the middle of answers ``test_vllm_replicas`` tells.
+    """
     for pid in info.pids:
         os.kill(pid, signal.SIGSTOP)
 

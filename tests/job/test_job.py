@@ -63,11 +63,11 @@ def load(folder: Path, text: str) -> Job:
         ({"input": {"path": "x", "id-field": "y"}}, "unknown key 'input.id-field': did you mean input.id_field?"),
         (
             {"engine": {"tensor_parallel_size": 2}},
-            "an argument of the engine's own is engine.args.tensor_parallel_size; known keys: name",
+            "an argument of the engine's own is engine.args.tensor_parallel_size; known keys: name, args",
         ),
         ({"model": 5}, "model: Input should be a valid string (got 5)"),
         ({"model": None}, "model: Input should be a valid string (got None)"),
-        ({"engine": 5}, "engine: is a mapping of settings, not 5; known keys: name"),
+        ({"engine": 5}, "engine: is a mapping of settings, not 5; known keys: name, args"),
         ({"answer": {"choice": [True]}}, "answer.choice.0: Input should be a valid string (got True)"),
         ({"answer": {"choice": ["a"], "regex": "b"}}, "answer: an answer has one kind: choice and regex"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,9 +29,10 @@ class Telling:
     Of one at which the parser trips nothing more is told: the rest comes with the whole.
     """
 
-    def __init__(self, make: Callable[[], tuple[Any, Any]]) -> None:
-        """``make`` gives a parser, and the request of vLLM's server that it is given."""
+    def __init__(self, make: Callable[[], tuple[Any, Any]], raised: Callable[[Exception], None]) -> None:
+        """``make`` gives a parser, and the request of vLLM's server that it is given; ``raised`` is told at what it tripped."""
         self._make = make
+        self._raised = raised
         self._made: tuple[Any, Any] | None = None
         self._trips = False
         self._seen = ""
@@ -46,7 +48,8 @@ class Telling:
             said = parser.extract_tool_calls_streaming(
                 self._seen, text, text[len(self._seen) :], self._ids, ids, ids[len(self._ids) :], request
             )
-        except Exception:
+        except Exception as error:
+            self._raised(error)
             self._trips = True
             return self.told
         self._seen, self._ids = text, ids
@@ -78,16 +81,35 @@ def load_calls(name: str, tokenizer: Any) -> Calls:
     except (ValueError, RuntimeError, TypeError) as error:
         raise JobError(f"engine.tool_call_parser: {name!r} does not fit this model: {error}") from error
 
+    raised = _told_once(name)
+
     def read(text: str, tools: Tools) -> tuple[str, list[Call] | None]:
         try:
             parser, request = made(tools)
             found = parser.extract_tool_calls(text, request)
             calls = [call_of(each.function.name, each.function.arguments) for each in found.tool_calls]
-        except Exception:  # some raise at a call that is not whole, of which the others say that it is text
+        except Exception as error:  # some raise at a call that is not whole, of which the others say that it is text
+            raised(error)
             return text, None
         return (found.content or "", calls) if found.tools_called and calls else (text, None)
 
-    return Calls(read, lambda tools: Telling(partial(made, tools)), not adjusted.skip_special_tokens)
+    return Calls(read, lambda tools: Telling(partial(made, tools), raised), not adjusted.skip_special_tokens)
+
+
+def _told_once(name: str) -> Callable[[Exception], None]:
+    """What says in the engine's log that a parser raised, the first time."""
+    told: list[Exception] = []
+
+    def tell(error: Exception) -> None:
+        if not told:
+            told.append(error)
+            logging.getLogger("vllm").warning(
+                "the tool parser %r raised %r at an answer, which counts as text; of others at which it raises nothing is said",
+                name,
+                error,
+            )
+
+    return tell
 
 
 def _request(tools: Tools) -> Any:

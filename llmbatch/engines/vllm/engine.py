@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbatch.core.errors import EngineDied, EngineError, JobError
+from llmbatch.core.errors import EngineDied, EngineError, JobError, LlmbatchError
 from llmbatch.core.types import Constraint, Outcome, Prompt, Usage
 from llmbatch.engines.base import Drafts, EngineInfo
 from llmbatch.engines.feed import Feed
@@ -98,6 +98,9 @@ class VllmEngine:
             ):
                 self._llm = LLM(**vllm_args.with_backend_for(args, self._constraints))
             return self._ready(in_process, encoder)
+        except LlmbatchError:
+            self.stop()
+            raise
         except Exception as error:
             failure = trouble.start_failure(error, self._model, self._log, self._log_start)
             self.stop()
@@ -166,6 +169,8 @@ class VllmEngine:
             if vllm_args.is_cpu():
                 self._looking = look()
             return vllm_args.engine_args(self._model, self._settings, self._chat)
+        except LlmbatchError:
+            raise
         except Exception as error:  # of a library that does not fit the others it is importing vLLM that fails
             raise trouble.start_failure(error, self._model, self._log, self._log_start) from error
 
@@ -186,6 +191,8 @@ class VllmEngine:
     def _make_encoder(self, args: dict[str, Any]) -> Encoder:
         try:
             theirs = vllm_renderer(vllm_args.render_args(args), self._chat_of_llm())
+        except LlmbatchError:
+            raise
         except Exception as error:
             raise trouble.start_failure(error, self._model, self._log, self._log_start) from error
         try:

@@ -39,7 +39,7 @@ def _make(model: str, engine: EngineSettings, chat: ChatSettings, log: Path) -> 
     """The engine, not yet started. Raises ``JobError`` where vLLM is not installed; as ``see_models``."""
     if find_spec("vllm") is None:
         raise JobError(
-            "vLLM is not installed: pip install 'llmbatch[gpu]' for an NVIDIA GPU, 'llmbatch[cpu]' for a CPU; "
+            "vLLM is not installed: pip install 'llmbatch[gpu]' for an NVIDIA GPU, for a CPU see docs/install.md; "
             "--engine scripted rehearses a job without it"
         )
     if "VLLM_USE_MODELSCOPE" not in os.environ:  # else names stand for what another hub has

@@ -2,7 +2,7 @@
 
 vLLM checks and deep-copies the parameters of every request; for a JSON schema that alone costs half a millisecond a row. Here
 the check is done once, and the copy that vLLM makes of each request's is shallow: it sets plain fields on the copy and adds
-the same stop tokens to a shared set, nothing else (read in 0.24 and 0.32).
+the same stop tokens to a shared set, nothing else (read in 0.32).
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ _SET = "--set engine.args."
 _MEMORY = (
     (
         "less than desired (GPU|CPU) memory utilization",
-        f"Other processes hold memory (nvidia-smi names them): end them, or ask for less than is free, as with {_SET}"
-        "gpu_memory_utilization=0.8",
+        "Other processes hold memory (nvidia-smi names them, or top on a CPU): end them, or ask for less than is free, as with "
+        f"{_SET}gpu_memory_utilization=0.8",
     ),
     (
         "No available memory for the cache blocks",
@@ -62,7 +62,7 @@ _KNOWN = (
     (
         "architectures? .* (is|are) not supported",
         "this vLLM does not know model {model}",
-        "A newer vLLM may (pip install -U vllm), or another engine: --engine transformers",
+        "A newer vLLM that llmbatch allows may (README says which), or another engine: --engine transformers",
     ),
     (
         "trust_remote_code=True|contains custom code",
@@ -77,14 +77,19 @@ _KNOWN = (
     (
         "Failed to infer device type",
         "vLLM sees no device",
-        "See whether nvidia-smi lists a GPU and CUDA_VISIBLE_DEVICES hides none; on a CPU: pip install 'llmbatch[cpu]' in a new "
-        "environment",
+        "See whether nvidia-smi lists a GPU and CUDA_VISIBLE_DEVICES hides none; for a CPU docs/install.md says what to install in "
+        "a new environment",
     ),
     (
         r"operator torchvision::|undefined symbol|lib(?:torch|c10|cudart)\w*\.so",
         "vLLM cannot be imported",
         "A library is of another build than torch: a model of text alone does without these, so pip uninstall torchvision "
         "torchaudio torchcodec, or install llmbatch anew as its page on installing says",
+    ),
+    (
+        "cannot open shared object file",
+        "vLLM cannot be imported",
+        "A library of the system is missing: install the one that it names",
     ),
     (
         "not a valid model identifier|Repository Not Found|is not a local folder|Cannot find any model weights|GatedRepoError"
@@ -96,7 +101,7 @@ _KNOWN = (
 """What vLLM says where something else is, what that means, and what to try."""
 # where vLLM's own advice begins: its flags are not ours
 _ADVICE = re.compile(
-    r",? (You can use float16|Try increasing|Decrease GPU memory|If this is intentional|To allow overriding"
+    r",? (You can use float16|Try increasing|Decrease GPU memory|On the CPU backend|If this is intentional|To allow overriding"
     r"|Supported architectures:|Please pass the argument|Please update your GPU driver|please set the environment|See https://docs\.vllm).*"
 )
 # a ``ValueError`` that was raised while pydantic looked
@@ -118,8 +123,6 @@ def start_failure(error: BaseException, model: str, log: Path, begin: int) -> Ll
 
     An engine in its own process tells its reason only in the log.
     """
-    if isinstance(error, LlmbatchError):
-        return error
     reason = _reason(error, log, begin)
     seen = _ADVICE.sub("", reason).rstrip(" .,")
     if _OUT_OF_MEMORY.search(reason) or isinstance(error, MemoryError):
@@ -140,7 +143,7 @@ def death(error: BaseException | None, seen: str, log: Path, begin: int) -> Engi
 
 
 def refusals() -> tuple[type[Exception], ...]:
-    """What vLLM raises where one request, not the engine, is at fault. From 0.25 or so its own errors are no ``ValueError``."""
+    """What vLLM raises where one request, not the engine, is at fault. Its own errors are no ``ValueError``."""
     from vllm import exceptions
 
     return (ValueError, TypeError, exceptions.VLLMValidationError)
