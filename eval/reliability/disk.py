@@ -44,7 +44,9 @@ def write_errors(folder: Path) -> Disk:
         file = folder / "job.yaml"
         file.write_text(corpora.make_job(scenario, input_, output, latency=0.01).to_yaml(), encoding="utf-8")
         command = [sys.executable, "-m", "llmbatch.cli", "run", str(file), "--output", str(output), "--quiet"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=prepare)
+        # what Python compiles while a file may be no larger stays cut off, and no later command could import it
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, preexec_fn=prepare)
         if wanted is None:
             if done.returncode not in (0, 3) or not (verdict := sessions.compare(output, reference, scenario.files)).ok:
                 disk.problems.append(f"{output}: did not come right: {done.stderr or verdict}")

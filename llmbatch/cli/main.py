@@ -24,6 +24,8 @@ from llmbatch.core.screen import open_streams, shown
 from llmbatch.core.table import find
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from click.shell_completion import CompletionItem
 
 RESUMABLE = (EngineError, ReadError, WriteError)
@@ -86,10 +88,30 @@ class LazyGroup(click.Group):
             with shown(sys.stderr):
                 click.echo(text if isinstance(error, Stopped) else f"Error: {text}", err=True)
             ctx.exit(error.exit_code)
+        except EOFError as error:  # click would say "Aborted!", as to somebody who ended the input of a question
+            file = _cut_off(error.__traceback__)
+            if file is None:
+                raise RuntimeError("a file or a connection ended too early") from error
+            with shown(sys.stderr):
+                click.echo(
+                    f"Error: {file} is cut off, as Python leaves what it compiles where the disk is full: remove it, and it is "
+                    "made anew",
+                    err=True,
+                )
+            ctx.exit(1)
         except KeyboardInterrupt:
             with shown(sys.stderr):
                 click.echo("stopped", err=True)
             ctx.exit(Stopped.exit_code)
+
+
+def _cut_off(traceback: TracebackType | None) -> str | None:
+    """The compiled module that Python was reading there."""
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_name == "get_code":  # of importlib
+            return traceback.tb_frame.f_locals.get("bytecode_path")
+        traceback = traceback.tb_next
+    return None
 
 
 _COMMAND_LINE = "llmbatch.cli.main.command_line"

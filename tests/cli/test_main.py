@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import importlib
+import py_compile
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -119,3 +121,26 @@ class OneCommand(LazyGroup):
 def test_an_error_is_told_in_words_and_becomes_its_exit_code(number: int, code: int, output: str) -> None:
     result = CliRunner().invoke(OneCommand(), ["fail", str(number)])
     assert (result.exit_code, result.stderr, result.stdout) == (code, output, "")
+
+
+def test_a_compiled_module_that_is_cut_off_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python leaves it where the disk was full."""
+    source = tmp_path / "cut_off_command.py"
+    source.write_text("import click\ncommand = click.Command('x')\n")
+    compiled = Path(py_compile.compile(str(source), doraise=True) or "")
+    compiled.write_bytes(compiled.read_bytes()[:40])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(COMMANDS, "cut", ("cut_off_command", ""))
+    result = CliRunner().invoke(main, ["cut"])
+    assert result.exit_code == 1
+    assert f"{compiled} is cut off" in result.stderr
+
+
+def test_an_input_that_ends_too_early_is_a_fault_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end() -> None:
+        raise EOFError
+
+    monkeypatch.setattr(LazyGroup, "get_command", lambda *_: click.Command("x", callback=end))
+    result = CliRunner().invoke(main, ["x"])
+    assert isinstance(result.exception, RuntimeError)
+    assert isinstance(result.exception.__cause__, EOFError)
