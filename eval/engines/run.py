@@ -33,10 +33,11 @@ _HEAD = (
 
 def made_with(here: Path = HERE) -> dict[str, Any]:
     """What figures depend on that a program ``here`` makes: versions, and the commit; ``+`` behind it where the tree has changes
-    that are in none."""
+    that are in none. What was measured before is no change: figures of other parts stand beside the programs."""
     git = ["git", "-C", str(here)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "../../llmbatch", "."], check=False)
+    made = ["../../llmbatch", ".", ":(exclude)*.json", ":(exclude)*.md"]
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *made], check=False)
     return {"versions": versions(), "commit": commit.stdout.strip() + ("+" if changed.returncode else "")}
 
 
