@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
 import pytest
 
 from llmbatch.core.events import Event, Snapshot
+from llmbatch.core.types import Outcome
+from llmbatch.engines.feed import Feed
+from llmbatch.engines.replicas import Replicas
 
 pytestmark = pytest.mark.vllm
 
@@ -41,6 +45,14 @@ def command_of(process: psutil.Process) -> str:
         return ""
 
 
+def pids_at_work(replicas: Replicas) -> set[int]:
+    """The processes of the first engine that has something in flight."""
+    for number, fork in dict(replicas._forks).items():
+        if fork.in_flight and (info := replicas._engines[number].info) is not None:
+            return set(info.pids)
+    raise AssertionError("no engine has anything in flight")
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="each engine needs a processor")
 def test_two_replicas_of_which_one_is_killed_give_the_bytes_of_one_engine_greedy_and_seeded(
     jobs: Any, monkeypatch: pytest.MonkeyPatch
@@ -58,13 +70,24 @@ def test_two_replicas_of_which_one_is_killed_give_the_bytes_of_one_engine_greedy
     subprocess.run([sys.executable, "-m", "llmbatch.cli", "--version"], check=True)  # what is forked from is there
     before = {child.pid for child in psutil.Process().children(recursive=True)}  # of the tests' own
     seen: list[int] = []
+    engines: list[Replicas] = []
+    stream = Replicas.stream
+
+    def seen_streaming(replicas: Replicas, feed: Feed) -> Iterator[list[Outcome]]:
+        engines.append(replicas)
+        return stream(replicas, feed)
+
+    monkeypatch.setattr(Replicas, "stream", seen_streaming)
 
     def kill(event: Event) -> None:
         if isinstance(event, Snapshot) and event.rows >= 5 and not seen:
             seen.extend({child.pid for child in psutil.Process().children(recursive=True)} - before)
             workers = [p for p in psutil.Process().children() if "llmbatch.engines.worker" in command_of(p)]
             assert len(workers) == 2
-            workers[0].send_signal(signal.SIGKILL)
+            assert event.waiting, "so that one which ends what it has gets more"
+            busy = pids_at_work(engines[0])  # the other one may still be starting
+            (worker, *_) = [p for p in workers if busy & {p.pid, *(child.pid for child in p.children(recursive=True))}]
+            worker.send_signal(signal.SIGKILL)
 
     result = jobs.run(jobs.job(rows, engine={"name": "vllm", "replicas": 2, "args": ARGS}, **shape), kill)
     assert result.outcome == "finished"
