@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from multiprocessing.connection import answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,14 @@ def test_what_multiprocessing_spawns_is_forked_with_the_files_that_it_is_given(
     ours, theirs = spawn.Pipe()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
-        process = spawn.Process(target=theirs.send, args=("here",))
+        # it waits for a challenge and answers it: so it is there, and has a command, until it is asked
+        process = spawn.Process(target=answer_challenge, args=(theirs, b"key"))
         process.start()
         commands = " ".join(psutil.Process(process.pid).cmdline())
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
-    assert ours.recv() == "here"
+    deliver_challenge(ours, b"key")
     with pytest.raises(EOFError):
         ours.recv()
     process.join()

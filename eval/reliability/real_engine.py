@@ -117,7 +117,14 @@ def kill_run(process: psutil.Process, _below: list[psutil.Process]) -> None:
 
 def kill_core(_process: psutil.Process, below: list[psutil.Process]) -> None:
     """SIGKILL to the EngineCore: the one child that holds the model."""
-    max(below, key=lambda child: child.memory_info().rss).kill()
+
+    def memory(child: psutil.Process) -> int:
+        try:
+            return int(child.memory_info().rss)
+        except psutil.NoSuchProcess:  # one of those that only help at the start
+            return 0
+
+    max(below, key=memory).kill()
 
 
 def press_ctrl_c(process: psutil.Process, _below: list[psutil.Process]) -> None:

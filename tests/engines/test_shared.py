@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from llmbatch.core.errors import EngineError
-from llmbatch.core.events import EngineReady, Event, Note, Sealed, Snapshot
+from llmbatch.core.events import EngineReady, Event, Note, Sealed
+from llmbatch.core.types import Outcome
 from llmbatch.engines.feed import Feed
 from llmbatch.engines.making import Maker
 from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.shared import SharedEngine
 from llmbatch.job.job import Job
+from llmbatch.job.run_settings import RunSettings
 from llmbatch.model.tokenizer import ChatSettings
 from llmbatch.runs.brakes import Stop
 from llmbatch.runs.session import RunResult, run_job
@@ -209,21 +211,29 @@ def test_tokens_are_those_of_the_run_alone(jobs: Any, engines: Engines) -> None:
             assert tokens["useful"][name] + tokens["wasted"][name] == session[name] > 0
 
 
-def test_a_higher_priority_has_the_engine_first(jobs: Any, engines: Engines) -> None:
-    script = {"latency": 0.02, "concurrency": 2}
-    low, high = several(jobs, script, 2, rows=40, run={"window": 8})
-    shared, seen = engines.of(low.engine), []
+def test_a_higher_priority_has_the_engine_first(jobs: Any, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its first answer on, while it has more to ask than the engine takes at a time: all of it is asked at once."""
+    low, high = several(jobs, {"latency": 0.02, "concurrency": 2}, 2, rows=4000, run={"window": 8})
+    high = high.model_copy(update={"input": high.input.model_copy(update={"limit": 40}), "run": RunSettings(window=64)})
+    shared, stop, answered = engines.of(low.engine), Stop(), []
+    deal = shared._deal
 
-    def note(name: str) -> Callable[[Event], None]:
-        return lambda event: seen.append((name, event.rows)) if isinstance(event, Snapshot) else None
+    def seen(outcomes: Sequence[Outcome]) -> None:
+        answered.extend(outcome.key.share for outcome in outcomes)
+        deal(outcomes)
 
+    monkeypatch.setattr(shared, "_deal", seen)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(run_job, low, [note("low")], driver=shared.share("low"))
-        until(lambda: shared.in_flight > 0)
-        run_job(high, [note("high")], driver=shared.share("high", priority=1))
-        ended = len(seen)
-        first.result()
-    assert max((rows for name, rows in seen[:ended] if name == "low"), default=0) < 40
+        first = pool.submit(run_job, low, driver=shared.share("low"), stop=stop)
+        until(lambda: len(answered) > 2)
+        of_low = answered[0]
+        run_job(high, driver=shared.share("high", priority=1))
+        stop.ask("the test has seen enough")
+        assert first.result().outcome == "stopped"
+    (of_high,) = {*answered} - {of_low}
+    places = [place for place, share in enumerate(answered) if share == of_high]
+    assert len(places) == 40
+    assert answered[places[0] : places[37]].count(of_low) <= 2
 
 
 @pytest.mark.parametrize("weight", [0, -1.0])
