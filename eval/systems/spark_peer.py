@@ -95,8 +95,11 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 def _is_ours(host: psutil.Process) -> bool:
+    """Where executors are processes of their own, of one of those: a host of the driver is left of the session before."""
     executor = json.loads(_command(host)[-1])["executor"][0]
-    return any(child.pid == executor for child in psutil.Process().children(recursive=True))
+    ours = {child.pid: _command(child) for child in psutil.Process().children(recursive=True)}
+    apart = {pid for pid, command in ours.items() if any("CoarseGrainedExecutorBackend" in part for part in command)}
+    return executor in (apart or ours)
 
 
 def on_echo(spark: Any) -> str:
