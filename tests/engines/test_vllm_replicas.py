@@ -60,11 +60,11 @@ def test_two_replicas_of_which_one_is_killed_give_the_bytes_of_one_engine_greedy
     monkeypatch.setattr(
         "llmbatch.runs.loop._TICK_SECONDS", 0.0
     )  # a snapshot after each step, however fast the engines are
-    texts = [f"{a} hundred and {b}" for a in NUMBERS for b in NUMBERS[:4]]
+    texts = [f"{a} hundred and {b}" for a in NUMBERS for b in NUMBERS]
     rows = jobs.rows({"id": f"r{i}", "text": text} for i, text in enumerate(texts))
     prompt = "Translate to French: {{ text }}"
     shape: dict[str, Any] = {
-        "model": "demo", "prompt": {"path": prompt}, "sampling": {"max_tokens": 100, "ignore_eos": True, "seed": 7},
+        "model": "demo", "prompt": {"path": prompt}, "sampling": {"max_tokens": 50, "ignore_eos": True, "seed": 7},
         "sweep": {"sampling.temperature": [0, 1]},  # greedy, and drawn with seeds
     }  # fmt: skip
     subprocess.run([sys.executable, "-m", "llmbatch.cli", "--version"], check=True)  # what is forked from is there
@@ -80,7 +80,7 @@ def test_two_replicas_of_which_one_is_killed_give_the_bytes_of_one_engine_greedy
     monkeypatch.setattr(Replicas, "stream", seen_streaming)
 
     def kill(event: Event) -> None:
-        if isinstance(event, Snapshot) and event.rows >= 5 and not seen:
+        if isinstance(event, Snapshot) and event.rows >= 1 and not seen:
             seen.extend({child.pid for child in psutil.Process().children(recursive=True)} - before)
             workers = [p for p in psutil.Process().children() if "llmbatch.engines.worker" in command_of(p)]
             assert len(workers) == 2

@@ -288,3 +288,15 @@ def test_with_keys_it_asks_for_one(sites, visit, lines, begin, ended) -> None:
     with page.expect_download() as download:
         page.get_by_role("link", name="Download answers").click()
     assert len(Path(download.value.path()).read_bytes().splitlines()) == 2
+
+
+def test_a_file_that_is_given_before_the_server_has_said_what_it_takes_is_checked_then(sites, visit, lines) -> None:
+    site, held = sites.start(RULES), []
+    page = visit(site)
+    page.route("**/llmbatch/server", lambda route: held.append(route))
+    page.reload()
+    give(page, lines.many(1) * 2)
+    page.get_by_text("Reading requests.jsonl").wait_for()
+    for route in held:
+        route.continue_()
+    page.get_by_text("line 2: has the custom_id").wait_for()

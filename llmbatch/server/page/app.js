@@ -49,10 +49,14 @@ function time(seconds) {
 
 // The list of batches.
 
+let tellServer;
+const serverKnown = new Promise((resolve) => { tellServer = resolve; }); // what it takes is known
+
 async function look() {
   try {
     if (!state.server) {
       state.server = await json("/llmbatch/server");
+      tellServer();
       $("login").hidden = true;
       const owner = state.server.owner ? ` · ${state.server.owner}` : "";
       const most = state.server.owner_bytes ? ` · files ${size(state.server.stored_bytes)} of ${size(state.server.owner_bytes)}` : "";
@@ -301,6 +305,7 @@ async function choose(file) {
   $("check-errors").replaceChildren();
   $("check-said").textContent = `Reading ${file.name} …`;
   try {
+    await serverKnown;
     const seen = await checkLines(file);
     $("check-errors").replaceChildren(...seen.errors.map((error) => make("li", { text: error })));
     $("check-said").textContent = seen.errors.length
