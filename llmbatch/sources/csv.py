@@ -18,7 +18,8 @@ from llmbatch.core.errors import ReadError, SourceError
 from llmbatch.core.types import Cursor, Row
 from llmbatch.core.words import excerpt
 from llmbatch.sources.base import START, Mark, SourceSettings
-from llmbatch.sources.input_files import FileSource, InputFiles, suffix_of
+from llmbatch.sources.file_source import FileSource
+from llmbatch.sources.input_files import InputFiles, suffix_of
 from llmbatch.sources.lines import MAX_LINE, Lines
 from llmbatch.sources.rows import choose_columns, make_row, malformed_row
 

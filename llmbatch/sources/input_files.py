@@ -23,8 +23,8 @@ from typing import Any, BinaryIO, NamedTuple
 import zstandard
 
 from llmbatch.core.errors import ReadError, SourceError
-from llmbatch.core.types import Cursor, Row
-from llmbatch.sources.base import START, Seeker, SourceSettings
+from llmbatch.core.types import Cursor
+from llmbatch.sources.base import SourceSettings
 from llmbatch.sources.file_list import File
 from llmbatch.sources.places import Found, LocalFile, LocalPlace, Place, Together, as_text, called, find_here, is_url
 
@@ -411,45 +411,3 @@ def _compression(name: str, raw: Any) -> str:
     head = raw.read(6)
     raw.seek(0)
     return next((suffix for magic, suffix in _MAGIC.items() if head.startswith(magic)), "")
-
-
-class FileSource:
-    """A source over files whose format is a function that reads rows from a place on; ``seeker`` reads single ones."""
-
-    def __init__(
-        self, files: InputFiles, read: Callable[[InputFiles, Cursor], Iterator[Row]], seeker: Seeker | None = None
-    ) -> None:
-        self._files = files
-        self._read = read
-        self._seeker = seeker
-
-    def rows(self, start: Cursor = START) -> Iterator[Row]:
-        return self._read(self._files, start)
-
-    def places(self, start: Cursor = START) -> Iterator[Row]:
-        return self.rows(start)
-
-    def seeks(self) -> Seeker | None:
-        return self._seeker if self._seeker is not None and self._files.plain else None
-
-    def files(self) -> list[str]:
-        return self._files.names()
-
-    def notes(self) -> list[str]:
-        return []
-
-    def locate(self, cursor: Cursor) -> str:
-        return f"{self._files.name(cursor.file)}:{cursor.line + 1}"
-
-    def called(self, cursor: Cursor) -> str:
-        """The place as records tell it."""
-        return f"{self._files.called(cursor.file)}:{cursor.line + 1}"
-
-    def fingerprint(self, files: int | None = None) -> list[dict[str, Any]]:
-        return self._files.fingerprint(files)
-
-    def digest(self, start: Cursor, stop: Cursor | None) -> str | None:
-        return self._files.digest(start, stop)
-
-    def progress(self, cursor: Cursor) -> float | None:
-        return self._files.progress(cursor)

@@ -19,7 +19,8 @@ from llmbatch.core.record import json_decoder
 from llmbatch.core.types import Cursor, Row
 from llmbatch.core.words import excerpt, is_encodable
 from llmbatch.sources.base import Mark, Source, SourceSettings
-from llmbatch.sources.input_files import FileSource, InputFiles, suffix_of
+from llmbatch.sources.file_source import FileSource
+from llmbatch.sources.input_files import InputFiles, suffix_of
 from llmbatch.sources.lines import MAX_LINE, Lines, PickedLines, first_line
 from llmbatch.sources.rows import MAX_DEPTH, depth, make_row, malformed_row
 

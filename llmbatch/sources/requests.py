@@ -15,7 +15,8 @@ from llmbatch.formats.openai.format import OpenAI
 from llmbatch.formats.openai.validation import problems
 from llmbatch.sources.base import START, Seeker, Source, SourceSettings
 from llmbatch.sources.csv import open_csv
-from llmbatch.sources.input_files import FileSource, InputFiles
+from llmbatch.sources.file_source import FileSource
+from llmbatch.sources.input_files import InputFiles
 from llmbatch.sources.jsonl import json_lines
 from llmbatch.sources.lines import first_line
 from llmbatch.sources.records import records

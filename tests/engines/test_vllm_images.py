@@ -276,9 +276,8 @@ def test_a_whole_run_sees_the_images_of_a_prompts_variable(
         prompt_ids, ids = bare(engine, asked)
         assert records[at]["usage"]["prompt_tokens"] == len(prompt_ids)
         said = engine._llm.get_tokenizer().decode(ids, skip_special_tokens=True)
-        assert records[at]["output"].rstrip("\ufffd") == said.rstrip(
-            "\ufffd"
-        )  # the bytes of a character that is not whole yet
+        # without the bytes of a character that is not whole yet, which either may tell or leave out
+        assert records[at]["output"].rstrip("\ufffd") == said.rstrip("\ufffd")
     assert records[0]["output"] == records[4]["output"] == records[5]["output"] != records[2]["output"]
     assert jobs.report()["rows"]["folded"] == 2
 

@@ -297,6 +297,8 @@ def test_a_file_that_is_given_before_the_server_has_said_what_it_takes_is_checke
     page.reload()
     give(page, lines.many(1) * 2)
     page.get_by_text("Reading requests.jsonl").wait_for()
-    for route in held:
-        route.continue_()
+    assert len(held) == 1
+    held[0].continue_()
     page.get_by_text("line 2: has the custom_id").wait_for()
+    assert page.locator("#check-said").inner_text() == "requests.jsonl cannot be a batch as it is:"
+    assert page.locator("#check-errors li").count() == 1
