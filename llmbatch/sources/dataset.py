@@ -217,4 +217,12 @@ def _explain(error: Exception, settings: SourceSettings) -> str:
         return f"{said} (input.split is {settings.split or 'train'!r})"
     if "config" in said.lower():
         return f"{said} (set input.config)"
+    if (
+        error.__cause__ is not None and Path(settings.path).is_dir()
+    ):  # the library says that it failed, and its cause why
+        reason = " ".join(str(error.__cause__).split())
+        return (
+            f"the folder cannot be loaded as a dataset: {reason}. To have each of its lines be a row, and a broken one fail alone, "
+            "name its files, as with '**/*.jsonl' behind the folder"
+        )
     return f"{type(error).__name__}: {said}"

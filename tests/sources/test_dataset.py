@@ -169,3 +169,9 @@ def test_a_hub_that_cannot_be_reached_is_said_so() -> None:
     for line in said:
         assert line.startswith("SourceError nobody/nothing: ")
         assert "no such file here, and the hub cannot be reached" in line
+
+
+def test_a_folder_with_a_broken_line_says_why_it_is_no_dataset_and_what_to_name(tmp_path: Path, source: Open) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{broken\n')
+    with pytest.raises(SourceError, match=r"cannot be loaded as a dataset: .*(?i:json).*\*\*/\*\.jsonl"):
+        source(tmp_path)
