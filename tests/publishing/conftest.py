@@ -213,6 +213,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    # once a day it asks by itself, without a token, which programs call themselves agents
+    monkeypatch.setattr("huggingface_hub.utils._headers.detect_agent", lambda: None)
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_test")
     yield hub
     server.shutdown()
