@@ -121,17 +121,20 @@ class EngineProcess:
 
     def how_it_ended(self) -> str:
         """In words; waits for it."""
-        if self._process is None:
-            return "was not started"
-        try:
-            code = self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            return "closed its pipe"
-        if code >= 0:
-            return f"ended with exit code {code}"
-        name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else f"signal {-code}"
-        hint = " (by the kernel, where memory ran out)" if -code == signal.SIGKILL else ""
-        return f"was killed by {name}{hint}"
+        return "was not started" if self._process is None else how_it_ended(self._process)
+
+
+def how_it_ended(process: subprocess.Popen[bytes]) -> str:
+    """How a process went that has closed its pipe, in words; waits for its end."""
+    try:
+        code = process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "closed its pipe"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else f"signal {-code}"
+    hint = " (by the kernel, where memory ran out)" if -code == signal.SIGKILL else ""
+    return f"was killed by {name}{hint}"
 
 
 def _start(descriptor: int, hosting: Hosting) -> subprocess.Popen[bytes]:
@@ -148,4 +151,4 @@ def _start(descriptor: int, hosting: Hosting) -> subprocess.Popen[bytes]:
         )
 
 
-__all__ = ["EngineProcess", "Hosting", "hosted"]
+__all__ = ["EngineProcess", "Hosting", "hosted", "how_it_ended"]

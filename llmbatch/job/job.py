@@ -128,6 +128,11 @@ class Job(BaseModel):
         """What the engine is given: ``demo`` stands for the packaged model's folder."""
         return str(DEMO_MODEL) if self.model == DEMO else self.model
 
+    @property
+    def plan_in_use(self) -> PlanSettings:
+        """How windows are planned, after what ``run.order`` says of it."""
+        return self.plan.model_copy(update={"order": "input"}) if self.run.order == "input" else self.plan
+
     def data(self) -> dict[str, Any]:
         """The job as the plain data that ``job_from`` takes; settings left at their default are left out."""
         return self.model_dump(mode="json", exclude_defaults=True, by_alias=True)

@@ -59,6 +59,13 @@ class RunSettings(BaseModel):
         "prompts begin with, for which it is read once more before); or auto: corpus where a sample shows that it saves enough",
     )
     windows_open: int = Field(4, ge=1, description="windows that may be unfinished at a time; bounds memory")
+    workers: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="processes that render, tokenize and check rows beside the one that drives the engine; 0: that one does. Worth "
+        "it where engines answer more than some 10,000 rows a second",
+    )
     window_characters: int = Field(
         64_000_000, ge=1, description="a window ends before its prompts are longer than this together"
     )

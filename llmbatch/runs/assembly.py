@@ -24,16 +24,18 @@ from llmbatch.folder.progress import write_progress
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer
 from llmbatch.job.recipe import Recipe, engine_of, see_engine
+from llmbatch.programs import PROGRAMS
 from llmbatch.report.report import AcceptCounts, NoteReport
 from llmbatch.reuse.memory import Reuse
 from llmbatch.runs.brakes import Brakes, Stop
 from llmbatch.runs.budget import Budget, gpus_of, spent_by
+from llmbatch.runs.filling import Filling
 from llmbatch.runs.finish import accept_counts
 from llmbatch.runs.governor import Governor
 from llmbatch.runs.guessing import Guessing
 from llmbatch.runs.held_to import HeldTo
 from llmbatch.runs.history import History
-from llmbatch.runs.loop import Loop
+from llmbatch.runs.loop import Elsewhere, Loop
 from llmbatch.runs.meter import Meter
 from llmbatch.runs.ordering import in_order
 from llmbatch.runs.pacing import Pace, Pacing
@@ -41,6 +43,7 @@ from llmbatch.runs.process import calm_collector, stopped_by_signals
 from llmbatch.runs.read_ahead import ReadAhead
 from llmbatch.runs.reading import Reading
 from llmbatch.runs.resume import Left
+from llmbatch.runs.row_workers import RowWorkers, begin_of
 from llmbatch.runs.tuning import Tuner
 from llmbatch.runs.window import OpenWindow
 from llmbatch.runs.writer import Writer
@@ -143,20 +146,23 @@ class Assembly:
             slices=1 if job.input.shard is None else Shard.named(job.input.shard).of, governor=self._governor,
         )  # fmt: skip
         cache = self._held_to.cache
-        plan = job.plan if job.run.order != "input" else job.plan.model_copy(update={"order": "input"})
-        preparer = Preparer(recipe, plan, self.driver.tokenize, self._context_length)
+        preparer = Preparer(recipe, job.plan_in_use, self.driver.tokenize, self._context_length)
         cached = None if cache is None else cache.get
         in_blocks = rows is None and part is not None
+        self._workers = self._row_workers()
         reading = Reading(
-            source, preparer, self.driver, folder.parts, job.run, job.plan, part if in_blocks else rows, in_blocks, cached,
-            self._governor,
+            source, Filling(preparer, self.driver, job.plan, cached), folder.parts, job.run, part if in_blocks else rows, in_blocks,
+            self._governor, self._workers,
         )  # fmt: skip
         self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
         if isinstance(source, Coming) and cached is None:
             self.driver.need()  # it starts while the order is made; with a cache it may not be needed
         reuse = Reuse(job.reuse, None if cache is None else cache.put)
         brakes = Brakes(job.run, self.budget, how.stop, tell, self._governor)
-        self._loop = Loop(self._windows, preparer, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell)
+        elsewhere = None if self._workers is None else Elsewhere(self._workers, reading.works_of)
+        self._loop = Loop(
+            self._windows, preparer, self.driver, self.writer, reuse, brakes, self.meter, job.run, tell, elsewhere
+        )
 
     def _engines(self, engine: EngineSettings, how: How, crashes: int) -> tuple[EngineSettings, bool]:
         """Set the driver; returns the settings of its engines, and whether they are put apart from this process after crashes."""
@@ -198,6 +204,8 @@ class Assembly:
             stack.callback(self.writer.close)
             stack.callback(self._held_to.close)
             stack.callback(self._windows.stop)
+            if self._workers is not None:
+                stack.callback(self._workers.stop)
             if isinstance(self._source, Coming):
                 stack.callback(self._source.give_up)
             if self._governor is not None:
@@ -211,6 +219,19 @@ class Assembly:
         if not isinstance(self._governor, Governor) or self._job.accept is None:
             return None
         return accept_counts(self._job.accept, self._governor.decided)
+
+    def _row_workers(self) -> RowWorkers | None:
+        """The processes that rows are worked on in, where the job asks for them and it can be had in them."""
+        job, count = self._job, self._job.run.workers
+        if not count:
+            return None
+        if why := _why_no_workers(job, self._governor, cached=self._held_to.cache is not None):
+            self._tell(Note("info", f"run.workers: rows are worked on in this process, as {why}"))
+            return None
+        data = job.data()
+        data["input"].pop("strict", None)  # that was seen already
+        log = self._folder.path / "row-workers.log"
+        return RowWorkers(count, begin_of(data, log, self._held_to.context_length), log, self.driver, self._tell)
 
     def _context_length(self) -> int | None:
         """Where the cache knows it, no engine is started to ask for it: all that is asked may be in the cache."""
@@ -254,6 +275,16 @@ def _pacing(job: Job, recipe: Recipe, driver: Driver, pace: Pace | None, engines
     if job.accept is None or job.accept.rows is None:
         return None
     return Governor(job.accept, job.run, slots, job.input.repeat or 1)
+
+
+def _why_no_workers(job: Job, governor: Pacing | None, *, cached: bool) -> str:
+    if governor is not None:
+        return "the run may end before its input, by what came until then"
+    if cached:
+        return "answers of earlier runs are looked up (reuse.cache)"
+    if job.program.name not in PROGRAMS:
+        return f"the program {job.program.name} is known in this process alone"
+    return ""
 
 
 def _memory_of_unique(job: Job) -> str | None:

@@ -6,11 +6,13 @@ thread brings entries and parts to disk. Nothing here knows a format, a prompt, 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
+from typing import NamedTuple
 
-from llmbatch.core.errors import ReadError, RunError, Stopped
+from llmbatch.core.errors import LlmbatchError, ReadError, RunError, Stopped
 from llmbatch.core.events import Note, Planned, Sealed, Watcher
 from llmbatch.core.types import Outcome, Request
 from llmbatch.engines.base import Driver
@@ -18,17 +20,27 @@ from llmbatch.engines.feed import Feed
 from llmbatch.folder.journal import outcome_entry
 from llmbatch.job.prepare import Prepared, Preparer
 from llmbatch.job.run_settings import RunSettings
+from llmbatch.programs.work import Work
 from llmbatch.reuse.memory import Reuse
 from llmbatch.runs.brakes import Brakes
 from llmbatch.runs.budget import up_seconds
 from llmbatch.runs.follow_up import FollowUp
 from llmbatch.runs.meter import Meter
 from llmbatch.runs.read_ahead import ReadAhead
+from llmbatch.runs.row_workers import RowWorkers
 from llmbatch.runs.window import OpenWindow
 from llmbatch.runs.writer import Writer
 
 _FLUSH_SECONDS = 0.1  # how long a finished row may wait for its journal
 _TICK_SECONDS = 0.5
+_LAST_SECONDS = 10.0  # that row workers get to judge what they were sent, when the run ends
+
+
+class Elsewhere(NamedTuple):
+    """Row workers; and the works of a window of theirs as its journal has them, once its worker is gone."""
+
+    workers: RowWorkers
+    works_of: Callable[[int], dict[int, Work]]
 
 
 class Loop:
@@ -45,8 +57,10 @@ class Loop:
         meter: Meter,
         settings: RunSettings,
         tell: Watcher,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._windows = windows
+        self._elsewhere = elsewhere
         self._prepare = prepare
         self._driver = driver
         self._writer = writer
@@ -71,14 +85,16 @@ class Loop:
         journals once the writer is closed. An input that fails half-way ends the run when the rows before are finished.
         """
         self._windows.start(self._feed.wake)  # an engine with nothing to do waits in the feed
+        if self._elsewhere is not None:
+            self._elsewhere.workers.start(self._feed.wake)
         try:
             yield self._take_windows(wait=0.0)
             while True:
                 for outcomes in self._driver.stream(self._feed):
                     yield self._step(outcomes)
-                if self._brakes.halted or not self._follow_up.pending:
+                if not (self._judging if self._brakes.halted else self._pending):
                     break
-                self._follow_up.wait()
+                self._wait_for_what_follows()
                 self._settle()
                 yield self._seal()
             self._tick()
@@ -90,6 +106,7 @@ class Loop:
             self._brakes.look(self._meter.ledger)
         finally:
             self._follow_up.close()
+            self._hear_the_last()
             for window in self._open.values():
                 self._writer.append(window)
 
@@ -98,7 +115,7 @@ class Loop:
         self._unsettled.extend(outcomes)
         self._settle()
         complete = self._seal()
-        busy = self._feed.busy or self._follow_up.pending
+        busy = self._feed.busy or self._pending
         complete += self._take_windows(wait=0.0 if busy else _TICK_SECONDS)
         self._look_after_clocks()
         return complete
@@ -120,7 +137,7 @@ class Loop:
             wait = 0.0
             self._admit(window)
             complete += self._seal()
-        if self._windows.ended and not self._brakes.halted and not self._follow_up.pending:
+        if self._windows.ended and not self._brakes.halted and not self._pending:
             self._feed.close()
         return complete
 
@@ -137,14 +154,15 @@ class Loop:
         bounds = window.bounds
         self._open[bounds.window] = window
         self._meter.opened(window)
-        for index in window.works:
+        for index in window.unfinished:
             self._window_of[index] = window
+        if self._elsewhere is not None:
+            self._elsewhere.workers.admit(window)
         if window.complete:
             self._complete.append(window)
         if window.plan is not None:
-            sent = window.requests[: len(window.plan.order)]
-            expected = sum(len(r.token_ids or ()) for r in sent)
-            self._tell(Planned(bounds.window, bounds.rows, len(window.plan.folded), expected, window.plan.notes))
+            expected = sum(len(r.token_ids or ()) for r in window.requests[: window.plan.sent])
+            self._tell(Planned(bounds.window, bounds.rows, window.plan.folded, expected, window.plan.notes))
         requests, window.requests = window.requests, []
         digests, window.digests = window.digests, {}
         groups, window.groups = window.groups, {}
@@ -173,6 +191,8 @@ class Loop:
         while True:
             while self._unsettled:
                 self._settle_one(self._unsettled.popleft())
+            if self._elsewhere is not None and self._hear(self._elsewhere):
+                continue
             if self._follow_up.pending:
                 self._driver.need()  # where all answers so far came from the cache, it was not yet
             prepared = self._follow_up.prepared(self._driver.info)
@@ -182,8 +202,12 @@ class Loop:
 
     def _settle_one(self, outcome: Outcome) -> None:
         shared = self._reuse.settle(outcome)
-        self._prepare.observe(outcome)
-        self._feed_work(outcome)
+        window = self._window_of[outcome.key.index]
+        if window.elsewhere and self._elsewhere is not None:
+            self._elsewhere.workers.add(window, outcome)
+        else:
+            self._prepare.observe(outcome)
+            self._feed_work(outcome)
         if shared is not None:
             self._unsettled.extend(shared.outcomes)
             self._feed.push(shared.alone, first=True)
@@ -198,9 +222,40 @@ class Loop:
             window.entries.append(outcome_entry(outcome))
             return
         self._meter.finished(window.finish(work.record, work.reused))
+        self._is_finished(index, window)
+
+    def _is_finished(self, index: int, window: OpenWindow) -> None:
         del self._window_of[index]
         if window.complete:
             self._complete.append(window)
+
+    def _hear(self, elsewhere: Elsewhere) -> bool:
+        """Send row workers their outcomes, and take what came of earlier ones; whether there is more to be settled."""
+        workers = elsewhere.workers
+        workers.send()
+        for answer in workers.answers():
+            for came in answer.came:
+                came.window.entries += came.entries
+                came.window.ledger.merge(came.ledger)
+                for index, line, reused in came.finished:
+                    came.window.take(index, line, reused)
+                    self._is_finished(index, came.window)
+            self._feed.push(self._lead(answer.asked), first=True)
+        for lost in workers.lost():
+            for window in lost.windows:
+                self._take_back(window, elsewhere)
+            for outcome in lost.outcomes:
+                self._feed_work(outcome)
+        return bool(self._unsettled)
+
+    def _take_back(self, window: OpenWindow, elsewhere: Elsewhere) -> None:
+        """Have the works of a window here, whose worker is gone: they are made anew, as far as its journal says they had come.
+
+        All that they ask from there on was asked already.
+        """
+        self._writer.append(window)
+        self._writer.flush()
+        window.works = elsewhere.works_of(window.bounds.window)
 
     def _send(self, prepared: Prepared) -> None:
         """Let what follows in the rows' work go before the rows that wait: its prefix is still cached."""
@@ -215,6 +270,8 @@ class Loop:
         complete, self._complete = self._complete, []
         for window in complete:
             del self._open[window.bounds.window]
+            if self._elsewhere is not None:
+                self._elsewhere.workers.seal(window)
             self._meter.sealed(window)
             self._writer.seal(window)
             self._tell(Sealed(window.bounds.window, window.bounds.rows))
@@ -245,6 +302,32 @@ class Loop:
         self._driver.abort()
         self._feed.recall()
 
+    @property
+    def _judging(self) -> bool:
+        """Whether row workers have outcomes of which nothing was heard yet."""
+        return self._elsewhere is not None and self._elsewhere.workers.pending
+
+    @property
+    def _pending(self) -> bool:
+        """Whether more requests may follow from what was answered."""
+        return self._follow_up.pending or self._judging
+
+    def _wait_for_what_follows(self) -> None:
+        self._follow_up.wait()
+        if self._elsewhere is not None and self._judging:
+            self._elsewhere.workers.wait(_TICK_SECONDS)
+
+    def _hear_the_last(self) -> None:
+        """However the run ends, what row workers have judged is not to be asked again."""
+        if self._elsewhere is None:
+            return
+        end = time.monotonic() + _LAST_SECONDS
+        with contextlib.suppress(LlmbatchError):  # the first error is the one to be told
+            self._hear(self._elsewhere)
+            while self._judging and (left := end - time.monotonic()) > 0:
+                self._elsewhere.workers.wait(left)
+                self._hear(self._elsewhere)
+
     def _tick(self) -> None:
         self._meter.tick(in_flight=len(self._feed.in_flight), waiting=self._feed.waiting)
 
@@ -252,6 +335,6 @@ class Loop:
         """The last line of defence of the promise that no row is lost: better no results than too few."""
         for window in self._open.values():
             raise RunError(
-                f"rows {sorted(window.works)[:5]} got no answer, and nothing more is asked: this is a bug of llmbatch, please "
+                f"rows {sorted(window.unfinished)[:5]} got no answer, and nothing more is asked: this is a bug of llmbatch, please "
                 "report it. What is finished is kept"
             )

@@ -1,38 +1,35 @@
-"""Rows in, planned windows out, one by one; ``ReadAhead`` takes them in a thread of its own, ahead of the engine.
+"""An input in, its windows, planned, out, one by one; ``ReadAhead`` takes them in a thread of its own, ahead of the engine.
 
-A window is read, rendered and tokenized here, what its journal already holds is replayed, and the rest is planned. Rows that need
-no engine (malformed, impossible to render, too long) get their record at once.
+Windows that earlier sessions left are found again here. New ones are cut from the input, and filled here or by row workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
-from llmbatch.core.errors import InputChanged, JobError
-from llmbatch.core.types import Completion, Cursor, FailureKind, Outcome, Refusal, Request, Row, Status
-from llmbatch.engines.base import Driver
+from llmbatch.core.errors import InputChanged, JobError, ReadError, RunError
+from llmbatch.core.types import Cursor, Row
 from llmbatch.folder.bounds import Bounds
 from llmbatch.folder.input import input_digest
-from llmbatch.folder.journal import Replay, outcome_entry
+from llmbatch.folder.journal import Replay
 from llmbatch.folder.parts import Parts
 from llmbatch.folder.records import part_lines, record_on
-from llmbatch.job.prepare import Preparer, capacity_of
 from llmbatch.job.run_settings import RunSettings
-from llmbatch.plan.window import PlanSettings
+from llmbatch.job.step import size_of
 from llmbatch.programs.work import Work
+from llmbatch.runs.filling import Filling, Opened
 from llmbatch.runs.pacing import Pacing
+from llmbatch.runs.row_workers import Given, RowWorkers
 from llmbatch.runs.window import OpenWindow
 from llmbatch.sources.base import Source
 from llmbatch.sources.reader import Reader, again
 
 _MANY = 100  # rows of a first window that all fail, before that is said in place of going on
-
-Cached = Callable[[Iterable[bytes]], dict[bytes, Completion]]
-"""Digests of requests -> the answers of earlier runs, for those that have one."""
 
 
 @dataclass(slots=True)
@@ -58,22 +55,20 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Reads one input in windows. ``rows`` are the only indexes to be run, None for all; ``cached`` knows earlier runs' answers.
+    """Reads one input in windows. ``rows`` are the only indexes to be run, None for all.
 
     ``in_blocks``: they stand together in blocks, and no window goes beyond one. ``governor`` says how many rows are needed, None:
-    all.
+    all. ``workers`` fill the windows behind those that are known and the first, where there are any.
     """
 
     source: Source
-    prepare: Preparer
-    driver: Driver
+    filling: Filling
     parts: Parts
     run: RunSettings
-    plan: PlanSettings
     rows: Container[int] | None = None
     in_blocks: bool = False
-    cached: Cached | None = None
     governor: Pacing | None = None
+    workers: RowWorkers | None = None
 
     def windows(self, resume: Resume) -> Iterator[OpenWindow]:
         """Every window that is not sealed, in order, planned and with its journal open.
@@ -85,6 +80,7 @@ class Reading:
         # the last row of a window at whose end the input ended: what comes after it was not there then
         after: Cursor | None = None
         starts = {known: bounds.start.index for known, bounds in (*resume.sealed.items(), *resume.journals.items())}
+        last_known = max(starts, default=0)
         while True:
             if number in resume.sealed:
                 bounds = resume.sealed[number]
@@ -107,24 +103,65 @@ class Reading:
                     if read is None:
                         return
                     opened = read
-                    if not number and self.rows is None and self.run.check_first:
-                        _see_first(opened.window)
-                    digest = partial(input_digest, self.source, opened.window.bounds)
-                    opened.window.input_sha256 = again(digest)
-                    self.parts.open(opened.window.bounds, opened.window.input_sha256)
+                    self._open(opened.window)
                 bounds = opened.window.bounds
-                self._plan(opened)
+                dealing = None
+                if self.workers is not None and number >= last_known:
+                    dealing = _Dealing(self, self.workers, reader, bounds)
+                    dealing.deal()  # what follows is rendered while this window waits for the engine
+                self.filling.plan(opened)
                 if self.governor is not None:
                     self.governor.begun(opened.window.order)
                 yield opened.window
+                if dealing is not None:
+                    yield from dealing.windows()
+                    return
             number += 1
-            start, after = (bounds.stop, None) if bounds.stop is not None else (bounds.last, bounds.last)
+            start, after = _behind(bounds)
+
+    def works_of(self, number: int) -> dict[int, Work]:
+        """The works of the unfinished rows of a window of this session, as far as its journal has them. Beside all that goes on."""
+        replay = self.parts.replay(number)
+        if replay is None:
+            raise RunError(f"{self.parts.folder}: the journal of window {number} is gone")
+        return self._read_again(Reader(self.source), replay, same=True).window.works
+
+    def _open(self, window: OpenWindow) -> None:
+        """Begin the journal of a new window."""
+        if not window.bounds.window and self.rows is None and self.run.check_first:
+            _see_first(window)
+        window.input_sha256 = again(partial(input_digest, self.source, window.bounds))
+        self.parts.open(window.bounds, window.input_sha256)
 
     def _read_new(
         self, reader: Reader, number: int, start: Cursor, after: Cursor | None, extent: Extent
-    ) -> _Opened | None:
+    ) -> Opened | None:
         """The next rows, as many as make a window within its ``extent``; ``None`` where there are none."""
-        reader.seek(start)
+        opened = Opened(OpenWindow(Bounds(number, start, start, None, 0)))
+        full = room = self.filling.prepare.room(self.run)
+        if extent.rows is not None:
+            room = room._replace(rows=min(room.rows, extent.rows))
+
+        def take(row: Row) -> None:
+            self.filling.take(opened, row)
+
+        bounds = self._cut(reader, opened.window.bounds, after, extent.stop, lambda: opened.is_full(room), take)
+        if bounds is None:
+            return None
+        opened.window.bounds, opened.window.share = bounds, opened.share_of(full)
+        return opened
+
+    def _cut(
+        self,
+        reader: Reader,
+        bounds: Bounds,
+        after: Cursor | None,
+        stop_at: int | None,
+        is_full: Callable[[], bool],
+        take: Callable[[Row], None],
+    ) -> Bounds | None:
+        """Take the next rows: up to the row with the index ``stop_at``, or else until it is full. ``None`` where there are none."""
+        reader.seek(bounds.start)
         if after is not None and reader.next is not None and reader.next.cursor.index == after.index:
             reader.take()
         while self.rows is not None and reader.next is not None and reader.next.index not in self.rows:
@@ -133,28 +170,22 @@ class Reading:
             if reader.failure is not None:
                 raise reader.failure
             return None
-        opened = _Opened(OpenWindow(Bounds(number, first.cursor, first.cursor, None, 0)))
-        last = first.cursor
-        full = room = self.prepare.room(self.run)
-        if extent.rows is not None:
-            room = room._replace(rows=min(room.rows, extent.rows))
+        last, taken = first.cursor, 0
         while (row := reader.next) is not None:
             ours = self.rows is None or row.index in self.rows
-            if extent.stop is None:
-                if room.is_full(len(opened.window.order), len(opened.requests), opened.size):
+            if stop_at is None:
+                if is_full():
                     break
-            elif row.cursor.index >= extent.stop:
+            elif row.cursor.index >= stop_at:
                 break
             if self.in_blocks and not ours:
                 break
             reader.take()
             if ours:
                 last = row.cursor
-                self._take(opened, row)
-        opened.window.share = full.share(len(opened.window.order), len(opened.requests), opened.size)
-        stop = reader.next.cursor if reader.next is not None else None
-        opened.window.bounds = Bounds(number, first.cursor, last, stop, len(opened.window.order))
-        return opened
+                taken += 1
+                take(row)
+        return Bounds(bounds.window, first.cursor, last, reader.next.cursor if reader.next is not None else None, taken)
 
     def _share(self, first: int, end: int, windows: int) -> int:
         """Where the first of so many lost windows ends, whose rows have these indexes: each of them had one row at least."""
@@ -165,10 +196,13 @@ class Reading:
             return end  # each of them had one block
         return rows[len(rows) // windows]
 
-    def _read_again(self, reader: Reader, replay: Replay) -> _Opened:
-        """A window whose journal is there: the same rows, without the work that is done. Raises ``InputChanged``."""
+    def _read_again(self, reader: Reader, replay: Replay, *, same: bool = False) -> Opened:
+        """A window whose journal is there: the same rows, without the work that is done. Raises ``InputChanged``.
+
+        ``same``: the journal is of this session.
+        """
         bounds = replay.bounds
-        opened = _Opened(OpenWindow(bounds))
+        opened = Opened(OpenWindow(bounds))
         window = opened.window
         window.input_sha256 = replay.input_sha256
         reader.seek(bounds.start)
@@ -178,14 +212,14 @@ class Reading:
                 line = replay.lines.get(row.index)
                 record = replay.record(row.index)
                 if line is None or record is None:
-                    self._take(opened, row, replay.outcomes.get(row.index, ()))
+                    self.filling.take(opened, row, replay.outcomes.get(row.index, ()), same=same)
                     continue
                 window.order.append(row.index)
                 window.lines[row.index] = line
                 window.ledger.add(record, replay.reused.get(row.index))
         if reader.failure is not None:
             raise reader.failure
-        window.share = self.prepare.room(self.run).share(len(window.order), len(opened.requests), opened.size)
+        window.share = opened.share_of(self.filling.prepare.room(self.run))
         if len(window.order) < bounds.rows:
             raise InputChanged(
                 f"the input ends before row {bounds.last.index}, and this run has read that far before. Restore it, or give "
@@ -193,105 +227,72 @@ class Reading:
             )
         return opened
 
-    def _take(self, opened: _Opened, row: Row, outcomes: Sequence[Outcome] = ()) -> None:
-        """Begin one row's work, and feed it what the journal knows of it."""
-        window = opened.window
-        window.order.append(row.index)
-        work = self.prepare.begin(row)
-        requests = work.start()
-        if work.record is None:
-            if self.cached is None:
-                self.driver.need()  # it starts while the rest of the window is read; with a cache it may not be needed
-            # an image may be another by now: a row that has one is asked from its start
-            if outcomes and not any(request.prompt.images for request in requests):
-                requests = self._replayed(work, requests, outcomes)
-        if work.record is not None:
-            window.finish(work.record, work.reused)
-            return
-        window.works[row.index] = work
-        opened.requests.extend(requests)
-        opened.size += self.prepare.size(row, work, requests)
 
-    def _replayed(self, work: Work, requests: list[Request], outcomes: Sequence[Outcome]) -> list[Request]:
-        """Feed a row's work what the journal knows of it; returns what is still to be asked."""
-        self.driver.wait_ready()  # what follows a failure depends on the context length, as it did the first time
-        owed = {request.key: request for request in requests}
-        for outcome in outcomes:
-            request = owed.get(outcome.key)
-            if request is not None and not request.prompt.images:  # an image may be another by now, in a later step too
-                del owed[request.key]
-                owed.update((each.key, each) for each in work.feed(outcome))
-        return list(owed.values())
+class _Dealing:
+    """The input behind a window in; the windows that row workers make of it, in order, out.
 
-    def _plan(self, opened: _Opened) -> None:
-        """Tokenize a window's requests and put them in order; what cannot run is finished, and what the cache knows answered."""
-        window = opened.window
-        requests = self._tokenized(window, opened.requests)
-        if self.cached is not None:
-            requests = self._asked_anew(self.cached, window, requests)
-        later: list[Request] = []  # what follows a refusal: it is planned with the rest
-        too_long: list[str] = []
-        while requests:
-            capacity = capacity_of(self.driver.wait_ready())
-            plan = self.prepare.plan(requests, capacity, last=window.bounds.stop is None)
-            for position, failure in plan.too_long.items():
-                later += self._refuse(window, Refusal(requests[position].key, failure))
-            if not later:
-                window.plan = replace(plan, notes=(*too_long, *plan.notes))
-                window.requests = [requests[position] for position in (*plan.order, *plan.folded)]
-                window.groups = {requests[position].key: group for position, group in plan.groups.items()}
-                window.digests = {requests[position].key: digest for position, digest in plan.digests.items()}
-                return
-            too_long.append(f"prompts that are too long: {len(plan.too_long):,} (plan.overflow={self.plan.overflow})")
-            requests = [request for position, request in enumerate(requests) if position not in plan.too_long]
-            later = self._tokenized(window, later)
-            requests += later if self.cached is None else self._asked_anew(self.cached, window, later)
-            later = []
+    Blocks of rows are dealt ahead, one more than there are workers.
+    """
 
-    def _tokenized(self, window: OpenWindow, requests: Sequence[Request]) -> list[Request]:
-        """The requests with their token ids. Those that have none are refused; what then follows in their rows is among them."""
-        found: list[Request] = []
-        while requests:
-            prepared = self.prepare.tokenized(requests)
-            found += prepared.ready
-            requests = [request for refusal in prepared.refused for request in self._refuse(window, refusal)]
-        return found
+    def __init__(self, reading: Reading, workers: RowWorkers, reader: Reader, behind: Bounds) -> None:
+        self._reading = reading
+        self._workers = workers
+        self._reader = reader
+        self._room = reading.filling.prepare.room(reading.run)
+        self._number = behind.window + 1
+        self._cut = behind  # what was cut last
+        self._given: deque[Given] = deque()
+        self._ended = False
+        self._failure: ReadError | None = None
 
-    def _asked_anew(self, cached: Cached, window: OpenWindow, requests: list[Request]) -> list[Request]:
-        """Give the answers that the cache has to their rows; returns what it does not know, of what then follows too."""
-        unknown: list[Request] = []
-        while requests:
-            digests = self.prepare.digests(requests)
-            answers = cached(digest for digest in digests if digest is not None)
-            following: list[Request] = []
-            for request, digest in zip(requests, digests, strict=True):
-                answer = answers.get(digest) if digest is not None else None
-                work = window.works.get(request.key.index)
-                if answer is None or work is None:
-                    unknown.append(request)
-                else:
-                    following += _feed(window, work, replace(answer, key=request.key))
-            requests = self._tokenized(window, following)
-        return [r for r in unknown if r.key.index in window.works]
+    def deal(self) -> None:
+        """Give the workers as many blocks as they are to have. An input that fails is told once its last window was given out."""
+        while not self._ended and len(self._given) <= self._workers.count:
+            try:
+                self._deal_one()
+            except ReadError as error:
+                self._ended, self._failure = True, error
 
-    def _refuse(self, window: OpenWindow, refusal: Refusal) -> list[Request]:
-        """Tell a row's work that a request of it cannot be sent; returns what follows in it."""
-        key = refusal.key
-        work = window.works.get(key.index)
-        if work is None:
-            return []  # another request of the same row was refused before, and that was its end
-        first = key.step == 0 and key.attempt == 1
-        skipped = first and refusal.failure.kind is FailureKind.TOO_LONG and self.plan.overflow == "skip"
-        return _feed(window, work, refusal, skipped=skipped)
+    def windows(self) -> Iterator[OpenWindow]:
+        """The windows, planned and with their journals open. Raises ``ReadError``."""
+        self.deal()
+        while self._given:
+            given = self._given.popleft()
+            self.deal()
+            for window in given.windows(self._number, self._reading.filling, self._room):
+                self._number += 1
+                self._reading._open(window)
+                yield window
+        if self._failure is not None:
+            raise self._failure
+
+    def _deal_one(self) -> None:
+        rows: list[Row] = []
+        size, (start, after) = 0, _behind(self._cut)
+
+        def take(row: Row) -> None:
+            nonlocal size
+            rows.append(row)
+            size += size_of(row.data)
+
+        cut = self._reading._cut(
+            self._reader,
+            Bounds(0, start, start, None, 0),
+            after,
+            None,
+            lambda: self._room.is_full(len(rows), len(rows), size),
+            take,
+        )
+        if cut is None:
+            self._ended = True
+        else:
+            self._cut = cut
+            self._given.append(self._workers.give(rows, cut.stop))
 
 
-@dataclass(slots=True)
-class _Opened:
-    """A window that was read and rendered, and is not yet planned."""
-
-    window: OpenWindow
-    requests: list[Request] = field(default_factory=list)
-    size: int = 0  # characters that its rows hold
+def _behind(bounds: Bounds) -> tuple[Cursor, Cursor | None]:
+    """Where what follows begins, and the row that is to be passed before, where that was the last one of its time."""
+    return (bounds.stop, None) if bounds.stop is not None else (bounds.last, bounds.last)
 
 
 def _see_first(window: OpenWindow) -> None:
@@ -312,16 +313,3 @@ def _see_first(window: OpenWindow) -> None:
         f"none of the first {len(window.order):,} rows can be sent to a model{others}: {worst.message}. Nothing was sent. If the "
         "rows behind them are worth it, --set run.check_first=false goes on with a record for each that says why"
     )
-
-
-def _feed(window: OpenWindow, work: Work, outcome: Outcome, *, skipped: bool = False) -> list[Request]:
-    """Feed an outcome that did not come from the engine to a row's work; returns what follows.
-
-    ``skipped``: a record that comes of it says so.
-    """
-    following = work.feed(outcome)
-    if work.record is not None:
-        window.finish(replace(work.record, status=Status.SKIPPED) if skipped else work.record, work.reused)
-    else:
-        window.entries.append(outcome_entry(outcome))
-    return following

@@ -46,6 +46,11 @@ class Writer:
         )
         self._sealed.append(sealed)
 
+    def flush(self) -> None:
+        """Wait until all that was given so far is in its files. Raises the first error."""
+        while self._pending:
+            self._pending.popleft().result()
+
     def check(self) -> None:
         """Raise the error of an operation that failed, as soon as it is known; commit when it is time. Call it now and then."""
         while self._pending and self._pending[0].done():
@@ -73,8 +78,7 @@ class Writer:
     def close(self) -> None:
         """Wait for all that was given, commit and close the journals. Raises the first error."""
         try:
-            while self._pending:
-                self._pending.popleft().result()
+            self.flush()
         finally:
             self._executor.shutdown(wait=True, cancel_futures=True)
             try:

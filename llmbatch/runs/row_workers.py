@@ -1,0 +1,377 @@
+"""Blocks of rows and outcomes in; their planned windows, and what came of the outcomes, out: by processes beside this one.
+
+A row worker renders, tokenizes and plans the rows that it is given, and keeps their works: it judges what the engine answered, and
+makes requests of what follows and records of what is finished. Everything else stays with the run, which alone reads the input,
+drives the engine and writes the folder. So all that is promised of a run holds with workers as without, and when one is killed the
+run takes its rows back: the journal says how far each of them had come.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing import Pipe
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+from llmbatch import __version__
+from llmbatch.core import errors
+from llmbatch.core.errors import LlmbatchError, RunError
+from llmbatch.core.events import Note, Watcher
+from llmbatch.core.imports import environment
+from llmbatch.core.ledger import Ledger
+from llmbatch.core.types import Cursor, Outcome, Request, Reused, Row
+from llmbatch.engines.base import Driver
+from llmbatch.engines.hosted import how_it_ended
+from llmbatch.engines.messages import Asked
+from llmbatch.engines.supervised import Cancelled
+from llmbatch.job.prepare import Room
+from llmbatch.runs.filling import Filling
+from llmbatch.runs.row_messages import (
+    Begin,
+    Broken,
+    Filled,
+    Need,
+    Ready,
+    Settled,
+    WindowKey,
+    asked_in,
+    block,
+    outcomes,
+    reused_in,
+    window_of,
+)
+from llmbatch.runs.window import OpenWindow
+
+_LOOK_SECONDS = 0.1  # whether the engine is up by now
+_END_SECONDS = 20.0
+
+
+class Came(NamedTuple):
+    """What came of outcomes for rows of one window: those that are finished, journal entries of the others, and their account."""
+
+    window: OpenWindow
+    finished: list[tuple[int, bytes, Reused | None]]
+    entries: list[bytes]
+    ledger: Ledger
+
+
+class Answer(NamedTuple):
+    """What came of outcomes that were sent to a worker together; ``asked`` is what is to be asked next, each with its digest."""
+
+    came: list[Came]
+    asked: list[tuple[Request, bytes | None]]
+
+
+class Lost(NamedTuple):
+    """What a worker had in hand when it ended: its windows, and the outcomes that it had not answered."""
+
+    windows: list[OpenWindow]
+    outcomes: list[Outcome]
+
+
+class RowWorkers:
+    """So many processes at most; each is started when there is something for it to do.
+
+    One thread gives blocks and waits for their windows, another one adds outcomes and takes answers: that of the loop.
+    """
+
+    def __init__(self, count: int, begin: Begin, log: Path, driver: Driver, tell: Watcher) -> None:
+        self.count = count
+        self._begin = begin
+        self._log = log
+        self._driver = driver
+        self._tell = tell
+        self._changed = threading.Condition()  # for all that follows, and what workers hold that two threads look at
+        self._workers: list[_Worker] = []
+        self._blocks = 0
+        self._whose: dict[OpenWindow, tuple[_Worker, WindowKey]] = {}
+        self._answers: deque[tuple[_Worker, Settled]] = deque()
+        self._error: LlmbatchError | None = None
+        self._given_up = False  # the job cannot be had in another process
+        self._stopped = False
+        self._ready: Callable[[], None] = lambda: None
+
+    def start(self, ready: Callable[[], None]) -> None:
+        """``ready`` is called, from other threads, whenever there is something for the loop to take."""
+        self._ready = ready
+
+    # the reader's thread
+
+    def give(self, rows: Sequence[Row], stop: Cursor | None) -> Given:
+        """Give a block of rows to the worker that has the fewest; ``stop``: where the row behind it is."""
+        worker = self._idlest()
+        given = Given(self, worker, rows, stop, self._blocks)
+        self._blocks += 1
+        if worker is not None:
+            with self._changed:
+                worker.given[given.number] = given
+            worker.send(block(given.number, rows, stop))
+        return given
+
+    def wait_for(self, given: Given) -> Filled | None:
+        """The next window of a block; None where its worker is gone. Raises ``Cancelled`` once all is stopped."""
+        worker = given.worker
+        while True:
+            with self._changed:
+                if self._stopped:
+                    raise Cancelled
+                if worker is None or worker.gone is not None or self._given_up:
+                    return None
+                if given.filled:
+                    return given.filled.popleft()
+                self._changed.wait(_LOOK_SECONDS)
+            if (info := self._driver.info) is not None and worker.info is not info:
+                worker.info = info
+                worker.send(Ready(info))
+
+    def belongs(self, window: OpenWindow, worker: _Worker, key: WindowKey) -> None:
+        """The works of a window are a worker's."""
+        window.elsewhere = True
+        self._whose[window] = worker, key
+
+    def _idlest(self) -> _Worker | None:
+        with self._changed:
+            alive = [worker for worker in self._workers if worker.gone is None]
+            if self._given_up or self._stopped:
+                return None
+            free = min(alive, key=lambda worker: len(worker.given), default=None)
+            if (free is None or free.given) and len(self._workers) < self.count:
+                try:
+                    free = _Worker(self._begin, self._log, self._hear)
+                except OSError as error:
+                    self._say_once(f"no process could be started ({error.strerror or error})")
+                    return free
+                self._workers.append(free)
+            return free
+
+    # the loop's thread
+
+    def add(self, window: OpenWindow, outcome: Outcome) -> None:
+        """An outcome of a request of a worker's window; it goes with the others that are added before ``send``."""
+        self._whose[window][0].collected.append(outcome)
+
+    def send(self) -> None:
+        """Send the workers what was added."""
+        for worker in self._workers:
+            if worker.collected:
+                found, worker.collected = worker.collected, []
+                worker.serial += 1
+                worker.sent.append((worker.serial, found))
+                worker.send(outcomes(worker.serial, found))
+
+    def answers(self) -> Iterator[Answer]:
+        """What came of outcomes so far. Raises what a worker says that went wrong with a row."""
+        while self._answers:
+            worker, settled = self._answers.popleft()
+            serial, _ = worker.sent.popleft()
+            assert serial == settled.serial  # noqa: S101 - in the order of sending
+            came = []
+            for rows in settled.rows:
+                window = worker.windows[rows.key]
+                finished = [(index, line, reused_in(reused)) for index, line, reused in rows.finished]
+                came.append(Came(window, finished, rows.entries, Ledger.from_dict(rows.ledger)))
+            yield Answer(came, asked_in(settled, worker.asked))
+        if self._error is not None:
+            raise self._error
+
+    def lost(self) -> Iterator[Lost]:
+        """What workers had in hand that are gone, once all answers of theirs are taken: it is theirs no more."""
+        for worker in self._workers:
+            if not worker.is_lost or self._answers:
+                continue
+            left = [outcome for _, found in worker.sent for outcome in found] + worker.collected
+            windows = list(worker.windows.values())
+            worker.sent.clear()
+            worker.collected, worker.windows = [], {}
+            for window in windows:
+                del self._whose[window]
+                window.elsewhere = False
+            yield Lost(windows, left)
+
+    def admit(self, window: OpenWindow) -> None:
+        """A window of a worker was taken in by the loop."""
+        if window.elsewhere:
+            worker, key = self._whose[window]
+            worker.windows[key] = window
+
+    def seal(self, window: OpenWindow) -> None:
+        """Every row of a window has its record."""
+        if window.elsewhere:
+            worker, key = self._whose.pop(window)
+            worker.windows.pop(key, None)
+
+    @property
+    def pending(self) -> bool:
+        """Whether outcomes were added that nothing was heard of yet."""
+        return any(worker.collected or worker.sent for worker in self._workers)
+
+    def wait(self, timeout: float) -> None:
+        """Until there is something to take, at most so many seconds."""
+        with self._changed:
+            self._changed.wait_for(self._news, timeout)
+
+    def stop(self) -> None:
+        """End the processes. What they have in hand is owed again. May be called twice."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.end()
+        if self._workers and self._log.exists() and not self._log.stat().st_size:
+            self._log.unlink()
+
+    def _news(self) -> bool:
+        return bool(self._answers) or self._error is not None or any(worker.is_lost for worker in self._workers)
+
+    # the threads that listen to the workers
+
+    def _hear(self, worker: _Worker, message: Any) -> None:
+        """Take a message of a worker's; None: it has ended."""
+        with self._changed:
+            if isinstance(message, Filled):
+                given = worker.given[message.key[0]]
+                given.filled.append(message)
+                if message.last:
+                    del worker.given[given.number]
+            elif isinstance(message, Settled):
+                self._answers.append((worker, message))
+            elif isinstance(message, Broken) and message.begun:
+                self._error = _error_of(message)
+            elif isinstance(message, Broken):
+                self._given_up = True
+                self._say_once(message.message)
+            elif message is None and worker.gone is None:
+                worker.gone = worker.how_it_ended()
+                if not (self._stopped or self._given_up or self._error):
+                    self._say_once(f"a row worker {worker.gone}; see {self._log}")
+            self._changed.notify_all()
+        if isinstance(message, Need):
+            self._driver.need()
+        if not isinstance(message, Filled):
+            self._ready()
+
+    def _say_once(self, what: str) -> None:
+        self._tell(
+            Note("warning", f"run.workers: {what}. Its rows are worked on in this process instead; nothing is lost")
+        )
+
+
+class Given:
+    """A block of rows that was given to a worker, until all of its windows are there."""
+
+    def __init__(
+        self, workers: RowWorkers, worker: _Worker | None, rows: Sequence[Row], stop: Cursor | None, number: int
+    ) -> None:
+        self.worker = worker
+        self.number = number
+        self.filled: deque[Filled] = deque()
+        self._workers = workers
+        self._rows = rows
+        self._stop = stop
+
+    def windows(self, number: int, filling: Filling, room: Room) -> Iterator[OpenWindow]:
+        """The windows of the block, planned, from this number on. Where the worker ends before, the rest is filled here."""
+        done = 0
+        while (message := self._workers.wait_for(self)) is not None:
+            assert self.worker is not None  # noqa: S101 - for the type checker
+            window = window_of(message, number, self.worker.asked_ahead)
+            self._workers.belongs(window, self.worker, message.key)
+            number, done = number + 1, done + len(window.order)
+            yield window
+            if message.last:
+                return
+        for opened in filling.windows(self._rows[done:], self._stop, room):
+            opened.window.bounds = opened.window.bounds._replace(window=number)
+            filling.plan(opened)
+            number += 1
+            yield opened.window
+
+
+class _Worker:
+    """One process, with a thread that sends to it and one that listens: whoever gives it something never waits for it."""
+
+    def __init__(self, begin: Begin, log: Path, heard: Callable[[_Worker, Any], None]) -> None:
+        self.given: dict[int, Given] = {}  # blocks of which windows are still to come
+        self.gone: str | None = None  # how it ended
+        self.info: Any = None  # what it was told of the engine
+        self.windows: dict[WindowKey, OpenWindow] = {}  # those that the loop has
+        self.collected: list[Outcome] = []
+        self.sent: deque[tuple[int, list[Outcome]]] = deque()  # that nothing was heard of
+        self.serial = 0
+        self.asked, self.asked_ahead = Asked(), Asked()  # of the loop's thread, and of the reader's
+        self._heard = heard
+        self._outbox: SimpleQueue[object] = SimpleQueue()
+        self._pipe, theirs = Pipe()
+        with theirs, log.open("ab") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "llmbatch.runs.row_worker", str(theirs.fileno())],
+                env={**environment(), **_ONE_THREAD}, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=file,
+                stderr=file, start_new_session=True,
+            )  # fmt: skip
+        self.send(begin)
+        self._threads = [
+            threading.Thread(target=target, name=f"llmbatch-row-worker-{name}", daemon=True)
+            for name, target in (("send", self._send_all), ("hear", self._hear_all))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def send(self, message: object) -> None:
+        """Hand a message over, in this order."""
+        self._outbox.put(message)
+
+    def end(self) -> None:
+        """End the process at once: all that it knows is known elsewhere too."""
+        self._process.kill()
+        self._outbox.put(None)
+        for thread in self._threads:
+            thread.join(_END_SECONDS)
+        self._process.wait()
+        self._pipe.close()
+
+    def how_it_ended(self) -> str:
+        """In words, once its pipe is closed."""
+        return how_it_ended(self._process)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended with something in hand."""
+        return self.gone is not None and bool(self.sent or self.collected or self.windows)
+
+    def _send_all(self) -> None:
+        while (message := self._outbox.get()) is not None:
+            try:
+                self._pipe.send(message)
+            except OSError:
+                return  # it is gone: who listens says so
+
+    def _hear_all(self) -> None:
+        while True:
+            try:
+                message = self._pipe.recv()
+            except (EOFError, OSError):
+                self._heard(self, None)
+                return
+            self._heard(self, message)
+
+
+# several workers share the processors: the tokenizer of each is to take one
+_ONE_THREAD: Mapping[str, str] = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def begin_of(job: Mapping[str, Any], log: Path, context_length: int | None) -> Begin:
+    """What a worker is told first; ``job`` is plain data."""
+    return Begin(__version__, job, str(log), context_length)
+
+
+def _error_of(message: Broken) -> LlmbatchError:
+    kind = getattr(errors, message.kind, RunError)
+    return kind(message.message) if issubclass(kind, LlmbatchError) else RunError(message.message)
+
+
+__all__ = ["Answer", "Came", "Given", "Lost", "RowWorkers", "begin_of"]
