@@ -29,6 +29,7 @@ from llmbatch.job.prepare import Preparer, Room
 from llmbatch.job.recipe import engine_of
 from llmbatch.job.swept import recipe_of
 from llmbatch.runs.filling import Filling
+from llmbatch.runs.process import calm_collector
 from llmbatch.runs.row_messages import (
     Begin,
     Block,
@@ -189,6 +190,11 @@ def main() -> None:
                 wire.broken(error)
 
     threading.Thread(target=fill, name="llmbatch-fill", daemon=True).start()
+    with calm_collector():
+        _listen(wire, engine, blocks, windows)
+
+
+def _listen(wire: _Wire, engine: _Engine, blocks: queue.SimpleQueue[Block], windows: _Windows) -> NoReturn:
     while True:
         message = wire.receive()
         try:
