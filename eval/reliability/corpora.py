@@ -424,6 +424,9 @@ SCENARIOS = (
         "replicas", {"rules": [FAILS_ONCE], "die_after": [30, 80, 81]}, {"run": {"window": 40}, "engine": {"replicas": 3}}
     ),
     Scenario(
+        "row-workers", {"rules": [FAILS_ONCE, FAILS_TWICE], "die_after": [90]}, {"run": {"window": 24, "workers": 2}}
+    ),
+    Scenario(
         "accepted rows",  # how many rows besides are done by the time that they are decided differs from run to run
         {"rules": [FAILS_ONCE, FAILS_ALWAYS]},
         {"run": {"window": 24}, "accept": {"rows": 40, "when": "'3' in output or '5' in output", "unique": "output"}},

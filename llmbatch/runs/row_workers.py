@@ -144,7 +144,7 @@ class RowWorkers:
                 try:
                     free = _Worker(self._begin, self._log, self._hear)
                 except OSError as error:
-                    self._say_once(f"no process could be started ({error.strerror or error})")
+                    self._say(f"no process could be started ({error.strerror or error})")
                     return free
                 self._workers.append(free)
             return free
@@ -243,19 +243,20 @@ class RowWorkers:
             elif isinstance(message, Broken) and message.begun:
                 self._error = _error_of(message)
             elif isinstance(message, Broken):
+                if not self._given_up:
+                    self._say(message.message)
                 self._given_up = True
-                self._say_once(message.message)
             elif message is None and worker.gone is None:
                 worker.gone = worker.how_it_ended()
                 if not (self._stopped or self._given_up or self._error):
-                    self._say_once(f"a row worker {worker.gone}; see {self._log}")
+                    self._say(f"a row worker {worker.gone}; see {self._log}")
             self._changed.notify_all()
         if isinstance(message, Need):
             self._driver.need()
         if not isinstance(message, Filled):
             self._ready()
 
-    def _say_once(self, what: str) -> None:
+    def _say(self, what: str) -> None:
         self._tell(
             Note("warning", f"run.workers: {what}. Its rows are worked on in this process instead; nothing is lost")
         )
