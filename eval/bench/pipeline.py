@@ -2,7 +2,7 @@
 
 Each figure is measured in processes of their own, pinned to one core. In them this file is the program:
 
-    python pipeline.py SOURCE OUTPUT [--tokenizer] [--stop-at ROWS]
+    python pipeline.py SOURCE OUTPUT BEGAN [--tokenizer] [--stop-at ROWS] [--workers COUNT]
 
 runs one job and prints a JSON line: rows, seconds of the run, seconds from the process's start to its first answer.
 """
@@ -100,9 +100,50 @@ def render(scale: float, repetitions: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def workers(scale: float, repetitions: int, folder: Path) -> dict[str, Any]:
+    """Row workers on all cores, with and without the tokenizer; without any, with one and with two, in turns.
+
+    What a row takes of the process that drives the engine, and of its workers, is the difference between a long run and a short
+    one: so the start of processes is left out, and the first window, which no worker has. Of that follows what more cores would
+    do, where one of them is the driver's: by arithmetic, and not measured.
+    """
+    short, long = (round(rows * scale) for rows in (100_000, 300_000))
+    found: dict[str, Any] = {"rows": long, "cores": len(os.sched_getaffinity(0))}
+    for name, options in (("without tokenization", ()), ("with the tokenizer", ("--tokenizer",))):
+        runs: dict[int, list[dict[str, float]]] = {0: [], 1: [], 2: []}
+        for _ in range(repetitions):
+            for count, of_count in runs.items():
+                ends = [
+                    _run(
+                        rows_file(rows, folder),
+                        _fresh(folder / "workers"),
+                        *options,
+                        "--workers",
+                        str(count),
+                        one_core=False,
+                    )
+                    for rows in (short, long)
+                ]
+                taken = {
+                    key: ends[1][key] - ends[0][key] for key in ("seconds", "cpu_seconds", "cpu_seconds_of_workers")
+                }
+                peak = max(mib for _, mib in ends[1]["rss"])
+                of_count.append({**taken, "rows_per_second": (long - short) / taken["seconds"], "rss_peak_mib": peak})
+        found[name] = {
+            str(count): {key: median(run[key] for run in of_count) for key in of_count[0]}
+            | {"all_rows_per_second": [run["rows_per_second"] for run in of_count]}
+            for count, of_count in runs.items()
+        }
+        driver, beside = (found[name]["2"][key] / (long - short) for key in ("cpu_seconds", "cpu_seconds_of_workers"))
+        found[name]["microseconds_a_row"] = {"driver": driver * 1e6, "workers": beside * 1e6}
+        found[name]["by_arithmetic"] = {str(cores): min(1 / driver, (cores - 1) / beside) for cores in (4, 8)}
+    return found
+
+
 FIGURES: dict[str, Callable[[float, int, Path], dict[str, Any]]] = {
     "throughput": throughput,
     "throughput_with_tokenizer": throughput_with_tokenizer,
+    "workers": workers,
     "million": million,
     "help": help_seconds,
     "render": render,
@@ -142,17 +183,21 @@ def _fresh(path: Path) -> Path:
     return path
 
 
-def _run(source: Path, output: Path, *options: str) -> dict[str, Any]:
-    """One job in a process of its own, on one core, with its memory looked at while it runs."""
+def _run(source: Path, output: Path, *options: str, one_core: bool = True) -> dict[str, Any]:
+    """One job in a process of its own, on one core or all, with the memory of it and its workers looked at while it runs."""
     began = time.time()
     command = [sys.executable, "-m", "pipeline", str(source), str(output), repr(began), *options]
-    process = subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, text=True, preexec_fn=_on_one_core)
+    process = subprocess.Popen(
+        command, cwd=HERE, stdout=subprocess.PIPE, text=True, preexec_fn=_on_one_core if one_core else None
+    )
     samples, started, watched = [], time.perf_counter(), psutil.Process(process.pid)
     while process.poll() is None:
         try:
-            samples.append((time.perf_counter() - started, watched.memory_info().rss / 2**20))
+            here = watched.memory_info().rss
+            beside = sum(child.memory_info().rss for child in watched.children())
         except psutil.NoSuchProcess:
-            break
+            continue
+        samples.append((time.perf_counter() - started, (here + beside) / 2**20))
         time.sleep(_SAMPLE_SECONDS)
     said, _ = process.communicate()
     if process.returncode:
@@ -213,6 +258,7 @@ def main(source: str, output: str, began: str, *options: str) -> None:
 
     if "--tokenizer" in options:
         load_tokenizer(str(shapes.MODEL), ChatSettings(), without_torch=True)  # so for the whole process
+    count = int(options[options.index("--workers") + 1]) if "--workers" in options else 0
     engines: list[_FirstAnswer] = []
     stop_at = int(options[options.index("--stop-at") + 1]) if "--stop-at" in options else None
 
@@ -234,15 +280,14 @@ def main(source: str, output: str, began: str, *options: str) -> None:
                 "name": "scripted",
                 "args": {"tokenizer": str(shapes.MODEL)} if "--tokenizer" in options else {},
             },
-            "run": {
-                "order": "window"
-            },  # what the pass ahead of an order for all of the input takes is a figure of ``corpus.py``
+            # what the pass ahead of an order for all of the input takes is a figure of ``corpus.py``
+            "run": {"order": "window", "workers": count},
         }
     )
     started = time.perf_counter()
     result = run_job(job, [watch], make=make)
     seconds = time.perf_counter() - started
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    usage, beside = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     first = engines[-1].at
     print(
         json.dumps(
@@ -250,6 +295,7 @@ def main(source: str, output: str, began: str, *options: str) -> None:
                 "rows": result.report["sessions"][-1]["rows"],
                 "seconds": seconds,
                 "cpu_seconds": usage.ru_utime + usage.ru_stime,
+                "cpu_seconds_of_workers": beside.ru_utime + beside.ru_stime,
                 "first_answer_seconds": None if first is None else first - float(began),
                 "torch": sys.modules.get("torch") is not None,
             }

@@ -33,6 +33,7 @@ from llmbatch.engines.vllm.render import Chat, Encoded, Encoder, vllm_renderer
 from llmbatch.engines.vllm.sampling import Samplings
 from llmbatch.engines.vllm.score import Limits
 from llmbatch.engines.vllm.sight import Sight, sees
+from llmbatch.engines.vllm.strangers import ask_safely
 from llmbatch.engines.vllm.text import Detokenizer
 from llmbatch.engines.vllm.vector import look
 from llmbatch.model.tokenizer import ChatSettings, load_template, load_tokenizer
@@ -86,6 +87,7 @@ class VllmEngine:
         in_process = vllm_args.is_cpu() if self._settings.in_process is None else self._settings.in_process
         from vllm import LLM
 
+        ask_safely()
         try:
             self._here = in_process and vllm_args.is_cpu()
             if self._looking is not None:
