@@ -37,7 +37,9 @@ demo: $(VENV)/ready-$(ENGINE)  ## run the main job for real: translate and extra
 test: $(VENV)/ready-$(ENGINE)  ## linters, types and every test, those of the real vLLM engine among them
 	$(MAKE) --no-print-directory --jobs 2 check tests
 
+# Collected once by one process before: several that begin together would each compile all of what the tests import.
 tests: $(VENV)/ready-$(ENGINE)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only --quiet > $(VENV)/collected 2>&1 || (cat $(VENV)/collected; false)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # As root. What reads /proc/cpuinfo then sees no bf16: engines compute in float32, as on older processors.

@@ -180,9 +180,7 @@ class Asked:
             if len(row) == _PLAIN:
                 index, text, messages, sampling, ids = row
                 prompt = Prompt(messages, text)
-                found.append(
-                    Request(RequestKey(index), prompt, samplings[sampling], None, None, None, None, (), ids)
-                )
+                found.append(Request(RequestKey(index), prompt, samplings[sampling], None, None, None, None, (), ids))
                 continue
             (
                 key, text, messages, prefill, sampling, constraint, seed, max_tokens, lora, partial, ids, target, targets,

@@ -8,12 +8,6 @@ from typing import Any
 import psutil
 import pytest
 
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-import torch
-from transformers import LlamaConfig
-
 from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.transformers.sizes import continuous_sizes
 
@@ -30,8 +24,9 @@ def sizes(
     engines: int = 1,
     **args: Any,
 ) -> dict[str, Any]:
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
-    config = LlamaConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+    config = transformers.LlamaConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
     model = SimpleNamespace(config=config, dtype=torch.float32)
     loaded: Any = SimpleNamespace(model=model, device=SimpleNamespace(type=device), context_length=context)
     settings: Any = EngineSettings(name="transformers", args=args, replicas=engines)
