@@ -249,13 +249,14 @@ def workers_text(figure: Mapping[str, Any]) -> str:
             table.add(f"{name}, `run.workers` {count}", spread(runs[count]["all_rows_per_second"], 0), memory)
         each, more = runs["microseconds_a_row"], runs["by_arithmetic"]
         takes.append(
-            f"{name.capitalize()} a row takes {each['driver']:.1f} us of the process that drives the engine and {each['workers']:.1f} us of "
-            f"its workers: by arithmetic, not measured, {more['4']:,.0f} rows/s on 4 cores and {more['8']:,.0f} on 8"
+            f"{name.capitalize()} a row takes {each['driver']:.1f} us of the process that drives the engine and "
+            f"{each['workers']:.1f} us of its workers: by arithmetic, not measured, {more['4']:,.0f} rows/s on 4 cores and "
+            f"{more['8']:,.0f} on 8"
         )
     reached = figure["without tokenization"]["by_arithmetic"]["4"]
     return (
         f"\n### Row workers\n\n{table}\n{'. '.join(takes)}. Must reach 60,000 on 4 cores without tokenization: "
-        f"{verdict(reached, 60_000)}. Rates and times are the difference between {figure['rows']:,} rows and a third of them, so that "
+        f"{verdict(reached, 60_000)}. Rates and times are differences between {figure['rows']:,} rows and a third of them, so that "
         "the start of processes is left out.\n"
     )
 
@@ -296,6 +297,79 @@ def simulation_text(path: Path) -> str:
         f"runner, at the cache size of an 8B model on an H200 ({data['kv_cache_tokens']:,} tokens): hit rates and steps are exact, "
         "hours come from a roofline model. Made by `eval/bench/simulate_gpu.py`.\n\n" + str(table)
     )
+
+
+def corpus_text(path: Path) -> str:
+    """What ``corpus.py`` found."""
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    by_part = {
+        part: sorted((each for key, each in found.items() if key.startswith(f"{part} ")), key=lambda each: each["rows"])
+        for part in ("hits", "real", "scale")
+    }
+    sections = [
+        "## An order for the whole corpus\n\nShuffled corpora whose rows share documents, eight rows a document; texts are what "
+        f"{found['texts']} ship. Made by `eval/bench/corpus.py`.\n"
+    ]
+    if by_part["hits"]:
+        table = Table("rows", "order", "prompt tokens from the cache", "of what is possible", "must reach", "")
+        for each in by_part["hits"]:
+            for arm, hit in each["arms"].items():
+                wanted = arm == "corpus"
+                verdict_ = verdict(hit["of_possible"], 0.95) if wanted else ""
+                table.add(
+                    f"{each['rows']:,}",
+                    arm,
+                    f"{hit['hit_rate']:.2%}",
+                    f"{hit['of_possible']:.1%}",
+                    "95%" if wanted else "",
+                    verdict_,
+                )
+        sections.append(
+            "**A simulation**: vLLM's real scheduler and KV-cache manager at the cache of an 8B model on an H200, no model. "
+            f"*Possible* is what a cache without limit would spare in any order.\n\n{table}"
+        )
+    for each in by_part["real"]:
+        runs = each["runs"]
+        table = Table("order", "seconds", "prompt tokens from the cache", "the pass ahead, of the run")
+        for order, done in runs.items():
+            share = f"{median(each['pass_share']):.1%}" if order == "corpus" else ""
+            table.add(
+                order,
+                spread([run["seconds"] for run in done], 1),
+                f"{median(run['hit_rate'] for run in done):.1%}",
+                share,
+            )
+        share = median(each["pass_share"])
+        sections.append(
+            f"**vLLM with the demo model**, a KV cache of 32 MiB, {each['rows']:,} rows about {each['groups']:,} documents, "
+            f"windows of {each['window']:,} rows; the orders take turns.\n\n{table}\nThe corpus order is "
+            f"{times(each['times_as_fast'])} as fast as windows; the pass must take under 5%: "
+            f"{'reached' if share < 0.05 else '**not reached**'}. {each['equal_answers']:,} of {each['rows']:,} answers are equal: "
+            "in 16-bit numbers an answer may depend on what is computed beside it.\n"
+        )
+    if by_part["scale"]:
+        table = Table(
+            "rows",
+            "input",
+            "order",
+            "rows/s",
+            "the pass ahead",
+            "peak memory of all processes (PSS)",
+            "must stay below",
+            "",
+        )
+        for each in by_part["scale"]:
+            for order, done in each["runs"].items():
+                mib = max(run["peak_mib"] for run in done)
+                rates = [run["rows"] / run["seconds"] for run in done]
+                passes = "" if order == "window" else spread([run["pass_seconds"] for run in done], 0, " s")
+                size, peak = f"{each['bytes'] / 1e6:,.0f} MB", f"{mib * 1.048576:,.0f} MB"
+                seen = verdict(600, mib * 1.048576)
+                table.add(f"{each['rows']:,}", size, order, spread(rates, 0), passes, peak, "600 MB", seen)
+        sections.append(f"**The scripted engine**, which answers at once, whole runs on all cores.\n\n{table}")
+    return "\n".join(sections)
 
 
 def plot(results: Mapping[str, Any]) -> str:
@@ -359,6 +433,7 @@ def report(results: Mapping[str, Any], folder: Path) -> str:
         sections.append(pipeline_text(results["pipeline"]))
     if "start" in results:
         sections.append(start_text(results["start"]["start"]))
+    sections.append(corpus_text(folder / "corpus.json"))
     sections.append(simulation_text(folder / "simulation.json"))
     return "\n".join(section for section in sections if section)
 
