@@ -261,6 +261,21 @@ def workers_text(figure: Mapping[str, Any]) -> str:
     )
 
 
+def against_text(figures: Mapping[str, Any]) -> str:
+    """The pipeline against that of older commits."""
+    table = Table("commit", "", "rows/s then", "rows/s now", "now against then")
+    for commit, found in figures.items():
+        for name, arm in found["arms"].items():
+            ratios_ = [now / then for then, now in zip(arm["then"], arm["now"], strict=True)]
+            table.add(
+                f"{commit} ({found['subject']})", name, spread(arm["then"], 0), spread(arm["now"], 0), times(ratios_)
+            )
+    return (
+        f"### Against older commits\n\n{table}\nIn turns in one run, each side by its own `pipeline.py` on one core, with the "
+        "libraries of now. Made by `eval/bench/against.py`.\n"
+    )
+
+
 def start_text(figure: Mapping[str, Any]) -> str:
     """Whole commands on a few rows, from the start of their process to its end."""
     rounds, titles = figure["rounds"], figure["titles"]
@@ -431,6 +446,8 @@ def report(results: Mapping[str, Any], folder: Path) -> str:
         sections += [shapes_text(results), hits_text(results), peers_text(results), seconds_text(results)]
     if results.get("pipeline"):
         sections.append(pipeline_text(results["pipeline"]))
+    if "against" in results:
+        sections.append(against_text(results["against"]))
     if "start" in results:
         sections.append(start_text(results["start"]["start"]))
     sections.append(corpus_text(folder / "corpus.json"))
