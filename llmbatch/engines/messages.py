@@ -288,12 +288,12 @@ def death_of(message: Died) -> EngineDied:
 
 
 def _is_plain(r: Request) -> bool:
-    """Whether a request is the first one of its row, and all else that may be asked for is not."""
+    """Whether it is the first request of its row, with no setting of its own."""
     prompt, key = r.prompt, r.key
     return not (
         key[1] or key[2] or key[3] != 1 or key[4] or r.constraint is not None or r.seed is not None or r.max_tokens is not None
         or r.lora is not None or r.partial or r.target is not None or r.target_ids or r.pooling is not None or r.urgent or r.stream
-        or prompt.prefill or prompt.long or prompt.pair is not None or prompt.images or prompt.ids is not None
+        or prompt.prefill or prompt.pair is not None or prompt.images or prompt.ids is not None
         or prompt.tools is not None
     )  # fmt: skip
 

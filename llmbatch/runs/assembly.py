@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from llmbatch import __version__
 from llmbatch.accept.similar import BYTES
 from llmbatch.core.errors import JobError, RunError
 from llmbatch.core.events import EngineReady, Event, Note, Snapshot, Started, Watcher
@@ -24,7 +25,7 @@ from llmbatch.folder.progress import write_progress
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer
 from llmbatch.job.recipe import Recipe, engine_of, see_engine
-from llmbatch.programs import PROGRAMS
+from llmbatch.programs.given import is_given
 from llmbatch.report.report import AcceptCounts, NoteReport
 from llmbatch.reuse.memory import Reuse
 from llmbatch.runs.brakes import Brakes, Stop
@@ -43,7 +44,8 @@ from llmbatch.runs.process import calm_collector, stopped_by_signals
 from llmbatch.runs.read_ahead import ReadAhead
 from llmbatch.runs.reading import Reading
 from llmbatch.runs.resume import Left
-from llmbatch.runs.row_workers import RowWorkers, begin_of
+from llmbatch.runs.row_messages import Begin
+from llmbatch.runs.row_workers import RowWorkers
 from llmbatch.runs.tuning import Tuner
 from llmbatch.runs.window import OpenWindow
 from llmbatch.runs.writer import Writer
@@ -231,7 +233,8 @@ class Assembly:
         data = job.data()
         data["input"].pop("strict", None)  # that was seen already
         log = self._folder.path / "row-workers.log"
-        return RowWorkers(count, begin_of(data, log, self._held_to.context_length), log, self.driver, self._tell)
+        begin = Begin(__version__, data, self._recipe.identity(), str(log), self._held_to.context_length)
+        return RowWorkers(count, begin, log, self.driver, self._tell)
 
     def _context_length(self) -> int | None:
         """Where the cache knows it, no engine is started to ask for it: all that is asked may be in the cache."""
@@ -282,8 +285,8 @@ def _why_no_workers(job: Job, governor: Pacing | None, *, cached: bool) -> str:
         return "the run may end before its input, by what came until then"
     if cached:
         return "answers of earlier runs are looked up (reuse.cache)"
-    if job.program.name not in PROGRAMS:
-        return f"the program {job.program.name} is known in this process alone"
+    if is_given(job.program.name):
+        return "its program was given in Python, and cannot be imported elsewhere"
     return ""
 
 

@@ -30,7 +30,7 @@ class Readiness(Protocol):
         """There is work for it."""
 
     def wait_ready(self) -> EngineInfo:
-        """Block until it is up. Raises ``Cancelled`` where it was stopped instead."""
+        """There is work for it; block until it is up. Raises ``Cancelled`` where it was stopped instead."""
 
 
 @dataclass(slots=True)

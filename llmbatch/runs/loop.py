@@ -6,13 +6,12 @@ thread brings entries and parts to disk. Nothing here knows a format, a prompt, 
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import NamedTuple
 
-from llmbatch.core.errors import LlmbatchError, ReadError, RunError, Stopped
+from llmbatch.core.errors import ReadError, RunError, Stopped
 from llmbatch.core.events import Note, Planned, Sealed, Watcher
 from llmbatch.core.types import Outcome, Request
 from llmbatch.engines.base import Driver
@@ -27,7 +26,7 @@ from llmbatch.runs.budget import up_seconds
 from llmbatch.runs.follow_up import FollowUp
 from llmbatch.runs.meter import Meter
 from llmbatch.runs.read_ahead import ReadAhead
-from llmbatch.runs.row_workers import RowWorkers
+from llmbatch.runs.row_workers import Answer, RowWorkers
 from llmbatch.runs.window import OpenWindow
 from llmbatch.runs.writer import Writer
 
@@ -84,16 +83,17 @@ class Loop:
         Raises ``Stopped``, ``TooManyFailures``, and what engine, source and writer raise; then all that finished is in the
         journals once the writer is closed. An input that fails half-way ends the run when the rows before are finished.
         """
-        self._windows.start(self._feed.wake)  # an engine with nothing to do waits in the feed
         if self._elsewhere is not None:
             self._elsewhere.workers.start(self._feed.wake)
+        self._windows.start(self._feed.wake)  # an engine with nothing to do waits in the feed
         try:
             yield self._take_windows(wait=0.0)
             while True:
                 for outcomes in self._driver.stream(self._feed):
                     yield self._step(outcomes)
-                if not (self._judging if self._brakes.halted else self._pending):
+                if self._brakes.halted or not self._pending:
                     break
+                self._look_after_clocks()
                 self._wait_for_what_follows()
                 self._settle()
                 yield self._seal()
@@ -106,9 +106,11 @@ class Loop:
             self._brakes.look(self._meter.ledger)
         finally:
             self._follow_up.close()
-            self._hear_the_last()
-            for window in self._open.values():
-                self._writer.append(window)
+            try:
+                self._hear_the_last()
+            finally:
+                for window in self._open.values():
+                    self._writer.append(window)
 
     def _step(self, outcomes: list[Outcome]) -> list[OpenWindow]:
         """What is done after each step of the engine."""
@@ -137,7 +139,9 @@ class Loop:
             wait = 0.0
             self._admit(window)
             complete += self._seal()
-        if self._windows.ended and not self._brakes.halted and not self._pending:
+        # what row workers judge later may be asked again: the feed stays open until nothing is on its way to them
+        may_follow = self._pending or (self._elsewhere is not None and self._feed.busy)
+        if self._windows.ended and not self._brakes.halted and not may_follow:
             self._feed.close()
         return complete
 
@@ -234,19 +238,24 @@ class Loop:
         workers = elsewhere.workers
         workers.send()
         for answer in workers.answers():
-            for came in answer.came:
-                came.window.entries += came.entries
-                came.window.ledger.merge(came.ledger)
-                for index, line, reused in came.finished:
-                    came.window.take(index, line, reused)
-                    self._is_finished(index, came.window)
-            self._feed.push(self._lead(answer.asked), first=True)
+            self._take_answer(answer)
+            if answer.asked:
+                self._feed.push(self._lead(answer.asked), first=True)
         for lost in workers.lost():
             for window in lost.windows:
                 self._take_back(window, elsewhere)
             for outcome in lost.outcomes:
                 self._feed_work(outcome)
         return bool(self._unsettled)
+
+    def _take_answer(self, answer: Answer) -> None:
+        """Records and journal entries of a row worker's."""
+        for came in answer.came:
+            came.window.entries += came.entries
+            came.window.ledger.merge(came.ledger)
+            for index, line, reused in came.finished:
+                came.window.take(index, line, reused)
+                self._is_finished(index, came.window)
 
     def _take_back(self, window: OpenWindow, elsewhere: Elsewhere) -> None:
         """Have the works of a window here, whose worker is gone: they are made anew, as far as its journal says they had come.
@@ -318,15 +327,10 @@ class Loop:
             self._elsewhere.workers.wait(_TICK_SECONDS)
 
     def _hear_the_last(self) -> None:
-        """However the run ends, what row workers have judged is not to be asked again."""
-        if self._elsewhere is None:
-            return
-        end = time.monotonic() + _LAST_SECONDS
-        with contextlib.suppress(LlmbatchError):  # the first error is the one to be told
-            self._hear(self._elsewhere)
-            while self._judging and (left := end - time.monotonic()) > 0:
-                self._elsewhere.workers.wait(left)
-                self._hear(self._elsewhere)
+        """However the run ends, what row workers were sent is not asked again, where they soon say what came of it."""
+        if self._elsewhere is not None:
+            for answer in self._elsewhere.workers.last_answers(_LAST_SECONDS):
+                self._take_answer(answer)
 
     def _tick(self) -> None:
         self._meter.tick(in_flight=len(self._feed.in_flight), waiting=self._feed.waiting)

@@ -5,6 +5,7 @@ Windows that earlier sessions left are found again here. New ones are cut from t
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ class Reading:
     in_blocks: bool = False
     governor: Pacing | None = None
     workers: RowWorkers | None = None
+    _digesting: threading.Lock = field(default_factory=threading.Lock)
 
     def windows(self, resume: Resume) -> Iterator[OpenWindow]:
         """Every window that is not sealed, in order, planned and with its journal open.
@@ -108,7 +110,7 @@ class Reading:
                 dealing = None
                 if self.workers is not None and number >= last_known:
                     dealing = _Dealing(self, self.workers, reader, bounds)
-                    dealing.deal()  # what follows is rendered while this window waits for the engine
+                    dealing.deal_while_it_starts()
                 self.filling.plan(opened)
                 if self.governor is not None:
                     self.governor.begun(opened.window.order)
@@ -123,14 +125,26 @@ class Reading:
         """The works of the unfinished rows of a window of this session, as far as its journal has them. Beside all that goes on."""
         replay = self.parts.replay(number)
         if replay is None:
-            raise RunError(f"{self.parts.folder}: the journal of window {number} is gone")
+            raise RunError(
+                f"{self.parts.folder}: the journal of window {number} is gone, and with it how far its rows have come: run the "
+                "same command again, and they are asked anew"
+            )
+        if self._digest(replay.bounds) != replay.input_sha256:
+            raise InputChanged(
+                f"{self.source.locate(replay.bounds.start)}: the input changed while it was read. Restore it, or give another "
+                "--output to begin anew"
+            )
         return self._read_again(Reader(self.source), replay, same=True).window.works
+
+    def _digest(self, bounds: Bounds) -> str | None:
+        with self._digesting:  # some sources keep for it what they have just read
+            return again(partial(input_digest, self.source, bounds))
 
     def _open(self, window: OpenWindow) -> None:
         """Begin the journal of a new window."""
         if not window.bounds.window and self.rows is None and self.run.check_first:
             _see_first(window)
-        window.input_sha256 = again(partial(input_digest, self.source, window.bounds))
+        window.input_sha256 = self._digest(window.bounds)
         self.parts.open(window.bounds, window.input_sha256)
 
     def _read_new(
@@ -240,35 +254,45 @@ class _Dealing:
         self._reader = reader
         self._room = reading.filling.prepare.room(reading.run)
         self._number = behind.window + 1
-        self._cut = behind  # what was cut last
+        self._last = behind  # what was cut last
         self._given: deque[Given] = deque()
         self._ended = False
         self._failure: ReadError | None = None
 
-    def deal(self) -> None:
-        """Give the workers as many blocks as they are to have. An input that fails is told once its last window was given out."""
-        while not self._ended and len(self._given) <= self._workers.count:
-            try:
-                self._deal_one()
-            except ReadError as error:
-                self._ended, self._failure = True, error
+    def deal_while_it_starts(self) -> None:
+        """Give the workers a block, and more as long as the engine is not up, and the window before waits for it."""
+        self._deal(1)
+        while not self._workers.engine_is_up and self._deal(1):
+            continue
 
     def windows(self) -> Iterator[OpenWindow]:
-        """The windows, planned and with their journals open. Raises ``ReadError``."""
-        self.deal()
+        """The windows, planned and with their journals open. Raises ``ReadError`` once the last one before was given out."""
+        self._deal(self._workers.count)
         while self._given:
             given = self._given.popleft()
-            self.deal()
             for window in given.windows(self._number, self._reading.filling, self._room):
                 self._number += 1
                 self._reading._open(window)
                 yield window
+                self._deal(self._workers.count)  # behind what is there already: to read may take long
+            self._deal(self._workers.count)
         if self._failure is not None:
             raise self._failure
 
+    def _deal(self, blocks: int) -> bool:
+        """Give the workers at most so many blocks, as far as they are to have them; whether any was given."""
+        before = len(self._given)
+        while not self._ended and blocks and len(self._given) <= self._workers.count:
+            blocks -= 1
+            try:
+                self._deal_one()
+            except ReadError as error:
+                self._ended, self._failure = True, error
+        return len(self._given) > before
+
     def _deal_one(self) -> None:
         rows: list[Row] = []
-        size, (start, after) = 0, _behind(self._cut)
+        size, (start, after) = 0, _behind(self._last)
 
         def take(row: Row) -> None:
             nonlocal size
@@ -286,7 +310,7 @@ class _Dealing:
         if cut is None:
             self._ended = True
         else:
-            self._cut = cut
+            self._last = cut
             self._given.append(self._workers.give(rows, cut.stop))
 
 

@@ -25,10 +25,15 @@ WindowKey = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The job, as plain data, whose rows are to be worked on. ``context_length``: where it is known before the engine is up."""
+    """The job, as plain data, whose rows are to be worked on.
+
+    ``identity`` is what results depend on besides, as the run has it: prompts, schemas and code are read again from their files.
+    ``context_length``: where it is known before the engine is up.
+    """
 
     version: str
     job: Mapping[str, Any]
+    identity: Mapping[str, str]
     log: str
     context_length: int | None
 

@@ -54,6 +54,7 @@ class _Wire:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._sending = threading.Lock()
+        self.log = "row-workers.log"
 
     def send(self, message: object) -> None:
         try:
@@ -73,7 +74,12 @@ class _Wire:
         known = isinstance(error, LlmbatchError)
         if not known:
             traceback.print_exception(error)
-        self.send(Broken(type(error).__name__ if known else "RunError", str(error) if known else repr(error), begun))
+        said = (
+            str(error)
+            if known
+            else f"a row worker failed with {error!r}: this is a bug of llmbatch, please report it with {self.log}"
+        )
+        self.send(Broken(type(error).__name__ if known else "RunError", said, begun))
         os._exit(1)
 
 
@@ -92,6 +98,7 @@ class _Engine:
             self._wire.send(Need())
 
     def wait_ready(self) -> EngineInfo:
+        self.need()
         self._ready.wait()
         assert self.info is not None  # noqa: S101 - for the type checker
         return self.info
@@ -175,6 +182,7 @@ def main() -> None:
     """The process: told what to work with, then blocks and outcomes; it ends when the run does."""
     wire = _Wire(Connection(int(sys.argv[1])))
     begin: Begin = wire.receive()
+    wire.log = begin.log
     engine = _Engine(wire)
     blocks: queue.SimpleQueue[Block] = queue.SimpleQueue()
     try:
@@ -214,6 +222,10 @@ def _begun(begin: Begin, wire: _Wire, engine: _Engine) -> _Windows:
         raise JobError(f"llmbatch was changed from {begin.version} to {__version__} while the run goes on")
     job = job_from(begin.job)
     recipe = recipe_of(job)
+    if changed := sorted(key for key, value in recipe.identity().items() if begin.identity.get(key) != value):
+        raise JobError(
+            f"{', '.join(changed)}: a file that the job is made of was changed while the run goes on, which keeps the old one"
+        )
     # never started: for its tokenizer
     here = make_engine(job.model_path, engine_of(job, recipe), job.chat, Path(begin.log))
 

@@ -8,9 +8,11 @@ run takes its rows back: the journal says how far each of them had come.
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import Pipe
@@ -18,7 +20,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from llmbatch import __version__
 from llmbatch.core import errors
 from llmbatch.core.errors import LlmbatchError, RunError
 from llmbatch.core.events import Note, Watcher
@@ -49,6 +50,8 @@ from llmbatch.runs.window import OpenWindow
 
 _LOOK_SECONDS = 0.1  # whether the engine is up by now
 _END_SECONDS = 20.0
+_DEATHS = 3  # of each worker, before no more are started
+_HERE = "what comes is worked on in this process, unless others are left"
 
 
 class Came(NamedTuple):
@@ -75,9 +78,11 @@ class Lost(NamedTuple):
 
 
 class RowWorkers:
-    """So many processes at most; each is started when there is something for it to do.
+    """So many processes at most; each is started when there is something for it to do, and replaced where it ends, a few times.
 
-    One thread gives blocks and waits for their windows, another one adds outcomes and takes answers: that of the loop.
+    Two threads use it: the reader's gives blocks and waits for their windows, the loop's adds outcomes and takes answers. What
+    only one of them touches needs no lock: of the loop's thread those are what workers were sent and the windows that it admitted.
+    ``_whose`` is written by the reader's before the loop's hears of a window, and by the loop's afterwards.
     """
 
     def __init__(self, count: int, begin: Begin, log: Path, driver: Driver, tell: Watcher) -> None:
@@ -86,13 +91,14 @@ class RowWorkers:
         self._log = log
         self._driver = driver
         self._tell = tell
-        self._changed = threading.Condition()  # for all that follows, and what workers hold that two threads look at
-        self._workers: list[_Worker] = []
-        self._blocks = 0
         self._whose: dict[OpenWindow, tuple[_Worker, WindowKey]] = {}
+        self._blocks = 0
+        self._changed = threading.Condition()  # for what the threads that listen change too: all that follows
+        self._workers: list[_Worker] = []
         self._answers: deque[tuple[_Worker, Settled]] = deque()
         self._error: LlmbatchError | None = None
-        self._given_up = False  # the job cannot be had in another process
+        self._deaths = 0
+        self._given_up = False  # no more are started
         self._stopped = False
         self._ready: Callable[[], None] = lambda: None
 
@@ -101,6 +107,11 @@ class RowWorkers:
         self._ready = ready
 
     # the reader's thread
+
+    @property
+    def engine_is_up(self) -> bool:
+        """Whether the engine is up."""
+        return self._driver.info is not None
 
     def give(self, rows: Sequence[Row], stop: Cursor | None) -> Given:
         """Give a block of rows to the worker that has the fewest; ``stop``: where the row behind it is."""
@@ -120,12 +131,12 @@ class RowWorkers:
             with self._changed:
                 if self._stopped:
                     raise Cancelled
-                if worker is None or worker.gone is not None or self._given_up:
+                if worker is None or worker.gone:
                     return None
                 if given.filled:
                     return given.filled.popleft()
                 self._changed.wait(_LOOK_SECONDS)
-            if (info := self._driver.info) is not None and worker.info is not info:
+            if (info := self._driver.info) is not None and worker.info != info:
                 worker.info = info
                 worker.send(Ready(info))
 
@@ -136,20 +147,34 @@ class RowWorkers:
 
     def _idlest(self) -> _Worker | None:
         with self._changed:
-            alive = [worker for worker in self._workers if worker.gone is None]
-            if self._given_up or self._stopped:
-                return None
+            alive = [worker for worker in self._workers if not worker.gone]
             free = min(alive, key=lambda worker: len(worker.given), default=None)
-            if (free is None or free.given) and len(self._workers) < self.count:
-                try:
-                    free = _Worker(self._begin, self._log, self._hear)
-                except OSError as error:
-                    self._say(f"no process could be started ({error.strerror or error})")
-                    return free
-                self._workers.append(free)
-            return free
+            if (free is not None and not free.given) or len(alive) >= self.count or self._given_up or self._stopped:
+                return free
+            try:
+                started = _Worker(self._begin, self._log, self._hear)
+            except OSError as error:
+                self._given_up = True
+                why = error.strerror or error
+            else:
+                self._workers.append(started)
+                return started
+        self._tell(Note("warning", f"run.workers: a process could not be started ({why}): {_HERE}"))
+        return free
 
     # the loop's thread
+
+    def admit(self, window: OpenWindow) -> None:
+        """The loop takes a window in."""
+        if window.elsewhere:
+            worker, key = self._whose[window]
+            worker.windows[key] = window
+
+    def seal(self, window: OpenWindow) -> None:
+        """Every row of a window has its record."""
+        if window.elsewhere:
+            worker, key = self._whose.pop(window)
+            worker.windows.pop(key, None)
 
     def add(self, window: OpenWindow, outcome: Outcome) -> None:
         """An outcome of a request of a worker's window; it goes with the others that are added before ``send``."""
@@ -166,6 +191,25 @@ class RowWorkers:
 
     def answers(self) -> Iterator[Answer]:
         """What came of outcomes so far. Raises what a worker says that went wrong with a row."""
+        yield from self._answered()
+        if self._error is not None:
+            raise self._error
+
+    def last_answers(self, seconds: float) -> Iterator[Answer]:
+        """What came of outcomes, and comes within so many seconds, whatever else went wrong."""
+        self.send()
+        end = time.monotonic() + seconds
+        while True:
+            yield from self._answered()
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._answers) or not self._will_answer(), end - time.monotonic())
+                if not self._answers:
+                    return
+
+    def _will_answer(self) -> bool:
+        return any(worker.sent and not worker.gone for worker in self._workers)
+
+    def _answered(self) -> Iterator[Answer]:
         while self._answers:
             worker, settled = self._answers.popleft()
             serial, _ = worker.sent.popleft()
@@ -176,8 +220,6 @@ class RowWorkers:
                 finished = [(index, line, reused_in(reused)) for index, line, reused in rows.finished]
                 came.append(Came(window, finished, rows.entries, Ledger.from_dict(rows.ledger)))
             yield Answer(came, asked_in(settled, worker.asked))
-        if self._error is not None:
-            raise self._error
 
     def lost(self) -> Iterator[Lost]:
         """What workers had in hand that are gone, once all answers of theirs are taken: it is theirs no more."""
@@ -191,19 +233,7 @@ class RowWorkers:
             for window in windows:
                 del self._whose[window]
                 window.elsewhere = False
-            yield Lost(windows, left)
-
-    def admit(self, window: OpenWindow) -> None:
-        """A window of a worker was taken in by the loop."""
-        if window.elsewhere:
-            worker, key = self._whose[window]
-            worker.windows[key] = window
-
-    def seal(self, window: OpenWindow) -> None:
-        """Every row of a window has its record."""
-        if window.elsewhere:
-            worker, key = self._whose.pop(window)
-            worker.windows.pop(key, None)
+            yield Lost([window for window in windows if not window.complete], left)
 
     @property
     def pending(self) -> bool:
@@ -231,7 +261,8 @@ class RowWorkers:
     # the threads that listen to the workers
 
     def _hear(self, worker: _Worker, message: Any) -> None:
-        """Take a message of a worker's; None: it has ended."""
+        """Take a message of a worker's; text is how it ended, and the last one."""
+        said = ""
         with self._changed:
             if isinstance(message, Filled):
                 given = worker.given[message.key[0]]
@@ -241,25 +272,32 @@ class RowWorkers:
             elif isinstance(message, Settled):
                 self._answers.append((worker, message))
             elif isinstance(message, Broken) and message.begun:
-                self._error = _error_of(message)
+                self._error = self._error or _error_of(message)
             elif isinstance(message, Broken):
-                if not self._given_up:
-                    self._say(message.message)
-                self._given_up = True
-            elif message is None and worker.gone is None:
-                worker.gone = worker.how_it_ended()
-                if not (self._stopped or self._given_up or self._error):
-                    self._say(f"a row worker {worker.gone}; see {self._log}")
+                said, self._given_up = "" if self._given_up else f"{message.message}: {_HERE}", True
+            elif isinstance(message, str):
+                said = self._is_gone(worker, message)
             self._changed.notify_all()
         if isinstance(message, Need):
             self._driver.need()
-        if not isinstance(message, Filled):
+        elif not isinstance(message, Filled):
             self._ready()
+        if said:
+            self._tell(Note("warning", f"run.workers: {said}"))
 
-    def _say(self, what: str) -> None:
-        self._tell(
-            Note("warning", f"run.workers: {what}. Its rows are worked on in this process instead; nothing is lost")
+    def _is_gone(self, worker: _Worker, how: str) -> str:
+        """Note that a worker has ended; returns what a person is to know of that."""
+        worker.gone = True
+        worker.given.clear()  # who waits for one sees that
+        self._deaths += 1
+        if self._stopped or self._given_up or self._error:
+            return ""
+        self._given_up = self._deaths >= _DEATHS * self.count
+        log = f"; see {self._log}" if self._log.exists() and self._log.stat().st_size else ""
+        goes_on = (
+            f"that was the last time that one is replaced, {_HERE}" if self._given_up else "another one takes its place"
         )
+        return f"a row worker {how}{log}. Its rows are worked on in this process, and {goes_on}; nothing is lost"
 
 
 class Given:
@@ -298,7 +336,7 @@ class _Worker:
 
     def __init__(self, begin: Begin, log: Path, heard: Callable[[_Worker, Any], None]) -> None:
         self.given: dict[int, Given] = {}  # blocks of which windows are still to come
-        self.gone: str | None = None  # how it ended
+        self.gone = False
         self.info: Any = None  # what it was told of the engine
         self.windows: dict[WindowKey, OpenWindow] = {}  # those that the loop has
         self.collected: list[Outcome] = []
@@ -335,39 +373,34 @@ class _Worker:
         self._process.wait()
         self._pipe.close()
 
-    def how_it_ended(self) -> str:
-        """In words, once its pipe is closed."""
-        return how_it_ended(self._process)
-
     @property
     def is_lost(self) -> bool:
         """Whether it has ended with something in hand."""
-        return self.gone is not None and bool(self.sent or self.collected or self.windows)
+        return self.gone and bool(self.sent or self.collected or self.windows)
 
     def _send_all(self) -> None:
-        while (message := self._outbox.get()) is not None:
-            try:
+        try:
+            while (message := self._outbox.get()) is not None:
                 self._pipe.send(message)
-            except OSError:
-                return  # it is gone: who listens says so
+        except Exception as error:  # it is gone, or there is no memory for a message: who listens says so
+            logging.getLogger(__name__).debug("a row worker was sent nothing more: %r", error)
+            self._process.kill()
 
     def _hear_all(self) -> None:
-        while True:
-            try:
-                message = self._pipe.recv()
-            except (EOFError, OSError):
-                self._heard(self, None)
-                return
-            self._heard(self, message)
+        try:
+            while True:
+                self._heard(self, self._pipe.recv())
+        except (EOFError, OSError):
+            how = how_it_ended(self._process)
+        except Exception as error:  # of a watcher, or there is no memory for a message
+            self._process.kill()
+            how = f"could not be heard: {error!r}"
+        self._outbox = SimpleQueue()  # what it was not sent yet need not be kept
+        self._heard(self, how)
 
 
 # several workers share the processors: the tokenizer of each is to take one
 _ONE_THREAD: Mapping[str, str] = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-
-
-def begin_of(job: Mapping[str, Any], log: Path, context_length: int | None) -> Begin:
-    """What a worker is told first; ``job`` is plain data."""
-    return Begin(__version__, job, str(log), context_length)
 
 
 def _error_of(message: Broken) -> LlmbatchError:
@@ -375,4 +408,4 @@ def _error_of(message: Broken) -> LlmbatchError:
     return kind(message.message) if issubclass(kind, LlmbatchError) else RunError(message.message)
 
 
-__all__ = ["Answer", "Came", "Given", "Lost", "RowWorkers", "begin_of"]
+__all__ = ["Answer", "Came", "Given", "Lost", "RowWorkers"]

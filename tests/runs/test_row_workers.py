@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ import pytest
 
 from llmbatch.core.errors import RunError
 from llmbatch.core.events import Event, Note, Planned, Sealed, Snapshot
+from llmbatch.engines.kinds import make_engine
 from llmbatch.job.job import job_from
-from llmbatch.runs.session import open_session
+from llmbatch.runs import loop
+from llmbatch.runs.row_workers import Lost, RowWorkers
+from llmbatch.runs.session import open_session, run_job
 
 PATIENCE = 300.0
 FAILS = {
@@ -38,10 +41,10 @@ def rows(count: int, *, distinct: int | None = None) -> list[Any]:
     return made
 
 
-def row_workers() -> list[psutil.Process]:
-    """Those of this process that are alive."""
+def row_workers(parent: int | None = None) -> list[psutil.Process]:
+    """Those of a process, by default this one, that are alive."""
     found = []
-    for child in psutil.Process().children():
+    for child in psutil.Process(parent).children():
         try:
             if "llmbatch.runs.row_worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
                 found.append(child)
@@ -109,7 +112,9 @@ def test_results_have_the_same_bytes_with_any_number_of_workers(jobs: Any, name:
     make = same_jobs(jobs, name)
     alone = jobs.run(make(0, "alone"))
     jobs.events.clear()
-    shared = jobs.run(make(1, "shared"))
+    seen: list[int] = []
+    shared = jobs.run(make(1, "shared"), lambda _: seen.append(len(row_workers())))
+    assert max(seen) == 1
     assert not [note for note in notes(jobs) if note.startswith("run.workers")]
     assert jobs.results("shared") == jobs.results("alone")
     for kept in ("rows", "failures", "attempts"):
@@ -163,9 +168,105 @@ def test_a_worker_that_is_killed_costs_nothing(jobs: Any, name: str, when: str) 
     assert killed
     assert jobs.results("shared") == jobs.results("alone")
     said = [note for note in notes(jobs) if note.startswith("run.workers")]
-    assert said
+    assert len(said) == len(killed)
     assert "was killed by SIGKILL" in said[0]
-    assert "nothing is lost" in said[0]
+    assert "another one takes its place; nothing is lost" in said[0]
+
+
+@pytest.mark.parametrize("name", ["retries", "duplicates", "cut off", "samples", "several steps", "shortened"])
+def test_what_a_worker_had_in_hand_is_taken_back(jobs: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands still, so that outcomes reach it and are not answered, and then it is killed."""
+    make = same_jobs(jobs, name, 160)
+    jobs.run(make(0, "alone"))
+    stopped: list[psutil.Process] = []
+    taken_back: list[Lost] = []
+    lost = RowWorkers.lost
+
+    def seen(self: RowWorkers) -> Iterator[Lost]:
+        for each in lost(self):
+            taken_back.append(each)
+            yield each
+
+    monkeypatch.setattr(RowWorkers, "lost", seen)
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Planned) and event.window == 2:
+            stopped.extend(row_workers())
+            for process in stopped:
+                process.suspend()
+        if isinstance(event, Snapshot) and stopped and stopped[0].is_running():
+            for process in stopped:
+                process.kill()
+
+    assert jobs.run(make(2, "shared"), watch).outcome == "finished"
+    assert sum(len(each.windows) for each in taken_back) > 0
+    assert sum(len(each.outcomes) for each in taken_back) > 0
+    assert jobs.results("shared") == jobs.results("alone")
+
+
+def test_workers_that_end_again_and_again_are_replaced_a_few_times(jobs: Any) -> None:
+    make = same_jobs(jobs, "retries", 400)
+    jobs.run(make(0, "alone"))
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Planned):
+            for process in row_workers():
+                process.kill()
+
+    jobs.events.clear()
+    assert jobs.run(make(1, "shared"), kill).outcome == "finished"
+    assert jobs.results("shared") == jobs.results("alone")
+    said = [note for note in notes(jobs) if note.startswith("run.workers")]
+    assert len(said) == 3
+    assert "the last time" in said[-1]
+
+
+def test_a_worker_that_stands_still_keeps_no_one_from_stopping_the_run(
+    jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_LAST_SECONDS", 0.5)
+    make = same_jobs(jobs, "retries", 160)
+    stopped: list[psutil.Process] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Planned) and event.window == 2:
+            stopped.extend(row_workers())
+            for process in stopped:
+                process.suspend()
+        elif isinstance(event, Snapshot) and stopped:
+            signal.raise_signal(signal.SIGINT)
+
+    assert jobs.run(make(2, "shared", run={"grace": 0.1}), watch).outcome == "stopped"
+    assert row_workers() == []
+    jobs.run(make(0, "alone"))
+    jobs.run(make(2, "shared"))
+    assert jobs.results("shared") == jobs.results("alone")
+
+
+def test_a_file_of_the_job_that_was_changed_meanwhile_is_not_read_by_a_worker(jobs: Any) -> None:
+    prompt = jobs.path / "prompt.txt"
+    prompt.write_text("{{ text }}")
+    job = jobs.job(jobs.rows(rows(96)), prompt={"path": str(prompt)}, run={"window": 8, "workers": 2})
+    with open_session(job, [jobs.events.append]) as session:
+        prompt.write_text("another {{ text }}")
+        for _ in session.windows():
+            pass
+        assert session.result().outcome == "finished"
+    assert {record["output"] for record in jobs.records() if record["status"] == "ok"} == {
+        f"text {i}" for i in range(96)
+    }
+    assert ["prompt (text)" in note and "was changed" in note for note in notes(jobs)] == [True]
+
+
+def test_a_first_window_that_needs_no_engine_leaves_no_worker_waiting_for_it(jobs: Any) -> None:
+    """A program that asks how long the context is before its first request waits for the engine, which somebody must start."""
+    broken: list[Any] = ["{not json"] * 8
+    job = jobs.job(
+        jobs.rows(broken + rows(40)), {"rules": [{"answer": "ok"}]}, prompt={"path": "Of {{ text }}"}, program=CHUNKS,
+        run={"window": 8, "workers": 2},
+    )  # fmt: skip
+    assert jobs.run(job).outcome == "finished"
+    assert len(jobs.records()) == 8 + 40 + len(BROKEN)
 
 
 def test_a_run_that_is_killed_goes_on_with_any_number_of_workers(jobs: Any) -> None:
@@ -174,7 +275,9 @@ def test_a_run_that_is_killed_goes_on_with_any_number_of_workers(jobs: Any) -> N
     for number, fault in enumerate(("journal-opened:4", "part-sealed:4", "meta-written:6")):
         data = make((0, 2, 1)[number], "shared").data()
         jobs.killed(data, fault)
-    jobs.run(make(2, "shared"))
+    seen: list[int] = []
+    jobs.run(make(2, "shared"), lambda _: seen.append(len(row_workers())))
+    assert max(seen) == 2
     assert jobs.results("shared") == jobs.results("alone")
 
 
@@ -186,8 +289,7 @@ def test_workers_end_with_a_run_that_is_killed(jobs: Any) -> None:
     end = time.monotonic() + PATIENCE
     workers: list[psutil.Process] = []
     while len(workers) < 2 and time.monotonic() < end:
-        children = psutil.Process(process.pid).children(recursive=True)
-        workers = [each for each in children if "llmbatch.runs.row_worker" in each.cmdline()]
+        workers = row_workers(process.pid)
         time.sleep(0.05)
     assert len(workers) == 2
     os.kill(process.pid, signal.SIGKILL)
@@ -205,10 +307,33 @@ def test_a_run_that_is_stopped_keeps_what_workers_have_judged(jobs: Any) -> None
             pressed.append(1)
             signal.raise_signal(signal.SIGINT)
 
-    assert jobs.run(make(2, "shared"), press).outcome == "stopped"
+    answered: list[int] = []
+
+    class Counted:
+        """An engine whose answers are counted."""
+
+        def __init__(self, engine: Any) -> None:
+            self._engine = engine
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._engine, name)
+
+        def stream(self, feed: Any) -> Iterator[list[Any]]:
+            for outcomes in self._engine.stream(feed):
+                answered[-1] += len(outcomes)
+                yield outcomes
+
+    def run(job: Any, *watchers: Callable[[Event], None]) -> str:
+        answered.append(0)
+        return run_job(job, watchers, make=lambda *given: Counted(make_engine(*given))).outcome  # type: ignore[arg-type, return-value]
+
+    assert run(make(2, "shared"), press) == "stopped"
     assert row_workers() == []
-    jobs.run(make(0, "alone"))
-    jobs.run(make(2, "shared"))
+    assert run(make(2, "shared")) == run(make(0, "alone")) == "finished"
+    first, second, alone = answered
+    assert first
+    assert second
+    assert first + second == alone, "nothing was asked twice"
     assert jobs.results("shared") == jobs.results("alone")
 
 
