@@ -8,6 +8,7 @@ run takes its rows back: the journal says how far each of them had come.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import Pipe
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from llmbatch.core import errors
@@ -395,7 +396,10 @@ class _Worker:
         except Exception as error:  # of a watcher, or there is no memory for a message
             self._process.kill()
             how = f"could not be heard: {error!r}"
-        self._outbox = SimpleQueue()  # what it was not sent yet need not be kept
+        with contextlib.suppress(Empty):
+            while True:  # what it was not sent yet need not be kept
+                self._outbox.get_nowait()
+        self._outbox.put(None)
         self._heard(self, how)
 
 

@@ -244,16 +244,16 @@ def test_a_worker_that_stands_still_keeps_no_one_from_stopping_the_run(
 
 
 def test_a_file_of_the_job_that_was_changed_meanwhile_is_not_read_by_a_worker(jobs: Any) -> None:
-    prompt = jobs.path / "prompt.txt"
-    prompt.write_text("{{ text }}")
+    prompt = jobs.path / "prompt.yaml"
+    prompt.write_text("name: say\nmessages:\n  - {role: user, content: 'Say {{ text }}'}\n")
     job = jobs.job(jobs.rows(rows(96)), prompt={"path": str(prompt)}, run={"window": 8, "workers": 2})
     with open_session(job, [jobs.events.append]) as session:
-        prompt.write_text("another {{ text }}")
+        prompt.write_text("name: say\nmessages:\n  - {role: user, content: 'Another {{ text }}'}\n")
         for _ in session.windows():
             pass
         assert session.result().outcome == "finished"
     assert {record["output"] for record in jobs.records() if record["status"] == "ok"} == {
-        f"text {i}" for i in range(96)
+        f"Say text {i}" for i in range(96)
     }
     assert ["prompt (text)" in note and "was changed" in note for note in notes(jobs)] == [True]
 

@@ -56,7 +56,7 @@ async def _ask(document: Any, generate: Any) -> Any:
     """A document's answer becomes its text."""
     answer = await generate({"messages": document.metadata.pop("messages"), **document.metadata.pop("sampling")})
     document.text = answer.text
-    return None
+    return answer  # documents without any result are not written
 
 
 if __name__ == "__main__":

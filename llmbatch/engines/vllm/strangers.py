@@ -15,7 +15,7 @@ def ask_safely() -> None:
         from vllm.triton_utils import dispatcher
     except ImportError:  # a vLLM that does not look
         return
-    dispatcher.hasattr = _has  # type: ignore[attr-defined]  # found before the builtin by the functions of that module
+    dispatcher.hasattr = _has  # found before the builtin by the functions of that module
 
 
 def _has(value: Any, name: str) -> bool:
