@@ -169,6 +169,14 @@ class Scattered(Protocol):
         """
 
 
+@runtime_checkable
+class Picking(Protocol):
+    """A ``Seeker`` that finds rows by their indexes for less than reading those between them."""
+
+    def picked(self, start: Cursor, indexes: Sequence[int]) -> Iterator[Row]:
+        """The rows with these indexes, which ascend; none lies before ``start``. Raises ``ReadError``."""
+
+
 class Source(Protocol):
     """The contract. ``rows`` may be called again and again, but for stdin, which is read once, forward."""
 

@@ -100,7 +100,7 @@ def json_lines(
 class LineSeeker:
     """Finds the lines of plain files for less than reading what is on them: a row is a line that is not blank.
 
-    ``behind`` gives the rows of a file from a byte on. Implements ``Scattered``.
+    ``behind`` gives the rows of a file from a byte on. Implements ``Scattered`` and ``Picking``.
     """
 
     def __init__(
@@ -128,6 +128,24 @@ class LineSeeker:
                         return
                     yield row
             before += size
+
+    def picked(self, start: Cursor, indexes: Sequence[int]) -> Iterator[Row]:
+        yield from self.at(self._cursors(start, frozenset(indexes)))
+
+    def _cursors(self, start: Cursor, wanted: frozenset[int]) -> list[Cursor]:
+        found: list[Cursor] = []
+        index, offset, before = start.index, start.offset, start.line
+        for number in range(start.file, len(self._files)):
+            with self._files.open(number, offset) as stream:
+                lines = Lines(stream, self._files.name(number), offset, before)
+                for _ in lines:
+                    if index in wanted:
+                        found.append(Cursor(index, number, lines.start, lines.number - 1))
+                        if len(found) == len(wanted):
+                            return found
+                    index += 1
+            offset = before = 0
+        return found
 
     def marks(self, rows: int) -> Iterator[Mark]:
         start, index, count = Cursor(0), 0, 0

@@ -245,10 +245,11 @@ def test_a_worker_that_stands_still_keeps_no_one_from_stopping_the_run(
 
 def test_a_file_of_the_job_that_was_changed_meanwhile_is_not_read_by_a_worker(jobs: Any) -> None:
     prompt = jobs.path / "prompt.yaml"
-    prompt.write_text("name: say\nmessages:\n  - {role: user, content: 'Say {{ text }}'}\n")
+    head = "name: say\nvariables:\n  text: {type: string}\nmessages:\n"
+    prompt.write_text(head + "  - {role: user, content: 'Say {{ text }}'}\n")
     job = jobs.job(jobs.rows(rows(96)), prompt={"path": str(prompt)}, run={"window": 8, "workers": 2})
     with open_session(job, [jobs.events.append]) as session:
-        prompt.write_text("name: say\nmessages:\n  - {role: user, content: 'Another {{ text }}'}\n")
+        prompt.write_text(head + "  - {role: user, content: 'Another {{ text }}'}\n")
         for _ in session.windows():
             pass
         assert session.result().outcome == "finished"

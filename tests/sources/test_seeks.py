@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmbatch.core.errors import ReadError
-from llmbatch.sources.base import Scattered, Source, SourceSettings
+from llmbatch.sources.base import Picking, Scattered, Source, SourceSettings
 from llmbatch.sources.opening import open_source
 
 Write = Callable[..., Path]
@@ -119,6 +119,19 @@ def test_marks_count_lines_as_rows_do(tmp_path: Path, lines: list[str], size: in
     assert [(m.start, m.rows) for m in seeker.marks(size)] == [
         (rows[at].cursor, min(size, len(rows) - at)) for at in range(0, len(rows), size)
     ]
+
+
+def test_rows_are_picked_by_their_indexes_from_any_row_on(tmp_path: Path) -> None:
+    source = opened(jsonl(tmp_path))
+    rows, seeker = list(source.rows()), source.seeks()
+    assert isinstance(seeker, Picking)
+    assert rows[-1].cursor.file == 1
+    for begin in range(len(rows)):
+        for step in (1, 2, 3):
+            some = rows[begin::step]
+            assert list(seeker.picked(rows[begin].cursor, [row.index for row in some])) == some
+    assert list(seeker.picked(rows[0].cursor, [])) == []
+    assert list(seeker.picked(rows[0].cursor, [1, len(rows) + 5])) == rows[1:2], "what is not there is left out"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
