@@ -134,6 +134,8 @@ class LineSeeker:
 
     def _cursors(self, start: Cursor, wanted: frozenset[int]) -> list[Cursor]:
         found: list[Cursor] = []
+        if not wanted:
+            return found
         index, offset, before = start.index, start.offset, start.line
         for number in range(start.file, len(self._files)):
             with self._files.open(number, offset) as stream:
