@@ -233,7 +233,14 @@ class Assembly:
         data = job.data()
         data["input"].pop("strict", None)  # that was seen already
         log = self._folder.path / "row-workers.log"
-        begin = Begin(__version__, data, self._recipe.identity(), str(log), self._held_to.context_length)
+        begin = Begin(
+            __version__,
+            data,
+            self._recipe.identity(),
+            str(self._folder.path.absolute()),
+            str(log),
+            self._held_to.context_length,
+        )
         return RowWorkers(count, begin, log, self.driver, self._tell)
 
     def _context_length(self) -> int | None:

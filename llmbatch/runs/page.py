@@ -23,7 +23,7 @@ from llmbatch.report.page.plots import Dots
 from llmbatch.report.page.run import run_page
 from llmbatch.report.page.sample import Sample, prompt_of
 from llmbatch.report.report import Report
-from llmbatch.sources.base import START, Picking, Source
+from llmbatch.sources.base import START, Counting, Source
 from llmbatch.sources.opening import open_source
 from llmbatch.sources.places import is_url
 
@@ -124,7 +124,7 @@ def _rows_at(source: Source, run: RunFolder, wanted: Iterable[int]) -> Iterator[
     windows.sort(key=lambda window: (window[1][-1] - window[0].index) / len(window[1]))
     seeker = source.seeks()
     for start, indexes in windows:
-        if isinstance(seeker, Picking):
+        if isinstance(seeker, Counting):
             yield from seeker.picked(start, indexes)
             left -= indexes[-1] - start.index
             if left <= 0 or time.monotonic() > end:

@@ -27,7 +27,7 @@ from llmbatch.runs.filling import Filling, Opened
 from llmbatch.runs.pacing import Pacing
 from llmbatch.runs.row_workers import Given, RowWorkers
 from llmbatch.runs.window import OpenWindow
-from llmbatch.sources.base import Source
+from llmbatch.sources.base import Block, Counting, Source
 from llmbatch.sources.reader import Reader, again
 
 _MANY = 100  # rows of a first window that all fail, before that is said in place of going on
@@ -253,6 +253,8 @@ class _Dealing:
         self._workers = workers
         self._reader = reader
         self._room = reading.filling.prepare.room(reading.run)
+        seeker = None if reading.rows is not None else reading.source.seeks()
+        self._counts = seeker if isinstance(seeker, Counting) else None
         self._number = behind.window + 1
         self._last = behind  # what was cut last
         self._given: deque[Given] = deque()
@@ -270,7 +272,7 @@ class _Dealing:
         self._deal(self._workers.count)
         while self._given:
             given = self._given.popleft()
-            for window in given.windows(self._number, self._reading.filling, self._room):
+            for window in given.windows(self._number, self._reading.filling, self._room, self._reading.source):
                 self._number += 1
                 self._reading._open(window)
                 yield window
@@ -291,6 +293,12 @@ class _Dealing:
         return len(self._given) > before
 
     def _deal_one(self) -> None:
+        if (
+            self._counts is not None
+            and self._last.stop is not None
+            and self._deal_counted(self._counts, self._last.stop)
+        ):
+            return
         rows: list[Row] = []
         size, (start, after) = 0, _behind(self._last)
 
@@ -311,7 +319,23 @@ class _Dealing:
             self._ended = True
         else:
             self._last = cut
-            self._given.append(self._workers.give(rows, cut.stop))
+            self._given.append(self._workers.give(rows, cut.start, cut.stop))
+
+    def _deal_counted(self, counts: Counting, start: Cursor) -> bool:
+        """Give a block of rows that are counted here and read by whoever gets it; whether there is one.
+
+        The last rows of an input, which may be growing, and those before a place that cannot be read, are read here.
+        """
+        try:
+            block = counts.block(start, self._room.rows, self._room.characters)
+        except ReadError:
+            block = Block(0, None)
+        if block.stop is None:
+            self._counts = None
+            return False
+        self._last = Bounds(0, start, start, block.stop, block.rows)
+        self._given.append(self._workers.give(block.rows, start, block.stop))
+        return True
 
 
 def _behind(bounds: Bounds) -> tuple[Cursor, Cursor | None]:

@@ -8,16 +8,19 @@ As in ``engines.messages`` a message holds many rows, as plain tuples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal
 
+from llmbatch.core.errors import RunError
 from llmbatch.core.ledger import Ledger
 from llmbatch.core.types import Completion, Cursor, Failure, FailureKind, Outcome, Request, Reused, Row, Usage
 from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.messages import Answered, Ask, Asked, answered, ask, outcomes_of
 from llmbatch.folder.bounds import Bounds
 from llmbatch.runs.window import OpenWindow, Plan
+from llmbatch.sources.reader import HasRows, each_row
 
 WindowKey = tuple[int, int]
 """A window of a row worker: the number of its block, and which it is of those that the block became."""
@@ -28,12 +31,13 @@ class Begin:
     """The job, as plain data, whose rows are to be worked on.
 
     ``identity`` is what results depend on besides, as the run has it: prompts, schemas and code are read again from their files.
-    ``context_length``: where it is known before the engine is up.
+    ``folder`` is the run's. ``context_length``: where it is known before the engine is up.
     """
 
     version: str
     job: Mapping[str, Any]
     identity: Mapping[str, str]
+    folder: str
     log: str
     context_length: int | None
 
@@ -52,10 +56,14 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows that follow one another: a window, or several where they hold more than one may. ``stop``: where the next row is."""
+    """Rows that follow one another: a window, or several where they hold more than one may. ``stop``: where the next row is.
+
+    The rows themselves, or how many are to be read from ``start`` on.
+    """
 
     number: int
-    rows: list[tuple[Any, ...]]
+    rows: list[tuple[Any, ...]] | int
+    start: tuple[int, ...]
     stop: tuple[int, ...] | None
 
 
@@ -115,33 +123,38 @@ class Broken:
     begun: bool
 
 
-def block(number: int, rows: Iterable[Row], stop: Cursor | None) -> Block:
-    """The rows as one message."""
-    packed = [
-        (
-            r.index,
-            r.id,
-            r.data,
-            tuple(r.cursor),
-            None if r.failure is None else (r.failure.kind.value, r.failure.message),
-        )
-        for r in rows
-    ]
-    return Block(number, packed, None if stop is None else tuple(stop))
+def block(number: int, rows: Sequence[Row] | int, start: Cursor, stop: Cursor | None) -> Block:
+    """The rows as one message, or how many there are from ``start`` on."""
+    packed: list[tuple[Any, ...]] | int = rows if isinstance(rows, int) else [_packed(row) for row in rows]
+    return Block(number, packed, tuple(start), None if stop is None else tuple(stop))
 
 
-def rows_of(message: Block) -> list[Row]:
-    """The rows of a message."""
-    return [
-        Row(
-            index,
-            row_id,
-            data,
-            Cursor(*cursor),
-            None if failure is None else Failure(FailureKind(failure[0]), failure[1]),
-        )
-        for index, row_id, data, cursor, failure in message.rows
-    ]
+def rows_of(message: Block, source: Callable[[], HasRows]) -> Iterator[Row]:
+    """The rows of a message; ``source`` gives what they are read from where they are not in it.
+
+    Raises ``RunError`` where it has fewer by now, and ``ReadError``.
+    """
+    if isinstance(message.rows, int):
+        yield from read_block(source(), Cursor(*message.start), message.rows)
+        return
+    for index, row_id, data, cursor, failure in message.rows:
+        known = None if failure is None else Failure(FailureKind(failure[0]), failure[1])
+        yield Row(index, row_id, data, Cursor(*cursor), known)
+
+
+def read_block(source: HasRows, start: Cursor, count: int) -> Iterator[Row]:
+    """So many rows of an input from ``start`` on. Raises ``RunError`` where there are fewer by now, and ``ReadError``."""
+    left = count
+    for row in islice(each_row(source, start), count):
+        left -= 1
+        yield row
+    if left:
+        raise RunError("the input changed while it was read: run the same command again")
+
+
+def _packed(r: Row) -> tuple[Any, ...]:
+    failure = None if r.failure is None else (r.failure.kind.value, r.failure.message)
+    return r.index, r.id, r.data, tuple(r.cursor), failure
 
 
 def outcomes(serial: int, found: Sequence[Outcome]) -> Outcomes:
@@ -222,5 +235,5 @@ def asked_in(message: Settled, asked: Asked) -> list[tuple[Request, bytes | None
 
 __all__ = [
     "Begin", "Block", "Broken", "Filled", "Need", "Outcomes", "Ready", "Rows", "Settled", "WindowKey", "asked_in", "block",
-    "filled", "outcomes", "outcomes_in", "reuse_of", "reused_in", "rows_of", "window_of",
+    "filled", "outcomes", "outcomes_in", "read_block", "reuse_of", "reused_in", "rows_of", "window_of",
 ]  # fmt: skip

@@ -11,7 +11,9 @@ import queue
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,6 +25,7 @@ from llmbatch.core.types import Cursor, Outcome, Request
 from llmbatch.engines.base import EngineInfo
 from llmbatch.engines.kinds import make_engine
 from llmbatch.engines.messages import ask
+from llmbatch.folder.input import kept_input
 from llmbatch.folder.journal import outcome_entry
 from llmbatch.job.job import job_from
 from llmbatch.job.prepare import Preparer, Room
@@ -46,6 +49,8 @@ from llmbatch.runs.row_messages import (
     rows_of,
 )
 from llmbatch.runs.window import OpenWindow, written
+from llmbatch.sources.base import Source
+from llmbatch.sources.opening import open_source
 
 
 class _Wire:
@@ -111,17 +116,19 @@ class _Engine:
 class _Windows:
     """The windows of this process, from their plans to their last records."""
 
-    def __init__(self, wire: _Wire, filling: Filling, room: Room) -> None:
+    def __init__(self, wire: _Wire, filling: Filling, room: Room, source: Callable[[], Source]) -> None:
+        """``source`` opens the job's input."""
         self._wire = wire
         self._filling = filling
         self._room = room
+        self._source = source
         self._window_of: dict[
             int, tuple[WindowKey, OpenWindow]
         ] = {}  # row index -> its window, of rows that are not finished
 
     def fill(self, block: Block) -> None:
         """Make windows of a block, one after another. A window that was told may get outcomes at once."""
-        opened = iter(self._filling.windows(rows_of(block), _stop_of(block), self._room))
+        opened = iter(self._filling.windows(rows_of(block, self._source), _stop_of(block), self._room))
         following, part = next(opened, None), 0
         while (now := following) is not None:
             following = next(opened, None)
@@ -233,7 +240,8 @@ def _begun(begin: Begin, wire: _Wire, engine: _Engine) -> _Windows:
         return engine.wait_ready().context_length if begin.context_length is None else begin.context_length
 
     preparer = Preparer(recipe, job.plan_in_use, here.tokenize, context_length)
-    return _Windows(wire, Filling(preparer, engine, job.plan), preparer.room(job.run))
+    source = cache(lambda: open_source(kept_input(job.input, Path(begin.folder))))
+    return _Windows(wire, Filling(preparer, engine, job.plan), preparer.room(job.run), source)
 
 
 def _stop_of(block: Block) -> Cursor | None:

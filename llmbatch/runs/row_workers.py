@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from multiprocessing import Pipe
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -44,10 +45,12 @@ from llmbatch.runs.row_messages import (
     asked_in,
     block,
     outcomes,
+    read_block,
     reused_in,
     window_of,
 )
 from llmbatch.runs.window import OpenWindow
+from llmbatch.sources.base import Source
 
 _LOOK_SECONDS = 0.1  # whether the engine is up by now
 _END_SECONDS = 20.0
@@ -114,15 +117,18 @@ class RowWorkers:
         """Whether the engine is up."""
         return self._driver.info is not None
 
-    def give(self, rows: Sequence[Row], stop: Cursor | None) -> Given:
-        """Give a block of rows to the worker that has the fewest; ``stop``: where the row behind it is."""
+    def give(self, rows: Sequence[Row] | int, start: Cursor, stop: Cursor | None) -> Given:
+        """Give a block to the worker that has the fewest: rows, or how many it is to read from ``start`` on.
+
+        ``stop``: where the row behind it is.
+        """
         worker = self._idlest()
-        given = Given(self, worker, rows, stop, self._blocks)
+        given = Given(self, worker, rows, start, stop, self._blocks)
         self._blocks += 1
         if worker is not None:
             with self._changed:
                 worker.given[given.number] = given
-            worker.send(block(given.number, rows, stop))
+            worker.send(block(given.number, rows, start, stop))
         return given
 
     def wait_for(self, given: Given) -> Filled | None:
@@ -305,16 +311,23 @@ class Given:
     """A block of rows that was given to a worker, until all of its windows are there."""
 
     def __init__(
-        self, workers: RowWorkers, worker: _Worker | None, rows: Sequence[Row], stop: Cursor | None, number: int
+        self,
+        workers: RowWorkers,
+        worker: _Worker | None,
+        rows: Sequence[Row] | int,
+        start: Cursor,
+        stop: Cursor | None,
+        number: int,
     ) -> None:
         self.worker = worker
         self.number = number
         self.filled: deque[Filled] = deque()
         self._workers = workers
         self._rows = rows
+        self._start = start
         self._stop = stop
 
-    def windows(self, number: int, filling: Filling, room: Room) -> Iterator[OpenWindow]:
+    def windows(self, number: int, filling: Filling, room: Room, source: Source) -> Iterator[OpenWindow]:
         """The windows of the block, planned, from this number on. Where the worker ends before, the rest is filled here."""
         done = 0
         while (message := self._workers.wait_for(self)) is not None:
@@ -325,7 +338,8 @@ class Given:
             yield window
             if message.last:
                 return
-        for opened in filling.windows(self._rows[done:], self._stop, room):
+        rows = read_block(source, self._start, self._rows) if isinstance(self._rows, int) else self._rows
+        for opened in filling.windows(islice(rows, done, None), self._stop, room):
             opened.window.bounds = opened.window.bounds._replace(window=number)
             filling.plan(opened)
             number += 1

@@ -148,6 +148,13 @@ class Mark(NamedTuple):
     rows: int
 
 
+class Block(NamedTuple):
+    """Rows that follow one another; ``stop`` is where the row behind them is, None at the end of the input."""
+
+    rows: int
+    stop: Cursor | None
+
+
 class Seeker(Protocol):
     """Reads single rows of a source, wherever they are."""
 
@@ -170,11 +177,14 @@ class Scattered(Protocol):
 
 
 @runtime_checkable
-class Picking(Protocol):
-    """A ``Seeker`` that finds rows by their indexes for less than reading those between them."""
+class Counting(Protocol):
+    """A ``Seeker`` that finds rows by counting them from any row on, for less than reading what lies between them."""
 
     def picked(self, start: Cursor, indexes: Sequence[int]) -> Iterator[Row]:
         """The rows with these indexes, which ascend; none lies before ``start``. Raises ``ReadError``."""
+
+    def block(self, start: Cursor, rows: int, size: int) -> Block:
+        """At most so many rows from ``start`` on; fewer where they take so many bytes. Raises ``ReadError``."""
 
 
 class Source(Protocol):

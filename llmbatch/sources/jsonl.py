@@ -18,7 +18,7 @@ from llmbatch.core.errors import SourceError
 from llmbatch.core.record import json_decoder
 from llmbatch.core.types import Cursor, Row
 from llmbatch.core.words import excerpt, is_encodable
-from llmbatch.sources.base import Mark, Source, SourceSettings
+from llmbatch.sources.base import Block, Mark, Source, SourceSettings
 from llmbatch.sources.file_source import FileSource
 from llmbatch.sources.input_files import InputFiles, suffix_of
 from llmbatch.sources.lines import MAX_LINE, Lines, PickedLines, first_line
@@ -100,7 +100,7 @@ def json_lines(
 class LineSeeker:
     """Finds the lines of plain files for less than reading what is on them: a row is a line that is not blank.
 
-    ``behind`` gives the rows of a file from a byte on. Implements ``Scattered`` and ``Picking``.
+    ``behind`` gives the rows of a file from a byte on. Implements ``Scattered`` and ``Counting``.
     """
 
     def __init__(
@@ -132,22 +132,35 @@ class LineSeeker:
     def picked(self, start: Cursor, indexes: Sequence[int]) -> Iterator[Row]:
         yield from self.at(self._cursors(start, frozenset(indexes)))
 
+    def block(self, start: Cursor, rows: int, size: int) -> Block:
+        count = taken = 0
+        for number, lines in self._lines(start):
+            for raw in lines:
+                if count >= rows or taken >= size:
+                    return Block(count, Cursor(start.index + count, number, lines.start, lines.number - 1))
+                count += 1
+                taken += len(raw)
+        return Block(count, None)
+
     def _cursors(self, start: Cursor, wanted: frozenset[int]) -> list[Cursor]:
         found: list[Cursor] = []
-        if not wanted:
-            return found
-        index, offset, before = start.index, start.offset, start.line
+        index = start.index
+        for number, lines in self._lines(start) if wanted else ():
+            for _ in lines:
+                if index in wanted:
+                    found.append(Cursor(index, number, lines.start, lines.number - 1))
+                    if len(found) == len(wanted):
+                        return found
+                index += 1
+        return found
+
+    def _lines(self, start: Cursor) -> Iterator[tuple[int, Lines]]:
+        """The lines of each file from ``start`` on, by its number."""
+        offset, before = start.offset, start.line
         for number in range(start.file, len(self._files)):
             with self._files.open(number, offset) as stream:
-                lines = Lines(stream, self._files.name(number), offset, before)
-                for _ in lines:
-                    if index in wanted:
-                        found.append(Cursor(index, number, lines.start, lines.number - 1))
-                        if len(found) == len(wanted):
-                            return found
-                    index += 1
+                yield number, Lines(stream, self._files.name(number), offset, before)
             offset = before = 0
-        return found
 
     def marks(self, rows: int) -> Iterator[Mark]:
         start, index, count = Cursor(0), 0, 0

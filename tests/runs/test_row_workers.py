@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import os
@@ -19,8 +20,11 @@ from llmbatch.core.events import Event, Note, Planned, Sealed, Snapshot
 from llmbatch.engines.kinds import make_engine
 from llmbatch.job.job import job_from
 from llmbatch.runs import loop
+from llmbatch.runs.row_messages import read_block
 from llmbatch.runs.row_workers import Lost, RowWorkers
 from llmbatch.runs.session import open_session, run_job
+from llmbatch.sources.base import SourceSettings
+from llmbatch.sources.opening import open_source
 
 PATIENCE = 300.0
 FAILS = {
@@ -75,6 +79,7 @@ JOBS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "order of the corpus": (FAILS, {"run": {"order": "corpus"}}),
     "a slice": (FAILS, {"input": {"shard": "1/2"}}),
     "some rows": (FAILS, {}),
+    "rows that cannot be counted": (FAILS, {}),
     "schema": (
         {"rules": [{"when": {"attempt": 1, "matches": "[05]$"}, "answer": "{"}, {"answer": '{"a": 1}'}]},
         {"answer": {"schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}},
@@ -91,6 +96,10 @@ def same_jobs(jobs: Any, name: str, count: int = 96) -> Callable[..., Any]:
             {**row, "text": f"a b c d e f g h {row['text']} i j k"} if isinstance(row, dict) else row for row in made
         ]
     source = jobs.rows(made)
+    if name == "rows that cannot be counted":
+        packed = source.with_suffix(".jsonl.gz")
+        packed.write_bytes(gzip.compress(source.read_bytes()))
+        source = packed
     run: dict[str, Any] = {"window": 8, **sections.get("run", {})}
     if name == "some rows":
         run["rows"] = str(jobs.path / "indexes")
@@ -257,6 +266,14 @@ def test_a_file_of_the_job_that_was_changed_meanwhile_is_not_read_by_a_worker(jo
         f"Say text {i}" for i in range(96)
     }
     assert ["prompt (text)" in note and "was changed" in note for note in notes(jobs)] == [True]
+
+
+def test_rows_that_were_counted_and_are_not_there_any_more_end_the_run(jobs: Any) -> None:
+    source = open_source(SourceSettings(path=str(jobs.rows(rows(8)))))
+    there = list(source.rows())
+    assert list(read_block(source, there[2].cursor, 5)) == there[2:7]
+    with pytest.raises(RunError, match="the input changed while it was read: run the same command again"):
+        list(read_block(source, there[2].cursor, len(there) - 1))
 
 
 def test_a_first_window_that_needs_no_engine_leaves_no_worker_waiting_for_it(jobs: Any) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmbatch.core.errors import ReadError
-from llmbatch.sources.base import Picking, Scattered, Source, SourceSettings
+from llmbatch.sources.base import Counting, Scattered, Source, SourceSettings
 from llmbatch.sources.opening import open_source
 
 Write = Callable[..., Path]
@@ -124,7 +124,7 @@ def test_marks_count_lines_as_rows_do(tmp_path: Path, lines: list[str], size: in
 def test_rows_are_picked_by_their_indexes_from_any_row_on(tmp_path: Path) -> None:
     source = opened(jsonl(tmp_path))
     rows, seeker = list(source.rows()), source.seeks()
-    assert isinstance(seeker, Picking)
+    assert isinstance(seeker, Counting)
     assert rows[-1].cursor.file == 1
     for begin in range(len(rows)):
         for step in (1, 2, 3):
@@ -132,6 +132,23 @@ def test_rows_are_picked_by_their_indexes_from_any_row_on(tmp_path: Path) -> Non
             assert list(seeker.picked(rows[begin].cursor, [row.index for row in some])) == some
     assert list(seeker.picked(rows[0].cursor, [])) == []
     assert list(seeker.picked(rows[0].cursor, [1, len(rows) + 5])) == rows[1:2], "what is not there is left out"
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 1 << 20), (2, 1 << 20), (3, 1), (100, 1 << 20), (3, 40)])
+def test_blocks_follow_one_another_and_end_where_they_hold_enough(tmp_path: Path, count: int, size: int) -> None:
+    source = opened(jsonl(tmp_path))
+    rows, seeker = list(source.rows()), source.seeks()
+    assert isinstance(seeker, Counting)
+    start, at = rows[0].cursor, 0
+    while start is not None:
+        block = seeker.block(start, count, size)
+        assert 1 <= block.rows <= count
+        lines = [len(LINES[row.cursor.line].encode()) for row in rows[at : at + block.rows - 1] if row.cursor.file == 0]
+        assert sum(lines) < size, "it would have ended before"
+        at += block.rows
+        assert block.stop == (rows[at].cursor if at < len(rows) else None)
+        start = block.stop
+    assert at == len(rows)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
