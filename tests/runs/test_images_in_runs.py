@@ -22,7 +22,7 @@ from llmbatch.job.job import job_from
 from llmbatch.programs.base import Ask, Program
 from llmbatch.programs.line import Rules
 from llmbatch.programs.work import Work
-from llmbatch.runs.reading import Reading
+from llmbatch.runs.filling import Filling
 from llmbatch.runs.retry_failed import retry_failed
 
 LOOK = """
@@ -272,8 +272,8 @@ def test_a_later_step_with_an_image_is_not_answered_from_the_journal() -> None:
     check: Any = lambda text, *_, **__: Verdict(text, None)  # noqa: E731
     work = Work(Row(0, 0, {}, Cursor(0)), program(), Rules(check, lambda *_: None))
     known = [Completion(RequestKey(0, step), f"answer {step}", "stop", Usage(1, 1)) for step in range(2)]
-    reading: Any = SimpleNamespace(driver=SimpleNamespace(wait_ready=lambda: None))
-    assert [request.key.step for request in Reading._replayed(reading, work, work.start(), known)] == [1]
+    filling: Any = SimpleNamespace(engine=SimpleNamespace(wait_ready=lambda: None))
+    assert [request.key.step for request in Filling._replayed(filling, work, work.start(), known, same=False)] == [1]
     assert work.record is None
 
 
