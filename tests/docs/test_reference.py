@@ -24,8 +24,16 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reference" / "records.md").read_text(encoding="utf-8")
 API = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
 
-NOT_LEFT_HERE = {"engine.log", "engine-*.log", "engine-batches/*", "mlflow.json", ".*.tmp", "parts/.*.tmp"}
-"""What real engines and servers are needed for, and what is there for moments alone."""
+NOT_LEFT_HERE = {
+    "engine.log",
+    "engine-*.log",
+    "engine-batches/*",
+    "mlflow.json",
+    "row-workers.log",
+    ".*.tmp",
+    "parts/.*.tmp",
+}
+"""What real engines and servers are needed for, what is there where something went wrong, and what is there for moments alone."""
 
 
 def section(heading: str) -> str:
