@@ -75,7 +75,7 @@ def in_float32(job: Job) -> Job:
 @pytest.mark.vllm
 @pytest.mark.usefixtures("forked")
 def test_a_run_on_vllm_that_is_killed_twice_comes_to_the_same_bytes(chaos: Any, tmp_path: Path) -> None:
-    """Killed at points that it is sure to reach: a random moment would be the machine's, not the test's."""
+    """Killed at points that it is sure to reach, however fast it is: a random moment would be the machine's, not the test's."""
     real = chaos("real_engine")
     rows, figures = real.write_input(tmp_path / "rows.jsonl", 250), real.Real()
     whole, killed = (
@@ -83,8 +83,8 @@ def test_a_run_on_vllm_that_is_killed_twice_comes_to_the_same_bytes(chaos: Any, 
         for name in ("whole", "killed")
     )
     assert real.session(whole, figures) == 0
-    assert real.session(killed, figures, fault="journal-append:3") == -signal.SIGKILL
-    assert real.session(killed, figures, fault="journal-torn:5") == -signal.SIGKILL
+    assert real.session(killed, figures, fault="journal-append") == -signal.SIGKILL
+    assert real.session(killed, figures, fault="journal-torn") == -signal.SIGKILL
     assert real.session(killed, figures) == 0
     real.take(figures, killed.output, whole.output, byte_for_byte=True)
     assert (figures.runs, figures.lost, figures.doubled, figures.different, figures.orphans) == (1, 0, 0, 0, 0)
