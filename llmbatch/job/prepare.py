@@ -31,6 +31,7 @@ from llmbatch.programs.work import Work
 _VECTOR = 4096  # numbers of a vector, before one came
 _CHARACTERS_A_NUMBER = 12  # as JSON
 _IMAGE_CHARACTERS = 65_536  # that an image counts: of a window every image is looked at before any is asked about
+_AT_ONCE, _PIECES = 64, 16  # requests that are tokenized at once; in how many pieces, where there are more
 _REQUESTS = 4  # times as many requests as rows a window may have, where a row has several, also in later steps
 
 
@@ -175,7 +176,22 @@ class Preparer:
 
 
 def tokenized(requests: Sequence[Request], tokenize: Tokenize) -> Prepared:
-    """The requests with their token ids, where they have none yet and the tokenizer has any."""
+    """The requests with their token ids, where they have none yet and the tokenizer has any.
+
+    Of many a sixteenth at a time: what a tokenizer gives takes several times the memory that ids take here.
+    """
+    if len(requests) <= _AT_ONCE:
+        return _tokenized(requests, tokenize)
+    piece = max(_AT_ONCE // _PIECES, -(-len(requests) // _PIECES))
+    whole = Prepared([], [])
+    for at in range(0, len(requests), piece):
+        ready, refused = _tokenized(requests[at : at + piece], tokenize)
+        whole.ready.extend(ready)
+        whole.refused.extend(refused)
+    return whole
+
+
+def _tokenized(requests: Sequence[Request], tokenize: Tokenize) -> Prepared:
     prompts: list[Prompt] = []
     for request in requests:
         if request.token_ids is None:

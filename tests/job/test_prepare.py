@@ -57,6 +57,23 @@ def test_requests_are_tokenized_in_one_batch_and_those_that_cannot_be_are_refuse
     assert batches == [3], "what has its ids is not tokenized again"
 
 
+def test_many_requests_are_tokenized_in_pieces_and_keep_their_order(tmp_path: Path) -> None:
+    batches = []
+
+    def tokenize(prompts: Sequence[Prompt]) -> list[list[int] | Failure]:
+        batches.append(len(prompts))
+        return letters(prompts)
+
+    prepare = preparer(tmp_path, tokenize)
+    rows = [row(index, "no!" if index % 50 == 7 else f"text {index}") for index in range(1000)]
+    ready, refused = prepare.tokenized(started(prepare, *rows))
+    assert [refusal.key.index for refusal in refused] == list(range(7, 1000, 50))
+    assert [request.key.index for request in ready] == [index for index in range(1000) if index % 50 != 7]
+    assert all(list(request.token_ids or ()) == list(f"Say text {request.key.index}".encode()) for request in ready)
+    assert sum(batches) == 1000
+    assert max(batches) <= 1000 / 16 + 1
+
+
 def test_where_only_a_server_knows_the_ids_every_request_goes_on_without(tmp_path: Path) -> None:
     prepare = preparer(tmp_path, lambda _: None)
     requests = started(prepare, row(0), row(1))
