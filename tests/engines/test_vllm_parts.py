@@ -403,6 +403,7 @@ def test_an_answer_at_which_a_parser_of_vllms_raises_is_text(said: str) -> None:
 
 def test_that_a_parser_raises_is_told_once_in_the_log(tmp_path: Path) -> None:
     calls, tools = load_calls("internlm", demo_tokenizer()), Tools((WEATHER,))
+    calls.read("no call", tools)  # what is imported for the first time at that configures vLLM's logger once more
     log = tmp_path / "engine.log"
     redirect_loggers(log)
     for _ in range(2):
