@@ -243,7 +243,7 @@ def scale(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for _ in range(options.repetitions):
         for order in (options.arms or "window,corpus").split(","):
             said = _in_a_process(source, _fresh(folder / f"scale-{order}"), order, options.window)
-            found["runs"].setdefault(order, []).append({**said, "disturbed": options.disturbed})
+            found["runs"].setdefault(order, []).append(said)
             print(f"{order}: {json.dumps({k: v for k, v in said.items() if k != 'mib'})}", flush=True)
             shutil.rmtree(folder / f"scale-{order}")
     return found
@@ -330,7 +330,6 @@ def main() -> None:
     parser.add_argument("--one-window", type=int, default=250_000, help="so many rows are planned in one window too")
     parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--work", type=Path, default=HERE / ".work" / "corpus", help="corpora are kept there")
-    parser.add_argument("--disturbed", action="store_true", help="say in the results that other work goes on")
     parser.add_argument("--json", type=Path, default=HERE / "corpus.json")
     options = parser.parse_args()
     part, rows, groups, window = PARTS[options.part]

@@ -382,8 +382,7 @@ def corpus_text(path: Path) -> str:
                 passes = "" if order == "window" else spread([run["pass_seconds"] for run in done], 0, " s")
                 size, peak = f"{each['bytes'] / 1e6:,.0f} MB", f"{mib * 1.048576:,.0f} MB"
                 seen = verdict(600, mib * 1.048576)
-                beside = " beside other work" if any(run.get("disturbed") for run in done) else ""
-                table.add(f"{each['rows']:,}", size, order, spread(rates, 0) + beside, passes, peak, "600 MB", seen)
+                table.add(f"{each['rows']:,}", size, order, spread(rates, 0), passes, peak, "600 MB", seen)
         sections.append(f"**The scripted engine**, which answers at once, whole runs on all cores.\n\n{table}")
     return "\n".join(sections)
 

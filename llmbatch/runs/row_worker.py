@@ -56,10 +56,11 @@ from llmbatch.sources.opening import open_source
 class _Wire:
     """The pipe to the run, for several threads."""
 
-    def __init__(self, pipe: Connection) -> None:
+    def __init__(self, pipe: Connection, log: str) -> None:
+        """``log`` is where this process writes what nobody foresaw."""
         self._pipe = pipe
+        self._log = log
         self._sending = threading.Lock()
-        self.log = "row-workers.log"
 
     def send(self, message: object) -> None:
         try:
@@ -82,7 +83,7 @@ class _Wire:
         said = (
             str(error)
             if known
-            else f"a row worker failed with {error!r}: this is a bug of llmbatch, please report it with {self.log}"
+            else f"a row worker failed with {error!r}: this is a bug of llmbatch, please report it with {self._log}"
         )
         self.send(Broken(type(error).__name__ if known else "RunError", said, begun))
         os._exit(1)
@@ -187,9 +188,12 @@ class _Windows:
 
 def main() -> None:
     """The process: told what to work with, then blocks and outcomes; it ends when the run does."""
-    wire = _Wire(Connection(int(sys.argv[1])))
-    begin: Begin = wire.receive()
-    wire.log = begin.log
+    pipe = Connection(int(sys.argv[1]))
+    try:
+        begin: Begin = pipe.recv()
+    except (EOFError, OSError):  # the run ended before it had begun
+        return
+    wire = _Wire(pipe, begin.log)
     engine = _Engine(wire)
     blocks: queue.SimpleQueue[Block] = queue.SimpleQueue()
     try:

@@ -22,7 +22,7 @@ class StandIn:
 @pytest.mark.vllm
 def test_vllm_finds_kernels_beside_values_that_can_be_asked_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     if importlib.util.find_spec("vllm.triton_utils.dispatcher") is None:
-        pytest.skip("this vLLM does not look")
+        pytest.skip("this vLLM does not look")  # then there is nothing to be mended
     from vllm.triton_utils import dispatcher
 
     def kernel(x: int) -> int:
