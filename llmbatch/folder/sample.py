@@ -20,7 +20,7 @@ from llmbatch.report.report import Report
 _READ = 256 << 20  # bytes, of a larger folder evenly spread blocks are read
 _BLOCK = 1 << 20
 _PARSED = 64 << 20  # bytes: a line may be long
-_MEASURED = 20_000  # rows
+_MEASURED = 10_000  # rows
 _OK, _RETRIED, _BAD, _LEAST = (
     150,
     100,

@@ -67,7 +67,9 @@ class RunSettings(BaseModel):
         "it where engines answer more than some 10,000 rows a second",
     )
     window_characters: int = Field(
-        64_000_000, ge=1, description="a window ends before its prompts are longer than this together"
+        64_000_000,
+        ge=1,
+        description="a window ends before its prompts are longer than this together; in an order of the corpus a quarter of it",
     )
     max_failures: Failures = Field(None, description="stop when so many rows failed: a count, or a share such as 5%")
     check_first: bool = Field(

@@ -104,6 +104,11 @@ class Reuse:
         self._remember(digest, outcome)
         return Shared([_for(request, outcome) for request in waiting], []) if waiting else None
 
+    def forget(self) -> None:
+        """Let go of the answers that are kept in memory."""
+        self._memory.clear()
+        self._bytes = 0
+
     def _remember(self, digest: bytes, outcome: Outcome) -> None:
         memory, rows, limit = self._memory, self._rows, self._limit
         if rows == 0 or (size := _size(outcome)) > limit:

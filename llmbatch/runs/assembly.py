@@ -20,11 +20,12 @@ from llmbatch.engines.making import Maker
 from llmbatch.engines.replicas import drive
 from llmbatch.engines.settings import EngineSettings
 from llmbatch.folder.folder import JOB_FILE, RunFolder
-from llmbatch.folder.ordered import Coming
+from llmbatch.folder.ordered import Coming, Ordered
 from llmbatch.folder.progress import write_progress
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer
 from llmbatch.job.recipe import Recipe, engine_of, see_engine
+from llmbatch.job.run_settings import RunSettings
 from llmbatch.programs.given import is_given
 from llmbatch.report.report import AcceptCounts, NoteReport
 from llmbatch.reuse.memory import Reuse
@@ -40,7 +41,7 @@ from llmbatch.runs.loop import Elsewhere, Loop
 from llmbatch.runs.meter import Meter
 from llmbatch.runs.ordering import in_order
 from llmbatch.runs.pacing import Pace, Pacing
-from llmbatch.runs.process import calm_collector, stopped_by_signals
+from llmbatch.runs.process import stopped_by_signals
 from llmbatch.runs.read_ahead import ReadAhead
 from llmbatch.runs.reading import Reading
 from llmbatch.runs.resume import Left
@@ -52,6 +53,7 @@ from llmbatch.runs.writer import Writer
 from llmbatch.sources.base import Source
 from llmbatch.sources.shard import Shard
 
+_ORDERED = 4  # so many times smaller are windows of an order of the corpus
 _AHEAD = 1  # windows that are planned before the loop has room for them
 _MUCH = 256 << 20  # bytes
 _CRASHES = 2  # sessions in a row that were killed without getting anywhere, before the engine is put apart
@@ -117,6 +119,7 @@ class Assembly:
         self._source = source = in_order(
             job, folder, source, recipe, left.identity, tell, lambda: self.driver.info, paced=how.pace is not None
         )
+        self._run = _windowed(job.run, source)
         # made first: what is wrong with its settings is said before anything is begun
         settings, apart = self._engines(engine_of(job, recipe), how, left.crashes)
         self._governor = _pacing(job, recipe, self.driver, how.pace, settings.engines)
@@ -153,8 +156,8 @@ class Assembly:
         in_blocks = rows is None and part is not None
         self._workers = self._row_workers()
         reading = Reading(
-            source, Filling(preparer, self.driver, job.plan, cached), folder.parts, job.run, part if in_blocks else rows, in_blocks,
-            self._governor, self._workers,
+            source, Filling(preparer, self.driver, job.plan, cached), folder.parts, self._run, part if in_blocks else rows,
+            in_blocks, self._governor, self._workers,
         )  # fmt: skip
         self._windows = ReadAhead(reading.windows(left.resume), _AHEAD)
         if isinstance(source, Coming) and cached is None:
@@ -202,7 +205,6 @@ class Assembly:
     def going(self) -> Iterator[Iterator[list[OpenWindow]]]:
         """The run, as long as it goes on. Ended in reverse: the engine first, the writer last, when nobody gives it work."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(calm_collector())
             stack.callback(self.writer.close)
             stack.callback(self._held_to.close)
             stack.callback(self._windows.stop)
@@ -232,6 +234,7 @@ class Assembly:
             return None
         data = job.data()
         data["input"].pop("strict", None)  # that was seen already
+        data["run"] = self._run.model_dump(mode="json", exclude_defaults=True, by_alias=True)
         log = self._folder.path / "row-workers.log"
         begin = Begin(
             __version__,
@@ -285,6 +288,16 @@ def _pacing(job: Job, recipe: Recipe, driver: Driver, pace: Pace | None, engines
     if job.accept is None or job.accept.rows is None:
         return None
     return Governor(job.accept, job.run, slots, job.input.repeat or 1)
+
+
+def _windowed(run: RunSettings, source: Source) -> RunSettings:
+    """The settings, with smaller windows where all of the corpus is in order.
+
+    There rows that share something stand together, however small the windows; and so do long texts, which take much memory.
+    """
+    if not isinstance(source, Coming | Ordered):
+        return run
+    return run.model_copy(update={"window_characters": max(1, run.window_characters // _ORDERED)})
 
 
 def _why_no_workers(job: Job, governor: Pacing | None, *, cached: bool) -> str:

@@ -111,6 +111,7 @@ class Loop:
             finally:
                 for window in self._open.values():
                     self._writer.append(window)
+                self._reuse.forget()  # else the next search for cyclic garbage would look at every answer
 
     def _step(self, outcomes: list[Outcome]) -> list[OpenWindow]:
         """What is done after each step of the engine."""

@@ -31,6 +31,7 @@ from llmbatch.runs.brakes import Stop
 from llmbatch.runs.budget import up_seconds
 from llmbatch.runs.finish import RunResult, earlier_result, finish
 from llmbatch.runs.pacing import Pace
+from llmbatch.runs.process import calm_collector
 from llmbatch.runs.resume import what_is_left
 from llmbatch.runs.tuning import Tuner, speculation_report
 from llmbatch.runs.window import OpenWindow
@@ -96,7 +97,9 @@ def open_session(
         for note in source.notes():
             told(Note("info", note))
         how = How(extend, make, stop or Stop(), pace, again or pace is not None, driver)
-        yield Session(job, folder, source, recipe, told, how)
+        # to its end: else the first search after it would look once more at all that the last windows leave
+        with calm_collector():
+            yield Session(job, folder, source, recipe, told, how)
     finally:
         folder.close()
 

@@ -173,6 +173,22 @@ def test_windows_are_slices_of_the_order(jobs: Any) -> None:
         assert indexes == sorted(order[number * WINDOW : (number + 1) * WINDOW])
 
 
+def test_windows_of_an_order_hold_a_quarter_of_the_characters(jobs: Any) -> None:
+    path, most = jobs.rows(data := rows()), {"window": 1000, "window_characters": 8_000}
+    for name, order in (("windows", "window"), ("ordered", "corpus")):
+        jobs.run(job(jobs, path, name, order, run=most))
+
+    def largest(name: str) -> int:
+        parts = RunFolder(jobs.path / name).parts
+        sealed, _ = parts.scan()
+        lines = [parts.path(number).read_text().splitlines() for number in sealed]
+        return max(len(part) for part in lines)
+
+    row = sum(len(value) for value in data[0].values())
+    assert 8_000 / row <= largest("windows") + 1 and largest("windows") > 3 * largest("ordered") > 3
+    assert jobs.results("windows") == jobs.results("ordered")
+
+
 def test_other_outputs_are_in_input_order_too(jobs: Any) -> None:
     import pyarrow.parquet as pq
 

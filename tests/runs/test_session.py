@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import gzip
 import itertools
 import json
@@ -25,8 +26,9 @@ from llmbatch.core.errors import (
     TooManyFailures,
 )
 from llmbatch.core.events import EngineReady, Event, Finished, Sealed, Snapshot, Started
+from llmbatch.core.types import Completion
 from llmbatch.runs.retry_failed import retry_failed
-from llmbatch.runs.session import open_session
+from llmbatch.runs.session import open_session, run_job
 
 EVEN_FAIL_ONCE = {"when": {"attempt": 1, "matches": "[02468]$"}, "answer": ""}
 LOST = ["{not json", "[1, 2]", '"text"', "null", '{"id": "no text"}', '{"text": 7', '{"text": "\\ud800"}']
@@ -359,6 +361,23 @@ def test_the_windows_that_are_open_are_bounded_whatever_the_size_of_the_input(jo
     open_, ahead, being_read = 3, 2, 1
     assert max(event.windows_open for event in jobs.events if isinstance(event, Snapshot)) == open_
     assert len(list((jobs.path / "out" / "parts").glob("*.journal"))) <= open_ + ahead + being_read
+
+
+def test_the_collector_is_calm_until_all_is_written_and_answers_that_were_kept_are_gone_by_then(
+    jobs: Any, ten: Path
+) -> None:
+    before, seen = gc.get_threshold(), []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Finished):
+            there = sum(isinstance(each, Completion) for each in gc.get_objects())
+            seen.append((gc.get_threshold()[0], there))
+
+    gc.collect()
+    kept = sum(isinstance(each, Completion) for each in gc.get_objects())
+    run_job(jobs.job(ten), [watch])
+    assert seen == [(2_000_000, kept)]
+    assert gc.get_threshold() == before
 
 
 # Budgets
