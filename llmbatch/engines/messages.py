@@ -37,7 +37,9 @@ from llmbatch.model.tokenizer import ChatSettings
 
 _KEPT = 4096  # settings that were seen before
 _NOT_LIVE = (False, False)
-_PLAIN = 5  # values of a request that asks for nothing special, as nearly all do: a third of what others take
+# values of a request that asks for nothing special, as nearly all do, of an answer that has nothing special, and of a refusal:
+# the first two take a third of what others do
+_PLAIN, _PLAIN_ANSWER, _REFUSAL = 5, 6, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +205,18 @@ class Asked:
 
 
 def answered(outcomes: Iterable[Outcome], counts: Usage, busy: float, drafts: Drafts = NO_DRAFTS) -> Answered:
-    """The outcomes as one message."""
+    """The outcomes as one message. The token ids of a first answer are left out unless it was cut off: only then they are used."""
     rows: list[tuple[Any, ...]] = []
     for o in outcomes:
         if isinstance(o, Refusal):
             rows.append((tuple(o.key), str(o.failure.kind), o.failure.message))
             continue
         usage, score = o.usage, o.score
+        if _is_plain_answer(o):
+            rows.append(
+                (o.key[0], o.text, o.finish_reason, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+            )
+            continue
         rows.append(
             (
                 tuple(o.key), o.text, o.finish_reason, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens,
@@ -224,8 +231,12 @@ def outcomes_of(message: Answered) -> list[Outcome]:
     """The outcomes of a message."""
     outcomes: list[Outcome] = []
     for row in message.rows:
+        if len(row) == _PLAIN_ANSWER:
+            index, text, finish, prompt, completion, cached = row
+            outcomes.append(Completion(RequestKey(index), text, finish, Usage(prompt, completion, cached)))
+            continue
         key = RequestKey(*row[0])
-        if len(row) == 3:
+        if len(row) == _REFUSAL:
             outcomes.append(Refusal(key, Failure(FailureKind(row[1]), row[2])))
             continue
         _, text, finish, prompt, completion, cached, ids, reasoning, stop, logprobs, score, numbers, calls = row
@@ -295,6 +306,16 @@ def _is_plain(r: Request) -> bool:
         or r.lora is not None or r.partial or r.target is not None or r.target_ids or r.pooling is not None or r.urgent or r.stream
         or prompt.prefill or prompt.pair is not None or prompt.images or prompt.ids is not None
         or prompt.tools is not None
+    )  # fmt: skip
+
+
+def _is_plain_answer(o: Completion) -> bool:
+    """Whether it is a whole answer to the first request of its row, and there is nothing but text."""
+    key = o.key
+    return not (
+        key[1] or key[2] or key[3] != 1 or key[4] or o.finish_reason == "length" or o.reasoning is not None
+        or o.stop_reason is not None or o.logprobs is not None or o.score is not None or o.numbers is not None
+        or o.tool_calls is not None
     )  # fmt: skip
 
 

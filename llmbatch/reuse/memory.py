@@ -51,7 +51,7 @@ class Reuse:
 
     settings: ReuseSettings
     keep: Callable[[bytes, Completion], None] | None = None
-    _memory: OrderedDict[bytes, Outcome] = field(default_factory=OrderedDict)
+    _memory: OrderedDict[bytes, tuple[Outcome, int]] = field(default_factory=OrderedDict)  # each with its bytes
     _bytes: int = 0
     _rows: int = field(init=False)
     _limit: float = field(init=False)
@@ -64,11 +64,11 @@ class Reuse:
 
     def known(self, request: Request, digest: bytes) -> Outcome | None:
         """The outcome of an equal request that was answered before, as the outcome of this one."""
-        outcome = self._memory.get(digest)
-        if outcome is None:
+        found = self._memory.get(digest)
+        if found is None:
             return None
         self._memory.move_to_end(digest)
-        return _for(request, outcome)
+        return _for(request, found[0])
 
     def lead(self, request: Request, digest: bytes) -> bool:
         """Take the request in: True where it is to be sent, as none like it is on its way; else it waits for that one's outcome."""
@@ -110,15 +110,15 @@ class Reuse:
         self._bytes = 0
 
     def _remember(self, digest: bytes, outcome: Outcome) -> None:
-        memory, rows, limit = self._memory, self._rows, self._limit
-        if rows == 0 or (size := _size(outcome)) > limit:
+        memory, limit = self._memory, self._limit
+        if self._rows == 0 or (size := _size(outcome)) > limit:
             return
         if (before := memory.pop(digest, None)) is not None:
-            self._bytes -= _size(before)
-        memory[digest] = outcome
+            self._bytes -= before[1]
+        memory[digest] = outcome, size
         self._bytes += size
-        while len(memory) > rows or self._bytes > limit:
-            self._bytes -= _size(memory.popitem(last=False)[1])
+        while len(memory) > self._rows or self._bytes > limit:
+            self._bytes -= memory.popitem(last=False)[1][1]
 
 
 def _lasts(outcome: Outcome) -> bool:

@@ -127,7 +127,7 @@ class Filling:
                 window.plan = Plan(len(plan.order), len(plan.folded), (*too_long, *plan.notes))
                 window.requests = [requests[position] for position in (*plan.order, *plan.folded)]
                 window.groups = {requests[position].key: group for position, group in plan.groups.items()}
-                window.digests = {requests[position].key: digest for position, digest in plan.digests.items()}
+                window.digests = [plan.digests.get(position) for position in (*plan.order, *plan.folded)]
                 return
             too_long.append(
                 f"prompts that are too long: {len(plan.too_long):,} (plan.overflow={self.plan_settings.overflow})"

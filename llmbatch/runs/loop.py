@@ -26,6 +26,7 @@ from llmbatch.runs.budget import up_seconds
 from llmbatch.runs.follow_up import FollowUp
 from llmbatch.runs.meter import Meter
 from llmbatch.runs.read_ahead import ReadAhead
+from llmbatch.runs.row_messages import reused_in
 from llmbatch.runs.row_workers import Answer, RowWorkers
 from llmbatch.runs.window import OpenWindow
 from llmbatch.runs.writer import Writer
@@ -169,9 +170,9 @@ class Loop:
             expected = sum(len(r.token_ids or ()) for r in window.requests[: window.plan.sent])
             self._tell(Planned(bounds.window, bounds.rows, window.plan.folded, expected, window.plan.notes))
         requests, window.requests = window.requests, []
-        digests, window.digests = window.digests, {}
+        digests, window.digests = window.digests, []
         groups, window.groups = window.groups, {}
-        self._feed.push(self._lead((request, digests.get(request.key)) for request in requests), groups)
+        self._feed.push(self._lead(zip(requests, digests, strict=True)), groups)
         self._settle()
 
     def _lead(self, requests: Iterable[tuple[Request, bytes | None]]) -> list[Request]:
@@ -255,8 +256,10 @@ class Loop:
             came.window.entries += came.entries
             came.window.ledger.merge(came.ledger)
             for index, line, reused in came.finished:
-                came.window.take(index, line, reused)
-                self._is_finished(index, came.window)
+                came.window.take(index, line, None if reused is None else reused_in(reused))
+                del self._window_of[index]
+            if came.finished and came.window.complete:
+                self._complete.append(came.window)
 
     def _take_back(self, window: OpenWindow, elsewhere: Elsewhere) -> None:
         """Have the works of a window here, whose worker is gone: they are made anew, as far as its journal says they had come.

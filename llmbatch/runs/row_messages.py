@@ -24,6 +24,8 @@ from llmbatch.sources.reader import HasRows, each_row
 
 WindowKey = tuple[int, int]
 """A window of a row worker: the number of its block, and which it is of those that the block became."""
+PlainReused = tuple[int, int, int, bool]
+"""What of a record was not computed for it: tokens of the prompt, of the answer and cached ones; whether it is from the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Rows:
     """What became of rows of one window: records of those that are finished, journal entries of those that are not."""
 
     key: WindowKey
-    finished: list[tuple[int, bytes, tuple[int, int, int, bool] | None]]
+    finished: list[tuple[int, bytes, PlainReused | None]]
     entries: list[bytes]
     ledger: Mapping[str, Any]
 
@@ -189,7 +191,7 @@ def filled(key: WindowKey, window: OpenWindow, *, last: bool) -> Filled:
         window.entries,
         window.ledger.as_dict(),
         ask(window.requests),
-        [window.digests.get(request.key) for request in window.requests],
+        window.digests,
         {places[request]: group for request, group in window.groups.items()},
         window.plan,
         window.share,
@@ -205,15 +207,13 @@ def window_of(message: Filled, number: int, asked: Asked) -> OpenWindow:
     window.order, window.lines, window.entries = message.order, message.lines, message.entries
     window.ledger = Ledger.from_dict(message.ledger)
     window.requests = requests = asked.requests(message.requests)
-    window.digests = {
-        request.key: digest for request, digest in zip(requests, message.digests, strict=True) if digest is not None
-    }
+    window.digests = message.digests
     window.groups = {requests[place].key: group for place, group in message.groups.items()}
     window.plan, window.share = message.plan, message.share
     return window
 
 
-def reuse_of(reused: Reused | None) -> tuple[int, int, int, bool] | None:
+def reuse_of(reused: Reused | None) -> PlainReused | None:
     """The part of a record that was not computed for it, as plain data."""
     if reused is None:
         return None
@@ -221,9 +221,9 @@ def reuse_of(reused: Reused | None) -> tuple[int, int, int, bool] | None:
     return usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, reused.cached
 
 
-def reused_in(plain: tuple[int, int, int, bool] | None) -> Reused | None:
+def reused_in(plain: PlainReused) -> Reused:
     """The same back."""
-    return None if plain is None else Reused(Usage(*plain[:3]), plain[3])
+    return Reused(Usage(*plain[:3]), plain[3])
 
 
 def asked_in(message: Settled, asked: Asked) -> list[tuple[Request, bytes | None]]:
@@ -234,6 +234,6 @@ def asked_in(message: Settled, asked: Asked) -> list[tuple[Request, bytes | None
 
 
 __all__ = [
-    "Begin", "Block", "Broken", "Filled", "Need", "Outcomes", "Ready", "Rows", "Settled", "WindowKey", "asked_in", "block",
-    "filled", "outcomes", "outcomes_in", "read_block", "reuse_of", "reused_in", "rows_of", "window_of",
+    "Begin", "Block", "Broken", "Filled", "Need", "Outcomes", "PlainReused", "Ready", "Rows", "Settled", "WindowKey", "asked_in",
+    "block", "filled", "outcomes", "outcomes_in", "read_block", "reuse_of", "reused_in", "rows_of", "window_of",
 ]  # fmt: skip

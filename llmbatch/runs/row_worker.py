@@ -139,7 +139,7 @@ class _Windows:
                 self._window_of[index] = key, window
             message = filled(key, window, last=following is None)
             window.requests, window.lines, window.entries = [], {}, []
-            window.digests, window.groups, window.ledger = {}, {}, Ledger()
+            window.digests, window.groups, window.ledger = [], {}, Ledger()
             self._wire.send(message)
             part += 1
 

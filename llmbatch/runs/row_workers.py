@@ -27,7 +27,7 @@ from llmbatch.core.errors import LlmbatchError, RunError
 from llmbatch.core.events import Note, Watcher
 from llmbatch.core.imports import environment
 from llmbatch.core.ledger import Ledger
-from llmbatch.core.types import Cursor, Outcome, Request, Reused, Row
+from llmbatch.core.types import Cursor, Outcome, Request, Row
 from llmbatch.engines.base import Driver
 from llmbatch.engines.hosted import how_it_ended
 from llmbatch.engines.messages import Asked
@@ -39,6 +39,7 @@ from llmbatch.runs.row_messages import (
     Broken,
     Filled,
     Need,
+    PlainReused,
     Ready,
     Settled,
     WindowKey,
@@ -46,7 +47,6 @@ from llmbatch.runs.row_messages import (
     block,
     outcomes,
     read_block,
-    reused_in,
     window_of,
 )
 from llmbatch.runs.window import OpenWindow
@@ -62,7 +62,7 @@ class Came(NamedTuple):
     """What came of outcomes for rows of one window: those that are finished, journal entries of the others, and their account."""
 
     window: OpenWindow
-    finished: list[tuple[int, bytes, Reused | None]]
+    finished: list[tuple[int, bytes, PlainReused | None]]
     entries: list[bytes]
     ledger: Ledger
 
@@ -224,8 +224,7 @@ class RowWorkers:
             came = []
             for rows in settled.rows:
                 window = worker.windows[rows.key]
-                finished = [(index, line, reused_in(reused)) for index, line, reused in rows.finished]
-                came.append(Came(window, finished, rows.entries, Ledger.from_dict(rows.ledger)))
+                came.append(Came(window, rows.finished, rows.entries, Ledger.from_dict(rows.ledger)))
             yield Answer(came, asked_in(settled, worker.asked))
 
     def lost(self) -> Iterator[Lost]:

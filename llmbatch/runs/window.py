@@ -50,7 +50,7 @@ class OpenWindow:
         self.lines: dict[int, bytes] = {}  # row index -> its line of results.jsonl
         self.works: dict[int, Work] = {}  # rows that are not finished, where their works are here
         self.requests: list[Request] = []  # to be asked, in order, duplicates last
-        self.digests: dict[RequestKey, bytes] = {}  # of those requests that have one
+        self.digests: list[bytes | None] = []  # of each of those requests, None for one that has none
         self.groups: dict[RequestKey, int] = {}  # of those that share a prefix, where there are several engines
         self.entries: list[bytes] = []  # journal entries that are not yet appended
         self.ledger = Ledger()
@@ -81,7 +81,7 @@ class OpenWindow:
         self.take(record.index, line, reused)
         return record
 
-    def take(self, index: int, line: bytes, reused: Reused | None = None) -> None:
+    def take(self, index: int, line: bytes, reused: Reused | None) -> None:
         """A row has its record, which is in the ledger already; ``line`` is its line of results.jsonl."""
         self.lines[index] = line
         self.entries.append(record_entry(line, reused))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from array import array
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,29 @@ def test_an_outcome_comes_out_as_it_went_in(outcome: Outcome) -> None:
         assert tuple(out.token_ids) == tuple(outcome.token_ids)
         out.token_ids = outcome.token_ids  # type: ignore[misc]
     assert out == outcome
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        {"reasoning": "thought"},
+        {"stop_reason": ";"},
+        {"logprobs": []},
+        {"finish_reason": "length"},
+        {"key": RequestKey(3, attempt=2)},
+        {"key": RequestKey(3, sample=1)},
+        {"key": RequestKey(3, 1)},
+        {"key": RequestKey(3, share=1)},
+    ],
+    ids=str,
+)
+def test_of_a_whole_first_answer_the_token_ids_stay_and_of_any_other_they_come_along(special: dict[str, Any]) -> None:
+    plain = Completion(RequestKey(3), "done", "stop", Usage(5, 3, 1), (7, 8))
+    other = replace(plain, **special)
+    first, second = outcomes_of(crossed(answered([plain, other], Usage(), 0.0)))
+    assert first == replace(plain, token_ids=())
+    assert isinstance(second, Completion)
+    assert replace(second, token_ids=tuple(second.token_ids)) == other
 
 
 def test_equal_settings_are_one_object_on_the_other_side_whichever_message_they_came_in() -> None:
