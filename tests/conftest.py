@@ -373,13 +373,14 @@ _Popen = subprocess.Popen
 _PYTHON = sys.executable
 COMMANDS = [
     ["-m", "llmbatch.cli"], ["-P", "-m", "llmbatch.cli"], ["-P", "-m", "llmbatch.runs.order_pass"],
+    ["-P", "-m", "llmbatch.plan.sorting"],
     ["-P", "-m", "llmbatch.integrations.spark.host"],
     ["-m", "vllm.entrypoints.openai.api_server"],
 ]  # fmt: skip
 SET_BY_LIBRARIES = {"HF_HUB_ENABLE_HF_TRANSFER", "PYTHONBREAKPOINT"}
 """Variables that lm_eval and Ray set in the process that imports them: nothing that a command does goes by them."""
 if importlib.util.find_spec("setproctitle") is not None:  # tests find it by its command
-    COMMANDS.append(["-P", "-m", "llmbatch.engines.worker"])
+    COMMANDS += [["-P", "-m", "llmbatch.engines.worker"], ["-P", "-m", "llmbatch.runs.row_worker"]]
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ import socket
 import sys
 import threading
 import types
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -158,6 +159,9 @@ def become(asked: dict[str, Any]) -> None:
 
 def _run_module(name: str, arguments: list[str]) -> None:
     sys.argv = [name, *arguments]
+    warnings.filterwarnings(
+        "ignore", "'llmbatch", RuntimeWarning, "runpy"
+    )  # that it is imported already, which is the point
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
@@ -209,7 +213,7 @@ WORKER = ["-u", "-c"]
 """How pytest-xdist starts its workers."""
 MOST_FILES = 64
 COMMAND = (
-    "llmbatch.cli.run", "llmbatch.runs.session", "llmbatch.evals.evaluate", "pandas", "pyarrow.parquet", "rich.console",
+    "duckdb", "llmbatch.cli.run", "llmbatch.runs.session", "llmbatch.evals.evaluate", "pandas", "pyarrow.parquet", "rich.console",
     "rich.table", "rich._emoji_codes", "huggingface_hub.constants", "llmbatch.engines.kserve.kind",
     "llmbatch.engines.transformers.kind", "llmbatch.engines.vllm.kind", "llmbatch.integrations.tracking", "llmbatch.model.vision",
 )  # fmt: skip

@@ -29,6 +29,7 @@ from llmbatch.runs.order_pass import read_block
 from llmbatch.runs.retry_failed import retry_failed
 from llmbatch.runs.session import run_job
 
+pytestmark = pytest.mark.usefixtures("forked")
 WINDOW = 32
 PATIENCE_SECONDS = 120.0
 PROMPT = "Read: {{ document }} Now say: {{ text }}"

@@ -26,6 +26,7 @@ from llmbatch.runs.session import open_session, run_job
 from llmbatch.sources.base import SourceSettings
 from llmbatch.sources.opening import open_source
 
+pytestmark = pytest.mark.usefixtures("forked")
 PATIENCE = 300.0
 FAILS = {
     "rules": [{"when": {"attempt": 1, "matches": "[05]$"}, "answer": ""}, {"when": {"matches": "3[12]$"}, "answer": ""}]
@@ -50,7 +51,7 @@ def row_workers(parent: int | None = None) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(parent).children():
         try:
-            if "llmbatch.runs.row_worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+            if "llmbatch.runs.row_worker" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
                 found.append(child)
         except psutil.NoSuchProcess:
             continue
