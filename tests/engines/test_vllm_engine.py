@@ -580,6 +580,14 @@ def test_a_seeded_request_gets_the_same_answer_when_its_prompt_is_computed_in_se
     assert len(set(at_once)) > 1
 
 
+def test_the_cache_is_of_memory_that_is_cleared_by_its_use(engine: VllmEngine) -> None:
+    """Fails where a new vLLM allocates it elsewhere: then every start clears all of it, and nothing else."""
+    core = engine._llm.llm_engine.engine_core.engine_core
+    caches = core.model_executor.driver_worker.worker.model_runner.kv_caches
+    assert caches
+    assert not any(cache.untyped_storage().resizable() for cache in caches), "torch's own memory can be resized"
+
+
 def test_a_second_start_loads_what_the_first_compiled_and_computes_the_very_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

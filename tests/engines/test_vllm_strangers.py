@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import types
@@ -41,3 +42,17 @@ def test_vllm_finds_kernels_beside_values_that_can_be_asked_nothing(monkeypatch:
     ask_safely()
     dispatcher.register_kernels({"an_owner.kernel": lambda x: 2 * x})
     assert owner.__dict__["kernel"](3) == holder.__dict__["other_name"](3) == 6
+
+
+@pytest.mark.vllm
+def test_vllm_looks_into_its_own_modules_and_a_users_and_not_into_those_that_know_nothing_of_it() -> None:
+    dispatcher = pytest.importorskip("vllm.triton_utils.dispatcher")
+    importlib.import_module("vllm.v1.worker.block_table")
+    ask_safely()
+    looked = {id(module) for module in dispatcher.sys.modules.values()}
+    for name in ("vllm", "vllm.v1.worker.block_table", __name__, "pytest"):
+        assert id(sys.modules[name]) in looked
+    for name in ("torch.nn", "transformers", "json", "llmbatch"):
+        assert id(sys.modules[name]) not in looked
+    assert len(looked) < len(sys.modules) / 2
+    assert dispatcher.sys.modules["torch"] is sys.modules["torch"]
