@@ -29,7 +29,13 @@ def chaos(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.fixture
+def forked_below(forked: None, fork_servers: Any) -> None:
+    """Sessions are forks of this process, and what they start is forked from a server of its: else each would start its own."""
+    fork_servers.of("llmbatch")
+
+
+@pytest.mark.usefixtures("forked_below")
 def test_no_number_of_kills_at_random_moments_loses_doubles_or_changes_a_row(chaos: Any, tmp_path: Path) -> None:
     scenarios = len(chaos("corpora").SCENARIOS)
     figures = chaos("kills").random_kills(tmp_path, kills=2 * scenarios, seed=7, at_once=2)
@@ -37,7 +43,7 @@ def test_no_number_of_kills_at_random_moments_loses_doubles_or_changes_a_row(cha
     assert figures.ok, figures
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked_below")
 def test_a_kill_at_every_fault_point_is_survived(chaos: Any, tmp_path: Path) -> None:
     figures, missed = chaos("kills").fault_points(tmp_path)
     assert missed == []
