@@ -289,7 +289,7 @@ def test_of_an_answer_that_begins_with_thinking_what_follows_that_is_told() -> N
 
 
 def test_a_request_that_nobody_wants_any_more_is_ended_and_what_comes_of_it_all_the_same_is_nobodys() -> None:
-    feed = Feed()
+    feed = Feed(hurries=True)
     feed.push([ask(0), ask(1)])
     played = Played([[], [out(0, "late", finished=True)]])
     steps = played.loop().stream(feed)
@@ -314,3 +314,66 @@ def test_places_are_left_for_what_is_urgent_as_long_as_answers_are_long(tokens: 
     next(steps)
     assert len(feed.in_flight) == handed + 1
     assert [priority for _, priority in played.given] == [0] * (len(played.given) - 1) + [-1]
+
+
+class Steps:
+    """An engine in this process: each step takes as long as is said, and ends with these requests finished, or dies."""
+
+    def __init__(self, clock: Clock, steps: list[list[int] | Exception], seconds: float) -> None:
+        self.loop = loop_of()
+        self.loop._outputs = None
+        self.loop._engine.step = self.step
+        self.loop._outcomes = self.outcomes  # type: ignore[method-assign]
+        self._clock = clock
+        self._steps = steps
+        self._seconds = seconds
+
+    def step(self) -> list[Any]:
+        self._clock.now += self._seconds
+        came = self._steps.pop(0)
+        if isinstance(came, Exception):
+            raise came
+        return [SimpleNamespace(request_id=str(number), finished=True) for number in came]
+
+    def outcomes(self, finished: Any) -> list[Outcome]:
+        return [
+            Completion(self.loop._pending.pop(each.request_id).request.key, "", "stop", Usage())  # type: ignore[union-attr]
+            for each in finished
+        ]
+
+
+def told(steps: Any) -> list[int]:
+    return [outcome.key.index for outcome in next(steps)]
+
+
+def test_what_finishes_in_short_steps_is_told_together_as_long_as_there_is_enough_to_do(clock: Clock) -> None:
+    feed = Feed()
+    feed.push([ask(i) for i in range(8)])  # as many as it is handed, and four of them are enough
+    steps = Steps(clock, [[0], [], [1], [], [2], [], [3], [4], [], [], [5, 6, 7]], seconds=0.003).loop.stream(feed)
+    assert told(steps) == [0, 1, 2]  # of five steps: 0.01 s after the first no other one begins
+    assert told(steps) == [3]  # four are left
+    assert told(steps) == [4]
+    assert told(steps) == [5, 6, 7]
+
+
+def test_a_step_that_takes_long_is_told_by_itself(clock: Clock) -> None:
+    feed = Feed()
+    feed.push([ask(i) for i in range(8)])
+    steps = Steps(clock, [[], [0], []], seconds=0.02).loop.stream(feed)
+    assert [told(steps) for _ in range(1)] == [[0]]
+
+
+def test_somebody_who_waits_for_an_answer_is_told_after_every_step(clock: Clock) -> None:
+    feed = Feed(hurries=True)
+    feed.push([ask(i) for i in range(8)])
+    steps = Steps(clock, [[], [0], [], [1]], seconds=0.001).loop.stream(feed)
+    assert [told(steps) for _ in range(4)] == [[], [0], [], [1]]
+
+
+def test_what_finished_before_a_death_is_told_before_it(clock: Clock) -> None:
+    feed = Feed()
+    feed.push([ask(i) for i in range(8)])
+    steps = Steps(clock, [[0], [], RuntimeError("boom")], seconds=0.001).loop.stream(feed)
+    assert told(steps) == [0]
+    with pytest.raises(EngineDied, match="engine failed"):
+        next(steps)

@@ -19,6 +19,7 @@ from llmbatch.engines.vllm.sight import no_sight
 _SHORT = 16  # tokens of an answer
 _NEWS = 0.05  # share of the last step in how long answers are
 _URGENT = -1  # vLLM's priority of what goes first, where its scheduler looks at that
+_TELL_SECONDS = 0.01  # how long what finished may wait to be told, while vLLM has enough to do
 _WAIT_SECONDS = 0.5  # how long the loop waits for the engine, or for the feed, before it looks around
 
 Death = Callable[[BaseException | None, str], EngineDied]
@@ -59,6 +60,7 @@ class Loop:
         self._tokens = 0
         self._length = 2.0 * _SHORT  # of answers, about
         self._seen = 0  # how many of those have images
+        self._died: EngineDied | None = None  # to be raised once what finished before is told
         self._progress_at = time.monotonic()
         self._marked_at = time.monotonic()
         self.busy = 0.0
@@ -68,12 +70,14 @@ class Loop:
         """As ``Engine.stream``."""
         self._progress_at = self._marked_at = time.monotonic()
         while True:
+            if self._died is not None:
+                raise self._died
             self._mark()
             outcomes = self._fill(feed)
             if cancelled := feed.take_cancelled():
                 outcomes += self._cancel(cancelled)
             if self._pending:
-                outcomes += self._step(feed)
+                outcomes += self._steps(feed)
             elif not outcomes:
                 if feed.finished:
                     return
@@ -169,8 +173,29 @@ class Loop:
         self._tokens += handed.pending.tokens
         return None
 
-    def _step(self, feed: Requests) -> list[Outcome]:
-        """One step of the engine, or a wait for it: the outcomes of the requests that finished."""
+    def _steps(self, feed: Requests) -> list[Outcome]:
+        """One step of the engine, or several short ones: the outcomes of the requests that finished.
+
+        What is done between steps keeps an engine in this process waiting, and much of it takes no longer for many answers than for
+        one. But where vLLM may soon have nothing that waits, or somebody waits for an answer, it is told at once.
+        """
+        finished = self._step(feed)
+        if self._outputs is None and not feed.hurries:
+            end, enough = time.monotonic() + _TELL_SECONDS, self._intake.requests // 2
+            while (left := len(self._pending) - len(finished)) and time.monotonic() < end:
+                if finished and left <= enough:
+                    break
+                try:
+                    finished += self._step(feed)
+                except EngineDied as death:
+                    if not finished:
+                        raise
+                    self._died = death
+                    break
+        return self._outcomes(finished) if finished else []
+
+    def _step(self, feed: Requests) -> list[Any]:
+        """One step of the engine, or a wait for it: what vLLM says of the requests that finished."""
         if self._outputs is not None and not self._has_output():
             return []
         began = time.monotonic()
@@ -186,7 +211,7 @@ class Loop:
             streaming = ((self._pending.get(output.request_id), output) for output in outputs if not output.finished)
             pieces = (self._answers.piece(had, output) for had, output in streaming if isinstance(had, Pending))
             feed.tell([piece for piece in pieces if piece is not None])
-        return self._outcomes(finished) if finished else []
+        return finished
 
     def _has_output(self) -> bool:
         """Whether an engine in its own process has sent something. vLLM's ``step`` would wait for a dead one for ever."""
