@@ -15,6 +15,14 @@ from llmbatch.runs.brakes import Stop
 _OBJECTS = 2_000_000  # made and still there, between two searches
 
 
+class _Calm:
+    """How many runs of this process want the collector calm, in whatever order they end, and what it was before the first."""
+
+    lock = threading.Lock()
+    runs = 0
+    before = (0, 0, 0)
+
+
 @contextlib.contextmanager
 def calm_collector() -> Iterator[None]:
     """Python's search for cyclic garbage comes seldom meanwhile; where it was off, by a threshold of 0, it stays off.
@@ -24,13 +32,19 @@ def calm_collector() -> Iterator[None]:
     requests are 300,000: a search that comes before they are gone looks at all of them for nothing. With one every 500,000 a
     twentieth of the pipeline's time went there, and with one every 1,000,000 a thirtieth.
     """
-    before = gc.get_threshold()
-    if before[0]:
-        gc.set_threshold(_OBJECTS, 20, 1000)
+    with _Calm.lock:
+        if not _Calm.runs:
+            _Calm.before = gc.get_threshold()
+            if _Calm.before[0]:
+                gc.set_threshold(_OBJECTS, 20, 1000)
+        _Calm.runs += 1
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        with _Calm.lock:
+            _Calm.runs -= 1
+            if not _Calm.runs:
+                gc.set_threshold(*_Calm.before)
 
 
 @contextlib.contextmanager

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from llmbatch.engines.vllm import lookups
-from llmbatch.engines.vllm.lookups import distributions_beside, quick_lookups
+from llmbatch.engines.vllm.lookups import (
+    distributions_beside,
+    from_its_last_list,
+    places_without_source,
+    quick_lookups,
+)
 
 STRUCTURES = """
 import json, sys
@@ -88,3 +95,58 @@ def test_the_installed_transformers_comes_out_the_same_and_reads_its_models_once
     assert found[1].pop("kept")
     assert not found[0].pop("kept")
     assert found[0] == found[1]
+
+
+def asked_by(module: str) -> Any:
+    """What a module is told of the place where this is called."""
+    there = {"__name__": module, "inspect": inspect, "sys": sys}
+    exec(  # noqa: S102
+        "def ask():\n    return inspect.getframeinfo(sys._getframe(1))", there
+    )
+    return there["ask"]()  # type: ignore[operator]
+
+
+def test_torch_s_registry_gets_the_place_alone_and_anybody_else_the_source_too() -> None:
+    own = inspect.getframeinfo
+    before = asked_by("torch._library.utils")
+    with places_without_source():
+        registry, other = asked_by("torch._library.utils"), asked_by("anybody")
+    assert (registry.filename, registry.function, registry.code_context) == (before.filename, before.function, None)
+    assert other.code_context is not None
+    assert before.code_context is not None
+    assert before.lineno == registry.lineno == other.lineno > 0
+    assert inspect.getframeinfo is own
+
+
+@pytest.mark.vllm
+def test_the_installed_torch_makes_no_use_of_the_source() -> None:
+    utils = pytest.importorskip("torch._library.utils")
+
+    def place() -> str:
+        return str(utils.get_source(1))
+
+    own = place()
+    with places_without_source():
+        assert place() == own
+    assert own.startswith(f"{__file__}:")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "",
+        "x = 1\n",
+        '__all__ = ["a", "b"]\n',
+        'import a\n\n__all__ = ["a"]\nx = 1\n__all__ = [\n    "b",\n    "c",\n]\n',
+        '# __all__ is below\n    __all__ = 3\n__all__ = ["a"]',
+        'x = "__all__"\r\n__all__ = ["a"]\r\n',
+        'x = 1\r__all__ = ["a"]',
+    ],
+    ids=["nothing", "none", "at once", "two", "in a comment", "carriage returns", "carriage returns alone"],
+)
+def test_names_of_the_last_list_are_those_of_all_lines(source: str) -> None:
+    def names(text: str) -> list[str]:
+        starts = [place for place, line in enumerate(text.splitlines()) if line.startswith("__all__")]
+        return text.splitlines()[starts[-1] :] if starts else []
+
+    assert from_its_last_list(names)(source) == names(source)

@@ -35,6 +35,18 @@ def test_the_collector_is_calm_meanwhile_and_as_before_afterwards(before: tuple[
     assert gc.get_threshold() == before
 
 
+@pytest.mark.usefixtures("thresholds")
+def test_the_collector_is_calm_until_the_last_of_several_runs_ends() -> None:
+    gc.set_threshold(700, 10, 10)
+    first, second = calm_collector(), calm_collector()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert gc.get_threshold()[0] == 2_000_000
+    second.__exit__(None, None, None)
+    assert gc.get_threshold() == (700, 10, 10)
+
+
 @pytest.mark.parametrize("number", BOTH)
 def test_a_signal_asks_to_stop_and_a_second_one_ends_at_once(number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in BOTH]

@@ -1,8 +1,8 @@
 """Settings in; vLLM's engine arguments out, checked against vLLM's own list, with defaults for offline work.
 
 On a GPU batch sizes are left to vLLM where nothing is said: its ``LLM`` class knows the hardware and takes offline sizes (1024
-sequences and 16,384 tokens a step on an H100). On a CPU it takes 256 and 4,096 whatever the model; see ``_cpu_batch``. It also
-clears the whole KV cache there before it starts, which takes seconds for each GiB; see ``_cpu_cache``.
+sequences and 16,384 tokens a step on an H100). On a CPU it takes 256 and 4,096 whatever the model; see ``_cpu_batch``. And there it
+takes as much memory for its KV cache as it may, whatever the sequences need; see ``_cpu_cache``.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _cpu_defaults(model: str, given: Mapping[str, Any], engines: int) -> dict[st
 def _cpu_cache(model: str, args: Mapping[str, Any]) -> int:
     """Bytes of KV cache: a quarter of the memory, as it is in ``args``, or less where the sequences can never fill that.
 
-    The demo model's would be 3 million tokens; to clear them took 14 of the 28 seconds of its start.
+    The demo model's would be 3 million tokens; where ``cache_memory`` does not spare it, to clear them takes 14 seconds.
     """
     most = int(args["kv_cache_memory_bytes"])
     config = _config(model, args)

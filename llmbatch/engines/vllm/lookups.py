@@ -1,9 +1,10 @@
-"""What transformers looks up whenever it is imported in; the same, in less time, out.
+"""What torch and transformers look up whenever they are imported in; the same, in less time, out.
 
 It reads the metadata of every installed distribution, to know which package is of which, and twice the source of all its models,
 to know what they hold: half a second and more, each time. Here another process reads the metadata while this one imports torch,
-and of the models' sources what was read once is kept, where transformers keeps a quarter of it. Where anything is otherwise than
-is known here it is looked up as ever.
+and of the models' sources what was read once is kept, where transformers keeps a quarter of it, and only their last lines are
+looked through. torch asks for each operator in which file and line it is defined, and gets the source around it, for which all
+modules are looked through; here it gets file and line. Where anything is otherwise than is known here it is looked up as ever.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
+import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -26,6 +28,8 @@ from llmbatch.core.machine import processors
 _PACKAGE = "transformers"
 _MODELS = "transformers.utils.import_utils"
 _READ = "create_import_structure_from_path"
+_NAMES = "fetch__all__"
+_OPERATORS = "torch._library.utils"
 _PROGRAM = """
 import sys, json
 sys.path[:] = json.loads(sys.argv[1])
@@ -37,17 +41,34 @@ _SECONDS = 10.0  # that the other process may take
 
 @contextmanager
 def quick_lookups() -> Iterator[None]:
-    """Meanwhile transformers is imported sooner, if it is not yet."""
-    if _PACKAGE in sys.modules:
-        yield
-        return
-    finder = _Keeping()
-    sys.meta_path.insert(0, finder)
-    try:
-        with distributions_beside():
+    """Meanwhile torch and transformers are imported sooner, if they are not yet."""
+    with places_without_source():
+        if _PACKAGE in sys.modules:
             yield
+            return
+        finder = _Keeping()
+        sys.meta_path.insert(0, finder)
+        try:
+            with distributions_beside():
+                yield
+        finally:
+            sys.meta_path.remove(finder)
+
+
+@contextmanager
+def places_without_source() -> Iterator[None]:
+    """torch's registry of operators gets a place in the code without the lines around it, of which it makes no use."""
+    own = inspect.getframeinfo
+
+    def quick(frame: Any, context: int = 1) -> Any:
+        asks = sys._getframe(1).f_globals.get("__name__")
+        return own(frame, 0 if asks == _OPERATORS else context)
+
+    inspect.getframeinfo = quick
+    try:
+        yield
     finally:
-        sys.meta_path.remove(finder)
+        inspect.getframeinfo = own
 
 
 @contextmanager
@@ -92,7 +113,7 @@ def _begin() -> subprocess.Popen[bytes] | None:
 
 
 class _Keeping(MetaPathFinder):
-    """Has transformers keep all that it read of its models' sources, from its first look on."""
+    """Has transformers keep all that it read of its models' sources, from its first look on, and read less of each."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -106,9 +127,20 @@ class _Keeping(MetaPathFinder):
             read: Any = getattr(module, _READ, None)
             if hasattr(read, "cache_parameters") and hasattr(read, "__wrapped__"):
                 setattr(module, _READ, functools.lru_cache(maxsize=None)(read.__wrapped__))
+            if (names := getattr(module, _NAMES, None)) is not None:
+                setattr(module, _NAMES, from_its_last_list(names))
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
-__all__ = ["distributions_beside", "quick_lookups"]
+def from_its_last_list(names: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
+    """The names that a source exports, by a function that looks at every line for the last list of them; given only that."""
+
+    def quick(source: str) -> list[str]:
+        return names(source[source.rfind("\n__all__") + 1 :])
+
+    return quick
+
+
+__all__ = ["distributions_beside", "from_its_last_list", "places_without_source", "quick_lookups"]
