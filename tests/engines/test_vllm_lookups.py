@@ -118,6 +118,17 @@ def test_torch_s_registry_gets_the_place_alone_and_anybody_else_the_source_too()
     assert inspect.getframeinfo is own
 
 
+def test_python_has_its_own_function_again_when_the_last_of_several_is_done() -> None:
+    own, first, second = inspect.getframeinfo, places_without_source(), places_without_source()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert inspect.getframeinfo is not own
+    second.__exit__(None, None, None)
+    assert inspect.getframeinfo is own
+    assert asked_by("torch._library.utils").code_context is not None
+
+
 @pytest.mark.vllm
 def test_the_installed_torch_makes_no_use_of_the_source() -> None:
     utils = pytest.importorskip("torch._library.utils")

@@ -20,10 +20,11 @@ def cleared_by_use() -> Iterator[None]:
     """Meanwhile vLLM gets such memory for its cache."""
     from vllm.v1.worker import utils
 
-    if not hasattr(utils, "allocate_kv_cache"):  # a vLLM that allocates it elsewhere
+    before = utils.torch
+    # a vLLM that allocates it elsewhere, or another engine of this process starts
+    if not hasattr(utils, "allocate_kv_cache") or isinstance(before, _Torch):
         yield
         return
-    before = utils.torch
     utils.torch = _Torch(before)
     try:
         yield

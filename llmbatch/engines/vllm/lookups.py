@@ -16,6 +16,7 @@ import inspect
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
@@ -58,17 +59,31 @@ def quick_lookups() -> Iterator[None]:
 @contextmanager
 def places_without_source() -> Iterator[None]:
     """torch's registry of operators gets a place in the code without the lines around it, of which it makes no use."""
-    own = inspect.getframeinfo
-
-    def quick(frame: Any, context: int = 1) -> Any:
-        asks = sys._getframe(1).f_globals.get("__name__")
-        return own(frame, 0 if asks == _OPERATORS else context)
-
-    inspect.getframeinfo = quick
+    with _Places.lock:
+        _Places.holders += 1
+        if _Places.holders == 1:
+            _Places.own, inspect.getframeinfo = inspect.getframeinfo, _place
     try:
         yield
     finally:
-        inspect.getframeinfo = own
+        with _Places.lock:
+            _Places.holders -= 1
+            if not _Places.holders:
+                inspect.getframeinfo = _Places.own
+
+
+class _Places:
+    """How many engines of this process are being imported, in whatever order they are done, and Python's own function."""
+
+    lock = threading.Lock()
+    holders = 0
+    own: Any = inspect.getframeinfo
+
+
+def _place(frame: Any, context: int = 1) -> Any:
+    """In the place of ``inspect.getframeinfo``."""
+    asks = sys._getframe(1).f_globals.get("__name__")
+    return _Places.own(frame, 0 if asks == _OPERATORS else context)
 
 
 @contextmanager
