@@ -37,8 +37,8 @@ from llmbatch.model.tokenizer import ChatSettings
 
 _KEPT = 4096  # settings that were seen before
 _NOT_LIVE = (False, False)
-# values of a request that asks for nothing special, as nearly all do, of an answer that has nothing special, and of a refusal:
-# the first two take a third of what others do
+# values of a request that asks for nothing special, as nearly all do, of an answer that has nothing special, and of a refusal: the
+# first two are less than half of what others take
 _PLAIN, _PLAIN_ANSWER, _REFUSAL = 5, 6, 3
 
 

@@ -1,9 +1,9 @@
 """What torch and transformers look up whenever they are imported in; the same, in less time, out.
 
-It reads the metadata of every installed distribution, to know which package is of which, and twice the source of all its models,
-to know what they hold: half a second and more, each time. Here another process reads the metadata while this one imports torch,
-and of the models' sources what was read once is kept, where transformers keeps a quarter of it, and only their last lines are
-looked through. torch asks for each operator in which file and line it is defined, and gets the source around it, for which all
+transformers reads the metadata of every installed distribution, to know which package is of which, and twice the source of all its
+models, to know what they hold: half a second and more, each time. Here another process reads the metadata while this one imports
+torch, and of the models' sources what was read once is kept, where transformers keeps a quarter of it, and only their last lines
+are looked through. torch asks for each operator in which file and line it is defined, and gets the source around it, for which all
 modules are looked through; here it gets file and line. Where anything is otherwise than is known here it is looked up as ever.
 """
 
