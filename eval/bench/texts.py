@@ -17,6 +17,7 @@ from random import Random
 _SUFFIXES = frozenset({".md", ".rst", ".txt"})
 _NAMES = re.compile(r"(METADATA|LICEN[CS]E|COPYING|NOTICE|AUTHORS|README|CHANGELOG|CHANGES)", re.IGNORECASE)
 _SHORTEST, _LONGEST = 2_000, 400_000  # characters of a file that count
+_LONGEST_WORD = 40  # characters: what is longer is data, and may be longer than a context
 _WORDS = re.compile(r"\S+")
 
 
@@ -30,7 +31,7 @@ def words() -> tuple[str, ...]:
         digest = hashlib.sha256(content).digest()
         if digest not in seen and (text := content.decode("utf-8", "ignore")):
             seen.add(digest)
-            found += _WORDS.findall(text[:_LONGEST])
+            found += (word for word in _WORDS.findall(text[:_LONGEST]) if len(word) <= _LONGEST_WORD)
     return tuple(found)
 
 
