@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from llmbatch.core.errors import WriteError
 from llmbatch.core.events import Replica, Snapshot
+from llmbatch.core.files import writing
 from llmbatch.core.ledger import WorstFailure
 from llmbatch.core.types import Usage
+
+PROGRESS = "progress.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Sign(NamedTuple):
 def read_progress(folder: Path) -> Progress | None:
     """What the run of a folder last said; ``None`` where it said nothing, or another version of llmbatch did."""
     try:
-        data = json.loads((folder / "progress.json").read_bytes())
+        data = json.loads((folder / PROGRESS).read_bytes())
         values = {field.name: data[field.name] for field in fields(Snapshot)}
         replicas = tuple(Replica(**{**each, "usage": Usage(**each["usage"])}) for each in values["replicas"])
         worst = WorstFailure(*values["worst"]) if values["worst"] is not None else None
@@ -52,19 +54,17 @@ def write_progress(folder: Path, snapshot: Snapshot) -> None:
     Raises ``WriteError``.
     """
     body = {"written_at": time.time(), "pid": os.getpid(), **asdict(snapshot)}
-    path = folder / "progress.json"
-    temporary = path.with_name("progress.json.tmp")
-    try:
+    path = folder / PROGRESS
+    temporary = path.with_name(f"{PROGRESS}.tmp")
+    with writing(path):
         temporary.write_text(json.dumps(body), encoding="utf-8")
         temporary.replace(path)
-    except OSError as error:
-        raise WriteError(f"{path}: {error.strerror}; finished rows are safe, the same command goes on") from error
 
 
 def last_sign(folder: Path) -> Sign | None:
     """The last sign of life of a folder's run, also where another version of llmbatch gave it; ``None`` where there is none."""
     try:
-        data = json.loads((folder / "progress.json").read_bytes())
+        data = json.loads((folder / PROGRESS).read_bytes())
         up = sum(float(each["ready_seconds"]) for each in data.get("replicas", ()))
         return Sign(int(data["pid"]), float(data["written_at"]), Usage(**data["usage"]), up)
     except (OSError, ValueError, KeyError, TypeError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from llmbatch.core.errors import WriteError
+from llmbatch.core.files import writing
 from llmbatch.report.timeline import Timeline
 
 TIMELINE = "timeline.json"
@@ -19,15 +21,13 @@ def read_timeline(folder: Path) -> Timeline | None:
         return None
 
 
-def write_timeline(folder: Path, timeline: Timeline) -> None:
-    """Not through ``atomic_write``: nothing is lost with it, so it need not wait for the disk. Raises ``WriteError``."""
+def write_timeline(folder: Path, timeline: Mapping[str, Any]) -> None:
+    """Write a timeline as JSON data. Not through ``atomic_write``: nothing is lost with it, so it need not wait for the disk. Raises ``WriteError``."""
     path = folder / TIMELINE
     temporary = path.with_name(f"{TIMELINE}.tmp")
-    try:
-        temporary.write_text(json.dumps(timeline.as_dict(), separators=(",", ":")), encoding="utf-8")
+    with writing(path):
+        temporary.write_text(json.dumps(timeline, separators=(",", ":")), encoding="utf-8")
         temporary.replace(path)
-    except OSError as error:
-        raise WriteError(f"{path}: {error.strerror}; finished rows are safe, the same command goes on") from error
 
 
 __all__ = ["TIMELINE", "read_timeline", "write_timeline"]

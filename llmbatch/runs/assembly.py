@@ -21,7 +21,7 @@ from llmbatch.engines.replicas import drive
 from llmbatch.engines.settings import EngineSettings
 from llmbatch.folder.folder import JOB_FILE, RunFolder
 from llmbatch.folder.ordered import Coming, Ordered
-from llmbatch.folder.progress import write_progress
+from llmbatch.folder.progress import PROGRESS, write_progress
 from llmbatch.job.job import Job
 from llmbatch.job.prepare import Preparer
 from llmbatch.job.recipe import Recipe, engine_of, see_engine
@@ -37,6 +37,7 @@ from llmbatch.runs.governor import Governor
 from llmbatch.runs.guessing import Guessing
 from llmbatch.runs.held_to import HeldTo
 from llmbatch.runs.history import History
+from llmbatch.runs.latest import Latest
 from llmbatch.runs.loop import Elsewhere, Loop
 from llmbatch.runs.meter import Meter
 from llmbatch.runs.ordering import in_order
@@ -70,17 +71,27 @@ class Told:
         self._watchers = watchers
         self._folder = folder
         self.notes: list[NoteReport] = []
-        self.history = History(folder)
+        self._latest = Latest()
+        self._history = History(folder, self._latest)
 
     def __call__(self, event: Event) -> None:
         with self._lock:
             if isinstance(event, Note):
                 self.notes.append({"level": event.level, "message": event.message})
             elif isinstance(event, Snapshot):
-                write_progress(self._folder, event)
-            self.history(event)
+                self._latest.put(PROGRESS, lambda: write_progress(self._folder, event))
+            self._history(event)
             for watcher in self._watchers:
                 watcher(event)
+
+    def ended(self, outcome: str) -> None:
+        """The session came to its end: the files that show where it stands are written when this returns. Raises ``WriteError``."""
+        self._history.close(outcome)
+        self._latest.flush()
+
+    def close(self) -> None:
+        """Nothing more is written."""
+        self._latest.close()
 
 
 class How(NamedTuple):

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 from llmbatch.core.events import Event, Snapshot, Started
-from llmbatch.folder.timeline import read_timeline, write_timeline
+from llmbatch.folder.timeline import TIMELINE, read_timeline, write_timeline
 from llmbatch.report.timeline import Timeline
+from llmbatch.runs.latest import Latest
 
 _WRITE_SECONDS = 2.0  # what a kill may take from it
 
@@ -15,8 +16,9 @@ _WRITE_SECONDS = 2.0  # what a kill may take from it
 class History:
     """Keeps the timeline of a run folder; one session after the other goes on with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, latest: Latest) -> None:
         self._folder = folder
+        self._latest = latest
         self._timeline: Timeline | None = None  # until a session begins
         self._next_write = 0.0
 
@@ -40,7 +42,8 @@ class History:
 
     def _write(self, timeline: Timeline) -> None:
         self._next_write = time.monotonic() + _WRITE_SECONDS
-        write_timeline(self._folder, timeline)
+        data = timeline.as_dict()  # as it is now
+        self._latest.put(TIMELINE, lambda: write_timeline(self._folder, data))
 
 
 __all__ = ["History"]

@@ -62,10 +62,11 @@ def make_order(
             data = job.data()
             data["input"].pop("strict", None)  # that was seen already
             begin = {"job": data, "folder": str(folder.absolute()), "scratch": str(making.scratch.absolute())}
-            processes = [
-                stack.enter_context(AskedProcess("llmbatch.runs.order_pass", log, begin)) for _ in range(helpers)
-            ]
-            blocks = _read_together(with_, seeker, processes, threads, go_on)
+            with ExitStack() as reading:  # they end before the sort, which needs memory of its own
+                processes = [
+                    reading.enter_context(AskedProcess("llmbatch.runs.order_pass", log, begin)) for _ in range(helpers)
+                ]
+                blocks = _read_together(with_, seeker, processes, threads, go_on)
         read = time.monotonic()
         places = making.scratch / "places"
         asked = Sorting(str(making.scratch / "keys-*.parquet"), str(places), str(making.scratch), len(processors()))

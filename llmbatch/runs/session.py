@@ -101,6 +101,7 @@ def open_session(
         with calm_collector():
             yield Session(job, folder, source, recipe, told, how)
     finally:
+        told.close()
         folder.close()
 
 
@@ -216,7 +217,7 @@ class Session:
             gpu_hours=run.budget.gpu_hours(run.budget.before + spent),
             accept=run.accept_counts(),
         )
-        self._tell.history.close(outcome)
+        self._tell.ended(outcome)
         report = finish(self._job, self._folder, self._recipe, ledger, facts, report_facts, error)
         paced = {} if self._how.pace is None else {"ends_itself": True}
         self._folder.end_session(outcome, rows=facts.rows, spent=asdict(spent), **paced)
