@@ -14,7 +14,9 @@ OrderName = Literal["auto", "input", "prefix", "longest"]
 
 DEFAULT_BLOCK_SIZE = 16  # vLLM's on a GPU
 DEFAULT_BUDGET = 8192  # tokens a step
-_KEEPS_CACHE = 1.02  # long answers first may cost this much of what grouping spared
+_SOONER = 0.01  # share of the steps that long answers first must save
+_WORTH = 0.4  # of that share, by which there may be more to compute than in an order by prefixes alone; of no more than
+_SURE = 0.05  # this, as a forecast is none to the letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ def choose_order(prompts: Prompts, limits: Capacity, wanted: OrderName, min_savi
     """The order by name, or for ``auto`` the best of them if it saves at least ``min_saving``, else the one given.
 
     ``last``: no window follows, so the longest answers decide when the run ends. Otherwise the slots that run empty are
-    filled from the next window, and long answers first would only bunch up the decoding.
+    filled from the next window, and long answers first would only bunch up the decoding. Where that costs next to
+    nothing of what the cache spares, it need not save as much.
     """
     count = len(prompts.tokens)
     given = list(range(count))
@@ -114,12 +117,7 @@ def choose_order(prompts: Prompts, limits: Capacity, wanted: OrderName, min_savi
                 ranks[item] = rank
             longest = _adapters_together(forecast.tree.order(ranks), prompts.loras)
         sooner = _sooner(order, longest, prompts.answers, limits.max_num_seqs)
-        keeps = wanted == "longest" or (
-            longest != order
-            and sooner >= min_saving
-            and forecast.computed(longest) <= min(forecast.computed(given), _KEEPS_CACHE * forecast.computed(order))
-        )
-        if keeps:
+        if wanted == "longest" or (longest != order and forecast.allows(longest, order, given, sooner)):
             order = longest
             notes.append(f"long answers first: the last one is expected to end {max(0.0, sooner):.0%} sooner")
 
@@ -146,6 +144,7 @@ class _Forecast:
         self.tree: PrefixTree = build_tree(prompts.packed, prompts.loras, block)
         self.total = sum(prompts.tokens)
         self.least = self.total - self.tree.spared_blocks * block
+        self._min_saving = min_saving
         self._tokens = prompts.tokens
         self._answers = [round(a) for a in prompts.answers]
         budget = limits.max_num_batched_tokens or DEFAULT_BUDGET
@@ -167,6 +166,13 @@ class _Forecast:
     @property
     def order_matters(self) -> bool:
         return self._same is None
+
+    def allows(self, longest: Sequence[int], order: Sequence[int], given: Sequence[int], sooner: float) -> bool:
+        """Whether long answers first save enough of the steps for what they cost, in place of another order."""
+        if sooner < min(_SOONER, self._min_saving):
+            return False
+        most = (1.0 + _WORTH * min(sooner, _SURE)) * self.computed(order)
+        return self.computed(longest) <= min(self.computed(given), most)
 
     def computed(self, order: Sequence[int]) -> int:
         if self._same is not None:

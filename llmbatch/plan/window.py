@@ -40,7 +40,7 @@ class PlanSettings(BaseModel):
         "prefix or longest",
     )
     min_saving: Annotated[float, Counts.NOTHING] = Field(
-        0.05, ge=0, lt=1, description="share of predicted saving below which auto leaves the order alone"
+        0.05, ge=0, lt=1, description="share of predicted saving below which auto leaves the order alone, but for long answers first that cost nothing"
     )
     overflow: OverflowMode = Field(
         "error",

@@ -72,6 +72,31 @@ def test_long_answers_go_first_where_they_decide_the_end() -> None:
     assert plan(requests, ROOMY, last=False).order == list(range(32))
 
 
+def test_long_answers_go_first_for_a_little_too_where_that_costs_nothing() -> None:
+    sure = Sampling((*GREEDY.values, ("ignore_eos", True)))
+
+    def lasting(rows: int) -> list[Request]:
+        """The last answer takes three times as long as the others."""
+        requests = window(*([i, i >> 8] * 5 for i in range(rows)), sampling=sure)
+        return [replace(r, max_tokens=120 if r.key.index == rows - 1 else 40) for r in requests]
+
+    assert plan(lasting(300), ROOMY).order[0] == 299, "2.6% of the steps"
+    assert plan(lasting(300), ROOMY, last=False).order[0] == 0
+    assert plan(lasting(3000), ROOMY).order[0] == 0, "0.3%"
+    assert plan(lasting(3000), ROOMY, min_saving=0.001).order[0] == 2999
+
+
+def test_long_answers_first_that_save_little_may_not_cost_what_grouping_spared() -> None:
+    """The groups themselves may change places: that costs nothing."""
+    sure = Sampling((*GREEDY.values, ("ignore_eos", True)))
+    requests = window(*grouped_rows(20, 15), sampling=sure)
+    requests = [replace(r, max_tokens=56 if r.key.index == 299 else 16) for r in requests]
+    made, grouped = plan(requests), plan(requests, order="prefix")
+    assert made.expected.computed <= 1.01 * grouped.expected.computed < made.expected.computed_given / 4
+    assert made.order[0] == 299
+    assert [position % 20 for position in made.order[:15]] == [19] * 15
+
+
 def test_rows_with_many_requests_go_first_and_stay_together() -> None:
     """What follows them waits for the last, so a long document that is begun late is what the run waits for."""
     rows = [0, 1, 1, 2, 3, 3, 3, 4, 4]
