@@ -35,6 +35,8 @@ _MOST_SHOWN = 2  # that may change answers more than is allowed, and are measure
 _MEASURED_SHARE = 1 / 75  # of the time that all may take, for one measurement of the first round: 8 s of 10 minutes
 _LONGER = (1.0, 1.5, 2.0, 2.0)  # times as long, by round
 _LEAST_SECONDS = 1.0
+_TURNS = 1.5  # in a measurement an engine answers so many times as many requests as it has at a time, at least
+_MOST_SHARE = 1 / 8  # of the time that all may take, for that
 
 Say = Callable[[str], None]
 
@@ -66,7 +68,7 @@ def autotune(
         counted[:] = sample(engine, info)
         return counted if len(counted) >= 2 * info.max_num_seqs * info.engines else ()
 
-    info = tuning.stand.first(default, counting, tuning.seconds(1))
+    info = tuning.stand.first(default, counting, tuning.seconds(1), known.tuning.max_time * _MOST_SHARE)
     judged = Judged(default, [], known.tuning.tolerance, settings)
     if default.error is not None:  # the run will see whether it can be helped
         return tuning.result(judged, counted, f"autotune: nothing was tried: {default.error}")
@@ -123,8 +125,10 @@ class _Tuning:
         self._say = say
 
     def seconds(self, number: int) -> float:
-        """How long is measured in this round."""
-        first = max(_LEAST_SECONDS, self._clock.budget * _MEASURED_SHARE)
+        """How long is measured in this round: where answers are long, of a large model, long enough for some to come to their end."""
+        budget = self._clock.budget
+        turns = min(_TURNS * (self.stand.turnover or 0.0), budget * _MOST_SHARE)
+        first = max(_LEAST_SECONDS, budget * _MEASURED_SHARE, turns)
         return first * _LONGER[min(number, len(_LONGER)) - 1]
 
     def announce(self, trials: Sequence[Trial], requests: int, default: Trial) -> None:
@@ -179,8 +183,11 @@ class _Tuning:
         self.stand.visit(trial, number, self.seconds(number))
 
     def _cost(self, number: int, judged: Judged) -> float:
-        """Seconds of one trial, about: those that it takes to warm up and to end go with the start."""
-        return (judged.default.start_seconds or 0.0) + self.seconds(number)
+        """Seconds of one trial, about: those that it takes to warm up and to end go with the start.
+
+        What is in flight when its time is over takes as long as it took to answer so many.
+        """
+        return (judged.default.start_seconds or 0.0) + self.seconds(number) + (self.stand.turnover or 0.0)
 
     def result(self, judged: Judged, requests: Sequence[Any], said: str | None = None) -> dict[str, Any]:
         return {

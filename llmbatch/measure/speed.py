@@ -55,6 +55,7 @@ class Measured:
     sent: int
     unfinished: int = 0  # given up when their time was over
     refused: int = 0
+    turnover: float | None = None  # seconds until as many were answered as were in flight at most; None: they never were
 
     @property
     def tokens_per_second(self) -> float:
@@ -141,11 +142,17 @@ def _own_tokens(answer: Completion) -> Usage:
 
 
 def run_for(
-    engine: Engine, requests: Sequence[Request], seconds: float, counts_as: Callable[[Completion], Usage] = _own_tokens
+    engine: Engine,
+    requests: Sequence[Request],
+    seconds: float,
+    counts_as: Callable[[Completion], Usage] = _own_tokens,
+    longest: float = 0.0,
 ) -> Measured:
     """Send requests, in their order, for so many seconds; what is in flight then gets as long again, and is given up.
 
-    ``counts_as`` is shown every answer, and says how many tokens it counts: by default its own.
+    Where fewer were answered by then than the engine has at a time, it goes on until so many are, for ``longest`` seconds at most:
+    of the first few answers nothing can be told. ``counts_as`` is shown every answer, and says how many tokens it counts: by
+    default its own.
     """
     if not requests:
         return Measured((), (), 0)
@@ -156,6 +163,7 @@ def run_for(
     steps = [_Step(began, 0, Slice(0, 0, 0, 0))]
     lengths: list[int] = []
     peak, full_until, refused = 0, 0.0, 0
+    turnover: float | None = None
     for outcomes in engine.stream(feed):
         now = time.monotonic()
         peak = max(peak, len(feed.in_flight))
@@ -173,14 +181,17 @@ def run_for(
             steps.append(_Step(now, len(answers), Slice(0, prompt, prompt - cached, done)))
         if not full_until and (feed.halted or not feed.waiting):
             full_until = now
-        if now - began > seconds:
+        if turnover is None and lengths and len(lengths) >= peak:
+            turnover = now - began
+        end = max(seconds, longest) if turnover is None else max(seconds, min(longest, turnover))
+        if now - began > end:
             feed.halt()
-            if feed.in_flight and now - began > 2 * seconds:
+            if feed.in_flight and now - began > 2 * end:
                 engine.abort()
                 break
     unfinished = len(feed.recall())
     sent = len(requests) - feed.waiting
-    return Measured(tuple(_slices(steps, peak, full_until)), tuple(lengths), sent, unfinished, refused)
+    return Measured(tuple(_slices(steps, peak, full_until)), tuple(lengths), sent, unfinished, refused, turnover)
 
 
 def stratified(requests: Sequence[Request]) -> list[Request]:

@@ -25,6 +25,7 @@ from llmbatch.measure.speed import Interval, Measured, run_for, warm_up
 _GREEDY = 256  # requests that are asked greedily besides, where the job draws its answers
 _ENOUGH_SECONDS = 8.0  # of a sample that takes less the requests are asked again
 _MOST_TIMES = 16
+_LONGER = 3.0  # times as long as is meant goes a trial on, until its engine answered as many as it has at a time
 
 Make = Callable[[EngineSettings], Engine]
 """Settings, which may be those of several engines, -> one engine with them, not yet started."""
@@ -95,6 +96,14 @@ class Trial:
         return sum(found) / len(found) if found else 0.0
 
 
+class _Time(NamedTuple):
+    """How long a trial is measured, in seconds, how long where too little is answered by then, and how often at most."""
+
+    seconds: float
+    longest: float
+    most: int
+
+
 class _Answer(NamedTuple):
     content: int  # a hash of it: that of some thousand long answers need not be kept
     usage: Usage
@@ -120,9 +129,13 @@ class Stand:
         ] = {}  # that the sample is asked, by round: what is known later changes nothing in it
         self.is_greedy = True
         self.starts = 0
+        self.turnover: float | None = None  # of the untuned engine, see ``Measured``
 
-    def first(self, default: Trial, sample: SampleOf, seconds: float) -> EngineInfo | None:
-        """Start the default, have the sample made with its help, and measure it; what the engine is, None where it failed."""
+    def first(self, default: Trial, sample: SampleOf, seconds: float, longest: float) -> EngineInfo | None:
+        """Start the default, have the sample made with its help, and measure it; what the engine is, None where it failed.
+
+        How long it is to be measured is not known yet: for ``longest`` at most, where its answers take that long.
+        """
         found: list[EngineInfo] = []
 
         def take(engine: Engine, info: EngineInfo) -> Sequence[Request]:
@@ -134,14 +147,14 @@ class Stand:
                 self._greedy = _as_greedy(compared[:_GREEDY])
             return self._requests
 
-        self._visit(default, 0, seconds, take)
+        self._visit(default, 0, seconds, take, longest)
         return found[0] if found and default.error is None else None
 
     def visit(self, trial: Trial, number: int, seconds: float) -> None:
         """One round of a trial: start, warm up, measure for so many seconds, end."""
-        self._visit(trial, number, seconds, lambda *_: self._requests)
+        self._visit(trial, number, seconds, lambda *_: self._requests, _LONGER * seconds)
 
-    def _visit(self, trial: Trial, number: int, seconds: float, sample: SampleOf) -> None:
+    def _visit(self, trial: Trial, number: int, seconds: float, sample: SampleOf, longest: float) -> None:
         self.starts += 1
         engine: Engine | None = None
         try:
@@ -151,19 +164,18 @@ class Stand:
             trial.start_seconds = time.monotonic() - began
             if requests := sample(engine, info):
                 once_only = info.prefix_caching and not isinstance(engine, Forgets)
-                self._measure(trial, number, engine, requests, seconds, 1 if once_only else _MOST_TIMES)
+                most = 1 if once_only else _MOST_TIMES
+                self._measure(trial, number, engine, requests, _Time(seconds, max(seconds, longest), most))
         except LlmbatchError as error:
             trial.error = str(error)
         finally:
             if engine is not None:
                 engine.stop()
 
-    def _measure(
-        self, trial: Trial, number: int, engine: Engine, requests: Sequence[Request], seconds: float, most: int
-    ) -> None:
-        """Ask the requests, at most so many times."""
-        untuned = not trial.candidate.changes
-        warm_up(engine, requests, seconds)
+    def _measure(self, trial: Trial, number: int, engine: Engine, requests: Sequence[Request], may: _Time) -> None:
+        """Ask the requests."""
+        seconds, untuned = may.seconds, not trial.candidate.changes
+        warm_up(engine, requests, may.longest)
         answers: Answers = {}
 
         def counts_as(answer: Completion) -> Usage:
@@ -171,12 +183,14 @@ class Stand:
             return self._untuned.get(answer.key, said).usage
 
         before = _drafts(engine)
-        measured, once = _run(engine, requests, seconds, min(most, self._times_in(number, seconds)), counts_as)
+        may = may._replace(most=min(may.most, self._times_in(number, seconds)))
+        measured, once = _run(engine, requests, may, counts_as)
         trial.drafts += _drafts(engine) - before
         if untuned:
             self._once = once
+            self.turnover = self.turnover or measured.turnover
         if not measured.lengths:
-            trial.error = f"nothing was answered within {2 * seconds:.0f} s"
+            trial.error = f"nothing was answered within {2 * may.longest:.0f} s"
             return
         if measured.refused and not untuned and not self._refused_before:
             trial.error = f"{measured.refused:,} requests were refused, and none is without it"
@@ -216,27 +230,31 @@ class Stand:
 
 
 def _run(
-    engine: Engine, requests: Sequence[Request], seconds: float, times: int, counts_as: Callable[[Completion], Usage]
+    engine: Engine, requests: Sequence[Request], may: _Time, counts_as: Callable[[Completion], Usage]
 ) -> tuple[Measured, float | None]:
     """Ask all of them so often, as far as the time goes; also how long they took the first time, where it went so far."""
     began = time.monotonic()
     done: list[Measured] = []
     once: float | None = None
-    while len(done) < times and (not done or time.monotonic() - began < seconds):
+    while len(done) < may.most and (not done or time.monotonic() - began < may.seconds):
         if done and isinstance(engine, Forgets):
             engine.forget()
-        done.append(run_for(engine, requests, seconds - (time.monotonic() - began), counts_as))
+        spent = time.monotonic() - began
+        done.append(run_for(engine, requests, may.seconds - spent, counts_as, 0.0 if done else may.longest))
         if len(done) == 1 and done[0].sent == len(requests) and not done[0].unfinished:
             once = time.monotonic() - began
     lengths = [length for each in done for length in each.lengths]
     slices = [part for each in done for part in each.slices]
     sent, unfinished = sum(each.sent for each in done), sum(each.unfinished for each in done)
-    return Measured(tuple(slices), tuple(lengths), sent, unfinished, max(each.refused for each in done)), once
+    refused = max(each.refused for each in done)
+    return Measured(tuple(slices), tuple(lengths), sent, unfinished, refused, done[0].turnover), once
 
 
 def _content(answer: Completion) -> int:
+    """What a record is made of. Not the token ids: an engine in another process does not tell them."""
     numbers = None if answer.numbers is None else tuple(answer.numbers)
-    return hash((answer.text, tuple(answer.token_ids), answer.finish_reason, answer.score, numbers))
+    calls = None if answer.tool_calls is None else repr(answer.tool_calls)
+    return hash((answer.text, answer.reasoning, calls, answer.finish_reason, answer.score, numbers))
 
 
 def _drafts(engine: Engine) -> Drafts:

@@ -231,8 +231,16 @@ def _tried(judged: Judged) -> Iterator[str]:
     """Of each that was tried its name and what came of it, shortly."""
     for trial in judged.others:
         if trial.candidate.why_not is None:
-            ratio = trial.point(judged.default)
-            yield f"{trial.name} " + ("failed" if trial.error else f"{ratio:.2f}x" if ratio else "not tried")
+            yield f"{trial.name} {_came_of(trial, judged.default)}"
+
+
+def _came_of(trial: Trial, default: Trial) -> str:
+    if trial.error:
+        return "failed"
+    if not trial.rounds:
+        return "not tried"
+    known = trial.ratio(default)
+    return "answered too little to be judged" if known is None else f"{known.expected:.2f}x"
 
 
 __all__ = ["LEAST_ROUNDS", "MARGIN", "Judged", "result", "times"]

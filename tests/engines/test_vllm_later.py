@@ -55,6 +55,20 @@ def test_a_listed_name_of_a_module_imports_nothing_until_it_is_called() -> None:
     assert is_there()
 
 
+def test_the_version_of_a_package_is_that_of_the_package() -> None:
+    """numba, which vLLM guesses by n-grams with, looks at SciPy's as it is imported."""
+    with later(NAMES):
+        stand_in = imported("heavy")
+        with pytest.raises(AttributeError, match="__version__"):  # as the package itself says
+            _ = stand_in.__version__
+        assert is_there()
+    script = "from llmbatch.engines.vllm.later import later\nwith later():\n import numba, scipy\nprint(scipy.__version__)"
+    if find_spec("numba") is None or find_spec("scipy") is None:
+        pytest.skip("numba and SciPy are not there")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == version("scipy"), done.stderr
+
+
 def test_a_listed_class_is_held_against_and_looked_into_as_the_class() -> None:
     with later(NAMES):
         Class = imported("heavy.part").Class  # noqa: N806

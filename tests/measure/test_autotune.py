@@ -10,6 +10,7 @@ import pytest
 from llmbatch.core.types import Prompt, Request, RequestKey, Sampling
 from llmbatch.engines.base import Engine, EngineInfo
 from llmbatch.engines.kinds import Candidate, make_engine
+from llmbatch.engines.messages import answered, outcomes_of
 from llmbatch.engines.scripted.engine import ScriptedEngine
 from llmbatch.engines.settings import EngineSettings
 from llmbatch.engines.side_by_side import SideBySide
@@ -155,6 +156,46 @@ def test_an_engine_whose_prefix_cache_cannot_be_emptied_is_asked_once() -> None:
     first = [by_name(found)[name]["rounds"][0] for name in ("default", "mine")]
     assert [one["requests"] for one in first] == [16 * 40, 40]
     assert first[0]["seconds"] / 16 == pytest.approx(2 * first[1]["seconds"], rel=0.01)
+
+
+def test_answers_of_an_engine_in_another_process_agree_with_those_of_one_in_this() -> None:
+    """Token ids do not cross the border, where nothing needs them."""
+
+    def elsewhere(settings: EngineSettings) -> Engine:
+        engine = ScriptedEngine("any", settings, ChatSettings(), Path("engine.log"))
+        if settings.args["latency"] == 0.01:
+            stream = engine.stream
+            engine.stream = lambda feed: (  # type: ignore[method-assign]
+                outcomes_of(answered(outcomes, engine.counts(), engine.busy())) for outcomes in stream(feed)
+            )
+        return engine
+
+    known = Known(TuningSettings.model_validate(own(latency=0.01, exact=False, tolerance="exact")))
+    settings = EngineSettings(name="scripted", args=SLOW)
+    found = autotune(elsewhere, settings, requests, lambda _: None, known)
+    assert mine(found)["agreement"]["share"] == 1.0
+    assert found["chosen"] == "mine"
+
+
+def test_an_engine_whose_answers_take_longer_than_a_measurement_is_measured_for_longer() -> None:
+    """As a large model's: one of its answers takes 20 s, of 8 s that are meant."""
+    found = tune(tuning=own(latency=10.0), latency=20.0, concurrency=4)
+    assert found["chosen"] == "mine"
+    assert mine(found)["ratio"]["expected"] == pytest.approx(2.0, rel=0.05)
+    assert found["seconds"] <= 600
+
+
+def test_a_candidate_that_answers_more_at_a_time_gets_the_time_for_it() -> None:
+    """32 at a time that take four times as long: half of what it has in flight is answered only after twice the time."""
+    found = tune(tuning=own(latency=4.0, concurrency=32, max_time=75), latency=0.5, concurrency=4)
+    assert mine(found)["rounds"][0]["requests"] >= 32
+    assert mine(found)["verdict"] != "failed"
+
+
+def test_a_candidate_that_answers_too_little_is_not_said_to_be_slow() -> None:
+    found = tune(tuning=own(latency=500.0, max_time=60), latency=0.5, concurrency=4)
+    assert mine(found)["verdict"] == "failed"
+    assert "mine failed" in found["said"]
 
 
 def test_too_few_answers_are_no_proof_that_they_agree() -> None:

@@ -128,7 +128,7 @@ class _StandIn(ModuleType):
         self._names = names
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked by who looks at all modules there are
+        if name.startswith("__") and name != "__version__":  # asked by who looks at all modules there are
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return _Name(self, name) if name in self._names else getattr(self.itself(), name)
 
