@@ -79,6 +79,7 @@ $(BENCH_VENV)/ready-$(ENGINE): pyproject.toml constraints.txt overrides-cpu.txt 
 # `make bench BENCH="--shapes neutral --arms ours,chat"` measures only that again; see eval/bench/bench.py --help.
 bench: $(VENV)/ready-$(ENGINE) $(BENCH_VENV)/ready-$(ENGINE) .venv-datatrove/ready .venv-daft/ready  ## every shape of corpus against every peer: eval/bench/RESULTS.md
 	$(BIN)/python eval/bench/bench.py $(BENCH)
+	for part in idle autotune; do $(BIN)/python eval/bench/$$part.py || exit 1; done
 	for part in hits real scale; do $(BIN)/python eval/bench/corpus.py $$part || exit 1; done
 	$(BIN)/python eval/bench/report.py
 

@@ -2,7 +2,8 @@
 
     python eval/bench/report.py
 
-The table of the simulation is added where its file is there (``simulation.json``).
+What other programs of this folder found is added where their files are there (``autotune.json``, ``corpus.json``,
+``simulation.json``).
 """
 
 from __future__ import annotations
@@ -152,6 +153,29 @@ def hits_text(results: Mapping[str, Any]) -> str:
                 f"({share:.1%} of it; must reach 95%, {verdict(share, 0.95)})."
             )
     return "## Prefix cache\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def idle_text(figure: Mapping[str, Any]) -> str:
+    """How long engines had nothing to do."""
+    table = Table("rows", "engine", "rows/s", "nothing to do, of the time it was up", "must stay below", "")
+    for rows, arms in figure["runs"].items():
+        for arm, done in arms.items():
+            share = median(each["idle_share"] for each in done)
+            apart = arm == "own process"
+            table.add(
+                f"{int(rows):,}",
+                f"in {'its ' if apart else ''}{arm}",
+                spread([int(rows) / each["running"] for each in done], 0),
+                spread([100 * each["idle_share"] for each in done], 1, "%"),
+                "2%" if apart else "",
+                verdict(0.02, share) if apart else "",
+            )
+    return (
+        f"## Idle engines\n\n{figure['title']}: whole commands, in turns. An engine that is up has nothing to do while rows are "
+        "read, planned, handed over and judged, as far as that is not done beside it, and at the end. Made by "
+        "`eval/bench/idle.py`.\n\n"
+        f"{table}"
+    )
 
 
 def peers_text(results: Mapping[str, Any]) -> str:
@@ -387,6 +411,44 @@ def corpus_text(path: Path) -> str:
     return "\n".join(sections)
 
 
+def autotune_text(path: Path) -> str:
+    """What ``autotune.py`` found."""
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    sections = [
+        "## Autotune\n\nA job is tuned on its own rows; then it runs untuned and tuned in turns, each time as a command with a "
+        "new engine. Bounds hold in 95 of 100 cases. Made by `eval/bench/autotune.py`.\n"
+    ]
+    for shape, each in found.items():
+        if shape == "machine":
+            continue
+        tuner, (without, with_) = each["tuner"], (_bounds(each[name]) for name in ("ratio", "ratio_with_start_up"))
+        table = Table("tried", "times as fast", "rounds", "answers as untuned", "what became of it")
+        for tried in tuner["tried"]:
+            agreement = tried["agreement"]
+            table.add(
+                tried["name"],
+                _bounds(tried["ratio"]),
+                str(len(tried["rounds"]) or ""),
+                "" if agreement is None or tried["exact"] else f"{agreement['equal']:,} of {agreement['compared']:,}",
+                tried["verdict"]
+                + (f": {tried['reason']}" if tried["verdict"] in ("left out", "failed", "refused") else ""),
+            )
+        chosen = "kept what was set" if tuner["chosen"] == "default" else f"chose {tuner['chosen']}"
+        allowed = "no other answers" if tuner["tolerance"] is None else f"a tolerance of {tuner['tolerance']}"
+        sections.append(
+            f"**{each['title']}**, {each['rows']:,} rows, {allowed}: in {tuner['seconds']:.0f} of {tuner['budget_seconds']:.0f} s "
+            f"the tuner {chosen}. The job is then {without} as fast with start-up left out, {with_} with it counted; "
+            f"{each['equal']['equal']:,} of {each['equal']['rows']:,} answers are equal.\n\n{table}"
+        )
+    return "\n".join(sections)
+
+
+def _bounds(ratio: Mapping[str, float] | None) -> str:
+    return "" if ratio is None else f"{ratio['expected']:.2f}x ({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
 def plot(results: Mapping[str, Any]) -> str:
     """Bars of the speed-up over ``LLM.chat`` for each shape, with its spread, and a mark at what must be reached."""
     shapes = [(s, ratios(s, "chat"), ratios(s, "tuned")) for s in results["shapes"].values() if ratios(s, "chat")]
@@ -444,12 +506,15 @@ def report(results: Mapping[str, Any], folder: Path) -> str:
     sections.append(machine_text(results["machine"]))
     if results.get("shapes"):
         sections += [shapes_text(results), hits_text(results), peers_text(results), seconds_text(results)]
+    if "idle" in results:
+        sections.append(idle_text(results["idle"]["idle"]))
     if results.get("pipeline"):
         sections.append(pipeline_text(results["pipeline"]))
     if "against" in results:
         sections.append(against_text(results["against"]))
     if "start" in results:
         sections.append(start_text(results["start"]["start"]))
+    sections.append(autotune_text(folder / "autotune.json"))
     sections.append(corpus_text(folder / "corpus.json"))
     sections.append(simulation_text(folder / "simulation.json"))
     return "\n".join(section for section in sections if section)

@@ -22,7 +22,10 @@ def read_timeline(folder: Path) -> Timeline | None:
 
 
 def write_timeline(folder: Path, timeline: Mapping[str, Any]) -> None:
-    """Write a timeline as JSON data. Not through ``atomic_write``: nothing is lost with it, so it need not wait for the disk. Raises ``WriteError``."""
+    """Write a timeline as JSON data. Raises ``WriteError``.
+
+    Not through ``atomic_write``: nothing is lost with it, so it need not wait for the disk.
+    """
     path = folder / TIMELINE
     temporary = path.with_name(f"{TIMELINE}.tmp")
     with writing(path):

@@ -125,7 +125,7 @@ class _Tuning:
         self._say = say
 
     def seconds(self, number: int) -> float:
-        """How long is measured in this round: where answers are long, of a large model, long enough for some to come to their end."""
+        """How long is measured in this round: where answers take long, as a large model's do, so long that enough of them end."""
         budget = self._clock.budget
         turns = min(_TURNS * (self.stand.turnover or 0.0), budget * _MOST_SHARE)
         first = max(_LEAST_SECONDS, budget * _MEASURED_SHARE, turns)

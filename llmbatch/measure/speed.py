@@ -55,7 +55,9 @@ class Measured:
     sent: int
     unfinished: int = 0  # given up when their time was over
     refused: int = 0
-    turnover: float | None = None  # seconds until as many were answered as were in flight at most; None: they never were
+    turnover: float | None = (
+        None  # seconds until as many were answered as were in flight at most; None: they never were
+    )
 
     @property
     def tokens_per_second(self) -> float:

@@ -40,7 +40,11 @@ class PlanSettings(BaseModel):
         "prefix or longest",
     )
     min_saving: Annotated[float, Counts.NOTHING] = Field(
-        0.05, ge=0, lt=1, description="share of predicted saving below which auto leaves the order alone, but for long answers first that cost nothing"
+        0.05,
+        ge=0,
+        lt=1,
+        description="share of predicted saving below which auto leaves the order alone; for long answers first, which cost "
+        "next to nothing, 1% does",
     )
     overflow: OverflowMode = Field(
         "error",

@@ -62,7 +62,9 @@ def test_the_version_of_a_package_is_that_of_the_package() -> None:
         with pytest.raises(AttributeError, match="__version__"):  # as the package itself says
             _ = stand_in.__version__
         assert is_there()
-    script = "from llmbatch.engines.vllm.later import later\nwith later():\n import numba, scipy\nprint(scipy.__version__)"
+    script = (
+        "from llmbatch.engines.vllm.later import later\nwith later():\n import numba, scipy\nprint(scipy.__version__)"
+    )
     if find_spec("numba") is None or find_spec("scipy") is None:
         pytest.skip("numba and SciPy are not there")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
