@@ -48,6 +48,7 @@ class Known(NamedTuple):
     model: str = ""
     machine: Machine = Machine()
     without: tuple[tuple[str, str], ...] = ()  # kinds of candidates that this job leaves out, and why
+    one_each: bool = False  # a row asks once: a sample that is smaller than it may be is all that there is
 
 
 _NOTHING = Known()
@@ -75,6 +76,8 @@ def autotune(
     if info is None or not default.rounds:
         said = f"autotune: the engine's own settings are kept: {len(counted):,} requests are too few to tell anything"
         return tuning.result(judged, counted, said)
+    if known.one_each and len(counted) < known.tuning.requests:
+        judged.requests = len(counted)
     judged.others[:] = candidates(settings, info, known)
     open_ones = [trial for trial in judged.others if trial.candidate.why_not is None]
     if open_ones:

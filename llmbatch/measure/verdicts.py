@@ -20,6 +20,7 @@ from llmbatch.measure.tuning_sample import SEED, lengths
 MARGIN = 1.05
 """A winner is more than so many times as fast, all of its interval."""
 LEAST_ROUNDS = 2  # of a winner: one start of an engine may have been a lucky one
+_NOTED = 1.0  # second that a start is longer, from which on it is said
 _LEAST_COMPARED = 32  # answers, before anything is said of how many agree
 
 Tolerance = Literal["exact"] | float | None
@@ -30,12 +31,13 @@ Verdict = Literal[
 
 @dataclass(slots=True)
 class Judged:
-    """The default, the others, and how far their answers may differ."""
+    """The default, the others, how far their answers may differ, and how many requests the job has, where that is known."""
 
     default: Trial
     others: list[Trial]
     tolerance: Tolerance
     settings: EngineSettings
+    requests: int | None = None
 
     def hopeful(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those that may still win, the fastest first."""
@@ -62,7 +64,10 @@ class Judged:
         return known is not None and known.low > MARGIN and len(trial.pairs(self.default)) >= LEAST_ROUNDS
 
     def objection(self, trial: Trial) -> str | None:
-        """Why its answers do not do; ``None`` where they do."""
+        """Why it is not used however fast it is; ``None`` where it may be."""
+        pays_from = self.pays_from(trial)
+        if self.requests is not None and pays_from is not None and pays_from > self.requests:
+            return f"{self._start_of(trial)} requests on, and this job has {self.requests:,}"
         if trial.candidate.exact:
             return None
         agreement, tolerance = trial.agreement, self.tolerance
@@ -84,6 +89,28 @@ class Judged:
         if (agreement.share or 0.0) < least:
             return f"{seen}, less than the tolerance of {tolerance}"
         return None
+
+    def pays_from(self, trial: Trial) -> int | None:
+        """From how many requests on, about, its longer start is made up for; None where nothing is saved."""
+        known, later = trial.ratio(self.default), self._later(trial)
+        answered = sum(len(one.measured.lengths) for one in self.default.rounds)
+        if known is None or known.expected <= 1.0 or not answered:
+            return None
+        seconds = sum(each.seconds for one in self.default.rounds for each in one.measured.slices)
+        saved = seconds / answered * (1.0 - 1.0 / known.expected)
+        return math.ceil(later / saved) if later > 0 and saved > 0 else 0
+
+    def start_in_words(self, trial: Trial) -> str:
+        """What is to be said of its start; nothing where that is as short as the default's."""
+        return (
+            f"; {self._start_of(trial)} requests on" if self._later(trial) >= _NOTED and self.pays_from(trial) else ""
+        )
+
+    def _later(self, trial: Trial) -> float:
+        return (trial.start_seconds or 0.0) - (self.default.start_seconds or 0.0)
+
+    def _start_of(self, trial: Trial) -> str:
+        return f"it takes {self._later(trial):.0f} s longer to start, which pays from about {self.pays_from(trial):,}"
 
     def combination(self) -> Trial | None:
         """The two best of different kinds together, where both clearly win by themselves."""
@@ -176,6 +203,7 @@ def _row(trial: Trial, judged: Judged, chosen: Trial) -> dict[str, Any]:
         if drafts.tokens
         else None,
         "start_seconds": trial.start_seconds,
+        "pays_from_requests": None if trial is default else judged.pays_from(trial),
         "rounds": rounds,
     }
 
@@ -224,7 +252,7 @@ def _sentence(judged: Judged, chosen: Trial) -> str:
         else f", and {words.share(agreement.share or 0.0)} of {agreement.compared:,} greedy answers are as without it"
     )
     fast = "" if known is None else f"{times(known)} as fast as the engine's own settings"
-    return f"autotune: {chosen.name} is {fast}{same} ({tried})"
+    return f"autotune: {chosen.name} is {fast}{same}{judged.start_in_words(chosen)} ({tried})"
 
 
 def _tried(judged: Judged) -> Iterator[str]:
