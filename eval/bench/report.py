@@ -83,7 +83,8 @@ def machine_text(machine: Mapping[str, Any]) -> str:
     bf16 = "with" if machine["bf16"] else "without"
     return (
         f"## Machine\n\nA {kind} with {machine['cpus']} processors ({machine['cpu']}, {bf16} bfloat16 instructions) and "
-        f"{machine['memory_gib']} GiB of memory; no GPU. {machine['system']}, Python {machine['python']}; {packages}.\n"
+        f"{machine['memory_gib']} GiB of memory; no GPU, so none was measured. "
+        f"{machine['system']}, Python {machine['python']}; {packages}.\n"
     )
 
 
