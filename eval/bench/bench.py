@@ -358,8 +358,7 @@ def main() -> None:
     work = HERE / ".work" / str(os.getpid())
     work.mkdir(parents=True)
     results = Results(options.results, forced=options.force)
-    if not options.force and (trouble := machine.wait_until_quiet(options.patience, options.elsewhere)):
-        raise SystemExit(f"the machine is busy: {trouble}. Nothing was measured; --force measures all the same")
+    machine.insist_on_quiet(force=options.force, patience=options.patience, limit=options.elsewhere)
     parts = options.parts.split(",")
     try:
         if "shapes" in parts:

@@ -47,8 +47,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results.json")
     parser.add_argument("--force", action="store_true", help="measure on a busy machine too; the results then say so")
     options = parser.parse_args()
-    if not options.force and (trouble := machine.wait_until_quiet(120)):
-        raise SystemExit(f"the machine is busy: {trouble}. Nothing was measured; --force measures all the same")
+    machine.insist_on_quiet(force=options.force)
     folder = HERE / ".work" / f"idle-{os.getpid()}"
     runs = {rows: measure(int(rows), options.rounds, folder) for rows in options.rows.split(",")}
     results = Results(options.results, forced=options.force)

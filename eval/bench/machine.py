@@ -98,6 +98,12 @@ def settle(patience: float = 5.0) -> None:
             return
 
 
+def insist_on_quiet(*, force: bool, patience: float = 120, limit: float = ELSEWHERE) -> None:
+    """Wait for a quiet machine, unless ``force`` says to measure on any. Raises ``SystemExit``."""
+    if not force and (seen := wait_until_quiet(patience, limit)):
+        raise SystemExit(f"the machine is busy: {seen}. Nothing was measured; --force measures all the same")
+
+
 def wait_until_quiet(patience: float, limit: float = ELSEWHERE) -> str | None:
     """Wait for a quiet machine; the trouble if it does not come in so many seconds."""
     end = time.monotonic() + patience

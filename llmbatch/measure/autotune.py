@@ -37,6 +37,7 @@ _LONGER = (1.0, 1.5, 2.0, 2.0)  # times as long, by round
 _LEAST_SECONDS = 1.0
 _TURNS = 1.5  # in a measurement an engine answers so many times as many requests as it has at a time, at least
 _MOST_SHARE = 1 / 8  # of the time that all may take, for that
+_PATIENCE = 3.0  # times as long is waited for an engine that has not answered as many as it has at a time
 
 Say = Callable[[str], None]
 
@@ -48,7 +49,6 @@ class Known(NamedTuple):
     model: str = ""
     machine: Machine = Machine()
     without: tuple[tuple[str, str], ...] = ()  # kinds of candidates that this job leaves out, and why
-    one_each: bool = False  # a row asks once: a sample that is smaller than it may be is all that there is
 
 
 _NOTHING = Known()
@@ -76,8 +76,6 @@ def autotune(
     if info is None or not default.rounds:
         said = f"autotune: the engine's own settings are kept: {len(counted):,} requests are too few to tell anything"
         return tuning.result(judged, counted, said)
-    if known.one_each and len(counted) < known.tuning.requests:
-        judged.requests = len(counted)
     judged.others[:] = candidates(settings, info, known)
     open_ones = [trial for trial in judged.others if trial.candidate.why_not is None]
     if open_ones:
@@ -116,7 +114,11 @@ class Clock:
 
     def has(self, seconds: float) -> bool:
         """Whether there is so much left."""
-        return self.spent + seconds <= self.budget
+        return seconds <= self.left
+
+    @property
+    def left(self) -> float:
+        return self.budget - self.spent
 
 
 class _Tuning:
@@ -130,9 +132,9 @@ class _Tuning:
     def seconds(self, number: int) -> float:
         """How long is measured in this round: where answers take long, as a large model's do, so long that enough of them end."""
         budget = self._clock.budget
+        first = max(_LEAST_SECONDS, budget * _MEASURED_SHARE)
         turns = min(_TURNS * (self.stand.turnover or 0.0), budget * _MOST_SHARE)
-        first = max(_LEAST_SECONDS, budget * _MEASURED_SHARE, turns)
-        return first * _LONGER[min(number, len(_LONGER)) - 1]
+        return max(first * _LONGER[min(number, len(_LONGER)) - 1], turns)
 
     def announce(self, trials: Sequence[Trial], requests: int, default: Trial) -> None:
         each = (default.start_seconds or 0.0) + self.seconds(1)
@@ -183,7 +185,9 @@ class _Tuning:
         return judged.default.error is None
 
     def _visit(self, trial: Trial, number: int) -> None:
-        self.stand.visit(trial, number, self.seconds(number))
+        """What answers too little in its time gets more of it, as long as there is some: it is given up after twice as long."""
+        seconds = self.seconds(number)
+        self.stand.visit(trial, number, seconds, max(seconds, min(_PATIENCE * seconds, self._clock.left / 2)))
 
     def _cost(self, number: int, judged: Judged) -> float:
         """Seconds of one trial, about: those that it takes to warm up and to end go with the start.

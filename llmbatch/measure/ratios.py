@@ -22,7 +22,7 @@ Pair = tuple[Measured, Measured]
 
 
 class Agreement(NamedTuple):
-    """Of the greedy answers that were compared, those that are the same to the last token."""
+    """Of the greedy answers that were compared, those that are the same to the last character."""
 
     equal: int = 0
     compared: int = 0

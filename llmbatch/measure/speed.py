@@ -36,6 +36,7 @@ class Slice(NamedTuple):
     prompt_tokens: int
     computed_tokens: int  # prompt tokens that the prefix cache did not spare
     completion_tokens: int
+    answers: int = 0
 
 
 class Interval(NamedTuple):
@@ -55,9 +56,8 @@ class Measured:
     sent: int
     unfinished: int = 0  # given up when their time was over
     refused: int = 0
-    turnover: float | None = (
-        None  # seconds until as many were answered as were in flight at most; None: they never were
-    )
+    # seconds until as many were answered as were in flight at most; None: they never were
+    turnover: float | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -180,7 +180,7 @@ def run_for(
         if answers:
             prompt, cached = sum(u.prompt_tokens for u in answers), sum(u.cached_tokens for u in answers)
             done = sum(u.completion_tokens for u in answers)
-            steps.append(_Step(now, len(answers), Slice(0, prompt, prompt - cached, done)))
+            steps.append(_Step(now, len(answers), Slice(0, prompt, prompt - cached, done, len(answers))))
         if not full_until and (feed.halted or not feed.waiting):
             full_until = now
         if turnover is None and lengths and len(lengths) >= peak:

@@ -25,7 +25,6 @@ from llmbatch.measure.speed import Interval, Measured, run_for, warm_up
 _GREEDY = 256  # requests that are asked greedily besides, where the job draws its answers
 _ENOUGH_SECONDS = 8.0  # of a sample that takes less the requests are asked again
 _MOST_TIMES = 16
-_LONGER = 3.0  # times as long as is meant goes a trial on, until its engine answered as many as it has at a time
 
 Make = Callable[[EngineSettings], Engine]
 """Settings, which may be those of several engines, -> one engine with them, not yet started."""
@@ -150,9 +149,9 @@ class Stand:
         self._visit(default, 0, seconds, take, longest)
         return found[0] if found and default.error is None else None
 
-    def visit(self, trial: Trial, number: int, seconds: float) -> None:
-        """One round of a trial: start, warm up, measure for so many seconds, end."""
-        self._visit(trial, number, seconds, lambda *_: self._requests, _LONGER * seconds)
+    def visit(self, trial: Trial, number: int, seconds: float, longest: float) -> None:
+        """One round of a trial: start, warm up, measure for so many seconds, end; for ``longest`` where too little was answered."""
+        self._visit(trial, number, seconds, lambda *_: self._requests, longest)
 
     def _visit(self, trial: Trial, number: int, seconds: float, sample: SampleOf, longest: float) -> None:
         self.starts += 1
@@ -175,7 +174,7 @@ class Stand:
     def _measure(self, trial: Trial, number: int, engine: Engine, requests: Sequence[Request], may: _Time) -> None:
         """Ask the requests."""
         seconds, untuned = may.seconds, not trial.candidate.changes
-        warm_up(engine, requests, may.longest)
+        warm_up(engine, requests, seconds)
         answers: Answers = {}
 
         def counts_as(answer: Completion) -> Usage:

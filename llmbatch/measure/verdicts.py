@@ -31,13 +31,12 @@ Verdict = Literal[
 
 @dataclass(slots=True)
 class Judged:
-    """The default, the others, how far their answers may differ, and how many requests the job has, where that is known."""
+    """The default, the others, and how far their answers may differ."""
 
     default: Trial
     others: list[Trial]
     tolerance: Tolerance
     settings: EngineSettings
-    requests: int | None = None
 
     def hopeful(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those that may still win, the fastest first."""
@@ -64,10 +63,7 @@ class Judged:
         return known is not None and known.low > MARGIN and len(trial.pairs(self.default)) >= LEAST_ROUNDS
 
     def objection(self, trial: Trial) -> str | None:
-        """Why it is not used however fast it is; ``None`` where it may be."""
-        pays_from = self.pays_from(trial)
-        if self.requests is not None and pays_from is not None and pays_from > self.requests:
-            return f"{self._start_of(trial)} requests on, and this job has {self.requests:,}"
+        """Why its answers do not do; ``None`` where they do."""
         if trial.candidate.exact:
             return None
         agreement, tolerance = trial.agreement, self.tolerance
@@ -92,25 +88,23 @@ class Judged:
 
     def pays_from(self, trial: Trial) -> int | None:
         """From how many requests on, about, its longer start is made up for; None where nothing is saved."""
-        known, later = trial.ratio(self.default), self._later(trial)
-        answered = sum(len(one.measured.lengths) for one in self.default.rounds)
-        if known is None or known.expected <= 1.0 or not answered:
+        known = trial.ratio(self.default)
+        slices = [each for one in self.default.rounds for each in one.measured.slices]
+        answers = sum(each.answers for each in slices)
+        if known is None or known.expected <= 1.0 or not answers:
             return None
-        seconds = sum(each.seconds for one in self.default.rounds for each in one.measured.slices)
-        saved = seconds / answered * (1.0 - 1.0 / known.expected)
-        return math.ceil(later / saved) if later > 0 and saved > 0 else 0
+        saved = sum(each.seconds for each in slices) / answers * (1.0 - 1.0 / known.expected)
+        return math.ceil(max(0.0, self._later(trial)) / saved)
 
     def start_in_words(self, trial: Trial) -> str:
-        """What is to be said of its start; nothing where that is as short as the default's."""
-        return (
-            f"; {self._start_of(trial)} requests on" if self._later(trial) >= _NOTED and self.pays_from(trial) else ""
-        )
+        """What is to be said of its start; nothing where that is about as short as the default's."""
+        later, pays_from = self._later(trial), self.pays_from(trial)
+        if later < _NOTED or pays_from is None:
+            return ""
+        return f"; it takes {later:.0f} s longer to start, which pays from about {pays_from:,} requests on"
 
     def _later(self, trial: Trial) -> float:
         return (trial.start_seconds or 0.0) - (self.default.start_seconds or 0.0)
-
-    def _start_of(self, trial: Trial) -> str:
-        return f"it takes {self._later(trial):.0f} s longer to start, which pays from about {self.pays_from(trial):,}"
 
     def combination(self) -> Trial | None:
         """The two best of different kinds together, where both clearly win by themselves."""

@@ -44,7 +44,7 @@ class PlanSettings(BaseModel):
         ge=0,
         lt=1,
         description="share of predicted saving below which auto leaves the order alone; for long answers first, which cost "
-        "next to nothing, 1% does",
+        "next to nothing, 1% does if that is less",
     )
     overflow: OverflowMode = Field(
         "error",

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Latest:
-    """Writes for one session of a run. The error of a write is raised by the next ``put`` or ``flush``, and again by later ones."""
+    """Writes for one session of a run. A failed write is raised once, by the next ``put`` or ``flush``; then it is tried again."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,14 +26,22 @@ class Latest:
             if self._turn is None:
                 self._turn = self._executor.submit(self._write)
             turn = self._turn
-        if turn.done():  # only where it failed is it kept
+            if turn.done():  # only where it failed is it kept
+                self._turn = None
+        if turn.done():
             turn.result()
 
     def flush(self) -> None:
         """Wait until all is written."""
         turn = self._turn
-        if turn is not None:
+        if turn is None:
+            return
+        try:
             turn.result()
+        except BaseException:
+            with self._lock:
+                self._turn = None
+            raise
 
     def close(self) -> None:
         """End the thread; what waits is left, as after ``flush`` nothing does."""

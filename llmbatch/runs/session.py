@@ -101,8 +101,10 @@ def open_session(
         with calm_collector():
             yield Session(job, folder, source, recipe, told, how)
     finally:
-        told.close()
-        folder.close()
+        try:
+            told.close()
+        finally:
+            folder.close()  # whatever happens: others wait for the lock
 
 
 class Session:

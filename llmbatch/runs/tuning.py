@@ -66,8 +66,7 @@ class Tuner:
         job = self._job
         priced = job.run.price_per_gpu_hour is not None
         why = "the job has a price for each GPU-hour, which counts the GPUs that it asks for: leave the price out to try more"
-        without = (("replicas", why),) if priced else ()
-        return Known(job.run.tuning, job.model_path, this_machine(), without, job.program.name == "single")
+        return Known(job.run.tuning, job.model_path, this_machine(), (("replicas", why),) if priced else ())
 
     def _one(self, settings: EngineSettings) -> Engine:
         """One engine, or where a candidate is another number of them, these as one; of several that the job asks for the first."""

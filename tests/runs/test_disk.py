@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from llmbatch.core.errors import WriteError
+from llmbatch.core.events import Snapshot
+from llmbatch.runs import assembly
+
 
 def text_rows(count: int) -> list[dict[str, Any]]:
     return [{"id": f"r{i}", "text": f"text {i} " + "x" * 200} for i in range(count)]
@@ -88,3 +92,27 @@ def test_a_folder_that_cannot_be_made_is_said_before_anything_starts(jobs: Any) 
     code, _, err = jobs.finish(data)
     assert code == 1
     assert "cannot write /proc/llmbatch-out: No such file or directory (ENOENT)" in err
+
+
+def test_a_run_whose_progress_could_not_be_written_is_closed_all_the_same(
+    jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full for one write: the run ends with that, and its report and its manifest say how."""
+    real, failed = assembly.write_progress, list[Path]()
+
+    def full_once(folder: Path, snapshot: Snapshot) -> None:
+        if not failed:
+            failed.append(folder)
+            raise WriteError("cannot write progress.json: No space left on device (ENOSPC)")
+        real(folder, snapshot)
+
+    monkeypatch.setattr(assembly, "write_progress", full_once)
+    job = jobs.job(jobs.rows(text_rows(20)), engine={"args": {"latency": 0.8, "concurrency": 4}})
+    with pytest.raises(WriteError, match="ENOSPC"):
+        jobs.run(job)
+    assert failed and jobs.report()["outcome"] == "broken"
+    assert "ENOSPC" in jobs.report()["error"]
+    monkeypatch.undo()
+    jobs.run(job)
+    assert jobs.report()["outcome"] == "finished"
+    assert len(jobs.records()) == 20

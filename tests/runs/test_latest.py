@@ -68,13 +68,30 @@ def test_a_slow_disk_holds_nobody_up_and_gets_the_newest_of_each_file(disk: Disk
     assert disk.written == ["a 0", "a 99", "b 99"]
 
 
-def test_an_error_is_raised_by_the_next_put_and_by_a_flush(disk: Disk, latest: Latest) -> None:
+def test_an_error_is_raised_once_and_then_it_is_tried_again(disk: Disk, latest: Latest) -> None:
     disk.full = True
     latest.put("a", disk.write("a"))
     with pytest.raises(WriteError, match="no space"):
         latest.flush()
+    disk.full = False
+    latest.put("a", disk.write("there is space again"))
+    latest.flush()
+    assert disk.written == ["there is space again"]
+
+
+def test_an_error_is_raised_by_the_next_put_too(disk: Disk, latest: Latest) -> None:
+    def put_until_it_is_known() -> None:
+        while True:
+            latest.put("a", disk.write("a"))
+            time.sleep(0.001)
+
+    disk.full = True
     with pytest.raises(WriteError, match="no space"):
-        latest.put("b", disk.write("b"))
+        put_until_it_is_known()
+    disk.full = False
+    latest.put("a", disk.write("there is space again"))
+    latest.flush()
+    assert disk.written == ["there is space again"]
 
 
 def test_closing_leaves_what_waits(disk: Disk) -> None:
@@ -93,6 +110,8 @@ def test_closing_leaves_what_waits(disk: Disk) -> None:
 
 
 def test_nothing_is_begun_for_nothing() -> None:
+    before = set(threading.enumerate())
     latest = Latest()
     latest.flush()
+    assert set(threading.enumerate()) <= before
     latest.close()
